@@ -1,0 +1,69 @@
+"""Chancy: a task queue whose only infrastructure is the Postgres that you already run.
+
+Decorate a typed function with `@task`, submit it on your own connection, and run `chancy-worker`.
+"""
+
+from .app import AsyncChancy, Chancy, SyncChancy
+from .client import Job, cancel, get, jobs, requeue, submit_many
+from .current import CurrentJob, current_job
+from .errors import (
+    ChancyError,
+    InvalidArguments,
+    InvalidConnection,
+    InvalidResult,
+    InvalidTask,
+    JobCancelled,
+    JobFailed,
+    NotCommitted,
+    SchemaOutdated,
+    UnknownJob,
+)
+from .limits import Limit
+from .migrate import migrate
+from .model import AttemptError, JobRow, NewJob, Queue
+from .outcomes import Discard, Outcome, Retry, Snooze
+from .retry import Backoff
+from .schema import configure, schema_in_use
+from .states import State
+from .task import AsyncTask, Task, task
+
+__all__ = [
+    "AsyncChancy",
+    "AsyncTask",
+    "AttemptError",
+    "Backoff",
+    "Chancy",
+    "ChancyError",
+    "CurrentJob",
+    "Discard",
+    "InvalidArguments",
+    "InvalidConnection",
+    "InvalidResult",
+    "InvalidTask",
+    "Job",
+    "JobCancelled",
+    "JobFailed",
+    "JobRow",
+    "Limit",
+    "NewJob",
+    "NotCommitted",
+    "Outcome",
+    "Queue",
+    "Retry",
+    "SchemaOutdated",
+    "Snooze",
+    "State",
+    "SyncChancy",
+    "Task",
+    "UnknownJob",
+    "cancel",
+    "configure",
+    "current_job",
+    "get",
+    "jobs",
+    "migrate",
+    "requeue",
+    "schema_in_use",
+    "submit_many",
+    "task",
+]

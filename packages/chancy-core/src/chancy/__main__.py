@@ -1,0 +1,49 @@
+"""`python -m chancy migrate [--print]`. A worker's command is `chancy-worker`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+import psycopg
+
+from .errors import ChancyError
+from .migrate import migrate, printed
+from .schema import checked, schema_in_use
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 0 is success, 2 says on standard error what to do."""
+    parser = argparse.ArgumentParser(prog="python -m chancy", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("migrate", help="bring the schema up to date, or print the SQL that would")
+    command.add_argument("--dsn", default=os.environ.get("CHANCY_DSN", ""), help="default: CHANCY_DSN, then libpq's variables")
+    command.add_argument("--schema", help="default: CHANCY_SCHEMA, then chancy")
+    command.add_argument("--print", action="store_true", help="print the SQL and send nothing")
+    command.add_argument("--after", type=int, default=0, metavar="N", help="with --print: only migrations above number N")
+    options = parser.parse_args(arguments)
+    try:
+        schema = checked(schema_in_use(options.schema))
+        if options.print:
+            sys.stdout.write(printed(schema, options.after))
+            return 0
+        with psycopg.connect(options.dsn, connect_timeout=10) as conn:
+            applied = migrate(conn, schema=schema)
+    except ChancyError as error:
+        return _failed(str(error))
+    except psycopg.errors.LockNotAvailable:
+        return _failed("another session holds a lock that the migration needs; nothing was changed, try again")
+    except psycopg.Error as error:
+        return _failed(f"{str(error).strip()}\nsay where Postgres is with --dsn, CHANCY_DSN or PGHOST and the like")
+    print(f"schema {schema}: " + (f"applied {', '.join(applied)}" if applied else "is up to date"))
+    return 0
+
+
+def _failed(message: str) -> int:
+    print(f"chancy: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""The verbs over a connection that is the caller's, and `Job`, the handle of one submitted job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Generic, TypeVar, overload
+
+from . import statements
+from .errors import JobCancelled, JobFailed, NotCommitted, UnknownJob
+from .model import JobRow, NewJob, Pause, R_co, Steps
+from .run import AsyncConn, SyncConn, perform
+from .schema import schema_in_use
+from .states import State
+
+R = TypeVar("R")
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.010, 0.250
+_DAYS_AHEAD = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Job(Generic[R_co]):
+    """A submitted job. It holds no connection: give one to each method, sync or async."""
+
+    id: int
+    task: str
+    queue: str
+    schema: str
+    transaction: str | None = field(default=None, repr=False, compare=False)
+    """The transaction that submitted it, as Postgres' `xid8`."""
+    decode_result: Callable[[bytes], R_co] = field(default=bytes, repr=False, compare=False)  # type: ignore[assignment]
+
+    @overload
+    def result(self, conn: SyncConn, /, *, timeout: timedelta | None = None) -> R_co: ...
+    @overload
+    def result(self, conn: AsyncConn, /, *, timeout: timedelta | None = None) -> Coroutine[Any, Any, R_co]: ...
+    def result(
+        self, conn: SyncConn | AsyncConn, /, *, timeout: timedelta | None = None
+    ) -> R_co | Coroutine[Any, Any, R_co]:
+        """Wait until the job is finished and return what its function returned.
+
+        Polls on `conn` with pauses from 10 to 250 ms; each look is one round trip and takes no lock. Without a
+        `timeout` it waits for ever. Cancelling the wait leaves the job alone.
+
+        Raises `JobFailed` (with the remote traceback), `JobCancelled`, `UnknownJob`, `TimeoutError`, and
+        `NotCommitted` where this transaction could never see the job finish: it has submitted the job itself,
+        or it is REPEATABLE READ and looks at one snapshot for ever.
+        """
+        return perform(conn, _wait(self, timeout, in_block=not conn.autocommit), self.schema)
+
+    @overload
+    def refresh(self, conn: SyncConn, /) -> JobRow: ...
+    @overload
+    def refresh(self, conn: AsyncConn, /) -> Coroutine[Any, Any, JobRow]: ...
+    def refresh(self, conn: SyncConn | AsyncConn, /) -> JobRow | Coroutine[Any, Any, JobRow]:
+        """The job as it is now. One round trip. Raises `UnknownJob`."""
+        return get(conn, self.id, schema=self.schema)
+
+    @overload
+    def cancel(self, conn: SyncConn, /) -> bool: ...
+    @overload
+    def cancel(self, conn: AsyncConn, /) -> Coroutine[Any, Any, bool]: ...
+    def cancel(self, conn: SyncConn | AsyncConn, /) -> bool | Coroutine[Any, Any, bool]:
+        """See `chancy.cancel`."""
+        return cancel(conn, self.id, schema=self.schema)
+
+
+def _wait(job: Job[R], timeout: timedelta | None, in_block: bool) -> Steps[R]:
+    deadline = None if timeout is None else time.monotonic() + timeout.total_seconds()
+    pause = _FIRST_PAUSE
+    while True:
+        seen: statements.Outlook = yield statements.select_outcome(job.id)
+        match seen.state:
+            case State.SUCCEEDED:
+                return job.decode_result(seen.result or b"null")
+            case State.FAILED | State.DISCARDED:
+                last = seen.errors[-1] if seen.errors else None
+                kind, message, traceback = (last.kind, last.message, last.traceback) if last else ("", "", "")
+                raise JobFailed(job.id, job.task, seen.state, seen.attempt, kind, message, traceback)
+            case State.CANCELLED:
+                raise JobCancelled(job.id, job.task)
+            case None:
+                raise UnknownJob(job.id, job.schema)
+        if in_block and job.transaction is not None and job.transaction == seen.transaction:
+            raise NotCommitted(job.id, "this transaction submitted it, so no worker can see it yet: commit first")
+        if in_block and seen.isolation in ("repeatable read", "serializable"):
+            raise NotCommitted(
+                job.id, f"a {seen.isolation} transaction never sees what others commit: wait in autocommit or read committed"
+            )
+        if deadline is not None and time.monotonic() + pause > deadline:
+            if (left := deadline - time.monotonic()) <= 0:
+                raise TimeoutError(f"job {job.id} ({job.task}) was still {seen.state} after {timeout}")
+            pause = left
+        yield Pause(pause)
+        pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+
+@overload
+def submit_many(
+    conn: SyncConn, jobs: Sequence[NewJob[R]], /, *, schema: str | None = None
+) -> list[Job[R]]: ...
+@overload
+def submit_many(
+    conn: AsyncConn, jobs: Sequence[NewJob[R]], /, *, schema: str | None = None
+) -> Coroutine[Any, Any, list[Job[R]]]: ...
+def submit_many(
+    conn: SyncConn | AsyncConn, jobs: Sequence[NewJob[R]], /, *, schema: str | None = None
+) -> list[Job[R]] | Coroutine[Any, Any, list[Job[R]]]:
+    """Add many jobs (of `task.bind(…)`) in the caller's transaction, all or none, in one round trip.
+
+    The handles come back in the order given. Never commits.
+    """
+    where = schema_in_use(schema)
+    return perform(conn, _submit_all(list(jobs), where), where)
+
+
+def _submit_all(jobs: list[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:
+    if not jobs:
+        return []
+    submitted: statements.Submitted = yield statements.insert_jobs(jobs)
+    return [_handle(job, id_, submitted, schema) for id_, job in zip(submitted.ids, jobs, strict=True)]
+
+
+def submit_one(new: NewJob[R], schema: str) -> Steps[Job[R]]:
+    """The steps behind `task.submit`."""
+    submitted: statements.Submitted = yield statements.insert_jobs([new])
+    return _handle(new, submitted.ids[0], submitted, schema)
+
+
+def _handle(new: NewJob[R], job_id: int, submitted: statements.Submitted, schema: str) -> Job[R]:
+    return Job(job_id, new.task, new.options.queue, schema, submitted.transaction, new.decode_result)
+
+
+@overload
+def get(conn: SyncConn, job_id: int, /, *, schema: str | None = None) -> JobRow: ...
+@overload
+def get(conn: AsyncConn, job_id: int, /, *, schema: str | None = None) -> Coroutine[Any, Any, JobRow]: ...
+def get(
+    conn: SyncConn | AsyncConn, job_id: int, /, *, schema: str | None = None
+) -> JobRow | Coroutine[Any, Any, JobRow]:
+    """One job, live or finished. One round trip. Raises `UnknownJob`."""
+    where = schema_in_use(schema)
+    return perform(conn, _get(job_id, where), where)
+
+
+def _get(job_id: int, schema: str) -> Steps[JobRow]:
+    row: JobRow | None = yield statements.select_job(job_id)
+    if row is None:
+        raise UnknownJob(job_id, schema)
+    return row
+
+
+@overload
+def jobs(
+    conn: SyncConn,
+    /,
+    *,
+    queue: str | None = None,
+    task: str | None = None,
+    state: State | None = None,
+    limit: int = 100,
+    before: int | None = None,
+    schema: str | None = None,
+) -> list[JobRow]: ...
+@overload
+def jobs(
+    conn: AsyncConn,
+    /,
+    *,
+    queue: str | None = None,
+    task: str | None = None,
+    state: State | None = None,
+    limit: int = 100,
+    before: int | None = None,
+    schema: str | None = None,
+) -> Coroutine[Any, Any, list[JobRow]]: ...
+def jobs(
+    conn: SyncConn | AsyncConn,
+    /,
+    *,
+    queue: str | None = None,
+    task: str | None = None,
+    state: State | None = None,
+    limit: int = 100,
+    before: int | None = None,
+    schema: str | None = None,
+) -> list[JobRow] | Coroutine[Any, Any, list[JobRow]]:
+    """Jobs, live and finished, newest id first. One round trip.
+
+    For the next page give the last row's id as `before`. `task` is the task's name.
+    """
+    return perform(conn, statements.select_jobs(queue, task, state, limit, before), schema_in_use(schema))
+
+
+@overload
+def cancel(conn: SyncConn, job_id: int, /, *, schema: str | None = None) -> bool: ...
+@overload
+def cancel(conn: AsyncConn, job_id: int, /, *, schema: str | None = None) -> Coroutine[Any, Any, bool]: ...
+def cancel(
+    conn: SyncConn | AsyncConn, job_id: int, /, *, schema: str | None = None
+) -> bool | Coroutine[Any, Any, bool]:
+    """Stop a ready or scheduled job: it moves to history as cancelled. Two round trips.
+
+    Returns whether it was stopped: False for one that runs or is finished already. Takes effect when the
+    caller's transaction commits; until then the row is locked, and workers pass it by. Raises `UnknownJob`.
+    """
+    where = schema_in_use(schema)
+    return perform(conn, _cancel(job_id, where), where)
+
+
+def _cancel(job_id: int, schema: str) -> Steps[bool]:
+    # Inside the caller's transaction a missing partition could not be made up for afterwards.
+    yield statements.make_partitions(_DAYS_AHEAD)
+    cancelled, exists = yield statements.cancel_job(job_id)
+    if not (cancelled or exists):
+        raise UnknownJob(job_id, schema)
+    return bool(cancelled)
+
+
+@overload
+def requeue(conn: SyncConn, job_id: int, /, *, attempts: int = 3, schema: str | None = None) -> bool: ...
+@overload
+def requeue(
+    conn: AsyncConn, job_id: int, /, *, attempts: int = 3, schema: str | None = None
+) -> Coroutine[Any, Any, bool]: ...
+def requeue(
+    conn: SyncConn | AsyncConn, job_id: int, /, *, attempts: int = 3, schema: str | None = None
+) -> bool | Coroutine[Any, Any, bool]:
+    """Make a finished job ready again, under its old id and with `attempts` more attempts. One round trip.
+
+    Its errors, attempt count and fence stay with it. Returns False for a job that is still live, which is left
+    alone. Raises `UnknownJob`.
+    """
+    where = schema_in_use(schema)
+    return perform(conn, _requeue(job_id, attempts, where), where)
+
+
+def _requeue(job_id: int, attempts: int, schema: str) -> Steps[bool]:
+    requeued, exists = yield statements.requeue_job(job_id, attempts)
+    if not (requeued or exists):
+        raise UnknownJob(job_id, schema)
+    return bool(requeued)

@@ -1,0 +1,112 @@
+"""Everything that Chancy raises at a caller, in one tree. Each error has fields, and names the remedy.
+
+ChancyError
+├── InvalidTask         the decorated function cannot be a task
+├── InvalidArguments    arguments or options that do not fit; raised before any SQL is sent
+├── InvalidConnection   not a connection that Chancy can write to, or not in the state that a verb needs
+├── SchemaOutdated      the database lacks migrations that this version needs
+├── UnknownJob          no such job, live or finished
+├── NotCommitted        waiting for a job that this very transaction has not committed
+├── JobFailed           raised by `result`: attempts used up, or discarded
+├── JobCancelled        raised by `result`: stopped from outside
+└── InvalidResult       a result that cannot be stored, or that is not what the task promises
+
+The outcomes that a handler raises on purpose (`Retry`, `Snooze`, `Discard`) are not errors and are not here.
+"""
+
+from __future__ import annotations
+
+
+class ChancyError(Exception):
+    """The root of the tree. `except ChancyError` never swallows an outcome."""
+
+
+class InvalidTask(ChancyError):
+    """A function cannot be a task, or cannot be submitted to a database."""
+
+    def __init__(self, task: str, reason: str) -> None:
+        self.task = task
+        self.reason = reason
+        super().__init__(f"{task} cannot be a task: {reason}")
+
+
+class InvalidArguments(ChancyError):
+    """Arguments or options do not fit the task. Nothing was sent; the caller's transaction is still usable."""
+
+    def __init__(self, task: str, argument: str | None, reason: str) -> None:
+        self.task = task
+        self.argument = argument
+        self.reason = reason
+        where = f"argument {argument!r} of task {task}" if argument else f"arguments of task {task}"
+        super().__init__(f"{where}: {reason}")
+
+
+class InvalidConnection(ChancyError):
+    """The object given as a connection cannot be used for this verb."""
+
+
+class SchemaOutdated(ChancyError):
+    """The schema in the database is older than this version of Chancy, or is not there at all."""
+
+    def __init__(self, schema: str, found: int, needed: int) -> None:
+        self.schema = schema
+        self.found = found
+        self.needed = needed
+        state = f"is at migration {found}" if found else "has not been migrated"
+        super().__init__(
+            f"schema {schema!r} {state}, this version of Chancy needs migration {needed}: "
+            f"run `python -m chancy migrate --schema {schema}` (or start the worker with --migrate)"
+        )
+
+
+class UnknownJob(ChancyError):
+    """No job with this id exists, live or finished."""
+
+    def __init__(self, job_id: int, schema: str) -> None:
+        self.job_id = job_id
+        self.schema = schema
+        super().__init__(
+            f"job {job_id} is not in schema {schema!r}: its transaction was rolled back, "
+            f"or it finished and its history was dropped by the retention"
+        )
+
+
+class NotCommitted(ChancyError):
+    """This transaction waits for a job that no worker can see, or that it could never see finish."""
+
+    def __init__(self, job_id: int, reason: str) -> None:
+        self.job_id = job_id
+        super().__init__(f"cannot wait for job {job_id} here: {reason}")
+
+
+class JobFailed(ChancyError):
+    """The job ended without a result. `kind` and `message` are those of its last error."""
+
+    def __init__(self, job_id: int, task: str, state: str, attempt: int, kind: str, message: str, traceback: str) -> None:
+        self.job_id = job_id
+        self.task = task
+        self.state = state
+        self.attempt = attempt
+        self.kind = kind
+        self.message = message
+        self.traceback = traceback
+        text = f"job {job_id} ({task}) {state} in attempt {attempt}: {kind}: {message}"
+        super().__init__(f"{text}\n\n{traceback}" if traceback else text)
+
+
+class JobCancelled(ChancyError):
+    """The job was stopped from outside and has no result."""
+
+    def __init__(self, job_id: int, task: str) -> None:
+        self.job_id = job_id
+        self.task = task
+        super().__init__(f"job {job_id} ({task}) was cancelled; `chancy.requeue(conn, {job_id})` makes it ready again")
+
+
+class InvalidResult(ChancyError):
+    """The value that a task returned, or that is stored, is not what its signature promises."""
+
+    def __init__(self, task: str, reason: str) -> None:
+        self.task = task
+        self.reason = reason
+        super().__init__(f"result of task {task}: {reason}")

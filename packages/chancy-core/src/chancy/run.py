@@ -1,0 +1,146 @@
+"""The two drivers, sync and async: the only file in core that touches a cursor.
+
+A verb says what it wants as a `Statement`, or as a generator that yields statements and pauses (httpx's
+`auth_flow` and psycopg's own `generators` show the idea); `perform` sends it on the connection that the caller
+gave, in the caller's transaction. Nothing here commits, opens a connection or starts a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeAlias, TypeVar
+
+import msgspec
+import psycopg
+from psycopg.adapt import AdaptersMap, Buffer, Dumper, Loader
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
+
+from .errors import InvalidConnection
+from .model import Pause, Statement, Steps
+from .schema import fill
+
+T = TypeVar("T")
+
+SyncConn: TypeAlias = psycopg.Connection[Any]
+AsyncConn: TypeAlias = psycopg.AsyncConnection[Any]
+
+
+class _JsonDumper(Dumper):
+    """`msgspec.Raw` goes out as `json`: as it is, or escaped to ASCII where the connection does not speak UTF-8.
+
+    (UTF-8 bytes sent on a latin1 connection would be stored as mojibake, without an error.)
+    """
+
+    oid = psycopg.adapters.types["json"].oid
+
+    def dump(self, obj: msgspec.Raw) -> Buffer:
+        data = bytes(obj)
+        if self.connection is None or data.isascii() or self.connection.info.encoding == "utf-8":
+            return data
+        return "".join(c if c < "\x80" else _escaped(c) for c in data.decode()).encode()
+
+
+def _escaped(character: str) -> str:
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+
+
+class _JsonLoader(Loader):
+    def load(self, data: Buffer) -> bytes:
+        return bytes(data)
+
+
+ADAPTERS = AdaptersMap(psycopg.adapters)
+"""How our own cursors speak. Never the caller's map: what a user registers must not change our rows, nor ours theirs."""
+ADAPTERS.register_dumper(msgspec.Raw, _JsonDumper)
+ADAPTERS.register_loader("json", _JsonLoader)
+
+
+class _Cursor(psycopg.Cursor[tuple[Any, ...]]):
+    @property
+    def adapters(self) -> AdaptersMap:
+        return ADAPTERS
+
+
+class _AsyncCursor(psycopg.AsyncCursor[tuple[Any, ...]]):
+    @property
+    def adapters(self) -> AdaptersMap:
+        return ADAPTERS
+
+
+def perform(conn: SyncConn | AsyncConn, work: Statement[T] | Steps[T], schema: str) -> T | Coroutine[Any, Any, T]:
+    """Send `work` on `conn`: the result on a sync connection, a coroutine of it on an async one."""
+    if isinstance(conn, psycopg.AsyncConnection):
+        return send_async(conn, work, schema) if isinstance(work, Statement) else walk_async(conn, work, schema)
+    if isinstance(conn, psycopg.Connection):
+        return send(conn, work, schema) if isinstance(work, Statement) else walk(conn, work, schema)
+    raise InvalidConnection(
+        f"expected a psycopg.Connection or psycopg.AsyncConnection, got {type(conn).__module__}.{type(conn).__qualname__}"
+    )
+
+
+def send(conn: SyncConn, statement: Statement[T], schema: str) -> T:
+    """One round trip."""
+    with _Cursor(conn, row_factory=tuple_row) as cursor:
+        cursor.execute(fill(statement.sql, schema), statement.params)
+        return statement.parse(cursor.fetchall())
+
+
+async def send_async(conn: AsyncConn, statement: Statement[T], schema: str) -> T:
+    """One round trip."""
+    async with _AsyncCursor(conn, row_factory=tuple_row) as cursor:
+        await cursor.execute(fill(statement.sql, schema), statement.params)
+        return statement.parse(await cursor.fetchall())
+
+
+def walk(conn: SyncConn, steps: Steps[T], schema: str) -> T:
+    """Drive a generator of steps to its result."""
+    answer: Any = None
+    while True:
+        try:
+            step = steps.send(answer)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        answer = None
+        if isinstance(step, Statement):
+            answer = send(conn, step, schema)
+        elif isinstance(step, Pause):
+            time.sleep(step.seconds)
+        else:
+            _Cursor(conn).execute(fill(step.sql, schema))
+
+
+async def walk_async(conn: AsyncConn, steps: Steps[T], schema: str) -> T:
+    """Drive a generator of steps to its result. Cancelling it between two steps leaves nothing behind."""
+    answer: Any = None
+    while True:
+        try:
+            step = steps.send(answer)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        answer = None
+        if isinstance(step, Statement):
+            answer = await send_async(conn, step, schema)
+        elif isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+        else:
+            await _AsyncCursor(conn).execute(fill(step.sql, schema))
+
+
+def perform_alone(conn: SyncConn | AsyncConn, steps: Steps[T], schema: str) -> T | Coroutine[Any, Any, T]:
+    """Drive `steps` in a transaction of their own, which needs an idle connection and is committed."""
+    if isinstance(conn, (psycopg.Connection, psycopg.AsyncConnection)):
+        if conn.info.transaction_status is not TransactionStatus.IDLE:
+            raise InvalidConnection("this needs an idle connection, because it makes its own transaction: commit first")
+    if isinstance(conn, psycopg.AsyncConnection):
+        return _walk_alone_async(conn, steps, schema)
+    with conn.transaction():
+        return walk(conn, steps, schema)
+
+
+async def _walk_alone_async(conn: AsyncConn, steps: Steps[T], schema: str) -> T:
+    async with conn.transaction():
+        return await walk_async(conn, steps, schema)

@@ -1,0 +1,59 @@
+"""Which Postgres schema a statement goes to, and how its name gets into the SQL.
+
+The schema is always written into the statement: the caller's `search_path` is never relied on. In this order:
+the `Job` or `Chancy` at hand, the attempt that is running, `configure(schema=…)`, `CHANCY_SCHEMA`, "chancy".
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from contextvars import ContextVar
+
+from .errors import ChancyError
+
+# No quotes: the name also stands inside string literals of the migrations. 48 characters leave room
+# for the suffixes of the partitions' constraint names within Postgres' 63.
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,47}")
+
+attempt_schema: ContextVar[str | None] = ContextVar("chancy_attempt_schema", default=None)
+"""The schema of the attempt that is running; set by worker, eager and drain."""
+
+_configured: str | None = None
+
+
+def configure(*, schema: str | None) -> None:
+    """Set this process's default schema; None goes back to `CHANCY_SCHEMA` or "chancy"."""
+    global _configured
+    _configured = None if schema is None else checked(schema)
+
+
+def schema_in_use(given: str | None = None) -> str:
+    """The schema for a verb that was given `given`."""
+    return given or attempt_schema.get() or _configured or checked(os.environ.get("CHANCY_SCHEMA") or "chancy")
+
+
+def checked(schema: str) -> str:
+    """The same name, or an error that says what a schema may be called."""
+    if not _NAME.fullmatch(schema):
+        raise ChancyError(
+            f"{schema!r} cannot be the name of Chancy's schema: use up to 48 letters, digits and underscores, "
+            f"starting with a letter or an underscore"
+        )
+    return schema
+
+
+def named(sql: str, schema: str) -> str:
+    """The SQL with `{schema}` as a quoted identifier and `{name}` as it is."""
+    return sql.replace("{schema}", f'"{checked(schema)}"').replace("{name}", schema)
+
+
+@functools.cache
+def fill(sql: str, schema: str) -> bytes:
+    """The statement's text for this schema, without indentation.
+
+    Kept short because psycopg caches its own parsing only for texts below 4 kB.
+    """
+    lines = (line.strip() for line in named(sql, schema).splitlines())
+    return "\n".join(line for line in lines if line).encode()

@@ -1,0 +1,234 @@
+"""What producers and operators say to the database: each statement is a constant, a function and a parser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Any
+
+import msgspec
+
+from .model import AttemptError, JobRow, NewJob, Rows, Statement
+from .states import State
+
+# Ids are drawn before the INSERT, so that they can be given back by position: the order of RETURNING is
+# Postgres' habit and not its promise.
+INSERT_JOBS = """
+    WITH new AS MATERIALIZED (
+        SELECT nextval('{schema}.job_id_seq') AS id, given.*
+        FROM unnest(
+            %(tasks)s::text[], %(queues)s::text[], %(priorities)s::smallint[], %(max_attempts)s::smallint[],
+            %(run_at)s::timestamptz[], %(delays)s::interval[],
+            %(arguments)s::json[], %(retries)s::json[], %(limits)s::json[]
+        ) WITH ORDINALITY AS given
+            (task, queue, priority, max_attempts, run_at, delay, arguments, retry, limits, position)
+    ),
+    inserted AS (
+        INSERT INTO {schema}.job
+            (id, task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, retry, limits)
+        SELECT id, task, queue, priority, 'ready', max_attempts,
+            coalesce(run_at, {schema}.clock() + delay, {schema}.clock()), {schema}.clock(), arguments, retry, limits
+        FROM new
+        ORDER BY position
+    )
+    SELECT array_agg(id ORDER BY position), pg_current_xact_id()::text FROM new
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The ids, in the order in which the jobs were given, and the transaction that holds them."""
+
+    ids: list[int]
+    transaction: str
+
+
+def insert_jobs(jobs: Sequence[NewJob[Any]]) -> Statement[Submitted]:
+    """Add jobs; one round trip. Locks nothing that others wait for; rings the doorbell of each queue."""
+    return Statement(
+        INSERT_JOBS,
+        {
+            "tasks": [job.task for job in jobs],
+            "queues": [job.options.queue for job in jobs],
+            "priorities": [job.options.priority for job in jobs],
+            "max_attempts": [job.options.max_attempts for job in jobs],
+            "run_at": [job.options.run_at for job in jobs],
+            "delays": [job.options.delay for job in jobs],
+            "arguments": [msgspec.Raw(job.arguments) for job in jobs],
+            "retries": [_raw(job.options.retry) for job in jobs],
+            "limits": [_raw(job.options.limits or None) for job in jobs],
+        },
+        _parse_submitted,
+    )
+
+
+def _raw(value: object) -> msgspec.Raw | None:
+    return None if value is None else msgspec.Raw(msgspec.json.encode(value))
+
+
+def _parse_submitted(rows: Rows) -> Submitted:
+    ((ids, transaction),) = rows
+    return Submitted(ids, transaction)
+
+
+# JSON is read as bytea: it arrives as UTF-8 whatever the connection's client_encoding is.
+_COLUMNS = """
+    id, task, queue, state::text, priority, attempt, max_attempts, crashes, worker,
+    submitted_at, run_at, started_at, finished_at,
+    convert_to(arguments::text, 'UTF8'), convert_to(result::text, 'UTF8'), convert_to(errors::text, 'UTF8')
+"""
+
+SELECT_JOB = "SELECT " + _COLUMNS + " FROM {schema}.any_job WHERE id = %(id)s::bigint"
+
+SELECT_JOBS = (
+    "SELECT "
+    + _COLUMNS
+    + """
+    FROM {schema}.any_job
+    WHERE (%(queue)s::text IS NULL OR queue = %(queue)s::text)
+        AND (%(task)s::text IS NULL OR task = %(task)s::text)
+        AND (%(state)s::text IS NULL OR state = %(state)s::text::{schema}.state)
+        AND (%(before)s::bigint IS NULL OR id < %(before)s::bigint)
+    ORDER BY id DESC
+    LIMIT %(limit)s::integer
+"""
+)
+
+
+def select_job(job_id: int) -> Statement[JobRow | None]:
+    """One job, live or finished, or None."""
+    return Statement(SELECT_JOB, {"id": job_id}, lambda rows: _parse_job(rows[0]) if rows else None)
+
+
+def select_jobs(
+    queue: str | None, task: str | None, state: State | None, limit: int, before: int | None
+) -> Statement[list[JobRow]]:
+    """Jobs, live and finished, newest id first."""
+    return Statement(
+        SELECT_JOBS,
+        {"queue": queue, "task": task, "state": state and state.value, "limit": limit, "before": before},
+        lambda rows: [_parse_job(row) for row in rows],
+    )
+
+
+def _parse_job(row: tuple[Any, ...]) -> JobRow:
+    (id_, task, queue, state, priority, attempt, max_attempts, crashes, worker, *instants, arguments, result, errors) = row
+    submitted_at, run_at, started_at, finished_at = (at and at.astimezone(UTC) for at in instants)
+    return JobRow(
+        id=id_,
+        task=task,
+        queue=queue,
+        state=State(state),
+        priority=priority,
+        attempt=attempt,
+        max_attempts=max_attempts,
+        crashes=crashes,
+        worker=worker,
+        submitted_at=submitted_at,
+        run_at=run_at,
+        started_at=started_at,
+        finished_at=finished_at,
+        arguments=arguments,
+        result=result,
+        errors=parse_errors(errors),
+    )
+
+
+def parse_errors(errors: bytes | None) -> tuple[AttemptError, ...]:
+    """The errors of a job, oldest first, from their column."""
+    return () if errors is None else msgspec.json.decode(errors, type=tuple[AttemptError, ...])
+
+
+SELECT_OUTCOME = """
+    SELECT job.state::text, job.task, job.attempt,
+        convert_to(job.result::text, 'UTF8'), convert_to(job.errors::text, 'UTF8'),
+        pg_current_xact_id_if_assigned()::text, current_setting('transaction_isolation')
+    FROM (SELECT) AS always
+    LEFT JOIN {schema}.any_job AS job ON job.id = %(id)s::bigint
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """How far a job is, and whether this transaction could ever see it finish."""
+
+    state: State | None
+    task: str
+    attempt: int
+    result: bytes | None
+    errors: tuple[AttemptError, ...]
+    transaction: str | None
+    isolation: str
+
+
+def select_outcome(job_id: int) -> Statement[Outlook]:
+    """How far the job is: always one row."""
+    return Statement(SELECT_OUTCOME, {"id": job_id}, _parse_outcome)
+
+
+def _parse_outcome(rows: Rows) -> Outlook:
+    state, task, attempt, result, errors, transaction, isolation = rows[0]
+    return Outlook(state and State(state), task, attempt, result, parse_errors(errors), transaction, isolation)
+
+
+MAKE_PARTITIONS = """
+    SELECT {schema}.make_partitions(
+        ({schema}.clock() AT TIME ZONE 'UTC')::date,
+        ({schema}.clock() AT TIME ZONE 'UTC')::date + %(days)s::integer
+    )
+"""
+
+
+def make_partitions(days: int) -> Statement[int]:
+    """Make the history partitions that are missing from today to `days` ahead; returns how many it made."""
+    return Statement(MAKE_PARTITIONS, {"days": days}, lambda rows: int(rows[0][0]))
+
+
+CANCEL_JOB = """
+    WITH cancelled AS (
+        DELETE FROM {schema}.job WHERE id = %(id)s::bigint AND state = 'ready' RETURNING *
+    ),
+    kept AS (
+        INSERT INTO {schema}.history
+            (id, task, queue, priority, state, attempt, max_attempts, claims, crashes, worker,
+             run_at, submitted_at, started_at, finished_at, arguments, retry, limits, errors)
+        SELECT id, task, queue, priority, 'cancelled', attempt, max_attempts, claims, crashes, worker,
+            run_at, submitted_at, started_at, {schema}.clock(), arguments, retry, limits, errors
+        FROM cancelled
+    )
+    SELECT (SELECT count(*) FROM cancelled) > 0, EXISTS (SELECT FROM {schema}.any_job WHERE id = %(id)s::bigint)
+"""
+
+
+def cancel_job(job_id: int) -> Statement[tuple[bool, bool]]:
+    """Move a ready or scheduled job to history; whether it did, and whether the job exists at all.
+
+    Waits for whoever holds the row, which is never longer than one round of a worker.
+    """
+    return Statement(CANCEL_JOB, {"id": job_id}, lambda rows: (rows[0][0], rows[0][1]))
+
+
+REQUEUE_JOB = """
+    WITH finished AS (
+        DELETE FROM {schema}.history WHERE id = %(id)s::bigint RETURNING *
+    ),
+    requeued AS (
+        INSERT INTO {schema}.job
+            (id, task, queue, priority, state, attempt, max_attempts, claims, crashes,
+             run_at, submitted_at, started_at, arguments, retry, limits, errors)
+        SELECT id, task, queue, priority, 'ready', attempt, least(attempt + %(attempts)s::integer, 32767), claims, crashes,
+            {schema}.clock(), submitted_at, started_at, arguments, retry, limits, errors
+        FROM finished
+    )
+    SELECT (SELECT count(*) FROM finished) > 0, EXISTS (SELECT FROM {schema}.any_job WHERE id = %(id)s::bigint)
+"""
+
+
+def requeue_job(job_id: int, attempts: int) -> Statement[tuple[bool, bool]]:
+    """Make a finished job ready under its old id, with so many attempts more; whether it did, and whether it exists.
+
+    Its fence, attempt and crash counts go with it, so that a worker of its first life stays fenced out.
+    """
+    return Statement(REQUEUE_JOB, {"id": job_id, "attempts": attempts}, lambda rows: (rows[0][0], rows[0][1]))
+

@@ -1,0 +1,215 @@
+"""`@task`: a typed function with a stable name, which can be called here or submitted to run there."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Generic, TypedDict, TypeVar, overload
+
+from typing_extensions import ParamSpec, Self, Unpack
+
+from .client import Job, submit_one
+from .codec import Signature, signature_of
+from .errors import InvalidArguments, InvalidTask
+from .limits import Limit
+from .model import NewJob, Options
+from .retry import Backoff, RetryFunction
+from .run import AsyncConn, SyncConn, perform
+from .schema import schema_in_use
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class OptionChanges(TypedDict, total=False):
+    """What `using` may change for one submit. Each of them goes into the job's row."""
+
+    queue: str
+    priority: int
+    run_at: datetime | None
+    delay: timedelta | None
+    max_attempts: int
+    limits: Iterable[Limit]
+    retry: Backoff | None
+
+
+@dataclass(frozen=True)
+class BaseTask(Generic[P, R]):
+    """What sync and async tasks share: everything but the direct call."""
+
+    name: str
+    function: Callable[P, Any] = field(repr=False)
+    signature: Signature = field(repr=False, compare=False)
+    options: Options = field(repr=False, default_factory=Options)
+    retry: RetryFunction | None = field(repr=False, default=None)
+    """Decides delays where they are not data; a job's own `Backoff`, given by `using`, goes first."""
+    refusal: str | None = field(repr=False, default=None)
+    """Why jobs of this task could not be performed by a worker, if so."""
+
+    @overload
+    def submit(self, conn: SyncConn, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+    @overload
+    def submit(self, conn: AsyncConn, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Job[R]]: ...
+    def submit(
+        self, conn: SyncConn | AsyncConn, /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[R] | Coroutine[Any, Any, Job[R]]:
+        """Add one job in the caller's transaction; it exists when that commits. One round trip; never commits.
+
+        Raises `InvalidArguments`, which names the argument, before anything is sent.
+        """
+        new = self.bind(*args, **kwargs)
+        schema = schema_in_use()
+        return perform(conn, submit_one(new, schema), schema)
+
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> NewJob[R]:
+        """The job with these arguments, checked and encoded, for `submit_many`. Sends nothing."""
+        if self.refusal:
+            raise InvalidTask(self.name, self.refusal)
+        return NewJob(self.name, self.signature.encode_arguments(args, kwargs), self.options, self.signature.decode_result)
+
+    def using(self, **changes: Unpack[OptionChanges]) -> Self:
+        """The same task with other options for what is submitted through it. Sends nothing.
+
+        `run_at` is an aware datetime, `delay` counts from the submit by the database's clock.
+        Raises `InvalidArguments` for an option that cannot go into a row.
+        """
+        unknown = changes.keys() - OptionChanges.__annotations__.keys()
+        if unknown:
+            raise InvalidArguments(self.name, min(unknown), f"is no option (there are: {', '.join(OptionChanges.__annotations__)})")
+        if "limits" in changes:
+            changes["limits"] = tuple(changes["limits"])
+        options = replace(self.options, **changes)  # type: ignore[arg-type]
+        if problem := options.problem():
+            raise InvalidArguments(self.name, *problem)
+        return replace(self, options=options)
+
+
+class Task(BaseTask[P, R]):
+    """A plain function; a worker runs it in a thread."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here and now, without a database."""
+        result: R = self.function(*args, **kwargs)
+        return result
+
+
+class AsyncTask(BaseTask[P, R]):
+    """An `async def`; a worker runs it on its event loop."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Run the function here and now, without a database."""
+        call: Coroutine[Any, Any, R] = self.function(*args, **kwargs)
+        return call
+
+
+class TaskDecorator:
+    """What `@task(…)` with options gives."""
+
+    def __init__(self, make: Callable[[Callable[..., Any]], BaseTask[..., Any]]) -> None:
+        self._make = make
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    def __call__(self, function: Callable[..., Any], /) -> BaseTask[..., Any]:
+        return self._make(function)
+
+
+@overload
+def task(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]
+@overload
+def task(function: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(
+    *,
+    name: str | None = None,
+    queue: str = "default",
+    priority: int = 0,
+    max_attempts: int = 3,
+    limits: Iterable[Limit] = (),
+    retry: Backoff | RetryFunction | None = None,
+    aliases: Iterable[str] = (),
+) -> TaskDecorator: ...
+def task(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    queue: str = "default",
+    priority: int = 0,
+    max_attempts: int = 3,
+    limits: Iterable[Limit] = (),
+    retry: Backoff | RetryFunction | None = None,
+    aliases: Iterable[str] = (),
+) -> BaseTask[..., Any] | TaskDecorator:
+    """Make a typed function a task: it can still be called, and it can be submitted.
+
+    The name defaults to `module.qualname` and is what the rows say: give `name` before you move the function, or
+    `aliases` (older names) afterwards. `max_attempts` counts the first attempt. Larger `priority` runs sooner,
+    from -100 to 100. `retry` is a `Backoff`, or a function of attempt and exception that returns a delay, or None
+    to give up. Raises `InvalidTask` for a function that could not be carried as a row.
+    """
+
+    def make(function: Callable[..., Any]) -> BaseTask[..., Any]:
+        full_name = name or f"{_module_of(function)}.{function.__qualname__}"
+        data, decide = (retry, None) if retry is None or isinstance(retry, Backoff) else (None, retry)
+        options = Options(
+            queue=queue, priority=priority, max_attempts=max_attempts, limits=tuple(limits), retry=data
+        )
+        if problem := options.problem():
+            raise InvalidTask(full_name, "{}: {}".format(*problem))
+        kind = AsyncTask if inspect.iscoroutinefunction(function) else Task
+        made: BaseTask[..., Any] = kind(
+            full_name, function, signature_of(function, full_name), options, decide, _refusal(function, full_name)
+        )
+        for known_as in (full_name, *aliases):
+            _register(known_as, made)
+        return made
+
+    return make(function) if function is not None else TaskDecorator(make)
+
+
+_tasks: dict[str, BaseTask[..., Any]] = {}
+
+
+def registered() -> Mapping[str, BaseTask[..., Any]]:
+    """The tasks of this process by name, aliases too."""
+    return MappingProxyType(_tasks)
+
+
+def _register(name: str, made: BaseTask[..., Any]) -> None:
+    known = _tasks.get(name)
+    if known is not None and not _same(known.function, made.function):
+        raise InvalidTask(name, f"another function has this name already, in {known.function.__code__.co_filename}")
+    _tasks[name] = made
+
+
+def _same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
+    """Whether the two are one function of one file: reloaded, or defined again by the next run of a test."""
+    return one.__qualname__ == other.__qualname__ and one.__code__.co_filename == other.__code__.co_filename
+
+
+def _module_of(function: Callable[..., Any]) -> str:
+    """The name by which a worker can import the function's module; `__main__` is looked through."""
+    if function.__module__ not in ("__main__", "__mp_main__"):
+        return function.__module__
+    main = sys.modules[function.__module__]
+    if (spec := getattr(main, "__spec__", None)) is not None:
+        return str(spec.name).removesuffix(".__main__")
+    if file := getattr(main, "__file__", None):
+        return Path(file).stem
+    return "__main__"
+
+
+def _refusal(function: Callable[..., Any], name: str) -> str | None:
+    if "<locals>" in function.__qualname__:
+        return "it is defined inside a function, where no worker can import it; move it to module level"
+    if _module_of(function) == "__main__":
+        return "it was typed into an interactive session, where no worker can import it; write it into a module"
+    return None
