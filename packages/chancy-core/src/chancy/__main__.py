@@ -35,13 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
     except psycopg.errors.LockNotAvailable:
         return _failed("another session holds a lock that the migration needs; nothing was changed, try again")
     except psycopg.Error as error:
-        return _failed(f"{str(error).strip()}\nsay where Postgres is with --dsn, CHANCY_DSN or PGHOST and the like")
+        return _failed(f"{error}; say where Postgres is with --dsn, CHANCY_DSN or PGHOST and the like")
     print(f"schema {schema}: " + (f"applied {', '.join(applied)}" if applied else "is up to date"))
     return 0
 
 
 def _failed(message: str) -> int:
-    print(f"chancy: {message}", file=sys.stderr)
+    print("chancy:", " ".join(message.split()), file=sys.stderr)
     return 2
 
 

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar, overload
 from . import statements
 from .errors import JobCancelled, JobFailed, NotCommitted, UnknownJob
 from .model import JobRow, NewJob, Pause, R_co, Steps
-from .run import AsyncConn, SyncConn, perform
+from .run import AsyncConn, SyncConn, in_transaction, perform
 from .schema import schema_in_use
 from .states import State
 
@@ -19,6 +19,7 @@ R = TypeVar("R")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.010, 0.250
 _DAYS_AHEAD = 1
+_ONE_SNAPSHOT = ("repeatable read", "serializable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Job(Generic[R_co]):
         `NotCommitted` where this transaction could never see the job finish: it has submitted the job itself,
         or it is REPEATABLE READ and looks at one snapshot for ever.
         """
-        return perform(conn, _wait(self, timeout, in_block=not conn.autocommit), self.schema)
+        return perform(conn, _wait(self, timeout, in_transaction(conn)), self.schema)
 
     @overload
     def refresh(self, conn: SyncConn, /) -> JobRow: ...
@@ -82,11 +83,11 @@ def _wait(job: Job[R], timeout: timedelta | None, in_block: bool) -> Steps[R]:
                 raise JobFailed(job.id, job.task, seen.state, seen.attempt, kind, message, traceback)
             case State.CANCELLED:
                 raise JobCancelled(job.id, job.task)
-            case None:
+            case None if not (in_block and seen.isolation in _ONE_SNAPSHOT):
                 raise UnknownJob(job.id, job.schema)
         if in_block and job.transaction is not None and job.transaction == seen.transaction:
             raise NotCommitted(job.id, "this transaction submitted it, so no worker can see it yet: commit first")
-        if in_block and seen.isolation in ("repeatable read", "serializable"):
+        if in_block and seen.isolation in _ONE_SNAPSHOT:
             raise NotCommitted(
                 job.id, f"a {seen.isolation} transaction never sees what others commit: wait in autocommit or read committed"
             )

@@ -20,6 +20,7 @@ from msgspec import inspect as types
 from .errors import InvalidArguments, InvalidResult, InvalidTask
 from .model import MAX_PAYLOAD_BYTES
 
+_NO_NAN = "NaN and infinity cannot be carried as JSON"
 _NO_MUTABLE_DEFAULT = (list, dict, set, bytearray)
 
 encode_json = msgspec.json.Encoder().encode
@@ -40,6 +41,7 @@ class Signature:
     hides_nan: bool
     """Some argument's type takes null where a float may stand, so that a NaN would be stored as None unseen."""
     result: msgspec.json.Decoder[Any]
+    result_hides_nan: bool
     positional: Callable[[Any], tuple[Any, ...]]
     keyword_only: tuple[str, ...]
 
@@ -56,7 +58,7 @@ class Signature:
         if self.hides_nan and b"null" in payload:
             for name, value in values.items():
                 if _holds_nan(value):
-                    raise InvalidArguments(self.task, name, "NaN and infinity cannot be carried as JSON")
+                    raise InvalidArguments(self.task, name, _NO_NAN)
         return payload
 
     def decode_arguments(self, payload: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -76,6 +78,8 @@ class Signature:
             raise InvalidResult(self.task, str(error)) from None
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise InvalidResult(self.task, _too_large(len(payload)))
+        if self.result_hides_nan and b"null" in payload and _holds_nan(value):
+            raise InvalidResult(self.task, _NO_NAN)
         return payload
 
     def decode_result(self, payload: bytes) -> Any:
@@ -110,7 +114,7 @@ class Signature:
         if name is None:
             name = next((name for name, value in values.items() if not _encodable(value)), None)
         if name is not None and _holds_nan(values.get(name)):
-            return InvalidArguments(self.task, name, "NaN and infinity cannot be carried as JSON")
+            return InvalidArguments(self.task, name, _NO_NAN)
         return InvalidArguments(self.task, name, _without_path(error))
 
 
@@ -146,6 +150,7 @@ def signature_of(function: Callable[..., Any], task: str) -> Signature:
         decoder=msgspec.json.Decoder(struct),
         hides_nan=any(_hides_nan(hints[p.name]) for p in parameters),
         result=msgspec.json.Decoder(type(None) if result is None else result),
+        result_hides_nan=_hides_nan(result),
         positional=_attributes(by_position),
         keyword_only=tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY),
     )

@@ -53,6 +53,8 @@ LEDGER_EXISTS = "SELECT to_regclass('{schema}.migration') IS NOT NULL"
 VERSION = "SELECT coalesce(max(number), 0) FROM {schema}.migration"
 RECORD = "INSERT INTO {schema}.migration (number, name) VALUES (%(number)s::integer, %(name)s::text) RETURNING number"
 
+PRINTED_RECORD = "INSERT INTO {schema}.migration (number, name) VALUES (%d, '%s');"
+
 
 def version() -> Steps[int]:
     """The number of the newest migration that the database has; 0 where there is none."""
@@ -96,7 +98,7 @@ def printed(schema: str | None = None, after: int = 0) -> str:
     for migration in migrations():
         if migration.number > after:
             parts.append(migration.sql)
-            parts.append(f"INSERT INTO {{schema}}.migration (number, name) VALUES ({migration.number}, '{migration.name}');")
+            parts.append(PRINTED_RECORD % (migration.number, migration.name))
     return named("\n".join(["BEGIN;", *parts, "COMMIT;"]), schema_in_use(schema)) + "\n"
 
 

@@ -71,15 +71,25 @@ class _AsyncCursor(psycopg.AsyncCursor[tuple[Any, ...]]):
         return ADAPTERS
 
 
+def in_transaction(conn: SyncConn | AsyncConn) -> bool:
+    """Whether what is sent next on `conn` shares its transaction with what was sent before."""
+    return _driver(conn).info.transaction_status is not TransactionStatus.IDLE or not conn.autocommit
+
+
+def _driver(conn: SyncConn | AsyncConn) -> SyncConn | AsyncConn:
+    if isinstance(conn, (psycopg.Connection, psycopg.AsyncConnection)):
+        return conn
+    raise InvalidConnection(
+        f"expected a psycopg.Connection or psycopg.AsyncConnection, got {type(conn).__module__}.{type(conn).__qualname__}"
+    )
+
+
 def perform(conn: SyncConn | AsyncConn, work: Statement[T] | Steps[T], schema: str) -> T | Coroutine[Any, Any, T]:
     """Send `work` on `conn`: the result on a sync connection, a coroutine of it on an async one."""
     if isinstance(conn, psycopg.AsyncConnection):
         return send_async(conn, work, schema) if isinstance(work, Statement) else walk_async(conn, work, schema)
-    if isinstance(conn, psycopg.Connection):
-        return send(conn, work, schema) if isinstance(work, Statement) else walk(conn, work, schema)
-    raise InvalidConnection(
-        f"expected a psycopg.Connection or psycopg.AsyncConnection, got {type(conn).__module__}.{type(conn).__qualname__}"
-    )
+    _driver(conn)
+    return send(conn, work, schema) if isinstance(work, Statement) else walk(conn, work, schema)
 
 
 def send(conn: SyncConn, statement: Statement[T], schema: str) -> T:
@@ -132,9 +142,8 @@ async def walk_async(conn: AsyncConn, steps: Steps[T], schema: str) -> T:
 
 def perform_alone(conn: SyncConn | AsyncConn, steps: Steps[T], schema: str) -> T | Coroutine[Any, Any, T]:
     """Drive `steps` in a transaction of their own, which needs an idle connection and is committed."""
-    if isinstance(conn, (psycopg.Connection, psycopg.AsyncConnection)):
-        if conn.info.transaction_status is not TransactionStatus.IDLE:
-            raise InvalidConnection("this needs an idle connection, because it makes its own transaction: commit first")
+    if _driver(conn).info.transaction_status is not TransactionStatus.IDLE:
+        raise InvalidConnection("this needs an idle connection, because it makes its own transaction: commit first")
     if isinstance(conn, psycopg.AsyncConnection):
         return _walk_alone_async(conn, steps, schema)
     with conn.transaction():

@@ -1,0 +1,294 @@
+"""The rounds: while one is in flight verdicts gather, and when it returns they go out with a claim for every free slot.
+
+So the loop sets its own pace, without a timer. An idle worker sleeps until the doorbell, a verdict, the next
+scheduled job or the fallback look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+
+import psycopg
+
+from chancy.model import Queue
+from chancy.states import State
+from chancy.statements import make_partitions
+
+from .claims import PATIENT_ROUND, ROUND, START, Answer, Mark, Wanted, play_round, settle
+from .completer import Outbox
+from .config import Timing
+from .leases import Lease
+from .link import Link, one_line
+from .verdict import Claimed, Completion, released
+from .wakeups import Bell, Ear
+
+log = logging.getLogger("chancy.worker")
+
+_LOCKED = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+_BAD_DATA = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
+_BUSY_PAUSE = 0.05
+
+
+class Marks:
+    """Where to claim from: a high-water mark for each (queue, priority), so that dead index entries are read once.
+
+    A look starts from the beginning and learns which priorities are in use. It is due every second, or after 20
+    times what the last one took.
+    """
+
+    def __init__(self) -> None:
+        self._lanes: dict[tuple[str, int], Mark] = {}
+        self._next_look = 0.0
+
+    def look_is_due(self) -> bool:
+        """Whether the next round has to look from the start."""
+        return not self._lanes or time.monotonic() >= self._next_look
+
+    def forget(self) -> None:
+        """The next round looks: something may have appeared behind the marks."""
+        self._next_look = 0.0
+
+    def lanes(self, queues: Mapping[str, int]) -> dict[tuple[str, int], Mark]:
+        """The marked lanes of these queues, best first."""
+        return {lane: mark for lane, mark in self._lanes.items() if lane[0] in queues}
+
+    def learn(self, answer: Answer, looked: Sequence[str], took: float) -> None:
+        """Take over what a round has found, `took` seconds long."""
+        if looked:
+            kept = {lane: mark for lane, mark in self._lanes.items() if lane[0] not in looked}
+            self._lanes = kept | dict.fromkeys(answer.lanes, START)
+            self._next_look = time.monotonic() + max(1.0, 20 * took)
+        for lane, mark in answer.marks.items():
+            self._lanes[lane] = max(self._lanes.get(lane, START), mark)
+
+
+class Claimer:
+    """One worker's rounds, and what it holds."""
+
+    def __init__(
+        self,
+        *,
+        link: Link,
+        lease: Callable[[], Lease],
+        queues: Sequence[Queue],
+        timing: Timing,
+        bell: Bell,
+        ear: Ear,
+        room: Callable[[], tuple[int | None, tuple[str, ...]]],
+        knows: Callable[[str], bool],
+        start: Callable[[Claimed], None],
+        settled: Callable[[Completion, str], None],
+    ) -> None:
+        self._link = link
+        self._lease = lease
+        self._concurrency = {queue.name: queue.concurrency for queue in queues}
+        self._timing = timing
+        self._bell = bell
+        self._ear = ear
+        self._room = room
+        self._knows = knows
+        self._start = start
+        self._settled = settled
+        self.outbox = Outbox()
+        self.held: dict[tuple[int, int], Claimed] = {}
+        """The jobs that are ours until the database has confirmed their verdict, by (id, fence)."""
+        self.turned_at = time.monotonic()
+        self._running: Counter[str] = Counter()
+        self._unknown: dict[str, None] = {}
+        self._suspect: tuple[int, int] | None = None
+        self._marks = Marks()
+        self._without: tuple[str, ...] = ()
+        self._patient = False
+        self._changed = asyncio.Event()
+        self._hungry = self._woken = True
+        self._due_at: float | None = None
+        self.stopping = False
+
+    def wake(self) -> None:
+        """There may be work: look from the start."""
+        self._hungry = self._woken = True
+        self._marks.forget()
+        self._changed.set()
+
+    def stop(self) -> None:
+        """Claim no more; `work` returns when the last verdict is written."""
+        self.stopping = True
+        self._changed.set()
+
+    def complete(self, job: Claimed, verdict: Completion) -> None:
+        """The attempt is over: its slot is free, its verdict goes out with the next round."""
+        self._running[job.queue] -= 1
+        if self._suspect == (job.id, job.fence):
+            self._suspect = None
+        self._send(verdict)
+
+    def give_back(self, claim: tuple[int, int]) -> None:
+        """A job that was claimed in our name by a round whose answer was lost."""
+        id_, fence = claim
+        log.warning("job %d was claimed by a round whose answer was lost; giving it back", id_)
+        self._send(Completion(id_, fence, State.READY, refund=True, note="claimed unheard"))
+
+    async def work(self) -> None:
+        """Play rounds until stopped and empty."""
+        while not (self.stopping and not self.held and not self.outbox):
+            self._changed.clear()
+            wanted = self._wanted()
+            if self.outbox or wanted.free:
+                await self._turn(wanted)
+            else:
+                await self._sleep()
+
+    def _send(self, verdict: Completion) -> None:
+        self.outbox.add(verdict)
+        self._changed.set()
+
+    def _wanted(self) -> Wanted:
+        """What the next round should claim: nothing unless there may be something."""
+        if self.stopping or not self._hungry:
+            return Wanted()
+        most, full = self._room()
+        without = tuple(sorted({*self._unknown, *full}))
+        if set(self._without) - set(without):
+            self._marks.forget()
+        self._without = without
+        free = {queue: n for queue, most_here in self._concurrency.items() if (n := most_here - self._running[queue]) > 0}
+        if most is not None:
+            free = _shared(free, most)
+        looking = tuple(free) if self._marks.look_is_due() else ()
+        return Wanted(free, {} if looking else self._marks.lanes(free), looking, without)
+
+    async def _turn(self, wanted: Wanted) -> None:
+        verdicts = self.outbox.take()
+        text = PATIENT_ROUND if self._patient else ROUND
+        lease = self._lease()
+        self._woken = False
+        began = time.monotonic()
+        try:
+            answer = await self._link.send(play_round(lease.id, verdicts, wanted, text=text))
+        except psycopg.errors.CheckViolation:
+            self.outbox.put_back(verdicts)
+            await self._make_partitions()
+        except _LOCKED:
+            self.outbox.put_back(verdicts)
+            self._patient = True
+        except psycopg.Error as error:
+            await self._recover(error, verdicts)
+        else:
+            self.turned_at = time.monotonic()
+            self.outbox.accepted()
+            await self._confirm(verdicts, answer)
+            self._marks.learn(answer, wanted.looking, time.monotonic() - began)
+            self._take(answer, wanted)
+
+    def _take(self, answer: Answer, wanted: Wanted) -> None:
+        """Start what was claimed, and see whether there may be more."""
+        for job in answer.claimed:
+            self._accept(job)
+        if not wanted.free or not answer.holding:
+            return
+        if wanted.looking:
+            self._due_at = None if answer.next_in is None else time.monotonic() + answer.next_in
+        if answer.claimed:
+            self._bell.busy()
+        per_queue = Counter(job.queue for job in answer.claimed)
+        if any(per_queue[queue] == n for queue, n in wanted.free.items()):
+            return
+        if answer.claimed or not wanted.looking:
+            self._marks.forget()
+        elif not self._woken:
+            self._hungry = False
+            self._bell.idle()
+
+    def _accept(self, job: Claimed) -> None:
+        key = job.id, job.fence
+        self.held[key] = job
+        self._running[job.queue] += 1
+        if not self._knows(job.task):
+            if job.task not in self._unknown:
+                self._unknown[job.task] = None
+                log.warning(
+                    "task %r of job %d is unknown to this worker, which leaves such jobs to others; "
+                    "if it should know it, name the task's module on the command line",
+                    job.task,
+                    job.id,
+                )
+            self.complete(job, released(job, "unknown task"))
+        elif job.suspect and self._suspect is not None:
+            self.complete(job, released(job, "one suspect at a time", timedelta(seconds=random.uniform(0.5, 1.5))))
+        else:
+            if job.suspect:
+                self._suspect = key
+            self._start(job)
+
+    async def _confirm(self, verdicts: list[Completion], answer: Answer) -> None:
+        """Let go of what is written; ask what became of verdicts whose row was not found or was locked."""
+        fates: dict[int, str] = {}
+        if answer.settled < len(verdicts):
+            try:
+                fates = await self._link.send(settle(verdicts))
+            except psycopg.Error as error:
+                await self._recover(error, verdicts)
+                return
+        self._patient = "busy" in fates.values()
+        for verdict in verdicts:
+            fate = fates.get(verdict.id, "done")
+            if fate == "busy":
+                asyncio.get_running_loop().call_later(_BUSY_PAUSE, self._send, verdict)
+                continue
+            self.held.pop((verdict.id, verdict.fence), None)
+            self._settled(verdict, fate)
+
+    async def _make_partitions(self) -> None:
+        try:
+            await self._link.send(make_partitions(1))
+        except psycopg.Error as error:
+            await self._recover(error, [])
+
+    async def _recover(self, error: psycopg.Error, verdicts: list[Completion]) -> None:
+        if self._link.is_broken(error):
+            # The round may have committed: then the verdicts are found in history under their fence.
+            self.outbox.put_back(verdicts)
+            log.warning("lost the database (%s); %d jobs go on running", one_line(error), len(self.held))
+            await self._link.reconnect()
+            self.wake()
+        elif verdicts and isinstance(error, _BAD_DATA):
+            self.outbox.refused(verdicts, one_line(error))
+        else:
+            self.outbox.put_back(verdicts)
+            log.error("a round failed: %s", one_line(error))
+            await asyncio.sleep(1)
+
+    async def _sleep(self) -> None:
+        """Until something changes, the next scheduled job is due, or it is time for a look."""
+        pause = self._timing.look * random.uniform(0.75, 1.25)
+        if not self._hungry and self._due_at is not None:
+            pause = min(pause, max(self._due_at - time.monotonic(), 0.001))
+        conn = self._link.conn
+        if conn is None:
+            await self._link.reconnect()
+            self.wake()
+            return
+        timer = asyncio.get_running_loop().call_later(pause, self.wake)
+        try:
+            with self._ear.open(conn):
+                await self._changed.wait()
+        finally:
+            timer.cancel()
+
+
+def _shared(free: dict[str, int], most: int) -> dict[str, int]:
+    """At most `most` in all: equal shares, in an order that changes so that no queue is always the last."""
+    queues = random.sample(sorted(free), len(free))
+    shared: dict[str, int] = {}
+    for left, queue in zip(range(len(queues), 0, -1), queues, strict=True):
+        share = min(free[queue], -(-most // left))
+        most -= share
+        if share:
+            shared[queue] = share
+    return shared

@@ -1,0 +1,235 @@
+"""The hot path: one statement that writes the verdicts of finished attempts and claims more jobs.
+
+    done, again   the verdicts, fenced: a row that is not running under the fence given is left alone
+    in_use        which priorities each queue that is looked at has, by skipping through the index
+    lanes         where to claim from: (queue, priority), from a high-water mark or from the start
+    claimed       for each queue as many as are wanted, in the order priority, run_at, id
+
+There is no ORDER BY above the LATERAL: a sort would lock rows in every lane. The order is that of the nested
+loop, which the worker's connections are set to. The lease is locked FOR KEY SHARE, so that no claim can commit in
+the name of a worker that was declared dead meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+from msgspec import Raw
+
+from chancy.model import Rows, Statement
+from chancy.states import State
+
+from .verdict import Claimed, Completion
+
+Mark: TypeAlias = tuple[datetime, int]
+"""The (run_at, id) of the last job claimed from a lane."""
+
+START: Mark = (datetime.min.replace(tzinfo=UTC), 0)
+"""The mark of a lane that nothing has been claimed from."""
+
+_FINISH = """
+    WITH RECURSIVE done AS (
+        SELECT * FROM unnest(%(done_ids)s::bigint[], %(done_fences)s::integer[], %(states)s::text[],
+            %(results)s::json[], %(done_errors)s::json[]) AS done (id, fence, outcome, result, news)
+    ),
+    finished AS (
+        DELETE FROM {schema}.job AS job USING done
+        WHERE {taken} AND job.claims = done.fence AND job.state = 'running'
+        RETURNING job.*, done.outcome, done.result, done.news
+    ),
+    kept AS (
+        INSERT INTO {schema}.history
+            (id, task, queue, priority, state, attempt, max_attempts, claims, crashes, worker, run_at, submitted_at,
+             started_at, finished_at, arguments, retry, limits, result, errors)
+        SELECT id, task, queue, priority, outcome::{schema}.state, attempt, max_attempts, claims, crashes, worker, run_at,
+            submitted_at, started_at, {schema}.clock(), arguments, retry, limits, result, coalesce(news, errors)
+        FROM finished
+    ),
+    again AS (
+        SELECT * FROM unnest(%(again_ids)s::bigint[], %(again_fences)s::integer[], %(delays)s::interval[],
+            %(refunds)s::smallint[], %(again_errors)s::json[]) AS done (id, fence, delay, refund, news)
+    ),
+    returned AS (
+        UPDATE {schema}.job AS job
+        SET state = 'ready', worker = NULL, run_at = {schema}.clock() + done.delay,
+            attempt = job.attempt - done.refund, errors = coalesce(done.news, job.errors)
+        FROM again AS done
+        WHERE {taken} AND job.claims = done.fence AND job.state = 'running'
+        RETURNING job.queue
+    ),
+"""
+_AT_ONCE = "job.id = done.id"
+_UNLOCKED = """job.id = done.id AND job.ctid = ANY (ARRAY(
+            SELECT free.ctid FROM {schema}.job AS free
+            WHERE free.id = ANY (%(done_ids)s::bigint[] || %(again_ids)s::bigint[])
+            FOR UPDATE SKIP LOCKED))"""
+_CLAIM = """
+    in_use AS (
+        SELECT look.queue, top.priority
+        FROM unnest(%(looking)s::text[]) AS look (queue)
+        CROSS JOIN LATERAL (
+            SELECT job.priority FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.queue = look.queue
+            ORDER BY job.priority DESC LIMIT 1
+        ) AS top
+        UNION ALL
+        SELECT upper.queue, below.priority
+        FROM in_use AS upper
+        CROSS JOIN LATERAL (
+            SELECT job.priority FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.queue = upper.queue AND job.priority < upper.priority
+            ORDER BY job.priority DESC LIMIT 1
+        ) AS below
+    ),
+    lanes AS (
+        SELECT * FROM unnest(%(lane_queues)s::text[], %(lane_priorities)s::smallint[],
+            %(mark_run_at)s::timestamptz[], %(mark_ids)s::bigint[]) AS marked (queue, priority, run_at, id)
+        UNION ALL
+        SELECT queue, priority, '-infinity', 0 FROM in_use
+    ),
+    lease AS MATERIALIZED (
+        SELECT id FROM {schema}.worker WHERE id = %(worker)s::bigint FOR KEY SHARE
+    ),
+    claimed AS (
+        UPDATE {schema}.job AS job
+        SET state = 'running', attempt = job.attempt + 1, claims = job.claims + 1,
+            worker = %(worker)s::bigint, started_at = {schema}.clock()
+        WHERE job.ctid = ANY (ARRAY(
+            SELECT chosen.ctid
+            FROM lease
+            CROSS JOIN unnest(%(queues)s::text[], %(free)s::integer[]) AS want (queue, free)
+            CROSS JOIN LATERAL (
+                SELECT ready.ctid
+                FROM lanes
+                CROSS JOIN LATERAL (
+                    SELECT job.ctid FROM {schema}.job AS job
+                    WHERE job.state = 'ready' AND job.queue = lanes.queue AND job.priority = lanes.priority
+                        AND (job.run_at, job.id) > (lanes.run_at, lanes.id) AND job.run_at <= {schema}.clock()
+                        AND job.task <> ALL (%(without)s::text[])
+                    ORDER BY job.run_at, job.id
+                    LIMIT want.free
+                    FOR UPDATE SKIP LOCKED
+                ) AS ready
+                WHERE lanes.queue = want.queue
+                LIMIT want.free
+            ) AS chosen
+        ))
+        RETURNING job.*
+    )
+    SELECT
+        (SELECT count(*) FROM finished) + (SELECT count(*) FROM returned),
+        EXISTS (SELECT FROM lease),
+        (SELECT extract(epoch FROM min(ahead.run_at) - {schema}.clock())::float8
+         FROM in_use CROSS JOIN LATERAL (
+            SELECT job.run_at FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.queue = in_use.queue AND job.priority = in_use.priority
+                AND job.run_at > {schema}.clock()
+            ORDER BY job.run_at LIMIT 1) AS ahead),
+        ARRAY(SELECT queue FROM in_use), ARRAY(SELECT priority FROM in_use),
+        CASE WHEN EXISTS (SELECT FROM returned)
+            THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM returned))::text END,
+        NULL::timestamptz, NULL::json, NULL::json, NULL::json, NULL::json
+    UNION ALL
+    SELECT id, true, NULL, ARRAY[task, queue], ARRAY[priority, attempt, max_attempts, claims, crashes]::integer[], NULL,
+        run_at, arguments, retry, limits, errors
+    FROM claimed
+"""
+
+ROUND = (_FINISH + _CLAIM).replace("{taken}", _AT_ONCE)
+"""Waits for a locked row as long as the connection's lock_timeout lets it."""
+PATIENT_ROUND = (_FINISH + _CLAIM).replace("{taken}", _UNLOCKED)
+"""Passes locked rows by; a third dearer. For when the first form ran into a lock, until nothing is left over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to claim: from which queue how many, where to start in each lane, and which tasks to leave out."""
+
+    free: dict[str, int] = field(default_factory=dict)
+    lanes: dict[tuple[str, int], Mark] = field(default_factory=dict)
+    looking: tuple[str, ...] = ()
+    """Queues to look at from the start, learning their priorities."""
+    without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a round did."""
+
+    settled: int
+    """How many of the verdicts found their row; the others are asked for by `settle`."""
+    holding: bool
+    """Whether this worker's lease was still there; without it nothing is claimed."""
+    next_in: float | None
+    """Seconds until the next scheduled job of the queues looked at."""
+    lanes: list[tuple[str, int]]
+    """The lanes that a look has found, best first within each queue."""
+    claimed: list[Claimed]
+    marks: dict[tuple[str, int], Mark]
+
+
+def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, text: str = ROUND) -> Statement[Answer]:
+    """Write verdicts and claim, in one statement and one commit. `text` is one of the two forms."""
+    done = [v for v in verdicts if v.state is not State.READY]
+    again = [v for v in verdicts if v.state is State.READY]
+    return Statement(
+        text,
+        {
+            "worker": worker,
+            "done_ids": [v.id for v in done],
+            "done_fences": [v.fence for v in done],
+            "states": [v.state.value for v in done],
+            "results": [None if v.result is None else Raw(v.result) for v in done],
+            "done_errors": [None if v.errors is None else Raw(v.errors) for v in done],
+            "again_ids": [v.id for v in again],
+            "again_fences": [v.fence for v in again],
+            "delays": [v.delay for v in again],
+            "refunds": [int(v.refund) for v in again],
+            "again_errors": [None if v.errors is None else Raw(v.errors) for v in again],
+            "looking": list(wanted.looking),
+            "lane_queues": [queue for queue, _ in wanted.lanes],
+            "lane_priorities": [priority for _, priority in wanted.lanes],
+            "mark_run_at": [run_at for run_at, _ in wanted.lanes.values()],
+            "mark_ids": [id_ for _, id_ in wanted.lanes.values()],
+            "queues": list(wanted.free),
+            "free": list(wanted.free.values()),
+            "without": list(wanted.without),
+        },
+        _parse_answer,
+    )
+
+
+def _parse_answer(rows: Rows) -> Answer:
+    (settled, holding, next_in, queues, priorities, *_), *claimed_rows = rows
+    claimed: list[Claimed] = []
+    marks: dict[tuple[str, int], Mark] = {}
+    for id_, _, _, (task, queue), numbers, _, run_at, arguments, retry, limits, errors in claimed_rows:
+        priority, attempt, max_attempts, fence, crashes = numbers
+        claimed.append(Claimed(id_, task, queue, attempt, max_attempts, fence, crashes, arguments, retry, limits, errors))
+        lane = queue, priority
+        marks[lane] = max(marks.get(lane, START), (run_at, id_))
+    return Answer(settled, holding, next_in, list(zip(queues, priorities, strict=True)), claimed, marks)
+
+
+SETTLE = """
+    SELECT sent.id,
+        CASE
+            WHEN job.state = 'running' THEN 'busy'
+            WHEN job.id IS NOT NULL THEN 'done'
+            WHEN EXISTS (
+                SELECT FROM {schema}.history AS past WHERE past.id = sent.id AND past.claims = sent.fence
+            ) THEN 'done'
+            ELSE 'lost'
+        END
+    FROM unnest(%(ids)s::bigint[], %(fences)s::integer[]) AS sent (id, fence)
+    LEFT JOIN {schema}.job AS job ON job.id = sent.id AND job.claims = sent.fence
+"""
+
+
+def settle(verdicts: Sequence[Completion]) -> Statement[dict[int, str]]:
+    """What became of verdicts: 'done', 'busy' (still ours, the row was locked) or 'lost' (another claim has it)."""
+    params: dict[str, Any] = {"ids": [v.id for v in verdicts], "fences": [v.fence for v in verdicts]}
+    return Statement(SETTLE, params, lambda rows: {int(id_): str(fate) for id_, fate in rows})

@@ -1,0 +1,159 @@
+"""`chancy-worker MODULE[:APP]`: import the tasks, say what will be done, work until stopped.
+
+Bad input gets one line that says what to do and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+import psycopg
+
+from chancy.app import Chancy
+from chancy.errors import ChancyError
+from chancy.migrate import migrate
+from chancy.model import Queue
+from chancy.task import registered
+
+from . import logs
+from .__about__ import __version__
+from .config import WorkerConfig
+from .processes import PARENT, Processes, watch_parent
+from .supervisor import Worker
+
+log = logging.getLogger("chancy.worker")
+
+
+class Refusal(Exception):
+    """The command cannot do what it was asked; the message says what to do instead."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    command = argparse.ArgumentParser(prog="chancy-worker", description="Perform the jobs of a module's tasks.")
+    command.add_argument("target", metavar="MODULE[:APP]", help="the module with the tasks, or the Chancy object in it")
+    command.add_argument("--queue", action="append", default=[], metavar="NAME[=N]", help="work this queue, N jobs at a time")
+    command.add_argument("--processes", type=int, default=1, metavar="N", help="how many worker processes (default 1)")
+    command.add_argument("--threads", type=int, default=40, metavar="N", help="sync functions at a time (default 40)")
+    command.add_argument("--grace", type=float, default=30.0, metavar="S", help="seconds to finish after SIGTERM (default 30)")
+    command.add_argument("--dsn", help="default: the app's, then CHANCY_DSN, then libpq's variables")
+    command.add_argument("--schema", help="default: the app's, then CHANCY_SCHEMA, then chancy")
+    command.add_argument("--keep", type=float, metavar="DAYS", help="store the retention of finished jobs")
+    command.add_argument("--migrate", action="store_true", help="bring the schema up to date first")
+    command.add_argument("--log-format", choices=["plain", "json"], default="plain")
+    command.add_argument("--version", action="version", version=__version__)
+    return command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a worker; 0 after an orderly stop, 2 for bad input."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parser().parse_args(arguments)
+    logs.set_up(options.log_format)
+    try:
+        app = load(options)
+        if options.migrate and PARENT not in os.environ:
+            with psycopg.connect(app.conninfo, connect_timeout=10) as conn:
+                migrate(conn, schema=app.schema_name)
+        if options.processes > 1 and PARENT not in os.environ:
+            return asyncio.run(Processes(arguments, options.processes, app.conninfo, app.schema_name).run())
+        return asyncio.run(work(app, WorkerConfig(threads=options.threads, grace=options.grace)))
+    except (Refusal, ChancyError, ValueError) as error:
+        message = str(error)
+    except psycopg.Error as error:
+        message = f"{' '.join(str(error).split())}; say where Postgres is with --dsn, CHANCY_DSN or PGHOST and the like"
+    print(f"chancy-worker: {message}", file=sys.stderr)
+    return 2
+
+
+async def work(app: Chancy, config: WorkerConfig) -> int:
+    """One worker until it is stopped."""
+    worker = Worker(app, config)
+    for line in banner(app, config):
+        log.info("%s", line)
+    orphaned = asyncio.Event()
+    watch = asyncio.create_task(watch_parent(orphaned))
+    orphan_stop = asyncio.create_task(_stop_when(orphaned, worker))
+    try:
+        await worker.start()
+    finally:
+        watch.cancel()
+        orphan_stop.cancel()
+    if worker.left_running:
+        # Their jobs are released already and may run elsewhere; waiting for them would only do the work twice.
+        log.warning("%d threads did not finish and are left behind", worker.left_running)
+        logging.shutdown()
+        os._exit(0)
+    return 0
+
+
+async def _stop_when(event: asyncio.Event, worker: Worker) -> None:
+    await event.wait()
+    worker.stop()
+
+
+def load(options: argparse.Namespace) -> Chancy:
+    """The app that the command line describes."""
+    module_name, _, attribute = options.target.partition(":")
+    for name, value in (("--processes", options.processes), ("--threads", options.threads)):
+        if value < 1:
+            raise Refusal(f"{name} must be at least 1")
+    # As `python -m` does: a task's module is found from where one stands.
+    sys.path.insert(0, "")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module_name + ".").startswith(error.name + "."):
+            raise Refusal(f"there is no module {module_name!r} here; start it where `python -c 'import {module_name}'` works") from None
+        raise Refusal(f"module {module_name!r} cannot be imported: {_last_line(error)}") from None
+    except Exception as error:
+        raise Refusal(f"module {module_name!r} cannot be imported: {_last_line(error)}") from None
+    app = Chancy(queues=())
+    if attribute:
+        app = getattr(module, attribute, None)
+        if not isinstance(app, Chancy):
+            raise Refusal(f"{options.target!r} is no Chancy object (found {type(app).__name__})")
+    if not registered():
+        raise Refusal(f"module {module_name!r} has no task; decorate a function with @chancy.task")
+    queues = [_queue(text) for text in options.queue] or list(app.queues)
+    queues = queues or [Queue(name) for name in sorted({task.options.queue for task in registered().values()})]
+    return replace(
+        app,
+        dsn=options.dsn or app.dsn,
+        schema=options.schema or app.schema,
+        queues=tuple(queues),
+        keep=app.keep if options.keep is None else timedelta(days=options.keep),
+    )
+
+
+def banner(app: Chancy, config: WorkerConfig) -> list[str]:
+    """What this worker is about to do."""
+    place = psycopg.conninfo.conninfo_to_dict(app.conninfo)
+    where = " ".join(f"{key}={place[key]}" for key in ("host", "port", "dbname", "user") if place.get(key)) or "libpq's defaults"
+    tasks = sorted(registered())
+    return [
+        f"chancy-worker {__version__} as {config.name}",
+        f"database {where}, schema {app.schema_name}",
+        "queues " + ", ".join(f"{queue.name} ({queue.concurrency} at a time)" for queue in app.queues),
+        f"tasks {', '.join(tasks[:20])}" + (f" and {len(tasks) - 20} more" if len(tasks) > 20 else ""),
+    ]
+
+
+def _queue(text: str) -> Queue:
+    name, _, number = text.partition("=")
+    if number and not number.isdecimal():
+        raise Refusal(f"--queue {text}: expected NAME or NAME=NUMBER")
+    return Queue(name, int(number)) if number else Queue(name)
+
+
+def _last_line(error: BaseException) -> str:
+    return traceback.format_exception_only(error)[-1].strip()

@@ -1,0 +1,38 @@
+"""How a worker behaves: plain values, checked once, in one place."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The clockwork of a worker, in seconds. Nobody has to tune it; tests make it faster."""
+
+    lease: float = 15.0
+    """How long a worker that says nothing is believed alive."""
+    extend: float = 5.0
+    rescue: float = 3.0
+    """How often to look for workers whose lease ran out."""
+    look: float = 5.0
+    """The fallback look of an idle worker; every wakeup may be lost."""
+    unheard: float = 10.0
+    """A job claimed this long ago in our name that we do not know was claimed by a round whose answer was lost."""
+    round: float = 30.0
+    """The deadline of one call to the database, after which its connection is cut."""
+    upkeep: float = 3600.0
+    """How often to make and drop history partitions."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """One worker process."""
+
+    threads: int = 40
+    """How many sync functions run at a time."""
+    grace: float = 30.0
+    """Seconds that running jobs get to finish after the first signal; then they are released."""
+    timing: Timing = field(default_factory=Timing)
+    name: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")

@@ -1,0 +1,216 @@
+"""Being believed alive, and taking back what the dead were running.
+
+The row of `worker` is the lease. Past its `expires_at` anybody may delete it, and only then are its worker's running
+jobs taken back; so a worker that was away and comes back before that has lost nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+
+from chancy.model import Statement
+
+from .config import Timing
+from .link import Link, one_line
+
+log = logging.getLogger("chancy.worker")
+
+REGISTER = """
+    INSERT INTO {schema}.worker (name, started_at, expires_at)
+    VALUES (%(name)s::text, {schema}.clock(), {schema}.clock() + %(lease)s::float8 * interval '1 s')
+    RETURNING id
+"""
+
+
+def register(name: str, lease: float) -> Statement[int]:
+    """A new lease of so many seconds; returns its id, under which the worker claims."""
+    return Statement(REGISTER, {"name": name, "lease": lease}, lambda rows: int(rows[0][0]))
+
+
+# `after` moves up with every extension, so that each claim is looked at once and the index's dead entries never.
+EXTEND = """
+    WITH extended AS (
+        UPDATE {schema}.worker SET expires_at = {schema}.clock() + %(lease)s::float8 * interval '1 s'
+        WHERE id = %(worker)s::bigint
+        RETURNING id
+    )
+    SELECT EXISTS (SELECT FROM extended), latest.at,
+        ARRAY(
+            SELECT ARRAY[job.id, job.claims] FROM {schema}.job AS job
+            WHERE job.state = 'running' AND job.worker = %(worker)s::bigint
+                AND job.started_at > coalesce(%(after)s::timestamptz, '-infinity') AND job.started_at <= latest.at
+        )
+    FROM (SELECT {schema}.clock() - %(unheard)s::float8 * interval '1 s' AS at) AS latest
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """Whether the lease was still there, and the (id, fence) of the jobs claimed in its name in (after, upto]."""
+
+    holding: bool
+    upto: datetime
+    claims: list[tuple[int, int]]
+
+
+def extend(worker: int, lease: float, after: datetime | None, unheard: float) -> Statement[Extension]:
+    """Extend the lease from now. Seconds; `unheard` is how long ago a claim must be to be looked at."""
+    return Statement(
+        EXTEND,
+        {"worker": worker, "lease": lease, "after": after, "unheard": unheard},
+        lambda rows: Extension(rows[0][0], rows[0][1], [(id_, fence) for id_, fence in rows[0][2]]),
+    )
+
+
+DECLARE_DEAD = """
+    WITH expired AS (
+        SELECT id FROM {schema}.worker
+        WHERE expires_at < {schema}.clock() OR id = %(worker)s::bigint OR name = %(name)s::text
+        ORDER BY id
+        FOR UPDATE SKIP LOCKED
+    ),
+    gone AS (
+        DELETE FROM {schema}.worker AS worker USING expired WHERE worker.id = expired.id RETURNING worker.id, worker.name
+    ),
+    noted AS (
+        INSERT INTO {schema}.dead_worker (id, name, died_at) SELECT id, name, {schema}.clock() FROM gone RETURNING name
+    )
+    SELECT name FROM noted
+"""
+
+
+def declare_dead(worker: int | None = None, name: str | None = None) -> Statement[list[str]]:
+    """End the leases that have expired, and that of `worker` or `name`; returns the names of their workers."""
+    return Statement(DECLARE_DEAD, {"worker": worker, "name": name}, lambda rows: [str(row[0]) for row in rows])
+
+
+# Locked rows are passed by and taken at the next look: a dead worker is kept until nothing is left of it.
+TAKE_BACK = """
+    WITH suspect AS (
+        SELECT job.id, dead.name,
+            {schema}.with_error(job.errors, json_build_object(
+                'attempt', job.attempt, 'kind', 'WorkerDied', 'worker', dead.name, 'started_at', job.started_at,
+                'message', 'worker ' || dead.name || ' died while it ran this job, or could not reach the database')
+            ) AS errors
+        FROM {schema}.dead_worker AS dead
+        JOIN {schema}.job AS job ON job.worker = dead.id AND job.state = 'running'
+        ORDER BY job.id
+        LIMIT 500
+        FOR UPDATE OF job SKIP LOCKED
+    ),
+    failed AS (
+        DELETE FROM {schema}.job AS job USING suspect
+        WHERE job.id = suspect.id AND job.attempt >= job.max_attempts
+        RETURNING job.*, suspect.errors AS news
+    ),
+    kept AS (
+        INSERT INTO {schema}.history
+            (id, task, queue, priority, state, attempt, max_attempts, claims, crashes, worker, run_at, submitted_at,
+             started_at, finished_at, arguments, retry, limits, errors)
+        SELECT id, task, queue, priority, 'failed', attempt, max_attempts, claims, crashes + 1, worker, run_at,
+            submitted_at, started_at, {schema}.clock(), arguments, retry, limits, news
+        FROM failed
+    ),
+    rescued AS (
+        UPDATE {schema}.job AS job
+        SET state = 'ready', worker = NULL, crashes = job.crashes + 1, run_at = {schema}.clock(), errors = suspect.errors
+        FROM suspect
+        WHERE job.id = suspect.id AND job.attempt < job.max_attempts
+        RETURNING job.queue
+    ),
+    buried AS (
+        DELETE FROM {schema}.dead_worker AS dead
+        WHERE died_at < {schema}.clock() - interval '1 minute'
+            AND NOT EXISTS (SELECT FROM {schema}.job AS job WHERE job.state = 'running' AND job.worker = dead.id)
+    )
+    SELECT (SELECT count(*) FROM rescued), (SELECT count(*) FROM failed),
+        CASE WHEN EXISTS (SELECT FROM rescued) THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM rescued))::text END
+"""
+
+
+def take_back() -> Statement[tuple[int, int]]:
+    """Make up to 500 jobs of dead workers ready again, as suspects; how many, and how many had no attempt left."""
+    return Statement(TAKE_BACK, {}, lambda rows: (rows[0][0], rows[0][1]))
+
+
+class Lease:
+    """This worker's lease. `lost` is called when it has to take a new one."""
+
+    def __init__(self, name: str, timing: Timing, lost: Callable[[], None]) -> None:
+        self.name = name
+        self.timing = timing
+        self.id = 0
+        self.extended_at = 0.0
+        self._lost = lost
+        self._seen: datetime | None = None
+
+    async def take(self, link: Link) -> None:
+        """Register, under a new id."""
+        self.id = await link.send(register(self.name, self.timing.lease))
+        self._seen = None
+        self.extended_at = time.monotonic()
+
+    async def extend(self, link: Link) -> list[tuple[int, int]]:
+        """Extend it; or take a new one if it is gone. Returns the (id, fence) of the claims made in its name."""
+        answer = await link.send(extend(self.id, self.timing.lease, self._seen, self.timing.unheard))
+        if not answer.holding:
+            log.warning("worker %s (lease %d) was declared dead; its jobs may run elsewhere", self.name, self.id)
+            self._lost()
+            await self.take(link)
+            return []
+        self._seen = answer.upto
+        self.extended_at = time.monotonic()
+        return answer.claims
+
+
+async def keep_alive(link: Link, lease: Lease, held: Collection[tuple[int, int]], give_back: Callable[[tuple[int, int]], None]) -> None:
+    """Extend the lease for ever, and give back what was claimed in its name and is not among the `held`."""
+    while True:
+        try:
+            for claim in await lease.extend(link):
+                if claim not in held:
+                    give_back(claim)
+        except psycopg.Error as error:
+            await _recover(link, error)
+            continue
+        await asyncio.sleep(lease.timing.extend)
+
+
+async def rescue(link: Link, timing: Timing, rescued: Callable[[], None]) -> None:
+    """Look for the dead for ever. Only once it has been connected for a whole lease: after an outage the living
+    extend theirs before anybody is declared dead.
+    """
+    connected = time.monotonic()
+    while True:
+        await asyncio.sleep(timing.rescue * random.uniform(0.75, 1.25))
+        try:
+            if time.monotonic() - connected < timing.lease:
+                continue
+            for name in await link.send(declare_dead()):
+                log.warning("worker %s is dead: its lease ran out", name)
+            again, failed = await link.send(take_back())
+        except psycopg.Error as error:
+            if await _recover(link, error):
+                connected = time.monotonic()
+            continue
+        if again or failed:
+            log.warning("took back %d jobs of dead workers; %d more had no attempt left", again, failed)
+            rescued()
+
+
+async def _recover(link: Link, error: psycopg.Error) -> bool:
+    """After an error: a new connection if it was lost (then True), else a line in the log and a second's pause."""
+    if link.is_broken(error):
+        await link.reconnect()
+        return True
+    log.error("%s: %s", link.purpose, one_line(error))
+    await asyncio.sleep(1)
+    return False

@@ -1,0 +1,93 @@
+"""`--processes N`: one command keeps N workers running, each a process of its own.
+
+A child that dies is declared dead at once, so that its jobs run again within a second or two and not when its lease
+is over, and is started anew. The children stop when this process does, however it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+
+import psycopg
+
+from .config import Timing
+from .leases import declare_dead, take_back
+from .link import Link, one_line
+
+log = logging.getLogger("chancy.worker")
+
+PARENT = "CHANCY_WORKER_PARENT"
+"""The environment variable that tells a child whose child it is."""
+
+
+class Processes:
+    """N children with the same command line."""
+
+    def __init__(self, arguments: Sequence[str], count: int, conninfo: str, schema: str) -> None:
+        self._command = [sys.executable, "-m", "chancy_worker", *arguments]
+        self._count = count
+        self._conninfo = conninfo
+        self._schema = schema
+        self._children: dict[int, asyncio.subprocess.Process] = {}
+        self._stopping = False
+        self._refused = 0
+
+    async def run(self) -> int:
+        """Keep the children running until a signal; returns the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._forward)
+        await asyncio.gather(*(self._keep() for _ in range(self._count)))
+        return self._refused
+
+    def _forward(self) -> None:
+        self._stopping = True
+        for child in self._children.values():
+            child.send_signal(signal.SIGTERM)
+
+    async def _keep(self) -> None:
+        while not self._stopping and not self._refused:
+            # A session of its own: Ctrl-C reaches the children through us, once.
+            child = await asyncio.create_subprocess_exec(
+                *self._command, env={**os.environ, PARENT: str(os.getpid())}, start_new_session=True
+            )
+            self._children[child.pid] = child
+            if self._stopping:
+                child.send_signal(signal.SIGTERM)
+            code = await child.wait()
+            del self._children[child.pid]
+            if code == 2:  # it has said itself what is wrong, and would say it again
+                self._refused = 2
+                self._forward()
+            elif code != 0:
+                log.error("worker process %d died with code %d", child.pid, code)
+                await self._declare_dead(f"{socket.gethostname()}:{child.pid}")
+                if not self._stopping:
+                    await asyncio.sleep(random.uniform(0.2, 0.6))
+
+    async def _declare_dead(self, name: str) -> None:
+        link = Link(self._conninfo, self._schema, "supervisor", deadline=Timing().round, lock_timeout="1s")
+        try:
+            await link.connect()
+            await link.send(declare_dead(name=name))
+            await link.send(take_back())
+        except psycopg.Error as error:
+            log.warning("its lease has to run out by itself: %s", one_line(error))
+        finally:
+            await link.close()
+
+
+async def watch_parent(stop: asyncio.Event) -> None:
+    """In a child: set `stop` when the parent is gone."""
+    parent = os.environ.get(PARENT)
+    while parent and os.getppid() == int(parent):
+        await asyncio.sleep(1)
+    if parent:
+        stop.set()

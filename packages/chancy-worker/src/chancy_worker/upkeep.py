@@ -1,0 +1,83 @@
+"""The history's partitions: made a week ahead, dropped when the retention is over. One process at a time drops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from datetime import timedelta
+
+import psycopg
+
+from chancy.model import Script, Statement
+from chancy.statements import make_partitions
+
+from .config import Timing
+from .link import Link, one_line
+
+log = logging.getLogger("chancy.worker")
+
+DAYS_AHEAD = 7
+
+KEEP = """
+    WITH kept AS (
+        UPDATE {schema}.setting SET value = %(keep)s::interval::text WHERE name = 'keep' AND %(keep)s::interval IS NOT NULL
+    )
+    SELECT coalesce(%(keep)s::interval, value::interval) FROM {schema}.setting WHERE name = 'keep'
+"""
+
+
+def keep(wish: timedelta | None) -> Statement[timedelta]:
+    """Store the retention if one is wished for; returns what holds."""
+    return Statement(KEEP, {"keep": wish}, lambda rows: rows[0][0])
+
+
+TRY_ALONE = "SELECT pg_try_advisory_lock('{schema}'::regnamespace::oid::integer, -1)"
+NO_LONGER_ALONE = "SELECT pg_advisory_unlock('{schema}'::regnamespace::oid::integer, -1)"
+
+# A partition may go when its whole day is older than the retention. Some may be half detached, some not yet dropped.
+OVERDUE = """
+    SELECT child.relname::text, parent.inhrelid IS NOT NULL, coalesce(parent.inhdetachpending, false)
+    FROM pg_class AS child
+    LEFT JOIN pg_inherits AS parent ON parent.inhrelid = child.oid
+    WHERE child.relnamespace = '{schema}'::regnamespace AND child.relkind = 'r'
+        AND child.relname ~ '^history_[0-9]{8}$'
+        AND to_date(right(child.relname, 8), 'YYYYMMDD') + 1
+            <= ({schema}.clock() AT TIME ZONE 'UTC' - (SELECT value::interval FROM {schema}.setting WHERE name = 'keep'))
+    ORDER BY child.relname
+"""
+
+
+def overdue() -> Statement[list[tuple[str, bool, bool]]]:
+    """Partitions past the retention: name, whether still attached, whether a detach was interrupted."""
+    return Statement(OVERDUE, {}, lambda rows: [(name, attached, pending) for name, attached, pending in rows])
+
+
+async def care_for_history(link_to: Callable[[str], Link], timing: Timing) -> None:
+    """Make and drop partitions for ever, each time on a connection of its own: a detach waits for open readers."""
+    while True:
+        link = link_to("upkeep")
+        try:
+            await link.connect()
+            await link.send(make_partitions(DAYS_AHEAD))
+            if await link.send(Statement(TRY_ALONE, {}, lambda rows: bool(rows[0][0]))):
+                await drop_overdue(link)
+        except psycopg.Error as error:
+            log.warning("upkeep of the history: %s; it goes on in a minute", one_line(error))
+            pause = min(60.0, timing.upkeep)
+        else:
+            pause = timing.upkeep
+        finally:
+            await link.close()
+        await asyncio.sleep(pause * random.uniform(0.75, 1.25))
+
+
+async def drop_overdue(link: Link) -> None:
+    """Detach without stopping the completions of others, then drop."""
+    for name, attached, pending in await link.send(overdue()):
+        if attached:
+            how = "FINALIZE" if pending else "CONCURRENTLY"
+            await link.run(Script('ALTER TABLE {schema}.history DETACH PARTITION {schema}."' + name + f'" {how}'))
+        await link.run(Script('DROP TABLE {schema}."' + name + '"'))
+        log.info("dropped %s: the retention of its jobs is over", name)

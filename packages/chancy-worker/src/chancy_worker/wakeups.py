@@ -1,0 +1,127 @@
+"""The doorbell: how an idle worker hears of new work within a millisecond, and a busy one costs submitters nothing.
+
+An idle worker holds, or waits in line for, the exclusive lock on its queues' keys; who submits tries each key shared
+and notifies where that fails. LISTEN is on the claim connection, the waiting on one of its own, because a
+blocked session gets no notifications. A wakeup may be lost: the truth is the claimer's fallback look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+import psycopg
+from psycopg import Notify, sql
+
+from chancy.model import Statement
+from chancy.run import AsyncConn
+
+from .link import Link, one_line
+
+log = logging.getLogger("chancy.worker")
+
+BELL_KEYS = "SELECT array_agg(DISTINCT {schema}.bell_key(queue)) FROM unnest(%(queues)s::text[]) AS queue"
+BELL_WAIT = "SELECT {schema}.bell_wait(%(missing)s::integer[])"
+BELL_UNLOCK = """
+    SELECT pg_advisory_unlock('{schema}'::regnamespace::oid::integer, key) FROM unnest(%(held)s::integer[]) AS key
+"""
+
+
+def bell_keys(queues: Sequence[str]) -> Statement[list[int]]:
+    """The queues' keys, each once."""
+    return Statement(BELL_KEYS, {"queues": list(queues)}, lambda rows: sorted(rows[0][0]))
+
+
+def bell_wait(missing: Sequence[int]) -> Statement[list[int]]:
+    """Take the keys, waiting up to 1.8 s for the first that somebody else holds; returns those that it got."""
+    return Statement(BELL_WAIT, {"missing": list(missing)}, lambda rows: list(rows[0][0]))
+
+
+def bell_unlock(held: Sequence[int]) -> Statement[None]:
+    """Give the keys to the next in line."""
+    return Statement(BELL_UNLOCK, {"held": list(held)}, lambda rows: None)
+
+
+class Bell:
+    """Holds the keys while its worker is idle. `wake` is called at a grant: somebody may have submitted before it."""
+
+    def __init__(self, link: Link, queues: Sequence[str], wake: Callable[[], None]) -> None:
+        self.link = link
+        self._queues = queues
+        self._wake = wake
+        self._idle = asyncio.Event()
+        self._busy = asyncio.Event()
+        self._busy.set()
+
+    def idle(self) -> None:
+        """From now on, be heard of."""
+        self._busy.clear()
+        self._idle.set()
+
+    def busy(self) -> None:
+        """From now on, cost nobody anything."""
+        self._idle.clear()
+        self._busy.set()
+
+    async def serve(self) -> None:
+        """Take the keys and give them back, for ever."""
+        while True:
+            try:
+                await self.link.reconnect()
+                await self._hold(await self.link.send(bell_keys(self._queues)))
+            except psycopg.Error as error:
+                log.warning("%s: %s", self.link.purpose, one_line(error))
+                await asyncio.sleep(1)
+
+    async def _hold(self, keys: list[int]) -> None:
+        held: set[int] = set()
+        while True:
+            await self._idle.wait()
+            while self._idle.is_set() and len(held) < len(keys):
+                if got := await self.link.send(bell_wait([key for key in keys if key not in held])):
+                    held.update(got)
+                    self._wake()
+            await self._busy.wait()
+            if held:
+                await self.link.send(bell_unlock(sorted(held)))
+                held.clear()
+
+
+class Ear:
+    """Hears notifications on the claim connection: between its queries by a reader of its own, else through psycopg."""
+
+    def __init__(self, schema: str, queues: Sequence[str], wake: Callable[[], None]) -> None:
+        self._schema = schema
+        self._queues = frozenset(queue[:500] for queue in queues)
+        self._wake = wake
+
+    async def listen(self, conn: AsyncConn) -> None:
+        """Start listening on a new connection."""
+        conn.add_notify_handler(self._heard)
+        await conn.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._schema)))
+
+    @contextlib.contextmanager
+    def open(self, conn: AsyncConn) -> Iterator[None]:
+        """Hear while no query runs. A broken connection wakes, too: the next query finds out."""
+
+        def readable() -> None:
+            try:
+                conn.pgconn.consume_input()
+                while (notify := conn.pgconn.notifies()) is not None:
+                    self._heard(Notify(notify.relname.decode(), notify.extra.decode(), notify.be_pid))
+            except psycopg.OperationalError:
+                self._wake()
+
+        loop = asyncio.get_running_loop()
+        descriptor = conn.fileno()
+        loop.add_reader(descriptor, readable)
+        try:
+            yield
+        finally:
+            loop.remove_reader(descriptor)
+
+    def _heard(self, notify: Notify) -> None:
+        if notify.payload[:500] in self._queues:
+            self._wake()
