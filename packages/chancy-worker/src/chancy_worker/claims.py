@@ -8,6 +8,9 @@
 There is no ORDER BY above the LATERAL: a sort would lock rows in every lane. The order is that of the nested
 loop, which the worker's connections are set to. The lease is locked FOR KEY SHARE, so that no claim can commit in
 the name of a worker that was declared dead meanwhile.
+
+`worker IS NOT NULL` is "running", by the table's CHECK, in words that do not let the planner prefer the index
+`job_running`, which it takes for empty, to the primary key.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ _FINISH = """
     ),
     finished AS (
         DELETE FROM {schema}.job AS job USING done
-        WHERE {taken} AND job.claims = done.fence AND job.state = 'running'
+        WHERE {taken} AND job.claims = done.fence AND job.worker IS NOT NULL
         RETURNING job.*, done.outcome, done.result, done.news
     ),
     kept AS (
@@ -57,7 +60,7 @@ _FINISH = """
         SET state = 'ready', worker = NULL, run_at = {schema}.clock() + done.delay,
             attempt = job.attempt - done.refund, errors = coalesce(done.news, job.errors)
         FROM again AS done
-        WHERE {taken} AND job.claims = done.fence AND job.state = 'running'
+        WHERE {taken} AND job.claims = done.fence AND job.worker IS NOT NULL
         RETURNING job.queue
     ),
 """

@@ -31,6 +31,7 @@ SET_UP = """
         ('default_transaction_isolation', 'read committed'), ('lock_timeout', %(lock_timeout)s::text),
         ('statement_timeout', '0'), ('idle_session_timeout', '0'), ('TimeZone', 'UTC'), ('jit', 'off'),
         ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'),
+        ('enable_bitmapscan', 'off'), ('enable_sort', 'off'),
         ('plan_cache_mode', 'force_generic_plan')
     ) AS wish (name, value)
 """

