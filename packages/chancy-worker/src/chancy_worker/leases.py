@@ -73,7 +73,8 @@ def extend(worker: int, lease: float, after: datetime | None, unheard: float) ->
 DECLARE_DEAD = """
     WITH expired AS (
         SELECT id FROM {schema}.worker
-        WHERE expires_at < {schema}.clock() OR id = %(worker)s::bigint OR name = %(name)s::text
+        WHERE id = %(worker)s::bigint OR name = %(name)s::text
+            OR (%(worker)s::bigint IS NULL AND %(name)s::text IS NULL AND expires_at < {schema}.clock())
         ORDER BY id
         FOR UPDATE SKIP LOCKED
     ),
@@ -83,13 +84,16 @@ DECLARE_DEAD = """
     noted AS (
         INSERT INTO {schema}.dead_worker (id, name, died_at) SELECT id, name, {schema}.clock() FROM gone RETURNING name
     )
-    SELECT name FROM noted
+    SELECT ARRAY(SELECT name FROM noted), EXISTS (SELECT FROM noted) OR EXISTS (SELECT FROM {schema}.dead_worker)
 """
 
 
-def declare_dead(worker: int | None = None, name: str | None = None) -> Statement[list[str]]:
-    """End the leases that have expired, and that of `worker` or `name`; returns the names of their workers."""
-    return Statement(DECLARE_DEAD, {"worker": worker, "name": name}, lambda rows: [str(row[0]) for row in rows])
+def declare_dead(worker: int | None = None, name: str | None = None) -> Statement[tuple[list[str], bool]]:
+    """End the lease of `worker` or `name`, or else all that have expired; the names of their workers.
+
+    Also whether any dead worker may have jobs left to take back.
+    """
+    return Statement(DECLARE_DEAD, {"worker": worker, "name": name}, lambda rows: (rows[0][0], rows[0][1]))
 
 
 # Locked rows are passed by and taken at the next look: a dead worker is kept until nothing is left of it.
@@ -188,15 +192,17 @@ async def rescue(link: Link, timing: Timing, rescued: Callable[[], None]) -> Non
     """Look for the dead for ever. Only once it has been connected for a whole lease: after an outage the living
     extend theirs before anybody is declared dead.
     """
+    await link.reconnect()
     connected = time.monotonic()
     while True:
         await asyncio.sleep(timing.rescue * random.uniform(0.75, 1.25))
         try:
             if time.monotonic() - connected < timing.lease:
                 continue
-            for name in await link.send(declare_dead()):
+            dead, to_bury = await link.send(declare_dead())
+            for name in dead:
                 log.warning("worker %s is dead: its lease ran out", name)
-            again, failed = await link.send(take_back())
+            again, failed = await link.send(take_back()) if to_bury else (0, 0)
         except psycopg.Error as error:
             if await _recover(link, error):
                 connected = time.monotonic()
