@@ -18,10 +18,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m chancy", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("migrate", help="bring the schema up to date, or print the SQL that would")
-    command.add_argument("--dsn", default=os.environ.get("CHANCY_DSN", ""), help="default: CHANCY_DSN, then libpq's variables")
+    command.add_argument(
+        "--dsn", default=os.environ.get("CHANCY_DSN", ""), help="default: CHANCY_DSN, then libpq's variables"
+    )
     command.add_argument("--schema", help="default: CHANCY_SCHEMA, then chancy")
     command.add_argument("--print", action="store_true", help="print the SQL and send nothing")
-    command.add_argument("--after", type=int, default=0, metavar="N", help="with --print: only migrations above number N")
+    command.add_argument(
+        "--after", type=int, default=0, metavar="N", help="with --print: only migrations above number N"
+    )
     options = parser.parse_args(arguments)
     try:
         schema = checked(schema_in_use(options.schema))

@@ -89,7 +89,8 @@ def _wait(job: Job[R], timeout: timedelta | None, in_block: bool) -> Steps[R]:
             raise NotCommitted(job.id, "this transaction submitted it, so no worker can see it yet: commit first")
         if in_block and seen.isolation in _ONE_SNAPSHOT:
             raise NotCommitted(
-                job.id, f"a {seen.isolation} transaction never sees what others commit: wait in autocommit or read committed"
+                job.id,
+                f"a {seen.isolation} transaction never sees what others commit: wait in autocommit or read committed",
             )
         if deadline is not None and time.monotonic() + pause > deadline:
             if (left := deadline - time.monotonic()) <= 0:
@@ -100,9 +101,7 @@ def _wait(job: Job[R], timeout: timedelta | None, in_block: bool) -> Steps[R]:
 
 
 @overload
-def submit_many(
-    conn: SyncConn, jobs: Sequence[NewJob[R]], /, *, schema: str | None = None
-) -> list[Job[R]]: ...
+def submit_many(conn: SyncConn, jobs: Sequence[NewJob[R]], /, *, schema: str | None = None) -> list[Job[R]]: ...
 @overload
 def submit_many(
     conn: AsyncConn, jobs: Sequence[NewJob[R]], /, *, schema: str | None = None

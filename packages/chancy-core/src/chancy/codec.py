@@ -93,7 +93,9 @@ class Signature:
         """Names to values, without the cost of `inspect.Signature.bind`."""
         if len(args) > len(self.names):
             raise InvalidArguments(
-                self.task, None, f"{len(args)} given by position, at most {len(self.names)} fit ({', '.join(self.names)})"
+                self.task,
+                None,
+                f"{len(args)} given by position, at most {len(self.names)} fit ({', '.join(self.names)})",
             )
         values = dict(zip(self.names, args, strict=False))
         for name, value in kwargs.items():

@@ -82,7 +82,9 @@ class NotCommitted(ChancyError):
 class JobFailed(ChancyError):
     """The job ended without a result. `kind` and `message` are those of its last error."""
 
-    def __init__(self, job_id: int, task: str, state: str, attempt: int, kind: str, message: str, traceback: str) -> None:
+    def __init__(
+        self, job_id: int, task: str, state: str, attempt: int, kind: str, message: str, traceback: str
+    ) -> None:
         self.job_id = job_id
         self.task = task
         self.state = state

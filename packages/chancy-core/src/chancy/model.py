@@ -107,7 +107,10 @@ class Options:
         if not all(isinstance(limit, Limit) for limit in self.limits):
             return "limits", f"expected a list of Limit, got {self.limits!r}"
         if self.run_at is not None and self.run_at.tzinfo is None:
-            return "run_at", "expected a datetime with a time zone (a naive one means a different instant on each machine)"
+            return (
+                "run_at",
+                "expected a datetime with a time zone (a naive one means a different instant on each machine)",
+            )
         if self.run_at is not None and self.delay is not None:
             return "delay", "give either run_at or delay"
         return None

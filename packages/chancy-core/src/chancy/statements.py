@@ -113,7 +113,21 @@ def select_jobs(
 
 
 def _parse_job(row: tuple[Any, ...]) -> JobRow:
-    (id_, task, queue, state, priority, attempt, max_attempts, crashes, worker, *instants, arguments, result, errors) = row
+    (
+        id_,
+        task,
+        queue,
+        state,
+        priority,
+        attempt,
+        max_attempts,
+        crashes,
+        worker,
+        *instants,
+        arguments,
+        result,
+        errors,
+    ) = row
     submitted_at, run_at, started_at, finished_at = (at and at.astimezone(UTC) for at in instants)
     return JobRow(
         id=id_,
@@ -231,4 +245,3 @@ def requeue_job(job_id: int, attempts: int) -> Statement[tuple[bool, bool]]:
     Its fence, attempt and crash counts go with it, so that a worker of its first life stays fenced out.
     """
     return Statement(REQUEUE_JOB, {"id": job_id, "attempts": attempts}, lambda rows: (rows[0][0], rows[0][1]))
-

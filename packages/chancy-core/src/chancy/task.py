@@ -70,7 +70,9 @@ class BaseTask(Generic[P, R]):
         """The job with these arguments, checked and encoded, for `submit_many`. Sends nothing."""
         if self.refusal:
             raise InvalidTask(self.name, self.refusal)
-        return NewJob(self.name, self.signature.encode_arguments(args, kwargs), self.options, self.signature.decode_result)
+        return NewJob(
+            self.name, self.signature.encode_arguments(args, kwargs), self.options, self.signature.decode_result
+        )
 
     def using(self, **changes: Unpack[OptionChanges]) -> Self:
         """The same task with other options for what is submitted through it. Sends nothing.
@@ -80,7 +82,9 @@ class BaseTask(Generic[P, R]):
         """
         unknown = changes.keys() - OptionChanges.__annotations__.keys()
         if unknown:
-            raise InvalidArguments(self.name, min(unknown), f"is no option (there are: {', '.join(OptionChanges.__annotations__)})")
+            raise InvalidArguments(
+                self.name, min(unknown), f"is no option (there are: {', '.join(OptionChanges.__annotations__)})"
+            )
         if "limits" in changes:
             changes["limits"] = tuple(changes["limits"])
         options = replace(self.options, **changes)  # type: ignore[arg-type]
@@ -159,9 +163,7 @@ def task(
     def make(function: Callable[..., Any]) -> BaseTask[..., Any]:
         full_name = name or f"{_module_of(function)}.{function.__qualname__}"
         data, decide = (retry, None) if retry is None or isinstance(retry, Backoff) else (None, retry)
-        options = Options(
-            queue=queue, priority=priority, max_attempts=max_attempts, limits=tuple(limits), retry=data
-        )
+        options = Options(queue=queue, priority=priority, max_attempts=max_attempts, limits=tuple(limits), retry=data)
         if problem := options.problem():
             raise InvalidTask(full_name, "{}: {}".format(*problem))
         kind = AsyncTask if inspect.iscoroutinefunction(function) else Task

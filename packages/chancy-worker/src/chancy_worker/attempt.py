@@ -31,7 +31,9 @@ class Setting:
     middleware: Sequence[Middleware] = ()
 
 
-async def perform(job: Claimed, current: CurrentJob, task: BaseTask[..., Any], executor: Executor, setting: Setting) -> Completion:
+async def perform(
+    job: Claimed, current: CurrentJob, task: BaseTask[..., Any], executor: Executor, setting: Setting
+) -> Completion:
     """Run the job's function where it belongs and say how it went."""
     started, clock = time.time(), time.perf_counter()
     running_attempt.set(current)

@@ -157,7 +157,9 @@ class Claimer:
         if set(self._without) - set(without):
             self._marks.forget()
         self._without = without
-        free = {queue: n for queue, most_here in self._concurrency.items() if (n := most_here - self._running[queue]) > 0}
+        free = {
+            queue: n for queue, most_here in self._concurrency.items() if (n := most_here - self._running[queue]) > 0
+        }
         if most is not None:
             free = _shared(free, most)
         looking = tuple(free) if self._marks.look_is_due() else ()
@@ -190,6 +192,8 @@ class Claimer:
         """Start what was claimed, and see whether there may be more."""
         for job in answer.claimed:
             self._accept(job)
+        if not answer.holding:
+            self._hungry = False  # until the next look: by then there is a new lease
         if not wanted.free or not answer.holding:
             return
         if wanted.looking:

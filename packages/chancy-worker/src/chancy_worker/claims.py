@@ -211,7 +211,9 @@ def _parse_answer(rows: Rows) -> Answer:
     marks: dict[tuple[str, int], Mark] = {}
     for id_, _, _, (task, queue), numbers, _, run_at, arguments, retry, limits, errors in claimed_rows:
         priority, attempt, max_attempts, fence, crashes = numbers
-        claimed.append(Claimed(id_, task, queue, attempt, max_attempts, fence, crashes, arguments, retry, limits, errors))
+        claimed.append(
+            Claimed(id_, task, queue, attempt, max_attempts, fence, crashes, arguments, retry, limits, errors)
+        )
         lane = queue, priority
         marks[lane] = max(marks.get(lane, START), (run_at, id_))
     return Answer(settled, holding, next_in, list(zip(queues, priorities, strict=True)), claimed, marks)

@@ -41,10 +41,14 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     command = argparse.ArgumentParser(prog="chancy-worker", description="Perform the jobs of a module's tasks.")
     command.add_argument("target", metavar="MODULE[:APP]", help="the module with the tasks, or the Chancy object in it")
-    command.add_argument("--queue", action="append", default=[], metavar="NAME[=N]", help="work this queue, N jobs at a time")
+    command.add_argument(
+        "--queue", action="append", default=[], metavar="NAME[=N]", help="work this queue, N jobs at a time"
+    )
     command.add_argument("--processes", type=int, default=1, metavar="N", help="how many worker processes (default 1)")
     command.add_argument("--threads", type=int, default=40, metavar="N", help="sync functions at a time (default 40)")
-    command.add_argument("--grace", type=float, default=30.0, metavar="S", help="seconds to finish after SIGTERM (default 30)")
+    command.add_argument(
+        "--grace", type=float, default=30.0, metavar="S", help="seconds to finish after SIGTERM (default 30)"
+    )
     command.add_argument("--dsn", help="default: the app's, then CHANCY_DSN, then libpq's variables")
     command.add_argument("--schema", help="default: the app's, then CHANCY_SCHEMA, then chancy")
     command.add_argument("--keep", type=float, metavar="DAYS", help="store the retention of finished jobs")
@@ -113,15 +117,15 @@ def load(options: argparse.Namespace) -> Chancy:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name + ".").startswith(error.name + "."):
-            raise Refusal(f"there is no module {module_name!r} here; start it where `python -c 'import {module_name}'` works") from None
+            raise Refusal(
+                f"there is no module {module_name!r} here; start it where `python -c 'import {module_name}'` works"
+            ) from None
         raise Refusal(f"module {module_name!r} cannot be imported: {_last_line(error)}") from None
     except Exception as error:
         raise Refusal(f"module {module_name!r} cannot be imported: {_last_line(error)}") from None
-    app = Chancy(queues=())
-    if attribute:
-        app = getattr(module, attribute, None)
-        if not isinstance(app, Chancy):
-            raise Refusal(f"{options.target!r} is no Chancy object (found {type(app).__name__})")
+    app = getattr(module, attribute, None) if attribute else Chancy(queues=())
+    if not isinstance(app, Chancy):
+        raise Refusal(f"{options.target!r} is no Chancy object (found {type(app).__name__})")
     if not registered():
         raise Refusal(f"module {module_name!r} has no task; decorate a function with @chancy.task")
     queues = [_queue(text) for text in options.queue] or list(app.queues)
@@ -138,7 +142,10 @@ def load(options: argparse.Namespace) -> Chancy:
 def banner(app: Chancy, config: WorkerConfig) -> list[str]:
     """What this worker is about to do."""
     place = psycopg.conninfo.conninfo_to_dict(app.conninfo)
-    where = " ".join(f"{key}={place[key]}" for key in ("host", "port", "dbname", "user") if place.get(key)) or "libpq's defaults"
+    where = (
+        " ".join(f"{key}={place[key]}" for key in ("host", "port", "dbname", "user") if place.get(key))
+        or "libpq's defaults"
+    )
     tasks = sorted(registered())
     return [
         f"chancy-worker {__version__} as {config.name}",

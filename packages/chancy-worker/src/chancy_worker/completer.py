@@ -50,7 +50,9 @@ class Outbox:
     def refused(self, verdicts: Sequence[Completion], reason: str) -> None:
         """The database refused the round because of its data: halve until the culprit is alone, and bare it then."""
         if len(verdicts) == 1:
-            log.error("the verdict of job %d could not be stored (%s); it fails without its data", verdicts[0].id, reason)
+            log.error(
+                "the verdict of job %d could not be stored (%s); it fails without its data", verdicts[0].id, reason
+            )
             self._waiting.appendleft(without_data(verdicts[0]))
             return
         self._most = max(1, len(verdicts) // 2)

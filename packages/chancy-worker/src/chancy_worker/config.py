@@ -20,8 +20,8 @@ class Timing:
     """The fallback look of an idle worker; every wakeup may be lost."""
     unheard: float = 10.0
     """A job claimed this long ago in our name that we do not know was claimed by a round whose answer was lost."""
-    round: float = 30.0
-    """The deadline of one call to the database, after which its connection is cut."""
+    round: float = 8.0
+    """The deadline of one call to the database, after which its connection is cut; below `unheard`."""
     upkeep: float = 3600.0
     """How often to make and drop history partitions."""
 

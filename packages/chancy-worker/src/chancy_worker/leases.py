@@ -175,7 +175,9 @@ class Lease:
         return answer.claims
 
 
-async def keep_alive(link: Link, lease: Lease, held: Collection[tuple[int, int]], give_back: Callable[[tuple[int, int]], None]) -> None:
+async def keep_alive(
+    link: Link, lease: Lease, held: Collection[tuple[int, int]], give_back: Callable[[tuple[int, int]], None]
+) -> None:
     """Extend the lease for ever, and give back what was claimed in its name and is not among the `held`."""
     while True:
         try:

@@ -29,7 +29,7 @@ SET_UP = """
     SELECT set_config(name, value, false)
     FROM (VALUES
         ('default_transaction_isolation', 'read committed'), ('lock_timeout', %(lock_timeout)s::text),
-        ('statement_timeout', '0'), ('idle_session_timeout', '0'), ('TimeZone', 'UTC'), ('jit', 'off'),
+        ('statement_timeout', %(deadline)s::text), ('idle_session_timeout', '0'), ('TimeZone', 'UTC'), ('jit', 'off'),
         ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'),
         ('enable_bitmapscan', 'off'), ('enable_sort', 'off'),
         ('plan_cache_mode', 'force_generic_plan')
@@ -40,7 +40,9 @@ SET_UP = """
 class Link:
     """A connection in autocommit that outlives outages. One call at a time."""
 
-    def __init__(self, conninfo: str, schema: str, purpose: str, *, deadline: float, lock_timeout: str = "100ms") -> None:
+    def __init__(
+        self, conninfo: str, schema: str, purpose: str, *, deadline: float, lock_timeout: str = "100ms"
+    ) -> None:
         self.conninfo = conninfo
         self.schema = schema
         self.purpose = purpose
@@ -71,7 +73,11 @@ class Link:
         )
         self._conn = conn
         try:
-            await self.send(Statement(SET_UP, {"lock_timeout": self.lock_timeout}, lambda rows: None))
+            await self.send(
+                Statement(
+                    SET_UP, {"lock_timeout": self.lock_timeout, "deadline": f"{self.deadline:.0f}s"}, lambda rows: None
+                )
+            )
             if self.on_connect is not None:
                 await self.on_connect(conn)
         except BaseException:
@@ -127,4 +133,3 @@ def _cut(conn: AsyncConn) -> None:
 def one_line(error: BaseException) -> str:
     """An error's message for the log."""
     return " ".join(str(error).split()) or type(error).__name__
-

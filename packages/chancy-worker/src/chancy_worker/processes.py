@@ -36,7 +36,7 @@ class Processes:
         self._conninfo = conninfo
         self._schema = schema
         self._children: dict[int, asyncio.subprocess.Process] = {}
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._refused = 0
 
     async def run(self) -> int:
@@ -48,18 +48,18 @@ class Processes:
         return self._refused
 
     def _forward(self) -> None:
-        self._stopping = True
+        self._stopping.set()
         for child in self._children.values():
             child.send_signal(signal.SIGTERM)
 
     async def _keep(self) -> None:
-        while not self._stopping and not self._refused:
+        while not self._stopping.is_set() and not self._refused:
             # A session of its own: Ctrl-C reaches the children through us, once.
             child = await asyncio.create_subprocess_exec(
                 *self._command, env={**os.environ, PARENT: str(os.getpid())}, start_new_session=True
             )
             self._children[child.pid] = child
-            if self._stopping:
+            if self._stopping.is_set():
                 child.send_signal(signal.SIGTERM)
             code = await child.wait()
             del self._children[child.pid]
@@ -69,7 +69,7 @@ class Processes:
             elif code != 0:
                 log.error("worker process %d died with code %d", child.pid, code)
                 await self._declare_dead(f"{socket.gethostname()}:{child.pid}")
-                if not self._stopping:
+                if not self._stopping.is_set():
                     await asyncio.sleep(random.uniform(0.2, 0.6))
 
     async def _declare_dead(self, name: str) -> None:

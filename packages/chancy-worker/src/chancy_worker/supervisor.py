@@ -48,7 +48,7 @@ class Worker:
         self._tasks: Mapping[str, BaseTask[..., Any]] = registered()
         self._loop = Loop()
         self._threads = Threads(self.config.threads)
-        self._attempts: dict[asyncio.Task[None], tuple[Claimed, CurrentJob]] = {}
+        self._attempts: dict[asyncio.Task[Completion], tuple[Claimed, CurrentJob]] = {}
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self.left_running = 0
@@ -93,25 +93,23 @@ class Worker:
         self._setting = Setting(schema, config.name, tuple(self.app.middleware))
 
         rescuer = self._link("rescue", lock_timeout="1s")
-        background = [
+        background: list[asyncio.Task[Any]] = [
             asyncio.create_task(coroutine, name=name)
             for name, coroutine in {
                 "chancy bell": bell.serve(),
                 "chancy lease": keep_alive(lives, lease, claimer.held.keys(), claimer.give_back),
                 "chancy rescue": rescue(rescuer, config.timing, claimer.wake),
-                "chancy upkeep": care_for_history(self._link, config.timing),
+                "chancy upkeep": care_for_history(lambda: self._link("upkeep", lock_timeout="2s"), config.timing),
             }.items()
         ]
-        rounds = asyncio.create_task(claimer.work(), name="chancy rounds")
         try:
             with self._signals():
                 async with self._lifespan():
-                    await self._serve(rounds, background, claimer)
+                    await self._serve(background, claimer)
         finally:
             for task in background:
                 task.cancel()
-            rounds.cancel()
-            await asyncio.gather(rounds, *background, return_exceptions=True)
+            await asyncio.gather(*background, return_exceptions=True)
             with contextlib.suppress(Exception):
                 await lives.send(declare_dead(worker=lease.id))
             self.left_running = self._threads.running
@@ -123,9 +121,11 @@ class Worker:
         """Begin to stop; called again, do not wait for the grace. From the worker's own event loop."""
         (self._hurry if self._stop.is_set() else self._stop).set()
 
-    async def _serve(self, rounds: asyncio.Task[None], background: list[asyncio.Task[Any]], claimer: Claimer) -> None:
+    async def _serve(self, background: list[asyncio.Task[Any]], claimer: Claimer) -> None:
+        rounds = asyncio.create_task(claimer.work(), name="chancy rounds")
+        background.append(rounds)
         stop = asyncio.create_task(self._stop.wait())
-        done, _ = await asyncio.wait([stop, rounds, *background], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait([stop, *background], return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
         if stop not in done:
             for task in done:  # a loop never ends by itself: this is a bug, and is told as one
@@ -140,36 +140,43 @@ class Worker:
             attempt.cancel()
         await asyncio.wait([rounds], timeout=_LAST_VERDICTS)
         if claimer.held:
-            log.error("%d verdicts could not be written; those jobs run again when this lease is over", len(claimer.held))
+            log.error(
+                "%d verdicts could not be written; those jobs run again when this lease is over", len(claimer.held)
+            )
 
     def _begin(self, job: Claimed, claimer: Claimer) -> None:
         task = self._tasks[job.task]
         current = CurrentJob(job.id, job.task, job.queue, job.attempt, job.max_attempts)
-        running = asyncio.get_running_loop().create_task(self._attempt(job, current, task, claimer))
-        self._attempts[running] = job, current
-
-    async def _attempt(self, job: Claimed, current: CurrentJob, task: BaseTask[..., Any], claimer: Claimer) -> None:
+        executor = executor_of(task, self._loop, self._threads)
         began = time.perf_counter()
-        try:
-            verdict = await perform(job, current, task, executor_of(task, self._loop, self._threads), self._setting)
-        except asyncio.CancelledError:
-            verdict = released(job, "interrupted by the shutdown of its worker")
-        self._log(job, verdict, time.perf_counter() - began)
-        claimer.complete(job, verdict)
-        del self._attempts[asyncio.current_task()]  # type: ignore[arg-type]
+        attempt = asyncio.get_running_loop().create_task(perform(job, current, task, executor, self._setting))
+        self._attempts[attempt] = job, current
+
+        # A callback, and not the coroutine's own end: one that is cancelled before its first step has none.
+        def ended(attempt: asyncio.Task[Completion]) -> None:
+            del self._attempts[attempt]
+            if attempt.cancelled():
+                verdict = released(job, "interrupted by the shutdown of its worker")
+            else:
+                verdict = attempt.result()
+            self._log(job, verdict, time.perf_counter() - began)
+            claimer.complete(job, verdict)
+
+        attempt.add_done_callback(ended)
 
     def _log(self, job: Claimed, verdict: Completion, seconds: float) -> None:
         level = logging.INFO if verdict.state is State.SUCCEEDED or verdict.refund else logging.WARNING
         if not job_log.isEnabledFor(level):
             return
+        note = " ".join(verdict.note.replace("\0", "\\0").split())[:500]
         state = verdict.state if verdict.state is not State.READY else "released" if verdict.refund else "retried"
         job_log.log(
             level,
             "job %d %s %s attempt %d/%d %.3fs%s",
-            job.id, job.task, state, job.attempt, job.max_attempts, seconds, f" {verdict.note}" if verdict.note else "",
+            job.id, job.task, state, job.attempt, job.max_attempts, seconds, f" {note}" if note else "",
             extra={"chancy": {
                 "job": job.id, "task": job.task, "queue": job.queue, "state": str(state), "attempt": job.attempt,
-                "max_attempts": job.max_attempts, "seconds": round(seconds, 6), "note": verdict.note,
+                "max_attempts": job.max_attempts, "seconds": round(seconds, 6), "note": note,
             }},
         )  # fmt: skip
 
@@ -195,7 +202,9 @@ class Worker:
 
     def _refuse_limits(self) -> None:
         for name, task in self._tasks.items():
-            missing = {limit.type for limit in task.options.limits} - executor_of(task, self._loop, self._threads).enforces
+            missing = {limit.type for limit in task.options.limits} - executor_of(
+                task, self._loop, self._threads
+            ).enforces
             if missing:
                 raise InvalidTask(
                     name,

@@ -54,10 +54,10 @@ def overdue() -> Statement[list[tuple[str, bool, bool]]]:
     return Statement(OVERDUE, {}, lambda rows: [(name, attached, pending) for name, attached, pending in rows])
 
 
-async def care_for_history(link_to: Callable[[str], Link], timing: Timing) -> None:
+async def care_for_history(new_link: Callable[[], Link], timing: Timing) -> None:
     """Make and drop partitions for ever, each time on a connection of its own: a detach waits for open readers."""
     while True:
-        link = link_to("upkeep")
+        link = new_link()
         try:
             await link.connect()
             await link.send(make_partitions(DAYS_AHEAD))

@@ -83,12 +83,19 @@ def released(job: Claimed, note: str, delay: timedelta = timedelta(0)) -> Comple
     return Completion(job.id, job.fence, State.READY, delay=delay, refund=True, note=note)
 
 
-def judged(job: Claimed, error: BaseException, started: float, duration: float, worker: str, decide: RetryFunction | None) -> Completion:
+def judged(
+    job: Claimed, error: BaseException, started: float, duration: float, worker: str, decide: RetryFunction | None
+) -> Completion:
     """The handler raised. `started` is Unix time, `duration` seconds; `decide` is the task's own retry function."""
     match error:
         case Snooze():
             return Completion(
-                job.id, job.fence, State.READY, delay=max(error.delay, timedelta(0)), refund=True, note=f"snoozed for {error.delay}"
+                job.id,
+                job.fence,
+                State.READY,
+                delay=max(error.delay, timedelta(0)),
+                refund=True,
+                note=f"snoozed for {error.delay}",
             )
         case Discard():
             return failure(job, State.DISCARDED, error, started, duration, worker)
@@ -121,7 +128,9 @@ def failure(
         attempt=job.attempt,
         kind=safe(type(error).__qualname__, 256),
         message=safe(_message(error), MAX_MESSAGE_BYTES),
-        traceback="" if isinstance(error, (Discard, Retry, InvalidResult)) else safe(_traceback(error), MAX_TRACEBACK_BYTES),
+        traceback=""
+        if isinstance(error, (Discard, Retry, InvalidResult))
+        else safe(_traceback(error), MAX_TRACEBACK_BYTES),
         worker=worker,
         started_at=datetime.fromtimestamp(started, UTC),
         duration=round(duration, 6),
@@ -135,7 +144,11 @@ def without_data(completion: Completion) -> Completion:
     """What is left to say of a verdict that the database does not take: the job failed, and why it looks so bare."""
     error = AttemptError(attempt=0, kind="InvalidResult", message="the verdict of this attempt could not be stored")
     return Completion(
-        completion.id, completion.fence, State.FAILED, errors=encode_json([error]), note=f"{error.kind}: {error.message}"
+        completion.id,
+        completion.fence,
+        State.FAILED,
+        errors=encode_json([error]),
+        note=f"{error.kind}: {error.message}",
     )
 
 
