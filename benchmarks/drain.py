@@ -22,7 +22,6 @@ import chancy
 from chancy import Chancy, task
 from chancy_worker import Worker
 from chancy_worker.claims import START, Wanted, play_round
-from chancy_worker.config import Timing
 from chancy_worker.leases import register
 from chancy_worker.link import Link
 from chancy_worker.verdict import succeeded

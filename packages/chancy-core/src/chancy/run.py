@@ -54,7 +54,7 @@ class _JsonLoader(Loader):
 
 
 ADAPTERS = AdaptersMap(psycopg.adapters)
-"""How our own cursors speak. Never the caller's map: what a user registers must not change our rows, nor ours theirs."""
+"""How our own cursors speak. Never the caller's map: neither's adapters may change the other's rows."""
 ADAPTERS.register_dumper(msgspec.Raw, _JsonDumper)
 ADAPTERS.register_loader("json", _JsonLoader)
 
@@ -80,7 +80,8 @@ def _driver(conn: SyncConn | AsyncConn) -> SyncConn | AsyncConn:
     if isinstance(conn, (psycopg.Connection, psycopg.AsyncConnection)):
         return conn
     raise InvalidConnection(
-        f"expected a psycopg.Connection or psycopg.AsyncConnection, got {type(conn).__module__}.{type(conn).__qualname__}"
+        f"expected a psycopg.Connection or psycopg.AsyncConnection, "
+        f"got {type(conn).__module__}.{type(conn).__qualname__}"
     )
 
 

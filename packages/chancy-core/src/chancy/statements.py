@@ -231,8 +231,8 @@ REQUEUE_JOB = """
         INSERT INTO {schema}.job
             (id, task, queue, priority, state, attempt, max_attempts, claims, crashes,
              run_at, submitted_at, started_at, arguments, retry, limits, errors)
-        SELECT id, task, queue, priority, 'ready', attempt, least(attempt + %(attempts)s::integer, 32767), claims, crashes,
-            {schema}.clock(), submitted_at, started_at, arguments, retry, limits, errors
+        SELECT id, task, queue, priority, 'ready', attempt, least(attempt + %(attempts)s::integer, 32767), claims,
+            crashes, {schema}.clock(), submitted_at, started_at, arguments, retry, limits, errors
         FROM finished
     )
     SELECT (SELECT count(*) FROM finished) > 0, EXISTS (SELECT FROM {schema}.any_job WHERE id = %(id)s::bigint)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Generic, TypedDict, TypeVar, overload
+from typing import Any, Generic, Self, TypedDict, TypeVar, overload
 
-from typing_extensions import ParamSpec, Self, Unpack
+from typing_extensions import ParamSpec, Unpack
 
 from .client import Job, submit_one
 from .codec import Signature, signature_of

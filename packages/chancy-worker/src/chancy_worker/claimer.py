@@ -17,8 +17,8 @@ from datetime import timedelta
 import psycopg
 
 from chancy.model import Queue
-from chancy.states import State
 from chancy.statements import make_partitions
+from chancy.states import State
 
 from .claims import PATIENT_ROUND, ROUND, START, Answer, Mark, Wanted, play_round, settle
 from .completer import Outbox

@@ -47,8 +47,8 @@ _FINISH = """
         INSERT INTO {schema}.history
             (id, task, queue, priority, state, attempt, max_attempts, claims, crashes, worker, run_at, submitted_at,
              started_at, finished_at, arguments, retry, limits, result, errors)
-        SELECT id, task, queue, priority, outcome::{schema}.state, attempt, max_attempts, claims, crashes, worker, run_at,
-            submitted_at, started_at, {schema}.clock(), arguments, retry, limits, result, coalesce(news, errors)
+        SELECT id, task, queue, priority, outcome::{schema}.state, attempt, max_attempts, claims, crashes, worker,
+            run_at, submitted_at, started_at, {schema}.clock(), arguments, retry, limits, result, coalesce(news, errors)
         FROM finished
     ),
     again AS (

@@ -1,4 +1,4 @@
-"""The verdicts on their way to the database: none is lost, none is sent twice as two, and one bad one spoils no other."""
+"""The verdicts on their way to the database: none is lost, and one that cannot be stored spoils no other."""
 
 from __future__ import annotations
 

@@ -79,7 +79,9 @@ DECLARE_DEAD = """
         FOR UPDATE SKIP LOCKED
     ),
     gone AS (
-        DELETE FROM {schema}.worker AS worker USING expired WHERE worker.id = expired.id RETURNING worker.id, worker.name
+        DELETE FROM {schema}.worker AS worker USING expired
+        WHERE worker.id = expired.id
+        RETURNING worker.id, worker.name
     ),
     noted AS (
         INSERT INTO {schema}.dead_worker (id, name, died_at) SELECT id, name, {schema}.clock() FROM gone RETURNING name
@@ -125,7 +127,8 @@ TAKE_BACK = """
     ),
     rescued AS (
         UPDATE {schema}.job AS job
-        SET state = 'ready', worker = NULL, crashes = job.crashes + 1, run_at = {schema}.clock(), errors = suspect.errors
+        SET state = 'ready', worker = NULL, crashes = job.crashes + 1, run_at = {schema}.clock(),
+            errors = suspect.errors
         FROM suspect
         WHERE job.id = suspect.id AND job.attempt < job.max_attempts
         RETURNING job.queue

@@ -87,7 +87,7 @@ class Processes:
 async def watch_parent(stop: asyncio.Event) -> None:
     """In a child: set `stop` when the parent is gone."""
     parent = os.environ.get(PARENT)
-    while parent and os.getppid() == int(parent):
+    while parent and os.getppid() == int(parent):  # noqa: ASYNC110 - nothing tells a process of this
         await asyncio.sleep(1)
     if parent:
         stop.set()

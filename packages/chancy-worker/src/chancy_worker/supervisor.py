@@ -74,8 +74,12 @@ class Worker:
         await lease.take(lives)
 
         names = [queue.name for queue in self.app.queues]
-        bell = Bell(self._link("bell", lock_timeout="0"), names, lambda: claimer.wake())
-        ear = Ear(schema, names, lambda: claimer.wake())
+
+        def wake() -> None:
+            claimer.wake()
+
+        bell = Bell(self._link("bell", lock_timeout="0"), names, wake)
+        ear = Ear(schema, names, wake)
         claimer = Claimer(
             link=link,
             lease=lambda: lease,

@@ -22,7 +22,8 @@ DAYS_AHEAD = 7
 
 KEEP = """
     WITH kept AS (
-        UPDATE {schema}.setting SET value = %(keep)s::interval::text WHERE name = 'keep' AND %(keep)s::interval IS NOT NULL
+        UPDATE {schema}.setting SET value = %(keep)s::interval::text
+        WHERE name = 'keep' AND %(keep)s::interval IS NOT NULL
     )
     SELECT coalesce(%(keep)s::interval, value::interval) FROM {schema}.setting WHERE name = 'keep'
 """
@@ -44,7 +45,8 @@ OVERDUE = """
     WHERE child.relnamespace = '{schema}'::regnamespace AND child.relkind = 'r'
         AND child.relname ~ '^history_[0-9]{8}$'
         AND to_date(right(child.relname, 8), 'YYYYMMDD') + 1
-            <= ({schema}.clock() AT TIME ZONE 'UTC' - (SELECT value::interval FROM {schema}.setting WHERE name = 'keep'))
+            <= ({schema}.clock() AT TIME ZONE 'UTC') - (
+                SELECT value::interval FROM {schema}.setting WHERE name = 'keep')
     ORDER BY child.relname
 """
 
