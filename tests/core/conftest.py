@@ -44,7 +44,9 @@ class Database:
     def ids(self, schema: str | None = None) -> list[int]:
         return [id_ for (id_,) in self.rows("SELECT id FROM {}.job ORDER BY id", schema=schema)]
 
-    def finish(self, job_id: int, state: str = "succeeded", result: str | None = "null", errors: str | None = None) -> None:
+    def finish(
+        self, job_id: int, state: str = "succeeded", result: str | None = "null", errors: str | None = None
+    ) -> None:
         """What a worker does at the end of a job."""
         self.rows(
             """WITH done AS (DELETE FROM {0}.job WHERE id = %s RETURNING *)

@@ -70,7 +70,8 @@ class Queue:
             raise ValueError(f"queue {self.name!r} needs a concurrency of at least 1, got {self.concurrency}")
 
 
-_OPTION_TYPES = {
+_OPTION_TYPES: dict[str, tuple[type, ...]] = {
+    "queue": (str,),
     "priority": (int,),
     "max_attempts": (int,),
     "limits": (tuple,),
@@ -93,11 +94,12 @@ class Options:
 
     def problem(self) -> tuple[str, str] | None:
         """The first option that cannot go into a row, and why."""
-        if not isinstance(self.queue, str) or not self.queue or "\0" in self.queue:
-            return "queue", f"expected a name without NUL, got {self.queue!r}"
         for name, kinds in _OPTION_TYPES.items():
-            if not isinstance(value := getattr(self, name), kinds) or isinstance(value, bool):
+            value: object = getattr(self, name)
+            if type(value) is bool or not isinstance(value, kinds):
                 return name, f"expected {' or '.join(kind.__name__ for kind in kinds)}, got {value!r}"
+        if not self.queue or "\0" in self.queue:
+            return "queue", f"expected a name without NUL, got {self.queue!r}"
         if not LOWEST_PRIORITY <= self.priority <= HIGHEST_PRIORITY:
             return "priority", f"expected {LOWEST_PRIORITY} to {HIGHEST_PRIORITY}, got {self.priority}"
         if not 1 <= self.max_attempts <= 32_767:

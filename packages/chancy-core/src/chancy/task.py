@@ -122,6 +122,7 @@ class TaskDecorator:
     @overload
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
     def __call__(self, function: Callable[..., Any], /) -> BaseTask[..., Any]:
+        """Make the function a task with these options."""
         return self._make(function)
 
 

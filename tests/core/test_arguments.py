@@ -1,0 +1,230 @@
+"""Arguments are checked at submit, before any SQL is sent, and come back as what they were."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Literal, NamedTuple, Optional, TypedDict
+from uuid import UUID
+
+import msgspec
+import psycopg
+import pytest
+
+import chancy
+from chancy import InvalidArguments, InvalidResult, InvalidTask, task
+
+
+class Size(Enum):
+    SMALL = "small"
+    LARGE = "large"
+
+
+@dataclass
+class Point:
+    x: float
+    y: float | None = None
+
+
+class Cat(msgspec.Struct, tag=True):
+    lives: int
+
+
+class Dog(msgspec.Struct, tag=True):
+    name: str
+
+
+class Film(TypedDict):
+    title: str
+    year: int
+
+
+class Pair(NamedTuple):
+    left: int
+    right: str
+
+
+@task
+def everything(
+    at: datetime,
+    day: date,
+    span: timedelta,
+    key: UUID,
+    price: Decimal,
+    size: Size,
+    raw: bytes,
+    point: Point,
+    pet: Cat | Dog,
+    film: Film,
+    pair: Pair,
+    tags: set[int],
+    maybe: Optional[int],  # noqa: UP045
+    choice: Literal["a", "b"] = "a",
+) -> None: ...
+
+
+@task
+def shaped(first: int, /, second: str = "two", *, third: float = 3.0, fourth: Size = Size.SMALL) -> tuple[Any, ...]:
+    return first, second, third, fourth
+
+
+@task
+def risky(
+    text: str = "", number: float = 0.0, maybe: float | None = None, point: Point | None = None, any_: Any = None
+) -> None: ...
+
+
+@task
+def measured(number: int) -> float | None: ...
+
+
+EVERYTHING: dict[str, Any] = {
+    "at": datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
+    "day": date(2024, 2, 29),
+    "span": timedelta(days=3, seconds=4, microseconds=5),
+    "key": UUID("12345678-1234-5678-1234-567812345678"),
+    "price": Decimal("0.100000000000000000001"),
+    "size": Size.LARGE,
+    "raw": b"\x00\xff'\"\\",
+    "point": Point(0.1, None),
+    "pet": Dog("Rex"),
+    "film": {"title": "Ran", "year": 1985},
+    "pair": Pair(1, "r"),
+    "tags": {3, 1, 2},
+    "maybe": None,
+    "choice": "b",
+}
+
+
+@pytest.mark.parametrize("changes", [{}, {"pet": Cat(9), "maybe": 2**53 + 1}])
+def test_every_kind_of_argument_comes_back_from_postgres_as_it_was(database, changes):
+    given = EVERYTHING | changes
+    job = everything.submit(database.conn, **given)
+    args, kwargs = everything.signature.decode_arguments(job.refresh(database.conn).arguments)
+    assert args == tuple(given.values())
+    assert [type(value) for value in args] == [type(value) for value in given.values()]
+    assert kwargs == {}
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "expected"),
+    [
+        ((1,), {}, (1, "two", 3.0, Size.SMALL)),
+        ((1, "b"), {"third": 4}, (1, "b", 4.0, Size.SMALL)),
+        ((1,), {"fourth": Size.LARGE, "second": "c"}, (1, "c", 3.0, Size.LARGE)),
+    ],
+)
+def test_defaults_positional_only_and_keyword_only_arguments_reach_the_function(args, kwargs, expected):
+    decoded_args, decoded_kwargs = shaped.signature.decode_arguments(shaped.bind(*args, **kwargs).arguments)
+    assert shaped(*decoded_args, **decoded_kwargs) == expected == shaped(*args, **kwargs)
+
+
+LOOP: list[Any] = []
+LOOP.append(LOOP)
+
+WRONG = [
+    (shaped, (), {}, "first"),
+    (shaped, (1,), {"extra": 1}, "extra"),
+    (shaped, (), {"first": 1}, "first"),
+    (shaped, (1, "a"), {"second": "b"}, "second"),
+    (shaped, (1, "a", 3.0), {}, None),
+    (shaped, ("1",), {}, "first"),
+    (shaped, (1,), {"fourth": "huge"}, "fourth"),
+    (risky, (), {"number": float("nan")}, "number"),
+    (risky, (), {"number": float("inf")}, "number"),
+    (risky, (), {"maybe": float("nan")}, "maybe"),
+    (risky, (), {"point": Point(0.0, float("nan"))}, "point"),
+    (risky, (), {"point": Point("0")}, "point"),
+    (risky, (), {"any_": {"deep": [1, (float("-inf"),)]}}, "any_"),
+    (risky, (), {"any_": object()}, "any_"),
+    (risky, (), {"any_": LOOP}, "any_"),
+    (risky, (), {"text": "lone \ud800"}, "text"),
+    (risky, (), {"text": b"bytes that look like text"[0]}, "text"),
+    (risky, (), {"text": "x" * (16 * 1024**2)}, "text"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "args", "kwargs", "argument"), WRONG, ids=range(len(WRONG)))
+def test_wrong_arguments_are_named_and_nothing_is_sent(database, wrong, args, kwargs, argument):
+    closed = database.connect()
+    closed.close()
+    with pytest.raises(InvalidArguments) as caught:
+        wrong.submit(closed, *args, **kwargs)
+    assert (caught.value.task, caught.value.argument) == (wrong.name, argument)
+    str(caught.value).encode()
+    assert len(str(caught.value)) < 1000
+    with pytest.raises(psycopg.OperationalError):
+        risky.submit(closed)
+
+
+async def test_the_callers_transaction_is_still_usable_after_wrong_arguments(caller, database):
+    conn = await caller.connect()
+    kept = await caller.now(risky.submit(conn, "kept"))
+    with pytest.raises(InvalidArguments):
+        await caller.now(risky.submit(conn, "lone \ud800"))
+    assert conn.info.transaction_status is psycopg.pq.TransactionStatus.INTRANS
+    await caller.now(conn.commit())
+    assert database.ids() == [kept.id]
+
+
+async def test_five_megabytes_of_text_arrive_bit_for_bit(caller, database):
+    text = ('ab"\\\x00\nЖ\U0001f40d,' * 400_000)[: 5 * 1024**2]
+    conn = await caller.connect(autocommit=True)
+    job = await caller.now(risky.submit(conn, text))
+    args, _ = risky.signature.decode_arguments((await caller.now(job.refresh(conn))).arguments)
+    assert args[0] == text
+
+
+def test_null_where_null_was_meant_is_no_nan():
+    args, _ = risky.signature.decode_arguments(risky.bind(maybe=None, point=Point(1.0), any_=[None]).arguments)
+    assert args == ("", 0.0, None, Point(1.0), [None])
+
+
+@pytest.mark.parametrize("value", ["text", float("nan"), object(), "\ud800"], ids=["text", "nan", "object", "surrogate"])
+def test_a_result_that_is_not_as_promised_is_refused(value):
+    with pytest.raises(InvalidResult, match=r"result of task .*measured"):
+        measured.signature.encode_result(value)
+
+
+def test_arguments_that_no_longer_fit_the_signature_are_named():
+    with pytest.raises(InvalidArguments, match="'first'"):
+        shaped.signature.decode_arguments(b'{"first": "one"}')
+    with pytest.raises(InvalidArguments, match="'gone'"):
+        shaped.signature.decode_arguments(b'{"first": 1, "gone": 2}')
+
+
+def stars(*numbers: int) -> None: ...
+def double_stars(**numbers: int) -> None: ...
+def bare(number) -> None: ...
+def wired(wire: socket.socket) -> None: ...
+def nested(wires: dict[str, list[socket.socket]]) -> None: ...
+def returns_a_wire() -> socket.socket: ...
+def mutable(numbers: list[int] = [1]) -> None: ...  # noqa: B006
+def unresolved(x: Nowhere) -> None: ...  # noqa: F821
+
+
+class Klass:
+    def method(self, number: int) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "named"),
+    [
+        (stars, "numbers"),
+        (double_stars, "numbers"),
+        (bare, "'number' needs a type annotation"),
+        (wired, "'wire'"),
+        (nested, "'wires'"),
+        (returns_a_wire, "its result"),
+        (mutable, "'numbers' has a mutable default"),
+        (unresolved, "Nowhere"),
+        (Klass.method, "method"),
+    ],
+)
+def test_a_function_that_cannot_be_carried_is_refused_at_decoration(function, named):
+    with pytest.raises(InvalidTask, match=named):
+        task(function)
+    assert f"{__name__}.{function.__qualname__}" not in chancy.task.__globals__["registered"]()

@@ -1,0 +1,65 @@
+"""What users write, with the types that they must get. Never executed: read by the type checkers."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from datetime import timedelta
+from typing import Any, assert_type
+
+import psycopg
+
+import chancy
+from chancy import AsyncTask, Job, JobRow, NewJob, Task, submit_many, task
+
+
+@task
+def plain(number: int, *, conn: str = "") -> str:
+    return str(number)
+
+
+@task
+async def later(number: int) -> bytes:
+    return bytes(number)
+
+
+@task(queue="q", max_attempts=1)
+def with_options(number: int) -> float:
+    return number / 2
+
+
+@task(queue="q")
+async def later_with_options(number: int) -> list[int]:
+    return [number]
+
+
+def sync_side(conn: psycopg.Connection[dict[str, Any]]) -> None:
+    assert_type(plain(1), str)
+    assert_type(with_options(1), float)
+    job = plain.submit(conn, 1, conn="x")
+    assert_type(job, Job[str])
+    assert_type(job.result(conn, timeout=timedelta(seconds=1)), str)
+    assert_type(job.refresh(conn), JobRow)
+    assert_type(job.cancel(conn), bool)
+    assert_type(later.submit(conn, 1), Job[bytes])
+    assert_type(later_with_options.submit(conn, number=1).result(conn), list[int])
+    assert_type(plain.bind(1), NewJob[str])
+    assert_type(submit_many(conn, [with_options.bind(1)]), list[Job[float]])
+    assert_type(plain.using(priority=1).submit(conn, 1), Job[str])
+    assert_type(chancy.jobs(conn, limit=1), list[JobRow])
+    assert_type(chancy.migrate(conn), list[str])
+
+
+async def async_side(conn: psycopg.AsyncConnection[Any]) -> None:
+    assert_type(await later(1), bytes)
+    assert_type(plain.submit(conn, 1), Coroutine[Any, Any, Job[str]])
+    job = await plain.submit(conn, 1)
+    assert_type(job, Job[str])
+    assert_type(await job.result(conn), str)
+    assert_type(await submit_many(conn, [later.bind(1)]), list[Job[bytes]])
+    assert_type(await later.using(delay=timedelta(1)).submit(conn, 1), Job[bytes])
+    assert_type(await chancy.get(conn, 1), JobRow)
+
+
+def shapes(one: Task[[int], str], two: AsyncTask[[int], bytes]) -> None:
+    assert_type(one(1), str)
+    assert_type(two(1), Coroutine[Any, Any, bytes])

@@ -1,0 +1,51 @@
+"""The types that users get, checked by two checkers: right calls pass, and each wrong call is an error."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def errors(checker, file, cache):
+    """The lines at which the checker reports an error in the file, and all that it said."""
+    run = {
+        "mypy": ["mypy", "--strict", "--config-file=", "--no-error-summary", f"--cache-dir={cache}"],
+        "ty": ["ty", "check", "--output-format=concise", f"--python={sys.prefix}"],
+    }[checker]
+    # ty is started from where nobody has settings for it.
+    done = subprocess.run(
+        [sys.executable, "-m", *run, str(HERE / file)],
+        cwd=cache,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    found = re.findall(rf"{re.escape(file)}:(\d+):.*?\berror\b", done.stdout)
+    assert done.returncode == (1 if found else 0), said
+    return {int(line) for line in found}, said
+
+
+@pytest.fixture(params=["mypy", "ty"])
+def check(request, pytestconfig):
+    cache = pytestconfig.cache.mkdir(f"types-{request.param}")
+    return lambda file: (request.param, *errors(request.param, file, cache))
+
+
+def test_what_users_write_has_the_types_that_they_expect(check):
+    _, found, said = check("api.py")
+    assert not found, said
+
+
+def test_what_users_must_not_write_is_an_error_on_exactly_those_lines(check):
+    checker, found, said = check("wrong.py")
+    lines = (HERE / "wrong.py").read_text().splitlines()
+    expected = {n for n, line in enumerate(lines, 1) if checker in line.partition("# E")[2].split()}
+    assert found == expected, said

@@ -1,0 +1,43 @@
+"""What users must not write. Each line with a mark must be an error to each checker that the mark names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+from chancy import submit_many, task
+
+
+@task
+def plain(number: int, *, text: str = "") -> str:
+    return str(number)
+
+
+@task
+async def later(number: int) -> bytes:
+    return bytes(number)
+
+
+def sync_side(conn: psycopg.Connection[Any]) -> None:
+    plain.submit(conn)  # E mypy ty
+    plain.submit(conn, "1")  # E mypy ty
+    plain.submit(conn, 1, 2)  # E mypy ty
+    plain.submit(conn, 1, extra=1)  # E mypy ty
+    plain.submit(1)  # E mypy ty
+    plain.submit("dsn", 1)  # E mypy ty
+    plain.bind("1")  # E mypy ty
+    plain("1")  # E mypy ty
+    plain.using(colour="red")  # E mypy ty
+    plain.using(priority="high")  # E mypy ty
+    submit_many(conn, [1])  # E mypy ty
+    number: int = plain.submit(conn, 1).result(conn)  # E mypy ty
+    print(number)
+
+
+async def async_side(conn: psycopg.AsyncConnection[Any]) -> None:
+    await later.submit(conn, "1")  # E mypy ty
+    later.submit(conn, 1)  # E mypy
+    later(1)  # E mypy
+    submit_many(conn, [later.bind(1)])  # E mypy
+    print(later.submit(conn, 1).id)  # E mypy ty
