@@ -19,12 +19,12 @@ from tree_report import report
 from tree_tasks import analyse
 
 WORKER = [sys.executable, "-m", "chancy_worker", "tree_tasks", "--log-format", "json"]
+SKIPPED = {"site-packages", "__pycache__"}
 
 
 def main(folder: Path) -> None:
     """Submit, watch, report."""
-    skipped = {"site-packages", "__pycache__"}
-    found = [path for path in sorted(folder.rglob("*.py")) if not skipped & {*path.relative_to(folder).parts}]
+    found = [path for path in sorted(folder.rglob("*.py")) if not SKIPPED & {*path.relative_to(folder).parts}]
     if not found:
         sys.exit(f"{folder} has no Python files")
     with Postgres(settings=DURABLE) as server, psycopg.connect(server.dsn, autocommit=True) as conn:
@@ -48,8 +48,8 @@ def watch(conn: psycopg.Connection, worker: subprocess.Popen, total: int) -> Non
     """Show how many jobs are finished until all are."""
     live = sql.SQL("SELECT count(*) FROM {}.job").format(sql.Identifier(chancy.schema_in_use()))
     with Progress(BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]:,.0f} jobs/s")) as progress:
-        bar, began, finished = progress.add_task("", total=total, rate=0), monotonic(), 0
-        while finished < total and worker.poll() is None:
+        bar, began = progress.add_task("", total=total, rate=0), monotonic()
+        while not progress.finished and worker.poll() is None:
             sleep(0.1)
             finished = total - conn.execute(live).fetchone()[0]
             progress.update(bar, completed=finished, rate=finished / (monotonic() - began))

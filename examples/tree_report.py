@@ -39,7 +39,7 @@ def report(conn: psycopg.Connection, folder: Path) -> None:
     table.add_row("bytes", f"{sum(fact.bytes for fact in facts):,}")
     table.add_row("SHA-256 of all", digest)
     table.add_section()
-    for title, unit, key in (("largest", "bytes", "bytes"), ("most deeply nested", "levels", "depth")):
+    for title, unit, key in (("largest", "bytes", "bytes"), ("most deeply nested", "blocks", "depth")):
         for fact in sorted(facts, key=lambda fact: getattr(fact, key), reverse=True)[:3]:
             table.add_row(title, f"{getattr(fact, key):,} {unit}  {Path(fact.path).relative_to(folder)}")
     table.add_section()

@@ -9,6 +9,8 @@ import msgspec
 
 from chancy import Backoff, task
 
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+
 
 class FileFacts(msgspec.Struct, frozen=True):
     """What is known about one Python file."""
@@ -18,7 +20,7 @@ class FileFacts(msgspec.Struct, frozen=True):
     bytes: int
     sha256: str
     depth: int
-    """How deep its syntax tree goes."""
+    """How many blocks of its syntax tree lie within each other."""
 
 
 @task(queue="tree", max_attempts=2, retry=Backoff(base=timedelta(milliseconds=500)))
@@ -38,8 +40,9 @@ def analyse(path: str) -> FileFacts:
 
 
 def depth_of(tree: ast.AST) -> int:
-    """The number of levels of a syntax tree. Level by level, since some are deeper than Python may recurse."""
+    """How many blocks lie within each other at most. Level by level: some trees are deeper than Python may recurse."""
     depth, level = 0, [tree]
     while level:
-        depth, level = depth + 1, [child for node in level for child in ast.iter_child_nodes(node)]
+        level = [child for node in level for block in BLOCKS for child in getattr(node, block, ())]
+        depth += bool(level)
     return depth

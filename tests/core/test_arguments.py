@@ -183,7 +183,9 @@ def test_null_where_null_was_meant_is_no_nan():
     assert args == ("", 0.0, None, Point(1.0), [None])
 
 
-@pytest.mark.parametrize("value", ["text", float("nan"), object(), "\ud800"], ids=["text", "nan", "object", "surrogate"])
+@pytest.mark.parametrize(
+    "value", ["text", float("nan"), object(), "\ud800"], ids=["text", "nan", "object", "surrogate"]
+)
 def test_a_result_that_is_not_as_promised_is_refused(value):
     with pytest.raises(InvalidResult, match=r"result of task .*measured"):
         measured.signature.encode_result(value)

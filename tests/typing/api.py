@@ -51,7 +51,7 @@ def sync_side(conn: psycopg.Connection[dict[str, Any]]) -> None:
 
 async def async_side(conn: psycopg.AsyncConnection[Any]) -> None:
     assert_type(await later(1), bytes)
-    assert_type(plain.submit(conn, 1), Coroutine[Any, Any, Job[str]])
+    _ = assert_type(plain.submit(conn, 1), Coroutine[Any, Any, Job[str]])
     job = await plain.submit(conn, 1)
     assert_type(job, Job[str])
     assert_type(await job.result(conn), str)
@@ -62,4 +62,4 @@ async def async_side(conn: psycopg.AsyncConnection[Any]) -> None:
 
 def shapes(one: Task[[int], str], two: AsyncTask[[int], bytes]) -> None:
     assert_type(one(1), str)
-    assert_type(two(1), Coroutine[Any, Any, bytes])
+    _ = assert_type(two(1), Coroutine[Any, Any, bytes])

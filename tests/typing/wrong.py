@@ -28,7 +28,7 @@ def sync_side(conn: psycopg.Connection[Any]) -> None:
     plain.submit("dsn", 1)  # E mypy ty
     plain.bind("1")  # E mypy ty
     plain("1")  # E mypy ty
-    plain.using(colour="red")  # E mypy ty
+    plain.using(colour="red")  # E mypy
     plain.using(priority="high")  # E mypy ty
     submit_many(conn, [1])  # E mypy ty
     number: int = plain.submit(conn, 1).result(conn)  # E mypy ty

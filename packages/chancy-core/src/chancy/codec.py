@@ -115,7 +115,7 @@ class Signature:
         name = _argument_in(error)
         if name is None:
             name = next((name for name, value in values.items() if not _encodable(value)), None)
-        if name is not None and _holds_nan(values.get(name)):
+        if name is not None and not isinstance(error, RecursionError) and _holds_nan(values.get(name)):
             return InvalidArguments(self.task, name, _NO_NAN)
         return InvalidArguments(self.task, name, _without_path(error))
 

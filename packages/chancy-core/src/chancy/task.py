@@ -171,8 +171,7 @@ def task(
         made: BaseTask[..., Any] = kind(
             full_name, function, signature_of(function, full_name), options, decide, _refusal(function, full_name)
         )
-        for known_as in (full_name, *aliases):
-            _register(known_as, made)
+        _register((full_name, *aliases), made)
         return made
 
     return make(function) if function is not None else TaskDecorator(make)
@@ -186,11 +185,12 @@ def registered() -> Mapping[str, BaseTask[..., Any]]:
     return MappingProxyType(_tasks)
 
 
-def _register(name: str, made: BaseTask[..., Any]) -> None:
-    known = _tasks.get(name)
-    if known is not None and not _same(known.function, made.function):
-        raise InvalidTask(name, f"another function has this name already, in {known.function.__code__.co_filename}")
-    _tasks[name] = made
+def _register(names: Iterable[str], made: BaseTask[..., Any]) -> None:
+    for name in (names := tuple(names)):
+        known = _tasks.get(name)
+        if known is not None and not _same(known.function, made.function):
+            raise InvalidTask(name, f"another function has this name already, in {known.function.__code__.co_filename}")
+    _tasks.update(dict.fromkeys(names, made))
 
 
 def _same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
@@ -205,7 +205,8 @@ def _module_of(function: Callable[..., Any]) -> str:
     main = sys.modules[function.__module__]
     if (spec := getattr(main, "__spec__", None)) is not None:
         return str(spec.name).removesuffix(".__main__")
-    if file := getattr(main, "__file__", None):
+    file = getattr(main, "__file__", None)
+    if file and not file.startswith("<"):  # <stdin>
         return Path(file).stem
     return "__main__"
 

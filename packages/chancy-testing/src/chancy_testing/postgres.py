@@ -33,7 +33,6 @@ QUICK: Mapping[str, str] = MappingProxyType(
     {
         "fsync": "off",
         "full_page_writes": "off",
-        "synchronous_commit": "off",
         "wal_level": "minimal",
         "max_wal_senders": "0",
         "shared_buffers": "64MB",
@@ -217,3 +216,116 @@ class Postgres:
             self._lock.close()
         self._guard = self._home = self._sockets = self._bin = self._lock = None
         self._running = False
+
+    def _say(self, word: str) -> None:
+        assert self._guard is not None
+        assert self._guard.stdin is not None
+        self._guard.stdin.write(f"{word}\n")
+        self._guard.stdin.flush()
+
+    def _log(self) -> str:
+        try:
+            return (self._home / "log").read_text("utf-8", "replace")[-4000:] if self._home else ""
+        except OSError as error:
+            return f"(it cannot be read: {error})"
+
+
+class User(TypedDict, total=False):
+    """Whom a subprocess runs as; empty for oneself."""
+
+    user: str
+    group: int
+    extra_groups: list[int]
+
+
+def unprivileged() -> User:
+    """Oneself; or, since Postgres refuses root, the user postgres or nobody."""
+    if os.geteuid() != 0:
+        return {}
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            entry = pwd.getpwnam(name)
+            return {"user": name, "group": entry.pw_gid, "extra_groups": []}
+    raise RuntimeError("Postgres refuses to run as root, and there is no user postgres or nobody: be another user")
+
+
+def binaries(version: int | None = None) -> Path:
+    """The folder of `postgres` and `initdb`: what is named, the wheel's, an installed one."""
+    named = os.environ.get("CHANCY_PG_BIN")
+    if named:
+        if not (Path(named) / "postgres").exists():
+            raise RuntimeError(f"CHANCY_PG_BIN is {named}, where there is no program postgres")
+        return Path(named)
+    wanted = version or int(os.environ.get("CHANCY_PG_VERSION") or max(WHEEL_FOLDERS))
+    spec = importlib.util.find_spec(WHEEL)  # does not import it
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        found = Path(place) / WHEEL_FOLDERS.get(wanted, "none") / "bin"
+        if (found / "postgres").exists():
+            return found
+    if version is None and "CHANCY_PG_VERSION" not in os.environ:
+        installed = [path for path in Path("/usr/lib/postgresql").glob("*/bin") if (path / "initdb").exists()]
+        if installed:
+            return max(installed, key=lambda path: int(path.parent.name))
+        if initdb := shutil.which("initdb"):
+            return Path(initdb).resolve().parent
+    raise RuntimeError(
+        f"no Postgres {wanted} to start: not in CHANCY_PG_BIN, not in the package {WHEEL.replace('_', '-')}, not in "
+        "/usr/lib/postgresql, no initdb on PATH. Install that package, or set CHANCY_TEST_DSN to a server of yours"
+    )
+
+
+def within_reach(folder: Path, home: Path, user: User) -> Path:
+    """The binaries where `user` can run them: they often lie in root's own folders, then a copy is made in `home`."""
+    if not user or is_reachable(folder / "postgres", user):
+        return folder
+    root = folder.parent
+    copy = home / "binaries"
+    if not copy.exists():
+        unfinished = home / "binaries.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.copytree(root, unfinished / root.parent.name / root.name, symlinks=True)
+        libraries = root.parent.parent / f"{WHEEL}.libs"  # where the programs look, from where they are
+        if libraries.exists():
+            shutil.copytree(libraries, unfinished / libraries.name, symlinks=True)
+        for path in (unfinished, *unfinished.rglob("*")):
+            give(path, user)
+        unfinished.rename(copy)
+    return copy / root.parent.name / root.name / folder.name
+
+
+def is_reachable(path: Path, user: User) -> bool:
+    """Whether `user` gets to this path."""
+    if not user:
+        return True
+    return subprocess.run(["/bin/ls", "-d", str(path)], capture_output=True, check=False, cwd="/", **user).returncode == 0
+
+
+def give(path: Path, user: User) -> None:
+    """Make the path that user's, if it is not already."""
+    if user:
+        os.chown(path, pwd.getpwnam(user["user"]).pw_uid, user["group"], follow_symlinks=False)
+
+
+def lock_of_owner(path: Path) -> IO[str]:
+    """Hold the directory for this process; raises `RuntimeError` when another one does."""
+    lock = path.open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise RuntimeError(f"{path.parent} is in use by another process: one server at a time") from None
+    return lock
+
+
+def _dismiss(guard: subprocess.Popen[str], word: str) -> None:
+    """Let the guard end, with this as its last word."""
+    with contextlib.suppress(OSError, ValueError):
+        assert guard.stdin is not None
+        guard.stdin.write(f"{word}\n")
+        guard.stdin.flush()
+    with contextlib.suppress(OSError):
+        if guard.stdin is not None:
+            guard.stdin.close()
+    guard.wait(STOP_SECONDS)
+    if guard.stdout is not None:
+        guard.stdout.close()

@@ -1,0 +1,24 @@
+"""One worker process with a fast clock: what `chancy-worker worker_tasks` does, told by a JSON object in argv.
+
+The pauses between attempts to reconnect keep their proportion to the lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+
+import worker_tasks
+from chancy import Chancy, Queue
+from chancy_worker import Timing, WorkerConfig, link
+from chancy_worker.cli import work
+
+if __name__ == "__main__":
+    assert worker_tasks
+    told = json.loads(sys.argv[1])
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
+    link._LONGEST_PAUSE = told["timing"]["lease"] / 3
+    app = Chancy(dsn=told["dsn"], schema=told["schema"], queues=[Queue("default", told["concurrency"])])
+    sys.exit(asyncio.run(work(app, WorkerConfig(grace=told["grace"], timing=Timing(**told["timing"])))))

@@ -1,0 +1,146 @@
+"""A schema with everything that these tests do to it: an onlooker's connection, workers in here, workers out there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psycopg
+import pytest
+import worker_tasks
+from psycopg import sql
+
+from chancy import Chancy, Job, JobRow, NewJob, Queue, get, submit_many
+from chancy.task import registered
+from chancy_worker import Timing, Worker, WorkerConfig
+
+T = TypeVar("T")
+
+HERE = Path(__file__).parent
+FAST = Timing(lease=1.5, extend=0.5, rescue=0.3, look=1, unheard=1)
+ONLY_WOKEN = Timing(look=60)
+"""A worker that comes to work by the doorbell and its own clock, or within the test's deadline not at all."""
+
+
+async def eventually(condition: Callable[[], T], within: float = 15.0) -> T:
+    """Poll until the condition holds."""
+    deadline = time.monotonic() + within
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {within} s")
+        await asyncio.sleep(0.01)
+    return value
+
+
+def worker_with(app: Chancy, config: WorkerConfig) -> Worker:
+    """A worker that knows the tasks of `worker_tasks` and none of other tests in this process."""
+    worker = Worker(app, config)
+    worker._tasks = {name: task for name, task in registered().items() if name.startswith("worker_tasks.")}
+    return worker
+
+
+@contextlib.asynccontextmanager
+async def working(app: Chancy, config: WorkerConfig | None = None) -> AsyncIterator[Worker]:
+    """A worker in this process for as long as the block lasts; what ends it early is raised."""
+    worker = worker_with(app, config or WorkerConfig(timing=FAST, grace=1))
+    run = asyncio.create_task(worker.start())
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        worker.stop()
+        await run
+
+
+class Process:
+    """A worker process, whose log is in a file."""
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        self.log = log
+        env = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
+        with log.open("wb") as out:
+            self.popen = subprocess.Popen([sys.executable, *command], env=env, stdout=out, stderr=out)
+        self.pid = self.popen.pid
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def code(self) -> int | None:
+        return self.popen.poll()
+
+    def signal(self, number: int) -> None:
+        self.popen.send_signal(number)
+
+    def end(self) -> None:
+        if self.popen.poll() is None:
+            self.popen.kill()
+        self.popen.wait()
+
+
+class Site:
+    def __init__(self, dsn: str, schema: str, folder: Path) -> None:
+        self.dsn = dsn
+        self.schema = schema
+        self.folder = folder
+        self.conn = psycopg.connect(dsn, autocommit=True)
+        self.processes: list[Process] = []
+
+    def app(self, *, concurrency: int = 100, **more: Any) -> Chancy:
+        return Chancy(**{"dsn": self.dsn, "schema": self.schema, "queues": [Queue("default", concurrency)]} | more)
+
+    def submit(self, *jobs: NewJob[Any]) -> list[Job[Any]]:
+        return submit_many(self.conn, jobs, schema=self.schema)
+
+    def row(self, job: Job[Any] | int) -> JobRow:
+        return get(self.conn, job if isinstance(job, int) else job.id, schema=self.schema)
+
+    def rows(self, query: str, *params: Any) -> list[tuple[Any, ...]]:
+        """`{}` in the query is the schema."""
+        return self.conn.execute(sql.SQL(query).format(sql.Identifier(self.schema)), params).fetchall()
+
+    def one(self, query: str, *params: Any) -> Any:
+        return self.rows(query, *params)[0][0]
+
+    def count(self, state: str) -> int:
+        """Jobs that are in this state now."""
+        return int(self.one("SELECT count(*) FROM {}.any_job WHERE state::text = %s", state))
+
+    def workers(self) -> dict[int, int]:
+        """The leases: id and pid."""
+        return {id_: int(name.rpartition(":")[2]) for id_, name in self.rows("SELECT id, name FROM {}.worker")}
+
+    def spawn(self, *, concurrency: int = 20, grace: float = 5.0, timing: Timing = FAST) -> Process:
+        told = {"dsn": self.dsn, "schema": self.schema, "concurrency": concurrency, "grace": grace}
+        return self.run(str(HERE / "run_worker.py"), json.dumps(told | {"timing": asdict(timing)}))
+
+    def run(self, *command: str) -> Process:
+        process = Process(command, self.folder / f"process-{len(self.processes)}.log")
+        self.processes.append(process)
+        return process
+
+    async def started(self, *processes: Process) -> None:
+        """All of them hold a lease."""
+        pids = {process.pid for process in processes}
+        await eventually(lambda: pids <= set(self.workers().values()))
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.end()
+            print(f"--- {process.log.name}\n{process.text[-4000:]}")  # shown by pytest when the test has failed
+        self.conn.close()
+
+
+def clean_tasks() -> None:
+    worker_tasks.notes.clear()
+    worker_tasks.gates.clear()

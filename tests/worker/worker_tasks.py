@@ -1,0 +1,174 @@
+"""The tasks of these tests, under one plain module name for the test's own process and for worker processes.
+
+Gates: an asyncio event by name (`gates`) inside the test's process, a file that appears for others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from chancy import Backoff, Discard, Retry, Snooze, current_job, task
+
+AT_ONCE = Backoff(base=timedelta(milliseconds=20), factor=1, jitter=0)
+
+notes: list[Any] = []
+"""What handlers in this process have noted down; emptied before each test."""
+gates: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+dsn = os.environ.get("CHANCY_DSN", "")
+
+
+@dataclass
+class Point:
+    x: int
+    near: set[int]
+    wait: timedelta
+
+
+@task
+async def add(a: int, b: int) -> int:
+    return a + b
+
+
+@task
+def add_in_thread(a: int, b: int) -> int:
+    return a + b
+
+
+@task
+async def point(given: Point) -> Point:
+    return Point(given.x + 1, given.near | {0}, given.wait * 2)
+
+
+@task
+async def note(what: str) -> None:
+    notes.append(what)
+
+
+@task
+def note_in_thread(what: str) -> None:
+    notes.append(what)
+
+
+@task(retry=AT_ONCE)
+async def succeed_at(attempt: int) -> int:
+    if current_job().attempt < attempt:
+        raise ValueError(f"not at attempt {current_job().attempt}")
+    return attempt
+
+
+@task(retry=AT_ONCE)
+async def ask_for_retry(after_ms: int) -> str:
+    if current_job().attempt == 1:
+        raise Retry(timedelta(milliseconds=after_ms), reason="not yet")
+    return "second"
+
+
+@task
+async def snooze(times: int) -> int:
+    notes.append("snooze")
+    if len(notes) <= times:
+        raise Snooze(timedelta(milliseconds=20))
+    return current_job().attempt
+
+
+@task
+async def discard() -> None:
+    raise Discard("nobody needs it")
+
+
+@task
+async def about_me() -> list[Any]:
+    me = current_job()
+    return [me.id, me.task, me.queue, me.attempt, me.max_attempts, me.lease_lost]
+
+
+@task
+def about_me_in_thread() -> int:
+    return current_job().id
+
+
+@task
+async def submit_a_note(what: str) -> int:
+    async with await psycopg.AsyncConnection.connect(dsn) as conn:
+        return (await note.submit(conn, what)).id
+
+
+@task
+async def pass_gate(name: str) -> str:
+    await gates[name].wait()
+    return name
+
+
+@task
+async def first_waits(name: str) -> str:
+    """The first attempt waits for the gate, later ones return at once."""
+    me = current_job()
+    if me.attempt > 1:
+        return "second"
+    await gates[name].wait()
+    notes.append(me.lease_lost)
+    return "first"
+
+
+@task(max_attempts=1)
+async def end_badly(gate: str, how: str) -> Any:
+    await gates[gate].wait()
+    if how == "nul":
+        raise ValueError("a\x00b")
+    if how == "surrogate":
+        raise ValueError("a\ud800b")
+    return object()
+
+
+# For worker processes.
+
+
+def write_line(path: str, line: object) -> None:
+    """Appended at once, whoever else writes: O_APPEND."""
+    with Path(path).open("ab", buffering=0) as file:
+        file.write(f"{line}\n".encode())
+
+
+@task
+async def record(path: str) -> None:
+    write_line(path, current_job().id)
+
+
+@task
+async def record_slowly(path: str, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    write_line(path, current_job().id)
+
+
+@task
+async def wait_for_file(path: str, record_in: str = "") -> int:
+    if record_in:
+        write_line(record_in, f"{current_job().id} {current_job().attempt}")
+    while not Path(path).exists():
+        await asyncio.sleep(0.01)
+    return current_job().attempt
+
+
+@task
+def wait_for_file_in_thread(path: str) -> int:
+    ready = asyncio.run(wait_for_file.function(path))
+    return int(ready)
+
+
+@task
+async def nap(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+@task
+async def kill_my_worker() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
