@@ -70,7 +70,9 @@ def main(arguments: list[str]) -> int:
         return complain(f"dev.py could not write to {HOUSE}: {error}. Delete that folder, or run as its owner.")
     except subprocess.CalledProcessError:
         return complain("hatch and uv could not be installed; the lines above say why. Is a package index reachable?")
-    command = ["test", *arguments[1:]] if arguments[0] == "test" else ["run", *arguments]
+    command = ["run", *arguments]
+    if arguments[0] == "test":  # with this Python: hatch would look for others, and offer to download them
+        command = ["test", "--python", "{}.{}".format(*sys.version_info), *arguments[1:]]
     child = subprocess.Popen([PYTHON, "-m", "hatch", *command], cwd=ROOT, env=env | uv_settings(env))
     while True:
         try:

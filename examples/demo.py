@@ -1,6 +1,5 @@
 """Analyse every Python file of a folder, one job each: `python demo.py [FOLDER]`. Needs rich and chancy-testing."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -30,8 +29,7 @@ def main(folder: Path) -> None:
     with Postgres(settings=DURABLE) as server, psycopg.connect(server.dsn, autocommit=True) as conn:
         chancy.migrate(conn)
         with tempfile.TemporaryFile("w+") as log:
-            os.environ["CHANCY_DSN"] = server.dsn
-            worker = subprocess.Popen(WORKER, cwd=Path(__file__).parent, stderr=log)
+            worker = subprocess.Popen([*WORKER, "--dsn", server.dsn], cwd=Path(__file__).parent, stderr=log)
             try:
                 with conn.transaction():  # all jobs or none, and together with whatever else you write here
                     chancy.submit_many(conn, [analyse.bind(str(path)) for path in found])
@@ -40,7 +38,8 @@ def main(folder: Path) -> None:
                 worker.terminate()
                 worker.wait()
             if worker.returncode:
-                sys.exit(f"the worker ended early: {(log.seek(0), log.read())[1]}")
+                log.seek(0)
+                sys.exit(f"the worker ended early: {log.read()}")
         report(conn, folder)
 
 

@@ -12,21 +12,21 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
 
 import psycopg
 
 from chancy.model import Queue
+from chancy.run import AsyncConn
 from chancy.statements import make_partitions
 from chancy.states import State
 
 from .claims import PATIENT_ROUND, ROUND, START, Answer, Mark, Wanted, play_round, settle
-from .completer import Outbox
 from .config import Timing
-from .leases import Lease
 from .link import Link, one_line
+from .outbox import Outbox
 from .verdict import Claimed, Completion, released
-from .wakeups import Bell, Ear
 
 log = logging.getLogger("chancy.worker")
 
@@ -75,11 +75,12 @@ class Claimer:
         self,
         *,
         link: Link,
-        lease: Callable[[], Lease],
+        lease: Callable[[], int],
         queues: Sequence[Queue],
         timing: Timing,
-        bell: Bell,
-        ear: Ear,
+        idle: Callable[[], None],
+        busy: Callable[[], None],
+        hearing: Callable[[AsyncConn], AbstractContextManager[None]],
         room: Callable[[], tuple[int | None, tuple[str, ...]]],
         knows: Callable[[str], bool],
         start: Callable[[Claimed], None],
@@ -89,8 +90,9 @@ class Claimer:
         self._lease = lease
         self._concurrency = {queue.name: queue.concurrency for queue in queues}
         self._timing = timing
-        self._bell = bell
-        self._ear = ear
+        self._idle = idle
+        self._busy = busy
+        self._hearing = hearing
         self._room = room
         self._knows = knows
         self._start = start
@@ -168,11 +170,10 @@ class Claimer:
     async def _turn(self, wanted: Wanted) -> None:
         verdicts = self.outbox.take()
         text = PATIENT_ROUND if self._patient else ROUND
-        lease = self._lease()
         self._woken = False
         began = time.monotonic()
         try:
-            answer = await self._link.send(play_round(lease.id, verdicts, wanted, text=text))
+            answer = await self._link.send(play_round(self._lease(), verdicts, wanted, text=text))
         except psycopg.errors.CheckViolation:
             self.outbox.put_back(verdicts)
             await self._make_partitions()
@@ -199,7 +200,7 @@ class Claimer:
         if wanted.looking:
             self._due_at = None if answer.next_in is None else time.monotonic() + answer.next_in
         if answer.claimed:
-            self._bell.busy()
+            self._busy()
         per_queue = Counter(job.queue for job in answer.claimed)
         if any(per_queue[queue] == n for queue, n in wanted.free.items()):
             return
@@ -207,7 +208,7 @@ class Claimer:
             self._marks.forget()
         elif not self._woken:
             self._hungry = False
-            self._bell.idle()
+            self._idle()
 
     def _accept(self, job: Claimed) -> None:
         key = job.id, job.fence
@@ -280,7 +281,7 @@ class Claimer:
             return
         timer = asyncio.get_running_loop().call_later(pause, self.wake)
         try:
-            with self._ear.open(conn):
+            with self._hearing(conn):
                 await self._changed.wait()
         finally:
             timer.cancel()

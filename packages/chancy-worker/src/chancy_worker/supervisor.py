@@ -82,11 +82,12 @@ class Worker:
         ear = Ear(schema, names, wake)
         claimer = Claimer(
             link=link,
-            lease=lambda: lease,
+            lease=lambda: lease.id,
             queues=self.app.queues,
             timing=config.timing,
-            bell=bell,
-            ear=ear,
+            idle=bell.idle,
+            busy=bell.busy,
+            hearing=ear.open,
             room=self._room,
             knows=self._tasks.__contains__,
             start=lambda job: self._begin(job, claimer),
