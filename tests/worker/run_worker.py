@@ -11,6 +11,7 @@ import logging
 import sys
 
 import worker_tasks
+
 from chancy import Chancy, Queue
 from chancy_worker import Timing, WorkerConfig, link
 from chancy_worker.cli import work

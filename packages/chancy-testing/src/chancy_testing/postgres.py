@@ -24,10 +24,9 @@ from typing import IO, TYPE_CHECKING, TypedDict
 from urllib.parse import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
 QUICK: Mapping[str, str] = MappingProxyType(
     {
@@ -49,8 +48,8 @@ SOCKET_PATH_BYTES = 103  # what macOS takes, the least of all
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
 
-# Words on its standard input, each a line: `stop` and `now` end the server and keep the data; then, or at once, `remove`
-# or `leave` ends the guard. The end of the input is `$last`. Its output is the server's pid, and then no more than an
+# Words on its standard input, each a line: `stop` and `now` end the server and keep the data; then, or at once,
+# `remove` or `leave` ends the guard. The end of the input is `$last`. Its output is the server's pid, and then no more than an
 # open end, which the server alone holds: when that is closed, the server is gone.
 GUARD = """
 home=$1 sockets=$2 last=$3 bin=$4 locale=$5; shift 5
@@ -199,7 +198,7 @@ class Postgres:
     def _make_sockets(self, home: Path, user: User) -> Path:
         if len(os.fsencode(home / ".s.PGSQL.5432.lock")) <= SOCKET_PATH_BYTES:
             return home
-        sockets = Path(tempfile.mkdtemp(prefix="chancy-", dir="/tmp"))  # noqa: S108, the only short one there is
+        sockets = Path(tempfile.mkdtemp(prefix="chancy-", dir="/tmp"))
         give(sockets, user)
         return sockets
 
