@@ -152,7 +152,7 @@ class Claimer:
 
     def _wanted(self) -> Wanted:
         """What the next round should claim: nothing unless there may be something."""
-        if self.stopping or not self._hungry:
+        if self.stopping or not self._hungry or self.outbox.is_searching:
             return Wanted()
         most, full = self._room()
         without = tuple(sorted({*self._unknown, *full}))

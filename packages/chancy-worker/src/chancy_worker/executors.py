@@ -17,10 +17,6 @@ class Executor(Protocol):
     enforces: frozenset[LimitType]
     """A task that asks for another limit is refused when the worker starts."""
 
-    @property
-    def free(self) -> int | None:
-        """How many more can start now; None: as many as the queues have slots."""
-
     async def run(self, task: BaseTask[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the function and return what it returned, or raise what it raised."""
 
@@ -29,7 +25,6 @@ class Loop:
     """`async def` on the worker's own event loop."""
 
     enforces: frozenset[LimitType] = frozenset()
-    free: int | None = None
 
     async def run(self, task: BaseTask[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Await the function."""
@@ -42,14 +37,10 @@ class Threads:
     enforces: frozenset[LimitType] = frozenset()
 
     def __init__(self, size: int) -> None:
-        self._size = size
+        self.size = size
         self._pool = ThreadPoolExecutor(size, thread_name_prefix="chancy")
         self.running = 0
-
-    @property
-    def free(self) -> int | None:
-        """How many threads are left."""
-        return self._size - self.running
+        """Threads that are inside a function, also of an attempt that was given up."""
 
     async def run(self, task: BaseTask[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the function in a thread that sees the attempt's context variables."""

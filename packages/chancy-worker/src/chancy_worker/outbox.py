@@ -43,6 +43,11 @@ class Outbox:
             taken.append(self._waiting.popleft())
         return taken
 
+    @property
+    def is_searching(self) -> bool:
+        """Whether a verdict that cannot be stored is being looked for: then nothing else may be in the round."""
+        return self._most < MAX_ROUND_VERDICTS
+
     def accepted(self) -> None:
         """The round went through: the next may be larger again."""
         self._most = min(self._most * 2, MAX_ROUND_VERDICTS)

@@ -49,6 +49,8 @@ class Worker:
         self._loop = Loop()
         self._threads = Threads(self.config.threads)
         self._attempts: dict[asyncio.Task[Completion], tuple[Claimed, CurrentJob]] = {}
+        self._in_threads = 0
+        """Attempts that have or are about to have a thread: counted at the claim, not when the thread begins."""
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self.left_running = 0
@@ -153,6 +155,7 @@ class Worker:
         task = self._tasks[job.task]
         current = CurrentJob(job.id, job.task, job.queue, job.attempt, job.max_attempts)
         executor = executor_of(task, self._loop, self._threads)
+        self._in_threads += executor is self._threads
         began = time.perf_counter()
         attempt = asyncio.get_running_loop().create_task(perform(job, current, task, executor, self._setting))
         self._attempts[attempt] = job, current
@@ -160,6 +163,7 @@ class Worker:
         # A callback, and not the coroutine's own end: one that is cancelled before its first step has none.
         def ended(attempt: asyncio.Task[Completion]) -> None:
             del self._attempts[attempt]
+            self._in_threads -= executor is self._threads
             if attempt.cancelled():
                 verdict = released(job, "interrupted by the shutdown of its worker")
             else:
@@ -202,8 +206,8 @@ class Worker:
         threaded = tuple(name for name, task in self._tasks.items() if not isinstance(task, AsyncTask))
         if not threaded:
             return None, ()
-        free = self._threads.free
-        return (free, ()) if free else (None, threaded)
+        free = self._threads.size - self._in_threads
+        return (free, ()) if free > 0 else (None, threaded)
 
     def _refuse_limits(self) -> None:
         for name, task in self._tasks.items():
