@@ -46,7 +46,7 @@ class Outbox:
     @property
     def is_searching(self) -> bool:
         """Whether a verdict that cannot be stored is being looked for: then nothing else may be in the round."""
-        return self._most < MAX_ROUND_VERDICTS
+        return bool(self._waiting) and self._most < MAX_ROUND_VERDICTS
 
     def accepted(self) -> None:
         """The round went through: the next may be larger again."""
