@@ -1,0 +1,331 @@
+"""What is true on the rows after the plug was pulled: worker, database, connection, data."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from worker_help import FAST, eventually, working
+from worker_tasks import add, end_badly, first_waits, gates, kill_my_worker, nap, record, wait_for_file
+
+import chancy
+from chancy import State
+from chancy_testing.postgres import Postgres
+from chancy_worker import Timing, WorkerConfig
+from chancy_worker.link import Link
+from chancy_worker.upkeep import drop_overdue
+
+
+def states(site):
+    return dict(site.rows("SELECT state::text, count(*) FROM {}.any_job GROUP BY 1"))
+
+
+async def all_finished(site, within=30.0):
+    await eventually(lambda: site.one("SELECT count(*) FROM {}.job") == 0, within)
+
+
+async def test_four_worker_processes_run_each_job_exactly_once(site, tmp_path):
+    out = tmp_path / "ran"
+    site.submit(*[record.bind(str(out)) for _ in range(5_000)])
+    for _ in range(4):
+        site.spawn()
+    await all_finished(site, 60)
+    ran = out.read_text().split()
+    assert len(ran) == len(set(ran)) == 5_000
+    assert states(site) == {"succeeded": 5_000}
+
+
+async def test_the_jobs_of_a_killed_worker_run_again_and_its_neighbours_are_left_alone(site, tmp_path):
+    gate, started = tmp_path / "gate", tmp_path / "started"
+    first = site.spawn()
+    await site.started(first)
+    jobs = site.submit(*[wait_for_file.bind(str(gate), str(started)) for _ in range(5)])
+    await eventually(lambda: site.count("running") == 5)
+    site.spawn()
+    first.signal(signal.SIGKILL)
+    gate.touch()
+    await all_finished(site)
+    rows = [site.row(job) for job in jobs]
+    assert {(row.state, row.attempt, row.crashes) for row in rows} == {(State.SUCCEEDED, 2, 1)}
+    assert {error.kind for row in rows for error in row.errors} == {"WorkerDied"}
+
+
+async def test_a_verdict_that_comes_after_the_rescue_changes_nothing(site):
+    gates["late"] = asyncio.Event()
+    async with working(site.app()) as frozen:
+        (job,) = site.submit(first_waits.bind("late"))
+        await eventually(lambda: site.count("running") == 1)
+        # Its lease is gone, as after a long freeze; another worker takes the job back and runs it.
+        site.conn.execute(
+            f'WITH gone AS (DELETE FROM "{site.schema}".worker RETURNING id, name) '
+            f'INSERT INTO "{site.schema}".dead_worker SELECT id, name, now() FROM gone'
+        )
+        second = site.spawn()
+        await site.started(second)
+        await eventually(lambda: site.row(job).state is State.SUCCEEDED)
+        before = site.row(job)
+        gates["late"].set()
+        await eventually(lambda: not frozen._attempts)
+    assert site.row(job) == before
+    assert before.attempt == 2
+    assert job.result(site.conn) == "second"
+
+
+async def test_one_poison_job_ends_failed_and_costs_its_neighbours_one_attempt_at_most(site):
+    innocent = site.submit(*[nap.bind(0.05) for _ in range(60)])
+    (poison,) = site.submit(kill_my_worker.bind())
+    more = site.submit(*[nap.bind(0.05) for _ in range(60)])
+    workers = [site.spawn(), site.spawn()]
+
+    def keep_two_alive():
+        for index, worker in enumerate(workers):
+            if worker.code is not None:
+                workers[index] = site.spawn()
+        return site.one("SELECT count(*) FROM {}.job") == 0
+
+    await eventually(keep_two_alive, 80)
+    row = site.row(poison)
+    assert (row.state, row.attempt, row.errors[-1].kind) == (State.FAILED, 3, "WorkerDied")
+    rows = [site.row(job) for job in innocent + more]
+    assert {row.state for row in rows} == {State.SUCCEEDED}
+    assert max(row.attempt for row in rows) <= 2
+
+
+async def test_sigterm_gives_back_what_does_not_finish_within_the_grace(site, tmp_path):
+    worker = site.spawn(grace=0.3)
+    (job,) = site.submit(wait_for_file.bind(str(tmp_path / "never")))
+    await eventually(lambda: site.count("running") == 1)
+    worker.signal(signal.SIGTERM)
+    await eventually(lambda: worker.code is not None)
+    row = site.row(job)
+    assert (worker.code, row.state, row.attempt, row.errors) == (0, State.READY, 0, ())
+    assert site.workers() == {}
+
+
+async def test_three_verdicts_that_cannot_be_stored_as_they_are_do_not_spoil_their_batch(site):
+    gates["batch"] = asyncio.Event()
+    good = site.submit(*[add.bind(1, 1) for _ in range(97)])
+    bad = site.submit(*[end_badly.bind("batch", how) for how in ("nul", "surrogate", "result")])
+    async with working(site.app()):
+        await eventually(lambda: site.count("succeeded") == 97)
+        gates["batch"].set()
+        await all_finished(site)
+    assert {site.row(job).attempt for job in good} == {1}
+    errors = [site.row(job).errors[-1] for job in bad]
+    assert [error.kind for error in errors] == ["ValueError", "ValueError", "InvalidResult"]
+    assert [error.message for error in errors[:2]] == ["a\x00b", "a\\ud800b"]
+
+
+async def test_a_missing_partition_loses_no_completion(site):
+    for (name,) in site.rows("SELECT relname FROM pg_class WHERE relnamespace = {}::regnamespace::oid AND relname ~ '^history_\\d+$'" .replace("{}", "'\"" + site.schema + "\"'")):
+        site.conn.execute(f'DROP TABLE "{site.schema}"."{name}"')
+    app = site.app()
+    (job,) = site.submit(add.bind(1, 2))
+    async with working(app):
+        await eventually(lambda: site.row(job).state is State.SUCCEEDED)
+
+
+async def test_a_row_that_somebody_has_locked_holds_up_only_its_own_job(site):
+    gates["locked"] = asyncio.Event()
+    async with working(site.app()):
+        from worker_tasks import pass_gate
+
+        (locked,) = site.submit(pass_gate.bind("locked"))
+        await eventually(lambda: site.count("running") == 1)
+        with psycopg.connect(site.dsn) as other:
+            other.execute(f'SELECT FROM "{site.schema}".job WHERE id = %s FOR UPDATE', [locked.id])
+            gates["locked"].set()
+            others = site.submit(*[add.bind(i, i) for i in range(200)])
+            await eventually(lambda: site.count("succeeded") == 200, 10)
+            assert site.row(locked).state is State.RUNNING
+        await eventually(lambda: site.row(locked).state is State.SUCCEEDED)
+    assert {site.row(job).attempt for job in others} == {1}
+
+
+class Proxy:
+    """Between a worker and its server: hands everything on, until it swallows the answers and cuts the line."""
+
+    def __init__(self, dsn: str) -> None:
+        place = conninfo_to_dict(dsn)
+        self._upstream = str(place["host"]), int(place.get("port") or 5432)
+        self._rest = {key: place[key] for key in ("user", "dbname") if key in place}
+        self._writers: list[asyncio.StreamWriter] = []
+        self.mute = False
+
+    async def __aenter__(self) -> Proxy:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1")
+        port = self._server.sockets[0].getsockname()[1]
+        self.dsn = make_conninfo("", host="127.0.0.1", port=port, sslmode="disable", gssencmode="disable", **self._rest)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.cut()
+        self._server.close()
+
+    def cut(self) -> None:
+        while self._writers:
+            self._writers.pop().transport.abort()
+
+    async def _serve(self, reader, writer):
+        host, port = self._upstream
+        if host.startswith("/"):
+            up_reader, up_writer = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+        else:
+            up_reader, up_writer = await asyncio.open_connection(host, port)
+        self._writers += [writer, up_writer]
+        await asyncio.gather(self._pipe(reader, up_writer), self._pipe(up_reader, writer, answers=True))
+
+    async def _pipe(self, reader, writer, *, answers=False):
+        try:
+            while data := await reader.read(65536):
+                if not (answers and self.mute):
+                    writer.write(data)
+            writer.close()
+        except (ConnectionError, RuntimeError):
+            writer.transport.abort()
+
+
+async def test_jobs_of_a_claim_whose_answer_was_lost_start_soon_and_no_attempt_is_counted_twice(site, chancy_dsn):
+    async with Proxy(chancy_dsn) as proxy, working(site.app(dsn=proxy.dsn)):
+        await eventually(lambda: site.workers())
+        proxy.mute = True
+        jobs = site.submit(*[add.bind(i, 1) for i in range(10)])
+        # The claim is committed, and its answer is not delivered.
+        await eventually(lambda: site.count("running") == 10)
+        proxy.cut()
+        proxy.mute = False
+        await eventually(lambda: site.count("succeeded") == 10, 20)
+    assert {site.row(job).attempt for job in jobs} == {1}
+
+
+async def test_a_verdict_whose_answer_was_lost_is_written_once(site, chancy_dsn):
+    gates["lost"] = asyncio.Event()
+    from worker_tasks import pass_gate
+
+    async with Proxy(chancy_dsn) as proxy, working(site.app(dsn=proxy.dsn)) as worker:
+        (job,) = site.submit(pass_gate.bind("lost"))
+        await eventually(lambda: site.count("running") == 1)
+        proxy.mute = True
+        gates["lost"].set()
+        await eventually(lambda: site.count("succeeded") == 1)
+        proxy.cut()
+        proxy.mute = False
+        (again,) = site.submit(add.bind(1, 1))
+        await eventually(lambda: site.row(again).state is State.SUCCEEDED, 20)
+    assert not worker._attempts
+    assert site.row(job).attempt == 1
+    assert site.one("SELECT count(*) FROM {}.any_job") == 2
+
+
+async def test_workers_live_through_a_crash_of_postgres_and_every_job_finishes(tmp_path):
+    from worker_help import Site
+
+    with Postgres() as server:
+        with psycopg.connect(server.dsn) as conn:
+            chancy.migrate(conn, schema="chancy")
+        site = Site(server.dsn, "chancy", tmp_path)
+        try:
+            workers = [site.spawn(), site.spawn()]
+            await site.started(*workers)
+            site.submit(*[nap.bind(0.02) for _ in range(4_000)])
+            await eventually(lambda: site.count("succeeded") > 200)
+            server.stop(immediate=True)
+            server.start()
+            site.conn = psycopg.connect(server.dsn, autocommit=True)
+            await all_finished(site, 60)
+            assert states(site) == {"succeeded": 4_000}
+            assert [worker.code for worker in workers] == [None, None]
+        finally:
+            site.close()
+
+
+async def test_after_an_outage_longer_than_the_lease_no_job_of_a_living_worker_is_rescued(tmp_path):
+    from worker_help import Site
+
+    gate = tmp_path / "gate"
+    with Postgres() as server:
+        with psycopg.connect(server.dsn) as conn:
+            chancy.migrate(conn, schema="chancy")
+        site = Site(server.dsn, "chancy", tmp_path)
+        try:
+            workers = [site.spawn(concurrency=3), site.spawn(concurrency=3)]
+            await site.started(*workers)
+            jobs = site.submit(*[wait_for_file.bind(str(gate)) for _ in range(6)])
+            await eventually(lambda: site.count("running") == 6)
+            server.stop()
+            await asyncio.sleep(2 * FAST.lease)  # the outage itself
+            server.start()
+            site.conn = psycopg.connect(server.dsn, autocommit=True)
+            await eventually(lambda: site.one("SELECT min(expires_at) > now() FROM {}.worker"))
+            gate.touch()
+            await all_finished(site)
+            assert {(site.row(job).attempt, site.row(job).crashes) for job in jobs} == {(1, 0)}
+        finally:
+            site.close()
+
+
+async def test_an_open_reader_of_history_stops_no_completion_while_partitions_are_made_and_dropped(site):
+    site.conn.execute(f"SELECT \"{site.schema}\".make_partitions('2020-01-01', '2020-01-02')")
+    with psycopg.connect(site.dsn) as reader:
+        reader.execute(f'SELECT count(*) FROM "{site.schema}".history')
+        link = Link(site.dsn, site.schema, "upkeep", deadline=8, lock_timeout="30s")
+        await link.connect()
+        dropping = asyncio.create_task(drop_overdue(link))
+        async with working(site.app(), WorkerConfig(timing=Timing(upkeep=0.2), grace=1)):
+            jobs = site.submit(*[add.bind(i, 1) for i in range(50)])
+            await eventually(lambda: site.count("succeeded") == 50, 5)
+        reader.rollback()
+        try:
+            await dropping
+        except psycopg.Error:  # the worker's own upkeep was first
+            pass
+        await link.close()
+    assert {site.row(job).attempt for job in jobs} == {1}
+
+
+async def test_a_dead_child_of_processes_is_replaced_and_its_jobs_run_again_at_once(site, tmp_path):
+    gate = tmp_path / "gate"
+    parent = site.run("-m", "chancy_worker", "worker_tasks", "--processes", "2", "--dsn", site.dsn, "--schema", site.schema)
+    await eventually(lambda: len(site.workers()) == 2, 20)
+    (job,) = site.submit(wait_for_file.bind(str(gate)))
+    await eventually(lambda: site.count("running") == 1)
+    (pid,) = [pid for id_, pid in site.workers().items() if id_ == site.row(job).worker]
+    import os
+
+    os.kill(pid, signal.SIGKILL)
+    await eventually(lambda: site.row(job).attempt == 2 and site.row(job).state is State.RUNNING, 8)
+    gate.touch()
+    await all_finished(site)
+    await eventually(lambda: len(site.workers()) == 2, 20)
+    parent.signal(signal.SIGTERM)
+    await eventually(lambda: parent.code == 0)
+    assert site.workers() == {}
+
+
+def run_cli(site, *arguments: str):
+    process = site.run("-m", "chancy_worker", *arguments)
+    process.popen.wait(20)
+    return process
+
+
+def test_bad_input_gets_one_line_that_says_what_to_do_and_exit_code_2(site, tmp_path):
+    (tmp_path / "empty_module.py").touch()
+    for arguments, words in [
+        (["no_such_module"], "there is no module 'no_such_module'"),
+        (["json"], "has no task"),
+        (["worker_tasks:nothing"], "is no Chancy object"),
+        (["worker_tasks", "--queue", "a=b"], "NAME=NUMBER"),
+        (["worker_tasks", "--dsn", "port=nonsense"], "--dsn"),
+        (["worker_tasks", "--dsn", "host=127.0.0.1 port=1"], "--dsn"),
+        (["worker_tasks", "--dsn", site.dsn, "--schema", "never_migrated"], "chancy migrate"),
+    ]:
+        process = run_cli(site, *arguments)
+        assert process.code == 2, arguments
+        assert words in process.text.splitlines()[-1]
+        assert process.text.splitlines()[-1].startswith("chancy-worker: ")
+        assert "Traceback" not in process.text
+
+
