@@ -43,7 +43,10 @@ async def test_a_failing_job_is_tried_again_until_it_succeeds(site):
     async with working(site.app()):
         row = await eventually(lambda: (row := site.row(job)).finished_at and row)
     assert (row.state, row.attempt, row.result) == (State.SUCCEEDED, 3, b"3")
-    assert [(error.attempt, error.message) for error in row.errors] == [(1, "not at attempt 1"), (2, "not at attempt 2")]
+    assert [(error.attempt, error.message) for error in row.errors] == [
+        (1, "not at attempt 1"),
+        (2, "not at attempt 2"),
+    ]
 
 
 async def test_after_max_attempts_a_job_has_failed_and_keeps_the_error_of_each_attempt(site, chancy_dsn):
@@ -55,7 +58,9 @@ async def test_after_max_attempts_a_job_has_failed_and_keeps_the_error_of_each_a
     assert (row.state, row.attempt, row.crashes) == (State.FAILED, 3, 0)
     assert [(error.attempt, error.kind) for error in row.errors] == [(n, "ValueError") for n in (1, 2, 3)]
     assert all("succeed_at" in error.traceback and "attempt.py" not in error.traceback for error in row.errors)
-    assert "succeed_at" in str(caught.value.remote_traceback if hasattr(caught.value, "remote_traceback") else caught.value)
+    assert "succeed_at" in str(
+        caught.value.remote_traceback if hasattr(caught.value, "remote_traceback") else caught.value
+    )
 
 
 async def test_the_backoff_of_a_submit_decides_when_the_next_attempt_is(site):
@@ -249,7 +254,9 @@ async def test_an_idle_worker_asks_at_most_once_a_second(chancy_dsn, tmp_path):
 
             def commits():
                 # A backend that has just done something keeps its numbers for up to a second.
-                return admin.execute("SELECT xact_commit FROM pg_stat_database WHERE datname = %s", [name]).fetchone()[0]
+                return admin.execute("SELECT xact_commit FROM pg_stat_database WHERE datname = %s", [name]).fetchone()[
+                    0
+                ]
 
             # Of the shipped clock only the lease is shorter: rescue begins when it has been connected for that long.
             config = WorkerConfig(timing=Timing(lease=5.5), grace=1)

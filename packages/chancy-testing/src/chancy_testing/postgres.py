@@ -296,7 +296,9 @@ def is_reachable(path: Path, user: User) -> bool:
     """Whether `user` gets to this path."""
     if not user:
         return True
-    return subprocess.run(["/bin/ls", "-d", str(path)], capture_output=True, check=False, cwd="/", **user).returncode == 0
+    return (
+        subprocess.run(["/bin/ls", "-d", str(path)], capture_output=True, check=False, cwd="/", **user).returncode == 0
+    )
 
 
 def give(path: Path, user: User) -> None:
