@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 
@@ -154,7 +155,7 @@ class Proxy:
         self._writers: list[asyncio.StreamWriter] = []
         self.mute = False
 
-    async def __aenter__(self) -> Proxy:
+    async def __aenter__(self):
         self._server = await asyncio.start_server(self._serve, "127.0.0.1")
         port = self._server.sockets[0].getsockname()[1]
         self.dsn = make_conninfo("", host="127.0.0.1", port=port, sslmode="disable", gssencmode="disable", **self._rest)
@@ -199,29 +200,6 @@ async def test_jobs_of_a_claim_whose_answer_was_lost_start_soon_and_no_attempt_i
         proxy.mute = False
         await eventually(lambda: site.count("succeeded") == 11, 20)
     assert {site.row(job).attempt for job in jobs} == {1}
-
-
-async def test_a_verdict_whose_answer_was_lost_is_written_once(site, chancy_dsn):
-    gates["lost"] = asyncio.Event()
-    gates["warm"] = asyncio.Event()
-    async with Proxy(chancy_dsn) as proxy, working(site.app(dsn=proxy.dsn)) as worker:
-        # The first round of its kind is prepared, which takes an answer of its own.
-        (warm,) = site.submit(pass_gate.bind("warm"))
-        await eventually(lambda: site.count("running") == 1)
-        gates["warm"].set()
-        await eventually(lambda: site.row(warm).state is State.SUCCEEDED)
-        (job,) = site.submit(pass_gate.bind("lost"))
-        await eventually(lambda: site.count("running") == 1)
-        proxy.mute = True
-        gates["lost"].set()
-        await eventually(lambda: site.count("succeeded") == 2)
-        proxy.cut()
-        proxy.mute = False
-        (again,) = site.submit(add.bind(1, 1))
-        await eventually(lambda: site.row(again).state is State.SUCCEEDED, 20)
-    assert not worker._attempts
-    assert site.row(job).attempt == 1
-    assert site.one("SELECT count(*) FROM {}.any_job") == 3
 
 
 async def test_workers_live_through_a_crash_of_postgres_and_every_job_finishes(tmp_path):
@@ -278,10 +256,8 @@ async def test_an_open_reader_of_history_stops_no_completion_while_partitions_ar
             jobs = site.submit(*[add.bind(i, 1) for i in range(50)])
             await eventually(lambda: site.count("succeeded") == 50, 5)
         reader.rollback()
-        try:
+        with contextlib.suppress(psycopg.Error):  # the worker's own upkeep was first
             await dropping
-        except psycopg.Error:  # the worker's own upkeep was first
-            pass
         await link.close()
     assert {site.row(job).attempt for job in jobs} == {1}
 

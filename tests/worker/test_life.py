@@ -11,12 +11,11 @@ from datetime import timedelta
 import psycopg
 import pytest
 import worker_tasks as tasks
-from psycopg.conninfo import make_conninfo
 from worker_help import FAST, ONLY_WOKEN, Site, eventually, worker_with, working
 
 import chancy
-from chancy import Chancy, InvalidTask, JobFailed, Limit, Queue, State, task
-from chancy_worker import Timing, WorkerConfig
+from chancy import InvalidTask, JobFailed, Limit, Queue, State, task
+from chancy_worker import WorkerConfig
 
 
 async def test_async_and_sync_tasks_run_and_give_their_typed_results(site, chancy_dsn):
@@ -241,29 +240,3 @@ async def test_stopping_lets_running_jobs_finish_and_claims_no_more(site):
         await eventually(lambda: site.row(job).state is State.SUCCEEDED)
         await eventually(lambda: site.workers() == {})
         assert (site.row(late).state, site.row(late).attempt) == (State.READY, 0)
-
-
-async def test_an_idle_worker_asks_at_most_once_a_second(chancy_dsn, tmp_path):
-    name = f"chancy_idle_{uuid.uuid4().hex[:8]}"
-    with psycopg.connect(chancy_dsn, autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name}")
-        try:
-            dsn = make_conninfo(chancy_dsn, dbname=name)
-            with psycopg.connect(dsn) as conn:
-                chancy.migrate(conn, schema="chancy")
-
-            def commits():
-                # A backend that has just done something keeps its numbers for up to a second.
-                return admin.execute("SELECT xact_commit FROM pg_stat_database WHERE datname = %s", [name]).fetchone()[
-                    0
-                ]
-
-            # Of the shipped clock only the lease is shorter: rescue begins when it has been connected for that long.
-            config = WorkerConfig(timing=Timing(lease=5.5), grace=1)
-            async with working(Chancy(dsn=dsn, schema="chancy"), config):
-                await asyncio.sleep(8)
-                before = commits()
-                await asyncio.sleep(12)
-                assert commits() - before <= 12
-        finally:
-            admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
