@@ -49,8 +49,8 @@ START_SECONDS = 30.0
 STOP_SECONDS = 30.0
 
 # Words on its standard input, each a line: `stop` and `now` end the server and keep the data; then, or at once,
-# Words on its standard input, each a line: `stop` and `now` end the server and keep the data, `remove` or `leave`
-# open end, which the server alone holds: when that is closed, the server is gone.
+# `remove` or `leave` ends the guard. The end of the input is `$last`. Its output is the server's pid, and then no
+# more than an open end, which the server alone holds: when that is closed, the server is gone.
 GUARD = """
 home=$1 sockets=$2 last=$3 bin=$4 locale=$5; shift 5
 cd "$home" || exit 1
