@@ -18,13 +18,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
-
-from msgspec import Raw
+from typing import TypeAlias
 
 from chancy.model import Rows, Statement
 from chancy.states import State
 
+from .literals import of_json, of_numbers, of_texts
 from .verdict import Claimed, Completion
 
 Mark: TypeAlias = tuple[datetime, int]
@@ -182,24 +181,24 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
         text,
         {
             "worker": worker,
-            "done_ids": [v.id for v in done],
-            "done_fences": [v.fence for v in done],
-            "states": [v.state.value for v in done],
-            "results": [None if v.result is None else Raw(v.result) for v in done],
-            "done_errors": [None if v.errors is None else Raw(v.errors) for v in done],
-            "again_ids": [v.id for v in again],
-            "again_fences": [v.fence for v in again],
-            "delays": [v.delay for v in again],
-            "refunds": [int(v.refund) for v in again],
-            "again_errors": [None if v.errors is None else Raw(v.errors) for v in again],
-            "looking": list(wanted.looking),
-            "lane_queues": [queue for queue, _ in wanted.lanes],
-            "lane_priorities": [priority for _, priority in wanted.lanes],
-            "mark_run_at": [run_at for run_at, _ in wanted.lanes.values()],
-            "mark_ids": [id_ for _, id_ in wanted.lanes.values()],
-            "queues": list(wanted.free),
-            "free": list(wanted.free.values()),
-            "without": list(wanted.without),
+            "done_ids": of_numbers(v.id for v in done),
+            "done_fences": of_numbers(v.fence for v in done),
+            "states": of_texts(v.state.value for v in done),
+            "results": of_json(v.result for v in done),
+            "done_errors": of_json(v.errors for v in done),
+            "again_ids": of_numbers(v.id for v in again),
+            "again_fences": of_numbers(v.fence for v in again),
+            "delays": of_texts(f"{v.delay.total_seconds():.6f} s" for v in again),
+            "refunds": of_numbers(int(v.refund) for v in again),
+            "again_errors": of_json(v.errors for v in again),
+            "looking": of_texts(wanted.looking),
+            "lane_queues": of_texts(queue for queue, _ in wanted.lanes),
+            "lane_priorities": of_numbers(priority for _, priority in wanted.lanes),
+            "mark_run_at": of_texts(run_at for run_at, _ in wanted.lanes.values()),
+            "mark_ids": of_numbers(id_ for _, id_ in wanted.lanes.values()),
+            "queues": of_texts(wanted.free),
+            "free": of_numbers(wanted.free.values()),
+            "without": of_texts(wanted.without),
         },
         _parse_answer,
     )
@@ -236,5 +235,5 @@ SETTLE = """
 
 def settle(verdicts: Sequence[Completion]) -> Statement[dict[int, str]]:
     """What became of verdicts: 'done', 'busy' (still ours, the row was locked) or 'lost' (another claim has it)."""
-    params: dict[str, Any] = {"ids": [v.id for v in verdicts], "fences": [v.fence for v in verdicts]}
+    params = {"ids": of_numbers(v.id for v in verdicts), "fences": of_numbers(v.fence for v in verdicts)}
     return Statement(SETTLE, params, lambda rows: {int(id_): str(fate) for id_, fate in rows})
