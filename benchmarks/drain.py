@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import statistics
@@ -20,6 +21,7 @@ import psycopg
 
 import chancy
 from chancy import Chancy, task
+from chancy_testing.postgres import DURABLE, Postgres
 from chancy_worker import Worker
 from chancy_worker.claims import START, Wanted, play_round
 from chancy_worker.leases import register
@@ -110,20 +112,14 @@ def main() -> None:
     print(f"| worker / floor | {statistics.median(ratios):.2f} | {min(ratios):.2f} | {max(ratios):.2f} |")
 
 
+@contextlib.contextmanager
 def server():
     """`CHANCY_BENCH_DSN`, or an embedded Postgres with its own defaults."""
-    import contextlib
-
     if dsn := os.environ.get("CHANCY_BENCH_DSN"):
-        return contextlib.nullcontext(dsn)
-    from chancy_testing.postgres import DURABLE, Postgres
-
-    @contextlib.contextmanager
-    def embedded():
+        yield dsn
+    else:
         with Postgres(settings=DURABLE) as postgres:
             yield postgres.dsn
-
-    return embedded()
 
 
 if __name__ == "__main__":

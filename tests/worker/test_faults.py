@@ -15,7 +15,8 @@ from worker_tasks import add, end_badly, first_waits, gates, kill_my_worker, nap
 import chancy
 from chancy import State
 from chancy_testing.postgres import Postgres
-from chancy_worker import Timing, WorkerConfig
+from chancy_worker import Timing, WorkerConfig, claimer
+from chancy_worker.claims import Wanted
 from chancy_worker.link import Link
 from chancy_worker.upkeep import drop_overdue
 
@@ -118,6 +119,24 @@ async def test_three_verdicts_that_cannot_be_stored_as_they_are_do_not_spoil_the
     errors = [site.row(job).errors[-1] for job in bad]
     assert [error.kind for error in errors] == ["ValueError", "ValueError", "InvalidResult"]
     assert [error.message for error in errors[:2]] == ["a\x00b", "a\\ud800b"]
+
+
+async def test_a_claim_that_the_database_refuses_is_not_blamed_on_the_verdicts_of_its_round(site, monkeypatch):
+    """An integer out of range in what is wanted: an error of data, like a verdict that cannot be stored."""
+    gates["claim"] = asyncio.Event()
+    async with working(site.app()) as worker:
+        jobs = site.submit(*[pass_gate.bind("claim") for _ in range(9)])
+        await eventually(lambda: site.count("running") == 9)
+        wanted = claimer.Claimer._wanted
+        broken = Wanted({"default": -1}, {}, ("default",))
+        monkeypatch.setattr(
+            claimer.Claimer, "_wanted", lambda self: wanted(self) if self.outbox.is_searching else broken
+        )
+        gates["claim"].set()
+        await eventually(lambda: site.count("succeeded") == 9)
+        monkeypatch.undo()
+    assert {site.row(job).result for job in jobs} == {b'"claim"'}
+    assert not worker._attempts
 
 
 async def test_a_missing_partition_loses_no_completion(site):
