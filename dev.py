@@ -34,6 +34,7 @@ HOUSE = ROOT / ".hatch" / f"{sys.version_info[0]}.{sys.version_info[1]}"  # each
 TOOL = HOUSE / "tool"
 BIN = TOOL / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
+TEMPORARY = HOUSE / "tmp"
 READY = TOOL / "ready"
 MADE_OF = "\n".join([str(ROOT), *TOOLS])  # an environment does not survive a move of the checkout
 
@@ -100,6 +101,7 @@ def environment(outside: Mapping[str, str]) -> dict[str, str]:
         "HATCH_CACHE_DIR": str(HOUSE / "cache"),
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_USER": "0",
+        "PYTEST_DEBUG_TEMPROOT": str(TEMPORARY),
         "UV_PYTHON_DOWNLOADS": "never",
     }
     if "UV_CACHE_DIR" not in env and not has_cache(env):
@@ -120,7 +122,7 @@ def has_cache(env: Mapping[str, str]) -> bool:
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
     """Hold the checkout's lock, so that two first runs at once make one environment."""
-    HOUSE.mkdir(parents=True, exist_ok=True)
+    TEMPORARY.mkdir(parents=True, exist_ok=True)
     with (HOUSE / "lock").open("w") as file:
         with contextlib.suppress(ImportError):  # Windows has no fcntl
             import fcntl

@@ -55,5 +55,6 @@ def watch(conn: psycopg.Connection, worker: subprocess.Popen, total: int) -> Non
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a plain kill tidies up, too
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))  # tidies up on the way
     main(Path(sys.argv[1] if len(sys.argv) > 1 else sysconfig.get_path("stdlib")).resolve())

@@ -72,6 +72,20 @@ async def test_a_requeued_job_keeps_its_attempts_and_errors_and_gets_more(caller
     assert database.rows("SELECT claims FROM {}.job") == [(1,)]
 
 
+async def test_what_no_row_can_hold_is_refused_before_the_transaction_is_spoilt(caller, database):
+    conn = await caller.connect()
+    job = await caller.now(count.submit(conn, 1))
+    for refused in (
+        lambda: chancy.requeue(conn, job.id, attempts=0),
+        lambda: chancy.jobs(conn, limit=-1),
+        lambda: chancy.jobs(conn, state="done"),
+        lambda: count.using(delay=timedelta.max),
+    ):
+        with pytest.raises((ValueError, chancy.InvalidArguments)):
+            refused()
+    assert [row.id for row in await caller.now(chancy.jobs(conn, state="ready"))] == [job.id]
+
+
 async def test_a_cancel_counts_only_when_its_transaction_commits(caller, database):
     job = count.submit(database.conn)
     conn = await caller.connect()

@@ -112,7 +112,7 @@ async def test_rows_as_dictionaries_are_the_callers_business(caller, database):
     assert database.ids() == [job.id]
 
 
-@pytest.mark.parametrize("encoding", ["utf8", "latin1"])
+@pytest.mark.parametrize("encoding", ["utf8", "latin1", "sql_ascii"])
 async def test_text_arrives_bit_for_bit_whatever_the_client_encoding(caller, database, encoding):
     conn = await caller.connect(client_encoding=encoding)
     before = conn.info.encoding

@@ -191,7 +191,10 @@ def jobs(
     """Jobs, live and finished, newest id first. One round trip.
 
     For the next page give the last row's id as `before`. `task` is the task's name.
+    Raises `ValueError` for a limit below 0 or a state that there is not.
     """
+    if limit < 0:
+        raise ValueError(f"limit must be 0 or more, got {limit}")
     return perform(conn, statements.select_jobs(queue, task, state, limit, before), schema_in_use(schema))
 
 
@@ -232,8 +235,10 @@ def requeue(
     """Make a finished job ready again, under its old id and with `attempts` more attempts. One round trip.
 
     Its errors, attempt count and fence stay with it. Returns False for a job that is still live, which is left
-    alone. Raises `UnknownJob`.
+    alone. Raises `UnknownJob`, and `ValueError` for a number of attempts that no row can hold.
     """
+    if not 1 <= attempts <= 32_767:
+        raise ValueError(f"requeue of job {job_id}: attempts must be from 1 to 32767, got {attempts}")
     where = schema_in_use(schema)
     return perform(conn, _requeue(job_id, attempts, where), where)
 

@@ -23,6 +23,8 @@ MAX_PAYLOAD_BYTES = 16 * 1024**2
 """The largest arguments, and the largest result, of one job."""
 
 LOWEST_PRIORITY, HIGHEST_PRIORITY = -100, 100
+LONGEST_DELAY = timedelta(days=36_525)
+"""A hundred years. Postgres' instants end in the year 294276, and Python's, which read them back, in 9999."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,8 @@ class Options:
             )
         if self.run_at is not None and self.delay is not None:
             return "delay", "give either run_at or delay"
+        if self.delay is not None and not -LONGEST_DELAY <= self.delay <= LONGEST_DELAY:
+            return "delay", f"expected at most {LONGEST_DELAY.days:,} days, got {self.delay}"
         return None
 
 

@@ -16,6 +16,7 @@ import msgspec
 import psycopg
 from psycopg.adapt import AdaptersMap, Buffer, Dumper, Loader
 from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGconn
 from psycopg.rows import tuple_row
 
 from .errors import InvalidConnection
@@ -59,16 +60,30 @@ ADAPTERS.register_dumper(msgspec.Raw, _JsonDumper)
 ADAPTERS.register_loader("json", _JsonLoader)
 
 
+class _TextLoader(Loader):
+    def load(self, data: Buffer) -> str:
+        return bytes(data).decode("utf-8", "surrogateescape")
+
+
+ASCII_ADAPTERS = AdaptersMap(ADAPTERS)
+"""For a connection whose client_encoding is SQL_ASCII: psycopg gives its texts as bytes."""
+ASCII_ADAPTERS.register_loader("text", _TextLoader)
+
+
+def _adapters(pgconn: PGconn) -> AdaptersMap:
+    return ASCII_ADAPTERS if pgconn.parameter_status(b"client_encoding") == b"SQL_ASCII" else ADAPTERS
+
+
 class _Cursor(psycopg.Cursor[tuple[Any, ...]]):
     @property
     def adapters(self) -> AdaptersMap:
-        return ADAPTERS
+        return _adapters(self._pgconn)
 
 
 class _AsyncCursor(psycopg.AsyncCursor[tuple[Any, ...]]):
     @property
     def adapters(self) -> AdaptersMap:
-        return ADAPTERS
+        return _adapters(self._pgconn)
 
 
 def in_transaction(conn: SyncConn | AsyncConn) -> bool:

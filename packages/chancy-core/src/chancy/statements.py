@@ -107,7 +107,7 @@ def select_jobs(
     """Jobs, live and finished, newest id first."""
     return Statement(
         SELECT_JOBS,
-        {"queue": queue, "task": task, "state": state and state.value, "limit": limit, "before": before},
+        {"queue": queue, "task": task, "state": state and State(state).value, "limit": limit, "before": before},
         lambda rows: [_parse_job(row) for row in rows],
     )
 

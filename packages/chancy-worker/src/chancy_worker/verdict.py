@@ -15,7 +15,7 @@ import msgspec
 
 from chancy.codec import encode_json
 from chancy.errors import InvalidResult
-from chancy.model import AttemptError
+from chancy.model import LONGEST_DELAY, AttemptError
 from chancy.outcomes import Discard, Retry, Snooze
 from chancy.retry import DEFAULT_BACKOFF, Backoff, RetryFunction
 from chancy.states import State
@@ -93,7 +93,7 @@ def judged(
                 job.id,
                 job.fence,
                 State.READY,
-                delay=max(error.delay, timedelta(0)),
+                delay=_within_reason(error.delay),
                 refund=True,
                 note=f"snoozed for {error.delay}",
             )
@@ -111,7 +111,7 @@ def judged(
                 return failure(job, State.FAILED, broken, started, duration, worker)
     if delay is None:
         return failure(job, State.FAILED, error, started, duration, worker)
-    return failure(job, State.READY, error, started, duration, worker, max(delay, timedelta(0)))
+    return failure(job, State.READY, error, started, duration, worker, _within_reason(delay))
 
 
 def failure(
@@ -159,6 +159,11 @@ def safe(text: str, limit: int) -> str:
         return data.decode()
     half = limit // 2 - 16
     return f"{data[:half].decode('utf-8', 'ignore')}\n[… cut …]\n{data[-half:].decode('utf-8', 'ignore')}"
+
+
+def _within_reason(delay: timedelta) -> timedelta:
+    """A handler's delay, as the database can take it."""
+    return min(max(delay, timedelta(0)), LONGEST_DELAY)
 
 
 def _delay(job: Claimed, error: BaseException, decide: RetryFunction | None) -> timedelta | None:
