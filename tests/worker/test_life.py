@@ -247,12 +247,13 @@ async def test_a_task_that_asks_for_a_limit_is_refused_at_the_start(site):
     assert site.workers() == {}
 
 
-async def test_stopping_lets_running_jobs_finish_and_claims_no_more(site):
+async def test_stopping_lets_running_jobs_finish_and_claims_no_more(site, caplog):
+    caplog.set_level("INFO", "chancy.worker")
     (job,) = site.submit(tasks.pass_gate.bind("go"))
     async with working(site.app(), WorkerConfig(timing=FAST, grace=20)) as worker:
         await eventually(lambda: site.count("running") == 1)
         worker.stop()
-        await asyncio.sleep(0)
+        await eventually(lambda: "stopping: 1 jobs" in caplog.text)
         (late,) = site.submit(tasks.add.bind(1, 2))
         tasks.gates["go"].set()
         await eventually(lambda: site.row(job).state is State.SUCCEEDED)
