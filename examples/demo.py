@@ -18,12 +18,11 @@ from tree_report import report
 from tree_tasks import analyse
 
 WORKER = [sys.executable, "-m", "chancy_worker", "tree_tasks", "--log-format", "json"]
-SKIPPED = {"site-packages", "__pycache__"}
 
 
 def main(folder: Path) -> None:
     """Submit, watch, report."""
-    found = [path for path in sorted(folder.rglob("*.py")) if not SKIPPED & {*path.relative_to(folder).parts}]
+    found = [path for path in sorted(folder.rglob("*.py")) if "site-packages" not in path.relative_to(folder).parts]
     if not found:
         sys.exit(f"{folder} has no Python files")
     with Postgres(settings=DURABLE) as server, psycopg.connect(server.dsn, autocommit=True) as conn:

@@ -1,20 +1,30 @@
-"""The README's example does what the README says."""
+"""What the README and `examples/` show does what they say."""
+
+from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
 
 
-def test_the_example_of_the_readme_runs(tmp_path, chancy_dsn, chancy_schema):
+@pytest.fixture
+def env(chancy_dsn, chancy_schema):
+    return os.environ | {"CHANCY_DSN": chancy_dsn, "CHANCY_SCHEMA": chancy_schema}
+
+
+def test_the_example_of_the_readme_runs(tmp_path, env):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"^```python\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
     (printed,) = re.findall(r"^    python shop\.py +# (.*)$", readme, re.MULTILINE)
     (tmp_path / "shop.py").write_text(example, encoding="utf-8")
-    env = os.environ | {"CHANCY_DSN": chancy_dsn, "CHANCY_SCHEMA": chancy_schema}
     with (tmp_path / "log").open("w") as log:
         command = [sys.executable, "-m", "chancy_worker", "shop", "--migrate"]
         worker = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=log)
@@ -27,3 +37,31 @@ def test_the_example_of_the_readme_runs(tmp_path, chancy_dsn, chancy_schema):
         code = worker.wait(timeout=60)
     assert (run.returncode, run.stdout.strip()) == (0, printed), run.stderr + (tmp_path / "log").read_text()
     assert code == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_the_program_with_its_worker_in_one_file_greets_and_stops_when_told(env, number):
+    app = subprocess.Popen([sys.executable, "app.py"], cwd=EXAMPLES, env=env, stdout=subprocess.PIPE, text=True)
+    try:
+        assert app.stdout.readline() == "Hello, world!\n"
+        app.send_signal(number)
+        assert app.wait(timeout=30) == 0
+    finally:
+        app.kill()
+        app.communicate()
+
+
+@pytest.mark.skipif("CHANCY_TEST_DSN" in os.environ, reason="the demo starts a Postgres of its own")
+def test_the_demo_counts_the_files_of_a_folder_and_names_the_one_that_no_parser_takes(tmp_path):
+    (tmp_path / "good.py").write_text("def one():\n    return 1\n")
+    (tmp_path / "bad.py").write_text("def (:\n")
+    command = [sys.executable, "demo.py", str(tmp_path)]
+    run = subprocess.run(command, cwd=EXAMPLES, capture_output=True, text=True, timeout=100, check=False)
+    assert run.returncode == 0, run.stderr
+    assert re.search(r"files +│ 1 of 2", run.stdout)
+    assert re.search(r"SyntaxError +│ bad\.py: invalid syntax", run.stdout)
+
+
+@pytest.mark.parametrize("file", ["tree_tasks.py", "demo.py"])
+def test_the_files_to_copy_from_are_under_sixty_lines(file):
+    assert len((EXAMPLES / file).read_text().splitlines()) < 60
