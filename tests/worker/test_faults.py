@@ -8,8 +8,7 @@ import os
 import signal
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from worker_help import FAST, Site, eventually, working
+from worker_help import FAST, Proxy, Site, all_finished, eventually, states, warm_up, working
 from worker_tasks import add, end_badly, first_waits, gates, kill_my_worker, nap, pass_gate, record, wait_for_file
 
 import chancy
@@ -19,14 +18,6 @@ from chancy_worker import Timing, WorkerConfig, claimer
 from chancy_worker.claims import Wanted
 from chancy_worker.link import Link
 from chancy_worker.upkeep import drop_overdue
-
-
-def states(site):
-    return dict(site.rows("SELECT state::text, count(*) FROM {}.any_job GROUP BY 1"))
-
-
-async def all_finished(site, within=30.0):
-    await eventually(lambda: site.one("SELECT count(*) FROM {}.job") == 0, within)
 
 
 async def test_four_worker_processes_run_each_job_exactly_once(site, tmp_path):
@@ -164,49 +155,6 @@ async def test_a_row_that_somebody_has_locked_holds_up_only_its_own_job(site):
     assert {site.row(job).attempt for job in others} == {1}
 
 
-class Proxy:
-    """Between a worker and its server: hands everything on, until it swallows the answers and cuts the line."""
-
-    def __init__(self, dsn: str) -> None:
-        place = conninfo_to_dict(dsn)
-        self._upstream = str(place["host"]), int(place.get("port") or 5432)
-        self._rest = {key: place[key] for key in ("user", "dbname") if key in place}
-        self._writers: list[asyncio.StreamWriter] = []
-        self.mute = False
-
-    async def __aenter__(self):
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1")
-        port = self._server.sockets[0].getsockname()[1]
-        self.dsn = make_conninfo("", host="127.0.0.1", port=port, sslmode="disable", gssencmode="disable", **self._rest)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.cut()
-        self._server.close()
-
-    def cut(self) -> None:
-        while self._writers:
-            self._writers.pop().transport.abort()
-
-    async def _serve(self, reader, writer):
-        host, port = self._upstream
-        if host.startswith("/"):
-            up_reader, up_writer = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
-        else:
-            up_reader, up_writer = await asyncio.open_connection(host, port)
-        self._writers += [writer, up_writer]
-        await asyncio.gather(self._pipe(reader, up_writer), self._pipe(up_reader, writer, answers=True))
-
-    async def _pipe(self, reader, writer, *, answers=False):
-        try:
-            while data := await reader.read(65536):
-                if not (answers and self.mute):
-                    writer.write(data)
-            writer.close()
-        except (ConnectionError, RuntimeError):
-            writer.transport.abort()
-
-
 async def test_jobs_of_a_claim_whose_answer_was_lost_start_soon_and_no_attempt_is_counted_twice(site, chancy_dsn):
     async with Proxy(chancy_dsn) as proxy, working(site.app(dsn=proxy.dsn)):
         await warm_up(site)
@@ -236,13 +184,6 @@ async def test_a_verdict_whose_answer_was_lost_is_written_once_and_not_called_la
         await eventually(lambda: site.row(after).state is State.SUCCEEDED, 20)
     assert site.row(job) == before
     assert "too late" not in caplog.text
-
-
-async def warm_up(site):
-    """Its rounds are prepared statements from here on: one packet to the server, one answer."""
-    for _ in range(5):
-        (job,) = site.submit(add.bind(0, 0))
-        await eventually(lambda job=job: site.row(job).state is State.SUCCEEDED)
 
 
 async def test_workers_live_through_a_crash_of_postgres_and_every_job_finishes(tmp_path):

@@ -18,8 +18,9 @@ import psycopg
 import pytest
 import worker_tasks
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from chancy import Chancy, Job, JobRow, NewJob, Queue, get, submit_many
+from chancy import Chancy, Job, JobRow, NewJob, Queue, State, get, submit_many
 from chancy.task import registered
 from chancy_worker import Timing, Worker, WorkerConfig
 
@@ -144,3 +145,61 @@ class Site:
 def clean_tasks() -> None:
     worker_tasks.notes.clear()
     worker_tasks.gates.clear()
+
+
+def states(site):
+    return dict(site.rows("SELECT state::text, count(*) FROM {}.any_job GROUP BY 1"))
+
+
+async def all_finished(site, within=30.0):
+    await eventually(lambda: site.one("SELECT count(*) FROM {}.job") == 0, within)
+
+
+async def warm_up(site):
+    """Its rounds are prepared statements from here on: one packet to the server, one answer."""
+    for _ in range(5):
+        (job,) = site.submit(worker_tasks.add.bind(0, 0))
+        await eventually(lambda job=job: site.row(job).state is State.SUCCEEDED)
+
+
+class Proxy:
+    """Between a worker and its server: hands everything on, until it swallows the answers and cuts the line."""
+
+    def __init__(self, dsn: str) -> None:
+        place = conninfo_to_dict(dsn)
+        self._upstream = str(place["host"]), int(place.get("port") or 5432)
+        self._rest = {key: place[key] for key in ("user", "dbname") if key in place}
+        self._writers: list[asyncio.StreamWriter] = []
+        self.mute = False
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1")
+        port = self._server.sockets[0].getsockname()[1]
+        self.dsn = make_conninfo("", host="127.0.0.1", port=port, sslmode="disable", gssencmode="disable", **self._rest)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.cut()
+        self._server.close()
+
+    def cut(self) -> None:
+        while self._writers:
+            self._writers.pop().transport.abort()
+
+    async def _serve(self, reader, writer):
+        host, port = self._upstream
+        if host.startswith("/"):
+            up_reader, up_writer = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+        else:
+            up_reader, up_writer = await asyncio.open_connection(host, port)
+        self._writers += [writer, up_writer]
+        await asyncio.gather(self._pipe(reader, up_writer), self._pipe(up_reader, writer, answers=True))
+
+    async def _pipe(self, reader, writer, *, answers=False):
+        try:
+            while data := await reader.read(65536):
+                if not (answers and self.mute):
+                    writer.write(data)
+            writer.close()
+        except (ConnectionError, RuntimeError):
+            writer.transport.abort()
