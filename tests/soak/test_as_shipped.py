@@ -98,7 +98,7 @@ async def test_jobs_of_an_unheard_claim_start_within_20_seconds(server, site, sa
         proxy.mute = False
         began = time.monotonic()
         await eventually(lambda: site.count("succeeded") == 15, 25)
-        say(f"started within {time.monotonic() - began:.1f} s, attempts {({site.row(job).attempt for job in jobs})}")
+        say(f"started within {time.monotonic() - began:.1f} s, attempts { ({site.row(job).attempt for job in jobs}) }")
     assert time.monotonic() - began < 25
     assert {site.row(job).attempt for job in jobs} == {1}
 
@@ -139,7 +139,9 @@ async def test_a_reader_of_history_holds_up_no_round_while_partitions_are_made_a
     monkeypatch.setattr(Link, "send", timed)
     site.conn.execute("SELECT chancy.make_partitions('2020-01-01', '2020-01-03')")
     for day in range(8):  # today's too: a completion makes it anew
-        site.conn.execute(f"DROP TABLE chancy.history_{time.strftime('%Y%m%d', time.gmtime(time.time() + day * 86400))}")
+        site.conn.execute(
+            f"DROP TABLE chancy.history_{time.strftime('%Y%m%d', time.gmtime(time.time() + day * 86400))}"
+        )
     with psycopg.connect(site.dsn) as reader:
         reader.execute("SELECT count(*) FROM chancy.history")
         async with working(site.app(), WorkerConfig(timing=Timing(upkeep=0.3), grace=1)):
@@ -164,7 +166,7 @@ async def test_what_an_idle_worker_asks_in_a_second(server, site, size, say):
     await asyncio.sleep(40)
     with log.open("rb") as lines:
         lines.seek(size_before)
-        asked = sum(b"duration:" in line and b"execute" in line or b"statement:" in line for line in lines)
+        asked = sum((b"duration:" in line and b"execute" in line) or b"statement:" in line for line in lines)
     say(f"{size} workers: {asked / 40 / size:.2f} queries a second each")
     assert asked / 40 <= 1 + 1.5 * (size - 1)
 
@@ -175,7 +177,11 @@ async def test_how_soon_an_idle_worker_starts_a_job(server, site, say):
     with psycopg.connect(server.dsn, autocommit=True) as conn:
         for i in range(200):
             await asyncio.sleep(0.05)
-            job = tasks.add.submit(conn, i, 1) if i % 10 else tasks.add.using(delay=timedelta(milliseconds=300)).submit(conn, i, 1)
+            job = (
+                tasks.add.submit(conn, i, 1)
+                if i % 10
+                else tasks.add.using(delay=timedelta(milliseconds=300)).submit(conn, i, 1)
+            )
             row = await eventually(lambda job=job: (row := chancy.get(conn, job.id)).finished_at and row)
             (late if i % 10 == 0 else soon).append((row.started_at - row.run_at).total_seconds() * 1e3)
     soon.sort()
