@@ -34,6 +34,8 @@ def report(conn: psycopg.Connection, folder: Path) -> None:
     failed = [row for row in reversed(rows) if row.state is chancy.State.FAILED]
 
     table = Table(title="What the jobs found", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
     table.add_row("files", f"{len(facts):,} of {len(rows):,}")
     table.add_row("lines", f"{sum(fact.lines for fact in facts):,}")
     table.add_row("bytes", f"{sum(fact.bytes for fact in facts):,}")
