@@ -15,18 +15,18 @@ WORKER = PACKAGES / "chancy-worker/src/chancy_worker"
 
 FLOORS = [
     {"states", "errors"},
-    {"limits", "retry", "outcomes", "current", "schema"},
+    {"limits", "retry", "outcomes", "schema"},
     {"model"},
     {"codec"},
     {"statements"},
     {"run"},
-    {"client", "migrate"},
+    {"client", "current", "migrate"},
     {"task"},
     {"app"},
     {"__main__"},
     {"__init__"},
 ]
-PURE = ["states", "errors", "limits", "retry", "outcomes", "current", "schema", "model", "codec", "statements"]
+PURE = ["states", "errors", "limits", "retry", "outcomes", "schema", "model", "codec", "statements"]
 LOOPS = {"claimer", "completer", "wakeups", "leases", "schedules"}
 SOURCES = sorted(PACKAGES.glob("*/src/**/*.py"))
 

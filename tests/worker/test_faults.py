@@ -9,7 +9,18 @@ import signal
 
 import psycopg
 from worker_help import FAST, Proxy, Site, all_finished, eventually, states, warm_up, working
-from worker_tasks import add, end_badly, first_waits, gates, kill_my_worker, nap, pass_gate, record, wait_for_file
+from worker_tasks import (
+    add,
+    end_badly,
+    first_waits,
+    gates,
+    kill_my_worker,
+    nap,
+    notes,
+    pass_gate,
+    record,
+    wait_for_file,
+)
 
 import chancy
 from chancy import State
@@ -61,10 +72,11 @@ async def test_a_verdict_that_comes_after_the_rescue_changes_nothing(site):
         await eventually(lambda: site.row(job).state is State.SUCCEEDED)
         before = site.row(job)
         gates["late"].set()
-        await eventually(lambda: not frozen._attempts)
+        await eventually(lambda: not frozen.running)
     assert site.row(job) == before
     assert before.attempt == 2
     assert job.result(site.conn) == "second"
+    assert notes == [True, True]  # stopped, and on its own
 
 
 async def test_one_poison_job_ends_failed_and_costs_its_neighbours_one_attempt_at_most(site):
@@ -127,7 +139,7 @@ async def test_a_claim_that_the_database_refuses_is_not_blamed_on_the_verdicts_o
         await eventually(lambda: site.count("succeeded") == 9)
         monkeypatch.undo()
     assert {site.row(job).result for job in jobs} == {b'"claim"'}
-    assert not worker._attempts
+    assert not worker.running
 
 
 async def test_a_missing_partition_loses_no_completion(site):

@@ -11,10 +11,10 @@ from datetime import timedelta
 import psycopg
 import pytest
 import worker_tasks as tasks
-from worker_help import FAST, ONLY_WOKEN, Site, eventually, worker_with, working
+from worker_help import FAST, ONLY_WOKEN, Site, eventually, working
 
 import chancy
-from chancy import InvalidTask, JobFailed, Limit, Queue, State, task
+from chancy import JobFailed, Queue, State
 from chancy_worker import Timing, WorkerConfig
 from chancy_worker.link import Link
 
@@ -236,15 +236,6 @@ async def test_an_unknown_task_burns_no_attempt_stops_nobody_and_is_named_in_one
     assert [(site.row(id_).state, site.row(id_).attempt) for id_ in unknown] == [(State.READY, 0)] * 3
     warnings = [r.getMessage() for r in caplog.records if "nobody.knows" in r.getMessage() and r.levelname == "WARNING"]
     assert len(warnings) == 1
-
-
-async def test_a_task_that_asks_for_a_limit_is_refused_at_the_start(site):
-    limited = task(name="worker_tests.limited", limits=[Limit.time(5)])(tasks.add.function)
-    worker = worker_with(site.app(), WorkerConfig(timing=FAST))
-    worker._tasks = {limited.name: limited}
-    with pytest.raises(InvalidTask, match="limit"):
-        await worker.start()
-    assert site.workers() == {}
 
 
 async def test_stopping_lets_running_jobs_finish_and_claims_no_more(site, caplog):

@@ -7,6 +7,7 @@ from .app import AsyncChancy, Chancy, SyncChancy
 from .client import Job, cancel, get, jobs, requeue, submit_many
 from .current import CurrentJob, current_job
 from .errors import (
+    AttemptStopped,
     ChancyError,
     InvalidArguments,
     InvalidConnection,
@@ -14,13 +15,17 @@ from .errors import (
     InvalidTask,
     JobCancelled,
     JobFailed,
+    LeaseLost,
+    MemoryLimitExceeded,
     NotCommitted,
+    ProcessDied,
     SchemaOutdated,
+    TimeLimitExceeded,
     UnknownJob,
 )
 from .limits import Limit
 from .migrate import migrate
-from .model import AttemptError, JobRow, NewJob, Queue
+from .model import AttemptError, JobRow, NewJob, Progress, Queue
 from .outcomes import Discard, Outcome, Retry, Snooze
 from .retry import Backoff
 from .schema import configure, schema_in_use
@@ -31,6 +36,7 @@ __all__ = [
     "AsyncChancy",
     "AsyncTask",
     "AttemptError",
+    "AttemptStopped",
     "Backoff",
     "Chancy",
     "ChancyError",
@@ -44,10 +50,14 @@ __all__ = [
     "JobCancelled",
     "JobFailed",
     "JobRow",
+    "LeaseLost",
     "Limit",
+    "MemoryLimitExceeded",
     "NewJob",
     "NotCommitted",
     "Outcome",
+    "ProcessDied",
+    "Progress",
     "Queue",
     "Retry",
     "SchemaOutdated",
@@ -55,6 +65,7 @@ __all__ = [
     "State",
     "SyncChancy",
     "Task",
+    "TimeLimitExceeded",
     "UnknownJob",
     "cancel",
     "configure",

@@ -13,12 +13,13 @@ from .errors import JobCancelled, JobFailed, NotCommitted, UnknownJob
 from .model import JobRow, NewJob, Pause, R_co, Steps
 from .run import AsyncConn, SyncConn, in_transaction, perform
 from .schema import schema_in_use
+from .statements import DAYS_AHEAD
 from .states import State
 
 R = TypeVar("R")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.010, 0.250
-_DAYS_AHEAD = 1
+_TRIES = 5
 _ONE_SNAPSHOT = ("repeatable read", "serializable")
 
 
@@ -205,10 +206,15 @@ def cancel(conn: AsyncConn, job_id: int, /, *, schema: str | None = None) -> Cor
 def cancel(
     conn: SyncConn | AsyncConn, job_id: int, /, *, schema: str | None = None
 ) -> bool | Coroutine[Any, Any, bool]:
-    """Stop a ready or scheduled job: it moves to history as cancelled. Two round trips.
+    """Stop a job. Two round trips; takes effect when the caller's transaction commits.
 
-    Returns whether it was stopped: False for one that runs or is finished already. Takes effect when the
-    caller's transaction commits; until then the row is locked, and workers pass it by. Raises `UnknownJob`.
+    One that is ready or scheduled moves to history as cancelled. One that runs is asked to stop: its worker hears of
+    it at the commit, or else within 5 s, cancels a coroutine, kills a child process, and tells a thread, which cannot
+    be stopped (`current_job().cancelled`). It will not run again: where its attempt has succeeded or finally failed
+    before it could be stopped, that is what counts, and anything else makes it cancelled.
+
+    Returns False for a job that is finished already. Until the commit the row is locked, and workers pass it by.
+    Raises `UnknownJob`.
     """
     where = schema_in_use(schema)
     return perform(conn, _cancel(job_id, where), where)
@@ -216,11 +222,15 @@ def cancel(
 
 def _cancel(job_id: int, schema: str) -> Steps[bool]:
     # Inside the caller's transaction a missing partition could not be made up for afterwards.
-    yield statements.make_partitions(_DAYS_AHEAD)
-    cancelled, exists = yield statements.cancel_job(job_id)
-    if not (cancelled or exists):
+    yield statements.make_partitions(DAYS_AHEAD)
+    seen: statements.Cancellation = yield statements.cancel_job(job_id)
+    for _ in range(_TRIES):
+        if seen.done or not seen.live:  # live and not done: it was claimed, or finished, while we waited for its row
+            break
+        seen = yield statements.cancel_job(job_id)
+    if not (seen.done or seen.live or seen.finished):
         raise UnknownJob(job_id, schema)
-    return bool(cancelled)
+    return seen.done
 
 
 @overload

@@ -1,11 +1,16 @@
-"""The attempt that is running: what a handler may ask about itself."""
+"""The attempt that is running: what a handler may ask about itself, and say."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, overload
 
-from .errors import ChancyError
+from .errors import ChancyError, InvalidConnection, LeaseLost
+from .model import Progress, Steps
+from .run import AsyncConn, SyncConn, in_transaction, perform
+from .statements import DAYS_AHEAD, complete_job, make_partitions
 
 
 @dataclass(slots=True)
@@ -20,6 +25,45 @@ class CurrentJob:
     max_attempts: int
     lease_lost: bool = False
     """The worker's lease ran out: another worker may run this job now, and nothing that this attempt says counts."""
+    cancelled: bool = False
+    """Somebody has asked for the end of this attempt. A thread has to look here, since it cannot be stopped."""
+    fence: int = field(default=0, repr=False)
+    schema: str = field(default="", repr=False)
+    encode_result: Callable[[Any], bytes] = field(default=bytes, repr=False)
+    report: Callable[[Progress], None] = field(default=lambda progress: None, repr=False)
+    """Takes what `progress` is told to the worker."""
+
+    def progress(self, fraction: float, note: str = "") -> None:
+        """Say how far this attempt is, from 0 to 1: `chancy.get(conn, id).progress` shows the last word a second later.
+
+        Costs no query here: the worker writes what has changed, of all its jobs at once, at most once a second.
+        """
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"progress is a fraction from 0 to 1, got {fraction}")
+        self.report(Progress(fraction, note))
+
+    @overload
+    def complete(self, conn: SyncConn, result: object = None, /) -> None: ...
+    @overload
+    def complete(self, conn: AsyncConn, result: object = None, /) -> Coroutine[Any, Any, None]: ...
+    def complete(self, conn: SyncConn | AsyncConn, result: object = None, /) -> Coroutine[Any, Any, None] | None:
+        """Make this job succeeded in the handler's own transaction: its effects and this commit together, or neither.
+
+        Two round trips; the job's row is locked until the transaction ends. Whatever the handler returns or raises
+        after the commit changes nothing; after a rollback it counts as always. Raises `LeaseLost` where the job no
+        longer is this attempt's, so that the transaction fails, `InvalidConnection` in autocommit, `InvalidResult`.
+        """
+        if not in_transaction(conn):
+            raise InvalidConnection(
+                f"job {self.id} ({self.task}) can be completed inside a transaction only, together with its effects; "
+                f"this connection is in autocommit: use `with conn.transaction():`"
+            )
+        return perform(conn, self._complete(self.encode_result(result)), self.schema)
+
+    def _complete(self, result: bytes) -> Steps[None]:
+        yield make_partitions(DAYS_AHEAD)  # a missing one could not be made up for inside this transaction
+        if not (yield complete_job(self.id, self.fence, result)):
+            raise LeaseLost(self.id, self.task)
 
 
 running_attempt: ContextVar[CurrentJob] = ContextVar("chancy_running_attempt")

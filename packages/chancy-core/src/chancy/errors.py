@@ -9,7 +9,12 @@ ChancyError
 ├── NotCommitted        waiting for a job that this very transaction has not committed
 ├── JobFailed           raised by `result`: attempts used up, or discarded
 ├── JobCancelled        raised by `result`: stopped from outside
-└── InvalidResult       a result that cannot be stored, or that is not what the task promises
+├── InvalidResult       a result that cannot be stored, or that is not what the task promises
+├── LeaseLost           raised by `current_job().complete`: another worker may have the job now
+└── AttemptStopped      never raised at a handler: what a `retry=` function gets, and the kind on the job's row
+    ├── TimeLimitExceeded
+    ├── MemoryLimitExceeded
+    └── ProcessDied     the child process that ran the job ended, and the worker had not stopped it
 
 The outcomes that a handler raises on purpose (`Retry`, `Snooze`, `Discard`) are not errors and are not here.
 """
@@ -112,3 +117,48 @@ class InvalidResult(ChancyError):
         self.task = task
         self.reason = reason
         super().__init__(f"result of task {task}: {reason}")
+
+
+class LeaseLost(ChancyError):
+    """This attempt no longer owns its job, so nothing that it says counts: let the transaction fail."""
+
+    def __init__(self, job_id: int, task: str) -> None:
+        self.job_id = job_id
+        self.task = task
+        super().__init__(
+            f"job {job_id} ({task}) no longer belongs to this attempt: its worker was believed dead, or it is "
+            f"completed already. Roll back; whoever has the job now does this work"
+        )
+
+
+class AttemptStopped(ChancyError):
+    """An attempt was ended from outside of its function."""
+
+
+class TimeLimitExceeded(AttemptStopped):
+    """The attempt ran longer than its limit. Both in seconds."""
+
+    def __init__(self, limit: float, elapsed: float) -> None:
+        self.limit = limit
+        self.elapsed = elapsed
+        super().__init__(f"stopped after {elapsed:.2f} s; its time limit is {limit:g} s")
+
+
+class MemoryLimitExceeded(AttemptStopped):
+    """The attempt's process used more memory than its limit, or asked for more. Both in bytes."""
+
+    def __init__(self, limit: int, peak: int) -> None:
+        self.limit = limit
+        self.peak = peak
+        super().__init__(f"its process used up to {_mebibytes(peak)}; its memory limit is {_mebibytes(limit)}")
+
+
+class ProcessDied(AttemptStopped):
+    """The child process that ran the attempt ended by itself, or was killed by somebody else than its worker."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(f"the process that ran it {how}; nothing else ran in it")
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 1024**2:,.0f} MiB"

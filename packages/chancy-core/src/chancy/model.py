@@ -76,7 +76,7 @@ _OPTION_TYPES: dict[str, tuple[type, ...]] = {
     "queue": (str,),
     "priority": (int,),
     "max_attempts": (int,),
-    "limits": (tuple,),
+    "limits": (tuple, type(None)),
     "run_at": (datetime, type(None)),
     "delay": (timedelta, type(None)),
 }
@@ -89,7 +89,8 @@ class Options:
     queue: str = "default"
     priority: int = 0
     max_attempts: int = 3
-    limits: tuple[Limit, ...] = ()
+    limits: tuple[Limit, ...] | None = None
+    """None leaves it to what the task declares where the job runs."""
     retry: Backoff | None = None
     run_at: datetime | None = None
     delay: timedelta | None = None
@@ -108,7 +109,7 @@ class Options:
             return "max_attempts", f"expected 1 to 32767 (the first attempt counts), got {self.max_attempts}"
         if not isinstance(self.retry, (Backoff, type(None))):
             return "retry", "expected a Backoff: what goes into a row is data, a function belongs to @task"
-        if not all(isinstance(limit, Limit) for limit in self.limits):
+        if not all(isinstance(limit, Limit) for limit in self.limits or ()):
             return "limits", f"expected a list of Limit, got {self.limits!r}"
         if self.run_at is not None and self.run_at.tzinfo is None:
             return (
@@ -145,6 +146,13 @@ class AttemptError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Seconds that the attempt had run."""
 
 
+class Progress(msgspec.Struct, frozen=True):
+    """How far a running job says it is: a fraction from 0 to 1, and a word about it."""
+
+    fraction: float
+    note: str = ""
+
+
 class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     """One job as it is in the database now, live or finished. Instants are UTC, by the database's clock."""
 
@@ -167,3 +175,7 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     result: bytes | None
     """JSON, exactly as the handler's return value was encoded; None until the job has succeeded."""
     errors: tuple[AttemptError, ...]
+    cancel_at: datetime | None
+    """When the end of the running attempt was asked for."""
+    progress: Progress | None
+    """What the running attempt has said last."""

@@ -9,8 +9,12 @@ from typing import Any
 
 import msgspec
 
-from .model import AttemptError, JobRow, NewJob, Rows, Statement
+from .model import AttemptError, JobRow, NewJob, Progress, Rows, Statement
 from .states import State
+
+MOVED = """id, task, queue, priority, attempt, max_attempts, claims, crashes, worker, run_at, submitted_at, started_at,
+            arguments, retry, limits"""
+"""The columns that a job takes along from `job` to `history`, for `{moved}` in a statement."""
 
 # Ids are drawn before the INSERT, so that they can be given back by position: the order of RETURNING is
 # Postgres' habit and not its promise.
@@ -57,7 +61,7 @@ def insert_jobs(jobs: Sequence[NewJob[Any]]) -> Statement[Submitted]:
             "delays": [job.options.delay for job in jobs],
             "arguments": [msgspec.Raw(job.arguments) for job in jobs],
             "retries": [_raw(job.options.retry) for job in jobs],
-            "limits": [_raw(job.options.limits or None) for job in jobs],
+            "limits": [_raw(job.options.limits) for job in jobs],
         },
         _parse_submitted,
     )
@@ -76,7 +80,9 @@ def _parse_submitted(rows: Rows) -> Submitted:
 _COLUMNS = """
     id, task, queue, state::text, priority, attempt, max_attempts, crashes, worker,
     submitted_at, run_at, started_at, finished_at,
-    convert_to(arguments::text, 'UTF8'), convert_to(result::text, 'UTF8'), convert_to(errors::text, 'UTF8')
+    cancel_at,
+    convert_to(arguments::text, 'UTF8'), convert_to(result::text, 'UTF8'), convert_to(errors::text, 'UTF8'),
+    convert_to(progress::text, 'UTF8')
 """
 
 SELECT_JOB = "SELECT " + _COLUMNS + " FROM {schema}.any_job WHERE id = %(id)s::bigint"
@@ -127,8 +133,9 @@ def _parse_job(row: tuple[Any, ...]) -> JobRow:
         arguments,
         result,
         errors,
+        progress,
     ) = row
-    submitted_at, run_at, started_at, finished_at = (at and at.astimezone(UTC) for at in instants)
+    submitted_at, run_at, started_at, finished_at, cancel_at = (at and at.astimezone(UTC) for at in instants)
     return JobRow(
         id=id_,
         task=task,
@@ -146,6 +153,8 @@ def _parse_job(row: tuple[Any, ...]) -> JobRow:
         arguments=arguments,
         result=result,
         errors=parse_errors(errors),
+        cancel_at=cancel_at,
+        progress=None if progress is None else msgspec.json.decode(progress, type=Progress),
     )
 
 
@@ -186,6 +195,9 @@ def _parse_outcome(rows: Rows) -> Outlook:
     return Outlook(state and State(state), task, attempt, result, parse_errors(errors), transaction, isolation)
 
 
+DAYS_AHEAD = 1
+"""For who is about to write to history: until midnight has passed, somebody else has made more."""
+
 MAKE_PARTITIONS = """
     SELECT {schema}.make_partitions(
         ({schema}.clock() AT TIME ZONE 'UTC')::date,
@@ -204,23 +216,59 @@ CANCEL_JOB = """
         DELETE FROM {schema}.job WHERE id = %(id)s::bigint AND state = 'ready' RETURNING *
     ),
     kept AS (
-        INSERT INTO {schema}.history
-            (id, task, queue, priority, state, attempt, max_attempts, claims, crashes, worker,
-             run_at, submitted_at, started_at, finished_at, arguments, retry, limits, errors)
-        SELECT id, task, queue, priority, 'cancelled', attempt, max_attempts, claims, crashes, worker,
-            run_at, submitted_at, started_at, {schema}.clock(), arguments, retry, limits, errors
-        FROM cancelled
+        INSERT INTO {schema}.history ({moved}, state, finished_at, errors)
+        SELECT {moved}, 'cancelled', {schema}.clock(), errors FROM cancelled
+    ),
+    asked AS (
+        UPDATE {schema}.job SET cancel_at = coalesce(cancel_at, {schema}.clock())
+        WHERE id = %(id)s::bigint AND state = 'running'
+        RETURNING id, worker
     )
-    SELECT (SELECT count(*) FROM cancelled) > 0, EXISTS (SELECT FROM {schema}.any_job WHERE id = %(id)s::bigint)
-"""
+    SELECT EXISTS (SELECT FROM cancelled) OR EXISTS (SELECT FROM asked),
+        EXISTS (SELECT FROM {schema}.job WHERE id = %(id)s::bigint),
+        EXISTS (SELECT FROM {schema}.history WHERE id = %(id)s::bigint),
+        (SELECT pg_notify('{name}.cancel', worker || ' ' || id)::text FROM asked)
+""".replace("{moved}", MOVED)
 
 
-def cancel_job(job_id: int) -> Statement[tuple[bool, bool]]:
-    """Move a ready or scheduled job to history; whether it did, and whether the job exists at all.
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """Whether the job was stopped or asked to stop; where it was when the statement began."""
 
-    Waits for whoever holds the row, which is never longer than one round of a worker.
+    done: bool
+    live: bool
+    finished: bool
+
+
+def cancel_job(job_id: int) -> Statement[Cancellation]:
+    """Move a ready or scheduled job to history; ask the worker of a running one to stop it.
+
+    Waits for whoever holds the row, which is never longer than one round of a worker; a job whose state has changed
+    meanwhile is left alone, and is live.
     """
-    return Statement(CANCEL_JOB, {"id": job_id}, lambda rows: (rows[0][0], rows[0][1]))
+    return Statement(CANCEL_JOB, {"id": job_id}, lambda rows: Cancellation(*rows[0][:3]))
+
+
+COMPLETE_JOB = """
+    WITH completed AS (
+        DELETE FROM {schema}.job WHERE id = %(id)s::bigint AND claims = %(fence)s::integer AND state = 'running'
+        RETURNING *
+    ),
+    kept AS (
+        INSERT INTO {schema}.history ({moved}, state, finished_at, result, errors)
+        SELECT {moved}, 'succeeded', {schema}.clock(), %(result)s::json, errors FROM completed
+    )
+    SELECT EXISTS (SELECT FROM completed)
+""".replace("{moved}", MOVED)
+
+
+def complete_job(job_id: int, fence: int, result: bytes) -> Statement[bool]:
+    """Write the verdict "succeeded" of the claim `fence`; whether the job was still that claim's.
+
+    Holds the row until the caller's transaction ends; the worker's rounds pass it by.
+    """
+    params = {"id": job_id, "fence": fence, "result": msgspec.Raw(result)}
+    return Statement(COMPLETE_JOB, params, lambda rows: bool(rows[0][0]))
 
 
 REQUEUE_JOB = """

@@ -29,7 +29,7 @@ MOVES: dict[State, frozenset[State]] = {
     State.SCHEDULED: frozenset({State.READY, State.CANCELLED}),
     State.READY: frozenset({State.RUNNING, State.CANCELLED}),
     # Ready and scheduled again: retry, snooze, release and rescue.
-    State.RUNNING: frozenset({State.READY, State.SCHEDULED, State.SUCCEEDED, State.FAILED, State.DISCARDED}),
+    State.RUNNING: frozenset(State) - {State.RUNNING},
     # Ready again: requeue, by a person.
     State.SUCCEEDED: frozenset({State.READY}),
     State.FAILED: frozenset({State.READY}),

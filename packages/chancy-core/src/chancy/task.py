@@ -16,9 +16,9 @@ from typing_extensions import ParamSpec, Unpack
 from .client import Job, submit_one
 from .codec import Signature, signature_of
 from .errors import InvalidArguments, InvalidTask
-from .limits import Limit
+from .limits import Limit, Place, PlaceWish, place_of
 from .model import NewJob, Options
-from .retry import Backoff, RetryFunction
+from .retry import DEFAULT_BACKOFF, Backoff, RetryFunction
 from .run import AsyncConn, SyncConn, perform
 from .schema import schema_in_use
 
@@ -48,8 +48,24 @@ class BaseTask(Generic[P, R]):
     options: Options = field(repr=False, default_factory=Options)
     retry: RetryFunction | None = field(repr=False, default=None)
     """Decides delays where they are not data; a job's own `Backoff`, given by `using`, goes first."""
+    executor: PlaceWish | None = field(repr=False, default=None)
+    """Where it is to run, if not where its limits say."""
     refusal: str | None = field(repr=False, default=None)
     """Why jobs of this task could not be performed by a worker, if so."""
+
+    def retry_delay(self, attempt: int, error: BaseException, own: Backoff | None) -> timedelta | None:
+        """The delay after failed attempt `attempt` of a job with a backoff of its `own`; None for "give up"."""
+        if own is None and self.retry is not None:
+            return self.retry(attempt, error)
+        return (own or self.options.retry or DEFAULT_BACKOFF).delay(attempt)
+
+    def place(self, limits: Iterable[Limit] | None = None) -> Place:
+        """Where a job with these limits runs; by default those that the task declares.
+
+        Raises `ValueError` where the task's `executor` cannot keep them.
+        """
+        limits = self.options.limits if limits is None else limits
+        return place_of(isinstance(self, AsyncTask), self.executor, limits or ())
 
     @overload
     def submit(self, conn: SyncConn, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
@@ -90,11 +106,15 @@ class BaseTask(Generic[P, R]):
         options = replace(self.options, **changes)  # type: ignore[arg-type]
         if problem := options.problem():
             raise InvalidArguments(self.name, *problem)
+        try:
+            self.place(options.limits)
+        except ValueError as error:
+            raise InvalidArguments(self.name, "limits", str(error)) from None
         return replace(self, options=options)
 
 
 class Task(BaseTask[P, R]):
-    """A plain function; a worker runs it in a thread."""
+    """A plain function; a worker runs it in a thread, or in a process of its own if it has limits."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here and now, without a database."""
@@ -103,7 +123,7 @@ class Task(BaseTask[P, R]):
 
 
 class AsyncTask(BaseTask[P, R]):
-    """An `async def`; a worker runs it on its event loop."""
+    """An `async def`; a worker runs it on its event loop, or in a process of its own if it has a memory limit."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Run the function here and now, without a database."""
@@ -139,6 +159,7 @@ def task(
     max_attempts: int = 3,
     limits: Iterable[Limit] = (),
     retry: Backoff | RetryFunction | None = None,
+    executor: PlaceWish | None = None,
     aliases: Iterable[str] = (),
 ) -> TaskDecorator: ...
 def task(
@@ -151,6 +172,7 @@ def task(
     max_attempts: int = 3,
     limits: Iterable[Limit] = (),
     retry: Backoff | RetryFunction | None = None,
+    executor: PlaceWish | None = None,
     aliases: Iterable[str] = (),
 ) -> BaseTask[..., Any] | TaskDecorator:
     """Make a typed function a task: it can still be called, and it can be submitted.
@@ -159,18 +181,32 @@ def task(
     `aliases` (older names) afterwards. `max_attempts` counts the first attempt. Larger `priority` runs sooner,
     from -100 to 100. `retry` is a `Backoff`, or a function of attempt and exception that returns a delay, or None
     to give up. Raises `InvalidTask` for a function that could not be carried as a row.
+
+    `limits` decide where it runs: a memory limit, or a time limit of a plain function, puts each of its jobs into a
+    child process, since nothing else can be stopped. `executor="process"` asks for one openly, `"thread"` never.
+    A process does not see what `lifespan` has opened in the worker.
     """
 
     def make(function: Callable[..., Any]) -> BaseTask[..., Any]:
         full_name = name or f"{_module_of(function)}.{function.__qualname__}"
         data, decide = (retry, None) if retry is None or isinstance(retry, Backoff) else (None, retry)
-        options = Options(queue=queue, priority=priority, max_attempts=max_attempts, limits=tuple(limits), retry=data)
+        options = Options(queue, priority, max_attempts, tuple(limits) or None, data)
         if problem := options.problem():
             raise InvalidTask(full_name, "{}: {}".format(*problem))
         kind = AsyncTask if inspect.iscoroutinefunction(function) else Task
         made: BaseTask[..., Any] = kind(
-            full_name, function, signature_of(function, full_name), options, decide, _refusal(function, full_name)
+            full_name,
+            function,
+            signature_of(function, full_name),
+            options,
+            decide,
+            executor,
+            _refusal(function, full_name),
         )
+        try:
+            made.place()
+        except ValueError as error:
+            raise InvalidTask(full_name, str(error)) from None
         _register((full_name, *aliases), made)
         return made
 

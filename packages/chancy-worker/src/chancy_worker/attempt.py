@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
+
+import msgspec
 
 from chancy.current import CurrentJob, running_attempt
 from chancy.errors import InvalidResult
@@ -14,49 +14,82 @@ from chancy.schema import attempt_schema
 from chancy.states import State
 from chancy.task import BaseTask
 
-from .executors import Executor
-from .verdict import Claimed, Completion, failure, judged, succeeded
+from .verdict import Claimed, Completion, Since, failure, judged, succeeded
 
 Proceed = Callable[[], Awaitable[Completion]]
 Middleware = Callable[[CurrentJob, Proceed], Awaitable[Completion]]
 """A plain async function around an attempt: it awaits `proceed()` once and returns its completion, or another."""
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What all attempts of a worker share."""
+class Attempt(msgspec.Struct, frozen=True, gc=False):
+    """One try of a job, about to run."""
 
-    schema: str
-    worker: str
-    middleware: Sequence[Middleware] = ()
+    job: Claimed
+    task: BaseTask[..., Any]
+    current: CurrentJob
+    since: Since
+    limits: dict[str, float]
+    """Seconds of `time`, bytes of `memory`."""
+    began: Callable[[], None]
+    """To be called when the function really begins: time limits count from there."""
 
 
-async def perform(
-    job: Claimed, current: CurrentJob, task: BaseTask[..., Any], executor: Executor, setting: Setting
-) -> Completion:
-    """Run the job's function where it belongs and say how it went."""
-    started, clock = time.time(), time.perf_counter()
-    running_attempt.set(current)
-    attempt_schema.set(setting.schema)
-    proceed: Proceed = functools.partial(_call, job, task, executor, setting, started, clock)
-    for middleware in reversed(setting.middleware):
-        proceed = functools.partial(middleware, current, proceed)
+class Executor(Protocol):
+    """A place where functions run. Cancelling `run` ends the attempt there, as far as that place can."""
+
+    @property
+    def size(self) -> int | None:
+        """How many attempts it takes at a time at the moment; None leaves that to the queues."""
+
+    async def run(self, attempt: Attempt, /) -> Completion:
+        """Call the task's function and return the verdict."""
+
+    async def close(self) -> None:
+        """Take no more, and leave nothing behind that could be ended."""
+
+
+async def perform(attempt: Attempt, executor: Executor, middleware: Sequence[Middleware], schema: str) -> Completion:
+    """Run the job's function where it belongs, inside the middleware, and say how it went."""
+    running_attempt.set(attempt.current)
+    attempt_schema.set(schema)
+    proceed: Proceed = functools.partial(executor.run, attempt)
+    for around in reversed(middleware):
+        proceed = functools.partial(around, attempt.current, proceed)
     try:
         return await proceed()
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # of a middleware
-        return judged(job, error, started, time.perf_counter() - clock, setting.worker, task.retry)
+        return judged(attempt.job, error, attempt.since, attempt.task.retry_delay)
 
 
-async def _call(
-    job: Claimed, task: BaseTask[..., Any], executor: Executor, setting: Setting, started: float, clock: float
-) -> Completion:
+Explain = Callable[[BaseException], BaseException]
+"""What an exception of the function really means, where it has run."""
+
+
+def _as_it_is(error: BaseException) -> BaseException:
+    return error
+
+
+def call(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain = _as_it_is) -> Completion:
+    """Call a plain function here and now."""
     try:
         args, kwargs = task.signature.decode_arguments(job.arguments)
-        result = await executor.run(task, args, kwargs)
+        return _returned(job, task, task.function(*args, **kwargs), since)
     except (Exception, SystemExit, KeyboardInterrupt) as error:
-        return judged(job, error, started, time.perf_counter() - clock, setting.worker, task.retry)
+        return judged(job, explain(error), since, task.retry_delay)
+
+
+async def call_async(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain = _as_it_is) -> Completion:
+    """Await an async function here and now."""
+    try:
+        args, kwargs = task.signature.decode_arguments(job.arguments)
+        return _returned(job, task, await task.function(*args, **kwargs), since)
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        return judged(job, explain(error), since, task.retry_delay)
+
+
+def _returned(job: Claimed, task: BaseTask[..., Any], result: Any, since: Since) -> Completion:
     try:
         return succeeded(job, task.signature.encode_result(result))
     except InvalidResult as error:
         # Final: the effects are there, and another attempt would return the same kind of value.
-        return failure(job, State.FAILED, error, started, time.perf_counter() - clock, setting.worker)
+        return failure(job, State.FAILED, error, since)

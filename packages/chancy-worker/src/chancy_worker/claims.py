@@ -1,6 +1,7 @@
 """The hot path: one statement that writes the verdicts of finished attempts and claims more jobs.
 
     done, again   the verdicts, fenced: a row that is not running under the fence given is left alone
+    dropped       what would be ready again, were it not that somebody has asked for its end: it is cancelled
     in_use        which priorities each queue that is looked at has, by skipping through the index
     lanes         where to claim from: (queue, priority), from a high-water mark or from the start
     claimed       for each queue as many as are wanted, in the order priority, run_at, id
@@ -21,6 +22,7 @@ from datetime import UTC, datetime
 from typing import TypeAlias
 
 from chancy.model import Rows, Statement
+from chancy.statements import MOVED
 from chancy.states import State
 
 from .literals import of_json, of_numbers, of_texts
@@ -42,25 +44,28 @@ _FINISH = """
         WHERE {taken} AND job.claims = done.fence AND job.worker IS NOT NULL
         RETURNING job.*, done.outcome, done.result, done.news
     ),
-    kept AS (
-        INSERT INTO {schema}.history
-            (id, task, queue, priority, state, attempt, max_attempts, claims, crashes, worker, run_at, submitted_at,
-             started_at, finished_at, arguments, retry, limits, result, errors)
-        SELECT id, task, queue, priority, outcome::{schema}.state, attempt, max_attempts, claims, crashes, worker,
-            run_at, submitted_at, started_at, {schema}.clock(), arguments, retry, limits, result, coalesce(news, errors)
-        FROM finished
-    ),
     again AS (
         SELECT * FROM unnest(%(again_ids)s::bigint[], %(again_fences)s::integer[], %(delays)s::interval[],
             %(refunds)s::smallint[], %(again_errors)s::json[]) AS done (id, fence, delay, refund, news)
     ),
     returned AS (
         UPDATE {schema}.job AS job
-        SET state = 'ready', worker = NULL, run_at = {schema}.clock() + done.delay,
-            attempt = job.attempt - done.refund, errors = coalesce(done.news, job.errors)
+        SET state = 'ready', worker = NULL, run_at = coalesce({schema}.clock() + done.delay, job.run_at),
+            attempt = job.attempt - done.refund, errors = coalesce(done.news, job.errors), progress = NULL
         FROM again AS done
-        WHERE {taken} AND job.claims = done.fence AND job.worker IS NOT NULL
+        WHERE {taken} AND job.claims = done.fence AND job.worker IS NOT NULL AND job.cancel_at IS NULL
         RETURNING job.queue
+    ),
+    dropped AS (
+        DELETE FROM {schema}.job AS job USING again AS done
+        WHERE {taken} AND job.claims = done.fence AND job.worker IS NOT NULL AND job.cancel_at IS NOT NULL
+        RETURNING job.*, done.news
+    ),
+    kept AS (
+        INSERT INTO {schema}.history ({moved}, state, finished_at, result, errors)
+        SELECT {moved}, outcome::{schema}.state, {schema}.clock(), result, coalesce(news, errors) FROM finished
+        UNION ALL
+        SELECT {moved}, 'cancelled', {schema}.clock(), NULL, coalesce(news, errors) FROM dropped
     ),
 """
 _AT_ONCE = "job.id = done.id"
@@ -122,7 +127,7 @@ _CLAIM = """
         RETURNING job.*
     )
     SELECT
-        (SELECT count(*) FROM finished) + (SELECT count(*) FROM returned),
+        (SELECT count(*) FROM finished) + (SELECT count(*) FROM returned) + (SELECT count(*) FROM dropped),
         EXISTS (SELECT FROM lease),
         (SELECT extract(epoch FROM min(ahead.run_at) - {schema}.clock())::float8
          FROM in_use CROSS JOIN LATERAL (
@@ -140,9 +145,9 @@ _CLAIM = """
     FROM claimed
 """
 
-ROUND = (_FINISH + _CLAIM).replace("{taken}", _AT_ONCE)
+ROUND = (_FINISH + _CLAIM).replace("{moved}", MOVED).replace("{taken}", _AT_ONCE)
 """Waits for a locked row as long as the connection's lock_timeout lets it."""
-PATIENT_ROUND = (_FINISH + _CLAIM).replace("{taken}", _UNLOCKED)
+PATIENT_ROUND = (_FINISH + _CLAIM).replace("{moved}", MOVED).replace("{taken}", _UNLOCKED)
 """Passes locked rows by; a third dearer. For when the first form ran into a lock, until nothing is left over."""
 
 
@@ -188,7 +193,7 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
             "done_errors": of_json(v.errors for v in done),
             "again_ids": of_numbers(v.id for v in again),
             "again_fences": of_numbers(v.fence for v in again),
-            "delays": of_texts(f"{v.delay.total_seconds():.6f} s" for v in again),
+            "delays": of_texts(None if v.delay is None else f"{v.delay.total_seconds():.6f} s" for v in again),
             "refunds": of_numbers(int(v.refund) for v in again),
             "again_errors": of_json(v.errors for v in again),
             "looking": of_texts(wanted.looking),
@@ -223,17 +228,25 @@ SETTLE = """
         CASE
             WHEN job.state = 'running' THEN 'busy'
             WHEN job.id IS NOT NULL THEN 'done'
-            WHEN EXISTS (
-                SELECT FROM {schema}.history AS past WHERE past.id = sent.id AND past.claims = sent.fence
-            ) THEN 'done'
+            WHEN past.state = 'succeeded' AND sent.state <> 'succeeded' THEN 'completed'
+            WHEN past.id IS NOT NULL THEN 'done'
             ELSE 'lost'
         END
-    FROM unnest(%(ids)s::bigint[], %(fences)s::integer[]) AS sent (id, fence)
+    FROM unnest(%(ids)s::bigint[], %(fences)s::integer[], %(states)s::text[]) AS sent (id, fence, state)
     LEFT JOIN {schema}.job AS job ON job.id = sent.id AND job.claims = sent.fence
+    LEFT JOIN {schema}.history AS past ON past.id = sent.id AND past.claims = sent.fence
 """
 
 
 def settle(verdicts: Sequence[Completion]) -> Statement[dict[int, str]]:
-    """What became of verdicts: 'done', 'busy' (still ours, the row was locked) or 'lost' (another claim has it)."""
-    params = {"ids": of_numbers(v.id for v in verdicts), "fences": of_numbers(v.fence for v in verdicts)}
+    """What became of verdicts.
+
+    'done'; 'busy' (still ours, the row was locked); 'completed' (as succeeded, by the handler's own transaction);
+    'lost' (another claim has it).
+    """
+    params = {
+        "ids": of_numbers(v.id for v in verdicts),
+        "fences": of_numbers(v.fence for v in verdicts),
+        "states": of_texts(v.state.value for v in verdicts),
+    }
     return Statement(SETTLE, params, lambda rows: {int(id_): str(fate) for id_, fate in rows})

@@ -46,6 +46,10 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--processes", type=int, default=1, metavar="N", help="how many worker processes (default 1)")
     command.add_argument("--threads", type=int, default=40, metavar="N", help="sync functions at a time (default 40)")
+    command.add_argument("--children", type=int, metavar="N", help="child processes at a time (default: cores)")
+    command.add_argument(
+        "--memory-budget", type=_bytes, metavar="SIZE", help="what the memory limits of running jobs may add up to: 8G"
+    )
     command.add_argument(
         "--grace", type=float, default=30.0, metavar="S", help="seconds to finish after SIGTERM (default 30)"
     )
@@ -70,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 migrate(conn, schema=app.schema_name)
         if options.processes > 1 and PARENT not in os.environ:
             return asyncio.run(Processes(arguments, options.processes, app.conninfo, app.schema_name).run())
-        return asyncio.run(work(app, WorkerConfig(threads=options.threads, grace=options.grace)))
+        return asyncio.run(work(app, configured(options)))
     except (Refusal, ChancyError, ValueError) as error:
         message = str(error)
     except psycopg.Error as error:
@@ -94,7 +98,7 @@ async def work(app: Chancy, config: WorkerConfig) -> int:
         orphan_stop.cancel()
     if worker.left_running:
         # Their jobs are released already and may run elsewhere; waiting for them would only do the work twice.
-        log.warning("%d threads did not finish and are left behind", worker.left_running)
+        log.warning("%d functions did not stop and are ended with this process", worker.left_running)
         logging.shutdown()
         os._exit(0)
     return 0
@@ -108,8 +112,9 @@ async def _stop_when(event: asyncio.Event, worker: Worker) -> None:
 def load(options: argparse.Namespace) -> Chancy:
     """The app that the command line describes."""
     module_name, _, attribute = options.target.partition(":")
-    for name, value in (("--processes", options.processes), ("--threads", options.threads)):
-        if value < 1:
+    counts = {"--processes": options.processes, "--threads": options.threads, "--children": options.children}
+    for name, value in counts.items():
+        if value is not None and value < 1:
             raise Refusal(f"{name} must be at least 1")
     # As `python -m` does: a task's module is found from where one stands.
     sys.path.insert(0, "")
@@ -139,6 +144,12 @@ def load(options: argparse.Namespace) -> Chancy:
     )
 
 
+def configured(options: argparse.Namespace) -> WorkerConfig:
+    """What the command line says of this process."""
+    config = WorkerConfig(threads=options.threads, grace=options.grace, memory_budget=options.memory_budget)
+    return config if options.children is None else replace(config, children=options.children)
+
+
 def banner(app: Chancy, config: WorkerConfig) -> list[str]:
     """What this worker is about to do."""
     place = psycopg.conninfo.conninfo_to_dict(app.conninfo)
@@ -160,6 +171,11 @@ def _queue(text: str) -> Queue:
     if number and not number.isdecimal():
         raise Refusal(f"--queue {text}: expected NAME or NAME=NUMBER")
     return Queue(name, int(number)) if number else Queue(name)
+
+
+def _bytes(text: str) -> int:
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    return int(float(number) * 1024 ** ("", "K", "M", "G", "T").index(unit))
 
 
 def _last_line(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from dataclasses import dataclass, field
 
 
@@ -32,6 +33,12 @@ class WorkerConfig:
 
     threads: int = 40
     """How many sync functions run at a time."""
+    children: int = field(default_factory=lambda: len(os.sched_getaffinity(0)) if sys.platform == "linux" else 2)
+    """How many child processes at most; by default as many as there are cores."""
+    recycle: int = 1000
+    """After so many jobs a child is replaced by a fresh one."""
+    memory_budget: int | None = None
+    """Bytes: the memory limits of the jobs that run at a time fit into it."""
     grace: float = 30.0
     """Seconds that running jobs get to finish after the first signal; then they are released."""
     timing: Timing = field(default_factory=Timing)

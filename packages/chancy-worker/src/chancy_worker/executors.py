@@ -1,64 +1,67 @@
-"""Where a task's function runs: on the event loop, or in a thread."""
+"""Where a task's function runs inside the worker's own process: on the event loop, or in a thread."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
 
-from chancy.limits import LimitType
-from chancy.task import AsyncTask, BaseTask
+from .attempt import Attempt, call, call_async
+from .verdict import Completion
 
 
-class Executor(Protocol):
-    """Room for running functions."""
-
-    enforces: frozenset[LimitType]
-    """A task that asks for another limit is refused when the worker starts."""
-
-    async def run(self, task: BaseTask[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call the function and return what it returned, or raise what it raised."""
+def _on(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody counts any more
+        loop.call_soon_threadsafe(callback)
 
 
 class Loop:
-    """`async def` on the worker's own event loop."""
+    """`async def` on the worker's own event loop. One that is cancelled may catch that, and go on."""
 
-    enforces: frozenset[LimitType] = frozenset()
+    size: int | None = None
 
-    async def run(self, task: BaseTask[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def run(self, attempt: Attempt) -> Completion:
         """Await the function."""
-        return await task.function(*args, **kwargs)
+        attempt.began()
+        return await call_async(attempt.job, attempt.task, attempt.since)
+
+    async def close(self) -> None:
+        """Nothing of its own is left."""
 
 
 class Threads:
     """`def` in a thread. A thread cannot be stopped: one that is cancelled goes on until its function returns."""
 
-    enforces: frozenset[LimitType] = frozenset()
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._pool = ThreadPoolExecutor(most, thread_name_prefix="chancy")
+        self.stranded = 0
+        """Threads that are inside a function whose attempt was given up."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._pool = ThreadPoolExecutor(size, thread_name_prefix="chancy")
-        self.running = 0
-        """Threads that are inside a function, also of an attempt that was given up."""
+    @property
+    def size(self) -> int:
+        """The threads that can be had."""
+        return self._most - self.stranded
 
-    async def run(self, task: BaseTask[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def run(self, attempt: Attempt) -> Completion:
         """Run the function in a thread that sees the attempt's context variables."""
-        context = contextvars.copy_context()
-        self.running += 1
-        future = self._pool.submit(context.run, lambda: task.function(*args, **kwargs))
         loop = asyncio.get_running_loop()
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._left))
-        return await asyncio.wrap_future(future)
+        context = contextvars.copy_context()
+        attempt.began()
+        future = self._pool.submit(context.run, call, attempt.job, attempt.task, attempt.since)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if not future.cancelled():
+                self.stranded += 1
+                future.add_done_callback(lambda _: _on(loop, self._came_back))
+            raise
 
-    def _left(self) -> None:
-        self.running -= 1
+    def _came_back(self) -> None:
+        self.stranded -= 1
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Take no more, and wait for nobody."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-def executor_of(task: BaseTask[..., Any], loop: Loop, threads: Threads) -> Executor:
-    """Where this task's function runs."""
-    return loop if isinstance(task, AsyncTask) else threads

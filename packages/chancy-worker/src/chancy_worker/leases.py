@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -47,7 +47,8 @@ EXTEND = """
             SELECT ARRAY[job.id, job.claims] FROM {schema}.job AS job
             WHERE job.state = 'running' AND job.worker = %(worker)s::bigint
                 AND job.started_at > coalesce(%(after)s::timestamptz, '-infinity') AND job.started_at <= latest.at
-        )
+        ),
+        ARRAY(SELECT id FROM {schema}.job WHERE worker = %(worker)s::bigint AND cancel_at IS NOT NULL)
     FROM (SELECT {schema}.clock() - %(unheard)s::float8 * interval '1 s' AS at) AS latest
 """
 
@@ -59,6 +60,8 @@ class Extension:
     holding: bool
     upto: datetime
     claims: list[tuple[int, int]]
+    cancelled: list[int]
+    """Jobs that run in its name and were asked to stop."""
 
 
 def extend(worker: int, lease: float, after: datetime | None, unheard: float) -> Statement[Extension]:
@@ -66,7 +69,7 @@ def extend(worker: int, lease: float, after: datetime | None, unheard: float) ->
     return Statement(
         EXTEND,
         {"worker": worker, "lease": lease, "after": after, "unheard": unheard},
-        lambda rows: Extension(rows[0][0], rows[0][1], [(id_, fence) for id_, fence in rows[0][2]]),
+        lambda rows: Extension(rows[0][0], rows[0][1], [(id_, fence) for id_, fence in rows[0][2]], rows[0][3]),
     )
 
 
@@ -104,6 +107,7 @@ TAKE_BACK = """
         SELECT job.id, dead.name,
             {schema}.with_error(job.errors, json_build_object(
                 'attempt', job.attempt, 'kind', 'WorkerDied', 'worker', dead.name, 'started_at', job.started_at,
+                'duration', extract(epoch FROM {schema}.clock() - job.started_at)::float8,
                 'message', 'worker ' || dead.name || ' died while it ran this job, or could not reach the database')
             ) AS errors
         FROM {schema}.dead_worker AS dead
@@ -112,25 +116,27 @@ TAKE_BACK = """
         LIMIT 500
         FOR UPDATE OF job SKIP LOCKED
     ),
-    failed AS (
+    over AS (
         DELETE FROM {schema}.job AS job USING suspect
-        WHERE job.id = suspect.id AND job.attempt >= job.max_attempts
+        WHERE job.id = suspect.id AND (job.attempt >= job.max_attempts OR job.cancel_at IS NOT NULL)
         RETURNING job.*, suspect.errors AS news
     ),
     kept AS (
         INSERT INTO {schema}.history
             (id, task, queue, priority, state, attempt, max_attempts, claims, crashes, worker, run_at, submitted_at,
              started_at, finished_at, arguments, retry, limits, errors)
-        SELECT id, task, queue, priority, 'failed', attempt, max_attempts, claims, crashes + 1, worker, run_at,
-            submitted_at, started_at, {schema}.clock(), arguments, retry, limits, news
-        FROM failed
+        SELECT id, task, queue, priority,
+            CASE WHEN cancel_at IS NULL THEN 'failed' ELSE 'cancelled' END::{schema}.state, attempt, max_attempts,
+            claims, crashes + 1, worker, run_at, submitted_at, started_at, {schema}.clock(), arguments, retry, limits,
+            news
+        FROM over
     ),
     rescued AS (
         UPDATE {schema}.job AS job
         SET state = 'ready', worker = NULL, crashes = job.crashes + 1, run_at = {schema}.clock(),
-            errors = suspect.errors
+            errors = suspect.errors, progress = NULL
         FROM suspect
-        WHERE job.id = suspect.id AND job.attempt < job.max_attempts
+        WHERE job.id = suspect.id AND job.attempt < job.max_attempts AND job.cancel_at IS NULL
         RETURNING job.queue
     ),
     buried AS (
@@ -138,7 +144,7 @@ TAKE_BACK = """
         WHERE died_at < {schema}.clock() - interval '1 minute'
             AND NOT EXISTS (SELECT FROM {schema}.job AS job WHERE job.state = 'running' AND job.worker = dead.id)
     )
-    SELECT (SELECT count(*) FROM rescued), (SELECT count(*) FROM failed),
+    SELECT (SELECT count(*) FROM rescued), (SELECT count(*) FROM over),
         CASE WHEN EXISTS (SELECT FROM rescued) THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM rescued))::text END
 """
 
@@ -165,28 +171,37 @@ class Lease:
         self._seen = None
         self.extended_at = time.monotonic()
 
-    async def extend(self, link: Link) -> list[tuple[int, int]]:
-        """Extend it; or take a new one if it is gone. Returns the (id, fence) of the claims made in its name."""
+    async def extend(self, link: Link) -> Extension:
+        """Extend it; or take a new one if it is gone."""
         answer = await link.send(extend(self.id, self.timing.lease, self._seen, self.timing.unheard))
         if not answer.holding:
             log.warning("worker %s (lease %d) was declared dead; its jobs may run elsewhere", self.name, self.id)
             self._lost()
             await self.take(link)
-            return []
+            return answer
         self._seen = answer.upto
         self.extended_at = time.monotonic()
-        return answer.claims
+        return answer
 
 
 async def keep_alive(
-    link: Link, lease: Lease, held: Collection[tuple[int, int]], give_back: Callable[[tuple[int, int]], None]
+    link: Link,
+    lease: Lease,
+    held: Collection[tuple[int, int]],
+    give_back: Callable[[tuple[int, int]], None],
+    cancel: Callable[[Iterable[int]], None],
 ) -> None:
-    """Extend the lease for ever, and give back what was claimed in its name and is not among the `held`."""
+    """Extend the lease for ever; give back what was claimed in its name and is not among the `held`, and `cancel` what
+    somebody wants to stop, should its notification have been lost.
+    """
     while True:
         try:
-            for claim in await lease.extend(link):
-                if claim not in held:
-                    give_back(claim)
+            answer = await lease.extend(link)
+            if answer.holding:
+                for claim in answer.claims:
+                    if claim not in held:
+                        give_back(claim)
+                cancel(answer.cancelled)
         except psycopg.Error as error:
             await _recover(link, error)
             continue

@@ -1,7 +1,7 @@
 """`Worker`: starts the loops in order, hands them to each other, and stops them in stages.
 
-Stages of a stop: claim no more; let running jobs finish within the grace; cancel and release, with their attempt
-refunded, what has not; write the last verdicts; give up the lease. A second signal skips the grace.
+Stages of a stop: claim no more; let running jobs finish within the grace; stop and release, with their attempt
+refunded, those that have not; write the last verdicts; give up the lease. A second signal skips the grace.
 """
 
 from __future__ import annotations
@@ -10,31 +10,36 @@ import asyncio
 import contextlib
 import logging
 import signal
-import time
+import sys
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from chancy.app import AsyncChancy, Chancy
-from chancy.current import CurrentJob
 from chancy.errors import InvalidTask, SchemaOutdated
+from chancy.limits import LimitType, Place
 from chancy.migrate import newest, version
 from chancy.run import walk_async
 from chancy.states import State
-from chancy.task import AsyncTask, BaseTask, registered
+from chancy.task import BaseTask, registered
 
-from .attempt import Setting, perform
+from .attempt import Executor
 from .claimer import Claimer
 from .config import WorkerConfig
-from .executors import Loop, Threads, executor_of
+from .executors import Loop, Threads
 from .leases import Lease, declare_dead, keep_alive, rescue
 from .link import Link
+from .reports import write_progress
+from .slots import Slots
 from .upkeep import care_for_history, keep
-from .verdict import Claimed, Completion, released
+from .verdict import Claimed, Completion
 from .wakeups import Bell, Ear
+from .watchdog import Watchdog
 
 log = logging.getLogger("chancy.worker")
 job_log = logging.getLogger("chancy.job")
 
+_TO_OBEY = 1.0
+"""Seconds that stopped jobs get for their `finally`, at the end."""
 _LAST_VERDICTS = 10.0
 """Seconds that the last verdicts get to reach the database at the end."""
 
@@ -46,15 +51,11 @@ class Worker:
         self.app = app.settings if isinstance(app, AsyncChancy) else app
         self.config = config or WorkerConfig()
         self._tasks: Mapping[str, BaseTask[..., Any]] = registered()
-        self._loop = Loop()
-        self._threads = Threads(self.config.threads)
-        self._attempts: dict[asyncio.Task[Completion], tuple[Claimed, CurrentJob]] = {}
-        self._in_threads = 0
-        """Attempts that have or are about to have a thread: counted at the claim, not when the thread begins."""
+        self._slots: Slots | None = None
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self.left_running = 0
-        """Threads that were still busy with released jobs when the worker stopped."""
+        """Functions that were still busy with released jobs when the worker stopped: the process has to be ended."""
 
     async def start(self) -> None:
         """Work until `stop` is called, or SIGTERM or Ctrl-C arrives; returns when everything is written.
@@ -63,8 +64,8 @@ class Worker:
         when the database cannot be reached at the start; later outages are waited for. Cancelling it is a stop
         without a grace.
         """
-        self._refuse_limits()
         config, schema = self.config, self.app.schema_name
+        self._refuse_what_cannot_be_kept()
         link = self._link("claim")
         await link.connect()
         await self._check_version(link)
@@ -72,7 +73,17 @@ class Worker:
 
         lives = self._link("lease", lock_timeout="1s")
         await lives.connect()
-        lease = Lease(config.name, config.timing, self._lease_lost)
+        executors = self._executors()
+        slots = self._slots = Slots(
+            tasks=self._tasks,
+            executors=executors,
+            memory=config.memory_budget,
+            worker=config.name,
+            schema=schema,
+            middleware=tuple(self.app.middleware),
+            ended=lambda job, verdict, seconds: self._ended(claimer, job, verdict, seconds),
+        )
+        lease = Lease(config.name, config.timing, slots.lose)
         await lease.take(lives)
 
         names = [queue.name for queue in self.app.queues]
@@ -81,7 +92,7 @@ class Worker:
             claimer.wake()
 
         bell = Bell(self._link("bell", lock_timeout="0"), names, wake)
-        ear = Ear(schema, names, wake)
+        ear = Ear(schema, names, wake, lambda: lease.id, slots.cancel)
         claimer = Claimer(
             link=link,
             lease=lambda: lease.id,
@@ -90,45 +101,53 @@ class Worker:
             idle=bell.idle,
             busy=bell.busy,
             hearing=ear.open,
-            room=self._room,
+            room=slots.room,
             knows=self._tasks.__contains__,
-            start=lambda job: self._begin(job, claimer),
+            start=slots.begin,
             settled=self._settled,
         )
         link.on_connect = ear.listen
         await link.connect()
-        self._setting = Setting(schema, config.name, tuple(self.app.middleware))
 
-        rescuer = self._link("rescue", lock_timeout="1s")
+        rescuer, reporter = self._link("rescue", lock_timeout="1s"), self._link("progress")
         background: list[asyncio.Task[Any]] = [
             asyncio.create_task(coroutine, name=name)
             for name, coroutine in {
                 "chancy bell": bell.serve(),
-                "chancy lease": keep_alive(lives, lease, claimer.held.keys(), claimer.give_back),
+                "chancy lease": keep_alive(lives, lease, claimer.held.keys(), claimer.give_back, slots.cancel),
                 "chancy rescue": rescue(rescuer, config.timing, claimer.wake),
                 "chancy upkeep": care_for_history(lambda: self._link("upkeep", lock_timeout="2s"), config.timing),
+                "chancy progress": write_progress(reporter, slots.progress),
             }.items()
         ]
+        watchdog = Watchdog(self.app.conninfo, schema, lease)
         try:
-            with self._signals():
+            with self._signals(), watchdog:
                 async with self._lifespan():
-                    await self._serve(background, claimer)
+                    await self._serve(background, claimer, slots)
         finally:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
             with contextlib.suppress(Exception):
                 await lives.send(declare_dead(worker=lease.id))
-            self.left_running = self._threads.running
-            self._threads.close()
-            for each in (link, lives, rescuer, bell.link):
+            for executor in executors.values():
+                await executor.close()
+            threads = executors[Place.THREAD]
+            self.left_running += threads.stranded if isinstance(threads, Threads) else 0
+            for each in (link, lives, rescuer, reporter, bell.link):
                 await each.close()
+
+    @property
+    def running(self) -> int:
+        """How many jobs run here now."""
+        return len(self._slots.running) if self._slots else 0
 
     def stop(self) -> None:
         """Begin to stop; called again, do not wait for the grace. From the worker's own event loop."""
         (self._hurry if self._stop.is_set() else self._stop).set()
 
-    async def _serve(self, background: list[asyncio.Task[Any]], claimer: Claimer) -> None:
+    async def _serve(self, background: list[asyncio.Task[Any]], claimer: Claimer, slots: Slots) -> None:
         rounds = asyncio.create_task(claimer.work(), name="chancy rounds")
         background.append(rounds)
         stop = asyncio.create_task(self._stop.wait())
@@ -138,40 +157,23 @@ class Worker:
             for task in done:  # a loop never ends by itself: this is a bug, and is told as one
                 task.result()
             raise RuntimeError(f"{done.pop().get_name()} has ended")
-        log.info("stopping: %d jobs get %.0f s to finish", len(self._attempts), self.config.grace)
+        log.info("stopping: %d jobs get %.0f s to finish", len(slots.running), self.config.grace)
         claimer.stop()
         hurry = asyncio.create_task(self._hurry.wait())
         await asyncio.wait([rounds, hurry], timeout=self.config.grace, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
-        for attempt in list(self._attempts):
-            attempt.cancel()
+        slots.interrupt()
+        await asyncio.wait([rounds], timeout=_TO_OBEY)
+        self.left_running = slots.give_up()
         await asyncio.wait([rounds], timeout=_LAST_VERDICTS)
         if claimer.held:
             log.error(
                 "%d verdicts could not be written; those jobs run again when this lease is over", len(claimer.held)
             )
 
-    def _begin(self, job: Claimed, claimer: Claimer) -> None:
-        task = self._tasks[job.task]
-        current = CurrentJob(job.id, job.task, job.queue, job.attempt, job.max_attempts)
-        executor = executor_of(task, self._loop, self._threads)
-        self._in_threads += executor is self._threads
-        began = time.perf_counter()
-        attempt = asyncio.get_running_loop().create_task(perform(job, current, task, executor, self._setting))
-        self._attempts[attempt] = job, current
-
-        # A callback, and not the coroutine's own end: one that is cancelled before its first step has none.
-        def ended(attempt: asyncio.Task[Completion]) -> None:
-            del self._attempts[attempt]
-            self._in_threads -= executor is self._threads
-            if attempt.cancelled():
-                verdict = released(job, "interrupted by the shutdown of its worker")
-            else:
-                verdict = attempt.result()
-            self._log(job, verdict, time.perf_counter() - began)
-            claimer.complete(job, verdict)
-
-        attempt.add_done_callback(ended)
+    def _ended(self, claimer: Claimer, job: Claimed, verdict: Completion, seconds: float) -> None:
+        self._log(job, verdict, seconds)
+        claimer.complete(job, verdict)
 
     def _log(self, job: Claimed, verdict: Completion, seconds: float) -> None:
         level = logging.INFO if verdict.state is State.SUCCEEDED or verdict.refund else logging.WARNING
@@ -196,30 +198,40 @@ class Worker:
                 verdict.id,
                 verdict.state,
             )
+        elif fate == "completed":
+            job_log.warning(
+                "job %d: succeeded in its handler's own transaction; what came after that changes nothing (%s)",
+                verdict.id,
+                verdict.note or verdict.state,
+            )
 
-    def _lease_lost(self) -> None:
-        for _, current in self._attempts.values():
-            current.lease_lost = True
+    def _executors(self) -> dict[Place, Executor]:
+        config = self.config
+        executors: dict[Place, Executor] = {Place.LOOP: Loop(), Place.THREAD: Threads(config.threads)}
+        if sys.platform != "win32":
+            from .children import Children  # needs what only POSIX has
 
-    def _room(self) -> tuple[int | None, tuple[str, ...]]:
-        """How many jobs may be claimed at most, and which tasks must be left out because their executor is full."""
-        threaded = tuple(name for name, task in self._tasks.items() if not isinstance(task, AsyncTask))
-        if not threaded:
-            return None, ()
-        free = self._threads.size - self._in_threads
-        return (free, ()) if free > 0 else (None, threaded)
+            modules = sorted({task.function.__module__ for task in self._tasks.values()} - {"__main__", "__mp_main__"})
+            executors[Place.PROCESS] = Children(config.children, modules, recycle=config.recycle)
+        return executors
 
-    def _refuse_limits(self) -> None:
+    def _refuse_what_cannot_be_kept(self) -> None:
+        budget = self.config.memory_budget
         for name, task in self._tasks.items():
-            missing = {limit.type for limit in task.options.limits} - executor_of(
-                task, self._loop, self._threads
-            ).enforces
-            if missing:
-                raise InvalidTask(
-                    name,
-                    f"it asks for a limit of {' and '.join(sorted(missing))}, which this worker cannot enforce yet; "
-                    f"a limit is never ignored, so remove it",
-                )
+            place = task.place()
+            for limit in task.options.limits or ():
+                if limit.type is not LimitType.MEMORY:
+                    continue
+                if sys.platform != "linux":
+                    raise InvalidTask(name, "it has a memory limit, which can be enforced on Linux only")
+                if budget is not None and limit.value > budget:
+                    raise InvalidTask(
+                        name,
+                        f"its memory limit of {limit.value:,.0f} bytes is above this worker's budget of {budget:,}; "
+                        f"lower the limit, raise --memory-budget, or let another worker have its queue",
+                    )
+            if place is Place.PROCESS and sys.platform == "win32":
+                raise InvalidTask(name, "it runs in a child process, which Windows has no fork server for")
 
     def _link(self, purpose: str, lock_timeout: str = "100ms") -> Link:
         deadline = self.config.timing.round

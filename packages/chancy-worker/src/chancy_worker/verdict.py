@@ -5,19 +5,19 @@ What a handler says is untrusted: texts are made encodable, capped, and live in 
 
 from __future__ import annotations
 
+import time
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 
 from chancy.codec import encode_json
-from chancy.errors import InvalidResult
+from chancy.errors import AttemptStopped, InvalidResult
 from chancy.model import LONGEST_DELAY, AttemptError
 from chancy.outcomes import Discard, Retry, Snooze
-from chancy.retry import DEFAULT_BACKOFF, Backoff, RetryFunction
+from chancy.retry import Backoff
 from chancy.states import State
 
 MAX_MESSAGE_BYTES = 4 * 1024
@@ -27,8 +27,7 @@ KEPT_ERRORS = 10
 _HERE = str(Path(__file__).parent)
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One claimed job: what a worker needs to perform it and to prove that it is still its own."""
 
     id: int
@@ -49,12 +48,11 @@ class Claimed:
         return self.crashes > 0
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The verdict of one attempt.
 
-    `state` READY means live again after `delay`; `refund` says that the attempt does not count. `errors` None
-    leaves the job's errors as they are.
+    `state` READY means live again after `delay`; None keeps the job's place in its queue. `refund` says that the
+    attempt does not count. `errors` None leaves the job's errors as they are.
     """
 
     id: int
@@ -62,7 +60,7 @@ class Completion:
     state: State
     result: bytes | None = None
     errors: bytes | None = None
-    delay: timedelta = timedelta(0)
+    delay: timedelta | None = None
     refund: bool = False
     note: str = ""
     """What happened in one phrase, for the log."""
@@ -73,20 +71,45 @@ class Completion:
         return 64 + len(self.result or b"") + len(self.errors or b"")
 
 
+class Since(msgspec.Struct, frozen=True, gc=False):
+    """Which worker began an attempt, and when: as Unix time, and by the clock that never jumps."""
+
+    worker: str
+    at: float
+    clock: float
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds until now."""
+        return time.perf_counter() - self.clock
+
+
+def since_now(worker: str) -> Since:
+    """An attempt begins."""
+    return Since(worker, time.time(), time.perf_counter())
+
+
+Decide = Callable[[int, BaseException, Backoff | None], timedelta | None]
+"""`BaseTask.retry_delay`."""
+
+
 def succeeded(job: Claimed, result: bytes) -> Completion:
     """The handler returned."""
     return Completion(job.id, job.fence, State.SUCCEEDED, result)
 
 
-def released(job: Claimed, note: str, delay: timedelta = timedelta(0)) -> Completion:
-    """The job goes back unharmed."""
+def released(job: Claimed, note: str, delay: timedelta | None = None) -> Completion:
+    """The job goes back unharmed; without a delay, to its place in the queue."""
     return Completion(job.id, job.fence, State.READY, delay=delay, refund=True, note=note)
 
 
-def judged(
-    job: Claimed, error: BaseException, started: float, duration: float, worker: str, decide: RetryFunction | None
-) -> Completion:
-    """The handler raised. `started` is Unix time, `duration` seconds; `decide` is the task's own retry function."""
+def cancelled(job: Claimed) -> Completion:
+    """It was asked to stop, and has stopped."""
+    return Completion(job.id, job.fence, State.CANCELLED, note="cancelled while it ran")
+
+
+def judged(job: Claimed, error: BaseException, since: Since, decide: Decide) -> Completion:
+    """The handler raised, or was stopped."""
     match error:
         case Snooze():
             return Completion(
@@ -98,30 +121,25 @@ def judged(
                 note=f"snoozed for {error.delay}",
             )
         case Discard():
-            return failure(job, State.DISCARDED, error, started, duration, worker)
+            return failure(job, State.DISCARDED, error, since)
         case _ if job.attempt >= job.max_attempts:
-            return failure(job, State.FAILED, error, started, duration, worker)
+            return failure(job, State.FAILED, error, since)
         case Retry(after=timedelta()):
             delay: timedelta | None = error.after
         case _:
             try:
-                delay = _delay(job, error, decide)
+                own = None if job.retry is None else msgspec.json.decode(job.retry, type=Backoff)
+                delay = decide(job.attempt, error, own)
             except Exception as broken:
                 broken.__context__ = error
-                return failure(job, State.FAILED, broken, started, duration, worker)
+                return failure(job, State.FAILED, broken, since)
     if delay is None:
-        return failure(job, State.FAILED, error, started, duration, worker)
-    return failure(job, State.READY, error, started, duration, worker, _within_reason(delay))
+        return failure(job, State.FAILED, error, since)
+    return failure(job, State.READY, error, since, _within_reason(delay))
 
 
 def failure(
-    job: Claimed,
-    state: State,
-    error: BaseException,
-    started: float,
-    duration: float,
-    worker: str,
-    delay: timedelta = timedelta(0),
+    job: Claimed, state: State, error: BaseException, since: Since, delay: timedelta = timedelta(0)
 ) -> Completion:
     """The attempt ended with an error, which is kept on the job."""
     kept = AttemptError(
@@ -131,9 +149,9 @@ def failure(
         traceback=""
         if isinstance(error, (Discard, Retry, InvalidResult))
         else safe(_traceback(error), MAX_TRACEBACK_BYTES),
-        worker=worker,
-        started_at=datetime.fromtimestamp(started, UTC),
-        duration=round(duration, 6),
+        worker=since.worker,
+        started_at=datetime.fromtimestamp(since.at, UTC),
+        duration=round(since.elapsed, 6),
     )
     return Completion(
         job.id, job.fence, state, errors=_with(job.errors, kept), delay=delay, note=f"{kept.kind}: {kept.message}"
@@ -166,13 +184,6 @@ def _within_reason(delay: timedelta) -> timedelta:
     return min(max(delay, timedelta(0)), LONGEST_DELAY)
 
 
-def _delay(job: Claimed, error: BaseException, decide: RetryFunction | None) -> timedelta | None:
-    if job.retry is None and decide is not None:
-        return decide(job.attempt, error)
-    backoff = DEFAULT_BACKOFF if job.retry is None else msgspec.json.decode(job.retry, type=Backoff)
-    return backoff.delay(job.attempt)
-
-
 def _with(errors: bytes | None, error: AttemptError) -> bytes:
     if errors is None:
         return encode_json([error])
@@ -192,6 +203,8 @@ def _traceback(error: BaseException) -> str:
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
         frames = frames.tb_next
+    if frames is None and isinstance(error, AttemptStopped):
+        return ""
     try:
         return "".join(traceback.format_exception(type(error), error, frames))
     except Exception as broken:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import psycopg
 from psycopg import Notify, sql
@@ -90,17 +90,28 @@ class Bell:
 
 
 class Ear:
-    """Hears notifications on the claim connection: between its queries by a reader of its own, else through psycopg."""
+    """Hears of work and of cancelled jobs, on the claim connection: between queries by a reader, else by psycopg."""
 
-    def __init__(self, schema: str, queues: Sequence[str], wake: Callable[[], None]) -> None:
-        self._schema = schema
+    def __init__(
+        self,
+        schema: str,
+        queues: Sequence[str],
+        wake: Callable[[], None],
+        lease: Callable[[], int],
+        cancel: Callable[[Iterable[int]], None],
+    ) -> None:
+        self._bell = schema
+        self._stops = f"{schema}.cancel"
         self._queues = frozenset(queue[:500] for queue in queues)
         self._wake = wake
+        self._lease = lease
+        self._cancel = cancel
 
     async def listen(self, conn: AsyncConn) -> None:
         """Start listening on a new connection."""
         conn.add_notify_handler(self._heard)
-        await conn.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._schema)))
+        for channel in (self._bell, self._stops):
+            await conn.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
 
     @contextlib.contextmanager
     def open(self, conn: AsyncConn) -> Iterator[None]:
@@ -123,5 +134,9 @@ class Ear:
             loop.remove_reader(descriptor)
 
     def _heard(self, notify: Notify) -> None:
-        if notify.payload[:500] in self._queues:
+        if notify.channel == self._stops:
+            worker, _, job = notify.payload.partition(" ")
+            if worker == str(self._lease()):
+                self._cancel([int(job)])
+        elif notify.payload[:500] in self._queues:
             self._wake()

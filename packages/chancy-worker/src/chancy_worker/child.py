@@ -1,0 +1,149 @@
+"""The life of a child process: one job after the other, until the worker closes the line or dies.
+
+`current_job()`, `progress()` and `logging` work as they do in the worker. A child is a session of its own, so that the
+worker can end it together with what it has started, and Ctrl-C in a terminal is for the worker alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import importlib
+import logging
+import os
+import select
+import signal
+import socket
+import threading
+import traceback
+from collections.abc import Sequence
+
+from chancy.current import CurrentJob, running_attempt
+from chancy.errors import InvalidTask, MemoryLimitExceeded
+from chancy.schema import attempt_schema
+from chancy.task import AsyncTask, registered
+
+from . import memory
+from .attempt import call, call_async
+from .frames import HEAD_BYTES, Answer, Done, Logged, Order, Ready, Told, decode_order, framed
+from .verdict import Completion, judged
+
+
+def main(line: socket.socket, modules: Sequence[str], log_level: int) -> None:
+    """What the process runs: import the tasks' modules, then perform orders until the line is closed."""
+    os.setsid()
+    # A service manager's SIGTERM to the whole group is for the worker, which ends its children when it is time. A
+    # function and not SIG_IGN, which the programs that a handler starts would inherit.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    line.setblocking(True)
+    child = Child(line)
+    logging.basicConfig(level=log_level, handlers=[_Wire(child)], force=True)
+    for module in modules:
+        importlib.import_module(module)
+    child.say(Ready())
+    with line.makefile("rb") as orders, asyncio.Runner() as runner:
+        while head := orders.read(HEAD_BYTES):
+            order = decode_order(orders.read(int.from_bytes(head, "little")))
+            answer = child.perform(order, runner)
+            child.say(answer)
+            if answer.last:
+                return
+
+
+class Child:
+    """The child's end of the line."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._lock = threading.Lock()
+        self._busy = False
+        threading.Thread(target=self._die_with_worker, name="chancy line", daemon=True).start()
+
+    def say(self, answer: Answer) -> None:
+        """Send; from any thread."""
+        with self._lock:
+            self._line.sendall(framed(answer))
+
+    def _die_with_worker(self) -> None:
+        """The line is closed only over an idle child. Else the worker is dead, and its jobs may run elsewhere soon.
+
+        (Not by PR_SET_PDEATHSIG: the parent is the fork server, which lives as long as any of its children.)
+        """
+        hangup = select.poll()
+        hangup.register(self._line, getattr(select, "POLLRDHUP", 0))  # POLLHUP is always told
+        hangup.poll()
+        if self._busy:
+            os.killpg(0, signal.SIGKILL)
+
+    def perform(self, order: Order, runner: asyncio.Runner) -> Done:
+        """The job's function, within its memory."""
+        job = order.job
+        task = registered().get(job.task)
+        if task is None:
+            error = InvalidTask(job.task, "child processes do not know it; define it in a module that they can import")
+            return Done(judged(job, error, order.since, lambda *_: None), last=False)
+        current = CurrentJob(
+            job.id,
+            job.task,
+            job.queue,
+            job.attempt,
+            job.max_attempts,
+            fence=job.fence,
+            schema=order.schema,
+            encode_result=task.signature.encode_result,
+            report=lambda progress: self.say(Told(progress)),
+        )
+        running_attempt.set(current)
+        attempt_schema.set(order.schema)
+        limit = _Limit(order.memory)
+        self._busy = True
+        with limit:
+            if isinstance(task, AsyncTask):
+                completion: Completion = runner.run(call_async(job, task, order.since, limit.explain))
+            else:
+                completion = call(job, task, order.since, limit.explain)
+        self._busy = False
+        return Done(completion, last=limit.reached)
+
+
+class _Limit:
+    """A memory limit of this process for as long as the block lasts; None is no limit."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self.reached = False
+
+    def __enter__(self) -> None:
+        if self._limit is not None:
+            memory.forget_peak()
+            memory.allow(self._limit)
+
+    def __exit__(self, *_: object) -> None:
+        if self._limit is not None:
+            memory.allow(None)
+
+    def explain(self, error: BaseException) -> BaseException:
+        """What a failed allocation means, with the handler's own traceback."""
+        refused = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        if self._limit is None or not refused:
+            return error
+        memory.allow(None)
+        self.reached = True
+        return MemoryLimitExceeded(self._limit, memory.peak()).with_traceback(error.__traceback__)
+
+
+class _Wire(logging.Handler):
+    """Sends records to the worker, which logs them as its own."""
+
+    def __init__(self, child: Child) -> None:
+        super().__init__()
+        self._child = child
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send it, formatted as far as only this process can."""
+        try:
+            told = record.exc_info and "".join(traceback.format_exception(*record.exc_info))
+            message = record.getMessage().encode("utf-8", "backslashreplace").decode()
+            self._child.say(Logged(record.name, record.levelno, message, record.created, told or None))
+        except Exception:
+            self.handleError(record)

@@ -1,0 +1,278 @@
+"""The running attempts of a worker: how many may begin, when each has to stop, and what is made of its end.
+
+Everything that stops an attempt (its time limit, somebody's cancel, the shutdown, a lost lease) cancels its asyncio
+task and notes why; the executor carries that to where the function runs. What the task returns all the same, counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from chancy.current import CurrentJob
+from chancy.errors import TimeLimitExceeded
+from chancy.limits import Limit, LimitType, Place
+from chancy.model import Progress
+from chancy.task import BaseTask
+
+from .attempt import Attempt, Executor, Middleware, perform
+from .verdict import Claimed, Completion, cancelled, judged, released, since_now
+
+log = logging.getLogger("chancy.worker")
+
+INSIST_SECONDS = 5.0
+"""How often a coroutine that swallows its cancellation is cancelled again, and complained of."""
+_LEAST_SHARE = 0.01
+
+Key = tuple[int, int]
+"""A claim: the job's id and its fence."""
+
+
+class Stop(Enum):
+    """Why an attempt has to stop."""
+
+    TIME = "its time limit is over"
+    CANCEL = "it was cancelled"
+    LEASE = "its worker's lease was lost"
+    SHUTDOWN = "its worker stops"
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """One attempt, from its claim to its verdict."""
+
+    attempt: Attempt
+    place: Place
+    task: asyncio.Task[Completion] | None = None
+    began: float = 0.0
+    timer: asyncio.TimerHandle | None = None
+    stop: Stop | None = None
+    given_up: bool = False
+
+
+class Slots:
+    """Room for running jobs, in the places where they run."""
+
+    def __init__(
+        self,
+        *,
+        tasks: Mapping[str, BaseTask[..., Any]],
+        executors: Mapping[Place, Executor],
+        memory: int | None,
+        worker: str,
+        schema: str,
+        middleware: Sequence[Middleware],
+        ended: Callable[[Claimed, Completion, float], None],
+    ) -> None:
+        self._tasks = tasks
+        self._executors = executors
+        self._memory = memory
+        self._worker = worker
+        self._schema = schema
+        self._middleware = middleware
+        self._ended = ended
+        self.running: dict[Key, Running] = {}
+        self.progress: dict[Key, Progress] = {}
+        """What handlers have said since it was last written down."""
+        self._limits = {name: _by_type(task.options.limits or ()) for name, task in tasks.items()}
+        self._places = {name: task.place() for name, task in tasks.items()}
+        self._names = {place: tuple(n for n, p in self._places.items() if p is place) for place in Place}
+        self._used: Counter[Place] = Counter()
+        self._memory_used = 0
+        self._begun: Counter[Place] = Counter()
+        self._share = dict.fromkeys(Place, 1.0)
+        self._open: set[Place] = set(Place)
+
+    def room(self) -> tuple[int | None, tuple[str, ...]]:
+        """How many jobs may be claimed at most, and which tasks must be left out because there is no room for them.
+
+        One claim is for all places. Where a place has room for a few only, as many are claimed as will fill it by
+        the share that its jobs had of late; what is too much goes back to its place in the queue.
+        """
+        self._learn_shares()
+        most, without = math.inf, list(self._too_large())
+        for place, executor in self._executors.items():
+            if executor.size is None or not self._names[place]:
+                continue
+            free = executor.size - self._used[place]
+            if free > 0:
+                self._open.add(place)
+                most = min(most, math.ceil(free / max(self._share[place], _LEAST_SHARE)))
+            else:
+                self._open.discard(place)
+                without += self._names[place]
+        return None if most == math.inf else int(most), tuple(without)
+
+    def begin(self, job: Claimed) -> None:
+        """Start a claimed job, or give it back if there is no room for it."""
+        task = self._tasks[job.task]
+        limits, place = self._limits[job.task], self._places[job.task]
+        if job.limits is not None:
+            given = msgspec.json.decode(job.limits, type=list[Limit])
+            limits, place = _by_type(given), _place_of(task, given)
+        size = self._executors[place].size
+        memory = int(limits.get(LimitType.MEMORY, 0))
+        self._begun[place] += 1
+        if size is not None and self._used[place] >= size:
+            return self._ended(job, released(job, f"no room in a {place}"), 0.0)
+        if memory and self._memory is not None and self._memory_used + memory > self._memory:
+            return self._ended(job, self._over_budget(job, memory), 0.0)
+        current = CurrentJob(
+            job.id, job.task, job.queue, job.attempt, job.max_attempts,
+            False, False, job.fence, self._schema, task.signature.encode_result,
+            functools.partial(self.progress.__setitem__, (job.id, job.fence)),
+        )  # fmt: skip
+        attempt = Attempt(job, task, current, since_now(self._worker), limits, _nothing)
+        running = Running(attempt, place)
+        if limits:
+            attempt = running.attempt = msgspec.structs.replace(attempt, began=functools.partial(self._begins, running))
+        self._used[place] += 1
+        self._memory_used += memory
+        self.running[job.id, job.fence] = running
+        running.task = asyncio.get_running_loop().create_task(
+            perform(attempt, self._executors[place], self._middleware, self._schema)
+        )
+        # A callback, and not the coroutine's own end: one that is cancelled before its first step has none.
+        running.task.add_done_callback(functools.partial(self._ends, running))
+        return None
+
+    def cancel(self, ids: Iterable[int]) -> None:
+        """Stop these jobs: somebody has asked for it."""
+        wanted = set(ids)
+        for running in list(self.running.values()):
+            if running.attempt.job.id in wanted:
+                running.attempt.current.cancelled = True
+                if running.place is not Place.THREAD:
+                    self._stop(running, Stop.CANCEL)
+
+    def lose(self) -> None:
+        """The lease is lost: whatever runs here may run elsewhere, too."""
+        for running in list(self.running.values()):
+            running.attempt.current.lease_lost = True
+            if running.place is not Place.THREAD:
+                self._stop(running, Stop.LEASE)
+
+    def interrupt(self) -> None:
+        """Stop all: they go back, their attempts refunded. A thread is left to itself."""
+        for running in list(self.running.values()):
+            self._stop(running, Stop.SHUTDOWN)
+
+    def give_up(self) -> int:
+        """Give back the jobs that would not stop; how many."""
+        left = list(self.running.values())
+        for running in left:
+            self._finish(running, _verdict_of_stopped(running))
+            running.given_up = True
+        return len(left)
+
+    def _begins(self, running: Running) -> None:
+        running.began = time.perf_counter()
+        if (limit := running.attempt.limits.get(LimitType.TIME)) is not None:
+            loop = asyncio.get_running_loop()
+            running.timer = loop.call_later(limit, self._stop, running, Stop.TIME)
+
+    def _stop(self, running: Running, why: Stop) -> None:
+        if running.stop is None and running.task is not None:
+            running.stop = why
+            running.task.cancel()
+            if running.timer is not None:
+                running.timer.cancel()
+            running.timer = asyncio.get_running_loop().call_later(INSIST_SECONDS, self._insist, running, INSIST_SECONDS)
+
+    def _insist(self, running: Running, waited: float) -> None:
+        assert running.task is not None
+        assert running.stop is not None
+        job = running.attempt.job
+        log.error(
+            "job %d (%s) was told %.0f s ago to stop (%s) and goes on: its function swallows CancelledError, and holds "
+            "a slot of queue %r until it returns; give it executor=\"process\" to have it killed",
+            job.id, job.task, waited, running.stop.value, job.queue,
+        )  # fmt: skip
+        running.task.cancel()
+        running.timer = asyncio.get_running_loop().call_later(
+            INSIST_SECONDS, self._insist, running, waited + INSIST_SECONDS
+        )
+
+    def _ends(self, running: Running, task: asyncio.Task[Completion]) -> None:
+        if not running.given_up:
+            self._finish(running, _verdict_of_stopped(running) if task.cancelled() else task.result())
+
+    def _finish(self, running: Running, verdict: Completion) -> None:
+        if running.timer is not None:
+            running.timer.cancel()
+        attempt = running.attempt
+        key = attempt.job.id, attempt.job.fence
+        del self.running[key]
+        self.progress.pop(key, None)
+        self._used[running.place] -= 1
+        self._memory_used -= int(attempt.limits.get(LimitType.MEMORY, 0))
+        self._ended(attempt.job, verdict, attempt.since.elapsed)
+
+    def _learn_shares(self) -> None:
+        """The share of each place in what was claimed lately; of those that were left out nothing was learned."""
+        if total := self._begun.total():
+            for place in self._open:
+                self._share[place] += 0.5 * (self._begun[place] / total - self._share[place])
+            self._begun.clear()
+
+    def _too_large(self) -> Iterable[str]:
+        if self._memory is None:
+            return
+        free = self._memory - self._memory_used
+        for name, limits in self._limits.items():
+            if limits.get(LimitType.MEMORY, 0) > free:
+                yield name
+
+    def _over_budget(self, job: Claimed, memory: int) -> Completion:
+        if memory <= (self._memory or 0):
+            return released(job, "its memory limit does not fit into the budget now")
+        log.warning(
+            "job %d (%s) has a memory limit of %d bytes, above this worker's whole budget of %d; it is left to others",
+            job.id, job.task, memory, self._memory,
+        )  # fmt: skip
+        return released(job, "its memory limit is above the budget", timedelta(seconds=random.uniform(20, 40)))
+
+
+def _verdict_of_stopped(running: Running) -> Completion:
+    job, since, decide = running.attempt.job, running.attempt.since, running.attempt.task.retry_delay
+    match running.stop:
+        case Stop.TIME:
+            limit = running.attempt.limits[LimitType.TIME]
+            return judged(job, TimeLimitExceeded(limit, time.perf_counter() - running.began), since, decide)
+        case Stop.CANCEL:
+            return cancelled(job)
+        case Stop.LEASE | Stop.SHUTDOWN as why:
+            return released(job, f"interrupted: {why.value}")
+        case None:
+            return judged(job, asyncio.CancelledError("the function cancelled itself"), since, decide)
+
+
+def _by_type(limits: Iterable[Limit]) -> dict[str, float]:
+    """The smallest of each type."""
+    found: dict[str, float] = {}
+    for limit in limits:
+        found[limit.type] = min(limit.value, found.get(limit.type, math.inf))
+    return found
+
+
+def _place_of(task: BaseTask[..., Any], limits: Sequence[Limit]) -> Place:
+    try:
+        return task.place(limits)
+    except ValueError:  # the task has been given another executor since this job was submitted
+        return Place.PROCESS
+
+
+def _nothing() -> None:
+    """No limit counts from here."""
