@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 
+import limit_tasks
 import worker_tasks
 
 from chancy import Chancy, Queue
@@ -18,6 +19,7 @@ from chancy_worker.cli import work
 
 if __name__ == "__main__":
     assert worker_tasks
+    assert limit_tasks
     told = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
     link._LONGEST_PAUSE = told["timing"]["lease"] / 3

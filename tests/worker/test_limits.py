@@ -8,12 +8,11 @@ import os
 import resource
 import signal
 import time
-from pathlib import Path
 
 import limit_tasks as tasks
 import pytest
 import worker_tasks
-from worker_help import FAST, Site, eventually, worker_with, working
+from worker_help import FAST, Site, eventually, is_alive, worker_with, working
 
 import chancy
 from chancy import InvalidArguments, InvalidTask, Limit, Queue, State, task
@@ -25,13 +24,6 @@ QUICK = WorkerConfig(timing=FAST, grace=1, children=3)
 async def finished(site: Site, *jobs, within=20.0):
     await eventually(lambda: all(site.row(job).finished_at for job in jobs), within)
     return [site.row(job) for job in jobs]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize("how", ["bytearray", "numpy", "list", "shared", "swallow"])
@@ -126,7 +118,7 @@ async def test_functions_of_both_kinds_run_in_children_and_keep_them(site):
     pids = {int(row.result) for row in rows}
     assert os.getpid() not in pids
     assert len(pids) <= 3
-    await eventually(lambda: not any(map(alive, pids)))
+    await eventually(lambda: not any(map(is_alive, pids)))
 
 
 async def test_a_child_is_replaced_after_its_share_of_jobs(site):
@@ -197,14 +189,16 @@ async def test_a_child_that_dies_takes_only_its_own_job_and_the_row_says_how(sit
 
 async def test_children_and_what_they_started_end_with_a_worker_that_is_killed(site, tmp_path):
     pids = tmp_path / "pids"
-    worker = site.run("-m", "chancy_worker", "limit_tasks", "--dsn", site.dsn, "--schema", site.schema, "--children", "2")
+    worker = site.run(
+        "-m", "chancy_worker", "limit_tasks", "--dsn", site.dsn, "--schema", site.schema, "--children", "2"
+    )
     site.submit(*[tasks.wait_in_process.bind(str(tmp_path / "never"), str(pids)) for _ in range(2)])
     await eventually(lambda: pids.exists() and len(pids.read_text().splitlines()) == 2)
     children = [int(line.split()[0]) for line in pids.read_text().splitlines()]
     programs = [int(line.split()[1]) for line in pids.read_text().splitlines()]
     worker.signal(signal.SIGKILL)
     try:
-        await eventually(lambda: not any(map(alive, children + programs)), 5)
+        await eventually(lambda: not any(map(is_alive, children + programs)), 5)
     finally:
         for pid in children + programs:
             with contextlib.suppress(ProcessLookupError):

@@ -42,10 +42,25 @@ async def eventually(condition: Callable[[], T], within: float = 15.0) -> T:
     return value
 
 
+def process_facts(pid: int) -> tuple[str, int]:
+    """A process's state letter and its parent."""
+    state, parent, *_ = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return state, int(parent)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return process_facts(pid)[0] != "Z"
+    except OSError:
+        return False
+
+
 def worker_with(app: Chancy, config: WorkerConfig) -> Worker:
     """A worker that knows the tasks of these two modules and none of other tests in this process."""
     worker = Worker(app, config)
-    worker._tasks = {name: task for name, task in registered().items() if name.startswith(("worker_tasks.", "limit_tasks."))}
+    worker._tasks = {
+        name: task for name, task in registered().items() if name.startswith(("worker_tasks.", "limit_tasks."))
+    }
     return worker
 
 

@@ -132,6 +132,12 @@ async def end_badly(gate: str, how: str) -> Any:
     return object()
 
 
+@task(max_attempts=3)
+async def fail_at_gate(gate: str) -> None:
+    await gates[gate].wait()
+    raise ValueError("at the gate")
+
+
 # For worker processes.
 
 
@@ -175,3 +181,22 @@ async def nap(seconds: float) -> None:
 @task
 async def kill_my_worker() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task
+async def swallow_cancellation(path: str) -> None:
+    while not Path(path).exists():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.01)
+
+
+@task
+async def note_lease_lost(notes_in: str, gate: str) -> str:
+    me = current_job()
+    try:
+        while not Path(gate).exists():
+            await asyncio.sleep(0.01)
+    finally:
+        if me.lease_lost:
+            write_line(notes_in, f"attempt {me.attempt} lost {me.lease_lost}")
+    return f"attempt {me.attempt}"
