@@ -140,6 +140,7 @@ class Claimer:
         """Play rounds until stopped and empty."""
         while not (self.stopping and not self.held and not self.outbox):
             self._changed.clear()
+            self.turned_at = time.monotonic()
             wanted = self._wanted()
             if self.outbox or wanted.free:
                 await self._turn(wanted)
@@ -183,7 +184,6 @@ class Claimer:
         except psycopg.Error as error:
             await self._recover(error, verdicts)
         else:
-            self.turned_at = time.monotonic()
             self.outbox.accepted()
             await self._confirm(verdicts, answer)
             self._marks.learn(answer, wanted.looking, time.monotonic() - began)

@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--memory-budget", type=_bytes, metavar="SIZE", help="what the memory limits of running jobs may add up to: 8G"
     )
+    command.add_argument("--health-port", type=int, metavar="PORT", help="answer GET /live and GET /ready there")
     command.add_argument(
         "--grace", type=float, default=30.0, metavar="S", help="seconds to finish after SIGTERM (default 30)"
     )
@@ -73,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with psycopg.connect(app.conninfo, connect_timeout=10) as conn:
                 migrate(conn, schema=app.schema_name)
         if options.processes > 1 and PARENT not in os.environ:
-            return asyncio.run(Processes(arguments, options.processes, app.conninfo, app.schema_name).run())
+            place = app.conninfo, app.schema_name
+            return asyncio.run(Processes(arguments, options.processes, *place, options.health_port).run())
         return asyncio.run(work(app, configured(options)))
     except (Refusal, ChancyError, ValueError) as error:
         message = str(error)
@@ -146,7 +148,14 @@ def load(options: argparse.Namespace) -> Chancy:
 
 def configured(options: argparse.Namespace) -> WorkerConfig:
     """What the command line says of this process."""
-    config = WorkerConfig(threads=options.threads, grace=options.grace, memory_budget=options.memory_budget)
+    config = WorkerConfig(
+        threads=options.threads,
+        grace=options.grace,
+        memory_budget=options.memory_budget,
+        health_port=options.health_port,
+    )
+    if PARENT in os.environ:
+        config = replace(config, health_host="127.0.0.1")  # only the parent asks
     return config if options.children is None else replace(config, children=options.children)
 
 

@@ -39,6 +39,9 @@ class WorkerConfig:
     """After so many jobs a child is replaced by a fresh one."""
     memory_budget: int | None = None
     """Bytes: the memory limits of the jobs that run at a time fit into it."""
+    health_port: int | None = None
+    """Where `/live` and `/ready` are answered over HTTP."""
+    health_host: str = "0.0.0.0"  # noqa: S104 - probes come from outside of a container
     grace: float = 30.0
     """Seconds that running jobs get to finish after the first signal; then they are released."""
     timing: Timing = field(default_factory=Timing)

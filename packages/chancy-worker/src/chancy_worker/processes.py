@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import psycopg
 
 from .config import Timing
+from .health import answering, ask, tell_service_manager
 from .leases import declare_dead, take_back
 from .link import Link, one_line
 
@@ -30,11 +31,14 @@ PARENT = "CHANCY_WORKER_PARENT"
 class Processes:
     """N children with the same command line."""
 
-    def __init__(self, arguments: Sequence[str], count: int, conninfo: str, schema: str) -> None:
+    def __init__(
+        self, arguments: Sequence[str], count: int, conninfo: str, schema: str, health_port: int | None = None
+    ) -> None:
         self._command = [sys.executable, "-m", "chancy_worker", *arguments]
         self._count = count
         self._conninfo = conninfo
         self._schema = schema
+        self._health_port = health_port
         self._children: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
         self._refused = 0
@@ -44,19 +48,36 @@ class Processes:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._forward)
-        await asyncio.gather(*(self._keep() for _ in range(self._count)))
+        async with answering("0.0.0.0", self._health_port, self._problems):  # noqa: S104 - see `WorkerConfig`
+            keepers = [asyncio.create_task(self._keep(number)) for number in range(self._count)]
+            tell_service_manager("READY=1")
+            await asyncio.gather(*keepers)
         return self._refused
+
+    async def _problems(self) -> list[str]:
+        assert self._health_port is not None
+        ports = range(self._health_port + 1, self._health_port + 1 + self._count)
+        return [
+            f"worker {number}: {problem}"
+            for number, found in enumerate(await asyncio.gather(*map(ask, ports)), 1)
+            for problem in found
+        ]
 
     def _forward(self) -> None:
         self._stopping.set()
+        tell_service_manager("STOPPING=1")
         for child in self._children.values():
             child.send_signal(signal.SIGTERM)
 
-    async def _keep(self) -> None:
+    async def _keep(self, number: int) -> None:
+        command = list(self._command)
+        if self._health_port is not None:
+            command += ["--health-port", str(self._health_port + 1 + number)]
+        env = {name: value for name, value in os.environ.items() if name not in ("NOTIFY_SOCKET", "WATCHDOG_USEC")}
         while not self._stopping.is_set() and not self._refused:
             # A session of its own: Ctrl-C reaches the children through us, once.
             child = await asyncio.create_subprocess_exec(
-                *self._command, env={**os.environ, PARENT: str(os.getpid())}, start_new_session=True
+                *command, env={**env, PARENT: str(os.getpid())}, start_new_session=True
             )
             self._children[child.pid] = child
             if self._stopping.is_set():

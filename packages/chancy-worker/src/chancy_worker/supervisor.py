@@ -11,6 +11,7 @@ import contextlib
 import logging
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ from .attempt import Executor
 from .claimer import Claimer
 from .config import WorkerConfig
 from .executors import Loop, Threads
+from .health import LONGEST_TURN, answering, pet_service_watchdog, tell_service_manager
 from .leases import Lease, declare_dead, keep_alive, rescue
 from .link import Link
 from .reports import write_progress
@@ -109,6 +111,9 @@ class Worker:
         link.on_connect = ear.listen
         await link.connect()
 
+        async def problems() -> list[str]:
+            return _problems(link, lease, claimer)
+
         rescuer, reporter = self._link("rescue", lock_timeout="1s"), self._link("progress")
         background: list[asyncio.Task[Any]] = [
             asyncio.create_task(coroutine, name=name)
@@ -118,12 +123,14 @@ class Worker:
                 "chancy rescue": rescue(rescuer, config.timing, claimer.wake),
                 "chancy upkeep": care_for_history(lambda: self._link("upkeep", lock_timeout="2s"), config.timing),
                 "chancy progress": write_progress(reporter, slots.progress),
+                "chancy health": pet_service_watchdog(problems),
             }.items()
         ]
         watchdog = Watchdog(self.app.conninfo, schema, lease)
         try:
             with self._signals(), watchdog:
-                async with self._lifespan():
+                async with answering(config.health_host, config.health_port, problems), self._lifespan():
+                    tell_service_manager("READY=1")
                     await self._serve(background, claimer, slots)
         finally:
             for task in background:
@@ -157,6 +164,7 @@ class Worker:
             for task in done:  # a loop never ends by itself: this is a bug, and is told as one
                 task.result()
             raise RuntimeError(f"{done.pop().get_name()} has ended")
+        tell_service_manager("STOPPING=1")
         log.info("stopping: %d jobs get %.0f s to finish", len(slots.running), self.config.grace)
         claimer.stop()
         hurry = asyncio.create_task(self._hurry.wait())
@@ -264,3 +272,16 @@ class Worker:
         else:
             async with self.app.lifespan():
                 yield
+
+
+def _problems(link: Link, lease: Lease, claimer: Claimer) -> list[str]:
+    """Why this worker is not ready, if so."""
+    now = time.monotonic()
+    found = []
+    if link.conn is None:
+        found.append("the database cannot be reached")
+    if (silent := now - lease.extended_at) > lease.timing.lease:
+        found.append(f"the lease is over: it was extended {silent:.0f} s ago")
+    if (stuck := now - claimer.turned_at) > LONGEST_TURN:
+        found.append(f"the claim loop has not turned for {stuck:.0f} s")
+    return found

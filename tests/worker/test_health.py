@@ -1,0 +1,157 @@
+"""What a probe and a service manager are told, while it is true and when it no longer is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import urllib.error
+import urllib.request
+
+import psycopg
+import pytest
+import worker_tasks as tasks
+from worker_help import FAST, Proxy, Site, eventually, working
+
+import chancy
+from chancy_testing.postgres import Postgres
+from chancy_worker import WorkerConfig, health
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def probe(port, path="/ready"):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+async def probed(port, path="/ready"):
+    return await asyncio.to_thread(probe, port, path)
+
+
+async def until(port, status):
+    async with asyncio.timeout(15):
+        while (answer := await probed(port))[0] != status:
+            await asyncio.sleep(0.05)
+    return answer[1]
+
+
+async def test_a_worker_is_ready_live_and_answers_nothing_else(site, port):
+    async with working(site.app(), WorkerConfig(timing=FAST, grace=1, health_port=port)):
+        assert await until(port, 200) == "200 OK\n"
+        assert await probed(port, "/live") == (200, "200 OK\n")
+        assert await probed(port, "/metrics") == (404, "404 Not Found\n")
+        await asyncio.sleep(2 * FAST.lease)
+        assert (await probed(port))[0] == 200
+
+
+async def test_a_full_worker_is_ready(site, port, monkeypatch):
+    monkeypatch.setattr("chancy_worker.supervisor.LONGEST_TURN", 2.5)
+    async with working(site.app(concurrency=1), WorkerConfig(timing=FAST, grace=1, health_port=port)):
+        site.submit(tasks.pass_gate.bind("never"))
+        await eventually(lambda: site.count("running") == 1)
+        await asyncio.sleep(4)
+        assert await probed(port) == (200, "200 OK\n")
+
+
+async def test_a_worker_is_live_and_not_ready_while_its_database_is_away(tmp_path, port):
+    with Postgres() as server:
+        with psycopg.connect(server.dsn) as conn:
+            chancy.migrate(conn, schema="chancy")
+        site = Site(server.dsn, "chancy", tmp_path)
+        async with working(site.app(), WorkerConfig(timing=FAST, grace=1, health_port=port)):
+            await until(port, 200)
+            server.stop()
+            said = await until(port, 503)
+            assert "the database cannot be reached" in said
+            assert (await probed(port, "/live"))[0] == 200
+            server.start()
+            await until(port, 200)
+        site.close()
+
+
+async def test_a_worker_whose_rounds_hang_is_not_ready(site, chancy_dsn, port, monkeypatch):
+    monkeypatch.setattr("chancy_worker.supervisor.LONGEST_TURN", 1)
+    async with Proxy(chancy_dsn) as proxy:
+        async with working(site.app(dsn=proxy.dsn), WorkerConfig(timing=FAST, grace=1, health_port=port)):
+            await until(port, 200)
+            proxy.mute = True
+            said = await until(port, 503)
+            assert "the claim loop has not turned" in said or "the lease is over" in said
+            proxy.mute = False
+            proxy.cut()
+            await until(port, 200)
+
+
+async def test_the_parent_of_processes_answers_for_all_of_them(site, port):
+    parent = site.run(
+        "-m", "chancy_worker", "worker_tasks", "--processes", "2", "--dsn", site.dsn, "--schema", site.schema,
+        "--health-port", str(port),
+    )  # fmt: skip
+    await until(port, 200)
+    pid = next(iter(site.workers().values()))
+    os.kill(pid, signal.SIGSTOP)
+    said = await until(port, 503)
+    assert "does not answer" in said
+    os.kill(pid, signal.SIGCONT)
+    await until(port, 200)
+    parent.signal(signal.SIGTERM)
+    await eventually(lambda: parent.code == 0)
+
+
+async def test_a_port_that_is_taken_is_said_in_one_line(site):
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        place = ["--dsn", site.dsn, "--schema", site.schema]
+        worker = site.run("-m", "chancy_worker", "worker_tasks", "--health-port", port, *place)
+        await eventually(lambda: worker.code == 2)
+    assert f"chancy-worker: --health-port {port} cannot be had" in worker.text.splitlines()[-1]
+    assert "Traceback" not in worker.text
+
+
+async def test_systemd_is_told_of_the_start_of_life_and_of_the_end(site, tmp_path, monkeypatch):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "200000")
+        async with working(site.app(), WorkerConfig(timing=FAST, grace=1)):
+            told = [await asyncio.to_thread(manager.recv, 100) for _ in range(4)]
+        rest = b""
+        while rest != b"STOPPING=1":
+            rest = manager.recv(100)
+    assert sorted(told) == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+
+
+async def test_systemds_watchdog_is_not_fed_while_something_is_wrong(tmp_path, monkeypatch):
+    wrong = ["something"]
+
+    async def problems():
+        return wrong
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "20000")
+        feeding = asyncio.create_task(health.pet_service_watchdog(problems))
+        await asyncio.sleep(0.1)
+        with pytest.raises(BlockingIOError):
+            manager.recv(100)
+        wrong.clear()
+        await asyncio.sleep(0.1)
+        assert manager.recv(100) == b"WATCHDOG=1"
+        feeding.cancel()
