@@ -21,6 +21,7 @@ import psycopg
 
 import chancy
 from chancy import Chancy, task
+from chancy.task import BaseTask
 from chancy_testing.postgres import DURABLE, Postgres
 from chancy_worker import Worker
 from chancy_worker.claims import START, Wanted, play_round
@@ -37,13 +38,13 @@ async def noop(number: int) -> None:
     """Nothing."""
 
 
-def fill(dsn: str, jobs: int) -> None:
+def fill(dsn: str, jobs: int, task: BaseTask[[int], None] = noop) -> None:
     """A fresh schema with so many ready jobs."""
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")
         chancy.migrate(conn, schema=SCHEMA)
         for start in range(0, jobs, 10_000):
-            batch = [noop.bind(number) for number in range(start, min(start + 10_000, jobs))]
+            batch = [task.bind(number) for number in range(start, min(start + 10_000, jobs))]
             chancy.submit_many(conn, batch, schema=SCHEMA)
         conn.execute(f"VACUUM ANALYZE {SCHEMA}.job")
         conn.execute("CHECKPOINT")

@@ -6,11 +6,8 @@ import logging
 from chancy import Chancy, Limit, Queue, task
 from chancy_worker import Worker
 
-SIXTY_SECONDS = Limit(Limit.Type.TIME, 60)
-"""For `@task(limits=[…])`, which this version's worker refuses: it cannot enforce limits yet, and ignores none."""
 
-
-@task(queue="greetings")
+@task(queue="greetings", limits=[Limit(Limit.Type.TIME, 60)])
 async def greet(name: str, *, punctuation: str = "!") -> str:
     """Return the greeting; the worker stores it as the job's result."""
     greeting = f"Hello, {name}{punctuation}"

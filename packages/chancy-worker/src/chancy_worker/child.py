@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 
@@ -81,7 +82,7 @@ class Child:
         task = registered().get(job.task)
         if task is None:
             error = InvalidTask(job.task, "child processes do not know it; define it in a module that they can import")
-            return Done(judged(job, error, order.since, lambda *_: None), last=False)
+            return Done(judged(job, error, order.since, lambda *_: None), 0.0, last=False)
         current = CurrentJob(
             job.id,
             job.task,
@@ -95,7 +96,7 @@ class Child:
         )
         running_attempt.set(current)
         attempt_schema.set(order.schema)
-        limit = _Limit(order.memory)
+        limit, began = _Limit(order.memory), time.perf_counter()
         self._busy = True
         with limit:
             if isinstance(task, AsyncTask):
@@ -103,7 +104,7 @@ class Child:
             else:
                 completion = call(job, task, order.since, limit.explain)
         self._busy = False
-        return Done(completion, last=limit.reached)
+        return Done(completion, time.perf_counter() - began, last=limit.reached)
 
 
 class _Limit:

@@ -15,7 +15,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
@@ -37,7 +36,8 @@ PATIENCE_SECONDS = 2.0
 """How long a claimed job waits for a child before it is given back."""
 AHEAD_SECONDS = 0.02
 """How much work is claimed ahead for one child; nothing where one job takes longer than half of this."""
-MOST_AHEAD = 32
+ROUND_TRIP_SECONDS = 0.0003
+"""What a job costs beside its function."""
 
 
 class Children:
@@ -54,7 +54,8 @@ class Children:
         self._leaving: set[Line] = set()
         self._starting = 0
         self._waiting: deque[asyncio.Future[Line | None]] = deque()
-        self._mean = AHEAD_SECONDS  # seconds that a job takes
+        self._mean = AHEAD_SECONDS
+        """Seconds that a job took of late."""
         self._watch: asyncio.Task[None] | None = None
         self._helpers: set[asyncio.Task[Any]] = set()
         self._kernel_kills = memory.kills()
@@ -62,7 +63,7 @@ class Children:
     @property
     def size(self) -> int:
         """So many jobs keep the children busy: one each, and some ahead where they are over before a round is."""
-        return self._most * max(1, min(MOST_AHEAD, int(AHEAD_SECONDS / self._mean)))
+        return self._most * max(1, int(AHEAD_SECONDS / (self._mean + ROUND_TRIP_SECONDS)))
 
     async def run(self, attempt: Attempt) -> Completion:
         """Have a child perform the job. Cancelled, it kills the child."""
@@ -78,11 +79,10 @@ class Children:
         line.limit = None if limit is None else int(limit)
         if limit is not None and self._watch is None:
             self._watch = asyncio.create_task(self._watch_memory(), name="chancy memory")
-        began = time.perf_counter()
         try:
             completion = await line.perform(attempt)
         finally:
-            self._mean += 0.1 * (time.perf_counter() - began - self._mean)
+            self._mean += 0.1 * (line.seconds - self._mean)
             line.limit = None
             self._give_back(line)
         if completion is not None:
@@ -212,6 +212,8 @@ class Line(asyncio.Protocol):
         self.process = process
         self.pid: int = process.pid
         self.performed = 0
+        self.seconds = AHEAD_SECONDS
+        """That its last job took."""
         self.last = False
         self.limit: int | None = None
         """Bytes of memory that its job may have."""
@@ -246,6 +248,7 @@ class Line(asyncio.Protocol):
         self._attempt = attempt
         self._answer = asyncio.get_running_loop().create_future()
         self.performed += 1
+        self.seconds = AHEAD_SECONDS  # if it dies over this one
         order = Order(attempt.job, attempt.since, attempt.current.schema, self.limit)
         if self._transport is None or self.is_gone:
             return None
@@ -288,8 +291,8 @@ class Line(asyncio.Protocol):
         """See `asyncio.Protocol`."""
         for body in self._splitter.split(data):
             match decode_answer(body):
-                case Done(completion, last):
-                    self.last = last
+                case Done(completion, seconds, last):
+                    self.seconds, self.last = seconds, last
                     if self._answer is not None:
                         _settle(self._answer, completion)
                 case Told(progress):

@@ -46,9 +46,10 @@ class Marks:
         self._lanes: dict[tuple[str, int], Mark] = {}
         self._next_look = 0.0
 
-    def look_is_due(self) -> bool:
-        """Whether the next round has to look from the start."""
-        return not self._lanes or time.monotonic() >= self._next_look
+    @property
+    def next_look_in(self) -> float:
+        """Seconds until a round has to look from the start; 0 or less is now."""
+        return self._next_look - time.monotonic() if self._lanes else 0.0
 
     def forget(self) -> None:
         """The next round looks: something may have appeared behind the marks."""
@@ -106,6 +107,8 @@ class Claimer:
         self._suspect: tuple[int, int] | None = None
         self._marks = Marks()
         self._without: tuple[str, ...] = ()
+        self._barren: frozenset[str] = frozenset()
+        """With these tasks left out, the last look found nothing."""
         self._patient = False
         self._changed = asyncio.Event()
         self._hungry = self._woken = True
@@ -115,6 +118,7 @@ class Claimer:
     def wake(self) -> None:
         """There may be work: look from the start."""
         self._hungry = self._woken = True
+        self._barren = frozenset()
         self._marks.forget()
         self._changed.set()
 
@@ -153,20 +157,28 @@ class Claimer:
 
     def _wanted(self) -> Wanted:
         """What the next round should claim: nothing unless there may be something."""
-        if self.stopping or not self._hungry or self.outbox.is_searching:
+        if self.stopping or self.outbox.is_searching:
             return Wanted()
         most, full = self._room()
         without = tuple(sorted({*self._unknown, *full}))
-        if set(self._without) - set(without):
+        if set(self._without) - set(without):  # there is room again for what was left out
+            self._hungry = True
             self._marks.forget()
         self._without = without
+        if not self._hungry or (self._is_barren and self._marks.next_look_in > 0):
+            return Wanted()
         free = {
             queue: n for queue, most_here in self._concurrency.items() if (n := most_here - self._running[queue]) > 0
         }
         if most is not None:
             free = _shared(free, most)
-        looking = tuple(free) if self._marks.look_is_due() else ()
+        looking = tuple(free) if self._marks.next_look_in <= 0 else ()
         return Wanted(free, {} if looking else self._marks.lanes(free), looking, without)
+
+    @property
+    def _is_barren(self) -> bool:
+        """Whether all that waits, as far as is known, is for executors that are full: looking past it is not free."""
+        return bool(self._barren) and self._barren <= set(self._without)
 
     async def _turn(self, wanted: Wanted) -> None:
         verdicts = self.outbox.take()
@@ -208,6 +220,7 @@ class Claimer:
             self._marks.forget()
         elif not self._woken:
             self._hungry = False
+            self._barren = frozenset(wanted.without)
             self._idle()
 
     def _accept(self, job: Claimed) -> None:
@@ -274,6 +287,8 @@ class Claimer:
         pause = self._timing.look * random.uniform(0.75, 1.25)
         if not self._hungry and self._due_at is not None:
             pause = min(pause, max(self._due_at - time.monotonic(), 0.001))
+        if self._hungry and self._is_barren:
+            pause = min(pause, max(self._marks.next_look_in, 0.001))
         conn = self._link.conn
         if conn is None:
             await self._link.reconnect()

@@ -31,6 +31,8 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag="d", gc=False):
     """The verdict of the job."""
 
     completion: Completion
+    seconds: float
+    """That the job took, here."""
     last: bool
     """The child ends now: its memory is no longer what it was."""
 
