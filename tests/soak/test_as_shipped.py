@@ -8,7 +8,9 @@ import signal
 import statistics
 import time
 from datetime import timedelta
+from pathlib import Path
 
+import limit_tasks
 import psycopg
 import pytest
 import worker_tasks as tasks
@@ -27,6 +29,23 @@ async def fleet(site, size, **options):
     workers = [site.spawn(timing=SHIPPED, **options) for _ in range(size)]
     await site.started(*workers)
     return workers
+
+
+def rounds_of(monkeypatch):
+    """The seconds that each round of workers in this process takes, as it comes."""
+    took = []
+    send = Link.send
+
+    async def timed(link, statement):
+        began = time.perf_counter()
+        try:
+            return await send(link, statement)
+        finally:
+            if link.purpose == "claim":
+                took.append(time.perf_counter() - began)
+
+    monkeypatch.setattr(Link, "send", timed)
+    return took
 
 
 async def test_four_workers_run_each_of_20_000_jobs_exactly_once(site, tmp_path, say):
@@ -125,18 +144,7 @@ async def test_a_poison_job_among_200_innocent_ones(site, say):
 
 
 async def test_a_reader_of_history_holds_up_no_round_while_partitions_are_made_and_dropped(site, monkeypatch, say):
-    took = []
-    send = Link.send
-
-    async def timed(link, statement):
-        began = time.perf_counter()
-        try:
-            return await send(link, statement)
-        finally:
-            if link.purpose == "claim":
-                took.append(time.perf_counter() - began)
-
-    monkeypatch.setattr(Link, "send", timed)
+    took = rounds_of(monkeypatch)
     site.conn.execute("SELECT chancy.make_partitions('2020-01-01', '2020-01-03')")
     for day in range(8):  # today's too: a completion makes it anew
         site.conn.execute(
@@ -213,3 +221,82 @@ def test_processes_bring_a_dead_child_back(site, tmp_path, say):
     parent.signal(signal.SIGTERM)
     say(f"second attempt after a kill -9: p50 {statistics.median(took):.2f} s, max {max(took):.2f} s")
     assert max(took) < 2
+
+
+async def test_a_worker_ends_within_its_grace_and_two_seconds(site, say):
+    (worker,) = await fleet(site, 1, grace=5)
+    jobs = site.submit(*[tasks.nap.bind(60) for _ in range(100)])
+    await eventually(lambda: site.count("running") == 20)
+    worker.signal(signal.SIGTERM)
+    told = time.monotonic()
+    await eventually(lambda: worker.code is not None, 20)
+    seen = {(site.row(job).state.value, site.row(job).attempt) for job in jobs}
+    say(f"exit code {worker.code} after {time.monotonic() - told:.1f} s; 100 jobs are {seen}")
+    assert time.monotonic() - told < 7
+    assert seen == {("ready", 0)}
+
+
+async def test_a_row_that_is_locked_for_30_seconds_holds_up_its_own_job_only(site, monkeypatch, say):
+    took = rounds_of(monkeypatch)
+    async with working(site.app(), WorkerConfig(grace=1)):
+        (locked,) = site.submit(tasks.nap.bind(1))
+        await eventually(lambda: site.row(locked).state is State.RUNNING)
+        with psycopg.connect(site.dsn) as other:
+            other.execute("SELECT FROM chancy.job WHERE id = %s FOR UPDATE", [locked.id])
+            began, done = time.monotonic(), 0
+            while time.monotonic() - began < 30:
+                jobs = site.submit(*[tasks.add.bind(i, 1) for i in range(20)])
+                await eventually(lambda jobs=jobs: site.row(jobs[-1]).finished_at)
+                done += 20
+                await asyncio.sleep(0.05)
+            assert site.row(locked).state is State.RUNNING
+        await eventually(lambda: site.row(locked).state is State.SUCCEEDED)
+    took.sort()
+    say(f"{done} other jobs done; {len(took)} rounds, p99 {took[int(len(took) * 0.99)] * 1e3:.0f} ms")
+    assert took[int(len(took) * 0.99)] < 0.3
+
+
+async def test_a_worker_that_was_frozen_for_60_seconds_changes_nothing(site, tmp_path, say):
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    (frozen,) = await fleet(site, 1)
+    (job,) = site.submit(tasks.note_lease_lost.bind(str(notes), str(gate)))
+    await eventually(lambda: site.row(job).state is State.RUNNING)
+    frozen.signal(signal.SIGSTOP)
+    await fleet(site, 1)
+    await eventually(lambda: site.row(job).attempt == 2, 40)
+    await asyncio.sleep(30)
+    frozen.signal(signal.SIGCONT)
+    await eventually(notes.exists)
+    gate.touch()
+    await eventually(lambda: site.row(job).finished_at)
+    row = site.row(job)
+    say(f"the frozen one's handler saw: {notes.read_text().strip()!r}; the row: attempt {row.attempt}, {row.result}")
+    assert (row.attempt, row.result) == (2, b'"attempt 2"')
+
+
+async def test_the_memory_of_worker_and_children_stays_flat_over_200_000_jobs(site, say):
+    worker = site.run("-m", "chancy_worker", "limit_tasks", "--dsn", site.dsn, "--log-format", "json")
+    await site.started(worker)
+
+    def resident() -> tuple[float, float]:
+        """Mebibytes of the worker, and of the largest of its children."""
+        pids = [child for server in children_of(worker.pid) for child in children_of(server)]
+        return used(worker.pid) / 2**20, max(map(used, pids), default=0) / 2**20
+
+    seen = []
+    for block in range(20):
+        site.submit(*[limit_tasks.add_in_process.bind(block, i) for i in range(10_000)])
+        await eventually(lambda: site.one("SELECT count(*) FROM {}.job") < 200, 120)
+        seen.append(resident())
+    say("worker / largest child, MiB: " + ", ".join(f"{mine:.0f}/{theirs:.0f}" for mine, theirs in seen[::3]))
+    assert seen[-1][0] < seen[2][0] + 10
+    assert seen[-1][1] < seen[2][1] + 10
+
+
+def children_of(pid: int) -> list[int]:
+    lines = [file.read_text(encoding="ascii") for file in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [int(child) for line in lines for child in line.split()]
+
+
+def used(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * 4096

@@ -186,11 +186,12 @@ class Children:
         self._leaving.discard(line)
 
     async def _watch_memory(self) -> None:
-        while True:
-            for line in self._crew:
-                if line.limit is not None and (used := memory.used(line.pid)) > line.limit:
-                    line.kill(MemoryLimitExceeded(line.limit, used))
+        while limited := [(line, line.limit) for line in self._crew if line.limit is not None]:
+            for line, limit in limited:
+                if (used := memory.used(line.pid)) > limit:
+                    line.kill(MemoryLimitExceeded(limit, used))
             await asyncio.sleep(WATCH_SECONDS)
+        self._watch = None
 
     async def _how_it_ended(self, line: Line) -> str:
         code = await asyncio.shield(line.ended)
