@@ -11,12 +11,12 @@ import errno
 import importlib
 import logging
 import os
-import select
 import signal
 import socket
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Sequence
 
 from chancy.current import CurrentJob, running_attempt
@@ -26,7 +26,7 @@ from chancy.task import AsyncTask, registered
 
 from . import memory
 from .attempt import call, call_async
-from .frames import HEAD_BYTES, Answer, Done, Logged, Order, Ready, Told, decode_order, framed
+from .frames import Answer, Done, Logged, Order, Ready, Recall, Recalled, Splitter, Told, decode_said, framed
 from .verdict import Completion, judged
 
 
@@ -42,9 +42,8 @@ def main(line: socket.socket, modules: Sequence[str], log_level: int) -> None:
     for module in modules:
         importlib.import_module(module)
     child.say(Ready())
-    with line.makefile("rb") as orders, asyncio.Runner() as runner:
-        while head := orders.read(HEAD_BYTES):
-            order = decode_order(orders.read(int.from_bytes(head, "little")))
+    with asyncio.Runner() as runner:
+        while (order := child.next_order()) is not None:
             answer = child.perform(order, runner)
             child.say(answer)
             if answer.last:
@@ -52,29 +51,52 @@ def main(line: socket.socket, modules: Sequence[str], log_level: int) -> None:
 
 
 class Child:
-    """The child's end of the line."""
+    """The child's end of the line. A thread listens, so that orders can be recalled behind a job that takes long."""
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line
-        self._lock = threading.Lock()
-        self._busy = False
-        threading.Thread(target=self._die_with_worker, name="chancy line", daemon=True).start()
+        self._saying = threading.Lock()
+        self._orders: deque[Order] = deque()
+        self._changed = threading.Condition()
+        self._busy = self._over = False
+        threading.Thread(target=self._listen, name="chancy line", daemon=True).start()
 
     def say(self, answer: Answer) -> None:
         """Send; from any thread."""
-        with self._lock:
+        with self._saying:
             self._line.sendall(framed(answer))
 
-    def _die_with_worker(self) -> None:
-        """The line is closed only over an idle child. Else the worker is dead, and its jobs may run elsewhere soon.
+    def next_order(self) -> Order | None:
+        """Wait for the next; None when the line is closed. From here on it is begun, and is not recalled any more."""
+        with self._changed:
+            self._busy = False
+            while not self._orders:
+                if self._over:
+                    return None
+                self._changed.wait()
+            self._busy = True
+            return self._orders.popleft()
 
-        (Not by PR_SET_PDEATHSIG: the parent is the fork server, which lives as long as any of its children.)
-        """
-        hangup = select.poll()
-        hangup.register(self._line, getattr(select, "POLLRDHUP", 0))  # POLLHUP is always told
-        hangup.poll()
-        if self._busy:
-            os.killpg(0, signal.SIGKILL)
+    def _listen(self) -> None:
+        splitter = Splitter()
+        while data := self._line.recv(1 << 16):
+            for body in splitter.split(data):
+                match decode_said(body):
+                    case Order() as order:
+                        with self._changed:
+                            self._orders.append(order)
+                            self._changed.notify()
+                    case Recall():
+                        with self._changed:
+                            count = len(self._orders)
+                            self._orders.clear()
+                        self.say(Recalled(count))
+        # The line is closed over an idle child only. Else the worker is dead, and its jobs may run elsewhere soon.
+        with self._changed:
+            if self._busy:
+                os.killpg(0, signal.SIGKILL)
+            self._over = True
+            self._changed.notify()
 
     def perform(self, order: Order, runner: asyncio.Runner) -> Done:
         """The job's function, within its memory."""
@@ -97,13 +119,11 @@ class Child:
         running_attempt.set(current)
         attempt_schema.set(order.schema)
         limit, began = _Limit(order.memory), time.perf_counter()
-        self._busy = True
         with limit:
             if isinstance(task, AsyncTask):
                 completion: Completion = runner.run(call_async(job, task, order.since, limit.explain))
             else:
                 completion = call(job, task, order.since, limit.explain)
-        self._busy = False
         return Done(completion, time.perf_counter() - began, last=limit.reached)
 
 

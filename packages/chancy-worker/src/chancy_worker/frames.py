@@ -13,14 +13,18 @@ from chancy.model import Progress
 from .verdict import Claimed, Completion, Since
 
 
-class Order(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Perform this job."""
+class Order(msgspec.Struct, frozen=True, array_like=True, tag="o", gc=False):
+    """Perform this job, after those that were ordered before."""
 
     job: Claimed
     since: Since
     schema: str
     memory: int | None
     """Its limit in bytes."""
+
+
+class Recall(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=False):
+    """Forget every order that has not been begun."""
 
 
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=False):
@@ -53,16 +57,23 @@ class Logged(msgspec.Struct, frozen=True, array_like=True, tag="l", gc=False):
     traceback: str | None
 
 
-Answer: TypeAlias = Ready | Done | Told | Logged
+class Recalled(msgspec.Struct, frozen=True, array_like=True, tag="b", gc=False):
+    """How many of the last orders are forgotten."""
+
+    count: int
+
+
+Said: TypeAlias = Order | Recall
+Answer: TypeAlias = Ready | Done | Told | Logged | Recalled
 
 encode = msgspec.msgpack.Encoder().encode
-decode_order = msgspec.msgpack.Decoder(Order).decode
+decode_said = msgspec.msgpack.Decoder(Said).decode
 decode_answer = msgspec.msgpack.Decoder(Answer).decode
 
 HEAD_BYTES = 4
 
 
-def framed(message: Order | Answer) -> bytes:
+def framed(message: Said | Answer) -> bytes:
     """The message with its length in front."""
     body = encode(message)
     return len(body).to_bytes(HEAD_BYTES, "little") + body
