@@ -51,6 +51,38 @@ def test_the_program_with_its_worker_in_one_file_greets_and_stops_when_told(env,
         app.communicate()
 
 
+FIRST_PROGRAM = """
+import asyncio
+from chancy import Chancy, Limit, Queue, task
+from chancy_worker import Worker
+
+@task(queue="default", limits=[Limit(Limit.Type.MEMORY, 1 * 1024**3), Limit(Limit.Type.TIME, 60)])
+def my_task(*, x: int) -> None:
+    print("performed", x, flush=True)
+
+async def main():
+    async with Chancy(dsn=None, queues=[Queue(name="default", concurrency=100)], schema=None) as app:
+        await app.migrate()
+        await app.submit(my_task.bind(x=1))
+        await Worker(app).start()
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+def test_the_first_users_program_runs_as_they_wrote_it_with_its_limits(tmp_path, env):
+    (tmp_path / "program.py").write_text(FIRST_PROGRAM, encoding="utf-8")
+    program = subprocess.Popen([sys.executable, "program.py"], cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True)
+    try:
+        assert program.stdout.readline() == "performed 1\n"
+        program.send_signal(signal.SIGTERM)
+        assert program.wait(timeout=30) == 0
+    finally:
+        program.kill()
+        program.communicate()
+
+
 @pytest.mark.skipif("CHANCY_TEST_DSN" in os.environ, reason="the demo starts a Postgres of its own")
 def test_the_demo_counts_the_files_of_a_folder_and_names_the_one_that_no_parser_takes(tmp_path):
     (tmp_path / "good.py").write_text("def one():\n    return 1\n")

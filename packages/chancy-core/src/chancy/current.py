@@ -30,7 +30,7 @@ class CurrentJob:
     fence: int = field(default=0, repr=False)
     schema: str = field(default="", repr=False)
     encode_result: Callable[[Any], bytes] = field(default=bytes, repr=False)
-    report: Callable[[Progress], None] = field(default=lambda progress: None, repr=False)
+    report: Callable[[CurrentJob, Progress], None] = field(default=lambda job, progress: None, repr=False)
     """Takes what `progress` is told to the worker."""
 
     def progress(self, fraction: float, note: str = "") -> None:
@@ -40,7 +40,7 @@ class CurrentJob:
         """
         if not 0 <= fraction <= 1:
             raise ValueError(f"progress is a fraction from 0 to 1, got {fraction}")
-        self.report(Progress(fraction, note))
+        self.report(self, Progress(fraction, note))
 
     @overload
     def complete(self, conn: SyncConn, result: object = None, /) -> None: ...

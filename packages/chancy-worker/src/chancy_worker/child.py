@@ -114,7 +114,7 @@ class Child:
             fence=job.fence,
             schema=order.schema,
             encode_result=task.signature.encode_result,
-            report=lambda progress: self.say(Told(progress)),
+            report=lambda _, progress: self.say(Told(progress)),
         )
         running_attempt.set(current)
         attempt_schema.set(order.schema)

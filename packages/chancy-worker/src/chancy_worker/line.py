@@ -160,7 +160,8 @@ class Line(asyncio.Protocol):
                     self._done(done)
                 case Told(progress):
                     if self.flight:
-                        self.flight[0].attempt.current.report(progress)
+                        current = self.flight[0].attempt.current
+                        current.report(current, progress)
                 case Logged() as said:
                     _log_again(said, self.pid)
                 case Recalled(count):

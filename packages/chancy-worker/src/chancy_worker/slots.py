@@ -118,10 +118,7 @@ class Slots:
     def begin(self, job: Claimed) -> None:
         """Start a claimed job, or give it back if there is no room for it."""
         task = self._tasks[job.task]
-        limits, place = self._limits[job.task], self._places[job.task]
-        if job.limits is not None:
-            given = msgspec.json.decode(job.limits, type=list[Limit])
-            limits, place = _by_type(given), _place_of(task, given)
+        limits, place = self._placed(job, task)
         size = self._executors[place].size
         memory = int(limits.get(LimitType.MEMORY, 0))
         self._begun[place] += 1
@@ -132,7 +129,7 @@ class Slots:
         current = CurrentJob(
             job.id, job.task, job.queue, job.attempt, job.max_attempts,
             False, False, job.fence, self._schema, task.signature.encode_result,
-            functools.partial(self.progress.__setitem__, (job.id, job.fence)),
+            self._told,
         )  # fmt: skip
         attempt = Attempt(job, task, current, since_now(self._worker), limits, _nothing)
         running = Running(attempt, place)
@@ -147,6 +144,15 @@ class Slots:
         # A callback, and not the coroutine's own end: one that is cancelled before its first step has none.
         running.task.add_done_callback(functools.partial(self._ends, running))
         return None
+
+    def _placed(self, job: Claimed, task: BaseTask[..., Any]) -> tuple[dict[str, float], Place]:
+        if job.limits is None:
+            return self._limits[job.task], self._places[job.task]
+        given = msgspec.json.decode(job.limits, type=list[Limit])
+        try:
+            return _by_type(given), task.place(given)
+        except ValueError:  # the task has been given another executor since this job was submitted
+            return _by_type(given), Place.PROCESS
 
     def cancel(self, ids: Iterable[int]) -> None:
         """Stop these jobs: somebody has asked for it."""
@@ -176,6 +182,10 @@ class Slots:
             self._finish(running, _verdict_of_stopped(running))
             running.given_up = True
         return len(left)
+
+    def _told(self, current: CurrentJob, progress: Progress) -> None:
+        """From any thread."""
+        self.progress[current.id, current.fence] = progress
 
     def _begins(self, running: Running) -> None:
         running.began = time.perf_counter()
@@ -217,7 +227,8 @@ class Slots:
         del self.running[key]
         self.progress.pop(key, None)
         self._used[running.place] -= 1
-        self._memory_used -= int(attempt.limits.get(LimitType.MEMORY, 0))
+        if attempt.limits:
+            self._memory_used -= int(attempt.limits.get(LimitType.MEMORY, 0))
         self._ended(attempt.job, verdict, attempt.since.elapsed)
 
     def _learn_shares(self) -> None:
@@ -265,13 +276,6 @@ def _by_type(limits: Iterable[Limit]) -> dict[str, float]:
     for limit in limits:
         found[limit.type] = min(limit.value, found.get(limit.type, math.inf))
     return found
-
-
-def _place_of(task: BaseTask[..., Any], limits: Sequence[Limit]) -> Place:
-    try:
-        return task.place(limits)
-    except ValueError:  # the task has been given another executor since this job was submitted
-        return Place.PROCESS
 
 
 def _nothing() -> None:
