@@ -30,6 +30,8 @@ IN_TEN_MINUTES = {
 }
 FROZEN_SECONDS = 20.0
 """Beyond the lease of 15 s."""
+DOWN_SECONDS = 5.0
+"""How long Postgres is away, at most."""
 
 
 @dataclass(frozen=True, order=True)
@@ -67,17 +69,24 @@ class Mischief:
     kills: list[tuple[float, int, bool]] = field(default_factory=list)
     """When which worker was killed, and whether it had a supervisor."""
     frozen: tuple[float, int] | None = None
-    """Since when which worker is."""
+    """Until when which worker is."""
+    down: float | None = None
+    """Until when Postgres is."""
 
     def make(self, fault: Fault) -> None:
-        if getattr(self, "_" + fault.kind.lower().replace(" ", "_"))(fault.pick):
-            self.made[fault.kind] += 1
+        with contextlib.suppress(psycopg.OperationalError):  # there is no connection to be cut
+            if getattr(self, "_" + fault.kind.lower().replace(" ", "_"))(fault.pick):
+                self.made[fault.kind] += 1
 
-    def thaw(self, after: float = FROZEN_SECONDS) -> None:
-        """Let the frozen worker go on, if its time is over."""
-        if self.frozen and time.monotonic() - self.frozen[0] >= after:
+    def undo(self, *, at_once: bool = False) -> None:
+        """Thaw, and start Postgres again, when it is time."""
+        now = float("inf") if at_once else time.monotonic()
+        if self.frozen and now >= self.frozen[0]:
             _signal(self.frozen[1], signal.SIGCONT)
             self.frozen = None
+        if self.down and now >= self.down:
+            self.server.start()
+            self.down = None
 
     def _kill_a_worker(self, pick: float) -> bool:
         workers = self.fleet.workers()
@@ -100,7 +109,7 @@ class Mischief:
         victim: Process | None = _of(self.fleet.workers(), pick)
         if victim is None or self.frozen or not _signal(victim.pid, signal.SIGSTOP):
             return False
-        self.frozen = time.monotonic(), victim.pid
+        self.frozen = time.monotonic() + FROZEN_SECONDS, victim.pid
         return True
 
     def _cut_a_connection(self, pick: float) -> bool:
@@ -111,9 +120,10 @@ class Mischief:
             return victim is not None and bool(conn.execute("SELECT pg_terminate_backend(%s)", [victim]).fetchone())
 
     def _crash_postgres(self, pick: float) -> bool:
+        if self.down:
+            return False
         self.server.stop(immediate=True)
-        time.sleep(2 * pick)
-        self.server.start()
+        self.down = time.monotonic() + DOWN_SECONDS * pick
         return True
 
     def _submit_poison(self, pick: float) -> bool:

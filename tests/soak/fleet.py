@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import soak_tasks
 COMMAND = [sys.executable, "-m", "chancy_worker", "soak_tasks", "--children", "2"]
 SHAPES = ([], [], ["--processes", "2"])
 """Two plain workers, and two under a supervisor."""
+START_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,9 @@ class Fleet:
     folder: Path
     parts: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
     """The processes started from here, by their place in SHAPES."""
-    ends: Counter[int] = field(default_factory=Counter)
-    """The exit codes of those that had to be replaced."""
+    ends: list[tuple[int, float]] = field(default_factory=list)
+    """Of those that had to be replaced: exit code, and seconds of life."""
+    _started: dict[int, float] = field(default_factory=dict)
 
     @property
     def lines(self) -> Path:
@@ -53,7 +54,8 @@ class Fleet:
         for place, shape in enumerate(SHAPES):
             if place not in self.parts or (code := self.parts[place].poll()) is not None:
                 if place in self.parts:
-                    self.ends[code] += 1
+                    self.ends.append((code, time.monotonic() - self._started[place]))
+                self._started[place] = time.monotonic()
                 with (self.folder / f"worker-{place}.log").open("ab") as log:
                     self.parts[place] = subprocess.Popen(
                         [*COMMAND, *shape],
@@ -87,6 +89,23 @@ class Fleet:
         found = self.processes()
         servers = {process.pid for process in found if process.is_fork_server}
         return [process for process in found if process.parent in servers]
+
+    def ended_by_themselves(self) -> list[object]:
+        """As no worker may: but one that starts may find no Postgres, and be told to stop before it can listen."""
+        return [
+            f"exit code {code} after {age:.1f} s"
+            for code, age in self.ends
+            if code not in {0, -signal.SIGKILL} and not (code in {2, -signal.SIGTERM} and age < START_SECONDS)
+        ]
+
+    def tracebacks(self) -> list[object]:
+        """Where a worker has logged one: what a job raises it does not log."""
+        return [
+            f"{log.name}:{number}"
+            for log in sorted(self.folder.glob("*.log"))
+            for number, line in enumerate(log.read_text(errors="replace").splitlines(), 1)
+            if line.startswith("Traceback")
+        ]
 
     def stop(self, within: float) -> list[int]:
         """SIGTERM to all that were started from here; their exit codes, -9 for those that had to be killed."""

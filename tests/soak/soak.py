@@ -83,7 +83,7 @@ def misbehave(
         finally:
             producer.over.set()
     producing.result()
-    mischief.thaw(after=0)
+    mischief.undo(at_once=True)
     bar = progress.add_task("drain", total=DRAIN_SECONDS)
     began = time.monotonic()
     while (took := time.monotonic() - began) < DRAIN_SECONDS and count(mischief.server.dsn, "FROM chancy.job"):
@@ -94,9 +94,8 @@ def misbehave(
     codes = fleet.stop(STOP_SECONDS)
     connections = "FROM pg_stat_activity WHERE application_name LIKE 'chancy %'"
     return {
-        "no worker ended unless it was killed or told to": [
-            f"exit code {code}" for code in sorted(fleet.ends.keys() - {0, -9})
-        ],
+        "no worker ended unless it was killed or told to": fleet.ended_by_themselves(),
+        "no worker logged a traceback": fleet.tracebacks(),
         "every worker stopped orderly in the end": [f"exit code {code}" for code in codes if code],
         "no process outlives its worker": leaked(lambda: [process.pid for process in fleet.processes()]),
         "no connection outlives its worker": leaked(lambda: ["connection"] * count(mischief.server.dsn, connections)),
@@ -111,7 +110,7 @@ def wreck(mischief: Mischief, producing: Future[None], seed: int, minutes: float
     began = time.monotonic()
     while (passed := time.monotonic() - began) < 60 * minutes or faults:
         mischief.fleet.keep()
-        mischief.thaw()
+        mischief.undo()
         if faults and faults[0].at <= passed:
             mischief.make(faults.pop(0))
         else:
