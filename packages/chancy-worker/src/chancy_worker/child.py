@@ -7,6 +7,7 @@ worker can end it together with what it has started, and Ctrl-C in a terminal is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import importlib
 import logging
@@ -41,8 +42,9 @@ def main(line: socket.socket, modules: Sequence[str], log_level: int) -> None:
     logging.basicConfig(level=log_level, handlers=[_Wire(child)], force=True)
     for module in modules:
         importlib.import_module(module)
-    child.say(Ready())
-    with line.makefile("rb") as orders, asyncio.Runner() as runner:
+    # The worker may be dead, or may have let go of a child that had only begun to start.
+    with contextlib.suppress(ConnectionError), line.makefile("rb") as orders, asyncio.Runner() as runner:
+        child.say(Ready())
         while head := orders.read(HEAD_BYTES):
             order = decode_order(orders.read(int.from_bytes(head, "little")))
             answer = child.perform(order, runner)
