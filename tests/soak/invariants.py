@@ -157,18 +157,24 @@ INVARIANTS: dict[str, Callable[[Evidence], list[object]]] = {
 }
 
 
-def restarts(seen: Evidence, kills: list[tuple[float, int, bool]]) -> dict[bool, list[float]]:
-    """Seconds from the kill of a worker to the next attempt of a job that it ran; apart by whether it was supervised."""
+def restarts(seen: Evidence, kills: list[tuple[float, int, bool]]) -> list[tuple[bool, list[float]]]:
+    """Of each kill of a worker that ran jobs: whether it was supervised, and the seconds until they were begun again.
+
+    Suspects run one at a time, so the first says how soon the dead are found, and the last how many suspects there were.
+    """
     begun: defaultdict[int, list[Line]] = defaultdict(list)
-    ended = {(line.id, line.fence) for line in seen.lines if line.event == "end"}
     by_pid: defaultdict[int, list[Line]] = defaultdict(list)
+    ended = {(line.id, line.fence) for line in seen.lines if line.event == "end"}
     for line in seen.lines:
         if line.event == "begin":
             begun[line.id].append(line)
             by_pid[line.pid].append(line)
-    took: dict[bool, list[float]] = {True: [], False: []}
+    found = []
     for at, pid, supervised in kills:
+        took: list[float] = []
         for lost in by_pid[pid]:
             if (lost.id, lost.fence) not in ended:
-                took[supervised] += [line.at - at for line in begun[lost.id] if line.fence > lost.fence][:1]
-    return took
+                took += [line.at - at for line in begun[lost.id] if line.fence > lost.fence][:1]
+        if took:
+            found.append((supervised, took))
+    return found

@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import psycopg
@@ -156,13 +157,18 @@ def report(console: Console, seen: Evidence, mischief: Mischief, violations: dic
         f"doubt, {len(record.cancelled)} cancelled, {record.requeues.total()} requeued; "
         f"{sum(line.event == 'begin' for line in seen.lines):,} attempts began"
     )
-    for supervised, took in restarts(seen, mischief.kills).items():
-        if took:
-            whose = "a supervised worker" if supervised else "a plain worker"
-            console.print(
-                f"from kill -9 of {whose} to the next attempt of {len(took)} jobs that it ran: "
-                f"p50 {statistics.median(took):.1f} s, max {max(took):.1f} s"
-            )
+    again = restarts(seen, mischief.kills)
+    delays = Table("from kill -9 of", "to the next attempt of", "", "p50", "max", title="Restarts")
+    for whose, supervised in {"a supervised worker": True, "a plain worker": False}.items():
+        found = [took for kind, took in again if kind == supervised]
+        for what, took in {
+            "its first job": [min(took) for took in found],
+            "each of its jobs": [*chain(*found)],
+        }.items():
+            if took:
+                row = f"{len(took)}", f"{statistics.median(took):.1f} s", f"{max(took):.1f} s"
+                delays.add_row(whose, what, *row)
+    console.print(delays)
 
 
 if __name__ == "__main__":
