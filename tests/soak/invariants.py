@@ -86,6 +86,13 @@ def no_claim_began_twice(seen: Evidence) -> list[object]:
     return [claim for claim, times in begun.items() if times > 1]
 
 
+def success_is_of_the_last_claim(seen: Evidence) -> list[object]:
+    """Not for effects, which may be committed by a handler that was killed before it returned."""
+    returned = {(line.id, line.fence) for line in seen.lines if line.event == "return"}
+    succeeded = [row for row in seen.rows if row.kind in soak_tasks.PLAIN and row.state == "succeeded"]
+    return [row.id for row in succeeded if (row.id, row.fence) not in returned]
+
+
 def effects_are_those_of_the_succeeded(seen: Evidence) -> list[object]:
     succeeded = Counter(
         (row.id, row.fence) for row in seen.rows if row.kind in soak_tasks.EFFECTS and row.state == "succeeded"
@@ -148,6 +155,7 @@ INVARIANTS: dict[str, Callable[[Evidence], list[object]]] = {
     "no job of a rolled-back transaction exists": no_job_was_rolled_back,
     "each job is one row, live or finished": each_job_is_one_row,
     "no claim began twice": no_claim_began_twice,
+    "a succeeded job returned under its last fence": success_is_of_the_last_claim,
     "the effects are those of the succeeded jobs": effects_are_those_of_the_succeeded,
     "no attempt above max_attempts": no_attempt_above_the_most,
     "poison failed as WorkerDied after 3 attempts": poison_is_stopped,
@@ -164,7 +172,7 @@ def restarts(seen: Evidence, kills: list[tuple[float, int, bool]]) -> list[tuple
     """
     begun: defaultdict[int, list[Line]] = defaultdict(list)
     by_pid: defaultdict[int, list[Line]] = defaultdict(list)
-    ended = {(line.id, line.fence) for line in seen.lines if line.event == "end"}
+    ended = {(line.id, line.fence) for line in seen.lines if line.event != "begin"}
     for line in seen.lines:
         if line.event == "begin":
             begun[line.id].append(line)

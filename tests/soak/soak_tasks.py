@@ -26,8 +26,10 @@ def told() -> Iterator[None]:
     say("begin")
     try:
         yield
-    finally:
-        say("end")
+    except BaseException:
+        say("raise")
+        raise
+    say("return")
 
 
 def say(event: str) -> None:
