@@ -26,7 +26,8 @@ class Row:
     fence: int
     errors: list[str]
     """Their kinds, oldest first."""
-    live: bool
+    finished_at: float | None
+    """Unix time, as are those of lines: one machine, one clock."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,10 @@ def gather(record: Record, dsn: str, lines: Path) -> Evidence:
     with psycopg.connect(dsn) as conn:
         found = conn.execute("""
             SELECT id, (arguments->>'key')::bigint, split_part(task, '.', 2), state::text, attempt, max_attempts, claims,
-                coalesce(errors, '[]'), finished_at IS NULL
+                coalesce(errors, '[]'), extract(epoch FROM finished_at)::float8
             FROM chancy.any_job ORDER BY id
         """).fetchall()
-        rows = [Row(*columns, [error["kind"] for error in errors], live) for *columns, errors, live in found]
+        rows = [Row(*columns, [error["kind"] for error in errors], at) for *columns, errors, at in found]
         effects = Counter(conn.execute("SELECT job, fence FROM effect").fetchall())
     words = (line.split() for line in lines.read_text().splitlines())
     return Evidence(
@@ -68,7 +69,7 @@ def gather(record: Record, dsn: str, lines: Path) -> Evidence:
 
 
 def every_committed_job_is_finished(seen: Evidence) -> list[object]:
-    finished = {row.key for row in seen.rows if not row.live}
+    finished = {row.key for row in seen.rows if row.finished_at}
     return [f"key {key}" for key in seen.record.committed if key not in finished]
 
 
@@ -88,9 +89,13 @@ def no_claim_began_twice(seen: Evidence) -> list[object]:
 
 def success_is_of_the_last_claim(seen: Evidence) -> list[object]:
     """Not for effects, which may be committed by a handler that was killed before it returned."""
-    returned = {(line.id, line.fence) for line in seen.lines if line.event == "return"}
-    succeeded = [row for row in seen.rows if row.kind in soak_tasks.PLAIN and row.state == "succeeded"]
-    return [row.id for row in succeeded if (row.id, row.fence) not in returned]
+    returned = {(line.id, line.fence): line.at for line in seen.lines if line.event == "return"}
+    return [
+        row.id
+        for row in seen.rows
+        if row.kind in soak_tasks.PLAIN and row.state == "succeeded" and row.finished_at is not None
+        if returned.get((row.id, row.fence), float("inf")) > row.finished_at
+    ]
 
 
 def effects_are_those_of_the_succeeded(seen: Evidence) -> list[object]:
@@ -155,7 +160,7 @@ INVARIANTS: dict[str, Callable[[Evidence], list[object]]] = {
     "no job of a rolled-back transaction exists": no_job_was_rolled_back,
     "each job is one row, live or finished": each_job_is_one_row,
     "no claim began twice": no_claim_began_twice,
-    "a succeeded job returned under its last fence": success_is_of_the_last_claim,
+    "a succeeded job had returned under its last fence": success_is_of_the_last_claim,
     "the effects are those of the succeeded jobs": effects_are_those_of_the_succeeded,
     "no attempt above max_attempts": no_attempt_above_the_most,
     "poison failed as WorkerDied after 3 attempts": poison_is_stopped,

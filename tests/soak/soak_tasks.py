@@ -36,7 +36,7 @@ def say(event: str) -> None:
     """Whoever else writes: O_APPEND."""
     me = current_job()
     file = os.open(os.environ[LINES], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(file, f"{me.id} {me.attempt} {me.fence} {event} {os.getpid()} {time.time():.3f}\n".encode())
+    os.write(file, f"{me.id} {me.attempt} {me.fence} {event} {os.getpid()} {time.time():.6f}\n".encode())
     os.close(file)
 
 
