@@ -28,8 +28,8 @@ IN_TEN_MINUTES = {
     "freeze a worker": 15,
     "submit poison": 5,
 }
-FROZEN_SECONDS = 20.0
-"""Beyond the lease of 15 s."""
+FROZEN_SECONDS = 30.0
+"""Beyond the lease of 15 s, until its jobs run elsewhere."""
 DOWN_SECONDS = 5.0
 """How long Postgres is away, at most."""
 

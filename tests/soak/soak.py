@@ -1,6 +1,6 @@
 """Workers under a hail of faults, and then what the rows say.
 
-    hatch run soak [--minutes 10] [--seed N]
+    hatch run soak [--minutes 10] [--seed N] [--keep]
 
 Four workers of the real command on a Postgres with full durability, a stream of jobs of all kinds, and faults by a
 schedule that the seed decides: see faults.py. When all is drained, every invariant of invariants.py is checked on the
@@ -46,6 +46,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--keep", action="store_true", help="keep the folder with the logs anyway")
     options = parser.parse_args()
     console = Console()
     console.print(f"seed {options.seed}, {options.minutes:g} minutes")
@@ -64,12 +65,13 @@ def main() -> int:
         seen = gather(producer.record, server.dsn, fleet.lines)
         violations = {sentence: check(seen) for sentence, check in INVARIANTS.items()} | violations
         report(console, seen, mischief, violations)
-        if any(violations.values()):
-            (folder / "postgres.log").write_text(server._log())
-            console.print(f"VIOLATED. Logs and lines are in {folder}; the schedule is that of --seed {options.seed}")
-            return 1
-    shutil.rmtree(folder)
-    return 0
+        (folder / "postgres.log").write_text(server._log())
+    violated = any(violations.values())
+    if violated or options.keep:
+        console.print(f"logs and lines are in {folder}; the schedule was that of --seed {options.seed}")
+    else:
+        shutil.rmtree(folder)
+    return int(violated)
 
 
 def misbehave(
