@@ -116,7 +116,12 @@ class Producer:
             conn.rollback()
 
     def _cancel(self, conn: psycopg.Connection, state: str) -> None:
-        query = "SELECT id FROM chancy.job WHERE state::text = %s AND task = ANY (%s) ORDER BY random() LIMIT 1"
+        # Not those that hang in a frozen worker, of which there would soon be none left.
+        query = """
+            SELECT id FROM chancy.job
+            WHERE state::text = %s AND task = ANY (%s) AND coalesce(started_at, 'infinity') > now() - interval '3 s'
+            ORDER BY random() LIMIT 1
+        """
         for (id_,) in conn.execute(query, [state, MAY_BE_CANCELLED]).fetchall():
             self._untouchable.add(id_)
             if chancy.cancel(conn, id_):
