@@ -28,8 +28,8 @@ IN_TEN_MINUTES = {
     "freeze a worker": 15,
     "submit poison": 5,
 }
-FROZEN_SECONDS = 30.0
-"""Beyond the lease of 15 s, until its jobs run elsewhere."""
+FROZEN_SECONDS = 16.0, 30.0
+"""Beyond the lease of 15 s: at least, and at most, by when its jobs run elsewhere."""
 DOWN_SECONDS = 5.0
 """How long Postgres is away, at most."""
 
@@ -53,7 +53,7 @@ def schedule(seed: int, minutes: float) -> list[Fault]:
         for i in range(count):
             at = chance.uniform(0, 60 * minutes)
             if kind == "freeze a worker":
-                at = i * window + chance.uniform(0, max(0.0, window - FROZEN_SECONDS - 1))
+                at = i * window + chance.uniform(0, max(0.0, window - FROZEN_SECONDS[1] - 1))
             faults.append(Fault(at, kind, chance.random()))
     return sorted(faults)
 
@@ -109,7 +109,8 @@ class Mischief:
         victim: Process | None = _of(self.fleet.workers(), pick)
         if victim is None or self.frozen or not _signal(victim.pid, signal.SIGSTOP):
             return False
-        self.frozen = time.monotonic() + FROZEN_SECONDS, victim.pid
+        least, most = FROZEN_SECONDS
+        self.frozen = time.monotonic() + least + pick * (most - least), victim.pid
         return True
 
     def _cut_a_connection(self, pick: float) -> bool:
