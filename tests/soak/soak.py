@@ -84,9 +84,9 @@ def misbehave(
         try:
             wreck(mischief, producing, seed, minutes, progress)
         finally:
+            mischief.undo(at_once=True)  # the producer has to ask Postgres about its last commit
             producer.over.set()
     producing.result()
-    mischief.undo(at_once=True)
     bar = progress.add_task("drain", total=DRAIN_SECONDS)
     began = time.monotonic()
     while (took := time.monotonic() - began) < DRAIN_SECONDS and count(mischief.server.dsn, "FROM chancy.job"):
@@ -138,7 +138,7 @@ def leaked(look: Callable[[], list[object]]) -> list[object]:
 
 
 def report(console: Console, seen: Evidence, mischief: Mischief, violations: dict[str, list[object]]) -> None:
-    """Three tables."""
+    """What was done, what became of the jobs, what held, and how soon it went on."""
     faults = Table("fault", "made", title="Faults")
     for kind, made in sorted(mischief.made.items()):
         faults.add_row(kind, str(made))
