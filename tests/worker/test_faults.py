@@ -276,6 +276,28 @@ async def test_a_dead_child_of_processes_is_replaced_and_its_jobs_run_again_at_o
     assert site.workers() == {}
 
 
+async def test_processes_outlive_a_child_that_cannot_be_replaced_while_postgres_is_away(tmp_path):
+    with Postgres() as server:
+        with psycopg.connect(server.dsn) as conn:
+            chancy.migrate(conn, schema="chancy")
+        site = Site(server.dsn, "chancy", tmp_path)
+        try:
+            parent = site.run("-m", "chancy_worker", "worker_tasks", "--processes", "2", "--dsn", server.dsn)
+            await eventually(lambda: len(site.workers()) == 2, 20)
+            victim = min(site.workers().values())
+            server.stop()
+            os.kill(victim, signal.SIGKILL)
+            await eventually(lambda: "died with code 1" in parent.text, 20)
+            server.start()
+            site.conn = psycopg.connect(server.dsn, autocommit=True)
+            await eventually(lambda: len(site.workers().keys() - {1, 2}) == 1, 20)
+            assert parent.code is None
+        finally:
+            parent.signal(signal.SIGTERM)
+            parent.popen.wait(20)
+            site.close()
+
+
 def run_cli(site, *arguments: str):
     process = site.run("-m", "chancy_worker", *arguments)
     process.popen.wait(20)
@@ -291,6 +313,7 @@ def test_bad_input_gets_one_line_that_says_what_to_do_and_exit_code_2(site, tmp_
         (["worker_tasks", "--queue", "a=b"], "NAME=NUMBER"),
         (["worker_tasks", "--dsn", "port=nonsense"], "--dsn"),
         (["worker_tasks", "--dsn", "host=127.0.0.1 port=1"], "--dsn"),
+        (["worker_tasks", "--processes", "2", "--dsn", "host=127.0.0.1 port=1"], "--dsn"),
         (["worker_tasks", "--dsn", site.dsn, "--schema", "never_migrated"], "chancy migrate"),
     ]:
         process = run_cli(site, *arguments)

@@ -7,6 +7,7 @@ worker can end it together with what it has started, and Ctrl-C in a terminal is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import importlib
 import logging
@@ -26,7 +27,7 @@ from chancy.task import AsyncTask, registered
 
 from . import memory
 from .attempt import call, call_async
-from .frames import Answer, Done, Logged, Order, Ready, Recall, Recalled, Splitter, Told, decode_said, framed
+from .frames import Answer, Done, Logged, Order, Ready, Recalled, Said, Splitter, Told, decode_said, framed
 from .verdict import Completion, judged
 
 
@@ -41,8 +42,9 @@ def main(line: socket.socket, modules: Sequence[str], log_level: int) -> None:
     logging.basicConfig(level=log_level, handlers=[_Wire(child)], force=True)
     for module in modules:
         importlib.import_module(module)
-    child.say(Ready())
-    with asyncio.Runner() as runner:
+    # The worker may be dead, or may have let go of a child that had only begun to start.
+    with contextlib.suppress(ConnectionError), asyncio.Runner() as runner:
+        child.say(Ready())
         while (order := child.next_order()) is not None:
             answer = child.perform(order, runner)
             child.say(answer)
@@ -79,24 +81,27 @@ class Child:
 
     def _listen(self) -> None:
         splitter = Splitter()
-        while data := self._line.recv(1 << 16):
-            for body in splitter.split(data):
-                match decode_said(body):
-                    case Order() as order:
-                        with self._changed:
-                            self._orders.append(order)
-                            self._changed.notify()
-                    case Recall():
-                        with self._changed:
-                            count = len(self._orders)
-                            self._orders.clear()
-                        self.say(Recalled(count))
+        with contextlib.suppress(ConnectionError):
+            while data := self._line.recv(1 << 16):
+                for body in splitter.split(data):
+                    self._hear(decode_said(body))
         # The line is closed over an idle child only. Else the worker is dead, and its jobs may run elsewhere soon.
         with self._changed:
             if self._busy:
                 os.killpg(0, signal.SIGKILL)
             self._over = True
             self._changed.notify()
+
+    def _hear(self, said: Said) -> None:
+        if isinstance(said, Order):
+            with self._changed:
+                self._orders.append(said)
+                self._changed.notify()
+        else:
+            with self._changed:
+                count = len(self._orders)
+                self._orders.clear()
+            self.say(Recalled(count))
 
     def perform(self, order: Order, runner: asyncio.Runner) -> Done:
         """The job's function, within its memory."""

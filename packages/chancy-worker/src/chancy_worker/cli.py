@@ -64,7 +64,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a worker; 0 after an orderly stop, 2 for bad input."""
+    """Run a worker; 0 after an orderly stop, 2 for bad input.
+
+    A worker that its parent has started while Postgres was away returns 1, and is started again.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
     logs.set_up(options.log_format)
@@ -74,15 +77,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with psycopg.connect(app.conninfo, connect_timeout=10) as conn:
                 migrate(conn, schema=app.schema_name)
         if options.processes > 1 and PARENT not in os.environ:
+            psycopg.connect(app.conninfo, connect_timeout=10).close()  # refused at once; later outages are waited for
             place = app.conninfo, app.schema_name
             return asyncio.run(Processes(arguments, options.processes, *place, options.health_port).run())
         return asyncio.run(work(app, configured(options)))
     except (Refusal, ChancyError, ValueError) as error:
-        message = str(error)
+        code, message = 2, str(error)
     except psycopg.Error as error:
+        code = 1 if PARENT in os.environ else 2
         message = f"{' '.join(str(error).split())}; say where Postgres is with --dsn, CHANCY_DSN or PGHOST and the like"
     print(f"chancy-worker: {message}", file=sys.stderr)
-    return 2
+    return code
 
 
 async def work(app: Chancy, config: WorkerConfig) -> int:

@@ -1,0 +1,165 @@
+"""The tasks of the soak. Each leaves a line at its begin and at its end, in a file that no fault can touch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+
+import psycopg
+
+from chancy import Backoff, Limit, MemoryLimitExceeded, Snooze, TimeLimitExceeded, current_job, task
+
+SOON = Backoff(base=timedelta(milliseconds=200), factor=1, jitter=0.5)
+LINES = "CHANCY_SOAK_LINES"
+"""The environment variable that names the file, and marks every process of a soak."""
+MIB = 1024**2
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """A line at the begin of the block and one at its end, however that comes, but for a SIGKILL."""
+    say("begin")
+    try:
+        yield
+    except BaseException:
+        say("raise")
+        raise
+    say("return")
+
+
+def say(event: str) -> None:
+    """Whoever else writes: O_APPEND."""
+    me = current_job()
+    file = os.open(os.environ[LINES], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(file, f"{me.id} {me.attempt} {me.fence} {event} {os.getpid()} {time.time():.6f}\n".encode())
+    os.close(file)
+
+
+def until_its_limit(attempt: int, error: BaseException) -> timedelta | None:
+    """Give up at the limit; try again after a fault."""
+    del attempt
+    over = isinstance(error, (MemoryLimitExceeded, TimeLimitExceeded))
+    return None if over else timedelta(milliseconds=200)
+
+
+@task(retry=SOON)
+async def noop(key: int) -> None:
+    with told():
+        pass
+
+
+@task(retry=SOON)
+async def nap(key: int) -> None:
+    with told():
+        await asyncio.sleep(0.1)
+
+
+@task(retry=SOON)
+def nap_in_thread(key: int) -> None:
+    with told():
+        time.sleep(0.1)
+
+
+@task(retry=SOON)
+async def linger(key: int) -> None:
+    with told():
+        await asyncio.sleep(3)
+
+
+@task(retry=SOON)
+def linger_in_thread(key: int) -> None:
+    with told():
+        time.sleep(3)
+
+
+@task(retry=SOON, executor="process")
+def nap_in_process(key: int) -> None:
+    with told():
+        time.sleep(0.1)
+
+
+@task(retry=SOON)
+async def fail_always(key: int) -> None:
+    with told():
+        raise ValueError("as always")
+
+
+@task(retry=SOON)
+def fail_first(key: int) -> None:
+    with told():
+        if current_job().attempt < 2:
+            raise ValueError("not at first")
+
+
+@task(retry=SOON)
+async def snooze(key: int) -> None:
+    with told():
+        if current_job().fence < 3:
+            raise Snooze(timedelta(seconds=1))
+
+
+@task(retry=until_its_limit, max_attempts=20, limits=[Limit.memory(256 * MIB)])
+def hog(key: int) -> None:
+    with told():
+        bytearray(512 * MIB)
+
+
+@task(retry=until_its_limit, max_attempts=20, limits=[Limit.time(1)])
+async def hang(key: int) -> None:
+    with told():
+        await asyncio.sleep(100)
+
+
+@task(retry=until_its_limit, max_attempts=20, limits=[Limit.time(1)])
+def hang_in_process(key: int) -> None:
+    with told():
+        time.sleep(100)
+
+
+@task(max_attempts=3)
+async def poison(key: int) -> None:
+    with told():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+EFFECT = "INSERT INTO effect (job, fence) VALUES (%s, %s)"
+
+
+@task(retry=SOON, max_attempts=20)
+async def effect(key: int) -> None:
+    me = current_job()
+    with told():
+        async with await psycopg.AsyncConnection.connect(os.environ["CHANCY_DSN"], connect_timeout=10) as conn:
+            await conn.execute(EFFECT, [me.id, me.fence])
+            await asyncio.sleep(0.05)
+            await me.complete(conn)
+            await asyncio.sleep(0.02)
+
+
+@task(retry=SOON, max_attempts=20)
+def effect_in_thread(key: int) -> None:
+    me = current_job()
+    with told():
+        with psycopg.connect(os.environ["CHANCY_DSN"], connect_timeout=10) as conn:
+            conn.execute(EFFECT, [me.id, me.fence])
+            time.sleep(0.05)
+            me.complete(conn)
+            time.sleep(0.02)
+
+
+EVERY = {
+    each.function.__name__: each
+    for each in (
+        noop, nap, nap_in_thread, nap_in_process, linger, linger_in_thread, fail_always, fail_first, snooze,
+        hog, hang, hang_in_process, poison, effect, effect_in_thread,
+    )
+}  # fmt: skip
+"""Each kind of job."""
+EFFECTS = {"effect", "effect_in_thread"}
+OVER_A_LIMIT = {"hog": "MemoryLimitExceeded", "hang": "TimeLimitExceeded", "hang_in_process": "TimeLimitExceeded"}
+PLAIN = sorted(EVERY.keys() - EFFECTS - OVER_A_LIMIT.keys() - {"poison"})
