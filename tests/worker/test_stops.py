@@ -162,6 +162,7 @@ async def test_sigterm_under_load_ends_a_worker_within_its_grace_and_refunds_wha
         *[tasks.swallow_cancellation.bind(never) for _ in range(2)],
     )
     await running(site, *jobs)
+    await eventually(lambda: (tmp_path / "pids").exists() and len((tmp_path / "pids").read_text().splitlines()) == 2)
     worker.signal(signal.SIGTERM)
     told = time.monotonic()
     await eventually(lambda: worker.code is not None, 8)
