@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 
 import psycopg
 from worker_help import FAST, Proxy, Site, all_finished, eventually, states, warm_up, working
@@ -321,3 +322,24 @@ def test_bad_input_gets_one_line_that_says_what_to_do_and_exit_code_2(site, tmp_
         assert words in process.text.splitlines()[-1]
         assert process.text.splitlines()[-1].startswith("chancy-worker: ")
         assert "Traceback" not in process.text
+
+
+async def test_a_rescuer_whose_connection_is_cut_again_and_again_still_rescues(site, tmp_path):
+    gate = tmp_path / "gate"
+    first = site.spawn()
+    (job,) = site.submit(wait_for_file.bind(str(gate)))
+    await eventually(lambda: site.count("running") == 1)
+    second = site.spawn()
+    await site.started(second)
+    first.signal(signal.SIGKILL)
+
+    def rescued():
+        site.conn.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'chancy rescue'"
+        )
+        time.sleep(FAST.lease / 3)
+        return site.row(job).attempt == 2
+
+    await eventually(rescued)
+    gate.touch()
+    await all_finished(site)

@@ -210,7 +210,7 @@ async def keep_alive(
 
 async def rescue(link: Link, timing: Timing, rescued: Callable[[], None]) -> None:
     """Look for the dead for ever. Only once it has been connected for a whole lease: after an outage the living
-    extend theirs before anybody is declared dead.
+    extend theirs before anybody is declared dead. A connection that was cut and could be made anew at once was none.
     """
     await link.reconnect()
     connected = time.monotonic()
@@ -224,7 +224,8 @@ async def rescue(link: Link, timing: Timing, rescued: Callable[[], None]) -> Non
                 log.warning("worker %s is dead: its lease ran out", name)
             again, failed = await link.send(take_back()) if to_bury else (0, 0)
         except psycopg.Error as error:
-            if await _recover(link, error):
+            lost = time.monotonic()
+            if await _recover(link, error) and time.monotonic() - lost > timing.lease / 15:
                 connected = time.monotonic()
             continue
         if again or failed:
