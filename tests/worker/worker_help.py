@@ -45,7 +45,9 @@ async def eventually(condition: Callable[[], T], within: float = 15.0) -> T:
 def worker_with(app: Chancy, config: WorkerConfig) -> Worker:
     """A worker that knows the tasks of these two modules and none of other tests in this process."""
     worker = Worker(app, config)
-    worker._tasks = {name: task for name, task in registered().items() if name.startswith(("worker_tasks.", "limit_tasks."))}
+    worker._tasks = {
+        name: task for name, task in registered().items() if name.startswith(("worker_tasks.", "limit_tasks."))
+    }
     return worker
 
 

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import get_args
 
 import psycopg
 
@@ -26,7 +27,7 @@ from chancy.task import registered
 
 from . import logs
 from .__about__ import __version__
-from .config import WorkerConfig
+from .config import Pooler, WorkerConfig
 from .processes import PARENT, Processes, watch_parent
 from .supervisor import Worker
 
@@ -55,6 +56,12 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--dsn", help="default: the app's, then CHANCY_DSN, then libpq's variables")
     command.add_argument("--schema", help="default: the app's, then CHANCY_SCHEMA, then chancy")
+    command.add_argument(
+        "--pooler",
+        choices=get_args(Pooler),
+        default="auto",
+        help="how a connection pooler before Postgres works; auto (the default): if there is one, by transactions",
+    )
     command.add_argument("--keep", type=float, metavar="DAYS", help="store the retention of finished jobs")
     command.add_argument("--migrate", action="store_true", help="bring the schema up to date first")
     command.add_argument("--log-format", choices=["plain", "json"], default="plain")
@@ -70,10 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app = load(options)
         if options.migrate and PARENT not in os.environ:
-            with psycopg.connect(app.conninfo, connect_timeout=10) as conn:
+            with psycopg.connect(app.conninfo, connect_timeout=10, prepare_threshold=None) as conn:
                 migrate(conn, schema=app.schema_name)
         if options.processes > 1 and PARENT not in os.environ:
-            return asyncio.run(Processes(arguments, options.processes, app.conninfo, app.schema_name).run())
+            processes = Processes(arguments, options.processes, app.conninfo, app.schema_name, options.pooler)
+            return asyncio.run(processes.run())
         return asyncio.run(work(app, configured(options)))
     except (Refusal, ChancyError, ValueError) as error:
         message = str(error)
@@ -146,7 +154,9 @@ def load(options: argparse.Namespace) -> Chancy:
 
 def configured(options: argparse.Namespace) -> WorkerConfig:
     """What the command line says of this process."""
-    config = WorkerConfig(threads=options.threads, grace=options.grace, memory_budget=options.memory_budget)
+    config = WorkerConfig(
+        threads=options.threads, grace=options.grace, memory_budget=options.memory_budget, pooler=options.pooler
+    )
     return config if options.children is None else replace(config, children=options.children)
 
 
