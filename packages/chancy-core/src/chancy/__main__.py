@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.print:
             sys.stdout.write(printed(schema, options.after))
             return 0
-        with psycopg.connect(options.dsn, connect_timeout=10) as conn:
+        with psycopg.connect(options.dsn, connect_timeout=10, prepare_threshold=None) as conn:
             applied = migrate(conn, schema=schema)
     except ChancyError as error:
         return _failed(str(error))

@@ -65,7 +65,7 @@ class Chancy:
         return schema_in_use(self.schema)
 
     def __enter__(self) -> SyncChancy:
-        face = SyncChancy(self, psycopg.connect(self.conninfo, autocommit=True))
+        face = SyncChancy(self, psycopg.connect(self.conninfo, autocommit=True, prepare_threshold=None))
         self._open.append(face)
         return face
 
@@ -73,7 +73,9 @@ class Chancy:
         self._open.pop().conn.close()
 
     async def __aenter__(self) -> AsyncChancy:
-        face = AsyncChancy(self, await psycopg.AsyncConnection.connect(self.conninfo, autocommit=True))
+        face = AsyncChancy(
+            self, await psycopg.AsyncConnection.connect(self.conninfo, autocommit=True, prepare_threshold=None)
+        )
         self._open.append(face)
         return face
 

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import get_args
 
 import psycopg
 
@@ -26,7 +27,7 @@ from chancy.task import registered
 
 from . import logs
 from .__about__ import __version__
-from .config import WorkerConfig
+from .config import Pooler, WorkerConfig
 from .processes import PARENT, Processes, watch_parent
 from .supervisor import Worker
 
@@ -56,6 +57,12 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--dsn", help="default: the app's, then CHANCY_DSN, then libpq's variables")
     command.add_argument("--schema", help="default: the app's, then CHANCY_SCHEMA, then chancy")
+    command.add_argument(
+        "--pooler",
+        choices=get_args(Pooler),
+        default="auto",
+        help="how a connection pooler before Postgres works; auto (the default): if there is one, by transactions",
+    )
     command.add_argument("--keep", type=float, metavar="DAYS", help="store the retention of finished jobs")
     command.add_argument("--migrate", action="store_true", help="bring the schema up to date first")
     command.add_argument("--log-format", choices=["plain", "json"], default="plain")
@@ -74,12 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app = load(options)
         if options.migrate and PARENT not in os.environ:
-            with psycopg.connect(app.conninfo, connect_timeout=10) as conn:
+            with psycopg.connect(app.conninfo, connect_timeout=10, prepare_threshold=None) as conn:
                 migrate(conn, schema=app.schema_name)
         if options.processes > 1 and PARENT not in os.environ:
             psycopg.connect(app.conninfo, connect_timeout=10).close()  # refused at once; later outages are waited for
             place = app.conninfo, app.schema_name
-            return asyncio.run(Processes(arguments, options.processes, *place, options.health_port).run())
+            more = {"pooler": options.pooler, "health_port": options.health_port}
+            return asyncio.run(Processes(arguments, options.processes, *place, **more).run())
         return asyncio.run(work(app, configured(options)))
     except (Refusal, ChancyError, ValueError) as error:
         code, message = 2, str(error)
@@ -158,6 +166,7 @@ def configured(options: argparse.Namespace) -> WorkerConfig:
         grace=options.grace,
         memory_budget=options.memory_budget,
         health_port=options.health_port,
+        pooler=options.pooler,
     )
     if PARENT in os.environ:
         config = replace(config, health_host="127.0.0.1")  # only the parent asks

@@ -6,6 +6,10 @@ import os
 import socket
 import sys
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+Pooler: TypeAlias = Literal["auto", "session", "transaction"]
+"""How a connection pooler before Postgres works: "auto" finds out whether there is one, and takes it for the worse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,5 +48,7 @@ class WorkerConfig:
     health_host: str = "0.0.0.0"  # noqa: S104 - probes come from outside of a container
     grace: float = 30.0
     """Seconds that running jobs get to finish after the first signal; then they are released."""
+    pooler: Pooler = "auto"
+    """What stands between this worker and Postgres; "session" also where nothing does."""
     timing: Timing = field(default_factory=Timing)
     name: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")

@@ -9,13 +9,14 @@ import os
 import random
 import socket
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 
-from chancy.model import Script, Statement
-from chancy.run import AsyncConn, send_async
-from chancy.schema import fill
+from chancy.model import Pause, Script, Statement, Steps
+from chancy.run import AsyncConn
+
+from .sessions import OwnSession, Session
 
 T = TypeVar("T")
 
@@ -23,31 +24,25 @@ log = logging.getLogger("chancy.worker")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
-# The worker's own statements are written for nested loops over its indexes; a plan that looks cheaper while the
-# tables are small would be a scan over dead rows an hour later. `lock_timeout`: a round never waits for a row.
-SET_UP = """
-    SELECT set_config(name, value, false)
-    FROM (VALUES
-        ('default_transaction_isolation', 'read committed'), ('lock_timeout', %(lock_timeout)s::text),
-        ('statement_timeout', %(deadline)s::text), ('idle_session_timeout', '0'), ('TimeZone', 'UTC'), ('jit', 'off'),
-        ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'),
-        ('enable_bitmapscan', 'off'), ('enable_sort', 'off'),
-        ('plan_cache_mode', 'force_generic_plan')
-    ) AS wish (name, value)
-"""
-
 
 class Link:
     """A connection in autocommit that outlives outages. One call at a time."""
 
     def __init__(
-        self, conninfo: str, schema: str, purpose: str, *, deadline: float, lock_timeout: str = "100ms"
+        self,
+        conninfo: str,
+        schema: str,
+        purpose: str,
+        *,
+        deadline: float,
+        lock_timeout: str = "100ms",
+        session: type[Session] = OwnSession,
     ) -> None:
         self.conninfo = conninfo
         self.schema = schema
         self.purpose = purpose
         self.deadline = deadline
-        self.lock_timeout = lock_timeout
+        self._session = session(lock_timeout=lock_timeout, deadline=deadline)
         self.on_connect: Callable[[AsyncConn], Awaitable[None]] | None = None
         self._conn: AsyncConn | None = None
 
@@ -62,7 +57,7 @@ class Link:
         conn: AsyncConn = await psycopg.AsyncConnection.connect(
             self.conninfo,
             autocommit=True,
-            prepare_threshold=1,
+            prepare_threshold=self._session.prepare_threshold,
             application_name=f"chancy {self.purpose}",
             connect_timeout=10,
             client_encoding="utf8",
@@ -73,11 +68,11 @@ class Link:
         )
         self._conn = conn
         try:
-            await self.send(
-                Statement(
-                    SET_UP, {"lock_timeout": self.lock_timeout, "deadline": f"{self.deadline:.0f}s"}, lambda rows: None
-                )
-            )
+            cut = self._cut_later(conn)
+            try:
+                await self._session.set_up(conn)
+            finally:
+                cut.cancel()
             if self.on_connect is not None:
                 await self.on_connect(conn)
         except BaseException:
@@ -100,22 +95,47 @@ class Link:
         if self.conn is None:
             raise psycopg.OperationalError("not connected")
         conn = self.conn
-        # The deadline cuts the socket: cancelling would wait for a server that may be frozen.
-        cut = asyncio.get_running_loop().call_later(self.deadline, _cut, conn)
+        cut = self._cut_later(conn)
         try:
-            return await send_async(conn, statement, self.schema)
+            return await self._session.send(conn, statement, self.schema)
         finally:
             cut.cancel()
 
     async def run(self, script: Script) -> None:
-        """DDL that cannot run inside a transaction."""
+        """DDL, within the deadline; whether in a transaction is up to the session."""
         if self.conn is None:
             raise psycopg.OperationalError("not connected")
-        await self.conn.execute(fill(script.sql, self.schema))
+        conn = self.conn
+        cut = self._cut_later(conn)
+        try:
+            await self._session.run(conn, script, self.schema)
+        finally:
+            cut.cancel()
+
+    async def walk(self, steps: Steps[T]) -> T:
+        """A verb of several steps, each sent as by `send` or `run`."""
+        answer: Any = None
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            answer = None
+            match step:
+                case Statement():
+                    answer = await self.send(step)
+                case Script():
+                    await self.run(step)
+                case Pause():
+                    await asyncio.sleep(step.seconds)
 
     def is_broken(self, error: psycopg.Error) -> bool:
         """Whether the connection has to be made anew: it is gone, or it leads to a server that takes no writes."""
         return self.conn is None or isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
+
+    def _cut_later(self, conn: AsyncConn) -> asyncio.TimerHandle:
+        """The deadline cuts the socket: cancelling would wait for a server that may be frozen."""
+        return asyncio.get_running_loop().call_later(self.deadline, _cut, conn)
 
     async def close(self) -> None:
         """Close the connection if there is one."""

@@ -17,10 +17,12 @@ from collections.abc import Sequence
 
 import psycopg
 
-from .config import Timing
+from .config import Pooler, Timing
 from .health import answering, ask, tell_service_manager
 from .leases import declare_dead, take_back
 from .link import Link, one_line
+from .pooler import session_behind
+from .sessions import OwnSession, Session
 
 log = logging.getLogger("chancy.worker")
 
@@ -32,19 +34,34 @@ class Processes:
     """N children with the same command line."""
 
     def __init__(
-        self, arguments: Sequence[str], count: int, conninfo: str, schema: str, health_port: int | None = None
+        self,
+        arguments: Sequence[str],
+        count: int,
+        conninfo: str,
+        schema: str,
+        *,
+        pooler: Pooler = "auto",
+        health_port: int | None = None,
     ) -> None:
         self._command = [sys.executable, "-m", "chancy_worker", *arguments]
         self._count = count
         self._conninfo = conninfo
         self._schema = schema
+        self._pooler = pooler
+        self._session: type[Session] = OwnSession
         self._health_port = health_port
         self._children: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
         self._refused = 0
 
     async def run(self) -> int:
-        """Keep the children running until a signal; returns the exit code."""
+        """Keep the children running until a signal; returns the exit code.
+
+        Finds out for all of them whether there is a pooler, and warns once. Raises psycopg's error when the database
+        cannot be reached.
+        """
+        self._session = await session_behind(self._conninfo, self._schema, self._pooler, Timing().round)
+        self._command += ["--pooler", self._session.pooler]
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._forward)
@@ -94,7 +111,10 @@ class Processes:
                     await asyncio.sleep(random.uniform(0.2, 0.6))
 
     async def _declare_dead(self, name: str) -> None:
-        link = Link(self._conninfo, self._schema, "supervisor", deadline=Timing().round, lock_timeout="1s")
+        link = Link(
+            self._conninfo, self._schema, "supervisor",
+            deadline=Timing().round, lock_timeout="1s", session=self._session,
+        )  # fmt: skip
         try:
             await link.connect()
             await link.send(declare_dead(name=name))

@@ -19,7 +19,6 @@ from chancy.app import AsyncChancy, Chancy
 from chancy.errors import InvalidTask, SchemaOutdated
 from chancy.limits import LimitType, Place
 from chancy.migrate import newest, version
-from chancy.run import walk_async
 from chancy.states import State
 from chancy.task import BaseTask, registered
 
@@ -30,11 +29,14 @@ from .executors import Loop, Threads
 from .health import LONGEST_TURN, answering, pet_service_watchdog, tell_service_manager
 from .leases import Lease, declare_dead, keep_alive, rescue
 from .link import Link
+from .polling import Poll
+from .pooler import session_behind
 from .reports import write_progress
+from .sessions import LentSession, OwnSession, Session
 from .slots import Slots
-from .upkeep import care_for_history, keep
+from .upkeep import care_for_history, drop_alone, drop_briefly, keep
 from .verdict import Claimed, Completion
-from .wakeups import Bell, Ear
+from .wakeups import Bell, Doorbell, Ear
 from .watchdog import Watchdog
 
 log = logging.getLogger("chancy.worker")
@@ -54,6 +56,7 @@ class Worker:
         self.config = config or WorkerConfig()
         self._tasks: Mapping[str, BaseTask[..., Any]] = registered()
         self._slots: Slots | None = None
+        self._session: type[Session] = OwnSession
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self.left_running = 0
@@ -68,6 +71,7 @@ class Worker:
         """
         config, schema = self.config, self.app.schema_name
         self._refuse_what_cannot_be_kept()
+        self._session = await session_behind(self.app.conninfo, schema, config.pooler, config.timing.round)
         link = self._link("claim")
         await link.connect()
         await self._check_version(link)
@@ -93,22 +97,26 @@ class Worker:
         def wake() -> None:
             claimer.wake()
 
-        bell = Bell(self._link("bell", lock_timeout="0"), names, wake)
-        ear = Ear(schema, names, wake, lambda: lease.id, slots.cancel)
+        wakeups: Doorbell | Poll
+        if self._session is LentSession:
+            wakeups, drop = Poll(wake), drop_briefly
+        else:
+            bell = Bell(self._link("bell", lock_timeout="0"), names, wake)
+            wakeups, drop = Doorbell(bell, Ear(schema, names, wake, lambda: lease.id, slots.cancel)), drop_alone
         claimer = Claimer(
             link=link,
             lease=lambda: lease.id,
             queues=self.app.queues,
             timing=config.timing,
-            idle=bell.idle,
-            busy=bell.busy,
-            hearing=ear.open,
+            idle=wakeups.idle,
+            busy=wakeups.busy,
+            hearing=wakeups.hearing,
             room=slots.room,
             knows=self._tasks.__contains__,
             start=slots.begin,
             settled=self._settled,
         )
-        link.on_connect = ear.listen
+        link.on_connect = wakeups.listen
         await link.connect()
 
         async def problems() -> list[str]:
@@ -118,10 +126,10 @@ class Worker:
         background: list[asyncio.Task[Any]] = [
             asyncio.create_task(coroutine, name=name)
             for name, coroutine in {
-                "chancy bell": bell.serve(),
+                "chancy wakeups": wakeups.serve(),
                 "chancy lease": keep_alive(lives, lease, claimer.held.keys(), claimer.give_back, slots.cancel),
                 "chancy rescue": rescue(rescuer, config.timing, claimer.wake),
-                "chancy upkeep": care_for_history(lambda: self._link("upkeep", lock_timeout="2s"), config.timing),
+                "chancy upkeep": care_for_history(lambda: self._link("upkeep", lock_timeout="2s"), drop, config.timing),
                 "chancy progress": write_progress(reporter, slots.progress),
                 "chancy health": pet_service_watchdog(problems),
             }.items()
@@ -142,7 +150,7 @@ class Worker:
                 await executor.close()
             threads = executors[Place.THREAD]
             self.left_running += threads.stranded if isinstance(threads, Threads) else 0
-            for each in (link, lives, rescuer, reporter, bell.link):
+            for each in (link, lives, rescuer, reporter, wakeups):
                 await each.close()
 
     @property
@@ -243,11 +251,13 @@ class Worker:
 
     def _link(self, purpose: str, lock_timeout: str = "100ms") -> Link:
         deadline = self.config.timing.round
-        return Link(self.app.conninfo, self.app.schema_name, purpose, deadline=deadline, lock_timeout=lock_timeout)
+        return Link(
+            self.app.conninfo, self.app.schema_name, purpose,
+            deadline=deadline, lock_timeout=lock_timeout, session=self._session,
+        )  # fmt: skip
 
     async def _check_version(self, link: Link) -> None:
-        assert link.conn is not None
-        found = await walk_async(link.conn, version(), self.app.schema_name)
+        found = await link.walk(version())
         if found < newest():
             raise SchemaOutdated(self.app.schema_name, found, newest())
 

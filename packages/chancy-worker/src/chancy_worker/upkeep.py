@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import psycopg
@@ -35,7 +35,6 @@ def keep(wish: timedelta | None) -> Statement[timedelta]:
 
 
 TRY_ALONE = "SELECT pg_try_advisory_lock('{schema}'::regnamespace::oid::integer, -1)"
-NO_LONGER_ALONE = "SELECT pg_advisory_unlock('{schema}'::regnamespace::oid::integer, -1)"
 
 # A partition may go when its whole day is older than the retention. Some may be half detached, some not yet dropped.
 OVERDUE = """
@@ -56,15 +55,16 @@ def overdue() -> Statement[list[tuple[str, bool, bool]]]:
     return Statement(OVERDUE, {}, lambda rows: [(name, attached, pending) for name, attached, pending in rows])
 
 
-async def care_for_history(new_link: Callable[[], Link], timing: Timing) -> None:
+async def care_for_history(
+    new_link: Callable[[], Link], drop: Callable[[Link], Awaitable[None]], timing: Timing
+) -> None:
     """Make and drop partitions for ever, each time on a connection of its own: a detach waits for open readers."""
     while True:
         link = new_link()
         try:
             await link.connect()
             await link.send(make_partitions(DAYS_AHEAD))
-            if await link.send(Statement(TRY_ALONE, {}, lambda rows: bool(rows[0][0]))):
-                await drop_overdue(link)
+            await drop(link)
         except psycopg.Error as error:
             log.warning("upkeep of the history: %s; it goes on in a minute", one_line(error))
             pause = min(60.0, timing.upkeep)
@@ -75,6 +75,12 @@ async def care_for_history(new_link: Callable[[], Link], timing: Timing) -> None
         await asyncio.sleep(pause * random.uniform(0.75, 1.25))
 
 
+async def drop_alone(link: Link) -> None:
+    """`drop_overdue` unless another process is at it. The lock is the session's, and ends with it."""
+    if await link.send(Statement(TRY_ALONE, {}, lambda rows: bool(rows[0][0]))):
+        await drop_overdue(link)
+
+
 async def drop_overdue(link: Link) -> None:
     """Detach without stopping the completions of others, then drop."""
     for name, attached, pending in await link.send(overdue()):
@@ -83,3 +89,31 @@ async def drop_overdue(link: Link) -> None:
             await link.run(Script('ALTER TABLE {schema}.history DETACH PARTITION {schema}."' + name + f'" {how}'))
         await link.run(Script('DROP TABLE {schema}."' + name + '"'))
         log.info("dropped %s: the retention of its jobs is over", name)
+
+
+# DETACH CONCURRENTLY cannot run in a transaction, and without one there is no setting and no lock that would not stay
+# in a pooler's session. So the lock on all of history, behind which every completion has to queue, is waited for no
+# longer than a round waits for a row; an open reader is in the way longer than that, and is left for the next time.
+DROP_BRIEFLY = """
+    DO $$ BEGIN
+        IF pg_try_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -1) THEN
+            SET LOCAL lock_timeout = '100ms';
+            DROP TABLE IF EXISTS {schema}."{partition}";
+        END IF;
+    END $$
+"""
+
+
+async def drop_briefly(link: Link) -> None:
+    """Drop each in a transaction of its own, for a link whose session is lent. One process at a time, by the same key.
+
+    Holds up completions for 100 ms at most. Raises `LockNotAvailable` when a reader is in the way.
+    """
+    names = [name for name, _, _ in await link.send(overdue())]
+    for name in names:
+        await link.run(Script(DROP_BRIEFLY.replace("{partition}", name)))
+    if names:
+        left = {name for name, _, _ in await link.send(overdue())}  # another process had the key
+        for name in names:
+            if name not in left:
+                log.info("dropped %s: the retention of its jobs is over", name)

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import psycopg
 from psycopg import Notify, sql
@@ -140,3 +141,35 @@ class Ear:
                 self._cancel([int(job)])
         elif notify.payload[:500] in self._queues:
             self._wake()
+
+
+class Doorbell:
+    """Both sides of it, as one way of hearing of work; `polling.Poll` is the other."""
+
+    def __init__(self, bell: Bell, ear: Ear) -> None:
+        self._bell = bell
+        self._ear = ear
+
+    def idle(self) -> None:
+        """From now on, be heard of."""
+        self._bell.idle()
+
+    def busy(self) -> None:
+        """From now on, cost nobody anything."""
+        self._bell.busy()
+
+    async def serve(self) -> None:
+        """Take the keys and give them back, for ever."""
+        await self._bell.serve()
+
+    async def listen(self, conn: AsyncConn) -> None:
+        """Start listening on a new connection of the claimer's."""
+        await self._ear.listen(conn)
+
+    def hearing(self, conn: AsyncConn) -> AbstractContextManager[None]:
+        """Hear while no query runs."""
+        return self._ear.open(conn)
+
+    async def close(self) -> None:
+        """Close the bell's own connection, and with that give up its keys."""
+        await self._bell.link.close()

@@ -78,8 +78,12 @@ class Watchdog:
     def _extend(self) -> None:
         lease = self._lease
         try:
-            with psycopg.connect(self._conninfo, autocommit=True, connect_timeout=5) as conn:
-                conn.execute("SET statement_timeout = '5s'")
+            # One transaction, committed at the end of the block: behind a pooler a session's setting would stay.
+            with psycopg.connect(self._conninfo, prepare_threshold=None, connect_timeout=5) as conn:
+                conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+                conn.execute("SET LOCAL statement_timeout = '5s'")
+                # A worker that is frozen here would keep its lease: who looks for the dead passes locked rows by.
+                conn.execute("SET LOCAL idle_in_transaction_session_timeout = '5s'")
                 send(conn, extend(lease.id, lease.timing.lease, None, lease.timing.unheard), self._schema)
             lease.extended_at = time.monotonic()
         except psycopg.Error as error:
