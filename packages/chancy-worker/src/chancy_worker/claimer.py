@@ -246,7 +246,7 @@ class Claimer:
 
     async def _confirm(self, verdicts: list[Completion], answer: Answer) -> None:
         """Let go of what is written; ask what became of verdicts whose row was not found or was locked."""
-        fates: dict[int, str] = {}
+        fates: dict[tuple[int, int], str] = {}
         if answer.settled < len(verdicts):
             try:
                 fates = await self._link.send(settle(verdicts))
@@ -255,7 +255,7 @@ class Claimer:
                 return
         self._patient = "busy" in fates.values()
         for verdict in verdicts:
-            fate = fates.get(verdict.id, "done")
+            fate = fates.get((verdict.id, verdict.fence), "done")
             if fate == "busy":
                 asyncio.get_running_loop().call_later(_BUSY_PAUSE, self._send, verdict)
                 continue

@@ -224,7 +224,7 @@ def _parse_answer(rows: Rows) -> Answer:
 
 
 SETTLE = """
-    SELECT sent.id,
+    SELECT sent.id, sent.fence,
         CASE
             WHEN job.state = 'running' THEN 'busy'
             WHEN job.id IS NOT NULL THEN 'done'
@@ -238,8 +238,8 @@ SETTLE = """
 """
 
 
-def settle(verdicts: Sequence[Completion]) -> Statement[dict[int, str]]:
-    """What became of verdicts.
+def settle(verdicts: Sequence[Completion]) -> Statement[dict[tuple[int, int], str]]:
+    """What became of verdicts, by (id, fence).
 
     'done'; 'busy' (still ours, the row was locked); 'completed' (as succeeded, by the handler's own transaction);
     'lost' (another claim has it).
@@ -249,4 +249,4 @@ def settle(verdicts: Sequence[Completion]) -> Statement[dict[int, str]]:
         "fences": of_numbers(v.fence for v in verdicts),
         "states": of_texts(v.state.value for v in verdicts),
     }
-    return Statement(SETTLE, params, lambda rows: {int(id_): str(fate) for id_, fate in rows})
+    return Statement(SETTLE, params, lambda rows: {(id_, fence): fate for id_, fence, fate in rows})

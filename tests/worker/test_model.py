@@ -1,0 +1,325 @@
+"""Whatever happens to jobs, in whatever order: the rows say what the page of plain code at the top says.
+
+Each step of `Life` is taken twice, on Postgres with the statements of worker and core, and on the model. A claim is
+never forgotten, so its verdict may come before or after a rescue, another claim, the job's end and its second life.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import astuple, dataclass, replace
+from datetime import timedelta
+
+import psycopg
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from psycopg import sql
+from worker_tasks import add
+
+import chancy
+from chancy import Discard, Snooze
+from chancy.current import CurrentJob
+from chancy.errors import LeaseLost
+from chancy.run import send
+from chancy_worker.claims import PATIENT_ROUND, ROUND, Wanted, play_round, settle
+from chancy_worker.leases import declare_dead, extend, register, take_back
+from chancy_worker.sessions import OwnSession
+from chancy_worker.verdict import Claimed, cancelled, judged, released, since_now, succeeded
+
+WAITING = {"ready", "scheduled"}
+LIVE = WAITING | {"running"}
+FINISHED = {"succeeded", "failed", "discarded", "cancelled"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What any_job says of a job."""
+
+    state: str
+    attempt: int
+    max_attempts: int
+    fence: int = 0
+    crashes: int = 0
+    worker: int | None = None
+    cancelling: bool = False
+
+    def is_held_by(self, fence):
+        return self.state == "running" and self.fence == fence
+
+    def claimed(self, worker):
+        return replace(self, state="running", attempt=self.attempt + 1, fence=self.fence + 1, worker=worker)
+
+    def finished(self, state):
+        return replace(self, state=state, cancelling=False)
+
+    def again(self, delay, refund=0):
+        if self.cancelling:
+            return self.finished("cancelled")
+        return replace(self, state=waiting(delay), attempt=self.attempt - refund, worker=None)
+
+    def ended(self, ending, delay):
+        if ending in ("snoozed", "released"):
+            return self.again(delay, refund=1)
+        if ending == "retried":
+            return self.again(delay) if self.attempt < self.max_attempts else self.finished("failed")
+        return self.finished(ending)
+
+    def rescued(self):
+        row = replace(self, crashes=self.crashes + 1)
+        return row.again(NOW) if row.cancelling or row.attempt < row.max_attempts else row.finished("failed")
+
+    def asked_to_stop(self):
+        if self.state in WAITING:
+            return self.finished("cancelled")
+        return replace(self, cancelling=True) if self.state == "running" else self
+
+    def requeued(self, attempts):
+        return replace(self, state="ready", max_attempts=self.attempt + attempts, worker=None)
+
+    def fate(self, fence, ending):
+        """What a worker is told that asks what became of its verdict."""
+        if self.fence != fence:
+            return "lost"
+        if self.state == "running":
+            return "busy"
+        return "completed" if self.state == "succeeded" and ending != "succeeded" else "done"
+
+
+def waiting(delay):
+    return "scheduled" if delay else "ready"
+
+
+NOW, LATER = timedelta(0), timedelta(hours=1)
+SINCE = since_now("model")
+ENDINGS = {
+    "succeeded": lambda job, delay: succeeded(job, b"null"),
+    "cancelled": lambda job, delay: cancelled(job),
+    "discarded": lambda job, delay: judged(job, Discard(), SINCE, None),
+    "failed": lambda job, delay: judged(job, OSError(), SINCE, lambda *_: None),
+    "retried": lambda job, delay: judged(job, OSError(), SINCE, lambda *_: delay),
+    "snoozed": lambda job, delay: judged(job, Snooze(delay), SINCE, None),
+    "released": lambda job, delay: released(job, "model", delay or None),
+}
+
+delays = st.sampled_from([NOW, LATER])
+
+
+def one_of(name):
+    return st.runner().flatmap(lambda life: st.sampled_from(sorted(getattr(life, name))))
+
+
+def a_job_in(states):
+    """Or any job, when there is none in these."""
+    return st.runner().flatmap(
+        lambda life: st.sampled_from([job for job, row in life.rows.items() if row.state in states] or list(life.rows))
+    )
+
+
+class Life(RuleBasedStateMachine):
+    """A few jobs and a few workers, so that each job has many claims."""
+
+    def __init__(self, schema, link, onlooker, holder):
+        super().__init__()
+        self.schema = schema
+        self.link = link
+        self.onlooker = onlooker
+        self.holder = holder
+        self.rows: dict[int, Row] = {}
+        self.claims: dict[tuple[int, int], Claimed] = {}
+        self.workers: dict[int, str] = {}
+        self.alive: set[int] = set()
+        self.expired: set[int] = set()
+        self.asked: set[int] = set()
+        for table in ("job", "history", "worker", "dead_worker"):
+            self.execute(f"DELETE FROM {{}}.{table}")
+        for name in ("left", "right"):
+            self.register(name)
+
+    def send(self, statement):
+        return send(self.link, statement, self.schema)
+
+    def execute(self, query, *params, conn=None):
+        return (conn or self.onlooker).execute(sql.SQL(query).format(sql.Identifier(self.schema)), params)
+
+    def any_job_in(self, states):
+        return any(row.state in states for row in self.rows.values())
+
+    @contextlib.contextmanager
+    def somebody_locking(self, job):
+        with self.holder.transaction():
+            self.execute("SELECT FROM {}.job WHERE id = %s FOR UPDATE", job, conn=self.holder)
+            yield
+
+    def register(self, name):
+        worker = self.send(register(name, LATER.total_seconds()))
+        self.workers[worker] = name
+        self.alive.add(worker)
+
+    @initialize(first=st.integers(1, 3), others=st.lists(st.tuples(st.integers(1, 3), delays), max_size=2))
+    def submit_and_claim_one(self, first, others):
+        new = [(first, NOW), *others]
+        jobs = [add.using(max_attempts=most, delay=delay).bind(1, 2) for most, delay in new]
+        for job, (most, delay) in zip(chancy.submit_many(self.onlooker, jobs), new, strict=True):
+            self.rows[job.id] = Row(waiting(delay), 0, most)
+        self.claim(min(self.alive), 1, patient=False)
+
+    @precondition(lambda self: self.any_job_in({"ready"}))
+    @rule(worker=one_of("alive") | one_of("workers"), free=st.integers(1, 3), patient=st.booleans())
+    def claim(self, worker, free, patient):
+        self.play(worker, [], free, patient, None)
+
+    @rule(
+        worker=one_of("alive") | one_of("workers"),
+        said=st.lists(
+            st.tuples(one_of("claims"), st.sampled_from(sorted(ENDINGS)), delays),
+            min_size=1,
+            max_size=4,
+            unique_by=lambda said: said[0],
+        ),
+        free=st.integers(0, 3),
+        patient=st.booleans(),
+        locked=st.none() | one_of("rows"),
+    )
+    def play(self, worker, said, free, patient, locked):
+        verdicts = [ENDINGS[ending](self.claims[claim], delay) for claim, ending, delay in said]
+        holding = [(job, ending, delay) for (job, fence), ending, delay in said if self.rows[job].is_held_by(fence)]
+        written = [verdict for verdict in holding if verdict[0] != locked]
+        due = {job for job, row in self.rows.items() if row.state == "ready" and job != locked}
+        wanted = Wanted(free={"default": free}, looking=("default",))
+        played = play_round(worker, verdicts, wanted, text=PATIENT_ROUND if patient else ROUND)
+        with self.somebody_locking(locked):
+            if written != holding and not patient:
+                with pytest.raises(psycopg.errors.LockNotAvailable):
+                    self.send(played)
+                return
+            answer = self.send(played)
+        assert answer.settled == len(written)
+        for job, ending, delay in written:
+            self.rows[job] = self.rows[job].ended(ending, delay)
+        assert answer.holding == (worker in self.alive)
+        assert len(answer.claimed) == (min(free, len(due)) if answer.holding else 0)
+        assert {claim.id for claim in answer.claimed} <= due
+        for claim in answer.claimed:
+            row = self.rows[claim.id] = self.rows[claim.id].claimed(worker)
+            assert (claim.attempt, claim.max_attempts, claim.fence, claim.crashes) == astuple(row)[1:5]
+            self.claims[claim.id, claim.fence] = claim
+        fates = {(job, fence): self.rows[job].fate(fence, ending) for (job, fence), ending, _ in said}
+        assert self.send(settle(verdicts)) == fates
+
+    @rule(claim=one_of("claims"), commit=st.booleans())
+    def complete_in_the_handlers_transaction(self, claim, commit):
+        job, fence = claim
+        current = CurrentJob(job, "add", "default", 1, 1, fence=fence, schema=self.schema)
+        ours = self.rows[job].is_held_by(fence)
+        with self.holder.transaction(force_rollback=not commit):
+            with contextlib.nullcontext() if ours else pytest.raises(LeaseLost):
+                current.complete(self.holder, b"null")
+        if ours and commit:
+            self.rows[job] = self.rows[job].finished("succeeded")
+
+    @rule(job=a_job_in({"running"}))
+    def cancel(self, job):
+        row = self.rows[job]
+        assert chancy.cancel(self.onlooker, job) == (row.state in LIVE)
+        self.rows[job] = row.asked_to_stop()
+        if row.state == "running":
+            self.asked.add(job)
+
+    @precondition(lambda self: self.any_job_in(FINISHED))
+    @rule(job=a_job_in(FINISHED) | one_of("rows"), attempts=st.integers(1, 2))
+    def requeue(self, job, attempts):
+        finished = self.rows[job].state in FINISHED
+        assert chancy.requeue(self.onlooker, job, attempts=attempts) == finished
+        if finished:
+            self.rows[job] = self.rows[job].requeued(attempts)
+            self.asked.discard(job)
+
+    @rule(extending=st.lists(one_of("workers"), max_size=2))
+    def hours_pass(self, extending):
+        self.execute("UPDATE {}.job SET run_at = run_at - interval '2 hours'")
+        self.execute("UPDATE {}.worker SET expires_at = expires_at - interval '2 hours'")
+        self.execute("UPDATE {}.dead_worker SET died_at = died_at - interval '2 hours'")
+        self.expired = set(self.alive)
+        for job, row in self.rows.items():
+            if row.state == "scheduled":
+                self.rows[job] = replace(row, state="ready")
+        for worker in extending:
+            extension = self.send(extend(worker, LATER.total_seconds(), None, 0))
+            running = {job: row for job, row in self.rows.items() if row.state == "running" and row.worker == worker}
+            assert extension.holding == (worker in self.alive)
+            assert set(extension.claims) == {(job, row.fence) for job, row in running.items()}
+            assert set(extension.cancelled) == {job for job, row in running.items() if row.cancelling}
+            self.expired.discard(worker)
+
+    @rule(worker=st.none() | one_of("alive"), by_name=st.booleans())
+    def declare_dead(self, worker, by_name):
+        name = self.workers.get(worker)
+        if worker is None:
+            dying, statement = self.expired, declare_dead()
+        elif by_name:
+            dying, statement = {id_ for id_ in self.alive if self.workers[id_] == name}, declare_dead(name=name)
+        else:
+            dying, statement = {worker} & self.alive, declare_dead(worker)
+        names, _ = self.send(statement)
+        assert sorted(names) == sorted(self.workers[worker] for worker in dying)
+        self.alive -= dying
+        self.expired -= dying
+        for name in names:  # whoever was not dead takes a new lease
+            self.register(name)
+
+    @precondition(lambda self: len(self.workers) > len(self.alive))
+    @rule(locked=st.none() | one_of("rows"))
+    def take_back(self, locked):
+        with self.somebody_locking(locked):
+            rescued, over = self.send(take_back())
+        suspects = [
+            job
+            for job, row in self.rows.items()
+            if row.state == "running" and row.worker not in self.alive and job != locked
+        ]
+        for job in suspects:
+            self.rows[job] = self.rows[job].rescued()
+        assert rescued == sum(self.rows[job].state == "ready" for job in suspects)
+        assert rescued + over == len(suspects)
+
+    @invariant()
+    def the_rows_say_what_the_model_says(self):
+        rows = self.execute(
+            "SELECT id, state::text, attempt, max_attempts, claims, crashes, worker, cancel_at IS NOT NULL "
+            "FROM {}.any_job ORDER BY id"
+        ).fetchall()
+        assert rows == [(job, *astuple(row)) for job, row in self.rows.items()]  # so none is live and finished at once
+        believed = self.execute("SELECT id FROM {0}.worker UNION SELECT id FROM {0}.dead_worker").fetchall()
+        for row in self.rows.values():
+            assert row.attempt <= row.max_attempts - (row.state in WAITING)
+            assert row.state != "running" or (row.worker,) in believed  # or nobody would ever rescue it
+        assert not {job for job in self.asked if self.rows[job].state in WAITING}
+
+
+@pytest.mark.timeout(600)  # what it finds it makes small first
+def test_whatever_happens_to_jobs_the_rows_say_what_the_model_says(chancy_dsn, chancy_schema):
+    def connect():
+        return psycopg.connect(chancy_dsn, autocommit=True, prepare_threshold=1)
+
+    with connect() as link, connect() as onlooker, connect() as holder:
+        link.execute(OwnSession(lock_timeout="10ms", deadline=10)._settings)
+        run_state_machine_as_test(
+            lambda: Life(chancy_schema, link, onlooker, holder),
+            settings=settings(
+                max_examples=200,
+                stateful_step_count=40,
+                deadline=None,
+                database=None,
+                derandomize="CI" in os.environ,
+            ),
+        )
