@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
@@ -20,7 +20,7 @@ from psycopg.pq.abc import PGconn
 from psycopg.rows import tuple_row
 
 from .errors import InvalidConnection
-from .model import Pause, Statement, Steps
+from .model import Pause, Script, Statement, Steps
 from .schema import fill
 
 T = TypeVar("T")
@@ -140,6 +140,19 @@ def walk(conn: SyncConn, steps: Steps[T], schema: str) -> T:
 
 
 async def walk_async(conn: AsyncConn, steps: Steps[T], schema: str) -> T:
+    """Drive a generator of steps to its result on `conn`."""
+    return await follow(
+        steps,
+        lambda statement: send_async(conn, statement, schema),
+        lambda script: _AsyncCursor(conn).execute(fill(script.sql, schema)),
+    )
+
+
+async def follow(
+    steps: Steps[T],
+    send: Callable[[Statement[Any]], Awaitable[Any]],
+    run: Callable[[Script], Awaitable[Any]],
+) -> T:
     """Drive a generator of steps to its result. Cancelling it between two steps leaves nothing behind."""
     answer: Any = None
     while True:
@@ -149,11 +162,11 @@ async def walk_async(conn: AsyncConn, steps: Steps[T], schema: str) -> T:
             return end.value  # type: ignore[no-any-return]
         answer = None
         if isinstance(step, Statement):
-            answer = await send_async(conn, step, schema)
+            answer = await send(step)
         elif isinstance(step, Pause):
             await asyncio.sleep(step.seconds)
         else:
-            await _AsyncCursor(conn).execute(fill(step.sql, schema))
+            await run(step)
 
 
 def perform_alone(conn: SyncConn | AsyncConn, steps: Steps[T], schema: str) -> T | Coroutine[Any, Any, T]:

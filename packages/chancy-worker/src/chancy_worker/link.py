@@ -9,12 +9,12 @@ import os
 import random
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psycopg
 
-from chancy.model import Pause, Script, Statement, Steps
-from chancy.run import AsyncConn
+from chancy.model import Script, Statement, Steps
+from chancy.run import AsyncConn, follow
 
 from .sessions import OwnSession, Session
 
@@ -114,20 +114,7 @@ class Link:
 
     async def walk(self, steps: Steps[T]) -> T:
         """A verb of several steps, each sent as by `send` or `run`."""
-        answer: Any = None
-        while True:
-            try:
-                step = steps.send(answer)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-            answer = None
-            match step:
-                case Statement():
-                    answer = await self.send(step)
-                case Script():
-                    await self.run(step)
-                case Pause():
-                    await asyncio.sleep(step.seconds)
+        return await follow(steps, self.send, self.run)
 
     def is_broken(self, error: psycopg.Error) -> bool:
         """Whether the connection has to be made anew: it is gone, or it leads to a server that takes no writes."""
