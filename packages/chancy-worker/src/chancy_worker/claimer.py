@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import timedelta
 
 import psycopg
 
@@ -107,6 +106,8 @@ class Claimer:
         self._suspect: tuple[int, int] | None = None
         self._marks = Marks()
         self._without: tuple[str, ...] = ()
+        self._shunned = False
+        """The last claim left suspects out, because one was running."""
         self._barren: frozenset[str] = frozenset()
         """With these tasks left out, the last look found nothing."""
         self._patient = False
@@ -161,10 +162,12 @@ class Claimer:
             return Wanted()
         most, full = self._room()
         without = tuple(sorted({*self._unknown, *full}))
-        if set(self._without) - set(without):  # there is room again for what was left out
+        shunned = self._suspect is not None
+        if set(self._without) - set(without) or (self._shunned and not shunned):
+            # There is room again for what was left out.
             self._hungry = True
             self._marks.forget()
-        self._without = without
+        self._without, self._shunned = without, shunned
         if not self._hungry or (self._is_barren and self._marks.next_look_in > 0):
             return Wanted()
         free = {
@@ -173,7 +176,7 @@ class Claimer:
         if most is not None:
             free = _shared(free, most)
         looking = tuple(free) if self._marks.next_look_in <= 0 else ()
-        return Wanted(free, {} if looking else self._marks.lanes(free), looking, without)
+        return Wanted(free, {} if looking else self._marks.lanes(free), looking, without, not shunned)
 
     @property
     def _is_barren(self) -> bool:
@@ -238,7 +241,7 @@ class Claimer:
                 )
             self.complete(job, released(job, "unknown task"))
         elif job.suspect and self._suspect is not None:
-            self.complete(job, released(job, "one suspect at a time", timedelta(seconds=random.uniform(0.5, 1.5))))
+            self.complete(job, released(job, "one suspect at a time"))
         else:
             if job.suspect:
                 self._suspect = key

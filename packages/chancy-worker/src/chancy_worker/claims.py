@@ -115,7 +115,7 @@ _CLAIM = """
                     SELECT job.ctid FROM {schema}.job AS job
                     WHERE job.state = 'ready' AND job.queue = lanes.queue AND job.priority = lanes.priority
                         AND (job.run_at, job.id) > (lanes.run_at, lanes.id) AND job.run_at <= {schema}.clock()
-                        AND job.task <> ALL (%(without)s::text[])
+                        AND job.task <> ALL (%(without)s::text[]) AND (job.crashes = 0 OR %(suspects)s::boolean)
                     ORDER BY job.run_at, job.id
                     LIMIT want.free
                     FOR UPDATE SKIP LOCKED
@@ -160,6 +160,8 @@ class Wanted:
     looking: tuple[str, ...] = ()
     """Queues to look at from the start, learning their priorities."""
     without: tuple[str, ...] = ()
+    suspects: bool = True
+    """Whether to take jobs that were running when a worker died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,7 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
             "queues": of_texts(wanted.free),
             "free": of_numbers(wanted.free.values()),
             "without": of_texts(wanted.without),
+            "suspects": wanted.suspects,
         },
         _parse_answer,
     )

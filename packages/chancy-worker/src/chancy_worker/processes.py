@@ -30,6 +30,10 @@ PARENT = "CHANCY_WORKER_PARENT"
 """The environment variable that tells a child whose child it is."""
 
 
+_LAST_WORDS = 5.0
+"""Seconds that those which died at the end have for being declared dead."""
+
+
 class Processes:
     """N children with the same command line."""
 
@@ -51,6 +55,7 @@ class Processes:
         self._session: type[Session] = OwnSession
         self._health_port = health_port
         self._children: dict[int, asyncio.subprocess.Process] = {}
+        self._helpers: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._refused = 0
 
@@ -69,6 +74,8 @@ class Processes:
             keepers = [asyncio.create_task(self._keep(number)) for number in range(self._count)]
             tell_service_manager("READY=1")
             await asyncio.gather(*keepers)
+        if self._helpers:
+            await asyncio.wait(self._helpers, timeout=_LAST_WORDS)
         return self._refused
 
     async def _problems(self) -> list[str]:
@@ -106,7 +113,9 @@ class Processes:
                 self._forward()
             elif code != 0:
                 log.error("worker process %d died with code %d", child.pid, code)
-                await self._declare_dead(f"{socket.gethostname()}:{child.pid}")
+                helper = asyncio.create_task(self._declare_dead(f"{socket.gethostname()}:{child.pid}"))
+                self._helpers.add(helper)
+                helper.add_done_callback(self._helpers.discard)
                 if not self._stopping.is_set():
                     await asyncio.sleep(random.uniform(0.2, 0.6))
 
@@ -115,14 +124,16 @@ class Processes:
             self._conninfo, self._schema, "supervisor",
             deadline=Timing().round, lock_timeout="1s", session=self._session,
         )  # fmt: skip
-        try:
-            await link.connect()
-            await link.send(declare_dead(name=name))
-            await link.send(take_back())
-        except psycopg.Error as error:
-            log.warning("its lease has to run out by itself: %s", one_line(error))
-        finally:
-            await link.close()
+        while True:
+            try:
+                await link.reconnect()
+                await link.send(declare_dead(name=name))
+                await link.send(take_back())
+                break
+            except psycopg.Error as error:
+                log.warning("worker %s is not yet declared dead: %s", name, one_line(error))
+                await asyncio.sleep(1)
+        await link.close()
 
 
 async def watch_parent(stop: asyncio.Event) -> None:

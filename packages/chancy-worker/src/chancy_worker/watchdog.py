@@ -63,10 +63,12 @@ class Watchdog:
         self._timer = self._loop.call_later(BEAT_SECONDS, self._beat)
 
     def _watch(self) -> None:
-        complained = False
+        complained, looked = False, time.monotonic()
         while not self._over.wait(BEAT_SECONDS):
-            blocked = time.monotonic() - self._beat_at
-            if blocked < LATE_SECONDS:
+            before, looked = looked, time.monotonic()
+            blocked = looked - self._beat_at
+            # Where this thread has waited too long itself, the whole process stood still, and nobody blocks the loop.
+            if blocked < LATE_SECONDS or looked - before > LATE_SECONDS:
                 complained = False
                 continue
             if not complained:
@@ -84,8 +86,9 @@ class Watchdog:
                 conn.execute("SET LOCAL statement_timeout = '5s'")
                 # A worker that is frozen here would keep its lease: who looks for the dead passes locked rows by.
                 conn.execute("SET LOCAL idle_in_transaction_session_timeout = '5s'")
-                send(conn, extend(lease.id, lease.timing.lease, None, lease.timing.unheard), self._schema)
-            lease.extended_at = time.monotonic()
+                answer = send(conn, extend(lease.id, lease.timing.lease, None, lease.timing.unheard), self._schema)
+            if answer.holding:
+                lease.extended_at = time.monotonic()
         except psycopg.Error as error:
             log.warning("the lease could not be extended beside the blocked loop: %s", one_line(error))
 
