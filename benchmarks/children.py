@@ -35,7 +35,7 @@ def echo(line: socket.socket) -> None:
 def round_trips(count: int) -> float:
     """Bare round trips per second."""
     ours, theirs = socket.socketpair()
-    child = multiprocessing.get_context("forkserver").Process(target=echo, args=(theirs,))
+    child = multiprocessing.get_context("spawn").Process(target=echo, args=(theirs,))
     child.start()
     theirs.close()
     ours.sendall(MESSAGE)

@@ -94,12 +94,16 @@ class Children:
         best = min((line for line in self._lines if line.is_open), key=lambda line: len(line.flight), default=None)
         if best is not None and not best.flight:
             return best
-        if len(self._lines) + self._starting < self._most:
-            self._starting += 1
-            self._help(self._start())
+        self._start_if_missing()
         if best is None or len(best.flight) >= self._depth or best.busy_for > WATCH_SECONDS:
             return None
         return best
+
+    def _start_if_missing(self) -> None:
+        """Those that are leaving are replaced already while they still work."""
+        if sum(not line.leaving for line in self._lines) + self._starting < self._most:
+            self._starting += 1
+            self._help(self._start())
 
     async def _room(self, deadline: float) -> bool:
         """Wait until a child may have room; False at the deadline."""
@@ -115,7 +119,9 @@ class Children:
     def _changed(self, line: Line) -> None:
         """A line has answered, is ready, or is gone."""
         self._seconds += 0.1 * (line.seconds - self._seconds)
-        line.leaving = line.leaving or line.performed >= self._recycle
+        if not line.leaving and line.performed >= self._recycle:
+            line.leaving = True
+            self._start_if_missing()
         if line.leaving and not line.flight and line in self._lines:
             self._let_go(line)
         places = max(1, self._depth - len(line.flight))
