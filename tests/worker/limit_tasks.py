@@ -85,6 +85,12 @@ def pid() -> int:
 
 
 @task(executor="process")
+def pid_slowly() -> int:
+    time.sleep(0.02)
+    return os.getpid()
+
+
+@task(executor="process")
 async def pid_async() -> int:
     await asyncio.sleep(0)
     return os.getpid()

@@ -123,7 +123,7 @@ async def test_functions_of_both_kinds_run_in_children_and_keep_them(site):
 
 async def test_a_child_is_replaced_after_its_share_of_jobs(site):
     async with working(site.app(), WorkerConfig(timing=FAST, grace=1, children=1, recycle=5)):
-        rows = await finished(site, *site.submit(*[tasks.pid.bind() for _ in range(20)]))
+        rows = await finished(site, *site.submit(*[tasks.pid_slowly.bind() for _ in range(20)]))
     assert {row.attempt for row in rows} == {1}
     assert len({row.result for row in rows}) == 4
 
@@ -279,3 +279,18 @@ def test_limits_decide_where_a_function_runs(asynchronous, executor, limits, pla
     from chancy.limits import place_of
 
     assert place_of(asynchronous, executor, limits) == place
+
+
+async def test_short_jobs_behind_one_that_takes_long_are_taken_back_and_go_elsewhere(site, tmp_path):
+    gate, pids = tmp_path / "gate", tmp_path / "pids"
+    async with working(site.app(), WorkerConfig(timing=FAST, grace=1, children=2)):
+        await finished(site, *site.submit(*[tasks.pid.bind() for _ in range(300)]))  # by now they are sent in packets
+        (long,) = site.submit(tasks.wait_in_process.using(priority=1).bind(str(gate), str(pids)))
+        short = site.submit(*[tasks.pid.bind() for _ in range(100)])
+        rows = await finished(site, *short, within=10)
+        assert site.row(long).state is State.RUNNING
+        gate.touch()
+        await finished(site, long)
+    assert {(row.state, row.attempt) for row in rows} == {(State.SUCCEEDED, 1)}
+    child = int(pids.read_text().split()[0])
+    assert child not in {int(row.result) for row in rows}
