@@ -294,3 +294,24 @@ async def test_short_jobs_behind_one_that_takes_long_are_taken_back_and_go_elsew
     assert {(row.state, row.attempt) for row in rows} == {(State.SUCCEEDED, 1)}
     child = int(pids.read_text().split()[0])
     assert child not in {int(row.result) for row in rows}
+
+
+async def test_children_that_cannot_start_are_told_of_and_cost_no_attempt(site, monkeypatch, caplog):
+    monkeypatch.setattr("chancy_worker.children.PATIENCE_SECONDS", 0.5)
+    async with working(site.app(), QUICK) as worker:
+        await eventually(site.workers)
+        monkeypatch.setattr(worker._slots._executors["process"], "_modules", ["no_such_module_anywhere"])
+        (job,) = site.submit(tasks.pid.bind())
+        await eventually(lambda: "before it could take a job" in caplog.text)
+        (other,) = site.submit(worker_tasks.add.bind(1, 2))
+        await finished(site, other)
+        assert caplog.text.count("before it could take a job") <= 6
+    assert (site.row(job).state, site.row(job).attempt) == (State.READY, 0)
+
+
+async def test_a_worker_that_stops_while_its_first_child_starts_leaves_nothing_behind(site):
+    async with working(site.app(), QUICK):
+        (job,) = site.submit(tasks.pid.bind())
+        await eventually(lambda: site.row(job).state is not State.READY)
+    assert site.workers() == {}
+    assert site.row(job).state in (State.READY, State.SUCCEEDED)

@@ -112,6 +112,7 @@ ENDINGS = {
 }
 
 delays = st.sampled_from([NOW, LATER])
+endings = st.sampled_from(sorted(ENDINGS))
 
 
 def one_of(name):
@@ -119,10 +120,11 @@ def one_of(name):
 
 
 def a_job_in(states):
-    """Or any job, when there is none in these."""
-    return st.runner().flatmap(
-        lambda life: st.sampled_from([job for job, row in life.rows.items() if row.state in states] or list(life.rows))
-    )
+    """Any job, where there is none in these."""
+    return st.runner().flatmap(lambda life: st.sampled_from(life.jobs_in(states) or list(life.rows)))
+
+
+a_claim = one_of("claims") | one_of("claims_of_running_jobs")
 
 
 class Life(RuleBasedStateMachine):
@@ -151,8 +153,13 @@ class Life(RuleBasedStateMachine):
     def execute(self, query, *params, conn=None):
         return (conn or self.onlooker).execute(sql.SQL(query).format(sql.Identifier(self.schema)), params)
 
-    def any_job_in(self, states):
-        return any(row.state in states for row in self.rows.values())
+    def jobs_in(self, states):
+        return [job for job, row in self.rows.items() if row.state in states]
+
+    @property
+    def claims_of_running_jobs(self):
+        running = self.jobs_in({"running"})
+        return [claim for claim in self.claims if claim[0] in running] or self.claims
 
     @contextlib.contextmanager
     def somebody_locking(self, job):
@@ -173,15 +180,19 @@ class Life(RuleBasedStateMachine):
             self.rows[job.id] = Row(waiting(delay), 0, most)
         self.claim(min(self.alive), 1, patient=False)
 
-    @precondition(lambda self: self.any_job_in({"ready"}))
+    @precondition(lambda self: self.jobs_in({"ready"}))
     @rule(worker=one_of("alive") | one_of("workers"), free=st.integers(1, 3), patient=st.booleans())
     def claim(self, worker, free, patient):
         self.play(worker, [], free, patient, None)
 
+    @rule(claim=a_claim, ending=endings, delay=delays, patient=st.booleans())
+    def end(self, claim, ending, delay, patient):
+        self.play(min(self.alive), [(claim, ending, delay)], 0, patient, None)
+
     @rule(
         worker=one_of("alive") | one_of("workers"),
         said=st.lists(
-            st.tuples(one_of("claims"), st.sampled_from(sorted(ENDINGS)), delays),
+            st.tuples(a_claim, endings, delays),
             min_size=1,
             max_size=4,
             unique_by=lambda said: said[0],
@@ -216,7 +227,7 @@ class Life(RuleBasedStateMachine):
         fates = {(job, fence): self.rows[job].fate(fence, ending) for (job, fence), ending, _ in said}
         assert self.send(settle(verdicts)) == fates
 
-    @rule(claim=one_of("claims"), commit=st.booleans())
+    @rule(claim=a_claim, commit=st.booleans())
     def complete_in_the_handlers_transaction(self, claim, commit):
         job, fence = claim
         current = CurrentJob(job, "add", "default", 1, 1, fence=fence, schema=self.schema)
@@ -235,7 +246,7 @@ class Life(RuleBasedStateMachine):
         if row.state == "running":
             self.asked.add(job)
 
-    @precondition(lambda self: self.any_job_in(FINISHED))
+    @precondition(lambda self: self.jobs_in(FINISHED))
     @rule(job=a_job_in(FINISHED) | one_of("rows"), attempts=st.integers(1, 2))
     def requeue(self, job, attempts):
         finished = self.rows[job].state in FINISHED
@@ -316,10 +327,11 @@ def test_whatever_happens_to_jobs_the_rows_say_what_the_model_says(chancy_dsn, c
         run_state_machine_as_test(
             lambda: Life(chancy_schema, link, onlooker, holder),
             settings=settings(
-                max_examples=200,
+                max_examples=300,
                 stateful_step_count=40,
                 deadline=None,
                 database=None,
                 derandomize="CI" in os.environ,
+                report_multiple_bugs=False,
             ),
         )

@@ -30,6 +30,8 @@ WATCH_SECONDS = 0.05
 """How often the children are looked at: at their memory, and at what waits behind a job that takes long."""
 PATIENCE_SECONDS = 2.0
 """How long a claimed job waits for a child before it is given back."""
+PAUSE_SECONDS = 1.0
+"""After a child that could not even start."""
 AHEAD_SECONDS = 0.02
 """How much work is claimed ahead for one child; none where one job takes longer than half of this."""
 ROUND_TRIP_SECONDS = 0.0003
@@ -53,6 +55,7 @@ class Children:
         """That a job took of late."""
         self._watch: asyncio.Task[None] | None = None
         self._helpers: set[asyncio.Task[Any]] = set()
+        self._closed = False
         self._kernel_kills = memory.kills()
 
     @property
@@ -83,6 +86,7 @@ class Children:
 
     async def close(self) -> None:
         """Kill them all, and wait for their ends."""
+        self._closed = True
         if self._watch is not None:
             self._watch.cancel()
         for line in [*self._lines, *self._leaving]:
@@ -118,7 +122,8 @@ class Children:
 
     def _changed(self, line: Line) -> None:
         """A line has answered, is ready, or is gone."""
-        self._seconds += 0.1 * (line.seconds - self._seconds)
+        if line.performed:
+            self._seconds += 0.1 * (line.seconds - self._seconds)
         if not line.leaving and line.performed >= self._recycle:
             line.leaving = True
             self._start_if_missing()
@@ -159,9 +164,20 @@ class Children:
         line = Line(process, self._changed)
         self._lines.append(line)
         await asyncio.get_running_loop().create_connection(lambda: line, sock=ours)
+        if self._closed:
+            line.kill()
         await line.gone.wait()
         await asyncio.to_thread(process.join)
         line.ended.set_result(process.exitcode)
+        if not line.is_ready and not self._closed:
+            log.error(
+                "child process %d ended with exit code %s before it could take a job; what it has written to standard "
+                "error says why (it imports the modules of the tasks)",
+                line.pid, process.exitcode,
+            )  # fmt: skip
+            self._starting += 1  # the next one would do the same
+            await asyncio.sleep(PAUSE_SECONDS)
+            self._starting -= 1
         process.close()
         self._leaving.discard(line)
 

@@ -54,6 +54,8 @@ class Line(asyncio.Protocol):
         self.performed = 0
         self.seconds = 0.0
         """That its last job took."""
+        self.is_ready = False
+        """Whether it has ever been able to take an order."""
         self.flight: deque[Sent] = deque()
         self.began_at = 0.0
         """When the first of them began, by `time.monotonic`."""
@@ -61,7 +63,6 @@ class Line(asyncio.Protocol):
         self.leaving = False
         """It takes no more orders."""
         self.killed_for: AttemptStopped | None = None
-        self.ready = asyncio.Event()
         self.gone = asyncio.Event()
         self.ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         """Its exit code, as soon as there is one."""
@@ -74,7 +75,7 @@ class Line(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         """Whether it takes orders."""
-        return self.ready.is_set() and not self.leaving and not self._recalling
+        return self.is_ready and not self.leaving and not self._recalling
 
     @property
     def limit(self) -> int | None:
@@ -89,7 +90,7 @@ class Line(asyncio.Protocol):
     @property
     def idle_for(self) -> float:
         """Seconds since it had nothing more to do."""
-        return 0.0 if self.flight or not self.ready.is_set() else time.monotonic() - self.idle_since
+        return time.monotonic() - self.idle_since if self.is_ready and not self.flight else 0.0
 
     async def perform(self, attempt: Attempt) -> Completion | NoVerdict:
         """Order the job and wait for its verdict. Cancelled, it kills the child, or keeps it from beginning."""
@@ -146,7 +147,6 @@ class Line(asyncio.Protocol):
         """The child is dead, or was let go."""
         self.leaving = True
         self.gone.set()
-        self.ready.set()
         for index, sent in enumerate(self.flight):
             _settle(sent.answer, NoVerdict.DIED if index == 0 and not self._last else NoVerdict.UNBEGUN)
         self.flight.clear()
@@ -158,6 +158,7 @@ class Line(asyncio.Protocol):
             match decode_answer(body):
                 case Done() as done:
                     self._done(done)
+                    self._changed(self)
                 case Told(progress):
                     if self.flight:
                         current = self.flight[0].attempt.current
@@ -168,9 +169,10 @@ class Line(asyncio.Protocol):
                     self._recalling = False
                     for _ in range(count):
                         _settle(self.flight.pop().answer, NoVerdict.UNBEGUN)
+                    self._changed(self)
                 case Ready():
-                    self.ready.set()
-        self._changed(self)
+                    self.is_ready = True
+                    self._changed(self)
 
     def _send(self) -> None:
         data, self._unsent = b"".join(self._unsent), []
