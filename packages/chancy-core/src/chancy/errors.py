@@ -150,7 +150,8 @@ class MemoryLimitExceeded(AttemptStopped):
     def __init__(self, limit: int, peak: int) -> None:
         self.limit = limit
         self.peak = peak
-        super().__init__(f"its process used up to {_mebibytes(peak)}; its memory limit is {_mebibytes(limit)}")
+        how = "which is above" if peak > limit else "and was refused more than fits into"
+        super().__init__(f"its process had {_mebibytes(peak)}, {how} its memory limit of {_mebibytes(limit)}")
 
 
 class ProcessDied(AttemptStopped):
