@@ -113,13 +113,13 @@ async def test_sigterm_gives_back_what_does_not_finish_within_the_grace(site, tm
 
 async def test_three_verdicts_that_cannot_be_stored_as_they_are_do_not_spoil_their_batch(site):
     gates["batch"] = asyncio.Event()
-    good = site.submit(*[add.bind(1, 1) for _ in range(97)])
+    good = site.submit(*[pass_gate.bind("batch") for _ in range(99)])
     bad = site.submit(*[end_badly.bind("batch", how) for how in ("nul", "surrogate", "result")])
-    async with working(site.app()):
-        await eventually(lambda: site.count("succeeded") == 97)
+    async with working(site.app(concurrency=102)):
+        await eventually(lambda: site.count("running") == 102)
         gates["batch"].set()
         await all_finished(site)
-    assert {site.row(job).attempt for job in good} == {1}
+    assert {(site.row(job).state, site.row(job).attempt) for job in good} == {(State.SUCCEEDED, 1)}
     errors = [site.row(job).errors[-1] for job in bad]
     assert [error.kind for error in errors] == ["ValueError", "ValueError", "InvalidResult"]
     assert [error.message for error in errors[:2]] == ["a\x00b", "a\\ud800b"]
