@@ -9,7 +9,7 @@ import signal
 import time
 
 import psycopg
-from worker_help import FAST, Proxy, Site, all_finished, eventually, states, warm_up, working
+from worker_help import FAST, Proxy, Site, all_finished, eventually, kill_one_of_two, states, warm_up, working
 from worker_tasks import (
     add,
     end_badly,
@@ -260,21 +260,9 @@ async def test_an_open_reader_of_history_stops_no_completion_while_partitions_ar
 
 
 async def test_a_dead_child_of_processes_is_replaced_and_its_jobs_run_again_at_once(site, tmp_path):
-    gate = tmp_path / "gate"
     place = ["--dsn", site.dsn, "--schema", site.schema]
     parent = site.run("-m", "chancy_worker", "worker_tasks", "--processes", "2", *place)
-    await eventually(lambda: len(site.workers()) == 2, 20)
-    (job,) = site.submit(wait_for_file.bind(str(gate)))
-    await eventually(lambda: site.count("running") == 1)
-    (pid,) = [pid for id_, pid in site.workers().items() if id_ == site.row(job).worker]
-    os.kill(pid, signal.SIGKILL)
-    await eventually(lambda: site.row(job).attempt == 2 and site.row(job).state is State.RUNNING, 8)
-    gate.touch()
-    await all_finished(site)
-    await eventually(lambda: len(site.workers()) == 2, 20)
-    parent.signal(signal.SIGTERM)
-    await eventually(lambda: parent.code == 0)
-    assert site.workers() == {}
+    await kill_one_of_two(site, parent, tmp_path / "gate")
 
 
 async def test_processes_outlive_a_child_that_cannot_be_replaced_while_postgres_is_away(tmp_path):

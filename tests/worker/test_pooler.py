@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 import signal
 import time
@@ -13,7 +12,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 from bouncer_help import Bouncer
-from worker_help import FAST, ONLY_WOKEN, Site, all_finished, eventually, states, working
+from worker_help import FAST, ONLY_WOKEN, Site, all_finished, eventually, kill_one_of_two, states, working
 from worker_tasks import add, add_in_thread, gates, nap, pass_gate, record, succeed_at, wait_for_file
 
 import chancy
@@ -276,22 +275,10 @@ async def test_two_workers_behind_three_server_connections_run_each_job_exactly_
 async def test_a_dead_child_of_processes_behind_pgbouncer_is_replaced_and_one_warning_is_enough_for_all(
     site, bouncer, tmp_path
 ):
-    gate = tmp_path / "gate"
     before = await sessions_of(bouncer)
     place = ["--dsn", bouncer.dsn, "--schema", site.schema]
     parent = site.run("-m", "chancy_worker", "worker_tasks", "--processes", "2", "--migrate", *place)
-    await eventually(lambda: len(site.workers()) == 2, 20)
-    (job,) = site.submit(wait_for_file.bind(str(gate)))
-    await eventually(lambda: site.count("running") == 1)
-    (pid,) = [pid for id_, pid in site.workers().items() if id_ == site.row(job).worker]
-    os.kill(pid, signal.SIGKILL)
-    await eventually(lambda: site.row(job).attempt == 2 and site.row(job).state is State.RUNNING, 8)
-    gate.touch()
-    await all_finished(site)
-    await eventually(lambda: len(site.workers()) == 2, 20)
-    parent.signal(signal.SIGTERM)
-    await eventually(lambda: parent.code == 0)
-    assert site.workers() == {}
+    await kill_one_of_two(site, parent, tmp_path / "gate")
     assert len(re.findall(r"WARNING.*pooler", parent.text)) == 1
     assert different(before, await sessions_of(bouncer)) == set()
     assert site.conn.execute("SELECT * FROM pg_locks WHERE locktype = 'advisory'").fetchall() == []

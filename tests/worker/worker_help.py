@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -160,6 +161,22 @@ class Site:
 def clean_tasks() -> None:
     worker_tasks.notes.clear()
     worker_tasks.gates.clear()
+
+
+async def kill_one_of_two(site, parent, gate):
+    """A worker under a parent of two is killed over a job, which another one performs at once; then the parent ends."""
+    await eventually(lambda: len(site.workers()) == 2, 20)
+    (job,) = site.submit(worker_tasks.wait_for_file.bind(str(gate)))
+    await eventually(lambda: site.count("running") == 1)
+    (pid,) = [pid for id_, pid in site.workers().items() if id_ == site.row(job).worker]
+    os.kill(pid, signal.SIGKILL)
+    await eventually(lambda: site.row(job).attempt == 2 and site.row(job).state is State.RUNNING, 8)
+    gate.touch()
+    await all_finished(site)
+    await eventually(lambda: len(site.workers()) == 2, 20)
+    parent.signal(signal.SIGTERM)
+    await eventually(lambda: parent.code == 0)
+    assert site.workers() == {}
 
 
 def states(site):

@@ -21,7 +21,7 @@ from chancy.errors import AttemptStopped
 from chancy.limits import LimitType
 
 from .attempt import Attempt
-from .frames import Done, Logged, Order, Ready, Recall, Recalled, Splitter, Told, decode_answer, framed
+from .frames import Done, Logged, Order, Ready, Recall, Recalled, Said, Splitter, Told, decode_answer, framed
 from .verdict import Completion
 
 
@@ -94,13 +94,10 @@ class Line(asyncio.Protocol):
 
     async def perform(self, attempt: Attempt) -> Completion | NoVerdict:
         """Order the job and wait for its verdict. Cancelled, it kills the child, or keeps it from beginning."""
-        loop = asyncio.get_running_loop()
-        sent = Sent(attempt, loop.create_future())
+        sent = Sent(attempt, asyncio.get_running_loop().create_future())
         if self.gone.is_set():
             return NoVerdict.UNBEGUN
-        if not self._unsent:
-            loop.call_soon(self._send)
-        self._unsent.append(framed(Order(attempt.job, attempt.since, attempt.current.schema, sent.limit)))
+        self._say(Order(attempt.job, attempt.since, attempt.current.schema, sent.limit))
         self.flight.append(sent)
         if len(self.flight) == 1:
             self._begin(sent)
@@ -119,9 +116,7 @@ class Line(asyncio.Protocol):
         """Take back what has not begun; each of those gets `UNBEGUN` for an answer, unless it begins before."""
         if not self._recalling and len(self.flight) > 1:
             self._recalling = True
-            if not self._unsent:
-                asyncio.get_running_loop().call_soon(self._send)
-            self._unsent.append(framed(Recall()))
+            self._say(Recall())
 
     def kill(self, why: AttemptStopped | None = None) -> None:
         """End the child and what it has started, at once."""
@@ -173,6 +168,12 @@ class Line(asyncio.Protocol):
                 case Ready():
                     self.is_ready = True
                     self._changed(self)
+
+    def _say(self, said: Said) -> None:
+        """With all else that is said in this turn of the loop, in one packet."""
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._unsent.append(framed(said))
 
     def _send(self) -> None:
         data, self._unsent = b"".join(self._unsent), []
