@@ -15,7 +15,7 @@ WORKER = PACKAGES / "chancy-worker/src/chancy_worker"
 
 FLOORS = [
     {"states", "errors"},
-    {"limits", "retry", "outcomes", "schema"},
+    {"limits", "literals", "retry", "outcomes", "schema"},
     {"model"},
     {"codec"},
     {"statements"},
@@ -26,7 +26,7 @@ FLOORS = [
     {"__main__"},
     {"__init__"},
 ]
-PURE = ["states", "errors", "limits", "retry", "outcomes", "schema", "model", "codec", "statements"]
+PURE = ["states", "errors", "limits", "literals", "retry", "outcomes", "schema", "model", "codec", "statements"]
 LOOPS = {"claimer", "completer", "wakeups", "leases", "schedules"}
 SOURCES = sorted(PACKAGES.glob("*/src/**/*.py"))
 

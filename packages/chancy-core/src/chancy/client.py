@@ -127,7 +127,7 @@ def _submit_all(jobs: list[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:
 
 def submit_one(new: NewJob[R], schema: str) -> Steps[Job[R]]:
     """The steps behind `task.submit`."""
-    submitted: statements.Submitted = yield statements.insert_jobs([new])
+    submitted: statements.Submitted = yield statements.insert_job(new)
     return _handle(new, submitted.ids[0], submitted, schema)
 
 

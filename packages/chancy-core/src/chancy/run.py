@@ -20,8 +20,9 @@ from psycopg.pq.abc import PGconn
 from psycopg.rows import tuple_row
 
 from .errors import InvalidConnection
+from .literals import JsonColumn
 from .model import Pause, Script, Statement, Steps
-from .schema import fill
+from .schema import fill, numbered
 
 T = TypeVar("T")
 
@@ -38,10 +39,20 @@ class _JsonDumper(Dumper):
     oid = psycopg.adapters.types["json"].oid
 
     def dump(self, obj: msgspec.Raw) -> Buffer:
-        data = bytes(obj)
-        if self.connection is None or data.isascii() or self.connection.info.encoding == "utf-8":
-            return data
-        return "".join(c if c < "\x80" else _escaped(c) for c in data.decode()).encode()
+        return _spoken(bytes(obj), self.connection)
+
+
+class _JsonColumnDumper(Dumper):
+    """A `JsonColumn`, by the same rule. No type is named: the statement casts it."""
+
+    def dump(self, obj: JsonColumn) -> Buffer:
+        return _spoken(obj.literal(), self.connection)
+
+
+def _spoken(data: bytes, conn: psycopg.abc.AdaptContext | None) -> bytes:
+    if data.isascii() or conn is None or conn.connection is None or conn.connection.info.encoding == "utf-8":
+        return data
+    return "".join(c if c < "\x80" else _escaped(c) for c in data.decode()).encode()
 
 
 def _escaped(character: str) -> str:
@@ -57,6 +68,7 @@ class _JsonLoader(Loader):
 ADAPTERS = AdaptersMap(psycopg.adapters)
 """How our own cursors speak. Never the caller's map: neither's adapters may change the other's rows."""
 ADAPTERS.register_dumper(msgspec.Raw, _JsonDumper)
+ADAPTERS.register_dumper(JsonColumn, _JsonColumnDumper)
 ADAPTERS.register_loader("json", _JsonLoader)
 
 
@@ -74,13 +86,13 @@ def _adapters(pgconn: PGconn) -> AdaptersMap:
     return ASCII_ADAPTERS if pgconn.parameter_status(b"client_encoding") == b"SQL_ASCII" else ADAPTERS
 
 
-class _Cursor(psycopg.Cursor[tuple[Any, ...]]):
+class _Cursor(psycopg.RawCursor[tuple[Any, ...]]):
     @property
     def adapters(self) -> AdaptersMap:
         return _adapters(self._pgconn)
 
 
-class _AsyncCursor(psycopg.AsyncCursor[tuple[Any, ...]]):
+class _AsyncCursor(psycopg.AsyncRawCursor[tuple[Any, ...]]):
     @property
     def adapters(self) -> AdaptersMap:
         return _adapters(self._pgconn)
@@ -111,14 +123,16 @@ def perform(conn: SyncConn | AsyncConn, work: Statement[T] | Steps[T], schema: s
 def send(conn: SyncConn, statement: Statement[T], schema: str) -> T:
     """One round trip."""
     with _Cursor(conn, row_factory=tuple_row) as cursor:
-        cursor.execute(fill(statement.sql, schema), statement.params)
+        text, names = numbered(statement.sql, schema)
+        cursor.execute(text, [statement.params[name] for name in names])
         return statement.parse(cursor.fetchall())
 
 
 async def send_async(conn: AsyncConn, statement: Statement[T], schema: str) -> T:
     """One round trip."""
     async with _AsyncCursor(conn, row_factory=tuple_row) as cursor:
-        await cursor.execute(fill(statement.sql, schema), statement.params)
+        text, names = numbered(statement.sql, schema)
+        await cursor.execute(text, [statement.params[name] for name in names])
         return statement.parse(await cursor.fetchall())
 
 

@@ -17,6 +17,8 @@ from .errors import ChancyError
 # for the suffixes of the partitions' constraint names within Postgres' 63.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,47}")
 
+_PARAMETER = re.compile(r"%\((\w+)\)s")
+
 attempt_schema: ContextVar[str | None] = ContextVar("chancy_attempt_schema", default=None)
 """The schema of the attempt that is running; set by worker, eager and drain."""
 
@@ -51,9 +53,20 @@ def named(sql: str, schema: str) -> str:
 
 @functools.cache
 def fill(sql: str, schema: str) -> bytes:
-    """The statement's text for this schema, without indentation.
-
-    Kept short because psycopg caches its own parsing only for texts below 4 kB.
-    """
+    """The text for this schema, without indentation."""
     lines = (line.strip() for line in named(sql, schema).splitlines())
     return "\n".join(line for line in lines if line).encode()
+
+
+@functools.cache
+def numbered(sql: str, schema: str) -> tuple[bytes, tuple[str, ...]]:
+    """The same with `$1`, `$2` … for its parameters, and their names in that order.
+
+    psycopg would do that itself, and anew each time for a text above 4 kB.
+    """
+    names: dict[str, int] = {}
+
+    def number(found: re.Match[str]) -> str:
+        return f"${names.setdefault(found[1], len(names) + 1)}"
+
+    return _PARAMETER.sub(number, fill(sql, schema).decode()).encode(), tuple(names)

@@ -9,12 +9,23 @@ from typing import Any
 
 import msgspec
 
+from .codec import encode_json
+from .literals import JsonColumn, in_seconds, of_intervals, of_numbers, of_texts
 from .model import AttemptError, JobRow, NewJob, Progress, Rows, Statement
 from .states import State
 
 MOVED = """id, task, queue, priority, attempt, max_attempts, claims, crashes, worker, run_at, submitted_at, started_at,
             arguments, retry, limits"""
 """The columns that a job takes along from `job` to `history`, for `{moved}` in a statement."""
+
+INSERT_JOB = """
+    INSERT INTO {schema}.job
+        (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, retry, limits)
+    VALUES (%(task)s::text, %(queue)s::text, %(priority)s::smallint, 'ready', %(max_attempts)s::smallint,
+        coalesce(%(run_at)s::timestamptz, {schema}.clock() + %(delay)s::interval, {schema}.clock()), {schema}.clock(),
+        %(arguments)s::json, %(retry)s::json, %(limits)s::json)
+    RETURNING ARRAY[id], pg_current_xact_id()::text
+"""
 
 # Ids are drawn before the INSERT, so that they can be given back by position: the order of RETURNING is
 # Postgres' habit and not its promise.
@@ -48,27 +59,51 @@ class Submitted:
     transaction: str
 
 
+def insert_job(job: NewJob[Any]) -> Statement[Submitted]:
+    """Add one job; one round trip. The same as `insert_jobs`, which takes a fifth longer for one."""
+    options = job.options
+    return Statement(
+        INSERT_JOB,
+        {
+            "task": job.task,
+            "queue": options.queue,
+            "priority": options.priority,
+            "max_attempts": options.max_attempts,
+            "run_at": options.run_at,
+            "delay": None if options.delay is None else in_seconds(options.delay),
+            "arguments": msgspec.Raw(job.arguments),
+            "retry": _raw(options.retry),
+            "limits": _raw(options.limits),
+        },
+        _parse_submitted,
+    )
+
+
 def insert_jobs(jobs: Sequence[NewJob[Any]]) -> Statement[Submitted]:
     """Add jobs; one round trip. Locks nothing that others wait for; rings the doorbell of each queue."""
     return Statement(
         INSERT_JOBS,
         {
-            "tasks": [job.task for job in jobs],
-            "queues": [job.options.queue for job in jobs],
-            "priorities": [job.options.priority for job in jobs],
-            "max_attempts": [job.options.max_attempts for job in jobs],
-            "run_at": [job.options.run_at for job in jobs],
-            "delays": [job.options.delay for job in jobs],
-            "arguments": [msgspec.Raw(job.arguments) for job in jobs],
-            "retries": [_raw(job.options.retry) for job in jobs],
-            "limits": [_raw(job.options.limits) for job in jobs],
+            "tasks": of_texts(job.task for job in jobs),
+            "queues": of_texts(job.options.queue for job in jobs),
+            "priorities": of_numbers(job.options.priority for job in jobs),
+            "max_attempts": of_numbers(job.options.max_attempts for job in jobs),
+            "run_at": of_texts(job.options.run_at for job in jobs),
+            "delays": of_intervals(job.options.delay for job in jobs),
+            "arguments": JsonColumn(job.arguments for job in jobs),
+            "retries": JsonColumn(_json(job.options.retry) for job in jobs),
+            "limits": JsonColumn(_json(job.options.limits) for job in jobs),
         },
         _parse_submitted,
     )
 
 
 def _raw(value: object) -> msgspec.Raw | None:
-    return None if value is None else msgspec.Raw(msgspec.json.encode(value))
+    return None if value is None else msgspec.Raw(encode_json(value))
+
+
+def _json(value: object) -> bytes | None:
+    return None if value is None else encode_json(value)
 
 
 def _parse_submitted(rows: Rows) -> Submitted:

@@ -21,11 +21,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeAlias
 
+from chancy.literals import JsonColumn, of_intervals, of_numbers, of_texts
 from chancy.model import Rows, Statement
 from chancy.statements import MOVED
 from chancy.states import State
 
-from .literals import of_json, of_numbers, of_texts
 from .verdict import Claimed, Completion
 
 Mark: TypeAlias = tuple[datetime, int]
@@ -191,13 +191,13 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
             "done_ids": of_numbers(v.id for v in done),
             "done_fences": of_numbers(v.fence for v in done),
             "states": of_texts(v.state.value for v in done),
-            "results": of_json(v.result for v in done),
-            "done_errors": of_json(v.errors for v in done),
+            "results": JsonColumn(v.result for v in done),
+            "done_errors": JsonColumn(v.errors for v in done),
             "again_ids": of_numbers(v.id for v in again),
             "again_fences": of_numbers(v.fence for v in again),
-            "delays": of_texts(None if v.delay is None else f"{v.delay.total_seconds():.6f} s" for v in again),
+            "delays": of_intervals(v.delay for v in again),
             "refunds": of_numbers(int(v.refund) for v in again),
-            "again_errors": of_json(v.errors for v in again),
+            "again_errors": JsonColumn(v.errors for v in again),
             "looking": of_texts(wanted.looking),
             "lane_queues": of_texts(queue for queue, _ in wanted.lanes),
             "lane_priorities": of_numbers(priority for _, priority in wanted.lanes),

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 import psycopg
 
 from chancy.codec import encode_json
+from chancy.literals import JsonColumn, of_numbers
 from chancy.model import Progress, Statement
 
 from .link import Link, one_line
-from .literals import of_json, of_numbers
 
 log = logging.getLogger("chancy.worker")
 
@@ -37,7 +37,7 @@ def write_down(told: Mapping[tuple[int, int], Progress]) -> Statement[int]:
         {
             "ids": of_numbers(id_ for id_, _ in told),
             "fences": of_numbers(fence for _, fence in told),
-            "progress": of_json(map(encode_json, told.values())),
+            "progress": JsonColumn(map(encode_json, told.values())),
         },
         len,
     )

@@ -13,7 +13,7 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -28,6 +28,7 @@ from chancy.model import Progress
 from chancy.task import BaseTask
 
 from .attempt import Attempt, Executor, Middleware, perform
+from .bursts import Bursts
 from .verdict import Claimed, Completion, cancelled, judged, released, since_now
 
 log = logging.getLogger("chancy.worker")
@@ -55,11 +56,12 @@ class Running:
 
     attempt: Attempt
     place: Place
-    task: asyncio.Task[Completion] | None = None
+    task: asyncio.Task[None] | None = None
     began: float = 0.0
     timer: asyncio.TimerHandle | None = None
     stop: Stop | None = None
-    given_up: bool = False
+    over: bool = False
+    """Its verdict is given: what its function still does changes nothing."""
 
 
 class Slots:
@@ -91,6 +93,7 @@ class Slots:
         self._names = {place: tuple(n for n, p in self._places.items() if p is place) for place in Place}
         self._used: Counter[Place] = Counter()
         self._memory_used = 0
+        self._bursts = Bursts(self._perform, self._ends)
         self._begun: Counter[Place] = Counter()
         self._share = dict.fromkeys(Place, 1.0)
         self._open: set[Place] = set(Place)
@@ -138,12 +141,11 @@ class Slots:
         self._used[place] += 1
         self._memory_used += memory
         self.running[job.id, job.fence] = running
-        running.task = asyncio.get_running_loop().create_task(
-            perform(attempt, self._executors[place], self._middleware, self._schema)
-        )
-        # A callback, and not the coroutine's own end: one that is cancelled before its first step has none.
-        running.task.add_done_callback(functools.partial(self._ends, running))
+        self._bursts.add(running)
         return None
+
+    def _perform(self, running: Running) -> Coroutine[Any, Any, Completion]:
+        return perform(running.attempt, self._executors[running.place], self._middleware, self._schema)
 
     def _placed(self, job: Claimed, task: BaseTask[..., Any]) -> tuple[dict[str, float], Place]:
         if job.limits is None:
@@ -180,7 +182,6 @@ class Slots:
         left = list(self.running.values())
         for running in left:
             self._finish(running, _verdict_of_stopped(running))
-            running.given_up = True
         return len(left)
 
     def _told(self, current: CurrentJob, progress: Progress) -> None:
@@ -194,8 +195,12 @@ class Slots:
             running.timer = loop.call_later(limit, self._stop, running, Stop.TIME)
 
     def _stop(self, running: Running, why: Stop) -> None:
-        if running.stop is None and running.task is not None:
-            running.stop = why
+        if running.stop is not None:
+            return
+        running.stop = why
+        if running.task is None:  # it has not begun
+            self._ends(running, None)
+        else:
             running.task.cancel()
             if running.timer is not None:
                 running.timer.cancel()
@@ -215,11 +220,12 @@ class Slots:
             INSIST_SECONDS, self._insist, running, waited + INSIST_SECONDS
         )
 
-    def _ends(self, running: Running, task: asyncio.Task[Completion]) -> None:
-        if not running.given_up:
-            self._finish(running, _verdict_of_stopped(running) if task.cancelled() else task.result())
+    def _ends(self, running: Running, verdict: Completion | None) -> None:
+        if not running.over:
+            self._finish(running, verdict or _verdict_of_stopped(running))
 
     def _finish(self, running: Running, verdict: Completion) -> None:
+        running.over = True
         if running.timer is not None:
             running.timer.cancel()
         attempt = running.attempt
