@@ -1,7 +1,10 @@
 """The hot path: one statement that writes the verdicts of finished attempts and claims more jobs.
 
-    done, again   the verdicts, fenced: a row that is not running under the fence given is left alone
-    dropped       what would be ready again, were it not that somebody has asked for its end: it is cancelled
+    finished      jobs with a final verdict, fenced: a row that is not running under the fence given is left alone
+    again         jobs that shall be ready again, by the same rule, and whether somebody has asked for their end:
+    returned      the one kind is ready,
+    dropped       and the other is cancelled
+    kept          what is over, in history
     in_use        which priorities each queue that is looked at has, by skipping through the index
     lanes         where to claim from: (queue, priority), from a high-water mark or from the start
     claimed       for each queue as many as are wanted, in the order priority, run_at, id
@@ -10,8 +13,11 @@ There is no ORDER BY above the LATERAL: a sort would lock rows in every lane. Th
 loop, which the worker's connections are set to. The lease is locked FOR KEY SHARE, so that no claim can commit in
 the name of a worker that was declared dead meanwhile.
 
-`worker IS NOT NULL` is "running", by the table's CHECK, in words that do not let the planner prefer the index
-`job_running`, which it takes for empty, to the primary key.
+A plan is made once a connection, often while the table is empty, and has to serve for a million rows, too. So the
+rows to write are found one by one, LATERAL, and are addressed by ctid; the planner has no join of `job` with anything
+whose order it could choose. (A DELETE … USING read the whole index of a table that was empty when it was planned.)
+What belongs to a row is taken from the arrays by its position: each id is there once. For the same reason `worker IS NOT NULL` says "running",
+which it is by the table's CHECK: the planner could take the index `job_running` for the cheaper one.
 """
 
 from __future__ import annotations
@@ -19,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import TypeAlias
 
 from chancy.literals import JsonColumn, of_intervals, of_numbers, of_texts
@@ -35,44 +42,48 @@ START: Mark = (datetime.min.replace(tzinfo=UTC), 0)
 """The mark of a lane that nothing has been claimed from."""
 
 _FINISH = """
-    WITH RECURSIVE done AS (
-        SELECT * FROM unnest(%(done_ids)s::bigint[], %(done_fences)s::integer[], %(states)s::text[],
-            %(results)s::json[], %(done_errors)s::json[]) AS done (id, fence, outcome, result, news)
+    WITH RECURSIVE finished AS (
+        DELETE FROM {schema}.job AS job
+        WHERE job.ctid = ANY (ARRAY(
+            SELECT mine.ctid FROM unnest(%(done_ids)s::bigint[], %(done_fences)s::integer[]) AS sent (id, fence)
+            CROSS JOIN LATERAL (
+                SELECT job.ctid FROM {schema}.job AS job
+                WHERE job.id = sent.id AND job.claims = sent.fence AND job.worker IS NOT NULL
+                LIMIT 1 {lock}
+            ) AS mine))
+        RETURNING job.*, array_position(%(done_ids)s::bigint[], job.id) AS nth
     ),
-    finished AS (
-        DELETE FROM {schema}.job AS job USING done
-        WHERE {taken} AND job.claims = done.fence AND job.worker IS NOT NULL
-        RETURNING job.*, done.outcome, done.result, done.news
-    ),
-    again AS (
-        SELECT * FROM unnest(%(again_ids)s::bigint[], %(again_fences)s::integer[], %(delays)s::interval[],
-            %(refunds)s::smallint[], %(again_errors)s::json[]) AS done (id, fence, delay, refund, news)
+    again AS MATERIALIZED (
+        SELECT mine.ctid, mine.cancel_at IS NOT NULL AS cancelled
+        FROM unnest(%(again_ids)s::bigint[], %(again_fences)s::integer[]) AS sent (id, fence)
+        CROSS JOIN LATERAL (
+            SELECT job.ctid, job.cancel_at FROM {schema}.job AS job
+            WHERE job.id = sent.id AND job.claims = sent.fence AND job.worker IS NOT NULL
+            LIMIT 1 {lock}
+        ) AS mine
     ),
     returned AS (
         UPDATE {schema}.job AS job
-        SET state = 'ready', worker = NULL, run_at = coalesce({schema}.clock() + done.delay, job.run_at),
-            attempt = job.attempt - done.refund, errors = coalesce(done.news, job.errors), progress = NULL
-        FROM again AS done
-        WHERE {taken} AND job.claims = done.fence AND job.worker IS NOT NULL AND job.cancel_at IS NULL
+        SET state = 'ready', worker = NULL, progress = NULL,
+            run_at = coalesce({schema}.clock() + (%(delays)s::interval[])[{nth}], job.run_at),
+            attempt = job.attempt - (%(refunds)s::smallint[])[{nth}],
+            errors = coalesce((%(again_errors)s::json[])[{nth}], job.errors)
+        WHERE job.ctid = ANY (ARRAY(SELECT ctid FROM again WHERE NOT cancelled))
         RETURNING job.queue
     ),
     dropped AS (
-        DELETE FROM {schema}.job AS job USING again AS done
-        WHERE {taken} AND job.claims = done.fence AND job.worker IS NOT NULL AND job.cancel_at IS NOT NULL
-        RETURNING job.*, done.news
+        DELETE FROM {schema}.job AS job WHERE job.ctid = ANY (ARRAY(SELECT ctid FROM again WHERE cancelled))
+        RETURNING job.*, (%(again_errors)s::json[])[{nth}] AS news
     ),
     kept AS (
         INSERT INTO {schema}.history ({moved}, state, finished_at, result, errors)
-        SELECT {moved}, outcome::{schema}.state, {schema}.clock(), result, coalesce(news, errors) FROM finished
+        SELECT {moved}, (%(states)s::text[])[nth]::{schema}.state, {schema}.clock(), (%(results)s::json[])[nth],
+            coalesce((%(done_errors)s::json[])[nth], errors)
+        FROM finished
         UNION ALL
         SELECT {moved}, 'cancelled', {schema}.clock(), NULL, coalesce(news, errors) FROM dropped
     ),
 """
-_AT_ONCE = "job.id = done.id"
-_UNLOCKED = """job.id = done.id AND job.ctid = ANY (ARRAY(
-            SELECT free.ctid FROM {schema}.job AS free
-            WHERE free.id = ANY (%(done_ids)s::bigint[] || %(again_ids)s::bigint[])
-            FOR UPDATE SKIP LOCKED))"""
 _CLAIM = """
     in_use AS (
         SELECT look.queue, top.priority
@@ -145,9 +156,11 @@ _CLAIM = """
     FROM claimed
 """
 
-ROUND = (_FINISH + _CLAIM).replace("{moved}", MOVED).replace("{taken}", _AT_ONCE)
+_ROUND = (_FINISH + _CLAIM).replace("{moved}", MOVED).replace("{nth}", "array_position(%(again_ids)s::bigint[], job.id)")
+
+ROUND = _ROUND.replace("{lock}", "")
 """Waits for a locked row as long as the connection's lock_timeout lets it."""
-PATIENT_ROUND = (_FINISH + _CLAIM).replace("{moved}", MOVED).replace("{taken}", _UNLOCKED)
+PATIENT_ROUND = _ROUND.replace("{lock}", "FOR UPDATE SKIP LOCKED")
 """Passes locked rows by; a third dearer. For when the first form ran into a lock, until nothing is left over."""
 
 
@@ -181,7 +194,12 @@ class Answer:
 
 
 def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, text: str = ROUND) -> Statement[Answer]:
-    """Write verdicts and claim, in one statement and one commit. `text` is one of the two forms."""
+    """Write verdicts and claim, in one statement and one commit. `text` is one of the two forms.
+
+    Of two claims of one job the later alone has a say; the other's verdict is not sent, and counts as not settled.
+    """
+    newest = {verdict.id: verdict for verdict in sorted(verdicts, key=attrgetter("fence"))}
+    verdicts = list(newest.values())
     done = [v for v in verdicts if v.state is not State.READY]
     again = [v for v in verdicts if v.state is State.READY]
     return Statement(

@@ -104,7 +104,7 @@ def declare_dead(worker: int | None = None, name: str | None = None) -> Statemen
 # Locked rows are passed by and taken at the next look: a dead worker is kept until nothing is left of it.
 TAKE_BACK = """
     WITH suspect AS (
-        SELECT job.id, dead.name,
+        SELECT job.id, job.ctid AS place, dead.name,
             {schema}.with_error(job.errors, json_build_object(
                 'attempt', job.attempt, 'kind', 'WorkerDied', 'worker', dead.name, 'started_at', job.started_at,
                 'duration', extract(epoch FROM {schema}.clock() - job.started_at)::float8,
@@ -118,7 +118,8 @@ TAKE_BACK = """
     ),
     over AS (
         DELETE FROM {schema}.job AS job USING suspect
-        WHERE job.id = suspect.id AND (job.attempt >= job.max_attempts OR job.cancel_at IS NOT NULL)
+        WHERE job.ctid = ANY (ARRAY(SELECT place FROM suspect)) AND job.id = suspect.id
+            AND (job.attempt >= job.max_attempts OR job.cancel_at IS NOT NULL)
         RETURNING job.*, suspect.errors AS news
     ),
     kept AS (
@@ -136,7 +137,8 @@ TAKE_BACK = """
         SET state = 'ready', worker = NULL, crashes = job.crashes + 1, run_at = {schema}.clock(),
             errors = suspect.errors, progress = NULL
         FROM suspect
-        WHERE job.id = suspect.id AND job.attempt < job.max_attempts AND job.cancel_at IS NULL
+        WHERE job.ctid = ANY (ARRAY(SELECT place FROM suspect)) AND job.id = suspect.id
+            AND job.attempt < job.max_attempts AND job.cancel_at IS NULL
         RETURNING job.queue
     ),
     buried AS (
