@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
@@ -15,6 +16,9 @@ from chancy.states import State
 from chancy.task import BaseTask
 
 from .verdict import Claimed, Completion, Since, failure, judged, succeeded
+
+_STOPPED = (asyncio.CancelledError, GeneratorExit)
+"""What is thrown into a coroutine from outside."""
 
 Proceed = Callable[[], Awaitable[Completion]]
 Middleware = Callable[[CurrentJob, Proceed], Awaitable[Completion]]
@@ -57,7 +61,9 @@ async def perform(attempt: Attempt, executor: Executor, middleware: Sequence[Mid
         proceed = functools.partial(around, attempt.current, proceed)
     try:
         return await proceed()
-    except (Exception, SystemExit, KeyboardInterrupt) as error:  # of a middleware
+    except _STOPPED:
+        raise
+    except BaseException as error:  # of a middleware
         return judged(attempt.job, error, attempt.since, attempt.task.retry_delay)
 
 
@@ -74,7 +80,7 @@ def call(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain 
     try:
         args, kwargs = task.signature.decode_arguments(job.arguments)
         return _returned(job, task, task.function(*args, **kwargs), since)
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
+    except BaseException as error:  # SystemExit too: whatever ends the function, the worker goes on
         return judged(job, explain(error), since, task.retry_delay)
 
 
@@ -83,7 +89,9 @@ async def call_async(job: Claimed, task: BaseTask[..., Any], since: Since, expla
     try:
         args, kwargs = task.signature.decode_arguments(job.arguments)
         return _returned(job, task, await task.function(*args, **kwargs), since)
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
+    except _STOPPED:
+        raise
+    except BaseException as error:
         return judged(job, explain(error), since, task.retry_delay)
 
 

@@ -16,8 +16,9 @@ the name of a worker that was declared dead meanwhile.
 A plan is made once a connection, often while the table is empty, and has to serve for a million rows, too. So the
 rows to write are found one by one, LATERAL, and are addressed by ctid; the planner has no join of `job` with anything
 whose order it could choose. (A DELETE … USING read the whole index of a table that was empty when it was planned.)
-What belongs to a row is taken from the arrays by its position: each id is there once. For the same reason `worker IS NOT NULL` says "running",
-which it is by the table's CHECK: the planner could take the index `job_running` for the cheaper one.
+What belongs to a row is taken from the arrays by its position: each id is there once. For the same reason
+`worker IS NOT NULL` says "running", which it is by the table's CHECK: the planner could take the index `job_running`
+for the cheaper one.
 """
 
 from __future__ import annotations
@@ -156,7 +157,8 @@ _CLAIM = """
     FROM claimed
 """
 
-_ROUND = (_FINISH + _CLAIM).replace("{moved}", MOVED).replace("{nth}", "array_position(%(again_ids)s::bigint[], job.id)")
+_NTH = "array_position(%(again_ids)s::bigint[], job.id)"
+_ROUND = (_FINISH + _CLAIM).replace("{moved}", MOVED).replace("{nth}", _NTH)
 
 ROUND = _ROUND.replace("{lock}", "")
 """Waits for a locked row as long as the connection's lock_timeout lets it."""
@@ -254,8 +256,12 @@ SETTLE = """
             ELSE 'lost'
         END
     FROM unnest(%(ids)s::bigint[], %(fences)s::integer[], %(states)s::text[]) AS sent (id, fence, state)
-    LEFT JOIN {schema}.job AS job ON job.id = sent.id AND job.claims = sent.fence
-    LEFT JOIN {schema}.history AS past ON past.id = sent.id AND past.claims = sent.fence
+    LEFT JOIN LATERAL (
+        SELECT id, state FROM {schema}.job AS job WHERE job.id = sent.id AND job.claims = sent.fence LIMIT 1
+    ) AS job ON true
+    LEFT JOIN LATERAL (
+        SELECT id, state FROM {schema}.history AS past WHERE past.id = sent.id AND past.claims = sent.fence LIMIT 1
+    ) AS past ON true
 """
 
 

@@ -55,6 +55,12 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--grace", type=float, default=30.0, metavar="S", help="seconds to finish after SIGTERM (default 30)"
     )
+    command.add_argument(
+        "--loop",
+        choices=["auto", "asyncio", "uvloop"],
+        default="auto",
+        help="the event loop; auto (the default): uvloop where it is installed, as by chancy-worker[fast]",
+    )
     command.add_argument("--dsn", help="default: the app's, then CHANCY_DSN, then libpq's variables")
     command.add_argument("--schema", help="default: the app's, then CHANCY_SCHEMA, then chancy")
     command.add_argument(
@@ -88,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             place = app.conninfo, app.schema_name
             more = {"pooler": options.pooler, "health_port": options.health_port}
             return asyncio.run(Processes(arguments, options.processes, *place, **more).run())
-        return asyncio.run(work(app, configured(options)))
+        with runner(options.loop) as loop:
+            return loop.run(work(app, configured(options)))
     except (Refusal, ChancyError, ValueError) as error:
         code, message = 2, str(error)
     except psycopg.Error as error:
@@ -98,11 +105,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def runner(wish: str) -> asyncio.Runner:
+    """What the worker's coroutines run on. Raises `Refusal` for a uvloop that is not there."""
+    if wish == "asyncio":
+        return asyncio.Runner()
+    try:
+        import uvloop  # an extra
+    except ImportError:
+        if wish == "uvloop":
+            raise Refusal("there is no uvloop here; install chancy-worker[fast], or leave out --loop") from None
+        return asyncio.Runner()
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+
+
 async def work(app: Chancy, config: WorkerConfig) -> int:
     """One worker until it is stopped."""
     worker = Worker(app, config)
     for line in banner(app, config):
         log.info("%s", line)
+    log.info("event loop %s", type(asyncio.get_running_loop()).__module__.partition(".")[0])
     orphaned = asyncio.Event()
     watch = asyncio.create_task(watch_parent(orphaned))
     orphan_stop = asyncio.create_task(_stop_when(orphaned, worker))

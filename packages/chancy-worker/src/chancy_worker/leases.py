@@ -104,17 +104,20 @@ def declare_dead(worker: int | None = None, name: str | None = None) -> Statemen
 # Locked rows are passed by and taken at the next look: a dead worker is kept until nothing is left of it.
 TAKE_BACK = """
     WITH suspect AS (
-        SELECT job.id, job.ctid AS place, dead.name,
+        SELECT job.id, job.place, dead.name,
             {schema}.with_error(job.errors, json_build_object(
                 'attempt', job.attempt, 'kind', 'WorkerDied', 'worker', dead.name, 'started_at', job.started_at,
                 'duration', extract(epoch FROM {schema}.clock() - job.started_at)::float8,
                 'message', 'worker ' || dead.name || ' died while it ran this job, or could not reach the database')
             ) AS errors
         FROM {schema}.dead_worker AS dead
-        JOIN {schema}.job AS job ON job.worker = dead.id AND job.state = 'running'
-        ORDER BY job.id
+        CROSS JOIN LATERAL (
+            SELECT id, ctid AS place, started_at, errors FROM {schema}.job
+            WHERE worker = dead.id AND state = 'running'
+            LIMIT 500
+            FOR UPDATE SKIP LOCKED
+        ) AS job
         LIMIT 500
-        FOR UPDATE OF job SKIP LOCKED
     ),
     over AS (
         DELETE FROM {schema}.job AS job USING suspect

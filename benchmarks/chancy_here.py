@@ -1,0 +1,136 @@
+"""Chancy itself as a contender: the packages of this checkout."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+from contender import SLEEP_SECONDS, Submitter, begun, main, stamp
+
+import chancy
+from chancy import Chancy, Queue, task
+from chancy_worker import Worker
+from chancy_worker.__about__ import __version__
+from chancy_worker.cli import runner
+
+
+@task(name="noop")
+async def noop(number: int) -> None:
+    """Nothing."""
+    begun()
+
+
+@task(name="thread")
+def thread(number: int) -> None:
+    """Nothing, in a thread."""
+    begun()
+
+
+@task(name="child", executor="process")
+def child(number: int) -> None:
+    """Nothing, in a child process."""
+    begun()
+
+
+@task(name="sleep")
+async def sleep(number: int) -> None:
+    """10 ms."""
+    begun()
+    await asyncio.sleep(SLEEP_SECONDS)
+
+
+@task(name="stamp")
+async def stamped(number: int) -> None:
+    """Say when it began."""
+    stamp(number)
+
+
+TASKS = {"noop": noop, "thread": thread, "child": child, "sleep": sleep, "stamp": stamped}
+
+
+def prepare(dsn: str) -> None:
+    """`python -m chancy migrate`."""
+    with psycopg.connect(dsn) as conn:
+        chancy.migrate(conn)
+
+
+def describe() -> dict[str, str]:
+    """What is measured."""
+    return {
+        "name": "Chancy",
+        "version": __version__,
+        "left": "SELECT EXISTS (SELECT FROM chancy.job)",
+        "default": "chancy-worker as it is: 100 jobs at a time, on asyncio's loop.",
+        "best": "as many at a time as the benchmark says, on uvloop where that is installed (chancy-worker[fast]).",
+        "pip": "chancy-worker",
+    }
+
+
+class AsyncSubmitter:
+    """On an AsyncConnection of the user's."""
+
+    def __init__(self, conn: psycopg.AsyncConnection[Any]) -> None:
+        self.conn = conn
+
+    async def one(self, kind: str, number: int) -> None:
+        """One round trip: the connection is in autocommit."""
+        await TASKS[kind].submit(self.conn, number)
+
+    async def many(self, kind: str, count: int) -> None:
+        """Arguments are checked and encoded here, too."""
+        await chancy.submit_many(self.conn, [TASKS[kind].bind(number) for number in range(count)])
+
+    async def together(self, kind: str, count: int) -> None:
+        """In a transaction of the user's."""
+        async with self.conn.transaction():
+            for number in range(count):
+                await TASKS[kind].submit(self.conn, number)
+
+
+class SyncSubmitter:
+    """On a Connection of the user's; async in form only."""
+
+    def __init__(self, conn: psycopg.Connection[Any]) -> None:
+        self.conn = conn
+
+    async def one(self, kind: str, number: int) -> None:
+        """One round trip: the connection is in autocommit."""
+        TASKS[kind].submit(self.conn, number)
+
+    async def many(self, kind: str, count: int) -> None:
+        """Arguments are checked and encoded here, too."""
+        chancy.submit_many(self.conn, [TASKS[kind].bind(number) for number in range(count)])
+
+    async def together(self, kind: str, count: int) -> None:
+        """In a transaction of the user's."""
+        with self.conn.transaction():
+            for number in range(count):
+                TASKS[kind].submit(self.conn, number)
+
+
+@asynccontextmanager
+async def submitter(dsn: str) -> AsyncIterator[Submitter]:
+    """BENCH_STYLE says whether sync or async."""
+    if os.environ.get("BENCH_STYLE") == "sync":
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            yield SyncSubmitter(conn)
+    else:
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as conn:
+            yield AsyncSubmitter(conn)
+
+
+def work(dsn: str, kind: str, setting: str, concurrency: int) -> None:
+    """What `chancy-worker` runs, without its log; "default" is on asyncio's loop even where uvloop is installed."""
+    logging.disable(logging.INFO)
+    app = Chancy(dsn) if setting == "default" else Chancy(dsn, queues=[Queue(concurrency=concurrency)])
+    with runner("asyncio" if setting == "default" else "auto") as loop:
+        loop.run(Worker(app).start())
+
+
+if __name__ == "__main__":
+    main(prepare=prepare, describe=describe, submitter=submitter, work=work)

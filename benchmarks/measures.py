@@ -1,0 +1,247 @@
+"""What is measured: each function takes one sample; the benchmark repeats them and interleaves the contenders.
+
+Rates are per second, CPU is in microseconds a job, latencies are in milliseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import re
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+from contender import SLEEP_SECONDS
+from place import Contender, Run, Site
+
+Figures = dict[str, float]
+
+IDLE_SECONDS = 30
+DEEP_SECONDS = 2.0
+HISTORY = """
+    INSERT INTO chancy.history (id, task, queue, priority, state, attempt, max_attempts, claims, crashes, worker,
+        run_at, submitted_at, started_at, finished_at, arguments, result)
+    SELECT -n, 'noop', 'default', 0, 'succeeded', 1, 3, 1, 0, 1, now(), now(), now(), now(), '{"number":1}', 'null'
+    FROM generate_series(1, %s) AS n
+"""
+FUTURE = """
+    INSERT INTO chancy.job (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments)
+    SELECT 'noop', 'default', 10, 'ready', 3, now() + interval '1 day' + n * interval '1 ms', now(), '{"number":1}'
+    FROM generate_series(1, %s) AS n
+"""
+WAITING = """
+    INSERT INTO chancy.job (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments)
+    SELECT 'noop', 'default', 0, 'ready', 3, now(), now(), '{"number":1}' FROM generate_series(1, %s) AS n
+"""
+
+
+def drain(site: Site, contender: Contender, kind: str, jobs: int, processes: int = 1) -> Figures:
+    """Empty a backlog: from the start of the first job to the completion of the last."""
+    with site.run(contender) as run:
+        filled = run.fill(kind, jobs)
+        run.work(kind, processes)
+        began = run.begun_at()
+        python, postgres, wal = run.worker_seconds(), site.postgres_seconds(), site.wal_bytes()
+        ended = run.empty_at()
+        figures = {
+            "rate": jobs / (ended - began),
+            "python_us": (run.worker_seconds() - python) / jobs * 1e6,
+            "postgres_us": (site.postgres_seconds() - postgres) / jobs * 1e6,
+            "wal_bytes": (site.wal_bytes() - wal) / jobs,
+        }
+        if filled.get("jobs"):
+            figures["fill_rate"] = filled["jobs"] / filled["seconds"]
+        return figures
+
+
+def busy_slots(site: Site, contender: Contender, jobs: int) -> Figures:
+    """Jobs that sleep for 10 ms: the share of the slots' time that is spent in jobs."""
+    with site.run(contender) as run:
+        run.fill("sleep", jobs)
+        run.work("sleep")
+        began = run.begun_at()
+        rate = jobs / (run.empty_at() - began)
+        return {"rate": rate, "busy": rate * SLEEP_SECONDS / contender.concurrency}
+
+
+def submit(site: Site, contender: Contender, jobs: int) -> Figures:
+    """One by one, each in a transaction of its own."""
+    with site.run(contender) as run:
+        run.call("submit", "noop", "20", "0")
+        answer = run.call("submit", "noop", str(jobs), "0")
+        return {"rate": answer["jobs"] / answer["seconds"]}
+
+
+def together(site: Site, contender: Contender, jobs: int) -> Figures:
+    """One by one, in one transaction."""
+    with site.run(contender) as run:
+        answer = run.call("together", "noop", str(jobs))
+        return {"rate": answer["jobs"] / answer["seconds"]}
+
+
+def submit_many(site: Site, contender: Contender, batch: int) -> Figures:
+    """In bulk, `batch` in a call and a transaction; the first call is not counted."""
+    with site.run(contender) as run:
+        answer = run.call("fill", "noop", str(batch * max(3, min(300, 6000 // batch)) + batch), str(batch))
+        return {"rate": answer["jobs"] / answer["seconds"]}
+
+
+def latency(site: Site, contender: Contender, jobs: int, *, load: bool = False) -> Figures:
+    """From the return of the submit's commit to the job's first line; with `load`, beside 500 other jobs a second."""
+    with site.run(contender) as run:
+        run.work("stamp")
+        run.call("submit", "stamp", "1", "0")
+        _wait_for(lambda: run.stamps(), 20)
+        Path(run.env["BENCH_STAMPS"]).unlink()
+        time.sleep(1)
+        others = run.begin("submit", "noop", str(500 * jobs // 40 + 500), "0.0018") if load else None
+        time.sleep(0.5)
+        answer = run.call("submit", "stamp", str(jobs), "0.03")
+        if others is not None:
+            others.kill()
+            others.communicate()
+        committed: list[float] = answer["committed"]
+        _wait_for(lambda: len(run.stamps()) == jobs, 20)
+        begun = run.stamps()
+        return percentiles([(begun[number] - at) * 1000 for number, at in enumerate(committed)])
+
+
+def percentiles(values: list[float]) -> Figures:
+    """p50, p95, p99 and the largest."""
+    values = sorted(values)
+    return {name: values[min(len(values) - 1, int(len(values) * share))] for name, share in
+            (("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0))}
+
+
+def idle(site: Site, contenders: list[Contender]) -> dict[str, Figures]:
+    """All at once, each in a database of its own: transactions a second and megabytes of a worker with nothing to do."""
+    with contextlib.ExitStack() as stack:
+        runs = [stack.enter_context(site.run(contender)) for contender in contenders]
+        for run in runs:
+            run.work("stamp")
+            run.call("submit", "stamp", "1", "0")
+            _wait_for(run.stamps, 20)
+            run.conn.close()
+        time.sleep(5)
+        before = _transactions(site)
+        time.sleep(IDLE_SECONDS)
+        after = _transactions(site)
+        return {
+            run.contender.key: {
+                "transactions": (after[run.database] - before[run.database]) / IDLE_SECONDS,
+                "megabytes": _resident(run.workers[0].pid) / 1024**2,
+            }
+            for run in runs
+        }
+
+
+def _transactions(site: Site) -> dict[str, int]:
+    rows = site.admin.execute("SELECT datname, xact_commit + xact_rollback FROM pg_stat_database WHERE datname IS NOT NULL")
+    return dict(rows.fetchall())
+
+
+def _resident(pid: int) -> int:
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) * 1024 if found else 0
+
+
+def imports(contender: Contender, module: str) -> Figures:
+    """Milliseconds and modules that an import adds to a bare interpreter."""
+    program = "import sys, time; n = len(sys.modules); t = time.perf_counter(); import {}; print(time.perf_counter() - t, len(sys.modules) - n)"
+    out = subprocess.run([contender.python, "-c", program.format(module)], capture_output=True, text=True, check=True)
+    seconds, modules = out.stdout.split()
+    return {"ms": float(seconds) * 1000, "modules": float(modules)}
+
+
+def round_trips(count: int) -> Figures:
+    """Bare round trips of 300 bytes to a child process over a socket pair: what jobs in children stand beside."""
+    ours, theirs = socket.socketpair()
+    child = multiprocessing.get_context("spawn").Process(target=_echo, args=(theirs,))
+    child.start()
+    theirs.close()
+    message = bytes(300)
+    ours.sendall(message)
+    ours.recv(len(message))
+    began = time.perf_counter()
+    for _ in range(count):
+        ours.sendall(message)
+        ours.recv(len(message))
+    seconds = time.perf_counter() - began
+    ours.close()
+    child.join()
+    return {"rate": count / seconds}
+
+
+def _echo(line: socket.socket) -> None:
+    while data := line.recv(300):
+        line.sendall(data)
+
+
+def submitters(site: Site, contender: Contender, pgbench: str, *, clients: int = 16, notifying: bool, seconds: int) -> Figures:
+    """Commits a second of so many clients, each INSERT one job and a commit, while a worker drains what they add."""
+    with site.run(contender) as run:
+        if not notifying:
+            run.conn.execute("ALTER TABLE chancy.job DISABLE TRIGGER ring")
+        run.conn.execute(WAITING, [20_000])
+        script = Path(run.env["BENCH_BEGUN"]).with_suffix(".sql")
+        script.write_text("SELECT chancy.submit('noop', '{\"number\":1}');\n")
+        run.work("noop")
+        run.begun_at()
+        out = subprocess.run(
+            [pgbench, "-n", "-M", "prepared", "-c", str(clients), "-j", "2", "-T", str(seconds), "-f", str(script), run.dsn],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        rate = float(re.search(r"tps = ([\d.]+)", out)[1])
+        if not notifying:
+            return {"rate": rate}
+        began = time.monotonic()
+        run.empty_at()
+        return {"rate": rate, "left_behind_s": time.monotonic() - began}
+
+
+@contextlib.contextmanager
+def deep(site: Site, contender: Contender, variant: str, scale: int) -> Iterator[Run]:
+    """A database that has lived: 10 `scale` finished jobs, `scale` waiting, `scale` in the future, or a pinned xmin."""
+    with site.run(contender) as run, contextlib.ExitStack() as stack:
+        match variant:
+            case "history":
+                for _ in range(10):
+                    run.conn.execute(HISTORY, [scale])
+            case "waiting":
+                run.conn.execute(WAITING, [scale])
+            case "future":
+                run.conn.execute(FUTURE, [scale])
+            case "pinned":
+                pin = stack.enter_context(psycopg.connect(run.dsn))
+                pin.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+                pin.execute("SELECT count(*) FROM chancy.job")
+        run.conn.execute("VACUUM ANALYZE")
+        yield run
+
+
+def drain_deep(run: Run, jobs: int) -> Figures:
+    """Drain for two seconds what is due, by the instants that the rows tell."""
+    if not run.contender_waits:
+        run.conn.execute(WAITING, [jobs])
+    since = run.conn.execute("SELECT clock_timestamp()").fetchone()[0]
+    Path(run.env["BENCH_BEGUN"]).unlink(missing_ok=True)
+    run.work("noop")
+    run.begun_at()
+    time.sleep(DEEP_SECONDS)
+    run.stop()
+    count, seconds = run.conn.execute(
+        "SELECT count(*), extract(epoch FROM max(finished_at) - min(started_at))::float8 FROM chancy.history"
+        " WHERE finished_at > %s AND id > 0",
+        [since],
+    ).fetchone()
+    return {"rate": count / seconds}
