@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
-from contender import SLEEP_SECONDS, Submitter, begun, main, stamp
 
 import chancy
 from chancy import Chancy, Queue, task
 from chancy_worker import Worker
 from chancy_worker.__about__ import __version__
 from chancy_worker.cli import runner
+from contender import SLEEP_SECONDS, Submitter, begun, main, stamp
 
 
 @task(name="noop")

@@ -14,14 +14,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
-from chancy_here import prepare
-from contender import Submitter, begun, main, stamp
 from psycopg import sql
 
+from chancy_here import prepare
 from chancy_worker.claims import START, Wanted, play_round
 from chancy_worker.leases import register
 from chancy_worker.link import Link
 from chancy_worker.verdict import succeeded
+from contender import Submitter, begun, main, stamp
 
 LANE = ("default", 0)
 

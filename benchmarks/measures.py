@@ -6,21 +6,16 @@ Rates are per second, CPU is in microseconds a job, latencies are in millisecond
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
-import os
-import random
 import re
-import signal
 import socket
-import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
+
 from contender import SLEEP_SECONDS
 from place import Contender, Run, Site
 

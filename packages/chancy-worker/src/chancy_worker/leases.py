@@ -112,7 +112,7 @@ TAKE_BACK = """
             ) AS errors
         FROM {schema}.dead_worker AS dead
         CROSS JOIN LATERAL (
-            SELECT id, ctid AS place, started_at, errors FROM {schema}.job
+            SELECT id, ctid AS place, attempt, started_at, errors FROM {schema}.job
             WHERE worker = dead.id AND state = 'running'
             LIMIT 500
             FOR UPDATE SKIP LOCKED
