@@ -5,23 +5,32 @@ Rates are per second, CPU is in microseconds a job, latencies are in millisecond
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import multiprocessing
+import random
 import re
 import socket
+import statistics
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
-
 from contender import SLEEP_SECONDS
 from place import Contender, Run, Site
 
+from chancy_testing.postgres import binaries
+from chancy_worker.claimer import Marks
+from chancy_worker.claims import Wanted, play_round
+from chancy_worker.leases import register
+from chancy_worker.link import Link
+from chancy_worker.verdict import succeeded
+
 Figures = dict[str, float]
 
-IDLE_SECONDS = 30
 DEEP_SECONDS = 2.0
 HISTORY = """
     INSERT INTO chancy.history (id, task, queue, priority, state, attempt, max_attempts, claims, crashes, worker,
@@ -40,23 +49,20 @@ WAITING = """
 """
 
 
-def drain(site: Site, contender: Contender, kind: str, jobs: int, processes: int = 1) -> Figures:
+def drain(site: Site, contender: Contender, jobs: int, processes: int = 1) -> Figures:
     """Empty a backlog: from the start of the first job to the completion of the last."""
     with site.run(contender) as run:
-        filled = run.fill(kind, jobs)
-        run.work(kind, processes)
+        run.fill(contender.kind, jobs)
+        run.work(contender.kind, processes)
         began = run.begun_at()
         python, postgres, wal = run.worker_seconds(), site.postgres_seconds(), site.wal_bytes()
         ended = run.empty_at()
-        figures = {
+        return {
             "rate": jobs / (ended - began),
             "python_us": (run.worker_seconds() - python) / jobs * 1e6,
             "postgres_us": (site.postgres_seconds() - postgres) / jobs * 1e6,
             "wal_bytes": (site.wal_bytes() - wal) / jobs,
         }
-        if filled.get("jobs"):
-            figures["fill_rate"] = filled["jobs"] / filled["seconds"]
-        return figures
 
 
 def busy_slots(site: Site, contender: Contender, jobs: int) -> Figures:
@@ -118,7 +124,7 @@ def percentiles(values: list[float]) -> Figures:
             (("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0))}
 
 
-def idle(site: Site, contenders: list[Contender]) -> dict[str, Figures]:
+def idle(site: Site, contenders: list[Contender], seconds: int) -> dict[str, Figures]:
     """All at once, each in a database of its own: transactions a second and megabytes of a worker with nothing to do."""
     with contextlib.ExitStack() as stack:
         runs = [stack.enter_context(site.run(contender)) for contender in contenders]
@@ -129,11 +135,11 @@ def idle(site: Site, contenders: list[Contender]) -> dict[str, Figures]:
             run.conn.close()
         time.sleep(5)
         before = _transactions(site)
-        time.sleep(IDLE_SECONDS)
+        time.sleep(seconds)
         after = _transactions(site)
         return {
             run.contender.key: {
-                "transactions": (after[run.database] - before[run.database]) / IDLE_SECONDS,
+                "transactions": (after[run.database] - before[run.database]) / seconds,
                 "megabytes": _resident(run.workers[0].pid) / 1024**2,
             }
             for run in runs
@@ -182,7 +188,7 @@ def _echo(line: socket.socket) -> None:
         line.sendall(data)
 
 
-def submitters(site: Site, contender: Contender, pgbench: str, *, clients: int = 16, notifying: bool, seconds: int) -> Figures:
+def submitters(site: Site, contender: Contender, *, clients: int = 16, notifying: bool, seconds: int) -> Figures:
     """Commits a second of so many clients, each INSERT one job and a commit, while a worker drains what they add."""
     with site.run(contender) as run:
         if not notifying:
@@ -193,7 +199,7 @@ def submitters(site: Site, contender: Contender, pgbench: str, *, clients: int =
         run.work("noop")
         run.begun_at()
         out = subprocess.run(
-            [pgbench, "-n", "-M", "prepared", "-c", str(clients), "-j", "2", "-T", str(seconds), "-f", str(script), run.dsn],
+            [str(binaries() / "pgbench"), "-n", "-M", "prepared", "-c", str(clients), "-j", "2", "-T", str(seconds), "-f", str(script), run.dsn],
             capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
         rate = float(re.search(r"tps = ([\d.]+)", out)[1])
@@ -226,8 +232,7 @@ def deep(site: Site, contender: Contender, variant: str, scale: int) -> Iterator
 
 def drain_deep(run: Run, jobs: int) -> Figures:
     """Drain for two seconds what is due, by the instants that the rows tell."""
-    if not run.contender_waits:
-        run.conn.execute(WAITING, [jobs])
+    run.conn.execute(WAITING, [jobs])
     since = run.conn.execute("SELECT clock_timestamp()").fetchone()[0]
     Path(run.env["BENCH_BEGUN"]).unlink(missing_ok=True)
     run.work("noop")
@@ -240,3 +245,87 @@ def drain_deep(run: Run, jobs: int) -> Figures:
         [since],
     ).fetchone()
     return {"rate": count / seconds}
+
+
+def curve(site: Site, contender: Contender, variant: str, sizes: list[int]) -> list[tuple[int, float]]:
+    """Milliseconds (median) of a round that claims 100 jobs and completes 100, at each size of what stands in its way."""
+    points = []
+    with deep(site, contender, "pinned" if variant == "pinned" else "", 0) as run:
+        there = 0
+        for size in sizes:
+            grown, there = size - there, size
+            if variant == "history":
+                run.conn.execute(HISTORY, [grown])
+            elif variant == "waiting":
+                run.conn.execute(WAITING, [grown])
+            else:  # claimed and completed since the snapshot was taken
+                run.conn.execute(WAITING, [grown])
+                asyncio.run(rounds(run.dsn, grown // 100))
+            run.conn.execute("ANALYZE chancy.job")
+            if variant != "waiting":
+                run.conn.execute(WAITING, [5_000])
+            points.append((size, statistics.median(asyncio.run(rounds(run.dsn, 40))[5:])))
+            if variant == "waiting":
+                run.conn.execute(WAITING, [4_000])
+    return points
+
+
+async def rounds(dsn: str, count: int) -> list[float]:
+    """The milliseconds that each of so many rounds takes, as a worker would play them."""
+    link = Link(dsn, "chancy", "curve", deadline=60)
+    await link.connect()
+    worker = await link.send(register("curve", 3600))
+    marks, verdicts, took = Marks(), [], []
+    for _ in range(count):
+        looking = ("default",) if marks.next_look_in <= 0 else ()
+        wanted = Wanted({"default": 100}, {} if looking else marks.lanes({"default": 100}), looking)
+        began = time.perf_counter()
+        answer = await link.send(play_round(worker, verdicts, wanted))
+        took.append((time.perf_counter() - began) * 1000)
+        marks.learn(answer, looking, took[-1] / 1000)
+        verdicts = [succeeded(job, b"null") for job in answer.claimed]
+    await link.send(play_round(worker, verdicts, Wanted()))
+    await link.close()
+    return took
+
+
+def doorbell(site: Site, contender: Contender, jobs: int, workers: int = 8) -> Figures:
+    """Lone submits at random gaps, to workers that fall idle, are kept busy by bursts, and are killed and replaced."""
+    with site.run(contender) as run:
+        run.work("stamp", workers)
+        run.call("submit", "stamp", "1", "0")
+        _wait_for(run.stamps, 20)
+        Path(run.env["BENCH_STAMPS"]).unlink()
+        time.sleep(3)
+        lone = run.begin("submit", "stamp", str(jobs), "0.02")
+        kills = 0
+        while lone.poll() is None:
+            time.sleep(random.uniform(3, 6))
+            if lone.poll() is None:
+                run.call("fill", "noop", "1000", "500")
+            time.sleep(random.uniform(3, 6))
+            if lone.poll() is None:
+                victim = run.workers.pop(0)
+                victim.kill()
+                victim.communicate()
+                run.work("stamp")
+                kills += 1
+        committed: list[float] = json.loads(lone.communicate()[0].decode().splitlines()[-1])["committed"]
+        _wait_for(lambda: len(run.stamps()) == jobs, 40)
+        begun = run.stamps()
+        waits = [(begun[number] - at) * 1000 for number, at in enumerate(committed)]
+        # What a killed worker had claimed waits for its lease to run out, whatever the doorbell does.
+        rescued = {row[0] for row in run.conn.execute(
+            "SELECT (arguments->>'number')::integer FROM chancy.any_job WHERE task = 'stamp' AND attempt > 1")}  # fmt: skip
+        return percentiles([wait for number, wait in enumerate(waits) if number not in rescued]) | {
+            "kills": kills,
+            "rescued": len(rescued),
+        }
+
+
+def _wait_for(condition: Callable[[], object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"this has not happened within {seconds:.0f} s: {condition}")
+        time.sleep(0.01)

@@ -40,6 +40,7 @@ class Contender:
     """Its environment in hatch.toml; none is the benchmark's own."""
     setting: str = "default"
     concurrency: int = 100
+    kind: str = "noop"
     jobs: int = 60_000
     """So many last for two seconds or three."""
     style: str = "async"
@@ -125,6 +126,8 @@ class Run:
         self.site = site
         self.contender = contender
         self.conn = conn
+        self.database = database
+        self.dsn = site.dsn(database)
         self.workers: list[subprocess.Popen[bytes]] = []
         self.env = site.environment(database, contender.style)
         self.command = [contender.python, str(HERE / contender.script)]
@@ -221,7 +224,7 @@ def run(command: Sequence[str], env: dict[str, str]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def site() -> Iterator[Site]:
+def opened() -> Iterator[Site]:
     """A server for as long as the block lasts."""
     with tempfile.TemporaryDirectory() as folder, Postgres(settings=SETTINGS) as postgres:
         yield Site(postgres, Path(folder))

@@ -25,6 +25,7 @@ from .claims import PATIENT_ROUND, ROUND, START, Answer, Mark, Wanted, play_roun
 from .config import Timing
 from .link import Link, one_line
 from .outbox import Outbox
+from .slots import Room
 from .verdict import Claimed, Completion, released
 
 log = logging.getLogger("chancy.worker")
@@ -81,7 +82,7 @@ class Claimer:
         idle: Callable[[], None],
         busy: Callable[[], None],
         hearing: Callable[[AsyncConn], AbstractContextManager[None]],
-        room: Callable[[], tuple[int | None, tuple[str, ...]]],
+        room: Callable[[], Room],
         knows: Callable[[str], bool],
         start: Callable[[Claimed], None],
         settled: Callable[[Completion, str], None],
@@ -160,8 +161,8 @@ class Claimer:
         """What the next round should claim: nothing unless there may be something."""
         if self.stopping or self.outbox.is_searching:
             return Wanted()
-        most, full = self._room()
-        without = tuple(sorted({*self._unknown, *full}))
+        room = self._room()
+        without = tuple(sorted({*self._unknown, *room.without}))
         shunned = self._suspect is not None
         if set(self._without) - set(without) or (self._shunned and not shunned):
             # There is room again for what was left out.
@@ -171,10 +172,12 @@ class Claimer:
         if not self._hungry or (self._is_barren and self._marks.next_look_in > 0):
             return Wanted()
         free = {
-            queue: n for queue, most_here in self._concurrency.items() if (n := most_here - self._running[queue]) > 0
+            queue: n
+            for queue, slots in self._concurrency.items()
+            if (n := slots + room.ahead.get(queue, 0) - self._running[queue]) > 0
         }
-        if most is not None:
-            free = _shared(free, most)
+        if room.most is not None:
+            free = _shared(free, room.most)
         looking = tuple(free) if self._marks.next_look_in <= 0 else ()
         return Wanted(free, {} if looking else self._marks.lanes(free), looking, without, not shunned)
 

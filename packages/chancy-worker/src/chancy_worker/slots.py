@@ -29,6 +29,7 @@ from chancy.task import BaseTask
 
 from .attempt import Attempt, Executor, Middleware, perform
 from .bursts import Bursts
+from .turnstile import Turnstile
 from .verdict import Claimed, Completion, cancelled, judged, released, since_now
 
 log = logging.getLogger("chancy.worker")
@@ -48,6 +49,7 @@ class Stop(Enum):
     CANCEL = "it was cancelled"
     LEASE = "its worker's lease was lost"
     SHUTDOWN = "its worker stops"
+    WAITED = "it was claimed ahead, and no slot was free"
 
 
 @dataclass(slots=True, eq=False)
@@ -60,8 +62,19 @@ class Running:
     began: float = 0.0
     timer: asyncio.TimerHandle | None = None
     stop: Stop | None = None
+    inside: bool = False
+    """It has a slot of its queue, and did not only wait for one."""
     over: bool = False
     """Its verdict is given: what its function still does changes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What may be claimed: in all at most so many, these tasks left out, and of each queue so many ahead of its slots."""
+
+    most: int | None
+    without: tuple[str, ...]
+    ahead: Mapping[str, int]
 
 
 class Slots:
@@ -72,6 +85,7 @@ class Slots:
         *,
         tasks: Mapping[str, BaseTask[..., Any]],
         executors: Mapping[Place, Executor],
+        concurrency: Mapping[str, int],
         memory: int | None,
         worker: str,
         schema: str,
@@ -93,13 +107,14 @@ class Slots:
         self._names = {place: tuple(n for n, p in self._places.items() if p is place) for place in Place}
         self._used: Counter[Place] = Counter()
         self._memory_used = 0
-        self._bursts = Bursts(self._perform, self._ends)
+        bursts = Bursts(self._perform, self._ends)
+        self._turnstile = Turnstile(concurrency, bursts.add, lambda running: self._stop(running, Stop.WAITED))
         self._begun: Counter[Place] = Counter()
         self._share = dict.fromkeys(Place, 1.0)
         self._open: set[Place] = set(Place)
 
-    def room(self) -> tuple[int | None, tuple[str, ...]]:
-        """How many jobs may be claimed at most, and which tasks must be left out because there is no room for them.
+    def room(self) -> Room:
+        """What there is room for; to be asked once before each claim.
 
         One claim is for all places. Where a place has room for a few only, as many are claimed as will fill it by
         the share that its jobs had of late; what is too much goes back to its place in the queue.
@@ -116,7 +131,7 @@ class Slots:
             else:
                 self._open.discard(place)
                 without += self._names[place]
-        return None if most == math.inf else int(most), tuple(without)
+        return Room(None if most == math.inf else int(most), tuple(without), self._turnstile.emptied())
 
     def begin(self, job: Claimed) -> None:
         """Start a claimed job, or give it back if there is no room for it."""
@@ -141,7 +156,7 @@ class Slots:
         self._used[place] += 1
         self._memory_used += memory
         self.running[job.id, job.fence] = running
-        self._bursts.add(running)
+        self._turnstile.arrive(job.queue, running)
         return None
 
     def _perform(self, running: Running) -> Coroutine[Any, Any, Completion]:
@@ -171,6 +186,12 @@ class Slots:
             running.attempt.current.lease_lost = True
             if running.place is not Place.THREAD:
                 self._stop(running, Stop.LEASE)
+
+    def turn_away(self) -> None:
+        """Give back those that still wait for a slot."""
+        for running in list(self.running.values()):
+            if not running.inside:
+                self._stop(running, Stop.SHUTDOWN)
 
     def interrupt(self) -> None:
         """Stop all: they go back, their attempts refunded. A thread is left to itself."""
@@ -235,6 +256,7 @@ class Slots:
         self._used[running.place] -= 1
         if attempt.limits:
             self._memory_used -= int(attempt.limits.get(LimitType.MEMORY, 0))
+        self._turnstile.leave(attempt.job.queue, running)
         self._ended(attempt.job, verdict, attempt.since.elapsed)
 
     def _learn_shares(self) -> None:
@@ -272,6 +294,8 @@ def _verdict_of_stopped(running: Running) -> Completion:
             return cancelled(job)
         case Stop.LEASE | Stop.SHUTDOWN as why:
             return released(job, f"interrupted: {why.value}")
+        case Stop.WAITED as why:
+            return released(job, why.value)
         case None:
             return judged(job, asyncio.CancelledError("the function cancelled itself"), since, decide)
 

@@ -83,6 +83,7 @@ class Worker:
         slots = self._slots = Slots(
             tasks=self._tasks,
             executors=executors,
+            concurrency={queue.name: queue.concurrency for queue in self.app.queues},
             memory=config.memory_budget,
             worker=config.name,
             schema=schema,
@@ -175,6 +176,7 @@ class Worker:
         tell_service_manager("STOPPING=1")
         log.info("stopping: %d jobs get %.0f s to finish", len(slots.running), self.config.grace)
         claimer.stop()
+        slots.turn_away()
         hurry = asyncio.create_task(self._hurry.wait())
         await asyncio.wait([rounds, hurry], timeout=self.config.grace, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()

@@ -1,0 +1,3 @@
+def write(f,d): ...
+def show(f,c):
+    import json; print(json.dumps(f["samples"],indent=1)[:6000]); print(json.dumps(f["once"])[:3000])
