@@ -19,39 +19,93 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
 import measures
 import report
 from place import Contender, Site, describe, machine, opened
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 ROOT = Path(__file__).parents[1]
 SCALE = 1_000_000
 
 FLOOR = Contender("floor", "bare statements, batches of 100", "floor.py", setting="best", jobs=80_000)
-FLOOR_10 = Contender("floor-10", "bare statements, batches of 10", "floor.py", setting="best", concurrency=10, jobs=25_000)
+FLOOR_10 = Contender(
+    "floor-10", "bare statements, batches of 10", "floor.py", setting="best", concurrency=10, jobs=25_000
+)
 FLOOR_SYNC = Contender("floor-sync", "bare statements, sync", "floor.py", style="sync")
 CHANCY = Contender("chancy", "Chancy as shipped", "chancy_here.py")
 CHANCY_SYNC = Contender("chancy-sync", "Chancy, sync", "chancy_here.py", style="sync")
-CHANCY_10 = Contender("chancy-10", "Chancy, 10 at a time", "chancy_here.py", setting="best", concurrency=10, jobs=25_000)
-CHANCY_20 = Contender("chancy-20", "Chancy, 20 at a time", "chancy_here.py", setting="best", concurrency=20, jobs=35_000)
-CHANCY_400 = Contender("chancy-400", "Chancy, 400 at a time", "chancy_here.py", setting="best", concurrency=400, jobs=80_000)
+CHANCY_10 = Contender(
+    "chancy-10", "Chancy, 10 at a time", "chancy_here.py", setting="best", concurrency=10, jobs=25_000
+)
+CHANCY_20 = Contender(
+    "chancy-20", "Chancy, 20 at a time", "chancy_here.py", setting="best", concurrency=20, jobs=35_000
+)
+CHANCY_400 = Contender(
+    "chancy-400", "Chancy, 400 at a time", "chancy_here.py", setting="best", concurrency=400, jobs=80_000
+)
 CHANCY_FAST = Contender(
-    "chancy-fast", "Chancy[fast], 400 at a time", "chancy_here.py", env="bench-fast", setting="best", concurrency=400, jobs=80_000
+    "chancy-fast",
+    "Chancy[fast], 400 at a time",
+    "chancy_here.py",
+    env="bench-fast",
+    setting="best",
+    concurrency=400,
+    jobs=80_000,
 )
 CHANCY_THREAD = Contender("chancy-thread", "Chancy, in threads", "chancy_here.py", kind="thread", jobs=20_000)
 CHANCY_CHILD = Contender("chancy-child", "Chancy, in child processes", "chancy_here.py", kind="child", jobs=20_000)
-PGQUEUER = Contender("pgqueuer", "pgqueuer on asyncpg, tuned", "peers/pgqueuer_asyncpg.py", "peer-pgqueuer", "best", jobs=30_000)
-PGQUEUER_SHIPPED = Contender("pgqueuer-shipped", "pgqueuer on asyncpg as shipped", "peers/pgqueuer_asyncpg.py", "peer-pgqueuer", jobs=10_000)
-PGQUEUER_THREAD = Contender("pgqueuer-thread", "pgqueuer, by to_thread", "peers/pgqueuer_asyncpg.py", "peer-pgqueuer", "best", kind="thread", jobs=10_000)
-PGQUEUER_PSYCOPG = Contender("pgqueuer-psycopg", "pgqueuer on psycopg, tuned", "peers/pgqueuer_psycopg.py", "peer-pgqueuer", "best", jobs=25_000)
-PROCRASTINATE = Contender("procrastinate", "procrastinate, tuned", "peers/procrastinate_peer.py", "peer-procrastinate", "best", 20, jobs=1_500)
-PROCRASTINATE_100 = Contender("procrastinate-100", "procrastinate, 100 at a time", "peers/procrastinate_peer.py", "peer-procrastinate", "best", 100, jobs=1_500)
-PROCRASTINATE_SHIPPED = Contender("procrastinate-shipped", "procrastinate as shipped", "peers/procrastinate_peer.py", "peer-procrastinate", jobs=600)
-PROCRASTINATE_THREAD = Contender("procrastinate-thread", "procrastinate, in threads", "peers/procrastinate_peer.py", "peer-procrastinate", "best", 20, kind="thread", jobs=1_500)
-CHANCY_026 = Contender("chancy-026", "chancy 0.26 of PyPI, tuned", "peers/chancy_026.py", "peer-chancy026", "best", 100, jobs=8_000)
+PGQUEUER = Contender(
+    "pgqueuer", "pgqueuer on asyncpg, tuned", "peers/pgqueuer_asyncpg.py", "peer-pgqueuer", "best", jobs=30_000
+)
+PGQUEUER_SHIPPED = Contender(
+    "pgqueuer-shipped", "pgqueuer on asyncpg as shipped", "peers/pgqueuer_asyncpg.py", "peer-pgqueuer", jobs=10_000
+)
+PGQUEUER_THREAD = Contender(
+    "pgqueuer-thread",
+    "pgqueuer, by to_thread",
+    "peers/pgqueuer_asyncpg.py",
+    "peer-pgqueuer",
+    "best",
+    kind="thread",
+    jobs=10_000,
+)
+PGQUEUER_PSYCOPG = Contender(
+    "pgqueuer-psycopg", "pgqueuer on psycopg, tuned", "peers/pgqueuer_psycopg.py", "peer-pgqueuer", "best", jobs=25_000
+)
+PROCRASTINATE = Contender(
+    "procrastinate", "procrastinate, tuned", "peers/procrastinate_peer.py", "peer-procrastinate", "best", 20, jobs=1_500
+)
+PROCRASTINATE_100 = Contender(
+    "procrastinate-100",
+    "procrastinate, 100 at a time",
+    "peers/procrastinate_peer.py",
+    "peer-procrastinate",
+    "best",
+    100,
+    jobs=1_500,
+)
+PROCRASTINATE_SHIPPED = Contender(
+    "procrastinate-shipped", "procrastinate as shipped", "peers/procrastinate_peer.py", "peer-procrastinate", jobs=600
+)
+PROCRASTINATE_THREAD = Contender(
+    "procrastinate-thread",
+    "procrastinate, in threads",
+    "peers/procrastinate_peer.py",
+    "peer-procrastinate",
+    "best",
+    20,
+    kind="thread",
+    jobs=1_500,
+)
+CHANCY_026 = Contender(
+    "chancy-026", "chancy 0.26 of PyPI, tuned", "peers/chancy_026.py", "peer-chancy026", "best", 100, jobs=8_000
+)
 HUEY = Contender("huey", "huey on SQL, tuned", "peers/huey_peer.py", "peer-huey", "best", 20, jobs=1_500)
-DRAMATIQ = Contender("dramatiq", "dramatiq-pg, tuned", "peers/dramatiq_peer.py", "peer-dramatiq", "best", 20, jobs=1_500)
+DRAMATIQ = Contender(
+    "dramatiq", "dramatiq-pg, tuned", "peers/dramatiq_peer.py", "peer-dramatiq", "best", 20, jobs=1_500
+)
 
 CONTENDERS = {found.key: found for found in list(globals().values()) if isinstance(found, Contender)}
 PEERS = [PGQUEUER, PGQUEUER_PSYCOPG, PROCRASTINATE, CHANCY_026, HUEY, DRAMATIQ]
@@ -76,20 +130,43 @@ def samples(quick: bool) -> dict[str, dict[str, Sample]]:
     found: dict[str, dict[str, Sample]] = {
         "drain": {c.key: lambda site, c=c: measures.drain(site, c, jobs(c)) for c in drains},
         "drain by two": {c.key: lambda site, c=c: measures.drain(site, c, int(jobs(c) * 1.5), 2) for c in twice},
-        "small": {c.key: lambda site, c=c: measures.drain(site, c, jobs(c)) for c in ([FLOOR_10, CHANCY_10] if quick else [FLOOR_10, CHANCY_10, CHANCY_20])},
-        "sync": {c.key: lambda site, c=c: measures.drain(site, c, jobs(c)) for c in [CHANCY_THREAD, CHANCY_CHILD, PROCRASTINATE_THREAD, *([] if quick else [PGQUEUER_THREAD])]}
+        "small": {
+            c.key: lambda site, c=c: measures.drain(site, c, jobs(c))
+            for c in ([FLOOR_10, CHANCY_10] if quick else [FLOOR_10, CHANCY_10, CHANCY_20])
+        },
+        "sync": {
+            c.key: lambda site, c=c: measures.drain(site, c, jobs(c))
+            for c in [CHANCY_THREAD, CHANCY_CHILD, PROCRASTINATE_THREAD, *([] if quick else [PGQUEUER_THREAD])]
+        }
         | {"pipes": lambda site: measures.round_trips(20_000)},
-        "slots": {c.key: lambda site, c=c: measures.busy_slots(site, c, int(n * share)) for c, n in [(CHANCY, 20_000), *([] if quick else [(PROCRASTINATE_100, 1_500)])]},
+        "slots": {
+            c.key: lambda site, c=c: measures.busy_slots(site, c, int(n * share))
+            for c, n in [(CHANCY, 20_000), *([] if quick else [(PROCRASTINATE_100, 1_500)])]
+        },
         "submit": {c.key: lambda site, c=c: measures.submit(site, c, 1_500) for c in submitting},
-        "submit together": {c.key: lambda site, c=c: measures.together(site, c, 3_000) for c in submitting if c not in (HUEY, DRAMATIQ, CHANCY_026)},
+        "submit together": {
+            c.key: lambda site, c=c: measures.together(site, c, 3_000)
+            for c in submitting
+            if c not in (HUEY, DRAMATIQ, CHANCY_026)
+        },
         **{
-            f"submit_many {batch:,}": {c.key: lambda site, c=c, batch=batch: measures.submit_many(site, c, batch) for c in submitting if c not in (HUEY, DRAMATIQ)}
+            f"submit_many {batch:,}": {
+                c.key: lambda site, c=c, batch=batch: measures.submit_many(site, c, batch)
+                for c in submitting
+                if c not in (HUEY, DRAMATIQ)
+            }
             for batch in ((10_000,) if quick else (1, 100, 10_000))
         },
-        "latency": {c.key: lambda site, c=c: measures.latency(site, c, 60 if quick else 200) for c in [FLOOR, CHANCY, *([] if quick else peers)]},
+        "latency": {
+            c.key: lambda site, c=c: measures.latency(site, c, 60 if quick else 200)
+            for c in [FLOOR, CHANCY, *([] if quick else peers)]
+        },
     }
     if not quick:
-        found["latency under load"] = {c.key: lambda site, c=c: measures.latency(site, c, 200, load=True) for c in [FLOOR, CHANCY, PGQUEUER, PROCRASTINATE, CHANCY_026]}
+        found["latency under load"] = {
+            c.key: lambda site, c=c: measures.latency(site, c, 200, load=True)
+            for c in [FLOOR, CHANCY, PGQUEUER, PROCRASTINATE, CHANCY_026]
+        }
     return found
 
 
@@ -113,7 +190,9 @@ def once(quick: bool) -> dict[str, Callable[[Site], Any]]:
             "curves": lambda site: {
                 "jobs waiting": measures.curve(site, CHANCY, "waiting", [1_000, 10_000, 100_000, SCALE]),
                 "jobs in history": measures.curve(site, CHANCY, "history", [1_000, 10_000, 100_000, SCALE, 10 * SCALE]),
-                "jobs done under a pinned xmin": measures.curve(site, CHANCY, "pinned", [1_000, 10_000, 100_000, 300_000]),
+                "jobs done under a pinned xmin": measures.curve(
+                    site, CHANCY, "pinned", [1_000, 10_000, 100_000, 300_000]
+                ),
             },
             "doorbell": lambda site: measures.doorbell(site, CHANCY, 10_000),
         }

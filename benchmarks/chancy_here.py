@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator
@@ -16,7 +15,7 @@ from chancy import Chancy, Queue, task
 from chancy_worker import Worker
 from chancy_worker.__about__ import __version__
 from chancy_worker.cli import runner
-from contender import SLEEP_SECONDS, Submitter, begun, main, stamp
+from contender import Submitter, begun, doze, main, stamp
 
 
 @task(name="noop")
@@ -40,8 +39,7 @@ def child(number: int) -> None:
 @task(name="sleep")
 async def sleep(number: int) -> None:
     """10 ms."""
-    begun()
-    await asyncio.sleep(SLEEP_SECONDS)
+    await doze()
 
 
 @task(name="stamp")

@@ -16,6 +16,7 @@ What it prints last is JSON. Times are of CLOCK_MONOTONIC, which all processes o
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import os
 import random
@@ -31,7 +32,7 @@ KINDS = ("noop", "thread", "sleep", "stamp", "child")
 SLEEP_SECONDS = 0.01
 
 _begun = False
-_stamps: int | None = None
+_dozed = 0.0
 
 
 class Submitter(Protocol):
@@ -53,6 +54,17 @@ def begun() -> None:
     if not _begun:
         _begun = True
         _say("BENCH_BEGUN", f"{time.monotonic()}\n")
+
+
+async def doze() -> None:
+    """What an async job of kind "sleep" does; how long all of them took is told at the end."""
+    global _dozed
+    begun()
+    since = time.monotonic()
+    await asyncio.sleep(SLEEP_SECONDS)
+    if not _dozed:
+        atexit.register(lambda: _say("BENCH_DOZED", f"{_dozed}\n"))
+    _dozed += time.monotonic() - since
 
 
 def stamp(number: int) -> None:

@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from chancy_here import prepare
 from chancy_worker.claims import START, Wanted, play_round
@@ -30,6 +29,7 @@ INSERT = """
     VALUES (%s, %s, %s, 'ready', %s, now(), now(), %s)
     RETURNING id
 """
+INSERT_LOUD = INSERT + ", pg_notify('chancy', queue)"
 INSERT_MANY = """
     INSERT INTO chancy.job (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments)
     SELECT task, queue, priority, 'ready', attempts, now(), now(), arguments
@@ -68,7 +68,8 @@ class AsyncSubmitter:
 
     async def one(self, kind: str, number: int) -> None:
         """One row."""
-        await (await self.conn.execute(INSERT, _one(kind, number))).fetchone()
+        text = INSERT_LOUD if kind == "stamp" else INSERT
+        await (await self.conn.execute(text, _one(kind, number))).fetchone()
 
     async def many(self, kind: str, count: int) -> None:
         """One statement."""
@@ -114,23 +115,19 @@ async def submitter(dsn: str) -> AsyncIterator[Submitter]:
 
 
 async def work(dsn: str, kind: str, setting: str, concurrency: int) -> None:
-    """Claim and complete; where nothing is left, listen to the doorbell's channel, whose key a second session holds."""
+    """Claim and complete; where nothing is left, LISTEN."""
     batch = 100 if setting == "default" else concurrency
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     link = Link(dsn, "chancy", "floor", deadline=30)
     await link.connect()
     worker = await link.send(register("floor", 3600))
-    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as bell:
-        await bell.execute(
-            "SELECT pg_advisory_lock('chancy'::regnamespace::oid::integer, chancy.bell_key('default'))"
-        ) if kind == "stamp" else None
-        heard = asyncio.Event()
-        conn = link.conn
-        assert conn is not None
-        conn.add_notify_handler(lambda notify: heard.set())
-        await conn.execute(sql.SQL("LISTEN {}").format(sql.Identifier("chancy")))
-        await _rounds(link, worker, batch, heard, stop)
+    heard = asyncio.Event()
+    conn = link.conn
+    assert conn is not None
+    conn.add_notify_handler(lambda notify: heard.set())
+    await conn.execute("LISTEN chancy")
+    await _rounds(link, worker, batch, heard, stop)
 
 
 async def _rounds(link: Link, worker: int, batch: int, heard: asyncio.Event, stop: asyncio.Event) -> None:

@@ -19,8 +19,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
-from contender import SLEEP_SECONDS
-from place import Contender, Run, Site
 
 from chancy_testing.postgres import binaries
 from chancy_worker.claimer import Marks
@@ -28,6 +26,7 @@ from chancy_worker.claims import Wanted, play_round
 from chancy_worker.leases import register
 from chancy_worker.link import Link
 from chancy_worker.verdict import succeeded
+from place import Contender, Run, Site
 
 Figures = dict[str, float]
 
@@ -43,6 +42,7 @@ FUTURE = """
     SELECT 'noop', 'default', 10, 'ready', 3, now() + interval '1 day' + n * interval '1 ms', now(), '{"number":1}'
     FROM generate_series(1, %s) AS n
 """
+SILENT = "CREATE OR REPLACE FUNCTION chancy.ring(queue text) RETURNS void LANGUAGE sql AS 'SELECT'"
 WAITING = """
     INSERT INTO chancy.job (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments)
     SELECT 'noop', 'default', 0, 'ready', 3, now(), now(), '{"number":1}' FROM generate_series(1, %s) AS n
@@ -71,8 +71,10 @@ def busy_slots(site: Site, contender: Contender, jobs: int) -> Figures:
         run.fill("sleep", jobs)
         run.work("sleep")
         began = run.begun_at()
-        rate = jobs / (run.empty_at() - began)
-        return {"rate": rate, "busy": rate * SLEEP_SECONDS / contender.concurrency}
+        seconds = run.empty_at() - began
+        run.stop()
+        dozed = float(Path(run.env["BENCH_DOZED"]).read_text())
+        return {"rate": jobs / seconds, "busy": dozed / seconds / contender.concurrency}
 
 
 def submit(site: Site, contender: Contender, jobs: int) -> Figures:
@@ -120,8 +122,10 @@ def latency(site: Site, contender: Contender, jobs: int, *, load: bool = False) 
 def percentiles(values: list[float]) -> Figures:
     """p50, p95, p99 and the largest."""
     values = sorted(values)
-    return {name: values[min(len(values) - 1, int(len(values) * share))] for name, share in
-            (("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0))}
+    return {
+        name: values[min(len(values) - 1, int(len(values) * share))]
+        for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0))
+    }
 
 
 def idle(site: Site, contenders: list[Contender], seconds: int) -> dict[str, Figures]:
@@ -147,7 +151,9 @@ def idle(site: Site, contenders: list[Contender], seconds: int) -> dict[str, Fig
 
 
 def _transactions(site: Site) -> dict[str, int]:
-    rows = site.admin.execute("SELECT datname, xact_commit + xact_rollback FROM pg_stat_database WHERE datname IS NOT NULL")
+    rows = site.admin.execute(
+        "SELECT datname, xact_commit + xact_rollback FROM pg_stat_database WHERE datname IS NOT NULL"
+    )
     return dict(rows.fetchall())
 
 
@@ -192,7 +198,7 @@ def submitters(site: Site, contender: Contender, *, clients: int = 16, notifying
     """Commits a second of so many clients, each INSERT one job and a commit, while a worker drains what they add."""
     with site.run(contender) as run:
         if not notifying:
-            run.conn.execute("ALTER TABLE chancy.job DISABLE TRIGGER ring")
+            run.conn.execute(SILENT)
         run.conn.execute(WAITING, [20_000])
         script = Path(run.env["BENCH_BEGUN"]).with_suffix(".sql")
         script.write_text("SELECT chancy.submit('noop', '{\"number\":1}');\n")

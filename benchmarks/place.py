@@ -91,6 +91,7 @@ class Site:
             "BENCH_DSN": self.dsn(database),
             "BENCH_STYLE": style,
             "BENCH_BEGUN": str(self.folder / f"{database}.begun"),
+            "BENCH_DOZED": str(self.folder / f"{database}.dozed"),
             "BENCH_STAMPS": str(self.folder / f"{database}.stamps"),
             "PYTHONPATH": str(HERE),
         }
@@ -100,7 +101,9 @@ class Site:
         """A database with the contender's tables for as long as the block lasts."""
         self._number += 1
         name = f"run_{self._number}"
-        template = self.template(contender.script.replace("/", "_").removesuffix(".py"), contender.script, contender.python)
+        template = self.template(
+            contender.script.replace("/", "_").removesuffix(".py"), contender.script, contender.python
+        )
         self.admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         with psycopg.connect(self.dsn(name), autocommit=True) as conn:
             going = Run(self, contender, name, conn)
@@ -210,7 +213,9 @@ class Run:
 @functools.cache
 def describe(contender: Contender) -> dict[str, str]:
     """What the contender says of itself."""
-    answer: dict[str, str] = run([contender.python, str(HERE / contender.script), "describe"], {"PYTHONPATH": str(HERE)})
+    answer: dict[str, str] = run(
+        [contender.python, str(HERE / contender.script), "describe"], {"PYTHONPATH": str(HERE)}
+    )
     return answer
 
 
@@ -233,7 +238,11 @@ def opened() -> Iterator[Site]:
 def machine() -> dict[str, str]:
     """What this is."""
     model = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.processor(),
     )
     return {"cores": str(os.cpu_count()), "processor": model, "python": platform.python_version()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
@@ -13,7 +12,7 @@ from kinds import known
 from procrastinate import App, PsycopgConnector
 from procrastinate.tasks import Task
 
-from contender import SLEEP_SECONDS, begun, main, stamp
+from contender import begun, doze, main, stamp
 
 logging.getLogger("procrastinate").setLevel(logging.ERROR)  # an app in __main__ is warned of; the tasks have names
 
@@ -32,8 +31,7 @@ def application(dsn: str) -> tuple[App, dict[str, Task]]:
 
     @app.task(name="sleep")
     async def sleep(number: int) -> None:
-        begun()
-        await asyncio.sleep(SLEEP_SECONDS)
+        await doze()
 
     @app.task(name="stamp")
     async def stamped(number: int) -> None:

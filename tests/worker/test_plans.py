@@ -34,7 +34,7 @@ from chancy_worker.verdict import Claimed, Completion
 
 DEEP = """
 ALTER TABLE {schema}.job SET (autovacuum_enabled = off);
-ALTER TABLE {schema}.job DISABLE TRIGGER ring;
+
 CREATE FUNCTION {schema}.deepen(queue text, priority integer, jobs integer, first interval, worker bigint DEFAULT NULL)
     RETURNS void LANGUAGE sql AS $$
     INSERT INTO {schema}.job
@@ -96,7 +96,6 @@ def deep(chancy_dsn):
                     now(), now(), now(), now() - n % 4 * interval '1 day', '{}', '1'
                 FROM generate_series(1, 200000) AS n
             """)
-            run("ALTER TABLE {schema}.job ENABLE TRIGGER ring")
             # One worker is at work, and another one was.
             marks = {("default", 10): START, ("default", 0): tuple(mark), ("default", -5): START}
             wanted = Wanted({"default": 100}, marks)

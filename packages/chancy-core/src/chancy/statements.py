@@ -24,7 +24,7 @@ INSERT_JOB = """
     VALUES (%(task)s::text, %(queue)s::text, %(priority)s::smallint, 'ready', %(max_attempts)s::smallint,
         coalesce(%(run_at)s::timestamptz, {schema}.clock() + %(delay)s::interval, {schema}.clock()), {schema}.clock(),
         %(arguments)s::json, %(retry)s::json, %(limits)s::json)
-    RETURNING ARRAY[id], pg_current_xact_id()::text
+    RETURNING ARRAY[id], pg_current_xact_id()::text, {schema}.ring(queue)::text
 """
 
 # Ids are drawn before the INSERT, so that they can be given back by position: the order of RETURNING is
@@ -47,7 +47,8 @@ INSERT_JOBS = """
         FROM new
         ORDER BY position
     )
-    SELECT array_agg(id ORDER BY position), pg_current_xact_id()::text FROM new
+    SELECT array_agg(id ORDER BY position), pg_current_xact_id()::text, {schema}.ring(%(bells)s::text[])::text
+    FROM new
 """
 
 
@@ -92,6 +93,7 @@ def insert_jobs(jobs: Sequence[NewJob[Any]]) -> Statement[Submitted]:
             "delays": of_intervals(job.options.delay for job in jobs),
             "arguments": JsonColumn(job.arguments for job in jobs),
             "retries": JsonColumn(_json(job.options.retry) for job in jobs),
+            "bells": of_texts({job.options.queue for job in jobs}),
             "limits": JsonColumn(_json(job.options.limits) for job in jobs),
         },
         _parse_submitted,
@@ -107,7 +109,7 @@ def _json(value: object) -> bytes | None:
 
 
 def _parse_submitted(rows: Rows) -> Submitted:
-    ((ids, transaction),) = rows
+    ((ids, transaction, _),) = rows
     return Submitted(ids, transaction)
 
 
@@ -318,7 +320,8 @@ REQUEUE_JOB = """
             crashes, {schema}.clock(), submitted_at, started_at, arguments, retry, limits, errors
         FROM finished
     )
-    SELECT (SELECT count(*) FROM finished) > 0, EXISTS (SELECT FROM {schema}.any_job WHERE id = %(id)s::bigint)
+    SELECT (SELECT count(*) FROM finished) > 0, EXISTS (SELECT FROM {schema}.any_job WHERE id = %(id)s::bigint),
+        (SELECT {schema}.ring(queue)::text FROM finished)
 """
 
 

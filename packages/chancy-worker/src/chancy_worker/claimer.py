@@ -25,6 +25,7 @@ from .claims import PATIENT_ROUND, ROUND, START, Answer, Mark, Wanted, play_roun
 from .config import Timing
 from .link import Link, one_line
 from .outbox import Outbox
+from .pace import REST_SECONDS, Pace
 from .slots import Room
 from .verdict import Claimed, Completion, released
 
@@ -115,6 +116,8 @@ class Claimer:
         self._changed = asyncio.Event()
         self._hungry = self._woken = True
         self._due_at: float | None = None
+        self._pace = Pace()
+        self._rests_until = 0.0
         self.stopping = False
 
     def wake(self) -> None:
@@ -148,7 +151,7 @@ class Claimer:
             self._changed.clear()
             self.turned_at = time.monotonic()
             wanted = self._wanted()
-            if self.outbox or wanted.free:
+            if wanted.free or (self.outbox and (self._rests_for <= 0 or self.stopping)):
                 await self._turn(wanted)
             else:
                 await self._sleep()
@@ -159,7 +162,7 @@ class Claimer:
 
     def _wanted(self) -> Wanted:
         """What the next round should claim: nothing unless there may be something."""
-        if self.stopping or self.outbox.is_searching:
+        if self.stopping or self.outbox.is_searching or self._rests_for > 0:
             return Wanted()
         room = self._room()
         without = tuple(sorted({*self._unknown, *room.without}))
@@ -185,6 +188,11 @@ class Claimer:
     def _is_barren(self) -> bool:
         """Whether all that waits, as far as is known, is for executors that are full: looking past it is not free."""
         return bool(self._barren) and self._barren <= set(self._without)
+
+    @property
+    def _rests_for(self) -> float:
+        """Seconds to let jobs and verdicts gather for one round, while they come briskly but leave no backlog."""
+        return self._rests_until - time.monotonic()
 
     async def _turn(self, wanted: Wanted) -> None:
         verdicts = self.outbox.take()
@@ -219,10 +227,14 @@ class Claimer:
             self._due_at = None if answer.next_in is None else time.monotonic() + answer.next_in
         if answer.claimed:
             self._busy()
+            self._pace.came(len(answer.claimed))
         per_queue = Counter(job.queue for job in answer.claimed)
         if any(per_queue[queue] == n for queue, n in wanted.free.items()):
             return
-        if answer.claimed or not wanted.looking:
+        if self._pace.is_brisk:
+            self._rests_until = time.monotonic() + REST_SECONDS
+            self._marks.forget()
+        elif answer.claimed or not wanted.looking:
             self._marks.forget()
         elif not self._woken:
             self._hungry = False
@@ -293,6 +305,8 @@ class Claimer:
         pause = self._timing.look * random.uniform(0.75, 1.25)
         if not self._hungry and self._due_at is not None:
             pause = min(pause, max(self._due_at - time.monotonic(), 0.001))
+        if self._rests_for > 0:
+            pause = min(pause, self._rests_for)
         if self._hungry and self._is_barren:
             pause = min(pause, max(self._marks.next_look_in, 0.001))
         conn = self._link.conn

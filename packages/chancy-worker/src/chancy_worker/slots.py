@@ -131,7 +131,7 @@ class Slots:
             else:
                 self._open.discard(place)
                 without += self._names[place]
-        return Room(None if most == math.inf else int(most), tuple(without), self._turnstile.emptied())
+        return Room(None if most == math.inf else int(most), tuple(without), self._turnstile.ahead())
 
     def begin(self, job: Claimed) -> None:
         """Start a claimed job, or give it back if there is no room for it."""

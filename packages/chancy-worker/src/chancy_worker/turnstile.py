@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Generic, Protocol, TypeVar
 
 AHEAD_SECONDS = 0.05
+KEPT = 0.97
 
 
 class Visitor(Protocol):
@@ -38,6 +39,7 @@ class Turnstile(Generic[V]):
         self._inside: Counter[str] = Counter()
         self._waiting: defaultdict[str, deque[tuple[float, V]]] = defaultdict(deque)
         self._emptied: Counter[str] = Counter()
+        self._ahead: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
 
     def arrive(self, queue: str, attempt: V) -> None:
@@ -63,11 +65,13 @@ class Turnstile(Generic[V]):
                     self._enter(queue, following)
                     break
 
-    def emptied(self) -> Mapping[str, int]:
-        """How many slots of each queue have emptied since this was asked last, at most all of them."""
-        emptied = {queue: min(count, self._concurrency[queue]) for queue, count in self._emptied.items()}
+    def ahead(self) -> Mapping[str, int]:
+        """How many of each queue to claim ahead: as many as have ended since this was asked last, or a little less than
+        then, whichever is more (jobs come in waves), and never more than there are slots."""
+        for queue, slots in self._concurrency.items():
+            self._ahead[queue] = min(max(self._emptied[queue], int(self._ahead[queue] * KEPT)), slots)
         self._emptied.clear()
-        return emptied
+        return self._ahead
 
     def _enter(self, queue: str, attempt: V) -> None:
         self._inside[queue] += 1
