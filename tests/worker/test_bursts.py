@@ -14,7 +14,7 @@ note = ContextVar("note", default="clean")
 
 class Job:
     def __init__(self, work):
-        self.work, self.task, self.over = work, None, False
+        self.work, self.carrier, self.over = work, None, False
 
 
 class Site:
@@ -52,7 +52,7 @@ def returning(value):
 async def test_a_hundred_jobs_that_never_wait_share_one_task(site):
     jobs = site.add(*[returning(number) for number in range(100)])
     assert await site.results(100) == list(range(100))
-    assert len({job.task for job in jobs}) == 1
+    assert len({job.carrier for job in jobs}) == 1
 
 
 async def test_a_job_that_waits_holds_up_none_behind_it(site):
@@ -64,7 +64,7 @@ async def test_a_job_that_waits_holds_up_none_behind_it(site):
 
     slow, *quick = site.add(waits, returning(1), returning(2))
     assert await site.results(2) == [1, 2]
-    assert slow.task is not quick[0].task
+    assert slow.carrier is not quick[0].carrier
     gate.set()
     assert await site.results(3) == [1, 2, "waited"]
 
@@ -114,10 +114,10 @@ async def test_a_cancelled_job_ends_without_a_result_and_the_others_go_on(site):
     first, second = site.add(forever, forever)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    first.task.cancel()
+    first.carrier.cancel()
     assert await site.results(1) == [None]
     assert [job for job, _ in site.ended] == [first]
-    second.task.cancel()
+    second.carrier.cancel()
     await site.results(2)
 
 
@@ -131,7 +131,7 @@ async def test_a_job_may_swallow_its_cancellation_and_what_it_returns_counts(sit
 
     (job,) = site.add(stubborn)
     await asyncio.sleep(0)
-    job.task.cancel()
+    job.carrier.cancel()
     assert await site.results(1) == ["all the same"]
 
 
@@ -139,8 +139,8 @@ async def test_a_job_that_is_over_before_it_began_never_begins(site):
     first, second = site.add(returning(1), returning(2))
     first.over = True
     assert await site.results(1) == [2]
-    assert first.task is None
-    assert second.task is not None
+    assert first.carrier is None
+    assert second.carrier is not None
 
 
 async def test_the_loop_gets_a_turn_within_a_burst(site, monkeypatch):

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from . import statements
 from .errors import JobCancelled, JobFailed, NotCommitted, UnknownJob
-from .model import JobRow, NewJob, Pause, R_co, Steps
+from .model import JobRow, NewJob, Pause, R_co, Statement, Steps
 from .run import AsyncConn, SyncConn, in_transaction, perform
 from .schema import schema_in_use
 from .statements import DAYS_AHEAD
@@ -125,10 +125,9 @@ def _submit_all(jobs: list[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:
     return [_handle(job, id_, submitted, schema) for id_, job in zip(submitted.ids, jobs, strict=True)]
 
 
-def submit_one(new: NewJob[R], schema: str) -> Steps[Job[R]]:
-    """The steps behind `task.submit`."""
-    submitted: statements.Submitted = yield statements.insert_job(new)
-    return _handle(new, submitted.ids[0], submitted, schema)
+def submit_one(new: NewJob[R], schema: str) -> Statement[Job[R]]:
+    """The statement behind `task.submit`."""
+    return statements.insert_job(new).then(lambda submitted: _handle(new, submitted.ids[0], submitted, schema))
 
 
 def _handle(new: NewJob[R], job_id: int, submitted: statements.Submitted, schema: str) -> Job[R]:

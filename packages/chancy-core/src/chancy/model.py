@@ -14,6 +14,7 @@ from .retry import Backoff
 from .states import State
 
 T = TypeVar("T")
+U = TypeVar("U")
 T_co = TypeVar("T_co", covariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
@@ -38,6 +39,10 @@ class Statement(Generic[T_co]):
     sql: str
     params: Mapping[str, Any]
     parse: Callable[[Rows], T_co]
+
+    def then(self, make: Callable[[T_co], U]) -> Statement[U]:
+        """The same round trip, and what `make` makes of its answer."""
+        return Statement(self.sql, self.params, lambda rows: make(self.parse(rows)))
 
 
 @dataclass(frozen=True, slots=True)

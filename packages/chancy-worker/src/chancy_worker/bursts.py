@@ -25,8 +25,8 @@ TURN_SECONDS = 0.005
 class Carried(Protocol):
     """What a burst has to know of an attempt."""
 
-    task: asyncio.Task[None] | None
-    """The task that it is in, from its first step on."""
+    carrier: asyncio.Task[None] | None
+    """The asyncio task that it is in, from its first step on."""
     over: bool
     """It came to its end before it began."""
 
@@ -63,7 +63,7 @@ class Bursts(Generic[C, R]):
                 attempt = self._waiting.popleft()
                 if attempt.over:
                     continue
-                attempt.task = me
+                attempt.carrier = me
                 work, step = self._perform(attempt), contextvars.copy_context().run
                 result: R | None
                 try:

@@ -150,10 +150,11 @@ _CLAIM = """
         ARRAY(SELECT queue FROM in_use), ARRAY(SELECT priority FROM in_use),
         CASE WHEN EXISTS (SELECT FROM returned)
             THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM returned))::text END,
-        NULL::timestamptz, NULL::json, NULL::json, NULL::json, NULL::json
+        NULL::text, NULL::text, NULL::smallint, NULL::timestamptz, NULL::smallint, NULL::smallint, NULL::integer,
+        NULL::smallint, NULL::json, NULL::json, NULL::json, NULL::json
     UNION ALL
-    SELECT id, true, NULL, ARRAY[task, queue], ARRAY[priority, attempt, max_attempts, claims, crashes]::integer[], NULL,
-        run_at, arguments, retry, limits, errors
+    SELECT id, true, NULL, NULL, NULL, NULL,
+        task, queue, priority, run_at, attempt, max_attempts, claims, crashes, arguments, retry, limits, errors
     FROM claimed
 """
 
@@ -236,13 +237,11 @@ def _parse_answer(rows: Rows) -> Answer:
     (settled, holding, next_in, queues, priorities, *_), *claimed_rows = rows
     claimed: list[Claimed] = []
     marks: dict[tuple[str, int], Mark] = {}
-    for id_, _, _, (task, queue), numbers, _, run_at, arguments, retry, limits, errors in claimed_rows:
-        priority, attempt, max_attempts, fence, crashes = numbers
-        claimed.append(
-            Claimed(id_, task, queue, attempt, max_attempts, fence, crashes, arguments, retry, limits, errors)
-        )
-        lane = queue, priority
-        marks[lane] = max(marks.get(lane, START), (run_at, id_))
+    for id_, _, _, _, _, _, task, queue, priority, run_at, *rest in claimed_rows:
+        claimed.append(Claimed(id_, task, queue, *rest))
+        lane, mark = (queue, priority), (run_at, id_)
+        if mark > marks.get(lane, START):
+            marks[lane] = mark
     return Answer(settled, holding, next_in, list(zip(queues, priorities, strict=True)), claimed, marks)
 
 

@@ -11,7 +11,7 @@ import time
 
 MEMORY_SECONDS = 0.05
 BRISK_JOBS = 64
-"""So many within the memory, or 1,280 a second: at half of that a lone job still is rung up, and starts after 1.5 ms."""
+"""So many within the memory, which is 1,280 a second. At half of that each job still is rung up, and starts at once."""
 REST_SECONDS = 0.004
 """What a verdict may have to wait for the next round."""
 

@@ -78,7 +78,9 @@ class OwnSession:
         """The settings: one round trip."""
         await conn.execute(self._settings)
 
-    send = staticmethod(send_async)
+    async def send(self, conn: AsyncConn, statement: Statement[T], schema: str, /) -> T:
+        """One round trip."""
+        return await send_async(conn, statement, schema, binary=True)
 
     async def run(self, conn: AsyncConn, script: Script, schema: str) -> None:
         """One round trip. A script of one statement runs in no transaction block."""

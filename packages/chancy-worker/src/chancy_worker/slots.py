@@ -56,9 +56,13 @@ class Stop(Enum):
 class Running:
     """One attempt, from its claim to its verdict."""
 
-    attempt: Attempt
+    job: Claimed
+    task: BaseTask[..., Any]
+    limits: dict[str, float]
     place: Place
-    task: asyncio.Task[None] | None = None
+    attempt: Attempt | None = None
+    """From its first step on."""
+    carrier: asyncio.Task[None] | None = None
     began: float = 0.0
     timer: asyncio.TimerHandle | None = None
     stop: Stop | None = None
@@ -67,10 +71,15 @@ class Running:
     over: bool = False
     """Its verdict is given: what its function still does changes nothing."""
 
+    @property
+    def can_be_stopped(self) -> bool:
+        """Whether it has not begun, or runs where it can be ended."""
+        return self.carrier is None or self.place is not Place.THREAD
+
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What may be claimed: in all at most so many, these tasks left out, and of each queue so many ahead of its slots."""
+    """What may be claimed: at most so many in all, these tasks left out, of each queue so many ahead of its slots."""
 
     most: int | None
     without: tuple[str, ...]
@@ -144,15 +153,7 @@ class Slots:
             return self._ended(job, released(job, f"no room in a {place}"), 0.0)
         if memory and self._memory is not None and self._memory_used + memory > self._memory:
             return self._ended(job, self._over_budget(job, memory), 0.0)
-        current = CurrentJob(
-            job.id, job.task, job.queue, job.attempt, job.max_attempts,
-            False, False, job.fence, self._schema, task.signature.encode_result,
-            self._told,
-        )  # fmt: skip
-        attempt = Attempt(job, task, current, since_now(self._worker), limits, _nothing)
-        running = Running(attempt, place)
-        if limits:
-            attempt = running.attempt = msgspec.structs.replace(attempt, began=functools.partial(self._begins, running))
+        running = Running(job, task, limits, place)
         self._used[place] += 1
         self._memory_used += memory
         self.running[job.id, job.fence] = running
@@ -160,7 +161,15 @@ class Slots:
         return None
 
     def _perform(self, running: Running) -> Coroutine[Any, Any, Completion]:
-        return perform(running.attempt, self._executors[running.place], self._middleware, self._schema)
+        job, task = running.job, running.task
+        current = CurrentJob(
+            job.id, job.task, job.queue, job.attempt, job.max_attempts,
+            False, False, job.fence, self._schema, task.signature.encode_result,
+            self._told,
+        )  # fmt: skip
+        began = functools.partial(self._begins, running) if running.limits else _nothing
+        attempt = running.attempt = Attempt(job, task, current, since_now(self._worker), running.limits, began)
+        return perform(attempt, self._executors[running.place], self._middleware, self._schema)
 
     def _placed(self, job: Claimed, task: BaseTask[..., Any]) -> tuple[dict[str, float], Place]:
         if job.limits is None:
@@ -175,16 +184,18 @@ class Slots:
         """Stop these jobs: somebody has asked for it."""
         wanted = set(ids)
         for running in list(self.running.values()):
-            if running.attempt.job.id in wanted:
-                running.attempt.current.cancelled = True
-                if running.place is not Place.THREAD:
+            if running.job.id in wanted:
+                if running.attempt is not None:
+                    running.attempt.current.cancelled = True
+                if running.can_be_stopped:
                     self._stop(running, Stop.CANCEL)
 
     def lose(self) -> None:
         """The lease is lost: whatever runs here may run elsewhere, too."""
         for running in list(self.running.values()):
-            running.attempt.current.lease_lost = True
-            if running.place is not Place.THREAD:
+            if running.attempt is not None:
+                running.attempt.current.lease_lost = True
+            if running.can_be_stopped:
                 self._stop(running, Stop.LEASE)
 
     def turn_away(self) -> None:
@@ -211,7 +222,7 @@ class Slots:
 
     def _begins(self, running: Running) -> None:
         running.began = time.perf_counter()
-        if (limit := running.attempt.limits.get(LimitType.TIME)) is not None:
+        if (limit := running.limits.get(LimitType.TIME)) is not None:
             loop = asyncio.get_running_loop()
             running.timer = loop.call_later(limit, self._stop, running, Stop.TIME)
 
@@ -219,24 +230,24 @@ class Slots:
         if running.stop is not None:
             return
         running.stop = why
-        if running.task is None:  # it has not begun
+        if running.carrier is None:  # it has not begun
             self._ends(running, None)
         else:
-            running.task.cancel()
+            running.carrier.cancel()
             if running.timer is not None:
                 running.timer.cancel()
             running.timer = asyncio.get_running_loop().call_later(INSIST_SECONDS, self._insist, running, INSIST_SECONDS)
 
     def _insist(self, running: Running, waited: float) -> None:
-        assert running.task is not None
+        assert running.carrier is not None
         assert running.stop is not None
-        job = running.attempt.job
+        job = running.job
         log.error(
             "job %d (%s) was told %.0f s ago to stop (%s) and goes on: its function swallows CancelledError, and holds "
             "a slot of queue %r until it returns; give it executor=\"process\" to have it killed",
             job.id, job.task, waited, running.stop.value, job.queue,
         )  # fmt: skip
-        running.task.cancel()
+        running.carrier.cancel()
         running.timer = asyncio.get_running_loop().call_later(
             INSIST_SECONDS, self._insist, running, waited + INSIST_SECONDS
         )
@@ -249,15 +260,15 @@ class Slots:
         running.over = True
         if running.timer is not None:
             running.timer.cancel()
-        attempt = running.attempt
-        key = attempt.job.id, attempt.job.fence
+        job = running.job
+        key = job.id, job.fence
         del self.running[key]
         self.progress.pop(key, None)
         self._used[running.place] -= 1
-        if attempt.limits:
-            self._memory_used -= int(attempt.limits.get(LimitType.MEMORY, 0))
-        self._turnstile.leave(attempt.job.queue, running)
-        self._ended(attempt.job, verdict, attempt.since.elapsed)
+        if running.limits:
+            self._memory_used -= int(running.limits.get(LimitType.MEMORY, 0))
+        self._turnstile.leave(job.queue, running)
+        self._ended(job, verdict, 0.0 if running.attempt is None else running.attempt.since.elapsed)
 
     def _learn_shares(self) -> None:
         """The share of each place in what was claimed lately; of those that were left out nothing was learned."""
@@ -285,19 +296,19 @@ class Slots:
 
 
 def _verdict_of_stopped(running: Running) -> Completion:
-    job, since, decide = running.attempt.job, running.attempt.since, running.attempt.task.retry_delay
+    job = running.job
     match running.stop:
-        case Stop.TIME:
-            limit = running.attempt.limits[LimitType.TIME]
-            return judged(job, TimeLimitExceeded(limit, time.perf_counter() - running.began), since, decide)
         case Stop.CANCEL:
             return cancelled(job)
         case Stop.LEASE | Stop.SHUTDOWN as why:
             return released(job, f"interrupted: {why.value}")
         case Stop.WAITED as why:
             return released(job, why.value)
-        case None:
-            return judged(job, asyncio.CancelledError("the function cancelled itself"), since, decide)
+    assert running.attempt is not None
+    error: BaseException = asyncio.CancelledError("the function cancelled itself")
+    if running.stop is Stop.TIME:
+        error = TimeLimitExceeded(running.limits[LimitType.TIME], time.perf_counter() - running.began)
+    return judged(job, error, running.attempt.since, running.task.retry_delay)
 
 
 def _by_type(limits: Iterable[Limit]) -> dict[str, float]:

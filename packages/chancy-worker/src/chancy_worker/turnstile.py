@@ -67,7 +67,8 @@ class Turnstile(Generic[V]):
 
     def ahead(self) -> Mapping[str, int]:
         """How many of each queue to claim ahead: as many as have ended since this was asked last, or a little less than
-        then, whichever is more (jobs come in waves), and never more than there are slots."""
+        then, whichever is more (jobs come in waves), and never more than there are slots.
+        """
         for queue, slots in self._concurrency.items():
             self._ahead[queue] = min(max(self._emptied[queue], int(self._ahead[queue] * KEPT)), slots)
         self._emptied.clear()
