@@ -42,6 +42,13 @@ FUTURE = """
     SELECT 'noop', 'default', 10, 'ready', 3, now() + interval '1 day' + n * interval '1 ms', now(), '{"number":1}'
     FROM generate_series(1, %s) AS n
 """
+IMPORT = """
+import sys, time
+before, began = len(sys.modules), time.perf_counter()
+import {}
+print(time.perf_counter() - began, len(sys.modules) - before)
+"""
+RESCUED = "SELECT (arguments->>'number')::integer FROM chancy.any_job WHERE task = 'stamp' AND attempt > 1"
 SILENT = "CREATE OR REPLACE FUNCTION chancy.ring(queue text) RETURNS void LANGUAGE sql AS 'SELECT'"
 WAITING = """
     INSERT INTO chancy.job (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments)
@@ -102,10 +109,7 @@ def submit_many(site: Site, contender: Contender, batch: int) -> Figures:
 def latency(site: Site, contender: Contender, jobs: int, *, load: bool = False) -> Figures:
     """From the return of the submit's commit to the job's first line; with `load`, beside 500 other jobs a second."""
     with site.run(contender) as run:
-        run.work("stamp")
-        run.call("submit", "stamp", "1", "0")
-        _wait_for(lambda: run.stamps(), 20)
-        Path(run.env["BENCH_STAMPS"]).unlink()
+        _warm(run)
         time.sleep(1)
         others = run.begin("submit", "noop", str(500 * jobs // 40 + 500), "0.0018") if load else None
         time.sleep(0.5)
@@ -113,10 +117,22 @@ def latency(site: Site, contender: Contender, jobs: int, *, load: bool = False) 
         if others is not None:
             others.kill()
             others.communicate()
-        committed: list[float] = answer["committed"]
-        _wait_for(lambda: len(run.stamps()) == jobs, 20)
-        begun = run.stamps()
-        return percentiles([(begun[number] - at) * 1000 for number, at in enumerate(committed)])
+        return percentiles(_waits(run, answer["committed"], 20))
+
+
+def _warm(run: Run, workers: int = 1) -> None:
+    """Start workers, and wait until a job of theirs has begun."""
+    run.work("stamp", workers)
+    run.call("submit", "stamp", "1", "0")
+    _wait_for(run.stamps, 20)
+    Path(run.env["BENCH_STAMPS"]).unlink()
+
+
+def _waits(run: Run, committed: list[float], patience: float) -> list[float]:
+    """The milliseconds from each commit to the job's first line."""
+    _wait_for(lambda: len(run.stamps()) == len(committed), patience)
+    begun = run.stamps()
+    return [(begun[number] - at) * 1000 for number, at in enumerate(committed)]
 
 
 def percentiles(values: list[float]) -> Figures:
@@ -129,13 +145,11 @@ def percentiles(values: list[float]) -> Figures:
 
 
 def idle(site: Site, contenders: list[Contender], seconds: int) -> dict[str, Figures]:
-    """All at once, each in a database of its own: transactions a second and megabytes of a worker with nothing to do."""
+    """Transactions a second and megabytes of a worker with nothing to do; all at once, each in its own database."""
     with contextlib.ExitStack() as stack:
         runs = [stack.enter_context(site.run(contender)) for contender in contenders]
         for run in runs:
-            run.work("stamp")
-            run.call("submit", "stamp", "1", "0")
-            _wait_for(run.stamps, 20)
+            _warm(run)
             run.conn.close()
         time.sleep(5)
         before = _transactions(site)
@@ -164,9 +178,8 @@ def _resident(pid: int) -> int:
 
 def imports(contender: Contender, module: str) -> Figures:
     """Milliseconds and modules that an import adds to a bare interpreter."""
-    program = "import sys, time; n = len(sys.modules); t = time.perf_counter(); import {}; print(time.perf_counter() - t, len(sys.modules) - n)"
-    out = subprocess.run([contender.python, "-c", program.format(module)], capture_output=True, text=True, check=True)
-    seconds, modules = out.stdout.split()
+    command = [contender.python, "-c", IMPORT.format(module)]
+    seconds, modules = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     return {"ms": float(seconds) * 1000, "modules": float(modules)}
 
 
@@ -204,10 +217,9 @@ def submitters(site: Site, contender: Contender, *, clients: int = 16, notifying
         script.write_text("SELECT chancy.submit('noop', '{\"number\":1}');\n")
         run.work("noop")
         run.begun_at()
-        out = subprocess.run(
-            [str(binaries() / "pgbench"), "-n", "-M", "prepared", "-c", str(clients), "-j", "2", "-T", str(seconds), "-f", str(script), run.dsn],
-            capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
+        options = f"--no-vacuum --protocol=prepared --client={clients} --jobs=2 --time={seconds}"
+        command = [str(binaries() / "pgbench"), *options.split(), f"--file={script}", run.dsn]
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         rate = float(re.search(r"tps = ([\d.]+)", out)[1])
         if not notifying:
             return {"rate": rate}
@@ -254,7 +266,7 @@ def drain_deep(run: Run, jobs: int) -> Figures:
 
 
 def curve(site: Site, contender: Contender, variant: str, sizes: list[int]) -> list[tuple[int, float]]:
-    """Milliseconds (median) of a round that claims 100 jobs and completes 100, at each size of what stands in its way."""
+    """The median ms of a round that claims 100 jobs and completes 100, at each size of what stands in its way."""
     points = []
     with deep(site, contender, "pinned" if variant == "pinned" else "", 0) as run:
         there = 0
@@ -298,10 +310,7 @@ async def rounds(dsn: str, count: int) -> list[float]:
 def doorbell(site: Site, contender: Contender, jobs: int, workers: int = 8) -> Figures:
     """Lone submits at random gaps, to workers that fall idle, are kept busy by bursts, and are killed and replaced."""
     with site.run(contender) as run:
-        run.work("stamp", workers)
-        run.call("submit", "stamp", "1", "0")
-        _wait_for(run.stamps, 20)
-        Path(run.env["BENCH_STAMPS"]).unlink()
+        _warm(run, workers)
         time.sleep(3)
         lone = run.begin("submit", "stamp", str(jobs), "0.02")
         kills = 0
@@ -317,12 +326,9 @@ def doorbell(site: Site, contender: Contender, jobs: int, workers: int = 8) -> F
                 run.work("stamp")
                 kills += 1
         committed: list[float] = json.loads(lone.communicate()[0].decode().splitlines()[-1])["committed"]
-        _wait_for(lambda: len(run.stamps()) == jobs, 40)
-        begun = run.stamps()
-        waits = [(begun[number] - at) * 1000 for number, at in enumerate(committed)]
+        waits = _waits(run, committed, 40)
         # What a killed worker had claimed waits for its lease to run out, whatever the doorbell does.
-        rescued = {row[0] for row in run.conn.execute(
-            "SELECT (arguments->>'number')::integer FROM chancy.any_job WHERE task = 'stamp' AND attempt > 1")}  # fmt: skip
+        rescued = {number for (number,) in run.conn.execute(RESCUED)}
         return percentiles([wait for number, wait in enumerate(waits) if number not in rescued]) | {
             "kills": kills,
             "rescued": len(rescued),

@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -68,6 +69,7 @@ class Site:
         self.admin = psycopg.connect(postgres.dsn, autocommit=True)
         self.postmaster = int(_stat(self.admin.info.backend_pid)[1])
         self._number = 0
+        self._templates: set[str] = set()
 
     def settings(self) -> dict[str, str]:
         """What the server says of itself."""
@@ -77,12 +79,13 @@ class Site:
         """The way to a database of this server."""
         return make_conninfo(self.postgres.dsn, dbname=database)
 
-    @functools.cache  # noqa: B019 - there is one site, for as long as the program runs
-    def template(self, contender_key: str, script: str, python: str) -> str:
-        """A database with the contender's tables, to be copied."""
-        name = f"template_{contender_key}".replace("-", "_")
-        self.admin.execute(f"CREATE DATABASE {name}")
-        run([python, str(HERE / script), "prepare"], self.environment(name))
+    def template(self, contender: Contender) -> str:
+        """A database with the tables of the contender's script, to be copied."""
+        name = "template_" + re.sub(r"\W", "_", contender.script.removesuffix(".py"))
+        if name not in self._templates:
+            self.admin.execute(f"CREATE DATABASE {name}")
+            run([contender.python, str(HERE / contender.script), "prepare"], self.environment(name))
+            self._templates.add(name)
         return name
 
     def environment(self, database: str, style: str = "async") -> dict[str, str]:
@@ -101,9 +104,7 @@ class Site:
         """A database with the contender's tables for as long as the block lasts."""
         self._number += 1
         name = f"run_{self._number}"
-        template = self.template(
-            contender.script.replace("/", "_").removesuffix(".py"), contender.script, contender.python
-        )
+        template = self.template(contender)
         self.admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         with psycopg.connect(self.dsn(name), autocommit=True) as conn:
             going = Run(self, contender, name, conn)
@@ -213,10 +214,7 @@ class Run:
 @functools.cache
 def describe(contender: Contender) -> dict[str, str]:
     """What the contender says of itself."""
-    answer: dict[str, str] = run(
-        [contender.python, str(HERE / contender.script), "describe"], {"PYTHONPATH": str(HERE)}
-    )
-    return answer
+    return run([contender.python, str(HERE / contender.script), "describe"], {"PYTHONPATH": str(HERE)})
 
 
 def run(command: Sequence[str], env: dict[str, str]) -> dict[str, Any]:
@@ -237,15 +235,12 @@ def opened() -> Iterator[Site]:
 
 def machine() -> dict[str, str]:
     """What this is."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.processor(),
-    )
-    return {"cores": str(os.cpu_count()), "processor": model, "python": platform.python_version()}
+    model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return {
+        "cores": str(os.cpu_count()),
+        "processor": model[1] if model else platform.processor(),
+        "python": platform.python_version(),
+    }
 
 
 def _stat(pid: int) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from typing import Any
 from rich.console import Console
 from rich.markdown import Markdown
 
-FLOORS = {"floor", "floor-10", "floor-sync", "pipes"}
-OURS = "chancy"
-COLOURS = {"floor": "#9aa5b1", "ours": "#2f6db5", "peer": "#c9a227"}
+from contenders import FLOORS, OTHERS
 
-DRAINS = "rate", "python_us", "postgres_us", "wal_bytes"
+KINDS = {"floor": ("bare statements", "#9aa5b1"), "chancy": ("Chancy", "#2f6db5"), "other": ("other queues", "#c9a227")}
+"""A contender's kind, in the words and the colour of the pictures."""
+
 HEADS = {
     "rate": "a second",
     "python_us": "CPU in Python, µs a job",
@@ -30,6 +30,8 @@ HEADS = {
     "max": "largest, ms",
     "left_behind_s": "s until none was left",
 }
+DRAINS = "rate", "python_us", "postgres_us", "wal_bytes"
+LATENCIES = "p50", "p95", "p99", "max"
 MEASURES = {
     "drain": ("Drain of no-op async jobs, one worker process", DRAINS),
     "drain by two": ("The same by two worker processes", DRAINS),
@@ -41,10 +43,57 @@ MEASURES = {
     "submit_many 1": ("Submit in bulk, 1 in a call", ("rate",)),
     "submit_many 100": ("Submit in bulk, 100 in a call", ("rate",)),
     "submit_many 10,000": ("Submit in bulk, 10,000 in a call", ("rate",)),
-    "latency": ("From the commit of a submit to the first line of the job, worker idle", ("p50", "p95", "p99", "max")),
-    "latency under load": ("The same beside 500 other jobs a second", ("p50", "p95", "p99", "max")),
+    "latency": ("From the commit of a submit to the first line of the job, worker idle", LATENCIES),
+    "latency under load": ("The same beside 500 other jobs a second", LATENCIES),
     "submitters": ("Commits of 16 clients that submit while a worker drains", ("rate", "left_behind_s")),
 }
+"""A title and the figures of each; the first is what is compared."""
+
+DEEP = {
+    "fresh": "fresh tables",
+    "history": "10,000,000 finished jobs",
+    "waiting": "1,000,000 jobs waiting",
+    "future": "1,000,000 jobs in the future, at a higher priority",
+    "pinned": "a snapshot that another session holds open",
+}
+LABELS = {"pipes": "bare round trips to a child process", "without any": "without any notification"}
+"""How what is no contender is called in a table."""
+
+BEST = "best"
+"""The fastest of the other queues."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A promise about one contender's figure by another's: at least so much of a rate, at most so much of a latency."""
+
+    what: str
+    measure: str
+    one: str
+    other: str
+    bound: float
+    figure: str = "rate"
+    within: str = ""
+    """The measure of the other's figure, where it is another one."""
+
+
+RATIOS = (
+    Ratio("drain as shipped / best other queue, tuned", "drain", "chancy", BEST, 2),
+    Ratio("drain as shipped / bare statements", "drain", "chancy", "floor", 0.6),
+    Ratio("drain, [fast] and 400 at a time / best other queue", "drain", "chancy-fast", BEST, 2),
+    Ratio("two processes / one", "drain by two", "chancy", "chancy", 1.2, within="drain"),
+    Ratio("two processes / best other queue with two", "drain by two", "chancy", BEST, 2.3),
+    Ratio("10 at a time / bare statements in batches of 10", "small", "chancy-10", "floor-10", 0.6),
+    Ratio("sync in threads / procrastinate's threads", "sync", "chancy-thread", "procrastinate-thread", 2),
+    Ratio("in child processes / bare round trips over a pipe", "sync", "chancy-child", "pipes", 0.4),
+    Ratio("submit in a transaction, sync / bare INSERT", "submit together", "chancy-sync", "floor-sync", 0.8),
+    Ratio("submit in a transaction, async / bare INSERT", "submit together", "chancy", "floor", 0.8),
+    Ratio("submit_many of 10,000 / bare unnest", "submit_many 10,000", "chancy", "floor", 0.6),
+    Ratio("submit_many of 10,000 / best other queue", "submit_many 10,000", "chancy", BEST, 1.5),
+    Ratio("commit to start, p50 / bare LISTEN and claim, p50", "latency", "chancy", "floor", 1.5, "p50"),
+    Ratio("commit to start, p99 / bare LISTEN and claim, p99", "latency", "chancy", "floor", 4, "p99"),
+    Ratio("16 submitting clients / without any notification", "submitters", "with the doorbell", "without any", 0.75),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +123,7 @@ class Figures:
     def label(self, key: str) -> str:
         """How a contender is called in a table."""
         known = self.found["contenders"].get(key)
-        return known["label"] if known else {"pipes": "bare round trips to a child process"}.get(key, key)
+        return known["label"] if known else LABELS.get(key, key)
 
     def values(self, measure: str, key: str, figure: str = "rate") -> list[float]:
         """One figure of every run, in their order."""
@@ -86,130 +135,51 @@ class Figures:
 
     def ratio(self, measure: str, key: str, other: str, figure: str = "rate", *, within: str = "") -> float:
         """The median of one contender's figure by another's, run by run."""
-        pairs = zip(self.values(measure, key, figure), self.values(within or measure, other, figure), strict=True)
-        return statistics.median(one / another for one, another in pairs)
+        return ratio(self.values(measure, key, figure), self.values(within or measure, other, figure))
+
+    def ranked(self, measure: str, figure: str = "rate") -> list[str]:
+        """The contenders, the fastest first."""
+        keys = self.samples.get(measure, ())
+        return sorted(keys, key=lambda key: self.middle(measure, key, figure), reverse=figure == "rate")
 
     def peers(self, measure: str) -> list[str]:
-        """The other queues, fastest first."""
-        others = [
-            key
-            for key in self.samples.get(measure, ())
-            if key not in FLOORS and not key.startswith(OURS + "-") and key != OURS
-        ]
-        others += [key for key in self.samples.get(measure, ()) if key == "chancy-026"]
-        return sorted(others, key=lambda key: -self.middle(measure, key))
+        """The other queues, the fastest first."""
+        return [key for key in self.ranked(measure) if key in OTHERS]
+
+    def floor(self, measure: str, key: str) -> str | None:
+        """The bare statements that a contender stands beside: those of its own size or style, where there are any."""
+        floors = [floor for floor in self.samples[measure] if floor in FLOORS]
+        own = "floor-" + key.rpartition("-")[2]
+        return own if own in floors else next(iter(floors), None)
 
 
-def checks(figures: Figures) -> list[Check]:
+def ratio(ones: Sequence[float], others: Sequence[float]) -> float:
+    """The median, run by run."""
+    return statistics.median(one / other for one, other in zip(ones, others, strict=True))
+
+
+def checks(figures: Figures) -> Iterator[Check]:
     """The promises of which there are figures."""
-    has, ratio, middle = figures.samples, figures.ratio, figures.middle
-    found: list[Check] = []
-
-    def best(measure: str) -> str:
-        return figures.peers(measure)[0]
-
-    if "drain" in has:
-        found.append(Check("drain as shipped / best other queue, tuned", ratio("drain", "chancy", best("drain")), 2))
-        found.append(Check("drain as shipped / bare statements", ratio("drain", "chancy", "floor"), 0.6))
-        if "chancy-fast" in has["drain"]:
-            found.append(
-                Check(
-                    "drain, [fast] and 400 at a time / best other queue",
-                    ratio("drain", "chancy-fast", best("drain")),
-                    2,
-                )
-            )
-    if "drain by two" in has:
-        if "drain" in has:
-            found.append(Check("two processes / one", ratio("drain by two", "chancy", "chancy", within="drain"), 1.2))
-        found.append(
-            Check(
-                "two processes / best other queue with two", ratio("drain by two", "chancy", best("drain by two")), 2.3
-            )
-        )
-    if "small" in has:
-        found.append(
-            Check("10 at a time / bare statements in batches of 10", ratio("small", "chancy-10", "floor-10"), 0.6)
-        )
-    if "sync" in has:
-        found.append(
-            Check(
-                "sync in threads / procrastinate's threads", ratio("sync", "chancy-thread", "procrastinate-thread"), 2
-            )
-        )
-        found.append(
-            Check("in child processes / bare round trips over a pipe", ratio("sync", "chancy-child", "pipes"), 0.4)
-        )
-    if "submit together" in has:
-        found.append(
-            Check(
-                "submit in a transaction, sync / bare INSERT",
-                ratio("submit together", "chancy-sync", "floor-sync"),
-                0.8,
-            )
-        )
-        found.append(
-            Check("submit in a transaction, async / bare INSERT", ratio("submit together", "chancy", "floor"), 0.8)
-        )
-    if "submit_many 10,000" in has:
-        found.append(Check("submit_many of 10,000 / bare unnest", ratio("submit_many 10,000", "chancy", "floor"), 0.6))
-        found.append(
-            Check(
-                "submit_many of 10,000 / best other queue",
-                ratio("submit_many 10,000", "chancy", best("submit_many 10,000")),
-                1.5,
-            )
-        )
-    if "latency" in has:
-        found.append(
-            Check(
-                "commit to start, p50 / bare LISTEN and claim, p50",
-                ratio("latency", "chancy", "floor", "p50"),
-                1.5,
-                at_least=False,
-            )
-        )
-        found.append(
-            Check(
-                "commit to start, p99 / bare LISTEN and claim, p99",
-                ratio("latency", "chancy", "floor", "p99"),
-                4,
-                at_least=False,
-            )
-        )
-    if "submitters" in has:
-        found.append(
-            Check(
-                "16 submitting clients / without any notification",
-                ratio("submitters", "with the doorbell", "without any"),
-                0.75,
-            )
-        )
-    if "slots" in has:
-        found.append(Check("slots busy, jobs of 10 ms, 100 at a time", middle("slots", "chancy", "busy"), 0.9))
+    for promise in RATIOS:
+        within = promise.within or promise.measure
+        other = next(iter(figures.peers(within)), "") if promise.other == BEST else promise.other
+        if promise.one in figures.samples.get(promise.measure, ()) and other in figures.samples.get(within, ()):
+            seen = figures.ratio(promise.measure, promise.one, other, promise.figure, within=within)
+            yield Check(promise.what, seen, promise.bound, at_least=promise.figure == "rate")
+    if "slots" in figures.samples:
+        seen = figures.middle("slots", "chancy", "busy")
+        yield Check("slots busy, jobs of 10 ms, 100 at a time", seen, 0.9)
     if bell := figures.once.get("doorbell"):
-        found.append(
-            Check("doorbell, 8 workers idle, busy and killed: p99", bell["p99"], 10, at_least=False, unit=" ms")
-        )
-        found.append(Check("the same: the longest wait", bell["max"], 6250, at_least=False, unit=" ms"))
+        what = "doorbell, 8 workers idle, busy and killed: p99"
+        yield Check(what, bell["p99"], 10, at_least=False, unit=" ms")
+        yield Check("the same: the longest wait", bell["max"], 6250, at_least=False, unit=" ms")
     if deep := figures.once.get("deep"):
-        for variant, what, bound in (
-            ("history", "10,000,000 finished jobs", 0.9), ("waiting", "1,000,000 waiting", 0.9),
-            ("future", "1,000,000 in the future at a higher priority", 0.9), ("pinned", "a pinned xmin", 0.7),
-        ):  # fmt: skip
-            pairs = zip(deep[variant], deep["fresh"], strict=True)
-            found.append(
-                Check(
-                    f"drain with {what} / fresh tables",
-                    statistics.median(one["rate"] / fresh["rate"] for one, fresh in pairs),
-                    bound,
-                )
-            )
+        for variant in list(DEEP)[1:]:
+            seen = ratio(*([taken["rate"] for taken in deep[name]] for name in (variant, "fresh")))
+            yield Check(f"drain with {DEEP[variant]} / fresh tables", seen, 0.7 if variant == "pinned" else 0.9)
     if idle := figures.once.get("idle"):
-        found.append(
-            Check("transactions of an idle worker", idle["chancy"]["transactions"], 1, at_least=False, unit=" /s")
-        )
-    return found
+        seen = idle["chancy"]["transactions"]
+        yield Check("transactions of an idle worker", seen, 1, at_least=False, unit=" /s")
 
 
 def number(value: float) -> str:
@@ -217,7 +187,12 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def spread(values: Sequence[float]) -> str:
+    """From the least to the most."""
+    return f"{number(min(values))} to {number(max(values))}"
+
+
+def table(head: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
     """In Markdown; all but the first column to the right."""
     lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
@@ -225,132 +200,116 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def checks_table(figures: Figures) -> str:
     """The promises."""
-    return table(
-        ["promise", "seen", "must be", "kept"],
-        (
-            [
-                check.what,
-                number(check.seen) + check.unit,
-                f"{'at least' if check.at_least else 'at most'} {number(check.bound)}{check.unit}",
-                "yes" if check.met else "**no**",
-            ]
-            for check in checks(figures)
-        ),
-    )
+
+    def row(check: Check) -> Iterator[str]:
+        yield check.what
+        yield number(check.seen) + check.unit
+        yield f"{'at least' if check.at_least else 'at most'} {number(check.bound)}{check.unit}"
+        yield "yes" if check.met else "**no**"
+
+    return table(["promise", "seen", "must be", "kept"], map(row, checks(figures)))
 
 
 def measure_table(figures: Figures, measure: str) -> str:
-    """One measure: medians, and how wide they scatter; the first figure beside the floor's and the best queue's."""
-    wanted = MEASURES[measure][1]
-    cells = figures.samples[measure]
-    names = [name for name in wanted if any(name in taken for runs in cells.values() for taken in runs)]
-    first = names[0]
-    floor = next((key for key in cells if key in FLOORS and measure != "sync"), None)
-    peers = figures.peers(measure) if first == "rate" else []
-    head = [
-        "",
-        HEADS[first],
-        "from – to",
-        *([] if floor is None else ["of the floor"]),
-        *(["of the best other"] if peers else []),
-    ]
-    rows = []
-    for key in sorted(
-        cells,
-        key=lambda key: (
-            -figures.middle(measure, key, first) if first == "rate" else figures.middle(measure, key, first)
-        ),
-    ):
-        values = figures.values(measure, key, first)
-        row = [figures.label(key), number(statistics.median(values)), f"{number(min(values))} – {number(max(values))}"]
-        row += [] if floor is None else [number(figures.ratio(measure, key, floor, first))]
-        row += [number(figures.ratio(measure, key, peers[0], first))] if peers else []
-        rest = [figures.values(measure, key, name) for name in names[1:]]
-        rows.append([*row, *(number(statistics.median(values)) if values else "" for values in rest)])
-    return table([*head, *(HEADS[name] for name in names[1:])], rows)
+    """Medians, the fastest on top; the first figure with its spread, beside the floor's and the best queue's."""
+    seen = {name for runs in figures.samples[measure].values() for taken in runs for name in taken}
+    first, *rest = [name for name in MEASURES[measure][1] if name in seen]
+    keys = figures.ranked(measure, first)
+    with_floor = any(figures.floor(measure, key) for key in keys)
+    best = next(iter(figures.peers(measure)), None) if first == "rate" else None
+
+    def row(key: str) -> Iterator[str]:
+        yield figures.label(key)
+        yield number(figures.middle(measure, key, first))
+        yield spread(figures.values(measure, key, first))
+        if floor := figures.floor(measure, key):
+            yield number(figures.ratio(measure, key, floor, first))
+        if best:
+            yield number(figures.ratio(measure, key, best))
+        for name in rest:
+            yield number(figures.middle(measure, key, name)) if figures.values(measure, key, name) else ""
+
+    head = ["", HEADS[first], "least to most"]
+    head += ["of bare statements"] * with_floor + ["of the best other queue"] * bool(best)
+    return table([*head, *(HEADS[name] for name in rest)], map(row, keys))
+
+
+def deep_table(deep: dict[str, list[dict[str, float]]]) -> str:
+    """Drains of tables that have lived, the fresh ones' on top."""
+    rates = {variant: [taken["rate"] for taken in runs] for variant, runs in deep.items()}
+    rows = (
+        [DEEP[variant], number(statistics.median(seen)), spread(seen), number(ratio(seen, rates["fresh"]))]
+        for variant, seen in rates.items()
+    )
+    return table(["", HEADS["rate"], "least to most", "of fresh tables"], rows)
+
+
+def idle_table(figures: Figures) -> str:
+    """The quietest worker on top."""
+    ranked = sorted(figures.once["idle"].items(), key=lambda item: item[1]["transactions"])
+    rows = ([figures.label(key), number(seen["transactions"]), number(seen["megabytes"])] for key, seen in ranked)
+    return table(["", "transactions a second", "MB of memory"], rows)
+
+
+def imports_table(imports: dict[str, dict[str, float]]) -> str:
+    """The quickest on top."""
+    ranked = sorted(imports.items(), key=lambda item: item[1]["ms"])
+    rows = ([f"`import {module}`", number(seen["ms"]), number(seen["modules"])] for module, seen in ranked)
+    return table(["", "ms", "modules"], rows)
+
+
+def doorbell_words(bell: dict[str, float]) -> str:
+    """What was done to the workers, and how long jobs waited."""
+    return (
+        "10,000 lone submits at random gaps of 0 to 40 ms, to 8 workers that fall idle between bursts of 1,000"
+        f" jobs; {bell['kills']:.0f} workers were killed and replaced. {bell['rescued']:.0f} of the lone jobs were in"
+        f" the hands of a worker that was killed. The others began after {number(bell['p50'])} ms (p50),"
+        f" {number(bell['p95'])} ms (p95), {number(bell['p99'])} ms (p99), and {number(bell['max'])} ms at most."
+    )
 
 
 def sections(figures: Figures) -> str:
-    """Every table, each under its title."""
-    parts = []
-    for measure, (title, _) in MEASURES.items():
-        if measure in figures.samples:
-            parts += [f"### {title}", measure_table(figures, measure)]
-    if deep := figures.once.get("deep"):
-        names = {
-            "fresh": "fresh tables",
-            "history": "10,000,000 finished jobs",
-            "waiting": "1,000,000 jobs waiting",
-            "future": "1,000,000 jobs in the future, at a higher priority",
-            "pinned": "another session holds a snapshot open",
-        }
-        rows = []
-        for variant, runs in deep.items():
-            rates = [taken["rate"] for taken in runs]
-            share = statistics.median(
-                one["rate"] / fresh["rate"] for one, fresh in zip(runs, deep["fresh"], strict=True)
-            )
-            rows.append(
-                [
-                    names[variant],
-                    number(statistics.median(rates)),
-                    f"{number(min(rates))} – {number(max(rates))}",
-                    number(share),
-                ]
-            )
-        parts += [
-            "### Drain of tables that have lived",
-            table(["", "jobs a second", "from – to", "of fresh tables"], rows),
-        ]
-    if idle := figures.once.get("idle"):
-        rows = [
-            [figures.label(key), number(found["transactions"]), number(found["megabytes"])]
-            for key, found in idle.items()
-        ]
-        parts += ["### An idle worker", table(["", "transactions a second", "MB of memory"], rows)]
-    if bell := figures.once.get("doorbell"):
-        text = (
-            f"10,000 lone submits at random gaps of 0 to 40 ms, to 8 workers that fall idle, are kept busy by bursts of 1,000, and "
-            f"of which {bell['kills']:.0f} were killed and replaced. {bell['rescued']:.0f} jobs were in the hands of a worker that was "
-            f"killed; the others began after p50 {number(bell['p50'])}, p95 {number(bell['p95'])}, p99 {number(bell['p99'])}, "
-            f"at most {number(bell['max'])} ms."
-        )
-        parts += ["### The doorbell", text]
-    if imports := figures.once.get("import"):
-        rows = [
-            [f"`import {module}`", number(found["ms"]), number(found["modules"])] for module, found in imports.items()
-        ]
-        parts += ["### Imports", table(["", "ms", "modules"], rows)]
-    return "\n\n".join(parts)
+    """All that was measured, each under its title."""
+    once = figures.once
+    parts = {
+        title: measure_table(figures, measure) for measure, (title, _) in MEASURES.items() if measure in figures.samples
+    }
+    if "deep" in once:
+        parts["Drain of tables that have lived"] = deep_table(once["deep"])
+    if "idle" in once:
+        parts["An idle worker"] = idle_table(figures)
+    if "doorbell" in once:
+        parts["The doorbell"] = doorbell_words(once["doorbell"])
+    if "import" in once:
+        parts["Imports"] = imports_table(once["import"])
+    return "\n\n".join(f"### {title}\n\n{part}" for title, part in parts.items())
 
 
 def about(figures: Figures) -> str:
     """On what, with which settings, and who took part."""
-    machine, settings = figures.found["machine"], figures.found["settings"]
-    lines = [
-        f"{machine['cores']} cores ({machine['processor']}), shared by Postgres, workers and clients; Python {machine['python']}; "
-        f"medians of {figures.found['runs']} interleaved runs.",
-        "",
-        "Postgres: " + ", ".join(f"{name} = {value}" for name, value in settings.items()) + ".",
-        "",
-    ]
-    seen: dict[str, dict[str, Any]] = {}
+    machine = figures.found["machine"]
+    settings = ", ".join(f"{name} = {value}" for name, value in figures.found["settings"].items())
+    named = {}
     for found in figures.found["contenders"].values():
-        seen.setdefault(found["name"], found)
-    for name, found in seen.items():
-        lines.append(f"- **{name}** {found['version']}. As shipped: {found['default']} Tuned: {found['best']}")
-    return "\n".join(lines)
+        named.setdefault(f"**{found['name']}** {found['version']}".rstrip(), found)
+    lines = (f"- {name}. As shipped: {found['default']} Tuned: {found['best']}" for name, found in named.items())
+    return (
+        f"{machine['cores']} cores ({machine['processor']}), shared by Postgres, workers and clients;"
+        f" Python {machine['python']}; each figure is the median of {figures.found['runs']} runs in turn.\n\n"
+        f"Postgres: {settings}.\n\n" + "\n".join(lines)
+    )
 
 
 PAGE = """# Benchmarks
 
-`hatch run bench` measures all of this in about half an hour on a Postgres of its own, with full durability, and writes this
-page; `hatch run bench --quick` measures the heart of it in two minutes. Figures of different runs cannot be compared: machines drift. Ratios
-within one run can. [How one round works](how-it-works/hot-path.md) says where the speed comes from.
+`hatch run bench` measures all of this in about half an hour, on a Postgres of its own with full durability, and writes
+this page; `hatch run bench --quick` measures the heart of it in two minutes. Figures of different runs cannot be
+compared, since machines drift; ratios within one run can. [How one round works](how-it-works/hot-path.md) says where
+the speed comes from.
 
-![Drain](benchmarks/drain.svg)
+![No-op async jobs a second, by queue](benchmarks/drain.svg)
 
-![A round](benchmarks/rounds.svg)
+![Milliseconds of a round, by the size of the tables](benchmarks/rounds.svg)
 
 ## What is promised, and what was seen
 
@@ -360,9 +319,10 @@ within one run can. [How one round works](how-it-works/hot-path.md) says where t
 
 {about}
 
-How to read the tables: “bare statements” are Chancy's own SQL with nothing around it, which no worker can outrun with the same
-guarantees; a ratio is the median of the ratios run by run. A backlog is drained from the start of its first job to the completion of its last. What runs is
-the same empty function everywhere; each queue has so many jobs that it is busy for two or three seconds.
+How to read the tables: "bare statements" are Chancy's own SQL with nothing around it, which no worker can outrun with
+the same guarantees; a ratio is the median of the ratios run by run. A backlog is drained from the start of its first
+job to the completion of its last. What runs is the same empty function everywhere; each queue has so many jobs that it
+is busy for two or three seconds.
 
 ## Figures
 
@@ -383,26 +343,18 @@ def write(found: dict[str, Any], docs: Path) -> None:
     if curves := figures.once.get("curves"):
         draw_rounds(curves, pictures / "rounds.svg")
     readme = docs.parent / "README.md"
-    text = readme.read_text()
-    readme.write_text(
-        re.sub(
-            r"(<!-- benchmark -->\n).*?(<!-- /benchmark -->)",
-            lambda m: m[1] + summary(figures) + m[2],
-            text,
-            flags=re.DOTALL,
-        )
-    )
+    marked = re.compile(r"(?<=<!-- benchmark -->\n).*?(?=<!-- /benchmark -->)", re.DOTALL)
+    readme.write_text(marked.sub(lambda _: summary(figures), readme.read_text()))
 
 
 def summary(figures: Figures) -> str:
     """The README's words."""
-    best = figures.peers("drain")
-    names = ["floor", "chancy-fast", "chancy", *best]
-    rows = [
+    shown = {"floor", "chancy-fast", "chancy", *OTHERS}
+    rows = (
         [figures.label(key), number(figures.middle("drain", key)), number(figures.ratio("drain", key, "chancy"))]
-        for key in names
-        if key in figures.samples["drain"]
-    ]
+        for key in figures.ranked("drain")
+        if key in shown
+    )
     return table(["no-op async jobs, one worker process", "jobs a second", "of Chancy as shipped"], rows) + "\n"
 
 
@@ -413,33 +365,30 @@ def show(found: dict[str, Any], console: Console) -> None:
 
 
 def draw_drain(figures: Figures, file: Path) -> None:
-    """Bars, the fastest on top."""
+    """Bars, the fastest on top; those of two processes below those of one, on the same scale."""
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
-    cells = [
-        (key, measure)
-        for measure in ("drain", "drain by two")
-        if measure in figures.samples
-        for key in figures.samples[measure]
-    ]
-    cells.sort(key=lambda cell: figures.middle(cell[1], cell[0]))
-    figure = Figure(figsize=(9, 0.32 * len(cells) + 1.2), layout="constrained")
-    axes = figure.subplots()
-    for place, (key, measure) in enumerate(cells):
-        values = figures.values(measure, key)
-        middle = statistics.median(values)
-        kind = "floor" if key in FLOORS else "peer" if key in figures.peers(measure) else "ours"
-        axes.barh(place, middle, color=COLOURS[kind], alpha=1 if measure == "drain" else 0.6)
-        axes.plot([min(values), max(values)], [place, place], color="#333333", linewidth=1)
-        axes.text(max(values), place, f" {middle:,.0f}", va="center", fontsize=8)
-    axes.set_yticks(
-        range(len(cells)),
-        [figures.label(key) + (", two processes" if measure != "drain" else "") for key, measure in cells],
-        fontsize=8,
-    )
-    axes.set_xlabel("no-op async jobs a second: median, and from the least to the most")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.margins(x=0.12)
+    titles = {"drain": "one worker process", "drain by two": "two worker processes"}
+    groups = {measure: figures.ranked(measure) for measure in titles if measure in figures.samples}
+    counts = [len(keys) for keys in groups.values()]
+    figure = Figure(figsize=(9, 0.3 * sum(counts) + 0.7 * len(groups) + 0.5), layout="constrained")
+    grid = figure.subplots(len(groups), sharex=True, squeeze=False, height_ratios=counts)[:, 0]
+    for axes, (measure, keys) in zip(grid, groups.items(), strict=True):
+        for place, key in enumerate(keys):
+            values = figures.values(measure, key)
+            kind = "floor" if key in FLOORS else "other" if key in OTHERS else "chancy"
+            axes.barh(place, statistics.median(values), color=KINDS[kind][1])
+            axes.plot([min(values), max(values)], [place, place], color="#333333", linewidth=1)
+            axes.text(max(values), place, f" {statistics.median(values):,.0f}", va="center", fontsize=8)
+        axes.set_yticks(range(len(keys)), map(figures.label, keys), fontsize=8)
+        axes.set_ylim(len(keys) - 0.4, -0.6)
+        axes.set_title(titles[measure], loc="left", fontsize=10)
+        axes.margins(x=0.1)
+    legend = [Patch(color=colour, label=words) for words, colour in KINDS.values()]
+    grid[0].legend(handles=legend, loc="lower right", frameon=False)
+    grid[-1].set_xlabel("no-op async jobs a second: the median, and a line from the least to the most")
+    grid[-1].xaxis.set_major_formatter("{x:,.0f}")
     save(figure, file)
 
 
@@ -449,14 +398,15 @@ def draw_rounds(curves: dict[str, list[tuple[int, float]]], file: Path) -> None:
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots()
-    for (name, points), colour in zip(curves.items(), ("#2f6db5", "#3c8f5a", "#b5522f"), strict=False):
+    for (name, points), colour in zip(curves.items(), ("#2f6db5", "#3c8f5a", "#b5522f"), strict=True):
         axes.plot(*zip(*points, strict=True), marker="o", label=name, color=colour)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_ylim(bottom=0)
+    axes.set_xlabel("jobs")
     axes.set_ylabel("ms a round (complete 100, claim 100)")
-    axes.legend(frameon=False)
+    axes.legend(loc="lower left", frameon=False)
     axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
     save(figure, file)
 
 
@@ -464,5 +414,7 @@ def save(figure: Any, file: Path) -> None:
     """As SVG with letters, the same bytes for the same figures."""
     import matplotlib as mpl
 
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": file.stem, "font.family": "sans-serif"}):
-        figure.savefig(file, metadata={"Date": None})
+        figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
