@@ -84,7 +84,6 @@ def samples(quick: bool) -> dict[str, dict[str, Sample]]:
 
     submitting = [FLOOR, CHANCY, FLOOR_SYNC, CHANCY_SYNC, *peers]
     in_bulk = [contender for contender in submitting if contender not in (HUEY, DRAMATIQ)]
-    in_transaction = [contender for contender in in_bulk if contender is not CHANCY_026]
     found = {
         "drain": drains(
             [FLOOR, CHANCY, *peers, *full(CHANCY_400, CHANCY_FAST, PGQUEUER_SHIPPED, PROCRASTINATE_SHIPPED)], share
@@ -100,7 +99,7 @@ def samples(quick: bool) -> dict[str, dict[str, Sample]]:
             **each(measures.busy_slots, full(PROCRASTINATE_100), jobs=1_500),
         },
         "submit": each(measures.submit, submitting, jobs=1_500),
-        "submit together": each(measures.together, in_transaction, jobs=3_000),
+        "submit together": each(measures.together, in_bulk, jobs=3_000),
         **{
             f"submit_many {batch:,}": each(measures.submit_many, in_bulk, batch=batch)
             for batch in ([10_000] if quick else [1, 100, 10_000])
@@ -143,10 +142,10 @@ def deep(site: Site, scale: int, runs: int) -> dict[str, list[measures.Figures]]
 
 def imports(quick: bool) -> dict[str, measures.Figures]:
     """By module, the median of five interpreters."""
-    modules = [(CHANCY, "psycopg"), (CHANCY, "chancy"), (CHANCY, "chancy_worker")]
+    modules = {"psycopg": CHANCY, "chancy": CHANCY, "chancy_worker": CHANCY}
     if not quick:
-        modules += [(PGQUEUER, "pgqueuer"), (PROCRASTINATE, "procrastinate"), (CHANCY_026, "chancy")]
-    return {module: middle([measures.imports(contender, module) for _ in range(5)]) for contender, module in modules}
+        modules |= {"pgqueuer": PGQUEUER, "procrastinate": PROCRASTINATE}
+    return {module: middle([measures.imports(where, module) for _ in range(5)]) for module, where in modules.items()}
 
 
 def middle(taken: list[measures.Figures]) -> measures.Figures:
@@ -188,12 +187,17 @@ def measure(site: Site, quick: bool, runs: int, only: list[str]) -> dict[str, An
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("", total=runs * sum(map(len, turns.values())) + len(singles))
         for name, cells in turns.items():
-            taken = found["samples"][name] = {key: [] for key in cells}
+            taken: dict[str, list[measures.Figures]] = {key: [] for key in cells}
             for _ in range(runs):
-                for key, take in cells.items():
+                for key in list(taken):
                     progress.update(bar, description=f"{name}: {key}")
-                    taken[key].append(take(site))
+                    try:
+                        taken[key].append(cells[key](site))
+                    except (RuntimeError, TimeoutError) as error:  # half an hour is not lost to one queue
+                        del taken[key]
+                        progress.console.print(f"{key} has no figures for {name!r}: {error}")
                     progress.advance(bar)
+            found["samples"][name] = taken
         for name, take in singles.items():
             progress.update(bar, description=name)
             found["once"][name] = take(site)

@@ -11,7 +11,7 @@ _chancy = partial(Contender, script="chancy_here.py")
 _pgqueuer = partial(Contender, script="peers/pgqueuer_asyncpg.py", env="peer-pgqueuer", jobs=10_000)
 _procrastinate = partial(Contender, script="peers/procrastinate_peer.py", env="peer-procrastinate", jobs=1_500)
 
-FLOOR = _floor("floor", "bare statements, batches of 100", setting="best", jobs=80_000)
+FLOOR = _floor("floor", "bare statements", setting="best", jobs=80_000)
 FLOOR_10 = _floor("floor-10", "bare statements, batches of 10", setting="best", concurrency=10, jobs=25_000)
 FLOOR_SYNC = _floor("floor-sync", "bare statements, sync", style="sync")
 

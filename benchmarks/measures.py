@@ -151,7 +151,7 @@ def idle(site: Site, contenders: list[Contender], seconds: int) -> dict[str, Fig
         for run in runs:
             _warm(run)
             run.conn.close()
-        time.sleep(5)
+        time.sleep(12)  # until then sessions tell of what they did before
         before = _transactions(site)
         time.sleep(seconds)
         after = _transactions(site)

@@ -24,7 +24,7 @@ INSERT_JOB = """
     VALUES (%(task)s::text, %(queue)s::text, %(priority)s::smallint, 'ready', %(max_attempts)s::smallint,
         coalesce(%(run_at)s::timestamptz, {schema}.clock() + %(delay)s::interval, {schema}.clock()), {schema}.clock(),
         %(arguments)s::json, %(retry)s::json, %(limits)s::json)
-    RETURNING ARRAY[id], pg_current_xact_id()::text, {schema}.ring(queue)::text
+    RETURNING id, pg_current_xact_id()::text, {schema}.ring(queue)::text
 """
 
 # Ids are drawn before the INSERT, so that they can be given back by position: the order of RETURNING is
@@ -76,7 +76,7 @@ def insert_job(job: NewJob[Any]) -> Statement[Submitted]:
             "retry": _raw(options.retry),
             "limits": _raw(options.limits),
         },
-        _parse_submitted,
+        lambda rows: Submitted([rows[0][0]], rows[0][1]),
     )
 
 
