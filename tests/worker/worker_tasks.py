@@ -200,3 +200,17 @@ async def note_lease_lost(notes_in: str, gate: str) -> str:
         if me.lease_lost:
             write_line(notes_in, f"attempt {me.attempt} lost {me.lease_lost}")
     return f"attempt {me.attempt}"
+
+
+_here = 0
+
+
+@task
+async def count_neighbours(milliseconds: int) -> int:
+    """How many of its kind ran when it began, itself included."""
+    global _here
+    _here += 1
+    found = _here
+    await asyncio.sleep(milliseconds / 1000)
+    _here -= 1
+    return found

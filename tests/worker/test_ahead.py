@@ -1,0 +1,173 @@
+"""Claiming ahead: slots that never stand empty, and jobs that never wait behind one that takes long."""
+
+import asyncio
+import logging
+
+import pytest
+import worker_tasks as tasks
+from worker_help import FAST, eventually, working
+
+from chancy import Queue, State
+from chancy_worker import WorkerConfig, pace
+from chancy_worker.pace import Pace
+from chancy_worker.turnstile import AHEAD_SECONDS, Turnstile
+
+
+class Job:
+    def __init__(self, name):
+        self.name, self.inside, self.over = name, False, False
+
+    def __repr__(self):
+        return self.name
+
+
+class Site:
+    """Two queues, of 2 slots and of 1."""
+
+    def __init__(self):
+        self.begun, self.sent_back = [], []
+        self.turnstile = Turnstile({"mail": 2, "post": 1}, self.begun.append, self._give_back)
+
+    def _give_back(self, job):
+        self.sent_back.append(job)
+        self.leave(job)
+
+    def arrive(self, *names, queue="mail"):
+        jobs = [Job(name) for name in names]
+        for job in jobs:
+            self.turnstile.arrive(queue, job)
+        return jobs
+
+    def leave(self, job, queue="mail"):
+        job.over = True
+        self.turnstile.leave(queue, job)
+
+
+@pytest.fixture
+def gate():
+    return Site()
+
+
+async def test_as_many_begin_as_there_are_slots_and_the_others_follow_in_order(gate):
+    a, b, c, d = gate.arrive("a", "b", "c", "d")
+    assert gate.begun == [a, b]
+    gate.leave(b)
+    assert gate.begun == [a, b, c]
+    gate.leave(a)
+    assert gate.begun == [a, b, c, d]
+
+
+async def test_a_full_queue_holds_up_no_other(gate):
+    gate.arrive("a", "b", "c")
+    (x,) = gate.arrive("x", queue="post")
+    assert x.inside
+
+
+async def test_what_waits_too_long_goes_back_and_never_begins(gate):
+    a, b, c = gate.arrive("a", "b", "c")
+    await asyncio.sleep(AHEAD_SECONDS * 2)
+    assert gate.sent_back == [c]
+    gate.leave(a)
+    assert gate.begun == [a, b]
+
+
+async def test_what_came_to_its_end_while_it_waited_is_passed_over(gate):
+    a, b, c, d = gate.arrive("a", "b", "c", "d")
+    c.over = True
+    gate.leave(a)
+    assert gate.begun == [a, b, d]
+    await asyncio.sleep(AHEAD_SECONDS * 2)
+    assert gate.sent_back == []
+
+
+async def test_as_many_are_asked_for_ahead_as_have_ended_and_no_more_than_there_are_slots(gate):
+    assert gate.turnstile.ahead() == {"mail": 0, "post": 0}
+    for job in gate.arrive("a", "b"):
+        gate.leave(job)
+    (x,) = gate.arrive("x", queue="post")
+    assert gate.turnstile.ahead() == {"mail": 2, "post": 0}
+    for job in gate.arrive("c", "d", "e", "f"):
+        gate.leave(job)
+    gate.leave(x, "post")
+    assert gate.turnstile.ahead() == {"mail": 2, "post": 1}
+
+
+async def test_where_jobs_no_longer_end_nothing_more_is_asked_for(gate):
+    for job in gate.arrive("a", "b"):
+        gate.leave(job)
+    assert [gate.turnstile.ahead()["mail"] for _ in range(4)] == [2, 1, 0, 0]
+
+
+async def test_what_was_sent_back_does_not_count_as_ended(gate):
+    gate.arrive("a", "b", "c")
+    await asyncio.sleep(AHEAD_SECONDS * 2)
+    assert gate.turnstile.ahead()["mail"] == 0
+
+
+async def test_no_more_jobs_run_at_a_time_than_the_queue_has_slots(site):
+    jobs = site.submit(*[tasks.count_neighbours.bind(3) for _ in range(300)])
+    async with working(site.app(queues=[Queue(concurrency=7)])):
+        await eventually(lambda: all(site.row(job).finished_at for job in jobs[-20:]))
+        await eventually(lambda: site.rows("SELECT id FROM {}.job") == [])
+    assert max(int(site.row(job).result) for job in jobs) == 7
+
+
+async def test_what_was_claimed_ahead_of_long_jobs_goes_back_unharmed_and_another_worker_takes_it(site, caplog):
+    caplog.set_level(logging.INFO, "chancy.job")
+    queues = [Queue(concurrency=2)]
+    jobs = site.submit(
+        *[tasks.add.bind(1, number) for number in range(40)],
+        tasks.pass_gate.bind("shut"),
+        tasks.pass_gate.bind("shut"),
+        *[tasks.add.bind(2, number) for number in range(10)],
+    )
+    async with working(site.app(queues=queues)) as first:
+        await eventually(lambda: first.running == 2 and site.row(jobs[41]).state is State.RUNNING)
+        await eventually(lambda: "no slot was free" in caplog.text)
+        async with working(site.app(queues=queues), WorkerConfig(timing=FAST, name="second")):
+            last = [await eventually(lambda job=job: (row := site.row(job)).finished_at and row) for job in jobs[42:]]
+        tasks.gates["shut"].set()
+        held = [await eventually(lambda job=job: (row := site.row(job)).finished_at and row) for job in jobs[40:42]]
+    assert {(row.state, row.attempt, row.crashes) for row in [*last, *held]} == {(State.SUCCEEDED, 1, 0)}
+
+
+async def test_a_worker_that_stops_gives_back_at_once_what_it_has_claimed_ahead(site):
+    jobs = site.submit(
+        *[tasks.add.bind(1, number) for number in range(40)],
+        tasks.pass_gate.bind("shut"),
+        *[tasks.add.bind(2, number) for number in range(10)],
+    )
+    async with working(site.app(queues=[Queue(concurrency=1)])) as worker:
+        await eventually(lambda: site.row(jobs[40]).state is State.RUNNING)
+        worker.stop()
+        await eventually(lambda: {site.row(job).state for job in jobs[41:]} == {State.READY})
+        tasks.gates["shut"].set()
+        await eventually(lambda: site.row(jobs[40]).state is State.SUCCEEDED)
+    assert {site.row(job).attempt for job in jobs[41:]} == {0}
+
+
+def test_jobs_come_briskly_only_when_many_came_within_the_last_moments(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    jobs = Pace()
+    assert not jobs.is_brisk
+    jobs.came(pace.BRISK_JOBS)
+    assert jobs.is_brisk
+    now += pace.MEMORY_SECONDS
+    assert not jobs.is_brisk
+    for _ in range(100):  # 500 a second never are
+        jobs.came(1)
+        now += 0.002
+        assert not jobs.is_brisk
+
+
+async def test_verdicts_of_a_brisk_stream_wait_for_no_more_than_the_next_round(site, monkeypatch):
+    """Every one of a stream is finished soon after it came, with no backlog and no doorbell."""
+    async with working(site.app()):
+        for _ in range(40):
+            jobs = site.submit(*[tasks.add.bind(1, number) for number in range(30)])
+            await asyncio.sleep(0.005)
+        await eventually(lambda: site.rows("SELECT id FROM {}.job") == [], within=2)
+        lone = site.submit(tasks.add.bind(3, 4))
+        await eventually(lambda: site.row(lone[0]).finished_at, within=0.9)
+    assert all(site.row(job).state is State.SUCCEEDED for job in jobs)
