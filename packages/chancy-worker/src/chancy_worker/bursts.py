@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, Protocol, TypeVar
 
-TURN_JOBS = 50
-"""So many may begin before the loop gets a turn: half of what a queue has room for by default. Their verdicts go out,
-and more is claimed, while the other half runs; in smaller pieces the rounds cost more than the overlap saves."""
+TURN_JOBS = 100
+"""So many may begin before the loop gets a turn: as many as a queue has slots by default. Their verdicts go out, and
+more is claimed, while what was claimed ahead runs; in smaller pieces the rounds cost more than the overlap saves."""
 TURN_SECONDS = 0.005
 """The same where they take longer: heartbeats and other jobs wait meanwhile."""
 

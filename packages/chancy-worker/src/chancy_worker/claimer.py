@@ -231,7 +231,7 @@ class Claimer:
         per_queue = Counter(job.queue for job in answer.claimed)
         if any(per_queue[queue] == n for queue, n in wanted.free.items()):
             return
-        if self._pace.is_brisk:
+        if self._pace.is_brisk and not wanted.without:
             self._rests_until = time.monotonic() + REST_SECONDS
             self._marks.forget()
         elif answer.claimed or not wanted.looking:
