@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import multiprocessing
 import random
 import re
@@ -16,6 +15,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -312,20 +312,19 @@ def doorbell(site: Site, contender: Contender, jobs: int, workers: int = 8) -> F
     with site.run(contender) as run:
         _warm(run, workers)
         time.sleep(3)
-        lone = run.begin("submit", "stamp", str(jobs), "0.02")
         kills = 0
-        while lone.poll() is None:
-            time.sleep(random.uniform(3, 6))
-            if lone.poll() is None:
+        with ThreadPoolExecutor(1) as pool:
+            lone = pool.submit(run.call, "submit", "stamp", str(jobs), "0.02")
+            while not lone.done():
+                time.sleep(random.uniform(3, 6))
                 run.call("fill", "noop", "1000", "500")
-            time.sleep(random.uniform(3, 6))
-            if lone.poll() is None:
+                time.sleep(random.uniform(3, 6))
                 victim = run.workers.pop(0)
                 victim.kill()
                 victim.communicate()
                 run.work("stamp")
                 kills += 1
-        committed: list[float] = json.loads(lone.communicate()[0].decode().splitlines()[-1])["committed"]
+        committed: list[float] = lone.result()["committed"]
         waits = _waits(run, committed, 40)
         # What a killed worker had claimed waits for its lease to run out, whatever the doorbell does.
         rescued = {number for (number,) in run.conn.execute(RESCUED)}

@@ -128,8 +128,7 @@ class Options:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class NewJob(Generic[R_co]):
+class NewJob(msgspec.Struct, Generic[R_co], frozen=True):
     """A task with its checked and encoded arguments: one row that is not there yet."""
 
     task: str

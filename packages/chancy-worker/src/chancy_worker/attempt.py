@@ -56,10 +56,12 @@ async def perform(attempt: Attempt, executor: Executor, middleware: Sequence[Mid
     """Run the job's function where it belongs, inside the middleware, and say how it went."""
     running_attempt.set(attempt.current)
     attempt_schema.set(schema)
-    proceed: Proceed = functools.partial(executor.run, attempt)
-    for around in reversed(middleware):
-        proceed = functools.partial(around, attempt.current, proceed)
     try:
+        if not middleware:
+            return await executor.run(attempt)
+        proceed: Proceed = functools.partial(executor.run, attempt)
+        for around in reversed(middleware):
+            proceed = functools.partial(around, attempt.current, proceed)
         return await proceed()
     except _STOPPED:
         raise

@@ -273,12 +273,13 @@ class Claimer:
                 return
         self._patient = "busy" in fates.values()
         for verdict in verdicts:
-            fate = fates.get((verdict.id, verdict.fence), "done")
-            if fate == "busy":
-                asyncio.get_running_loop().call_later(_BUSY_PAUSE, self._send, verdict)
-                continue
-            self.held.pop((verdict.id, verdict.fence), None)
-            self._settled(verdict, fate)
+            key = verdict.id, verdict.fence
+            if fates and (fate := fates.get(key, "done")) != "done":
+                if fate == "busy":
+                    asyncio.get_running_loop().call_later(_BUSY_PAUSE, self._send, verdict)
+                    continue
+                self._settled(verdict, fate)
+            self.held.pop(key, None)
 
     async def _make_partitions(self) -> None:
         try:

@@ -201,8 +201,8 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
 
     Of two claims of one job the later alone has a say; the other's verdict is not sent, and counts as not settled.
     """
-    newest = {verdict.id: verdict for verdict in sorted(verdicts, key=attrgetter("fence"))}
-    verdicts = list(newest.values())
+    if len({verdict.id for verdict in verdicts}) < len(verdicts):
+        verdicts = list({verdict.id: verdict for verdict in sorted(verdicts, key=attrgetter("fence"))}.values())
     done = [v for v in verdicts if v.state is not State.READY]
     again = [v for v in verdicts if v.state is State.READY]
     return Statement(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from .attempt import Attempt, call, call_async
 from .verdict import Completion
@@ -22,10 +23,10 @@ class Loop:
 
     size: int | None = None
 
-    async def run(self, attempt: Attempt) -> Completion:
+    def run(self, attempt: Attempt) -> Coroutine[Any, Any, Completion]:
         """Await the function."""
         attempt.began()
-        return await call_async(attempt.job, attempt.task, attempt.since)
+        return call_async(attempt.job, attempt.task, attempt.since)
 
     async def close(self) -> None:
         """Nothing of its own is left."""
