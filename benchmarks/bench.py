@@ -157,7 +157,7 @@ def curves(site: Site) -> dict[str, list[tuple[int, float]]]:
     """What a round takes, by what stands in its way and by how much of that there is."""
     sizes = [1_000, 10_000, 100_000]
     return {
-        "jobs waiting": measures.curve(site, CHANCY, "waiting", [*sizes, SCALE]),
+        "jobs waiting": measures.curve(site, CHANCY, "waiting", [5_000, *sizes[1:], SCALE]),
         "jobs in history": measures.curve(site, CHANCY, "history", [*sizes, SCALE, 10 * SCALE]),
         "jobs done under a pinned xmin": measures.curve(site, CHANCY, "pinned", [*sizes, 300_000]),
     }

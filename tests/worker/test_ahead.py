@@ -131,7 +131,8 @@ async def test_what_was_claimed_ahead_of_long_jobs_goes_back_unharmed_and_anothe
     assert {(row.state, row.attempt, row.crashes) for row in [*last, *held]} == {(State.SUCCEEDED, 1, 0)}
 
 
-async def test_a_worker_that_stops_gives_back_at_once_what_it_has_claimed_ahead(site):
+async def test_a_worker_that_stops_gives_back_at_once_what_it_has_claimed_ahead(site, monkeypatch):
+    monkeypatch.setattr("chancy_worker.turnstile.AHEAD_SECONDS", 60)
     jobs = site.submit(
         *[tasks.add.bind(1, number) for number in range(40)],
         tasks.pass_gate.bind("shut"),

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
-from chancy import Backoff, Discard, Retry, Snooze, current_job, task
+from chancy import Backoff, Discard, Retry, Snooze, current_job, schema_in_use, task
 
 AT_ONCE = Backoff(base=timedelta(milliseconds=20), factor=1, jitter=0)
 
@@ -214,3 +216,13 @@ async def count_neighbours(milliseconds: int) -> int:
     await asyncio.sleep(milliseconds / 1000)
     _here -= 1
     return found
+
+
+@task
+async def see_running() -> int:
+    """Hold the loop for a moment, as a job that is about to kill its worker might, and count what then runs."""
+    time.sleep(0.3)
+    with psycopg.connect(dsn) as conn:
+        table = sql.Identifier(schema_in_use(), "job")
+        row = conn.execute(sql.SQL("SELECT count(*) FROM {} WHERE state = 'running'").format(table)).fetchone()
+    return int(row[0]) if row else 0

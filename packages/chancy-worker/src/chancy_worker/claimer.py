@@ -106,6 +106,9 @@ class Claimer:
         self._running: Counter[str] = Counter()
         self._unknown: dict[str, None] = {}
         self._suspect: tuple[int, int] | None = None
+        self._next_suspect: tuple[Claimed, int] | None = None
+        """It and the lease under which it was claimed: it begins when those that were claimed with it are back."""
+        self._going_back: set[tuple[int, int]] = set()
         self._marks = Marks()
         self._without: tuple[str, ...] = ()
         self._shunned = False
@@ -213,16 +216,18 @@ class Claimer:
             self.outbox.accepted()
             await self._confirm(verdicts, answer)
             self._marks.learn(answer, wanted.looking, time.monotonic() - began)
-            self._take(answer, wanted)
+            if not self._take(answer, wanted):
+                await asyncio.sleep(0)  # what was claimed begins before the next round is made
 
-    def _take(self, answer: Answer, wanted: Wanted) -> None:
-        """Start what was claimed, and see whether there may be more."""
+    def _take(self, answer: Answer, wanted: Wanted) -> bool:
+        """Start what was claimed, and see whether there may be more; whether there is a backlog."""
         for job in answer.claimed:
             self._accept(job)
+        self._begin_suspect()
         if not answer.holding:
             self._hungry = False  # until the next look: by then there is a new lease
         if not wanted.free or not answer.holding:
-            return
+            return False
         if wanted.looking:
             self._due_at = None if answer.next_in is None else time.monotonic() + answer.next_in
         if answer.claimed:
@@ -230,7 +235,7 @@ class Claimer:
             self._pace.came(len(answer.claimed))
         per_queue = Counter(job.queue for job in answer.claimed)
         if any(per_queue[queue] == n for queue, n in wanted.free.items()):
-            return
+            return True
         if self._pace.is_brisk and not wanted.without:
             self._rests_until = time.monotonic() + REST_SECONDS
             self._marks.forget()
@@ -240,6 +245,7 @@ class Claimer:
             self._hungry = False
             self._barren = frozenset(wanted.without)
             self._idle()
+        return False
 
     def _accept(self, job: Claimed) -> None:
         key = job.id, job.fence
@@ -255,11 +261,23 @@ class Claimer:
                     job.id,
                 )
             self.complete(job, released(job, "unknown task"))
-        elif job.suspect and self._suspect is not None:
-            self.complete(job, released(job, "one suspect at a time"))
+        elif not job.suspect:
+            self._start(job)
+        elif self._suspect is None:
+            self._suspect = key
+            self._next_suspect = job, self._lease()
         else:
-            if job.suspect:
-                self._suspect = key
+            self._going_back.add(key)
+            self.complete(job, released(job, "one suspect at a time"))
+
+    def _begin_suspect(self) -> None:
+        """A job that kills its worker must not take along the suspects that were released to let it run alone."""
+        if self._next_suspect is None or self._going_back:
+            return
+        (job, lease), self._next_suspect = self._next_suspect, None
+        if self.stopping or lease != self._lease():
+            self.complete(job, released(job, "interrupted before it began"))
+        else:
             self._start(job)
 
     async def _confirm(self, verdicts: list[Completion], answer: Answer) -> None:
@@ -280,6 +298,8 @@ class Claimer:
                     continue
                 self._settled(verdict, fate)
             self.held.pop(key, None)
+            self._going_back.discard(key)
+        self._begin_suspect()
 
     async def _make_partitions(self) -> None:
         try:

@@ -10,6 +10,7 @@ import asyncio
 import importlib
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -101,6 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except psycopg.Error as error:
         code = 1 if PARENT in os.environ else 2
         message = f"{' '.join(str(error).split())}; say where Postgres is with --dsn, CHANCY_DSN or PGHOST and the like"
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # who has stopped may be told to stop again
     print(f"chancy-worker: {message}", file=sys.stderr)
     return code
 

@@ -136,23 +136,24 @@ class Worker:
             }.items()
         ]
         watchdog = Watchdog(self.app.conninfo, schema, lease)
-        try:
-            with self._signals(), watchdog:
-                async with answering(config.health_host, config.health_port, problems), self._lifespan():
-                    tell_service_manager("READY=1")
-                    await self._serve(background, claimer, slots)
-        finally:
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
-            with contextlib.suppress(Exception):
-                await lives.send(declare_dead(worker=lease.id))
-            for executor in executors.values():
-                await executor.close()
-            threads = executors[Place.THREAD]
-            self.left_running += threads.stranded if isinstance(threads, Threads) else 0
-            for each in (link, lives, rescuer, reporter, wakeups):
-                await each.close()
+        with self._signals():  # to the end: a second signal must not cut the last words short
+            try:
+                with watchdog:
+                    async with answering(config.health_host, config.health_port, problems), self._lifespan():
+                        tell_service_manager("READY=1")
+                        await self._serve(background, claimer, slots)
+            finally:
+                for task in background:
+                    task.cancel()
+                await asyncio.gather(*background, return_exceptions=True)
+                with contextlib.suppress(Exception):
+                    await lives.send(declare_dead(worker=lease.id))
+                for executor in executors.values():
+                    await executor.close()
+                threads = executors[Place.THREAD]
+                self.left_running += threads.stranded if isinstance(threads, Threads) else 0
+                for each in (link, lives, rescuer, reporter, wakeups):
+                    await each.close()
 
     @property
     def running(self) -> int:
