@@ -99,7 +99,7 @@ def samples(quick: bool) -> dict[str, dict[str, Sample]]:
             **each(measures.busy_slots, full(PROCRASTINATE_100), jobs=1_500),
         },
         "submit": each(measures.submit, submitting, jobs=1_500),
-        "submit together": each(measures.together, in_bulk, jobs=3_000),
+        "submit together": each(measures.together, in_bulk, jobs=10_000),
         **{
             f"submit_many {batch:,}": each(measures.submit_many, in_bulk, batch=batch)
             for batch in ([10_000] if quick else [1, 100, 10_000])
