@@ -72,7 +72,8 @@ def insert_job(job: NewJob[Any]) -> Statement[Submitted]:
             "max_attempts": options.max_attempts,
             "run_at": options.run_at,
             "delay": None if options.delay is None else in_seconds(options.delay),
-            "arguments": msgspec.Raw(job.arguments),
+            # ASCII means the same on every connection, and psycopg sends a str sooner than what it has to ask us about.
+            "arguments": job.arguments.decode() if job.arguments.isascii() else msgspec.Raw(job.arguments),
             "retry": _raw(options.retry),
             "limits": _raw(options.limits),
         },
