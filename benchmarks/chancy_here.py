@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -112,14 +112,18 @@ class SyncSubmitter:
 
 
 @asynccontextmanager
-async def submitter(dsn: str) -> AsyncIterator[Submitter]:
-    """BENCH_STYLE says whether sync or async."""
+async def connected(
+    dsn: str,
+    sync: Callable[[psycopg.Connection[Any]], Submitter],
+    not_sync: Callable[[psycopg.AsyncConnection[Any]], Submitter],
+) -> AsyncIterator[Submitter]:
+    """One or the other on a connection in autocommit: BENCH_STYLE says which."""
     if os.environ.get("BENCH_STYLE") == "sync":
         with psycopg.connect(dsn, autocommit=True) as conn:
-            yield SyncSubmitter(conn)
+            yield sync(conn)
     else:
         async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as conn:
-            yield AsyncSubmitter(conn)
+            yield not_sync(conn)
 
 
 def work(dsn: str, kind: str, setting: str, concurrency: int) -> None:
@@ -131,4 +135,9 @@ def work(dsn: str, kind: str, setting: str, concurrency: int) -> None:
 
 
 if __name__ == "__main__":
-    main(prepare=prepare, describe=describe, submitter=submitter, work=work)
+    main(
+        prepare=prepare,
+        describe=describe,
+        submitter=lambda dsn: connected(dsn, SyncSubmitter, AsyncSubmitter),
+        work=work,
+    )

@@ -7,20 +7,17 @@ would add rows to these tables by hand.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
 
-from chancy_here import prepare
+from chancy_here import connected, prepare
 from chancy_worker.claims import START, Wanted, play_round
 from chancy_worker.leases import register
 from chancy_worker.link import Link
 from chancy_worker.verdict import succeeded
-from contender import Submitter, begun, main, stamp
+from contender import begun, main, stamp
 
 LANE = ("default", 0)
 
@@ -103,17 +100,6 @@ class SyncSubmitter:
                 self.conn.execute(INSERT, _one(kind, number)).fetchone()
 
 
-@asynccontextmanager
-async def submitter(dsn: str) -> AsyncIterator[Submitter]:
-    """BENCH_STYLE says whether sync or async."""
-    if os.environ.get("BENCH_STYLE") == "sync":
-        with psycopg.connect(dsn, autocommit=True) as conn:
-            yield SyncSubmitter(conn)
-    else:
-        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as conn:
-            yield AsyncSubmitter(conn)
-
-
 async def work(dsn: str, kind: str, setting: str, concurrency: int) -> None:
     """Claim and complete; where nothing is left, LISTEN."""
     batch = 100 if setting == "default" else concurrency
@@ -162,4 +148,9 @@ async def _hear(link: Link, heard: asyncio.Event, stop: asyncio.Event) -> None:
 
 
 if __name__ == "__main__":
-    main(prepare=prepare, describe=describe, submitter=submitter, work=work)
+    main(
+        prepare=prepare,
+        describe=describe,
+        submitter=lambda dsn: connected(dsn, SyncSubmitter, AsyncSubmitter),
+        work=work,
+    )

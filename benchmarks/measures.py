@@ -272,12 +272,8 @@ def curve(site: Site, contender: Contender, variant: str, sizes: list[int]) -> l
         there = 0
         for size in sizes:
             grown, there = size - there, size
-            if variant == "history":
-                run.conn.execute(HISTORY, [grown])
-            elif variant == "waiting":
-                run.conn.execute(WAITING, [grown])
-            else:  # claimed and completed since the snapshot was taken
-                run.conn.execute(WAITING, [grown])
+            run.conn.execute(HISTORY if variant == "history" else WAITING, [grown])
+            if variant == "pinned":  # claimed and completed since the snapshot was taken
                 asyncio.run(rounds(run.dsn, grown // 100))
             run.conn.execute("ANALYZE chancy.job")
             if variant != "waiting":

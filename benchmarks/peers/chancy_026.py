@@ -15,7 +15,7 @@ from chancy import Chancy, Queue, Worker, job
 from chancy.plugins.leadership import Leadership
 from chancy.plugins.pruner import Pruner
 from chancy.plugins.recovery import Recovery
-from contender import SLEEP_SECONDS, begun, main, stamp
+from contender import begun, doze, main, stamp
 
 
 @job()
@@ -30,8 +30,7 @@ def thread(number: int) -> None:
 
 @job()
 async def sleep(number: int) -> None:
-    begun()
-    await asyncio.sleep(SLEEP_SECONDS)
+    await doze()
 
 
 @job()

@@ -13,7 +13,7 @@ from kinds import known
 from pgqueuer import Job, PgQueuer, Queries
 from pgqueuer.ports.driver import Driver
 
-from contender import SLEEP_SECONDS, begun, main, stamp
+from contender import begun, doze, main, stamp
 
 Opened = tuple[Driver, Callable[[], AbstractAsyncContextManager[object]]]
 """A driver, and the transactions of its connection."""
@@ -38,8 +38,7 @@ def register(pgq: PgQueuer) -> PgQueuer:
 
     @pgq.entrypoint("sleep")
     async def sleep(job: Job) -> None:
-        begun()
-        await asyncio.sleep(SLEEP_SECONDS)
+        await doze()
 
     @pgq.entrypoint("stamp")
     async def stamped(job: Job) -> None:
