@@ -256,6 +256,7 @@ def test_the_schema_in_use_is_the_given_then_the_attempts_then_the_configured_th
     from chancy.schema import attempt_schema, schema_in_use
 
     monkeypatch.setenv("CHANCY_SCHEMA", "from_environment")
+    chancy.configure(schema=None)
     assert schema_in_use() == "from_environment"
     chancy.configure(schema="configured")
     assert schema_in_use() == "configured"
@@ -265,8 +266,8 @@ def test_the_schema_in_use_is_the_given_then_the_attempts_then_the_configured_th
         assert schema_in_use("given") == "given"
     finally:
         attempt_schema.reset(token)
-    chancy.configure(schema=None)
     monkeypatch.delenv("CHANCY_SCHEMA")
+    chancy.configure(schema=None)
     assert schema_in_use() == "chancy"
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, overload
+
+import msgspec
 
 from . import statements
 from .errors import JobCancelled, JobFailed, NotCommitted, UnknownJob
@@ -23,17 +24,25 @@ _TRIES = 5
 _ONE_SNAPSHOT = ("repeatable read", "serializable")
 
 
-@dataclass(frozen=True, slots=True)
-class Job(Generic[R_co]):
+class Job(msgspec.Struct, Generic[R_co], frozen=True, eq=False):
     """A submitted job. It holds no connection: give one to each method, sync or async."""
 
     id: int
     task: str
     queue: str
     schema: str
-    transaction: str | None = field(default=None, repr=False, compare=False)
+    transaction: str | None = None
     """The transaction that submitted it, as Postgres' `xid8`."""
-    decode_result: Callable[[bytes], R_co] = field(default=bytes, repr=False, compare=False)  # type: ignore[assignment]
+    decode_result: Callable[[bytes], R_co] = bytes  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Job(id={self.id}, task={self.task!r}, queue={self.queue!r}, schema={self.schema!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and (self.id, self.schema) == (other.id, other.schema)
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.schema))
 
     @overload
     def result(self, conn: SyncConn, /, *, timeout: timedelta | None = None) -> R_co: ...
@@ -121,17 +130,17 @@ def submit_many(
 def _submit_all(jobs: list[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:
     if not jobs:
         return []
-    submitted: statements.Submitted = yield statements.insert_jobs(jobs)
-    return [_handle(job, id_, submitted, schema) for id_, job in zip(submitted.ids, jobs, strict=True)]
+    ids, transaction = yield statements.insert_jobs(jobs)
+    return [_handle(job, id_, transaction, schema) for id_, job in zip(ids, jobs, strict=True)]
 
 
 def submit_one(new: NewJob[R], schema: str) -> Statement[Job[R]]:
     """The statement behind `task.submit`."""
-    return statements.insert_job(new).then(lambda submitted: _handle(new, submitted.ids[0], submitted, schema))
+    return statements.insert_job(new, lambda job_id, transaction: _handle(new, job_id, transaction, schema))
 
 
-def _handle(new: NewJob[R], job_id: int, submitted: statements.Submitted, schema: str) -> Job[R]:
-    return Job(job_id, new.task, new.options.queue, schema, submitted.transaction, new.decode_result)
+def _handle(new: NewJob[R], job_id: int, transaction: str, schema: str) -> Job[R]:
+    return Job(job_id, new.task, new.options.queue, schema, transaction, new.decode_result)
 
 
 @overload

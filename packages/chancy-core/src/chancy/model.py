@@ -14,7 +14,6 @@ from .retry import Backoff
 from .states import State
 
 T = TypeVar("T")
-U = TypeVar("U")
 T_co = TypeVar("T_co", covariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
@@ -28,8 +27,7 @@ LONGEST_DELAY = timedelta(days=36_525)
 """A hundred years. Postgres' instants end in the year 294276, and Python's, which read them back, in 9999."""
 
 
-@dataclass(frozen=True, slots=True)
-class Statement(Generic[T_co]):
+class Statement(msgspec.Struct, Generic[T_co], frozen=True):
     """One round trip: the text with a `{schema}` slot, its parameters, and what its rows mean.
 
     Every statement returns rows and is always fetched: in pipeline mode `cursor.description` is still None
@@ -39,10 +37,6 @@ class Statement(Generic[T_co]):
     sql: str
     params: Mapping[str, Any]
     parse: Callable[[Rows], T_co]
-
-    def then(self, make: Callable[[T_co], U]) -> Statement[U]:
-        """The same round trip, and what `make` makes of its answer."""
-        return Statement(self.sql, self.params, lambda rows: make(self.parse(rows)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,18 +127,18 @@ def perform(conn: SyncConn | AsyncConn, work: Statement[T] | Steps[T], schema: s
 
 def send(conn: SyncConn, statement: Statement[T], schema: str) -> T:
     """One round trip."""
-    with _Cursor(conn, row_factory=tuple_row) as cursor:
-        text, names = numbered(statement.sql, schema)
-        cursor.execute(text, [statement.params[name] for name in names])
-        return statement.parse(cursor.fetchall())
+    text, names = numbered(statement.sql, schema)
+    cursor = _Cursor(conn, row_factory=tuple_row)
+    cursor.execute(text, [statement.params[name] for name in names])
+    return statement.parse(cursor.fetchall())
 
 
 async def send_async(conn: AsyncConn, statement: Statement[T], schema: str, *, binary: bool = False) -> T:
     """One round trip. Rows that come in binary are the same rows, a third sooner read; the connection speaks UTF-8."""
-    async with _AsyncCursor(conn, row_factory=tuple_row) as cursor:
-        text, names = numbered(statement.sql, schema)
-        await cursor.execute(text, [statement.params[name] for name in names], binary=binary)
-        return statement.parse(await cursor.fetchall())
+    text, names = numbered(statement.sql, schema)
+    cursor = _AsyncCursor(conn, row_factory=tuple_row)
+    await cursor.execute(text, [statement.params[name] for name in names], binary=binary)
+    return statement.parse(await cursor.fetchall())
 
 
 def walk(conn: SyncConn, steps: Steps[T], schema: str) -> T:

@@ -1,7 +1,8 @@
 """Which Postgres schema a statement goes to, and how its name gets into the SQL.
 
 The schema is always written into the statement: the caller's `search_path` is never relied on. In this order:
-the `Job` or `Chancy` at hand, the attempt that is running, `configure(schema=…)`, `CHANCY_SCHEMA`, "chancy".
+the `Job` or `Chancy` at hand, the attempt that is running, `configure(schema=…)`, `CHANCY_SCHEMA` as it was when first
+asked for, "chancy".
 """
 
 from __future__ import annotations
@@ -22,18 +23,25 @@ _PARAMETER = re.compile(r"%\((\w+)\)s")
 attempt_schema: ContextVar[str | None] = ContextVar("chancy_attempt_schema", default=None)
 """The schema of the attempt that is running; set by worker, eager and drain."""
 
-_configured: str | None = None
+_default: str | None = None
 
 
 def configure(*, schema: str | None) -> None:
-    """Set this process's default schema; None goes back to `CHANCY_SCHEMA` or "chancy"."""
-    global _configured
-    _configured = None if schema is None else checked(schema)
+    """Set this process's default schema; None goes back to `CHANCY_SCHEMA`, read anew, or "chancy"."""
+    global _default
+    _default = None if schema is None else checked(schema)
 
 
 def schema_in_use(given: str | None = None) -> str:
     """The schema for a verb that was given `given`."""
-    return given or attempt_schema.get() or _configured or checked(os.environ.get("CHANCY_SCHEMA") or "chancy")
+    return given or attempt_schema.get() or _default or _from_environment()
+
+
+def _from_environment() -> str:
+    """Read once: a look into the environment takes as long as the rest of what a submit does before it sends."""
+    global _default
+    _default = checked(os.environ.get("CHANCY_SCHEMA") or "chancy")
+    return _default
 
 
 def checked(schema: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -13,6 +13,8 @@ from .codec import encode_json
 from .literals import JsonColumn, in_seconds, of_intervals, of_numbers, of_texts
 from .model import AttemptError, JobRow, NewJob, Progress, Rows, Statement
 from .states import State
+
+T = TypeVar("T")
 
 MOVED = """id, task, queue, priority, attempt, max_attempts, claims, crashes, worker, run_at, submitted_at, started_at,
             arguments, retry, limits"""
@@ -52,16 +54,11 @@ INSERT_JOBS = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """The ids, in the order in which the jobs were given, and the transaction that holds them."""
+def insert_job(job: NewJob[Any], made: Callable[[int, str], T]) -> Statement[T]:
+    """Add one job; one round trip. The same as `insert_jobs`, which takes a fifth longer for one.
 
-    ids: list[int]
-    transaction: str
-
-
-def insert_job(job: NewJob[Any]) -> Statement[Submitted]:
-    """Add one job; one round trip. The same as `insert_jobs`, which takes a fifth longer for one."""
+    The answer is what is `made` of its id and of the transaction that holds it.
+    """
     options = job.options
     return Statement(
         INSERT_JOB,
@@ -77,12 +74,15 @@ def insert_job(job: NewJob[Any]) -> Statement[Submitted]:
             "retry": _raw(options.retry),
             "limits": _raw(options.limits),
         },
-        lambda rows: Submitted([rows[0][0]], rows[0][1]),
+        lambda rows: made(rows[0][0], rows[0][1]),
     )
 
 
-def insert_jobs(jobs: Sequence[NewJob[Any]]) -> Statement[Submitted]:
-    """Add jobs; one round trip. Locks nothing that others wait for; rings the doorbell of each queue."""
+def insert_jobs(jobs: Sequence[NewJob[Any]]) -> Statement[tuple[list[int], str]]:
+    """Add jobs; one round trip. Locks nothing that others wait for; rings the doorbell of each queue.
+
+    The answer is their ids, in the order in which they were given, and the transaction that holds them.
+    """
     return Statement(
         INSERT_JOBS,
         {
@@ -97,7 +97,7 @@ def insert_jobs(jobs: Sequence[NewJob[Any]]) -> Statement[Submitted]:
             "bells": of_texts({job.options.queue for job in jobs}),
             "limits": JsonColumn(_json(job.options.limits) for job in jobs),
         },
-        _parse_submitted,
+        lambda rows: (rows[0][0], rows[0][1]),
     )
 
 
@@ -107,11 +107,6 @@ def _raw(value: object) -> msgspec.Raw | None:
 
 def _json(value: object) -> bytes | None:
     return None if value is None else encode_json(value)
-
-
-def _parse_submitted(rows: Rows) -> Submitted:
-    ((ids, transaction, _),) = rows
-    return Submitted(ids, transaction)
 
 
 # JSON is read as bytea: it arrives as UTF-8 whatever the connection's client_encoding is.
