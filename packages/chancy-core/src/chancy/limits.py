@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from datetime import timedelta
 from enum import StrEnum
@@ -41,6 +42,14 @@ class Limit(msgspec.Struct, frozen=True):
     def memory(limit: int) -> Limit:
         """Memory of one attempt, in bytes."""
         return Limit(LimitType.MEMORY, limit)
+
+
+def tightest(limits: Iterable[Limit]) -> dict[str, float]:
+    """The smallest of each type: seconds of `time`, bytes of `memory`."""
+    found: dict[str, float] = {}
+    for limit in limits:
+        found[limit.type] = min(limit.value, found.get(limit.type, math.inf))
+    return found
 
 
 class Place(StrEnum):

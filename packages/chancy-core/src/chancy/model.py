@@ -37,6 +37,8 @@ class Statement(msgspec.Struct, Generic[T_co], frozen=True):
     sql: str
     params: Mapping[str, Any]
     parse: Callable[[Rows], T_co]
+    adds: Sequence[NewJob[Any]] = ()
+    """The jobs that it adds, for a backend that reads no SQL."""
 
 
 @dataclass(frozen=True, slots=True)

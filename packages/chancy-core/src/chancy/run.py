@@ -8,9 +8,10 @@ gave, in the caller's transaction. Nothing here commits, opens a connection or s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 import psycopg
@@ -21,7 +22,7 @@ from psycopg.rows import tuple_row
 
 from .errors import InvalidConnection
 from .literals import JsonColumn
-from .model import Pause, Script, Statement, Steps
+from .model import Pause, Statement, Steps
 from .schema import fill, numbered
 
 T = TypeVar("T")
@@ -117,14 +118,6 @@ def _driver(conn: SyncConn | AsyncConn) -> SyncConn | AsyncConn:
     )
 
 
-def perform(conn: SyncConn | AsyncConn, work: Statement[T] | Steps[T], schema: str) -> T | Coroutine[Any, Any, T]:
-    """Send `work` on `conn`: the result on a sync connection, a coroutine of it on an async one."""
-    if isinstance(conn, psycopg.AsyncConnection):
-        return send_async(conn, work, schema) if isinstance(work, Statement) else walk_async(conn, work, schema)
-    _driver(conn)
-    return send(conn, work, schema) if isinstance(work, Statement) else walk(conn, work, schema)
-
-
 def send(conn: SyncConn, statement: Statement[T], schema: str) -> T:
     """One round trip."""
     text, names = numbered(statement.sql, schema)
@@ -141,8 +134,69 @@ async def send_async(conn: AsyncConn, statement: Statement[T], schema: str, *, b
     return statement.parse(await cursor.fetchall())
 
 
-def walk(conn: SyncConn, steps: Steps[T], schema: str) -> T:
-    """Drive a generator of steps to its result."""
+class Backend(Protocol):
+    """Who answers the statements of the package's verbs: the server at the end of the caller's connection, or, while
+    tests run, what stands in for it. A backend of your own has to pass `chancy_testing.conformance`.
+    """
+
+    elsewhere: bool
+    """Whether jobs are performed by other processes, which have to import their tasks."""
+
+    def send(self, conn: SyncConn, statement: Statement[T], schema: str) -> T:
+        """The answer to one statement."""
+
+    def send_async(self, conn: AsyncConn, statement: Statement[T], schema: str) -> Coroutine[Any, Any, T]:
+        """The same, awaited."""
+
+
+class Postgres:
+    """The backend that there is outside of tests."""
+
+    elsewhere = True
+
+    def send(self, conn: SyncConn, statement: Statement[T], schema: str) -> T:
+        """One round trip."""
+        return send(conn, statement, schema)
+
+    def send_async(self, conn: AsyncConn, statement: Statement[T], schema: str) -> Coroutine[Any, Any, T]:
+        """One round trip."""
+        return send_async(conn, statement, schema)
+
+
+_backend: Backend = Postgres()
+
+
+def backend() -> Backend:
+    """Who answers now."""
+    return _backend
+
+
+@contextlib.contextmanager
+def answered_by(stand_in: Backend) -> Iterator[None]:
+    """Within the block `stand_in` answers what any thread of this process asks through the package's verbs.
+
+    Workers are not affected: they speak to their server themselves.
+    """
+    global _backend
+    before, _backend = _backend, stand_in
+    try:
+        yield
+    finally:
+        _backend = before
+
+
+def perform(conn: SyncConn | AsyncConn, work: Statement[T] | Steps[T], schema: str) -> T | Coroutine[Any, Any, T]:
+    """Have `work` answered for `conn`: the result on a sync connection, a coroutine of it on an async one."""
+    if isinstance(conn, psycopg.AsyncConnection):
+        if isinstance(work, Statement):
+            return _backend.send_async(conn, work, schema)
+        return _walk_async(conn, work, schema, _backend)
+    _driver(conn)
+    return _backend.send(conn, work, schema) if isinstance(work, Statement) else _walk(conn, work, schema, _backend)
+
+
+def walk(steps: Generator[Any, Any, T], send: Callable[[Statement[Any]], Any], run: Callable[[Any], Any]) -> T:
+    """Drive a generator of steps to its result. What is neither a statement nor a pause is for `run`."""
     answer: Any = None
     while True:
         try:
@@ -151,28 +205,19 @@ def walk(conn: SyncConn, steps: Steps[T], schema: str) -> T:
             return end.value  # type: ignore[no-any-return]
         answer = None
         if isinstance(step, Statement):
-            answer = send(conn, step, schema)
+            answer = send(step)
         elif isinstance(step, Pause):
             time.sleep(step.seconds)
         else:
-            _Cursor(conn).execute(fill(step.sql, schema))
-
-
-async def walk_async(conn: AsyncConn, steps: Steps[T], schema: str) -> T:
-    """Drive a generator of steps to its result on `conn`."""
-    return await follow(
-        steps,
-        lambda statement: send_async(conn, statement, schema),
-        lambda script: _AsyncCursor(conn).execute(fill(script.sql, schema)),
-    )
+            answer = run(step)
 
 
 async def follow(
-    steps: Steps[T],
+    steps: Generator[Any, Any, T],
     send: Callable[[Statement[Any]], Awaitable[Any]],
-    run: Callable[[Script], Awaitable[Any]],
+    run: Callable[[Any], Awaitable[Any]],
 ) -> T:
-    """Drive a generator of steps to its result. Cancelling it between two steps leaves nothing behind."""
+    """`walk`, awaited. Cancelling it between two steps leaves nothing behind."""
     answer: Any = None
     while True:
         try:
@@ -185,7 +230,23 @@ async def follow(
         elif isinstance(step, Pause):
             await asyncio.sleep(step.seconds)
         else:
-            await run(step)
+            answer = await run(step)
+
+
+def _walk(conn: SyncConn, steps: Steps[T], schema: str, backend: Backend) -> T:
+    return walk(
+        steps,
+        lambda statement: backend.send(conn, statement, schema),
+        lambda script: _Cursor(conn).execute(fill(script.sql, schema)),
+    )
+
+
+async def _walk_async(conn: AsyncConn, steps: Steps[T], schema: str, backend: Backend) -> T:
+    return await follow(
+        steps,
+        lambda statement: backend.send_async(conn, statement, schema),
+        lambda script: _AsyncCursor(conn).execute(fill(script.sql, schema)),
+    )
 
 
 def perform_alone(conn: SyncConn | AsyncConn, steps: Steps[T], schema: str) -> T | Coroutine[Any, Any, T]:
@@ -195,9 +256,9 @@ def perform_alone(conn: SyncConn | AsyncConn, steps: Steps[T], schema: str) -> T
     if isinstance(conn, psycopg.AsyncConnection):
         return _walk_alone_async(conn, steps, schema)
     with conn.transaction():
-        return walk(conn, steps, schema)
+        return _walk(conn, steps, schema, Postgres())
 
 
 async def _walk_alone_async(conn: AsyncConn, steps: Steps[T], schema: str) -> T:
     async with conn.transaction():
-        return await walk_async(conn, steps, schema)
+        return await _walk_async(conn, steps, schema, Postgres())

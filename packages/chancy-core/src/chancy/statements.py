@@ -75,6 +75,7 @@ def insert_job(job: NewJob[Any], made: Callable[[int, str], T]) -> Statement[T]:
             "limits": _raw(options.limits),
         },
         lambda rows: made(rows[0][0], rows[0][1]),
+        (job,),
     )
 
 
@@ -98,6 +99,7 @@ def insert_jobs(jobs: Sequence[NewJob[Any]]) -> Statement[tuple[list[int], str]]
             "limits": JsonColumn(_json(job.options.limits) for job in jobs),
         },
         lambda rows: (rows[0][0], rows[0][1]),
+        jobs,
     )
 
 

@@ -19,7 +19,7 @@ from .errors import InvalidArguments, InvalidTask
 from .limits import Limit, Place, PlaceWish, place_of
 from .model import NewJob, Options
 from .retry import DEFAULT_BACKOFF, Backoff, RetryFunction
-from .run import AsyncConn, SyncConn, perform
+from .run import AsyncConn, SyncConn, backend, perform
 from .schema import schema_in_use
 
 P = ParamSpec("P")
@@ -51,7 +51,7 @@ class BaseTask(Generic[P, R]):
     executor: PlaceWish | None = field(repr=False, default=None)
     """Where it is to run, if not where its limits say."""
     refusal: str | None = field(repr=False, default=None)
-    """Why jobs of this task could not be performed by a worker, if so."""
+    """Why jobs of this task could not be performed by a worker, if so. In memory they can."""
 
     def retry_delay(self, attempt: int, error: BaseException, own: Backoff | None) -> timedelta | None:
         """The delay after failed attempt `attempt` of a job with a backoff of its `own`; None for "give up"."""
@@ -84,7 +84,7 @@ class BaseTask(Generic[P, R]):
 
     def bind(self, *args: P.args, **kwargs: P.kwargs) -> NewJob[R]:
         """The job with these arguments, checked and encoded, for `submit_many`. Sends nothing."""
-        if self.refusal:
+        if self.refusal and backend().elsewhere:
             raise InvalidTask(self.name, self.refusal)
         return NewJob(
             self.name, self.signature.encode_arguments(args, kwargs), self.options, self.signature.decode_result

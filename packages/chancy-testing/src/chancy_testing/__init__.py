@@ -1,5 +1,64 @@
-"""Tests with Chancy: a Postgres for as long as they run, and pytest fixtures with a schema of their own."""
+"""Tests for code that uses Chancy: in memory, in a temporary schema, with a clock, with faults, with a real worker.
 
-from .postgres import DURABLE, QUICK, Postgres
+The fixtures come by themselves (`pytest --fixtures`); what is imported from here is loaded when it is first used.
+"""
 
-__all__ = ["DURABLE", "QUICK", "Postgres"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .asserts import assert_submitted, refute_submitted, submitted
+    from .background import Background
+    from .clock import Clock
+    from .draining import AttemptFailed, Drained, drain
+    from .faults import Faults
+    from .in_memory import Eager, EagerJob, NotPerformed, eager
+    from .postgres import DURABLE, QUICK, Postgres
+
+_ROOMS = {
+    "AttemptFailed": "draining",
+    "Background": "background",
+    "Clock": "clock",
+    "DURABLE": "postgres",
+    "Drained": "draining",
+    "Eager": "in_memory",
+    "EagerJob": "in_memory",
+    "Faults": "faults",
+    "NotPerformed": "in_memory",
+    "Postgres": "postgres",
+    "QUICK": "postgres",
+    "assert_submitted": "asserts",
+    "drain": "draining",
+    "eager": "in_memory",
+    "refute_submitted": "asserts",
+    "submitted": "asserts",
+}
+
+__all__ = [
+    "DURABLE",
+    "QUICK",
+    "AttemptFailed",
+    "Background",
+    "Clock",
+    "Drained",
+    "Eager",
+    "EagerJob",
+    "Faults",
+    "NotPerformed",
+    "Postgres",
+    "assert_submitted",
+    "drain",
+    "eager",
+    "refute_submitted",
+    "submitted",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_ROOMS[name]}", __name__), name)
+    globals()[name] = value
+    return value

@@ -23,7 +23,7 @@ import msgspec
 
 from chancy.current import CurrentJob
 from chancy.errors import TimeLimitExceeded
-from chancy.limits import Limit, LimitType, Place
+from chancy.limits import Limit, LimitType, Place, tightest
 from chancy.model import Progress
 from chancy.task import BaseTask
 
@@ -111,7 +111,7 @@ class Slots:
         self.running: dict[Key, Running] = {}
         self.progress: dict[Key, Progress] = {}
         """What handlers have said since it was last written down."""
-        self._limits = {name: _by_type(task.options.limits or ()) for name, task in tasks.items()}
+        self._limits = {name: tightest(task.options.limits or ()) for name, task in tasks.items()}
         self._places = {name: task.place() for name, task in tasks.items()}
         self._names = {place: tuple(n for n, p in self._places.items() if p is place) for place in Place}
         self._used: Counter[Place] = Counter()
@@ -176,9 +176,9 @@ class Slots:
             return self._limits[job.task], self._places[job.task]
         given = msgspec.json.decode(job.limits, type=list[Limit])
         try:
-            return _by_type(given), task.place(given)
+            return tightest(given), task.place(given)
         except ValueError:  # the task has been given another executor since this job was submitted
-            return _by_type(given), Place.PROCESS
+            return tightest(given), Place.PROCESS
 
     def cancel(self, ids: Iterable[int]) -> None:
         """Stop these jobs: somebody has asked for it."""
@@ -309,14 +309,6 @@ def _verdict_of_stopped(running: Running) -> Completion:
     if running.stop is Stop.TIME:
         error = TimeLimitExceeded(running.limits[LimitType.TIME], time.perf_counter() - running.began)
     return judged(job, error, running.attempt.since, running.task.retry_delay)
-
-
-def _by_type(limits: Iterable[Limit]) -> dict[str, float]:
-    """The smallest of each type."""
-    found: dict[str, float] = {}
-    for limit in limits:
-        found[limit.type] = min(limit.value, found.get(limit.type, math.inf))
-    return found
 
 
 def _nothing() -> None:

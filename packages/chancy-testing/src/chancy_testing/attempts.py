@@ -1,0 +1,171 @@
+"""One attempt in the test's own process, by the worker's own code for attempts and verdicts.
+
+A plain function is called where the caller stands, and from a coroutine in a thread, as a worker would. A coroutine
+runs on the caller's loop, or where there is none, or the caller blocks it, on one of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from chancy.current import CurrentJob
+from chancy.errors import TimeLimitExceeded
+from chancy.limits import Limit, LimitType, tightest
+from chancy.model import Progress
+from chancy.task import AsyncTask, BaseTask
+from chancy_worker.attempt import Attempt, call, call_async, perform
+from chancy_worker.verdict import Claimed, Completion, judged, since_now
+
+T = TypeVar("T")
+
+WORKER = "chancy-testing"
+"""The name of the worker, on errors and leases."""
+
+twice = False
+"""Whether each attempt runs its function twice, as when a verdict was lost: set by `pytest --chancy-run-twice`."""
+
+
+class Performed(NamedTuple):
+    """The verdict of one attempt, and what its function raised last."""
+
+    verdict: Completion
+    error: BaseException | None
+
+
+class Call(NamedTuple):
+    """A claimed job, about to be performed."""
+
+    job: Claimed
+    task: BaseTask[..., Any]
+    schema: str
+    tell: Callable[[CurrentJob, Progress], None]
+    """What it says of its progress."""
+    watch: Callable[[CurrentJob], None]
+    """Sees the attempt before its function does."""
+
+
+class _Here:
+    """The worker's executor for the place where the test itself is."""
+
+    size: int | None = None
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+
+    async def run(self, attempt: Attempt) -> Completion:
+        """Call or await the function."""
+        self.error = None
+        arguments = attempt.job, attempt.task, attempt.since, self._heard
+        if isinstance(attempt.task, AsyncTask):
+            return await _within(attempt, call_async(*arguments), self._heard)
+        verdict = call(*arguments)
+        limit, elapsed = attempt.limits.get(LimitType.TIME), attempt.since.elapsed
+        if limit is None or elapsed <= limit:
+            return verdict
+        return _too_long(attempt, limit, elapsed, self._heard)  # a child process would have been killed
+
+    def _heard(self, error: BaseException) -> BaseException:
+        self.error = error
+        return error
+
+    async def close(self) -> None:
+        """Nothing of its own is left."""
+
+
+async def _within(
+    attempt: Attempt, work: Coroutine[Any, Any, Completion], heard: Callable[[BaseException], BaseException]
+) -> Completion:
+    """The verdict of a coroutine that is stopped at its time limit, as on a worker's loop."""
+    running, limit = asyncio.ensure_future(work), attempt.limits.get(LimitType.TIME)
+    try:
+        await asyncio.wait([running], timeout=limit)
+    except asyncio.CancelledError:
+        running.cancel()
+        await asyncio.wait([running])
+        raise
+    if running.done() and not running.cancelled():
+        return running.result()
+    if running.cancelled():
+        error = heard(asyncio.CancelledError("the function cancelled itself"))
+        return judged(attempt.job, error, attempt.since, attempt.task.retry_delay)
+    assert limit is not None
+    running.cancel()
+    await asyncio.wait([running])
+    if not running.cancelled():  # it would not stop, and has returned
+        return running.result()
+    return _too_long(attempt, limit, attempt.since.elapsed, heard)
+
+
+def _too_long(
+    attempt: Attempt, limit: float, elapsed: float, heard: Callable[[BaseException], BaseException]
+) -> Completion:
+    return judged(attempt.job, heard(TimeLimitExceeded(limit, elapsed)), attempt.since, attempt.task.retry_delay)
+
+
+def limits_of(job: Claimed, task: BaseTask[..., Any]) -> tuple[Limit, ...]:
+    """Those of the job's row, or else of its task."""
+    return task.options.limits or () if job.limits is None else msgspec.json.decode(job.limits, type=tuple[Limit, ...])
+
+
+def perform_here(asked: Call) -> Performed:
+    """Perform it and come back with the verdict."""
+    work = _perform(asked)
+    if not isinstance(asked.task, AsyncTask):
+        return contextvars.copy_context().run(_to_the_end, work)
+    return on_a_loop_of_its_own(work)
+
+
+async def perform_here_async(asked: Call) -> Performed:
+    """The same, awaited. Cancelling it cancels the function."""
+    work = _perform(asked)
+    if isinstance(asked.task, AsyncTask):
+        return await asyncio.create_task(work)
+    return await asyncio.to_thread(_to_the_end, work)
+
+
+async def _perform(asked: Call) -> Performed:
+    """Does not wait for anything where the function is a plain one."""
+    here, job, task = _Here(), asked.job, asked.task
+    current = CurrentJob(
+        job.id, job.task, job.queue, job.attempt, job.max_attempts,
+        False, False, job.fence, asked.schema, task.signature.encode_result, asked.tell,
+    )  # fmt: skip
+    asked.watch(current)
+    attempt = Attempt(job, task, current, since_now(WORKER), tightest(limits_of(job, task)), lambda: None)
+    if twice:
+        await perform(attempt, here, (), asked.schema)
+        attempt = msgspec.structs.replace(attempt, since=since_now(WORKER))
+    verdict = await perform(attempt, here, (), asked.schema)
+    if here.error is not None and not isinstance(here.error, (Exception, asyncio.CancelledError, SystemExit)):
+        raise here.error  # Ctrl-C, and pytest's own: pytest.fail() in a handler ends the test
+    return Performed(verdict, here.error)
+
+
+def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Drive a coroutine that never waits: it needs no loop, and the function under it may run one of its own."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    raise RuntimeError("the coroutine of a plain function has waited")
+
+
+def on_a_loop_of_its_own(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine for a caller that is not one: in a thread where a loop is running here already.
+
+    The thread's current event loop stays what it is, which `asyncio.run` would have set to none.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            return runner.run(work)
+    context = contextvars.copy_context()
+    with ThreadPoolExecutor(1, thread_name_prefix="chancy-testing") as pool:
+        return pool.submit(lambda: context.run(lambda: on_a_loop_of_its_own(work))).result()

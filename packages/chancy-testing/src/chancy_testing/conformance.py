@@ -1,0 +1,1198 @@
+"""What Chancy promises about jobs, as cases that run on any backend: on Postgres, in memory, and on one of yours.
+
+    from chancy_testing.conformance import CASES, run
+
+    @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+    def test_my_backend_keeps_the_promises(case, my_ground):
+        run(case, my_ground)
+
+A case is a generator: it yields what a verb gives, and gets it back as a value, awaited where the ground's connection
+is async. Its name is the promise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import math
+import time
+import uuid
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Literal
+
+import msgspec
+import psycopg
+import pytest
+
+import chancy
+from chancy import (
+    Backoff,
+    Discard,
+    InvalidArguments,
+    InvalidConnection,
+    Job,
+    JobCancelled,
+    JobFailed,
+    JobRow,
+    Limit,
+    NotCommitted,
+    Retry,
+    Snooze,
+    State,
+    Task,
+    UnknownJob,
+    current_job,
+    submit_many,
+    task,
+)
+
+from .grounds import Case, Ground, InMemory, OnPostgres, Steps, run
+
+__all__ = ["CASES", "Case", "Ground", "InMemory", "OnPostgres", "run"]
+
+CASES: list[Case] = []
+
+seen: list[Any] = []
+"""What the handlers of the case that runs have noted."""
+ground: list[Ground] = []
+"""Of the case that runs, for handlers that submit."""
+
+
+def case(function: Callable[[Ground], Steps]) -> Case:
+    """One more of `CASES`."""
+
+    def steps(where: Ground) -> Steps:
+        seen.clear()
+        ground[:] = [where]
+        yield from function(where)
+
+    steps.__name__ = function.__name__
+    steps.__doc__ = function.__doc__
+    CASES.append(steps)
+    return steps
+
+
+class Colour(enum.Enum):
+    """An enumeration as an argument."""
+
+    RED = "red"
+
+
+@dataclass
+class Point:
+    """A dataclass as an argument."""
+
+    x: int
+    y: int = 0
+
+
+class Box(msgspec.Struct):
+    """A Struct as an argument."""
+
+    points: list[Point]
+
+
+local: ContextVar[str] = ContextVar("chancy_conformance_local", default="nothing")
+
+
+@task(name="conformance.note")
+def note(value: Any = None) -> Any:
+    """Notes and returns."""
+    seen.append(value)
+    return value
+
+
+@task(name="conformance.note_async")
+async def note_async(value: Any = None) -> Any:
+    """The same, async."""
+    await asyncio.sleep(0)
+    seen.append(value)
+    return value
+
+
+@task(name="conformance.add")
+def add(a: int, b: int = 2, *, c: int = 3) -> int:
+    """Defaults, and an argument by name only."""
+    return a * 100 + b * 10 + c
+
+
+@task(name="conformance.by_position")
+def by_position(a: int, /, b: int) -> int:
+    """An argument by position only."""
+    return a - b
+
+
+@task(name="conformance.typed")
+def typed(
+    at: datetime, day: date, wait: timedelta, key: uuid.UUID, price: Decimal, colour: Colour,
+    point: Point, box: Box, data: bytes, tags: set[str], pair: tuple[int, str], table: dict[int, list[float]],
+    choice: Literal["a", "b"], either: int | str | None,
+) -> bool:  # fmt: skip
+    """Each kind of argument that JSON does not know."""
+    seen.append((at, day, wait, key, price, colour, point, box, data, tags, pair, table, choice, either))
+    return True
+
+
+@task(name="conformance.float_of")
+def float_of(value: float) -> float:
+    """A float."""
+    return value
+
+
+@task(name="conformance.text_of")
+def text_of(value: str) -> str:
+    """A text."""
+    return value
+
+
+@task(name="conformance.mutate")
+def mutate(items: list[int]) -> int:
+    """Changes its argument, and fails the first time."""
+    items.append(4)
+    seen.append(list(items))
+    if current_job().attempt == 1:
+        raise RuntimeError("once more")
+    return len(items)
+
+
+@task(name="conformance.point_of")
+def point_of(x: int) -> Point:
+    """A dataclass as a result."""
+    return Point(x)
+
+
+@task(name="conformance.liar")
+def liar() -> int:
+    """Returns what it does not promise."""
+    seen.append("called")
+    return "no number"  # type: ignore[return-value]
+
+
+@task(name="conformance.returns_object")
+def returns_object() -> Any:
+    """Returns what cannot be encoded."""
+    seen.append("called")
+    return object()
+
+
+@task(name="conformance.returns_nan")
+async def returns_nan() -> float:
+    """Returns what JSON cannot say."""
+    return math.nan
+
+
+@task(name="conformance.fail", max_attempts=3)
+def fail(times: int, message: str = "not yet") -> int:
+    """Fails so many times."""
+    attempt = current_job().attempt
+    seen.append(attempt)
+    if attempt <= times:
+        raise ValueError(message)
+    return attempt
+
+
+@task(name="conformance.fail_async", max_attempts=3)
+async def fail_async(times: int) -> int:
+    """The same, async."""
+    await asyncio.sleep(0)
+    attempt = current_job().attempt
+    seen.append(attempt)
+    if attempt <= times:
+        raise ValueError("not yet")
+    return attempt
+
+
+@task(name="conformance.retry", max_attempts=2)
+def retry(after: float | None = None) -> None:
+    """Asks for a retry each time."""
+    seen.append(current_job().attempt)
+    raise Retry(None if after is None else timedelta(seconds=after), "later, please")
+
+
+decided: list[tuple[int, str]] = []
+
+
+def decide(attempt: int, error: BaseException) -> timedelta | None:
+    """A retry function: gives up after the second attempt, or breaks."""
+    seen.append((attempt, repr(error)))
+    if "broken" in str(error):
+        raise LookupError("the retry function is broken")
+    return timedelta(hours=1) if attempt < 2 else None
+
+
+@task(name="conformance.choosy", max_attempts=9, retry=decide)
+def choosy(message: str) -> None:
+    """Has a retry function."""
+    raise RuntimeError(message)
+
+
+@task(name="conformance.snooze")
+def snooze(times: int) -> int:
+    """Snoozes so many times."""
+    seen.append(current_job().attempt)
+    if len(seen) <= times:
+        raise Snooze(timedelta(hours=1))
+    return len(seen)
+
+
+@task(name="conformance.discard", max_attempts=5)
+def discard(after: int = 0) -> None:
+    """Gives up for good, after so many failures."""
+    seen.append(current_job().attempt)
+    if current_job().attempt <= after:
+        raise ValueError("not yet")
+    raise Discard("not worth it")
+
+
+@task(name="conformance.leave", max_attempts=2)
+def leave() -> None:
+    """Ends the process, it thinks."""
+    seen.append("leave")
+    raise SystemExit(3)
+
+
+@task(name="conformance.cancel_own_task", max_attempts=1)
+async def cancel_own_task() -> None:
+    """Cancels the asyncio task that it is in."""
+    asyncio_task = asyncio.current_task()
+    assert asyncio_task is not None
+    asyncio_task.cancel()
+    await asyncio.sleep(1)
+
+
+class Speechless(Exception):
+    """An error whose message cannot be read."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@task(name="conformance.speechless", max_attempts=1)
+def speechless() -> None:
+    """Raises an error that cannot be printed."""
+    raise Speechless
+
+
+@task(name="conformance.who", queue="q", priority=7, max_attempts=4)
+def who(value: int = 0) -> str:
+    """Says what it is told about itself."""
+    me = current_job()
+    seen.append((me.id, me.task, me.queue, me.attempt, me.max_attempts, me.cancelled, me.lease_lost))
+    return chancy.schema_in_use()
+
+
+@task(name="conformance.who_async")
+async def who_async() -> int:
+    """The same in a coroutine, and in a task that it begins."""
+
+    async def inner() -> int:
+        return current_job().id
+
+    return await asyncio.create_task(inner())
+
+
+@task(name="conformance.set_local")
+def set_local() -> str:
+    """Sets a context variable."""
+    before = local.get()
+    local.set("set by a handler")
+    return before
+
+
+@task(name="conformance.own_loop")
+def own_loop() -> str:
+    """A plain function may run a loop."""
+
+    async def inner() -> str:
+        await asyncio.sleep(0)
+        return "ran"
+
+    return asyncio.run(inner())
+
+
+@task(name="conformance.progress")
+def progress(fraction: float) -> None:
+    """Says how far it is."""
+    current_job().progress(fraction, "so far")
+
+
+@task(name="conformance.parent", max_attempts=1)
+def parent(fails: bool = False) -> str:
+    """Submits a job from inside, where the ground is sync."""
+    seen.append("parent begins")
+    conn = ground[0].conn
+    assert isinstance(conn, psycopg.Connection)
+    note.submit(conn, "child")
+    seen.append("parent ends")
+    if fails:
+        raise ValueError("after the submit")
+    return "done"
+
+
+@task(name="conformance.parent_async", max_attempts=1)
+async def parent_async(fails: bool = False) -> str:
+    """The same where it is async."""
+    seen.append("parent begins")
+    conn = ground[0].conn
+    assert isinstance(conn, psycopg.AsyncConnection)
+    await note_async.submit(conn, "child")
+    seen.append("parent ends")
+    if fails:
+        raise ValueError("after the submit")
+    return "done"
+
+
+@task(name="conformance.complete", max_attempts=2)
+def complete(value: int, then: str = "return") -> int:
+    """Completes its job in a transaction of its own."""
+    conn = ground[0].conn
+    assert isinstance(conn, psycopg.Connection)
+    seen.append(current_job().attempt)
+    if then == "autocommit":
+        current_job().complete(conn, value)
+    with contextlib.suppress(ArithmeticError), conn.transaction():
+        current_job().complete(conn, value)
+        if then == "roll back":
+            raise ArithmeticError
+    if then == "raise":
+        raise ValueError("after the commit")
+    return -1
+
+
+@task(name="conformance.complete_async", max_attempts=2)
+async def complete_async(value: int, then: str = "return") -> int:
+    """The same, async."""
+    conn = ground[0].conn
+    assert isinstance(conn, psycopg.AsyncConnection)
+    seen.append(current_job().attempt)
+    if then == "autocommit":
+        await current_job().complete(conn, value)
+    with contextlib.suppress(ArithmeticError):
+        async with conn.transaction():
+            await current_job().complete(conn, value)
+            if then == "roll back":
+                raise ArithmeticError
+    if then == "raise":
+        raise ValueError("after the commit")
+    return -1
+
+
+@task(name="conformance.cancel_me", max_attempts=3)
+def cancel_me(then: str) -> str:
+    """Asks for its own end, and goes on."""
+    conn = ground[0].conn
+    assert isinstance(conn, psycopg.Connection)
+    seen.append(chancy.cancel(conn, current_job().id))
+    if then == "raise":
+        raise ValueError("in vain")
+    return "done"
+
+
+@task(name="conformance.cancel_me_async", max_attempts=3)
+async def cancel_me_async(then: str) -> str:
+    """The same, async."""
+    conn = ground[0].conn
+    assert isinstance(conn, psycopg.AsyncConnection)
+    seen.append(await chancy.cancel(conn, current_job().id))
+    if then == "raise":
+        raise ValueError("in vain")
+    return "done"
+
+
+@task(name="conformance.slow", max_attempts=1, limits=[Limit.time(0.05)])
+async def slow(seconds: float) -> str:
+    """Has a time limit."""
+    try:
+        await asyncio.sleep(seconds)
+    except asyncio.CancelledError:
+        seen.append("stopped")
+        raise
+    return "in time"
+
+
+@task(name="conformance.unlimited", max_attempts=1)
+async def unlimited(seconds: float) -> str:
+    """Has none."""
+    await asyncio.sleep(seconds)
+    return "in time"
+
+
+@task(name="conformance.slow_sync", max_attempts=1, limits=[Limit.time(0.05)])
+def slow_sync(seconds: float) -> str:
+    """Has a time limit, and a worker would run it in a child process."""
+    time.sleep(seconds)
+    return "in time"
+
+
+def is_async(g: Ground) -> bool:
+    """Whether the ground's connection is."""
+    return isinstance(g.conn, psycopg.AsyncConnection)
+
+
+def block(g: Ground, *acts: Callable[[], Any], roll_back: bool = False) -> Any:
+    """What these verbs give, made in one transaction, which is committed or rolled back."""
+    if isinstance(g.conn, psycopg.AsyncConnection):
+        return _block_async(g.conn, acts, roll_back)
+    made: list[Any] = []
+    with contextlib.suppress(ArithmeticError), g.conn.transaction():
+        made += [act() for act in acts]
+        if roll_back:
+            raise ArithmeticError
+    return made
+
+
+async def _block_async(conn: psycopg.AsyncConnection[Any], acts: tuple[Callable[[], Any], ...], roll_back: bool) -> Any:
+    made: list[Any] = []
+    with contextlib.suppress(ArithmeticError):
+        async with conn.transaction():
+            made += [await act() for act in acts]
+            if roll_back:
+                raise ArithmeticError
+    return made
+
+
+# Arguments
+
+
+def gives(function: Task[..., Any], expected: Any, *args: Any, **kwargs: Any) -> Callable[[Ground], Steps]:
+    """Submitted with these arguments it has this result."""
+
+    def steps(g: Ground) -> Steps:
+        job = yield function.submit(g.conn, *args, **kwargs)
+        yield g.perform()
+        assert (yield job.result(g.conn)) == expected
+
+    return steps
+
+
+@case
+def arguments_by_position_and_by_name_reach_the_function(g: Ground) -> Steps:
+    yield from gives(add, 456, 4, b=5, c=6)(g)
+
+
+@case
+def an_argument_left_out_has_its_default(g: Ground) -> Steps:
+    yield from gives(add, 123, 1)(g)
+
+
+@case
+def a_default_is_stored_with_the_job(g: Ground) -> Steps:
+    job = yield add.submit(g.conn, 1)
+    assert (yield chancy.get(g.conn, job.id)).arguments == b'{"a":1,"b":2,"c":3}'
+
+
+@case
+def an_argument_by_position_only_reaches_the_function(g: Ground) -> Steps:
+    yield from gives(by_position, -1, 1, b=2)(g)
+
+
+@case
+def typed_arguments_arrive_as_what_they_were(g: Ground) -> Steps:
+    values = (
+        datetime(2026, 3, 29, 2, 30, tzinfo=UTC), date(2024, 2, 29), timedelta(days=2, microseconds=5),
+        uuid.UUID(int=7), Decimal("0.10"), Colour.RED, Point(1, 2), Box([Point(3)]), b"\x00\xff", {"x", "y"},
+        (1, "one"), {1: [0.5, 1.0]}, "b", None,
+    )  # fmt: skip
+    yield submit_many(g.conn, [typed.bind(*values)])  # type: ignore[arg-type]
+    yield g.perform()
+    assert seen == [values]
+    assert [type(value) for value in seen[0]] == [type(value) for value in values]
+
+
+@case
+def any_text_arrives_as_it_was(g: Ground) -> Steps:
+    for text in ("", "ža\u0000b\n\\\"'%s{}", "\U0001f600", "a" * 100_000):
+        yield from gives(text_of, text, text)(g)
+
+
+@case
+def large_and_small_numbers_arrive_as_they_were(g: Ground) -> Steps:
+    for number in (2**63 - 1, -(2**63), 0):
+        yield from gives(note, number, number)(g)
+    for value in (1e308, 5e-324, 0.1 + 0.2, -0.0):
+        yield from gives(float_of, value, value)(g)
+
+
+@case
+def an_argument_of_no_particular_type_arrives_as_json(g: Ground) -> Steps:
+    yield from gives(note, [1, [2, "three"], {"four": None}], (1, (2, "three"), {"four": None}))(g)
+
+
+@case
+def a_list_changed_after_the_submit_is_the_old_one_in_the_job(g: Ground) -> Steps:
+    items = [1, 2, 3]
+    job = mutate.bind(items)
+    items.append(99)
+    yield submit_many(g.conn, [job])
+    yield g.perform()
+    assert seen[0] == [1, 2, 3, 4]
+
+
+@case
+def a_function_that_changes_its_arguments_gets_fresh_ones_at_the_next_attempt(g: Ground) -> Steps:
+    items = [1, 2, 3]
+    job = yield mutate.submit(g.conn, items)
+    yield g.perform()
+    assert seen == [[1, 2, 3, 4], [1, 2, 3, 4]]
+    assert items == [1, 2, 3]
+    assert (yield chancy.get(g.conn, job.id)).arguments == b'{"items":[1,2,3]}'
+
+
+def refuses(message: str, function: Any, *args: Any, **kwargs: Any) -> Callable[[Ground], Steps]:
+    """The submit raises `InvalidArguments` that says this, and nothing is stored."""
+
+    def steps(g: Ground) -> Steps:
+        with pytest.raises(InvalidArguments, match=message):
+            yield function.submit(g.conn, *args, **kwargs)
+        assert (yield chancy.jobs(g.conn)) == []
+
+    return steps
+
+
+@case
+def an_argument_of_a_wrong_type_is_refused_at_the_submit(g: Ground) -> Steps:
+    yield from refuses("argument 'a'.*[Ee]xpected `int`, got `str`", add, "1")(g)
+
+
+@case
+def a_missing_argument_is_refused_at_the_submit(g: Ground) -> Steps:
+    yield from refuses("argument 'a'.*is missing", add)(g)
+
+
+@case
+def an_unknown_argument_is_refused_at_the_submit(g: Ground) -> Steps:
+    yield from refuses("argument 'd'.*no such argument", add, 1, d=2)(g)
+
+
+@case
+def too_many_arguments_are_refused_at_the_submit(g: Ground) -> Steps:
+    yield from refuses("3 given by position, at most 2", add, 1, 2, 3)(g)
+
+
+@case
+def an_argument_given_twice_is_refused_at_the_submit(g: Ground) -> Steps:
+    yield from refuses("argument 'a'.*given twice", add, 1, a=2)(g)
+
+
+@case
+def an_argument_that_cannot_be_encoded_is_refused_at_the_submit(g: Ground) -> Steps:
+    yield from refuses("argument 'value'", note, object())(g)
+
+
+@case
+def a_nan_is_refused_at_the_submit(g: Ground) -> Steps:
+    yield from refuses("argument 'value'.*NaN", float_of, math.nan)(g)
+    yield from refuses("argument 'value'.*NaN", note, [math.inf])(g)
+
+
+@case
+def arguments_above_16_mebibytes_are_refused_at_the_submit(g: Ground) -> Steps:
+    yield from refuses("argument 'value'.*at most 16,777,216", text_of, "x" * 16 * 1024**2)(g)
+
+
+@case
+def options_that_cannot_go_into_a_row_are_refused(g: Ground) -> Steps:
+    naive = datetime(2030, 1, 1)  # noqa: DTZ001
+    for options, message in (
+        ({"priority": 101}, "priority"),
+        ({"max_attempts": 0}, "max_attempts"),
+        ({"run_at": naive}, "time zone"),
+        ({"run_at": datetime.now(UTC), "delay": timedelta(1)}, "either"),
+        ({"queue": ""}, "queue"),
+        ({"speed": 3}, "is no option"),
+    ):
+        with pytest.raises(InvalidArguments, match=message):
+            yield note.using(**options).submit(g.conn, 1)
+    assert (yield chancy.jobs(g.conn)) == []
+
+
+# Results
+
+
+@case
+def a_result_has_the_type_that_the_function_promises(g: Ground) -> Steps:
+    yield from gives(point_of, Point(5), 5)(g)
+
+
+@case
+def a_function_that_returns_nothing_has_none_as_its_result(g: Ground) -> Steps:
+    job = yield progress.submit(g.conn, 1.0)
+    yield g.perform()
+    assert (yield job.result(g.conn)) is None
+    assert (yield job.refresh(g.conn)).result == b"null"
+
+
+@case
+def a_coroutine_has_a_result_too(g: Ground) -> Steps:
+    job = yield note_async.submit(g.conn, "x")
+    yield g.perform()
+    assert (yield job.result(g.conn)) == "x"
+
+
+@case
+def a_result_of_another_type_than_promised_fails_the_job_at_once(g: Ground) -> Steps:
+    yield from result_is_invalid(g, liar, "Expected `int`, got `str`")
+
+
+@case
+def a_result_that_cannot_be_encoded_fails_the_job_at_once(g: Ground) -> Steps:
+    yield from result_is_invalid(g, returns_object, "object")
+
+
+@case
+def a_result_that_is_not_a_number_fails_the_job_at_once(g: Ground) -> Steps:
+    yield from result_is_invalid(g, returns_nan, "")
+
+
+def result_is_invalid(g: Ground, function: Any, message: str) -> Steps:
+    """No retry: the effects are there."""
+    job = yield function.submit(g.conn)
+    yield g.perform()
+    row: JobRow = yield job.refresh(g.conn)
+    assert (row.state, row.attempt, row.result) == (State.FAILED, 1, None)
+    assert [error.kind for error in row.errors] == ["InvalidResult"]
+    assert message in row.errors[0].message
+
+
+@case
+def the_result_of_a_failed_job_is_an_error_that_says_what_happened(g: Ground) -> Steps:
+    job = yield fail.submit(g.conn, 9, "the reason")
+    yield g.perform()
+    with pytest.raises(JobFailed) as failed:
+        yield job.result(g.conn)
+    error = failed.value
+    assert (error.job_id, error.task, error.state, error.attempt) == (job.id, fail.name, "failed", 3)
+    assert (error.kind, error.message) == ("ValueError", "the reason")
+    assert "in fail" in error.traceback
+    assert "attempts.py" not in error.traceback
+
+
+@case
+def the_result_of_a_discarded_job_is_an_error(g: Ground) -> Steps:
+    job = yield discard.submit(g.conn)
+    yield g.perform()
+    with pytest.raises(JobFailed, match="discarded in attempt 1: Discard: not worth it"):
+        yield job.result(g.conn)
+
+
+@case
+def the_result_of_a_job_that_never_was_is_an_error(g: Ground) -> Steps:
+    job: Job[Any] = Job(123_456, "conformance.note", "default", chancy.schema_in_use())
+    with pytest.raises(UnknownJob, match="123456"):
+        yield job.result(g.conn)
+
+
+# Attempts
+
+
+def attempts_of(g: Ground, function: Any, *args: Any) -> Any:
+    """Submit it and perform it to its end; its row."""
+    job = yield function.submit(g.conn, *args)
+    yield g.perform()
+    row = yield job.refresh(g.conn)
+    return row
+
+
+@case
+def a_job_that_fails_is_tried_again_until_it_succeeds(g: Ground) -> Steps:
+    row = yield from attempts_of(g, fail, 2)
+    assert (row.state, row.attempt, row.result, seen) == (State.SUCCEEDED, 3, b"3", [1, 2, 3])
+    assert [(error.attempt, error.kind, error.message) for error in row.errors] == [
+        (1, "ValueError", "not yet"),
+        (2, "ValueError", "not yet"),
+    ]
+
+
+@case
+def a_coroutine_that_fails_is_tried_again_until_it_succeeds(g: Ground) -> Steps:
+    row = yield from attempts_of(g, fail_async, 2)
+    assert (row.state, row.attempt, row.result, seen) == (State.SUCCEEDED, 3, b"3", [1, 2, 3])
+
+
+@case
+def after_max_attempts_the_job_has_failed(g: Ground) -> Steps:
+    row = yield from attempts_of(g, fail, 99)
+    assert (row.state, row.attempt, row.result, seen) == (State.FAILED, 3, None, [1, 2, 3])
+    assert row.finished_at >= row.started_at
+
+
+@case
+def a_job_with_one_attempt_fails_at_the_first_error(g: Ground) -> Steps:
+    row = yield from attempts_of(g, fail.using(max_attempts=1), 99)
+    assert (row.state, row.attempt, seen) == (State.FAILED, 1, [1])
+
+
+@case
+def the_attempts_of_one_submit_may_be_more_than_those_of_the_task(g: Ground) -> Steps:
+    row = yield from attempts_of(g, fail.using(max_attempts=5), 4)
+    assert (row.state, row.attempt) == (State.SUCCEEDED, 5)
+
+
+@case
+def a_retry_asked_for_counts_as_an_attempt(g: Ground) -> Steps:
+    row = yield from attempts_of(g, retry, 3600)
+    assert (row.state, seen) == (State.FAILED, [1, 2])
+    assert [(error.kind, error.message, error.traceback) for error in row.errors] == [
+        ("Retry", "later, please", "")
+    ] * 2
+
+
+@case
+def a_retry_without_a_delay_is_made_by_the_tasks_backoff(g: Ground) -> Steps:
+    row = yield from attempts_of(g, retry)
+    assert (row.state, seen) == (State.FAILED, [1, 2])
+
+
+@case
+def a_retry_function_decides_when_to_give_up(g: Ground) -> Steps:
+    row = yield from attempts_of(g, choosy, "why")
+    assert (row.state, row.attempt) == (State.FAILED, 2)
+    assert seen == [(1, "RuntimeError('why')"), (2, "RuntimeError('why')")]
+
+
+@case
+def a_broken_retry_function_fails_the_job_and_says_so(g: Ground) -> Steps:
+    row = yield from attempts_of(g, choosy, "broken")
+    assert (row.state, row.attempt, row.errors[0].kind) == (State.FAILED, 1, "LookupError")
+    assert "RuntimeError: broken" in row.errors[0].traceback
+
+
+@case
+def a_backoff_of_one_submit_goes_before_the_tasks_retry_function(g: Ground) -> Steps:
+    quick = Backoff(base=timedelta(seconds=1))
+    row = yield from attempts_of(g, choosy.using(retry=quick, max_attempts=4), "why")
+    assert (row.state, row.attempt, seen) == (State.FAILED, 4, [])
+
+
+@case
+def the_newest_ten_errors_are_kept(g: Ground) -> Steps:
+    row = yield from attempts_of(g, fail.using(max_attempts=12), 99)
+    assert [error.attempt for error in row.errors] == list(range(3, 13))
+
+
+@case
+def an_error_says_where_when_and_by_whom(g: Ground) -> Steps:
+    row = yield from attempts_of(g, fail.using(max_attempts=1), 9)
+    (error,) = row.errors
+    assert error.worker
+    assert error.started_at is not None
+    assert abs((error.started_at - datetime.now(UTC)).total_seconds()) < 60
+    assert error.duration >= 0
+    assert "raise ValueError(message)" in error.traceback
+
+
+@case
+def a_system_exit_is_an_error_like_others(g: Ground) -> Steps:
+    row = yield from attempts_of(g, leave)
+    assert (row.state, row.attempt, seen) == (State.FAILED, 2, ["leave", "leave"])
+    assert row.errors[-1].kind == "SystemExit"
+
+
+@case
+def a_coroutine_that_cancels_itself_has_failed(g: Ground) -> Steps:
+    row = yield from attempts_of(g, cancel_own_task)
+    assert (row.state, row.errors[-1].kind) == (State.FAILED, "CancelledError")
+
+
+@case
+def a_long_message_is_cut_in_the_middle(g: Ground) -> Steps:
+    row = yield from attempts_of(g, fail.using(max_attempts=1), 9, "a" * 9_000 + "z")
+    message = row.errors[0].message
+    assert len(message.encode()) <= 4096
+    assert (message[0], message[-1]) == ("a", "z")
+
+
+@case
+def a_message_that_is_no_text_is_kept_as_far_as_it_can_be(g: Ground) -> Steps:
+    row = yield from attempts_of(g, speechless)
+    assert (row.state, row.errors[0].kind) == (State.FAILED, "Speechless")
+
+
+@case
+def a_nul_in_a_message_is_kept(g: Ground) -> Steps:
+    row = yield from attempts_of(g, fail.using(max_attempts=1), 9, "a\0b")
+    assert row.errors[0].message == "a\0b"
+
+
+# Outcomes
+
+
+@case
+def a_job_that_snoozes_waits_and_has_used_no_attempt(g: Ground) -> Steps:
+    row = yield from attempts_of(g, snooze, 1)
+    assert (row.state, row.attempt, row.errors, row.worker, seen) == (State.SCHEDULED, 0, (), None, [1])
+    assert timedelta(minutes=59) < row.run_at - datetime.now(UTC) < timedelta(minutes=61)
+
+
+@case
+def a_job_may_snooze_more_often_than_it_has_attempts(g: Ground) -> Steps:
+    job = yield snooze.using(max_attempts=1).submit(g.conn, 3)
+    yield g.perform()
+    for _ in range(3):
+        yield g.perform_snoozed(job)
+    row = yield job.refresh(g.conn)
+    assert (row.state, row.attempt, row.result, seen) == (State.SUCCEEDED, 1, b"4", [1, 1, 1, 1])
+
+
+@case
+def a_snoozed_job_can_be_cancelled(g: Ground) -> Steps:
+    job = yield snooze.submit(g.conn, 1)
+    yield g.perform()
+    assert (yield job.cancel(g.conn)) is True
+    assert (yield job.refresh(g.conn)).state is State.CANCELLED
+    with pytest.raises(JobCancelled):
+        yield job.result(g.conn)
+
+
+@case
+def a_discarded_job_is_over_whatever_attempts_are_left(g: Ground) -> Steps:
+    row = yield from attempts_of(g, discard, 1)
+    assert (row.state, row.attempt, seen) == (State.DISCARDED, 2, [1, 2])
+    assert [error.kind for error in row.errors] == ["ValueError", "Discard"]
+
+
+# What a handler sees
+
+
+@case
+def a_handler_knows_its_job(g: Ground) -> Steps:
+    job = yield who.submit(g.conn)
+    yield g.perform()
+    assert seen == [(job.id, who.name, "q", 1, 4, False, False)]
+
+
+@case
+def a_handler_works_in_the_schema_of_its_job(g: Ground) -> Steps:
+    job = yield who.submit(g.conn)
+    yield g.perform()
+    assert (yield job.result(g.conn)) == chancy.schema_in_use()
+
+
+@case
+def a_coroutine_knows_its_job_and_so_do_tasks_that_it_begins(g: Ground) -> Steps:
+    job = yield who_async.submit(g.conn)
+    yield g.perform()
+    assert (yield job.result(g.conn)) == job.id
+
+
+@case
+def what_a_handler_sets_in_its_context_stays_there(g: Ground) -> Steps:
+    first, second = yield submit_many(g.conn, [set_local.bind(), set_local.bind()])
+    yield g.perform()
+    assert (yield first.result(g.conn)) == (yield second.result(g.conn))
+    assert local.get() == "nothing"
+    with pytest.raises(chancy.ChancyError, match="no job is running"):
+        current_job()
+
+
+@case
+def a_plain_function_may_run_a_loop_of_its_own(g: Ground) -> Steps:
+    yield from gives(own_loop, "ran")(g)
+
+
+@case
+def progress_is_a_fraction(g: Ground) -> Steps:
+    row = yield from attempts_of(g, progress.using(max_attempts=1), 2.0)
+    assert (row.state, row.errors[0].kind) == (State.FAILED, "ValueError")
+    row = yield from attempts_of(g, progress, 0.5)
+    assert (row.state, row.progress) == (State.SUCCEEDED, None)
+
+
+@case
+def a_job_submitted_by_a_handler_runs_after_it(g: Ground) -> Steps:
+    row = yield from attempts_of(g, parent_async if is_async(g) else parent)
+    assert row.state is State.SUCCEEDED
+    assert seen == ["parent begins", "parent ends", "child"]
+
+
+@case
+def a_job_submitted_by_a_handler_that_fails_afterwards_is_there(g: Ground) -> Steps:
+    row = yield from attempts_of(g, parent_async if is_async(g) else parent, True)
+    assert row.state is State.FAILED
+    assert seen == ["parent begins", "parent ends", "child"]
+
+
+def completed(g: Ground, value: int, then: str) -> Any:
+    """The row of a job that completes itself."""
+    row = yield from attempts_of(g, complete_async if is_async(g) else complete, value, then)
+    return row
+
+
+@case
+def a_job_completed_in_the_handlers_transaction_has_that_result(g: Ground) -> Steps:
+    row = yield from completed(g, 5, "return")
+    assert (row.state, row.result, seen) == (State.SUCCEEDED, b"5", [1])
+
+
+@case
+def an_error_after_the_job_was_completed_changes_nothing(g: Ground) -> Steps:
+    row = yield from completed(g, 5, "raise")
+    assert (row.state, row.result, row.errors, seen) == (State.SUCCEEDED, b"5", (), [1])
+
+
+@case
+def a_completion_that_is_rolled_back_never_was(g: Ground) -> Steps:
+    row = yield from completed(g, 5, "roll back")
+    assert (row.state, row.result, seen) == (State.SUCCEEDED, b"-1", [1])
+
+
+@case
+def a_job_cannot_be_completed_in_autocommit(g: Ground) -> Steps:
+    row = yield from completed(g, 5, "autocommit")
+    assert (row.state, row.errors[-1].kind, seen) == (State.FAILED, InvalidConnection.__name__, [1, 2])
+
+
+@case
+def a_handler_that_asks_for_its_own_end_and_succeeds_has_succeeded(g: Ground) -> Steps:
+    row = yield from attempts_of(g, cancel_me_async if is_async(g) else cancel_me, "return")
+    assert (row.state, row.result, seen) == (State.SUCCEEDED, b'"done"', [True])
+
+
+@case
+def a_handler_that_asks_for_its_own_end_and_fails_is_cancelled(g: Ground) -> Steps:
+    row = yield from attempts_of(g, cancel_me_async if is_async(g) else cancel_me, "raise")
+    assert (row.state, row.attempt, seen) == (State.CANCELLED, 1, [True])
+    assert [error.kind for error in row.errors] == ["ValueError"]
+
+
+# Limits
+
+
+@case
+def a_coroutine_is_stopped_at_its_time_limit(g: Ground) -> Steps:
+    began = time.monotonic()
+    row = yield from attempts_of(g, slow, 30.0)
+    assert time.monotonic() - began < 15
+    assert (row.state, row.errors[-1].kind, seen) == (State.FAILED, "TimeLimitExceeded", ["stopped"])
+    assert "its time limit is 0.05 s" in row.errors[-1].message
+
+
+@case
+def a_coroutine_within_its_time_limit_is_left_alone(g: Ground) -> Steps:
+    row = yield from attempts_of(g, slow, 0.0)
+    assert (row.state, seen) == (State.SUCCEEDED, [])
+
+
+@case
+def one_submit_may_have_limits_of_its_own(g: Ground) -> Steps:
+    row = yield from attempts_of(g, unlimited.using(limits=[Limit.time(0.05)]), 30.0)
+    assert row.errors[-1].kind == "TimeLimitExceeded"
+    row = yield from attempts_of(g, slow.using(limits=[]), 0.1)
+    assert row.state is State.SUCCEEDED
+
+
+@case
+def a_plain_function_that_takes_longer_than_its_time_limit_has_failed(g: Ground) -> Steps:
+    row = yield from attempts_of(g, slow_sync, 0.1)
+    assert (row.state, row.errors[-1].kind) == (State.FAILED, "TimeLimitExceeded")
+    row = yield from attempts_of(g, slow_sync, 0.0)
+    assert row.state is State.SUCCEEDED
+
+
+# The other verbs
+
+
+@case
+def a_finished_job_is_shown_whole(g: Ground) -> Steps:
+    job = yield who.using(priority=-3).submit(g.conn, 1)
+    yield g.perform()
+    row: JobRow = yield chancy.get(g.conn, job.id)
+    assert (row.id, row.task, row.queue, row.state) == (job.id, who.name, "q", State.SUCCEEDED)
+    assert (row.priority, row.attempt, row.max_attempts, row.crashes) == (-3, 1, 4, 0)
+    assert (row.arguments, row.errors, row.cancel_at, row.progress) == (b'{"value":1}', (), None, None)
+    assert row.worker is not None
+    assert row.started_at is not None
+    assert row.finished_at is not None
+    assert row.submitted_at <= row.run_at <= row.started_at <= row.finished_at
+    assert {at.tzinfo for at in (row.submitted_at, row.run_at, row.started_at, row.finished_at)} == {UTC}
+
+
+@case
+def the_instant_for_which_a_job_was_scheduled_is_kept_until_it_runs(g: Ground) -> Steps:
+    at = datetime(2031, 5, 4, 3, 2, 1, tzinfo=UTC)
+    job, later = (yield note.using(run_at=at).submit(g.conn)), (yield note.using(delay=timedelta(1)).submit(g.conn))
+    first, second = (yield job.refresh(g.conn)), (yield later.refresh(g.conn))
+    assert first.run_at == at
+    assert abs(second.run_at - second.submitted_at - timedelta(days=1)) < timedelta(seconds=1)
+
+
+@case
+def jobs_are_listed_newest_first_and_by_pages(g: Ground) -> Steps:
+    made = yield submit_many(g.conn, [note.bind(number) for number in range(5)])
+    ids = [job.id for job in made]
+    first = yield chancy.jobs(g.conn, limit=3)
+    assert [row.id for row in first] == ids[:1:-1]
+    second = yield chancy.jobs(g.conn, limit=3, before=first[-1].id)
+    assert [row.id for row in second] == ids[1::-1]
+    assert (yield chancy.jobs(g.conn, limit=0)) == []
+
+
+@case
+def jobs_are_listed_by_queue_task_and_state(g: Ground) -> Steps:
+    one = yield note.using(queue="a").submit(g.conn, 1)
+    two = yield who.submit(g.conn)
+    three = yield fail.submit(g.conn, 99)
+    yield g.perform()
+    for filters, expected in (({"queue": "a"}, one), ({"task": who.name}, two), ({"state": State.FAILED}, three)):
+        rows = yield chancy.jobs(g.conn, **filters)
+        assert [row.id for row in rows] == [expected.id]
+    assert (yield chancy.jobs(g.conn, queue="a", state=State.FAILED)) == []
+
+
+@case
+def a_list_of_fewer_than_none_is_refused(g: Ground) -> Steps:
+    with pytest.raises(ValueError, match="0 or more"):
+        yield chancy.jobs(g.conn, limit=-1)
+
+
+@case
+def an_unknown_job_is_an_error_of_every_verb(g: Ground) -> Steps:
+    for verb in (chancy.get, chancy.cancel, chancy.requeue):
+        with pytest.raises(UnknownJob, match="987"):
+            yield verb(g.conn, 987)
+
+
+@case
+def a_finished_job_cannot_be_cancelled(g: Ground) -> Steps:
+    job = yield note.submit(g.conn, 1)
+    yield g.perform()
+    assert (yield chancy.cancel(g.conn, job.id)) is False
+    assert (yield job.refresh(g.conn)).state is State.SUCCEEDED
+
+
+@case
+def a_requeued_job_runs_again_under_its_old_id(g: Ground) -> Steps:
+    job = yield note.submit(g.conn, "again")
+    yield g.perform()
+    assert (yield chancy.requeue(g.conn, job.id)) is True
+    yield g.perform()
+    assert seen == ["again", "again"]
+    row = yield job.refresh(g.conn)
+    assert (row.state, row.attempt) == (State.SUCCEEDED, 2)
+
+
+@case
+def a_requeued_job_keeps_its_errors_and_gets_more_attempts(g: Ground) -> Steps:
+    job = yield fail.submit(g.conn, 4)
+    yield g.perform()
+    assert (yield chancy.requeue(g.conn, job.id, attempts=2)) is True
+    yield g.perform()
+    row = yield job.refresh(g.conn)
+    assert (row.state, row.attempt, row.max_attempts, seen) == (State.SUCCEEDED, 5, 5, [1, 2, 3, 4, 5])
+    assert [error.attempt for error in row.errors] == [1, 2, 3, 4]
+
+
+@case
+def a_job_that_waits_cannot_be_requeued(g: Ground) -> Steps:
+    job = yield snooze.submit(g.conn, 1)
+    yield g.perform()
+    assert (yield chancy.requeue(g.conn, job.id)) is False
+
+
+@case
+def a_requeue_with_no_attempts_is_refused(g: Ground) -> Steps:
+    with pytest.raises(ValueError, match="attempts"):
+        yield chancy.requeue(g.conn, 1, attempts=0)
+
+
+@case
+def many_jobs_are_submitted_in_their_order(g: Ground) -> Steps:
+    made = yield submit_many(g.conn, [note.bind(number) for number in range(50)])
+    assert [job.id for job in made] == sorted(job.id for job in made)
+    yield g.perform()
+    assert seen == list(range(50))
+    for number, job in enumerate(made[:3]):
+        assert (yield job.result(g.conn)) == number
+
+
+@case
+def many_may_be_none(g: Ground) -> Steps:
+    assert (yield submit_many(g.conn, [])) == []
+
+
+@case
+def many_jobs_may_be_of_different_tasks_and_options(g: Ground) -> Steps:
+    jobs: list[Any] = [note.using(queue="a", priority=5).bind(1), who.bind(), add.using(max_attempts=9).bind(1)]
+    yield submit_many(g.conn, jobs)
+    rows = yield chancy.jobs(g.conn)
+    assert [(row.task, row.queue, row.priority, row.max_attempts) for row in reversed(rows)] == [
+        (note.name, "a", 5, 3), (who.name, "q", 7, 4), (add.name, "default", 0, 9),
+    ]  # fmt: skip
+
+
+@case
+def a_job_is_told_by_its_id_and_schema(g: Ground) -> Steps:
+    job = yield note.submit(g.conn, 1)
+    assert (job.task, job.queue, job.schema) == (note.name, "default", chancy.schema_in_use())
+    assert job == Job(job.id, "other", "other", job.schema)
+    assert job != Job(job.id + 1, job.task, job.queue, job.schema)
+    assert len({job, Job(job.id, "other", "other", job.schema)}) == 1
+
+
+# Transactions
+
+
+@case
+def a_job_whose_transaction_is_rolled_back_never_was(g: Ground) -> Steps:
+    (job,) = yield block(g, lambda: note.submit(g.conn, "ghost"), roll_back=True)
+    yield g.perform()
+    assert seen == []
+    with pytest.raises(UnknownJob):
+        yield chancy.get(g.conn, job.id)
+
+
+@case
+def jobs_run_when_their_transaction_has_committed(g: Ground) -> Steps:
+    def look() -> Any:
+        seen.append("last word of the transaction")
+        return note.submit(g.conn, 2)
+
+    yield block(g, lambda: note.submit(g.conn, 1), look)
+    yield g.perform()
+    assert seen == ["last word of the transaction", 1, 2]
+
+
+@case
+def a_job_is_seen_by_its_own_transaction_before_the_commit(g: Ground) -> Steps:
+    _, rows = yield block(g, lambda: note.submit(g.conn, 1), lambda: chancy.jobs(g.conn))
+    assert [row.state for row in rows] == [State.READY]
+
+
+@case
+def waiting_for_a_job_of_ones_own_transaction_is_an_error(g: Ground) -> Steps:
+    made: list[Any] = []
+
+    def wait() -> Any:
+        job: Job[Any] = Job(made[0], note.name, "default", chancy.schema_in_use(), transaction=made[1])
+        return job.result(g.conn)
+
+    def submit() -> Any:
+        return _noted(note.submit(g.conn, 1), made)
+
+    with pytest.raises(NotCommitted, match="commit first"):
+        yield block(g, submit, wait)
+
+
+def _noted(job: Any, made: list[Any]) -> Any:
+    """Keep the id and transaction of a job, now or when it is awaited."""
+    if isinstance(job, Job):
+        made += [job.id, job.transaction]
+        return job
+
+    async def awaited() -> Any:
+        return _noted(await job, made)
+
+    return awaited()
+
+
+@case
+def a_cancel_that_is_rolled_back_never_was(g: Ground) -> Steps:
+    job = yield snooze.submit(g.conn, 1)
+    yield g.perform()
+    assert (yield block(g, lambda: chancy.cancel(g.conn, job.id), roll_back=True)) == [True]
+    assert (yield job.refresh(g.conn)).state is State.SCHEDULED

@@ -1,0 +1,233 @@
+"""Perform what is due on real Postgres, in the test's own process and on its own connection.
+
+Claims, fences and verdicts are the worker's statements. What is claimed next is looked up first, by a query that does
+not depend on the planner settings of a worker's connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Generator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, TypeAlias, TypeVar, overload
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from chancy.errors import ChancyError
+from chancy.literals import of_numbers, of_texts
+from chancy.model import Script, Statement
+from chancy.run import AsyncConn, SyncConn, follow, send, send_async, walk
+from chancy.schema import fill, schema_in_use
+from chancy.statements import DAYS_AHEAD, make_partitions, select_outcome
+from chancy.states import State
+from chancy.task import registered
+from chancy_worker.claims import Answer, Wanted, play_round, settle
+from chancy_worker.leases import declare_dead, register, take_back
+from chancy_worker.verdict import Claimed, Completion
+
+from . import faults
+from .attempts import WORKER, Call, Performed, perform_here, perform_here_async
+
+T = TypeVar("T")
+
+Steps: TypeAlias = Generator["Statement[Any] | Script | Call", Any, T]
+
+LEASE_SECONDS = 86_400
+ENOUGH = 10_000
+"""After so many attempts a drain without a limit is taken for one that never ends."""
+
+NEXT_JOB = """
+    SELECT queue, priority, run_at, id, run_at <= {schema}.clock()
+    FROM {schema}.job
+    WHERE state = 'ready' AND task = ANY (%(tasks)s::text[]) AND id <> ALL (%(passed)s::bigint[])
+        AND (run_at <= {schema}.clock() OR %(scheduled)s::boolean)
+    ORDER BY greatest(run_at, {schema}.clock()), priority DESC, run_at, id
+    LIMIT 1
+"""
+MAKE_DUE = """
+    UPDATE {schema}.job SET run_at = {schema}.clock() WHERE id = %(id)s::bigint AND state = 'ready' RETURNING run_at
+"""
+
+
+class _Next(NamedTuple):
+    queue: str
+    priority: int
+    run_at: datetime
+    id: int
+    due: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """What a function raised, in which attempt of which job."""
+
+    job: int
+    task: str
+    attempt: int
+    error: BaseException
+
+
+@dataclass(slots=True)
+class Drained:
+    """How the attempts of a drain ended: each attempt counts once."""
+
+    succeeded: int = 0
+    failed: int = 0
+    """Jobs that have failed for good."""
+    retried: int = 0
+    snoozed: int = 0
+    discarded: int = 0
+    cancelled: int = 0
+    died: int = 0
+    """Attempts whose worker died, by `chancy_faults`."""
+    late: int = 0
+    """Verdicts that came after another claim had the job, by `chancy_faults`."""
+    errors: list[AttemptFailed] = field(default_factory=list)
+    """In the order of the attempts; those that were retried, too."""
+
+    @property
+    def attempts(self) -> int:
+        """How many there were."""
+        return (
+            self.succeeded + self.failed + self.retried + self.snoozed
+            + self.discarded + self.cancelled + self.died + self.late
+        )  # fmt: skip
+
+
+@overload
+def drain(
+    conn: SyncConn, /, *, with_scheduled: bool = False, limit: int | None = None, schema: str | None = None
+) -> Drained: ...
+@overload
+def drain(
+    conn: AsyncConn, /, *, with_scheduled: bool = False, limit: int | None = None, schema: str | None = None
+) -> Coroutine[Any, Any, Drained]: ...
+def drain(
+    conn: SyncConn | AsyncConn, /, *, with_scheduled: bool = False, limit: int | None = None, schema: str | None = None
+) -> Drained | Coroutine[Any, Any, Drained]:
+    """Claim and perform the jobs of all queues, one after another, until nothing is due.
+
+    In a transaction that is open on `conn` everything happens inside it and nothing is committed, so what the test has
+    submitted and not committed is performed, too; each attempt has a savepoint, to which an error of the database goes
+    back. On an idle connection each step is committed, as a worker would.
+
+    `with_scheduled` takes each scheduled job as if its time had come, in that order: retries without their wait.
+    `limit` is the number of attempts after which to stop. Jobs whose task this process does not know are left alone,
+    and so is what a connection of somebody else has locked. Errors of handlers are in what this returns.
+    """
+    where = schema_in_use(schema)
+    steps = _drain(conn, where, with_scheduled, limit)
+    if isinstance(conn, psycopg.AsyncConnection):
+        return _follow(conn, where, steps)
+
+    def run(step: Call | Script) -> Any:
+        return perform_here(step) if isinstance(step, Call) else conn.execute(fill(step.sql, where))
+
+    return walk(steps, lambda statement: send(conn, statement, where), run)
+
+
+async def _follow(conn: AsyncConn, schema: str, steps: Steps[Drained]) -> Drained:
+    async def run(step: Call | Script) -> Any:
+        return await (perform_here_async(step) if isinstance(step, Call) else conn.execute(fill(step.sql, schema)))
+
+    return await follow(steps, lambda statement: send_async(conn, statement, schema), run)
+
+
+def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit: int | None) -> Steps[Drained]:
+    inside = conn.info.transaction_status is not TransactionStatus.IDLE
+    commits = not inside and not conn.autocommit
+    drained, late, passed = Drained(), dict[int, Completion](), list[int]()
+    yield make_partitions(DAYS_AHEAD)
+    worker = yield register(WORKER, LEASE_SECONDS)
+    yield from _commit(commits)
+    while limit is None or drained.attempts < limit:
+        if limit is None and drained.attempts >= ENOUGH:
+            raise ChancyError(
+                f"still not empty after {ENOUGH:,} attempts: a job submits or snoozes for ever? {drained}"
+            )
+        found: _Next | None = yield _next_job(passed, with_scheduled)
+        if found is None:
+            break
+        run_at = found.run_at if found.due else (yield _make_due(found.id))
+        # From just before it: whatever the plan, it is the first of its lane.
+        wanted = Wanted({found.queue: 1}, {(found.queue, found.priority): (run_at, found.id - 1)})
+        claimed = (yield play_round(worker, [], wanted)).claimed
+        yield from _commit(commits)
+        if [job.id for job in claimed] != [found.id]:
+            passed.append(found.id)  # somebody else has locked it
+        for job in claimed:
+            if job.id in late:
+                yield from _write_late(worker, late.pop(job.id), drained)
+            performed: Performed = yield from _attempt(conn, job, schema, inside)
+            if performed.error is not None:
+                drained.errors.append(AttemptFailed(job.id, job.task, job.attempt, performed.error))
+            if (fault := faults.next_of_attempts()) is None:
+                yield from _write(worker, performed.verdict, drained)
+            else:
+                yield declare_dead(worker=worker)
+                yield take_back()
+                worker = yield register(WORKER, LEASE_SECONDS)
+                if fault is faults.OfAttempt.LATE:
+                    late[job.id] = performed.verdict
+                else:
+                    drained.died += 1
+            yield from _commit(commits)
+    for verdict in late.values():
+        yield from _write_late(worker, verdict, drained)
+    yield declare_dead(worker=worker)
+    yield from _commit(commits)
+    return drained
+
+
+def _commit(commits: bool) -> Steps[None]:
+    if commits:
+        yield Script("COMMIT")
+
+
+def _attempt(conn: SyncConn | AsyncConn, job: Claimed, schema: str, inside: bool) -> Steps[Performed]:
+    """Perform it; the connection is as usable afterwards as it was before."""
+    if inside:
+        yield Script("SAVEPOINT chancy_attempt")
+    performed: Performed = yield Call(job, registered()[job.task], schema, lambda *_: None, lambda _: None)
+    match conn.info.transaction_status:
+        case TransactionStatus.INERROR if inside:
+            yield Script("ROLLBACK TO SAVEPOINT chancy_attempt")
+        case TransactionStatus.INERROR:
+            yield Script("ROLLBACK")
+        case TransactionStatus.INTRANS if inside:
+            yield Script("RELEASE SAVEPOINT chancy_attempt")
+    return performed
+
+
+def _write(worker: int, verdict: Completion, drained: Drained) -> Steps[None]:
+    """Write the verdict, and count what became of it."""
+    answer: Answer = yield play_round(worker, [verdict], Wanted())
+    fate = "done" if answer.settled else (yield settle([verdict]))[verdict.id, verdict.fence]
+    if fate == "lost":
+        drained.late += 1
+    elif fate == "completed" or verdict.state is State.SUCCEEDED:
+        drained.succeeded += 1
+    elif verdict.state is not State.READY:
+        setattr(drained, verdict.state.value, getattr(drained, verdict.state.value) + 1)
+    elif (yield select_outcome(verdict.id)).state is State.CANCELLED:
+        drained.cancelled += 1
+    elif verdict.refund:
+        drained.snoozed += 1
+    else:
+        drained.retried += 1
+
+
+def _write_late(worker: int, verdict: Completion, drained: Drained) -> Steps[None]:
+    answer: Answer = yield play_round(worker, [verdict], Wanted())
+    assert not answer.settled, f"job {verdict.id}: a verdict under an old fence was written"
+    drained.late += 1
+
+
+def _next_job(passed: list[int], with_scheduled: bool) -> Statement[_Next | None]:
+    params = {"tasks": of_texts(registered()), "passed": of_numbers(passed), "scheduled": with_scheduled}
+    return Statement(NEXT_JOB, params, lambda rows: _Next(*rows[0]) if rows else None)
+
+
+def _make_due(job_id: int) -> Statement[datetime]:
+    return Statement(MAKE_DUE, {"id": job_id}, lambda rows: rows[0][0] if rows else datetime.max.replace(tzinfo=UTC))

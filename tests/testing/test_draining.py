@@ -1,0 +1,160 @@
+"""Performing what is due, inside the test's own transaction or outside of one."""
+
+from __future__ import annotations
+
+import inspect
+from datetime import timedelta
+
+import psycopg
+import pytest
+
+import chancy
+from chancy import Discard, Retry, Snooze, State, current_job, task
+from chancy_testing import drain
+
+noted = []
+test_conn = []
+
+
+@pytest.fixture(params=["sync", "async"])
+def conn(request):
+    noted.clear()
+    conn = request.getfixturevalue("chancy_conn" if request.param == "sync" else "chancy_aconn")
+    test_conn[:] = [conn]
+    return conn
+
+
+async def now(value):
+    return await value if inspect.isawaitable(value) else value
+
+
+@task
+def note(value: str) -> str:
+    noted.append(value)
+    return value
+
+
+@task
+async def note_async(value: str) -> str:
+    noted.append(value)
+    return value
+
+
+@task(max_attempts=3)
+def flaky() -> int:
+    noted.append(current_job().attempt)
+    if current_job().attempt < 3:
+        raise Retry(timedelta(hours=1))
+    return 3
+
+
+@task(max_attempts=1)
+def broken() -> None:
+    raise ZeroDivisionError("in the handler")
+
+
+@task
+def discarding() -> None:
+    raise Discard("no use")
+
+
+@task
+def snoozing() -> None:
+    noted.append("looked")
+    raise Snooze(timedelta(minutes=1))
+
+
+@task(max_attempts=1)
+def breaks_the_transaction() -> None:
+    test_conn[0].execute("SELECT 1/0")
+
+
+@task(max_attempts=1)
+async def breaks_the_transaction_async() -> None:
+    await test_conn[0].execute("SELECT 1/0")
+
+
+async def test_uncommitted_jobs_are_performed_inside_the_tests_transaction(conn, chancy_dsn, chancy_schema):
+    job = await now(note.submit(conn, "mine"))
+    done = await now(drain(conn))
+    assert (done.succeeded, done.attempts, done.errors, noted) == (1, 1, [], ["mine"])
+    assert (await now(job.refresh(conn))).state is State.SUCCEEDED
+    with psycopg.connect(chancy_dsn) as other:
+        assert chancy.jobs(other) == []
+    await now(conn.rollback())
+    with pytest.raises(chancy.UnknownJob):
+        await now(job.refresh(conn))
+
+
+async def test_on_an_idle_connection_everything_is_committed(conn, chancy_dsn):
+    job = await now(note_async.submit(conn, "for all"))
+    await now(conn.commit())
+    await now(drain(conn))
+    assert conn.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
+    with psycopg.connect(chancy_dsn) as other:
+        assert job.result(other) == "for all"
+        assert other.execute(f'SELECT count(*) FROM "{job.schema}".worker').fetchone() == (0,)
+
+
+async def test_each_outcome_is_counted_and_each_error_kept(conn):
+    for each in (note.bind("x"), flaky.bind(), broken.bind(), discarding.bind(), snoozing.bind()):
+        await now(chancy.submit_many(conn, [each]))
+    done = await now(drain(conn))
+    assert (done.succeeded, done.retried, done.failed, done.discarded, done.snoozed) == (1, 1, 1, 1, 1)
+    assert [(error.task, type(error.error)) for error in done.errors] == [
+        (flaky.name, Retry), (broken.name, ZeroDivisionError), (discarding.name, Discard), (snoozing.name, Snooze),
+    ]  # fmt: skip
+
+
+async def test_what_is_scheduled_waits_unless_it_is_asked_for(conn):
+    job = await now(flaky.using(delay=timedelta(days=3)).submit(conn))
+    assert (await now(drain(conn))).attempts == 0
+    done = await now(drain(conn, with_scheduled=True))
+    assert (done.retried, done.succeeded, noted) == (2, 1, [1, 2, 3])
+    assert (await now(job.refresh(conn))).state is State.SUCCEEDED
+
+
+async def test_a_limit_ends_a_job_that_would_snooze_for_ever(conn):
+    await now(snoozing.submit(conn))
+    assert (await now(drain(conn, with_scheduled=True, limit=7))).snoozed == 7
+    assert noted == ["looked"] * 7
+
+
+async def test_jobs_run_by_priority_then_by_age(conn):
+    await now(note.using(priority=1).submit(conn, "second"))
+    await now(note.using(priority=-1, queue="b").submit(conn, "last"))
+    await now(note.using(priority=9, queue="c").submit(conn, "first"))
+    await now(note.using(priority=1, queue="b").submit(conn, "third"))
+    await now(drain(conn))
+    assert noted == ["first", "second", "third", "last"]
+
+
+async def test_an_error_of_the_database_in_a_handler_leaves_the_tests_transaction_usable(conn):
+    function = breaks_the_transaction if isinstance(conn, psycopg.Connection) else breaks_the_transaction_async
+    before = await now(note.submit(conn, "before"))
+    job = await now(function.submit(conn))
+    done = await now(drain(conn))
+    assert (done.failed, type(done.errors[0].error)) == (1, psycopg.errors.DivisionByZero)
+    assert (await now(job.refresh(conn))).state is State.FAILED
+    assert (await now(before.refresh(conn))).state is State.SUCCEEDED
+
+
+async def test_jobs_of_unknown_tasks_and_jobs_that_others_have_locked_are_left_alone(conn, chancy_dsn, chancy_schema):
+    with psycopg.connect(chancy_dsn) as other:
+        other.execute(f"SELECT \"{chancy_schema}\".submit('nobody.knows')")
+        locked = note.submit(other, "locked")
+        other.commit()
+        other.execute(f'SELECT FROM "{chancy_schema}".job WHERE id = %s FOR UPDATE', (locked.id,))
+        await now(note.submit(conn, "mine"))
+        done = await now(drain(conn))
+    assert (done.attempts, noted) == (1, ["mine"])
+
+
+def test_a_worker_beside_it_takes_what_is_committed_and_each_job_runs_once(chancy_conn, chancy_worker):
+    noted.clear()
+    jobs = chancy.submit_many(chancy_conn, [note.bind(str(number)) for number in range(200)])
+    chancy_conn.commit()
+    drain(chancy_conn)
+    for job in jobs:
+        job.result(chancy_conn, timeout=timedelta(seconds=20))
+    assert sorted(noted, key=int) == [str(number) for number in range(200)]
