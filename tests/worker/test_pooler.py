@@ -19,6 +19,7 @@ import chancy
 from chancy import State, cancel, submit_many
 from chancy.model import Statement
 from chancy_testing.postgres import Postgres
+from chancy_testing.schemas import KEY
 from chancy_worker import Timing, Worker, WorkerConfig, polling
 from chancy_worker.link import Link
 from chancy_worker.sessions import LentSession
@@ -26,9 +27,10 @@ from chancy_worker.upkeep import drop_briefly
 
 SESSION_LOCKS = """
     SELECT locks.objid FROM pg_locks AS locks JOIN pg_stat_activity AS session USING (pid)
-    WHERE locks.locktype = 'advisory' AND session.state = 'idle'
-"""
-"""What an idle session holds is no lock of a transaction."""
+    WHERE locks.locktype = 'advisory' AND locks.classid <> {key} AND session.state = 'idle'
+""".replace("{key}", str(KEY))
+"""What an idle session holds is no lock of a transaction. The fixtures' own lock does not count."""
+ADVISORY = f"SELECT * FROM pg_locks WHERE locktype = 'advisory' AND classid <> {KEY}"
 
 OF_A_SESSION = """
     SELECT array_agg(name || '=' || setting ORDER BY name),
@@ -102,7 +104,7 @@ async def test_no_session_lock_is_ever_taken_behind_pgbouncer(site, bouncer):
             # In between two looks of one statement a transaction may end: a session's lock would be there in both.
             seen.append(set(site.conn.execute(SESSION_LOCKS)) & set(site.conn.execute(SESSION_LOCKS)))
     assert seen == [set()] * 10
-    assert site.conn.execute("SELECT * FROM pg_locks WHERE locktype = 'advisory'").fetchall() == []
+    assert site.conn.execute(ADVISORY).fetchall() == []
 
 
 async def test_nothing_of_the_worker_is_left_in_a_session_that_another_client_borrows(site, bouncer):
@@ -281,7 +283,7 @@ async def test_a_dead_child_of_processes_behind_pgbouncer_is_replaced_and_one_wa
     await kill_one_of_two(site, parent, tmp_path / "gate")
     assert len(re.findall(r"WARNING.*pooler", parent.text)) == 1
     assert different(before, await sessions_of(bouncer)) == set()
-    assert site.conn.execute("SELECT * FROM pg_locks WHERE locktype = 'advisory'").fetchall() == []
+    assert site.conn.execute(ADVISORY).fetchall() == []
 
 
 async def test_migrate_works_through_pgbouncer(site, bouncer):
@@ -290,7 +292,7 @@ async def test_migrate_works_through_pgbouncer(site, bouncer):
         with psycopg.connect(bouncer.dsn) as conn:
             assert chancy.migrate(conn, schema=schema)
             assert chancy.migrate(conn, schema=schema) == []
-        assert site.conn.execute("SELECT * FROM pg_locks WHERE locktype = 'advisory'").fetchall() == []
+        assert site.conn.execute(ADVISORY).fetchall() == []
     finally:
         site.conn.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
 

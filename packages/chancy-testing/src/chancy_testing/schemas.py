@@ -17,7 +17,8 @@ from psycopg import sql
 from chancy.migrate import printed
 
 _NAME = re.compile(r"chancy_test_(\d+)_\d+")
-_KEY = 0x0C4A7C7  # of the advisory locks, beside the run's number
+KEY = 0x0C4A7C7
+"""The first half of the advisory lock of a run; the other is its number."""
 
 EVERY_SCHEMA = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'chancy\\_test\\_%'"
 TRY_RUN = "SELECT pg_try_advisory_lock(%s::integer, %s::integer)"
@@ -36,7 +37,7 @@ class Schemas:
             self._dsn, autocommit=True, options="-c client_min_messages=warning -c lock_timeout=5s"
         )
         self.run = 0
-        while not self.run or not self._value(TRY_RUN, _KEY, self.run):
+        while not self.run or not self._value(TRY_RUN, KEY, self.run):
             self.run = secrets.randbelow(2**31 - 1) + 1
         self._sweep()
         return self
@@ -61,11 +62,11 @@ class Schemas:
         """Drop what runs have left that are no more."""
         names = [name for (name,) in self._conn.execute(EVERY_SCHEMA)]
         for run in {int(found[1]) for found in map(_NAME.fullmatch, names) if found} - {self.run}:
-            if self._value(TRY_RUN, _KEY, run):
+            if self._value(TRY_RUN, KEY, run):
                 for name in names:
                     if name.startswith(f"chancy_test_{run}_"):
                         self.drop(name)
-                self._value(UNLOCK_RUN, _KEY, run)
+                self._value(UNLOCK_RUN, KEY, run)
 
     def _value(self, query: str, *params: int) -> Any:
         row = self._conn.execute(query, params).fetchone()
