@@ -133,6 +133,7 @@ async def work(app: Chancy, config: WorkerConfig) -> int:
     try:
         await worker.start()
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # at once: closing the loop takes a while
         watch.cancel()
         orphan_stop.cancel()
     if worker.left_running:
