@@ -22,7 +22,7 @@ from psycopg.rows import tuple_row
 
 from .errors import InvalidConnection
 from .literals import JsonColumn
-from .model import Pause, Statement, Steps
+from .model import Pause, Script, Statement, Steps
 from .schema import fill, numbered
 
 T = TypeVar("T")
@@ -195,28 +195,22 @@ def perform(conn: SyncConn | AsyncConn, work: Statement[T] | Steps[T], schema: s
     return _backend.send(conn, work, schema) if isinstance(work, Statement) else _walk(conn, work, schema, _backend)
 
 
-def walk(steps: Generator[Any, Any, T], send: Callable[[Statement[Any]], Any], run: Callable[[Any], Any]) -> T:
-    """Drive a generator of steps to its result. What is neither a statement nor a pause is for `run`."""
+def walk(steps: Generator[Any, Any, T], do: Callable[[Any], Any]) -> T:
+    """Drive a generator of steps to its result. Each is for `do`, whose answer it gets; only pauses are made here."""
     answer: Any = None
     while True:
         try:
             step = steps.send(answer)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
-        answer = None
-        if isinstance(step, Statement):
-            answer = send(step)
-        elif isinstance(step, Pause):
+        if isinstance(step, Pause):
             time.sleep(step.seconds)
+            answer = None
         else:
-            answer = run(step)
+            answer = do(step)
 
 
-async def follow(
-    steps: Generator[Any, Any, T],
-    send: Callable[[Statement[Any]], Awaitable[Any]],
-    run: Callable[[Any], Awaitable[Any]],
-) -> T:
+async def follow(steps: Generator[Any, Any, T], do: Callable[[Any], Awaitable[Any]]) -> T:
     """`walk`, awaited. Cancelling it between two steps leaves nothing behind."""
     answer: Any = None
     while True:
@@ -224,29 +218,29 @@ async def follow(
             step = steps.send(answer)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
-        answer = None
-        if isinstance(step, Statement):
-            answer = await send(step)
-        elif isinstance(step, Pause):
+        if isinstance(step, Pause):
             await asyncio.sleep(step.seconds)
+            answer = None
         else:
-            answer = await run(step)
+            answer = await do(step)
 
 
 def _walk(conn: SyncConn, steps: Steps[T], schema: str, backend: Backend) -> T:
-    return walk(
-        steps,
-        lambda statement: backend.send(conn, statement, schema),
-        lambda script: _Cursor(conn).execute(fill(script.sql, schema)),
-    )
+    def do(step: Statement[Any] | Script) -> Any:
+        if isinstance(step, Statement):
+            return backend.send(conn, step, schema)
+        return _Cursor(conn).execute(fill(step.sql, schema))
+
+    return walk(steps, do)
 
 
 async def _walk_async(conn: AsyncConn, steps: Steps[T], schema: str, backend: Backend) -> T:
-    return await follow(
-        steps,
-        lambda statement: backend.send_async(conn, statement, schema),
-        lambda script: _AsyncCursor(conn).execute(fill(script.sql, schema)),
-    )
+    def do(step: Statement[Any] | Script) -> Awaitable[Any]:
+        if isinstance(step, Statement):
+            return backend.send_async(conn, step, schema)
+        return _AsyncCursor(conn).execute(fill(step.sql, schema))
+
+    return await follow(steps, do)
 
 
 def perform_alone(conn: SyncConn | AsyncConn, steps: Steps[T], schema: str) -> T | Coroutine[Any, Any, T]:

@@ -108,9 +108,9 @@ def _too_long(
     return judged(attempt.job, heard(TimeLimitExceeded(limit, elapsed)), attempt.since, attempt.task.retry_delay)
 
 
-def limits_of(job: Claimed, task: BaseTask[..., Any]) -> tuple[Limit, ...]:
-    """Those of the job's row, or else of its task."""
-    return task.options.limits or () if job.limits is None else msgspec.json.decode(job.limits, type=tuple[Limit, ...])
+def limits_of(given: bytes | None, task: BaseTask[..., Any]) -> tuple[Limit, ...]:
+    """Those that the job's row gives, or else those of its task."""
+    return task.options.limits or () if given is None else msgspec.json.decode(given, type=tuple[Limit, ...])
 
 
 def perform_here(asked: Call) -> Performed:
@@ -137,7 +137,7 @@ async def _perform(asked: Call) -> Performed:
         False, False, job.fence, asked.schema, task.signature.encode_result, asked.tell,
     )  # fmt: skip
     asked.watch(current)
-    attempt = Attempt(job, task, current, since_now(WORKER), tightest(limits_of(job, task)), lambda: None)
+    attempt = Attempt(job, task, current, since_now(WORKER), tightest(limits_of(job.limits, task)), lambda: None)
     if twice:
         await perform(attempt, here, (), asked.schema)
         attempt = msgspec.structs.replace(attempt, since=since_now(WORKER))

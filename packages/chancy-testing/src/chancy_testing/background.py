@@ -15,7 +15,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Protocol
 
 import psycopg
@@ -229,7 +228,7 @@ def main(told: dict[str, Any]) -> None:
     app = Chancy(told["dsn"], queues=[Queue(*queue) for queue in told["queues"]], schema=told["schema"])
 
     async def work() -> None:
-        worker = Worker(app, replace(WorkerConfig(grace=GRACE_SECONDS), name=told["name"]))
+        worker = Worker(app, WorkerConfig(name=told["name"], grace=GRACE_SECONDS))
         orphaned = asyncio.get_running_loop().create_future()
         threading.Thread(target=_watch, args=(orphaned,), daemon=True).start()
         orphaned.add_done_callback(lambda _: worker.stop())

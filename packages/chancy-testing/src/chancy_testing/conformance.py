@@ -214,9 +214,6 @@ def retry(after: float | None = None) -> None:
     raise Retry(None if after is None else timedelta(seconds=after), "later, please")
 
 
-decided: list[tuple[int, str]] = []
-
-
 def decide(attempt: int, error: BaseException) -> timedelta | None:
     """A retry function: gives up after the second attempt, or breaks."""
     seen.append((attempt, repr(error)))

@@ -6,7 +6,7 @@ not depend on the planner settings of a worker's connection.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
+from collections.abc import Awaitable, Coroutine, Generator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeAlias, TypeVar, overload
@@ -121,17 +121,21 @@ def drain(
     if isinstance(conn, psycopg.AsyncConnection):
         return _follow(conn, where, steps)
 
-    def run(step: Call | Script) -> Any:
+    def do(step: Statement[Any] | Script | Call) -> Any:
+        if isinstance(step, Statement):
+            return send(conn, step, where)
         return perform_here(step) if isinstance(step, Call) else conn.execute(fill(step.sql, where))
 
-    return walk(steps, lambda statement: send(conn, statement, where), run)
+    return walk(steps, do)
 
 
 async def _follow(conn: AsyncConn, schema: str, steps: Steps[Drained]) -> Drained:
-    async def run(step: Call | Script) -> Any:
-        return await (perform_here_async(step) if isinstance(step, Call) else conn.execute(fill(step.sql, schema)))
+    def do(step: Statement[Any] | Script | Call) -> Awaitable[Any]:
+        if isinstance(step, Statement):
+            return send_async(conn, step, schema)
+        return perform_here_async(step) if isinstance(step, Call) else conn.execute(fill(step.sql, schema))
 
-    return await follow(steps, lambda statement: send_async(conn, statement, schema), run)
+    return await follow(steps, do)
 
 
 def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit: int | None) -> Steps[Drained]:

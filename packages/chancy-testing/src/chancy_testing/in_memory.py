@@ -21,15 +21,15 @@ import psycopg
 from chancy.client import Job
 from chancy.current import CurrentJob
 from chancy.errors import ChancyError, UnknownJob
-from chancy.limits import Limit, LimitType
+from chancy.limits import LimitType
 from chancy.model import AttemptError, Progress, Rows, Statement
-from chancy.run import AsyncConn, SyncConn, answered_by
+from chancy.run import AsyncConn, SyncConn, answered_by, follow, walk
 from chancy.statements import CANCEL_JOB, INSERT_JOBS, REQUEUE_JOB, SELECT_OUTCOME
 from chancy.states import State
 from chancy.task import BaseTask, registered
 from chancy_worker.verdict import Completion
 
-from .attempts import Call, Performed, perform_here, perform_here_async
+from .attempts import Call, Performed, limits_of, perform_here, perform_here_async
 from .memory import Kept, Memory
 from .stand_ins import AsyncStandIn, StandIn
 
@@ -144,33 +144,21 @@ class Eager:
 
         return restore
 
-    def committed(self, conn: StandIn) -> None:
+    def committed(self) -> None:
         """Perform what was submitted in the block."""
         self._drive(self._perform_due())
 
-    async def committed_async(self, conn: AsyncStandIn) -> None:
+    async def committed_async(self) -> None:
         """The same, awaited."""
         await self._drive_async(self._perform_due())
 
     def _drive(self, calls: Calls[T]) -> T:
-        performed: Any = None
         with contextlib.closing(calls):
-            while True:
-                try:
-                    asked = calls.send(performed)
-                except StopIteration as end:
-                    return end.value  # type: ignore[no-any-return]
-                performed = perform_here(asked)
+            return walk(calls, perform_here)
 
     async def _drive_async(self, calls: Calls[T]) -> T:
-        performed: Any = None
         with contextlib.closing(calls):
-            while True:
-                try:
-                    asked = calls.send(performed)
-                except StopIteration as end:
-                    return end.value  # type: ignore[no-any-return]
-                performed = await perform_here_async(asked)
+            return await follow(calls, perform_here_async)
 
     def _answer(self, conn: SyncConn | AsyncConn, statement: Statement[T], schema: str) -> Calls[T]:
         memory = self._memories[schema]
@@ -305,6 +293,6 @@ def _arguments(kept: Kept, task: BaseTask[..., Any]) -> dict[str, Any]:
 
 
 def _not_enforced(kept: Kept, task: BaseTask[..., Any]) -> tuple[str, ...]:
-    limits = task.options.limits if kept.limits is None else msgspec.json.decode(kept.limits, type=tuple[Limit, ...])
-    memory = [f"memory limit of {limit.value:,.0f} bytes" for limit in limits or () if limit.type is LimitType.MEMORY]
+    limits = limits_of(kept.limits, task)
+    memory = [f"memory limit of {limit.value:,.0f} bytes" for limit in limits if limit.type is LimitType.MEMORY]
     return (*memory, *([f'executor="{task.executor}"'] if task.executor else []))

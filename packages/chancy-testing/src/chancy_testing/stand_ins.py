@@ -25,10 +25,10 @@ class Ledger(Protocol):
     def save(self) -> Callable[[], None]:
         """What brings back what is now."""
 
-    def committed(self, conn: StandIn) -> None:
-        """The outermost block of `conn` has ended well."""
+    def committed(self) -> None:
+        """The outermost block of a connection has ended well."""
 
-    async def committed_async(self, conn: AsyncStandIn) -> None:
+    async def committed_async(self) -> None:
         """The same, awaited."""
 
 
@@ -44,10 +44,15 @@ class _Info(psycopg.ConnectionInfo):
 class _NoSql:
     """What the two kinds share. Nothing here is a connection's own state but how many blocks are open."""
 
-    ledger: Ledger
-    depth: int
-    block: str
-    """The name of the transaction, as Postgres' `xid8`: another one for each outermost block."""
+    autocommit = True
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.depth = 0
+        self.block = "0"
+        """The name of the transaction, as Postgres' `xid8`: another one for each outermost block."""
+
+    def __del__(self, *_: Any) -> None: ...
 
     @property
     def info(self) -> psycopg.ConnectionInfo:
@@ -98,20 +103,13 @@ class _NoSql:
 class StandIn(_NoSql, psycopg.Connection[Any]):
     """A `psycopg.Connection` by its type."""
 
-    autocommit = True
-
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger, self.depth, self.block = ledger, 0, "0"
-
-    def __del__(self, *_: Any) -> None: ...
-
     @contextlib.contextmanager
     def transaction(self, *_: Any, **__: Any) -> Iterator[Any]:
         """A block; what was submitted in it is performed when the outermost one ends."""
         with self._block():
             yield self
         if not self.depth:
-            self.ledger.committed(self)
+            self.ledger.committed()
 
     def execute(self, *_: Any, **__: Any) -> Any:
         """Not here."""
@@ -135,20 +133,13 @@ class StandIn(_NoSql, psycopg.Connection[Any]):
 class AsyncStandIn(_NoSql, psycopg.AsyncConnection[Any]):
     """A `psycopg.AsyncConnection` by its type."""
 
-    autocommit = True
-
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger, self.depth, self.block = ledger, 0, "0"
-
-    def __del__(self, *_: Any) -> None: ...
-
     @contextlib.asynccontextmanager
     async def transaction(self, *_: Any, **__: Any) -> AsyncIterator[Any]:
         """A block; what was submitted in it is performed when the outermost one ends."""
         with self._block():
             yield self
         if not self.depth:
-            await self.ledger.committed_async(self)
+            await self.ledger.committed_async()
 
     async def execute(self, *_: Any, **__: Any) -> Any:
         """Not here."""

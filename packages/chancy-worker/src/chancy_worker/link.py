@@ -114,7 +114,7 @@ class Link:
 
     async def walk(self, steps: Steps[T]) -> T:
         """A verb of several steps, each sent as by `send` or `run`."""
-        return await follow(steps, self.send, self.run)
+        return await follow(steps, lambda step: self.send(step) if isinstance(step, Statement) else self.run(step))
 
     def is_broken(self, error: psycopg.Error) -> bool:
         """Whether the connection has to be made anew: it is gone, or it leads to a server that takes no writes."""
