@@ -170,6 +170,14 @@ def test_jobs_that_are_only_collected_run_when_they_are_told_to(chancy_eager):
 
 
 @pytest.mark.chancy_eager(mode="collect")
+def test_a_job_that_was_requeued_is_ready_and_not_scheduled(chancy_eager):
+    job = add.submit(chancy_eager.conn, 1)
+    chancy_eager.perform(job)
+    assert chancy.requeue(chancy_eager.conn, job.id)
+    assert chancy_eager.jobs[0].state is chancy.get(chancy_eager.conn, job.id).state is State.READY
+
+
+@pytest.mark.chancy_eager(mode="collect")
 async def test_a_collected_coroutine_can_be_awaited(chancy_eager):
     job = await add_async.submit(chancy_eager.aconn, 1)
     assert (await chancy_eager.aperform(job)).result == 2

@@ -30,7 +30,7 @@ from chancy.task import BaseTask, registered
 from chancy_worker.verdict import Completion
 
 from .attempts import Call, Performed, limits_of, perform_here, perform_here_async
-from .memory import Kept, Memory
+from .memory import Kept, Memory, state_of
 from .stand_ins import AsyncStandIn, StandIn
 
 T = TypeVar("T")
@@ -269,13 +269,12 @@ def _is_retried(kept: Kept, verdict: Completion) -> bool:
 
 def _shown(kept: Kept) -> EagerJob:
     row, task = kept.row, registered()[kept.row.task]
-    scheduled = row.state is State.READY and row.run_at > row.submitted_at
     return EagerJob(
         id=row.id,
         task=row.task,
         queue=row.queue,
         priority=row.priority,
-        state=State.SCHEDULED if scheduled else row.state,
+        state=state_of(row),
         attempt=row.attempt,
         max_attempts=row.max_attempts,
         run_at=row.run_at,

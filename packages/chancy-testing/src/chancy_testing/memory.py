@@ -150,7 +150,7 @@ class Memory:
             return (
                 params["queue"] in (None, row.queue)
                 and params["task"] in (None, row.task)
-                and params["state"] in (None, _state(row))
+                and params["state"] in (None, state_of(row))
                 and (params["before"] is None or row.id < params["before"])
             )
 
@@ -162,7 +162,7 @@ class Memory:
         if kept is None:
             return None, None, None, None, None, transaction, "read committed"
         row = kept.row
-        return _state(row), row.task, row.attempt, row.result, kept.errors, transaction, "read committed"
+        return state_of(row), row.task, row.attempt, row.result, kept.errors, transaction, "read committed"
 
     def _cancel(self, params: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         kept = self.jobs.get(params["id"])
@@ -200,7 +200,8 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _state(row: JobRow) -> State:
+def state_of(row: JobRow) -> State:
+    """As others see it: `scheduled` is not stored."""
     return State.SCHEDULED if row.state is State.READY and row.run_at > _now() else row.state
 
 
@@ -208,7 +209,7 @@ def _columns(kept: Kept) -> tuple[Any, ...]:
     """As `statements.SELECT_JOB` gives them."""
     row = kept.row
     return (
-        row.id, row.task, row.queue, _state(row).value, row.priority, row.attempt, row.max_attempts, row.crashes,
+        row.id, row.task, row.queue, state_of(row).value, row.priority, row.attempt, row.max_attempts, row.crashes,
         row.worker, row.submitted_at, row.run_at, row.started_at, row.finished_at, row.cancel_at,
         row.arguments, row.result, kept.errors, None if row.progress is None else encode_json(row.progress),
     )  # fmt: skip
