@@ -116,7 +116,10 @@ class Ear:
 
     @contextlib.contextmanager
     def open(self, conn: AsyncConn) -> Iterator[None]:
-        """Hear while no query runs. A broken connection wakes, too: the next query finds out."""
+        """Hear while no query runs. A broken connection wakes, too: the next query finds out.
+
+        What was read together with the end of the last answer lies in libpq's buffer, of which no socket tells.
+        """
 
         def readable() -> None:
             try:
@@ -129,6 +132,7 @@ class Ear:
         loop = asyncio.get_running_loop()
         descriptor = conn.fileno()
         loop.add_reader(descriptor, readable)
+        readable()
         try:
             yield
         finally:
