@@ -10,6 +10,11 @@ import chancy
 from chancy_testing.schemas import EVERY_SCHEMA, Schemas
 
 
+@chancy.task
+def note() -> None:
+    pass
+
+
 def names(dsn):
     with psycopg.connect(dsn, autocommit=True) as conn:
         return {name for (name,) in conn.execute(EVERY_SCHEMA)}
@@ -20,27 +25,79 @@ def test_a_schema_is_migrated_and_the_default_while_it_lasts(chancy_schema, chan
     assert chancy.migrate(chancy_conn) == []
 
 
-def test_schemas_are_dropped_after_use(chancy_dsn):
+def test_schemas_are_dropped_in_the_end(chancy_dsn):
     with Schemas(chancy_dsn) as schemas:
-        one, two = schemas.make(), schemas.make()
+        one, two = schemas.take(), schemas.take()
         assert {one, two} <= names(chancy_dsn)
-        schemas.drop(one)
-        schemas.drop(two)
-        assert not {one, two} & names(chancy_dsn)
+        schemas.give_back(one)
+        schemas.give_back(two)
+    assert not {one, two} & names(chancy_dsn)
+
+
+def test_a_schema_that_was_given_back_is_empty_and_counts_from_one(chancy_dsn):
+    with Schemas(chancy_dsn) as schemas, psycopg.connect(chancy_dsn, autocommit=True) as conn:
+        first = schemas.take()
+        jobs = chancy.submit_many(conn, [note.bind() for _ in range(3)], schema=first)
+        jobs[2].cancel(conn)
+        with pytest.raises(ZeroDivisionError), conn.transaction():
+            chancy.submit_many(conn, [note.bind()], schema=first)
+            raise ZeroDivisionError
+        schemas.give_back(first)
+        assert schemas.take() == first
+        assert chancy.jobs(conn, schema=first) == []
+        assert chancy.submit_many(conn, [note.bind()], schema=first)[0].id == 1
+        schemas.give_back(first)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "CREATE TABLE {}.orders (id integer)",
+        "ALTER TABLE {}.job ADD COLUMN mine text",
+        "ALTER TABLE {}.job SET (fillfactor = 50)",
+        "ALTER TABLE {}.job ALTER COLUMN priority SET DEFAULT 3",
+        "ALTER TABLE {}.job ADD CHECK (attempt < 9)",
+        "CREATE OR REPLACE FUNCTION {}.clock() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT now()'",
+        "CREATE TRIGGER t BEFORE INSERT ON {}.job FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        "CREATE TYPE {}.size AS ENUM ('small')",
+        "UPDATE {}.setting SET value = '1 day'",
+        "DELETE FROM {}.migration WHERE number = 1",
+        "INSERT INTO {}.worker (name, started_at, expires_at) VALUES ('still there', now(), now())",
+        "DROP TABLE {}.dead_worker",
+        "DROP SCHEMA {} CASCADE",
+    ],
+)
+def test_a_schema_that_is_not_as_it_was_made_is_not_used_again(chancy_dsn, change):
+    with Schemas(chancy_dsn) as schemas, psycopg.connect(chancy_dsn, autocommit=True) as conn:
+        changed = schemas.take()
+        conn.execute(sql.SQL(change).format(sql.Identifier(changed)))
+        schemas.give_back(changed)
+        assert changed not in names(chancy_dsn)
+
+
+def test_a_transaction_that_was_left_open_cannot_reach_the_next_test(chancy_dsn):
+    with Schemas(chancy_dsn) as schemas, psycopg.connect(chancy_dsn) as conn:
+        schema = schemas.take()
+        chancy.submit_many(conn, [note.bind()], schema=schema)
+        schemas._conn.execute("SET lock_timeout = '50ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            schemas.give_back(schema)
+        conn.rollback()
+        schemas.give_back(schema)
 
 
 def test_what_a_killed_run_has_left_is_swept_up_by_the_next(chancy_dsn):
     dead = Schemas(chancy_dsn).__enter__()
-    left = dead.make()
+    left = dead.take()
     with Schemas(chancy_dsn) as living:
-        kept = living.make()
+        kept = living.take()
         with Schemas(chancy_dsn):
             assert {left, kept} <= names(chancy_dsn)  # both runs are alive
         dead.__exit__(None, None, None)
         with Schemas(chancy_dsn):
             assert left not in names(chancy_dsn)
             assert kept in names(chancy_dsn)
-        living.drop(kept)
+        living.give_back(kept)
 
 
 def test_two_connections_of_one_test_see_each_others_commits(chancy_conn, chancy_dsn, chancy_schema):

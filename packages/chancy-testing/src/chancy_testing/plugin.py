@@ -106,13 +106,13 @@ def chancy_schema(_chancy_schemas: Schemas) -> Iterator[str]:
     """
     import chancy
 
-    schema = _chancy_schemas.make()
+    schema = _chancy_schemas.take()
     chancy.configure(schema=schema)
     try:
         yield schema
     finally:
         chancy.configure(schema=None)
-        _chancy_schemas.drop(schema)
+        _chancy_schemas.give_back(schema)
 
 
 @pytest.fixture
