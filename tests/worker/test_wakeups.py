@@ -4,8 +4,11 @@ import asyncio
 import select
 
 import psycopg
-from worker_help import eventually
+import worker_tasks
+from worker_help import ONLY_WOKEN, all_finished, eventually, working
 
+from chancy import Queue
+from chancy_worker import WorkerConfig
 from chancy_worker.wakeups import Ear
 
 
@@ -27,3 +30,12 @@ def received(pgconn):
     if ready:
         pgconn.consume_input()
     return bool(ready)
+
+
+async def test_a_worker_that_has_room_for_fewer_jobs_than_queues_finds_the_only_job_in_any_of_them(site):
+    queues = [Queue(f"q{n}") for n in range(8)]
+    async with working(site.app(queues=queues), WorkerConfig(timing=ONLY_WOKEN, threads=1)):
+        await eventually(lambda: site.workers())
+        for queue in queues:
+            site.submit(worker_tasks.add_in_thread.using(queue=queue.name).bind(1, 2))
+            await all_finished(site, 5)

@@ -115,6 +115,8 @@ class Claimer:
         """The last claim left suspects out, because one was running."""
         self._barren: frozenset[str] = frozenset()
         """With these tasks left out, the last look found nothing."""
+        self._empty: set[str] = set()
+        """Queues in which the looks since the last wakeup, or job, have found nothing: one look may be for a few only."""
         self._patient = False
         self._changed = asyncio.Event()
         self._hungry = self._woken = True
@@ -127,6 +129,7 @@ class Claimer:
         """There may be work: look from the start."""
         self._hungry = self._woken = True
         self._barren = frozenset()
+        self._empty.clear()
         self._marks.forget()
         self._changed.set()
 
@@ -173,6 +176,7 @@ class Claimer:
         if set(self._without) - set(without) or (self._shunned and not shunned):
             # There is room again for what was left out.
             self._hungry = True
+            self._empty.clear()
             self._marks.forget()
         self._without, self._shunned = without, shunned
         if not self._hungry or (self._is_barren and self._marks.next_look_in > 0):
@@ -182,9 +186,9 @@ class Claimer:
             for queue, slots in self._concurrency.items()
             if (n := slots + room.ahead.get(queue, 0) - self._running[queue]) > 0
         }
-        if room.most is not None:
-            free = _shared(free, room.most)
         looking = tuple(free) if self._marks.next_look_in <= 0 else ()
+        if room.most is not None:
+            free = _shared({queue: n for queue, n in free.items() if queue not in self._empty} or free, room.most)
         return Wanted(free, {} if looking else self._marks.lanes(free), looking, without, not shunned)
 
     @property
@@ -231,20 +235,23 @@ class Claimer:
         if wanted.looking:
             self._due_at = None if answer.next_in is None else time.monotonic() + answer.next_in
         if answer.claimed:
+            self._empty.clear()
             self._busy()
             self._pace.came(len(answer.claimed))
+        elif wanted.looking and not self._woken:
+            self._empty.update(wanted.free)
         per_queue = Counter(job.queue for job in answer.claimed)
         if any(per_queue[queue] == n for queue, n in wanted.free.items()):
             return True
         if self._pace.is_brisk and not wanted.without:
             self._rests_until = time.monotonic() + REST_SECONDS
             self._marks.forget()
-        elif answer.claimed or not wanted.looking:
-            self._marks.forget()
-        elif not self._woken:
+        elif wanted.looking and self._empty.issuperset(wanted.looking):
             self._hungry = False
             self._barren = frozenset(wanted.without)
             self._idle()
+        else:
+            self._marks.forget()
         return False
 
     def _accept(self, job: Claimed) -> None:
