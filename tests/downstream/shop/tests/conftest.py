@@ -14,12 +14,16 @@ from chancy import Chancy
 from httpx2 import ASGITransport, AsyncClient
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+
 from shop import courier, database, http, mail, worker
 
 
 @pytest.fixture(scope="session")
 def chancy_dsn(chancy_dsn: str) -> Iterator[str]:
-    """The database that chancy-testing finds, with the shop's tables in a schema of this process; all fixtures follow."""
+    """The database that chancy-testing finds, and in it the shop's tables, in a schema of this process.
+
+    Chancy's other fixtures connect to what this one says.
+    """
     schema = f"shop_test_{uuid.uuid4().hex}"
     dsn = make_conninfo(chancy_dsn, options=f"-c search_path={schema}")
     with psycopg.connect(dsn, autocommit=True) as conn:
@@ -60,8 +64,8 @@ def bookings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def client(chancy_aconn: psycopg.AsyncConnection[Any], monkeypatch: pytest.MonkeyPatch) -> AsyncClient:
     """The shop over HTTP, where requests and jobs use the connection of the test.
 
-    The first statement of a test begins a transaction on it (say, `stock.add`), and what the shop commits ends a savepoint
-    inside of that: nothing outlives the test.
+    A test's first statement (say, `stock.add`) begins a transaction on it, the shop's own transactions are savepoints
+    inside of that, and nothing outlives the test.
     """
     monkeypatch.setitem(http.app.dependency_overrides, http.connection, lambda: chancy_aconn)
     monkeypatch.setattr(database, "connection", lambda: nullcontext(chancy_aconn))

@@ -8,6 +8,7 @@ import pytest
 from chancy import JobFailed, State
 from chancy_testing import Clock, Faults, assert_submitted, submitted
 from httpx2 import AsyncClient
+
 from shop import courier, mail, stock, tasks
 
 pytest.importorskip("pytest_asyncio", reason="these tests are marked for pytest-asyncio")

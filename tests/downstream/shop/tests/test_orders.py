@@ -8,6 +8,7 @@ import pytest
 from chancy import State
 from chancy_testing import assert_submitted, refute_submitted, submitted
 from httpx2 import AsyncClient
+
 from shop import http, stock, tasks
 
 pytestmark = pytest.mark.anyio
@@ -28,7 +29,7 @@ async def test_an_order_has_its_jobs(client: AsyncClient, chancy_aconn: Conn) ->
     order_id = answer.json()["id"]
     await assert_submitted(chancy_aconn, tasks.confirm, order_id, "ann@example.com")
     await assert_submitted(chancy_aconn, tasks.deliver, order_id)
-    await assert_submitted(chancy_aconn, tasks.ask_for_review.using(delay=http.REVIEW_AFTER), order_id)
+    await assert_submitted(chancy_aconn, tasks.ask_for_review.using(delay=http.REVIEW_AFTER))
 
 
 async def test_an_order_of_more_than_there_is_leaves_neither_row_nor_job(

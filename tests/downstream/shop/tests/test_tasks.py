@@ -4,9 +4,11 @@ import asyncio
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
 from chancy import Limit, State, TimeLimitExceeded
 from chancy_testing import Eager, assert_submitted, refute_submitted
+
 from shop import courier, database, mail, tasks
 
 
@@ -15,9 +17,7 @@ def test_a_confirmation_is_mailed(chancy_eager: Eager, outbox: list[tuple[str, s
     assert outbox == [("ann@example.com", "Thank you for order 7")]
 
 
-def test_a_mail_is_tried_again_while_the_server_is_down(
-    chancy_eager: Eager, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mail_is_tried_again_while_the_server_is_down(chancy_eager: Eager, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([OSError("no route"), OSError("no route"), None])
 
     def send(to: str, text: str) -> None:
@@ -42,9 +42,7 @@ def test_after_five_attempts_a_mail_is_given_up(chancy_eager: Eager, monkeypatch
     assert (job.state, len(job.errors), job.errors[-1].message) == (State.FAILED, 5, "no route")
 
 
-def test_a_courier_who_does_not_answer_is_not_waited_for(
-    chancy_eager: Eager, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_courier_who_does_not_answer_is_not_waited_for(chancy_eager: Eager, monkeypatch: pytest.MonkeyPatch) -> None:
     async def book(order_id: int) -> str:
         await asyncio.Event().wait()
         return "never"
@@ -62,7 +60,7 @@ def test_an_advertisement_is_a_job_for_each_customer(
     job = tasks.advertise_to_all.submit(chancy_eager.conn, "lamp", ["ann@example.com", "bob@example.com"])
     assert job.result(chancy_eager.conn) == 2
     assert_submitted(chancy_eager.conn, tasks.advertise, "lamp", "bob@example.com")
-    refute_submitted(chancy_eager.conn, tasks.advertise, email="cem@example.com")
+    refute_submitted(chancy_eager.conn, tasks.advertise, "lamp", "cem@example.com")
     assert [to for to, _ in outbox] == ["ann@example.com", "bob@example.com"]
 
 
@@ -76,11 +74,9 @@ def test_a_delivery_may_wait_for_a_date(chancy_eager: Eager, bookings: list[int]
 
 
 def test_a_rollback_in_memory_takes_the_job_along(chancy_eager: Eager, outbox: list[tuple[str, str]]) -> None:
-    with pytest.raises(ZeroDivisionError), chancy_eager.conn.transaction():
-        tasks.confirm.submit(chancy_eager.conn, 1 // 0, "ann@example.com")
-    with pytest.raises(LookupError), chancy_eager.conn.transaction():
+    with chancy_eager.conn.transaction():
         tasks.confirm.submit(chancy_eager.conn, 7, "ann@example.com")
-        raise LookupError
+        raise psycopg.Rollback
     assert (chancy_eager.jobs, outbox) == ([], [])
 
 

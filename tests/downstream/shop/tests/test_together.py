@@ -7,6 +7,7 @@ import psycopg
 import pytest
 from chancy_testing import assert_submitted, refute_submitted
 from httpx2 import ASGITransport, AsyncClient
+
 from shop import http, stock, tasks
 
 pytestmark = pytest.mark.anyio
@@ -39,7 +40,7 @@ async def test_a_worker_delivers_what_was_ordered(
         order_id = placed.json()["id"]
         delivery = await assert_submitted(chancy_aconn, tasks.deliver, order_id)
         assert await delivery.result(chancy_aconn, timeout=SOON) == f"P{order_id}"
-        announcement = await assert_submitted(chancy_aconn, tasks.announce_parcel, order_id)
+        announcement = await assert_submitted(chancy_aconn, tasks.announce_parcel)
         await announcement.result(chancy_aconn, timeout=SOON)
         assert (await deployed.get(f"/orders/{order_id}")).json()["tracking"] == f"P{order_id}"
     assert ("ann@example.com", f"Order {order_id} is under way: P{order_id}") in outbox
