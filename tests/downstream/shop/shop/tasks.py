@@ -1,4 +1,7 @@
-"""What happens after the customer has the answer. A job may run more than once, and each function here bears that."""
+"""What happens after the customer has the answer.
+
+A job may run more than once, after a crash: a parcel is sent once for all that, while a mail may come twice.
+"""
 
 from datetime import timedelta
 
