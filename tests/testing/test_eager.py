@@ -239,6 +239,18 @@ def test_what_is_submitted_in_a_block_runs_at_its_end_and_not_after_a_rollback(c
     assert (len(noted), len(chancy_eager.jobs)) == (1, 1)
 
 
+def test_a_block_that_is_always_rolled_back_leaves_no_job(chancy_eager):
+    with chancy_eager.conn.transaction(force_rollback=True):
+        add.submit(chancy_eager.conn, 1)
+
+    async def the_same():
+        async with chancy_eager.aconn.transaction(None, True):
+            await add.submit(chancy_eager.aconn, 1)
+
+    asyncio.run(the_same())
+    assert (noted, chancy_eager.jobs) == ([], [])
+
+
 def test_threads_of_the_code_under_test_are_in_memory_too(chancy_eager):
     thread = threading.Thread(target=lambda: add.submit(chancy_eager.conn, 1))
     thread.start()

@@ -84,13 +84,15 @@ class _NoSql:
         self.__getattr__("pipeline")
 
     @contextlib.contextmanager
-    def _block(self) -> Iterator[None]:
+    def _block(self, force_rollback: bool) -> Iterator[None]:
         restore = self.ledger.save()
         if not self.depth:
             self.block = str(next(_blocks))
         self.depth += 1
         try:
             yield
+            if force_rollback:
+                restore()
         except psycopg.Rollback:
             restore()
         except BaseException:
@@ -104,9 +106,9 @@ class StandIn(_NoSql, psycopg.Connection[Any]):
     """A `psycopg.Connection` by its type."""
 
     @contextlib.contextmanager
-    def transaction(self, *_: Any, **__: Any) -> Iterator[Any]:
+    def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> Iterator[Any]:
         """A block; what was submitted in it is performed when the outermost one ends."""
-        with self._block():
+        with self._block(force_rollback):
             yield self
         if not self.depth:
             self.ledger.committed()
@@ -134,9 +136,9 @@ class AsyncStandIn(_NoSql, psycopg.AsyncConnection[Any]):
     """A `psycopg.AsyncConnection` by its type."""
 
     @contextlib.asynccontextmanager
-    async def transaction(self, *_: Any, **__: Any) -> AsyncIterator[Any]:
+    async def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> AsyncIterator[Any]:
         """A block; what was submitted in it is performed when the outermost one ends."""
-        with self._block():
+        with self._block(force_rollback):
             yield self
         if not self.depth:
             await self.ledger.committed_async()

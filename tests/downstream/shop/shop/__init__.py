@@ -1,0 +1,1 @@
+"""A shop: it takes orders over HTTP, and leaves everything that may wait to Chancy."""

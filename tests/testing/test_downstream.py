@@ -1,0 +1,128 @@
+"""A project that has nothing of this checkout but the wheels: the tests of tests/downstream/shop pass there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SHOP = ROOT / "tests" / "downstream" / "shop"
+TESTS = {
+    file.stem: len(re.findall(r"^(?:async )?def test_", file.read_text(encoding="utf-8"), re.MULTILINE))
+    for file in SHOP.glob("tests/test_*.py")
+}
+"""How many there are in each file: none may go missing."""
+
+OURS = ("CHANCY_", "HATCH_", "PYTEST_", "PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV")
+THE_MACHINES = ("CHANCY_PG_", "CHANCY_TEST_DSN")
+"""Where Postgres is."""
+
+pytestmark = pytest.mark.timeout(300)  # the first time everything is downloaded
+
+
+def run(*command, cwd, **settings):
+    """What it said; it must succeed."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(OURS) or name.startswith(THE_MACHINES)
+    }
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=kept | settings,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@dataclass
+class Site:
+    """The wheels, and environments that are made when they are first asked for."""
+
+    uv: str
+    folder: Path
+    made: dict[str, Path] = field(default_factory=dict)
+
+    def build(self):
+        for package in ("core", "worker", "testing"):
+            source = ROOT / "packages" / f"chancy-{package}"
+            run(self.uv, "build", "--quiet", "--wheel", "--out-dir", self.folder / "dist", source, cwd=self.folder)
+
+    def python(self, pytest_version):
+        """The interpreter of an environment with what the shop needs."""
+        if pytest_version not in self.made:
+            place = self.folder / f"env{len(self.made)}"
+            run(self.uv, "venv", "--quiet", "--no-project", "--python", sys.executable, place, cwd=self.folder)
+            python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+            wheels = sorted((self.folder / "dist").glob("*.whl"))
+            needed = ["--requirements", "pyproject.toml", "--group", "test", f"pytest{pytest_version}", *wheels]
+            run(self.uv, "pip", "install", "--quiet", "--python", python, *needed, cwd=SHOP)
+            self.made[pytest_version] = python
+        return self.made[pytest_version]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The wheels of this checkout, built once a process of our own pytest."""
+    known = [os.environ.get("HATCH_UV"), shutil.which("uv"), *ROOT.glob(".hatch/*/tool/bin/uv")]
+    uv = next((str(path) for path in known if path and shutil.which(path)), None)
+    if uv is None:
+        lacking = "there is no uv to build wheels with; `python3 dev.py test` brings one"
+        pytest.fail(lacking) if os.environ.get("CI") else pytest.skip(lacking)
+    site = Site(uv, tmp_path_factory.mktemp("downstream"))
+    site.build()
+    yield site
+    shutil.rmtree(site.folder)  # pytest would keep those of three runs, and they are large
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """A copy of the project, away from our settings."""
+    unwanted = shutil.ignore_patterns("__pycache__", ".*")
+    return Path(shutil.copytree(SHOP, tmp_path / "shop", ignore=unwanted))
+
+
+def run_pytest(python, shop, *arguments, **settings):
+    """In two processes unless told otherwise, with a place for temporary files that is not ours."""
+    basetemp = f"--basetemp={shop.parent / 'temporary'}"
+    return run(python, "-m", "pytest", "-n", "2", basetemp, *arguments, cwd=shop, **settings)
+
+
+@pytest.mark.parametrize(("version", "mode"), [("==8.*", "strict"), ("==9.*", "auto")])
+def test_the_tests_of_a_shop_pass_with_pytest_asyncio_in_each_mode(site, shop, version, mode):
+    said = run_pytest(site.python(version), shop, "-o", f"asyncio_mode={mode}")
+    assert f"pytest-{version[2]}." in said
+    assert f"asyncio: mode=Mode.{mode.upper()}" in said
+    assert f"= {sum(TESTS.values())} passed in " in said
+
+
+def test_the_tests_of_a_shop_pass_with_the_plugin_of_anyio_alone(site, shop):
+    python = site.python(">=8.2")
+    # It has come with chancy-testing, and the only file that is marked for it skips itself.
+    run(site.uv, "pip", "uninstall", "--quiet", "--python", python, "pytest-asyncio", cwd=shop)
+    said = run_pytest(python, shop)
+    assert f"= {sum(TESTS.values()) - TESTS['test_delivery']} passed, 1 skipped in " in said
+
+
+def test_the_tests_in_memory_need_no_database(site, shop):
+    said = run_pytest(
+        site.python("==9.*"), shop, "-n", "0", "tests/test_tasks.py", CHANCY_TEST_DSN="host=/there/is/none"
+    )
+    assert f"= {TESTS['test_tasks']} passed in " in said
+
+
+def test_the_shop_and_its_tests_have_the_right_types(site, shop, pytestconfig):
+    cache = pytestconfig.cache.mkdir("types-shop")
+    installed = f"--python-executable={site.python('==9.*')}"
+    run(sys.executable, "-m", "mypy", installed, f"--cache-dir={cache}", "shop", "tests", cwd=shop)
