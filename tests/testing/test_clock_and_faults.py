@@ -86,6 +86,14 @@ def test_the_job_of_a_dead_worker_runs_again(chancy_conn, chancy_faults):
     assert (row.state, row.attempt, row.crashes, row.errors[0].kind) == (State.SUCCEEDED, 2, 1, "WorkerDied")
 
 
+def test_a_fault_that_is_ordered_for_a_task_leaves_the_others_alone(chancy_conn, chancy_faults):
+    noted_first, died = note.submit(chancy_conn), once.submit(chancy_conn)
+    chancy_faults.die_before_completion(task=once)
+    assert drain(chancy_conn).died == 1
+    assert noted_first.refresh(chancy_conn).crashes == 0
+    assert died.refresh(chancy_conn).crashes == 1
+
+
 def test_a_job_without_another_attempt_has_failed_with_its_worker(chancy_conn, chancy_faults):
     job = once.submit(chancy_conn)
     chancy_faults.die_before_completion()

@@ -109,7 +109,7 @@ def test_the_tests_of_a_shop_pass_with_pytest_asyncio_in_each_mode(site, shop, v
 
 def test_the_tests_of_a_shop_pass_with_the_plugin_of_anyio_alone(site, shop):
     python = site.python(">=8.2")
-    # It has come with chancy-testing, and the only file that is marked for it skips itself.
+    # The only file that is marked for the other one skips itself.
     run(site.uv, "pip", "uninstall", "--quiet", "--python", python, "pytest-asyncio", cwd=shop)
     said = run_pytest(python, shop)
     assert f"= {sum(TESTS.values()) - TESTS['test_delivery']} passed, 1 skipped in " in said

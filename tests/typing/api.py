@@ -10,6 +10,18 @@ import psycopg
 
 import chancy
 from chancy import AsyncTask, Job, JobRow, NewJob, Task, submit_many, task
+from chancy_testing import (
+    Clock,
+    Drain,
+    Drained,
+    Eager,
+    EagerJob,
+    assert_submitted,
+    drain,
+    eager,
+    refute_submitted,
+    submitted,
+)
 
 
 @task
@@ -63,3 +75,31 @@ async def async_side(conn: psycopg.AsyncConnection[Any]) -> None:
 def shapes(one: Task[[int], str], two: AsyncTask[[int], bytes]) -> None:
     assert_type(one(1), str)
     _ = assert_type(two(1), Coroutine[Any, Any, bytes])
+
+
+def sync_tests(conn: psycopg.Connection[Any], chancy_drain: Drain, chancy_clock: Clock) -> None:
+    assert_type(assert_submitted(conn, plain, 1, conn="x"), Job[str])
+    assert_type(assert_submitted(conn, later), Job[bytes])
+    assert_type(submitted(conn, with_options), list[Job[float]])
+    assert_type(refute_submitted(conn, plain, number=1), None)
+    assert_type(drain(conn, limit=1), Drained)
+    assert_type(chancy_drain(conn).succeeded, int)
+    assert_type(chancy_clock.move(timedelta(1)), None)
+    with eager(mode="collect") as backend:
+        assert_type(backend, Eager)
+        assert_type(plain.submit(backend.conn, 1), Job[str])
+        assert_type(backend.jobs, list[EagerJob])
+        assert_type(backend.jobs[0].delays, tuple[timedelta, ...])
+
+
+async def async_tests(conn: psycopg.AsyncConnection[Any], chancy_drain: Drain) -> None:
+    unawaited = assert_submitted(conn, plain, 1)
+    _ = assert_type(unawaited, Coroutine[Any, Any, Job[str]])
+    assert_type(await unawaited, Job[str])
+    assert_type(await assert_submitted(conn, later, number=1), Job[bytes])
+    assert_type(await (await assert_submitted(conn, later)).result(conn), bytes)
+    assert_type(await submitted(conn, later_with_options), list[Job[list[int]]])
+    assert_type(await drain(conn, with_scheduled=True), Drained)
+    assert_type(await chancy_drain(conn), Drained)
+    with eager() as backend:
+        assert_type(await plain.submit(backend.aconn, 1), Job[str])

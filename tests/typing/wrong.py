@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 
 from chancy import submit_many, task
+from chancy_testing import assert_submitted, drain, eager
 
 
 @task
@@ -41,3 +42,21 @@ async def async_side(conn: psycopg.AsyncConnection[Any]) -> None:
     later(1)  # E mypy
     submit_many(conn, [later.bind(1)])  # E mypy
     print(later.submit(conn, 1).id)  # E mypy ty
+
+
+def sync_tests(conn: psycopg.Connection[Any]) -> None:
+    assert_submitted(conn, plain, "1")  # E mypy ty
+    assert_submitted(conn, plain, number=1, extra=2)  # E mypy ty
+    assert_submitted(conn, len)  # E mypy ty
+    length: int = assert_submitted(conn, plain, 1).result(conn)  # E mypy ty
+    drain(conn, limit="all")  # E mypy ty
+    drain()  # E mypy ty
+    eager(mode="later")  # E mypy ty
+    with eager() as backend:
+        plain.submit(backend.conn, "1")  # E mypy ty
+    print(length)
+
+
+async def async_tests(conn: psycopg.AsyncConnection[Any]) -> None:
+    assert_submitted(conn, plain, 1)  # E mypy
+    print(drain(conn).succeeded)  # E mypy ty

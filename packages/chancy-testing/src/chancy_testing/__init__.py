@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .asserts import assert_submitted, refute_submitted, submitted
     from .background import Background
     from .clock import Clock
-    from .draining import AttemptFailed, Drained, drain
+    from .draining import AttemptFailed, Drain, Drained, drain
     from .faults import Faults
     from .in_memory import Eager, EagerJob, NotPerformed, eager
     from .postgres import DURABLE, QUICK, Postgres
@@ -22,6 +22,7 @@ _ROOMS = {
     "Background": "background",
     "Clock": "clock",
     "DURABLE": "postgres",
+    "Drain": "draining",
     "Drained": "draining",
     "Eager": "in_memory",
     "EagerJob": "in_memory",
@@ -42,6 +43,7 @@ __all__ = [
     "AttemptFailed",
     "Background",
     "Clock",
+    "Drain",
     "Drained",
     "Eager",
     "EagerJob",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Coroutine, Generator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, TypeAlias, TypeVar, overload
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, overload
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -95,6 +95,19 @@ class Drained:
         )  # fmt: skip
 
 
+class Drain(Protocol):
+    """The type of `drain`, and so of the fixture `chancy_drain`."""
+
+    @overload
+    def __call__(
+        self, conn: SyncConn, /, *, with_scheduled: bool = False, limit: int | None = None, schema: str | None = None
+    ) -> Drained: ...
+    @overload
+    def __call__(
+        self, conn: AsyncConn, /, *, with_scheduled: bool = False, limit: int | None = None, schema: str | None = None
+    ) -> Coroutine[Any, Any, Drained]: ...
+
+
 @overload
 def drain(
     conn: SyncConn, /, *, with_scheduled: bool = False, limit: int | None = None, schema: str | None = None
@@ -166,7 +179,7 @@ def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit:
             performed: Performed = yield from _attempt(conn, job, schema, inside)
             if performed.error is not None:
                 drained.errors.append(AttemptFailed(job.id, job.task, job.attempt, performed.error))
-            if (fault := faults.next_of_attempts()) is None:
+            if (fault := faults.next_of_attempts(job.task)) is None:
                 yield from _write(worker, performed.verdict, drained)
             else:
                 yield declare_dead(worker=worker)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-from collections import deque
 from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ from psycopg import sql
 
 from chancy.model import Statement
 from chancy.run import AsyncConn, Backend, SyncConn, answered_by, backend
+from chancy.task import BaseTask
 
 from . import attempts
 
@@ -30,12 +30,17 @@ class OfAttempt(enum.Enum):
     LATE = "the verdict is written when another claim has the job"
 
 
-_of_attempts: deque[OfAttempt] = deque()
+_of_attempts: list[tuple[OfAttempt, str | None]] = []
+"""What is ordered, and for attempts of which task."""
 
 
-def next_of_attempts() -> OfAttempt | None:
+def next_of_attempts(task: str) -> OfAttempt | None:
     """What is ordered for the attempt that has just run."""
-    return _of_attempts.popleft() if _of_attempts else None
+    for place, (fault, wanted) in enumerate(_of_attempts):
+        if wanted in (None, task):
+            del _of_attempts[place]
+            return fault
+    return None
 
 
 class Faults:
@@ -49,19 +54,21 @@ class Faults:
         self._bells: list[str] = []
         """The functions as they are written when wakeups are not lost."""
 
-    def die_before_completion(self, times: int = 1) -> None:
+    def die_before_completion(self, times: int = 1, *, task: BaseTask[..., Any] | None = None) -> None:
         """The worker dies after each of the next `times` attempts that `drain` performs, before the verdict is written.
 
         The job is taken back as from any dead worker: its attempt counts, its row says `WorkerDied`, it runs again.
+        With a `task`, attempts of others are left alone.
         """
-        _of_attempts.extend([OfAttempt.DIES] * times)
+        _of_attempts.extend([(OfAttempt.DIES, task and task.name)] * times)
 
-    def complete_late(self, times: int = 1) -> None:
+    def complete_late(self, times: int = 1, *, task: BaseTask[..., Any] | None = None) -> None:
         """The verdict of each of the next `times` attempts is sent once another attempt has begun, with its old fence.
 
         As by a worker that was believed dead: the job runs again, and the late verdict changes nothing.
+        With a `task`, attempts of others are left alone.
         """
-        _of_attempts.extend([OfAttempt.LATE] * times)
+        _of_attempts.extend([(OfAttempt.LATE, task and task.name)] * times)
 
     def run_twice(self) -> None:
         """From here on each attempt in `drain` and in eager mode calls its function twice; the second call counts.

@@ -7,7 +7,7 @@ psycopg is loaded before a fixture asks. No fixture is async, so they work with 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from .background import Background
     from .clock import Clock
+    from .draining import Drain
     from .faults import Faults
     from .in_memory import Eager
     from .schemas import Schemas
@@ -158,7 +159,7 @@ def chancy_eager(request: pytest.FixtureRequest) -> Iterator[Eager]:
 
 
 @pytest.fixture
-def chancy_drain() -> Callable[..., Any]:
+def chancy_drain() -> Drain:
     """`chancy_testing.drain`: claim and perform on a connection of the test what is due."""
     from .draining import drain
 

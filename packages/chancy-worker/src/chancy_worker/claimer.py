@@ -116,7 +116,7 @@ class Claimer:
         self._barren: frozenset[str] = frozenset()
         """With these tasks left out, the last look found nothing."""
         self._empty: set[str] = set()
-        """Queues in which the looks since the last wakeup, or job, have found nothing: one look may be for a few only."""
+        """Queues in which the looks since the last wakeup or job have found nothing: a look may be for a few only."""
         self._patient = False
         self._changed = asyncio.Event()
         self._hungry = self._woken = True

@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 from chancy import JobFailed, State
-from chancy_testing import Clock, Faults, assert_submitted, submitted
+from chancy_testing import Clock, Drain, Faults, assert_submitted, submitted
 from httpx2 import AsyncClient
 
 from shop import courier, mail, stock, tasks
@@ -18,13 +18,12 @@ Conn = psycopg.AsyncConnection[Any]
 
 @pytest.mark.asyncio
 async def test_a_delivery_that_runs_twice_sends_one_mail(
-    client: AsyncClient, chancy_aconn: Conn, chancy_drain: Any, chancy_faults: Faults, bookings: list[int]
+    client: AsyncClient, chancy_aconn: Conn, chancy_drain: Drain, chancy_faults: Faults, bookings: list[int]
 ) -> None:
     await stock.add(chancy_aconn, "lamp", 3)
     placed = await client.post("/orders", json={"email": "ann@example.com", "item": "lamp"})
     order_id = placed.json()["id"]
-    await chancy_drain(chancy_aconn, limit=1)  # the confirmation
-    chancy_faults.die_before_completion()
+    chancy_faults.die_before_completion(task=tasks.deliver)
     done = await chancy_drain(chancy_aconn)
     assert (done.died, done.errors) == (1, [])
     assert len(await submitted(chancy_aconn, tasks.announce_parcel)) == 1
@@ -33,7 +32,7 @@ async def test_a_delivery_that_runs_twice_sends_one_mail(
 
 @pytest.mark.asyncio
 async def test_a_courier_who_refuses_three_times_fails_the_delivery(
-    client: AsyncClient, chancy_aconn: Conn, chancy_drain: Any, monkeypatch: pytest.MonkeyPatch
+    client: AsyncClient, chancy_aconn: Conn, chancy_drain: Drain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def book(order_id: int) -> str:
         raise ValueError("on strike")
@@ -49,7 +48,7 @@ async def test_a_courier_who_refuses_three_times_fails_the_delivery(
 
 
 def test_a_mail_waits_until_the_server_is_up(
-    chancy_conn: psycopg.Connection[Any], chancy_drain: Any, chancy_clock: Clock, monkeypatch: pytest.MonkeyPatch
+    chancy_conn: psycopg.Connection[Any], chancy_drain: Drain, chancy_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[str] = []
 

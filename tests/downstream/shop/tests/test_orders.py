@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 from chancy import State
-from chancy_testing import assert_submitted, refute_submitted, submitted
+from chancy_testing import Clock, Drain, assert_submitted, refute_submitted, submitted
 from httpx2 import AsyncClient
 
 from shop import http, stock, tasks
@@ -59,7 +59,7 @@ async def test_a_wished_date_is_the_time_of_the_delivery(client: AsyncClient, ch
 
 
 async def test_a_delivered_order_shows_its_tracking_number(
-    client: AsyncClient, chancy_aconn: Conn, chancy_drain: Any, outbox: list[tuple[str, str]]
+    client: AsyncClient, chancy_aconn: Conn, chancy_drain: Drain, outbox: list[tuple[str, str]]
 ) -> None:
     await stock.add(chancy_aconn, "lamp", 3)
     placed = await client.post("/orders", json={"email": "ann@example.com", "item": "lamp"})
@@ -71,7 +71,7 @@ async def test_a_delivered_order_shows_its_tracking_number(
 
 
 async def test_a_review_is_asked_for_a_week_later(
-    client: AsyncClient, chancy_aconn: Conn, chancy_drain: Any, chancy_clock: Any, outbox: list[tuple[str, str]]
+    client: AsyncClient, chancy_aconn: Conn, chancy_drain: Drain, chancy_clock: Clock, outbox: list[tuple[str, str]]
 ) -> None:
     await stock.add(chancy_aconn, "lamp", 3)
     await client.post("/orders", json={"email": "ann@example.com", "item": "lamp"})
