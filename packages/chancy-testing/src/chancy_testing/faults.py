@@ -60,7 +60,7 @@ class Faults:
         The job is taken back as from any dead worker: its attempt counts, its row says `WorkerDied`, it runs again.
         With a `task`, attempts of others are left alone.
         """
-        _of_attempts.extend([(OfAttempt.DIES, task and task.name)] * times)
+        _of_attempts.extend([(OfAttempt.DIES, None if task is None else task.name)] * times)
 
     def complete_late(self, times: int = 1, *, task: BaseTask[..., Any] | None = None) -> None:
         """The verdict of each of the next `times` attempts is sent once another attempt has begun, with its old fence.
@@ -68,7 +68,7 @@ class Faults:
         As by a worker that was believed dead: the job runs again, and the late verdict changes nothing.
         With a `task`, attempts of others are left alone.
         """
-        _of_attempts.extend([(OfAttempt.LATE, task and task.name)] * times)
+        _of_attempts.extend([(OfAttempt.LATE, None if task is None else task.name)] * times)
 
     def run_twice(self) -> None:
         """From here on each attempt in `drain` and in eager mode calls its function twice; the second call counts.
