@@ -18,6 +18,7 @@ FLOORS = [
     {"limits", "literals", "retry", "outcomes", "schema"},
     {"model"},
     {"codec"},
+    {"keys"},
     {"statements"},
     {"run"},
     {"client", "current", "migrate"},
@@ -26,7 +27,7 @@ FLOORS = [
     {"__main__"},
     {"__init__"},
 ]
-PURE = ["states", "errors", "limits", "literals", "retry", "outcomes", "schema", "model", "codec", "statements"]
+PURE = ["states", "errors", "limits", "literals", "retry", "outcomes", "schema", "model", "codec", "keys", "statements"]
 LOOPS = {"claimer", "completer", "wakeups", "leases", "schedules"}
 SOURCES = sorted(PACKAGES.glob("*/src/**/*.py"))
 

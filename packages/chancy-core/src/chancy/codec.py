@@ -69,6 +69,10 @@ class Signature:
             raise InvalidArguments(self.task, _argument_in(error), _without_path(error)) from None
         return self.positional(given), {name: getattr(given, name) for name in self.keyword_only}
 
+    def named_arguments(self, payload: bytes) -> dict[str, Any]:
+        """The arguments by their names, defaults filled in."""
+        return msgspec.structs.asdict(self.decoder.decode(payload))
+
     def encode_result(self, value: Any) -> bytes:
         """The JSON of a result. Raises `InvalidResult` for what could not be read back as annotated."""
         try:

@@ -1,0 +1,66 @@
+"""The key of a job, made of its task's own arguments: what makes it unique, what it shares a limit or a turn with."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from .codec import Signature, encode_json
+from .errors import InvalidArguments, InvalidTask
+
+KeyFunction: TypeAlias = Callable[..., object]
+"""Takes some of the task's arguments, by their names: `lambda customer_id: customer_id`."""
+
+LONGEST_BYTES = 400
+"""Of a longer key the beginning and a digest are kept: an index entry has to fit into a third of a page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key function, and the names of the arguments that it takes."""
+
+    task: str
+    option: str
+    function: KeyFunction
+    names: tuple[str, ...]
+
+    def text(self, arguments: Mapping[str, Any]) -> str:
+        """The key of a job with these arguments, defaults filled in.
+
+        Raises `InvalidArguments` when the function raises, or returns what cannot be carried as JSON.
+        """
+        try:
+            return key_text(self.function(**{name: arguments[name] for name in self.names}))
+        except Exception as error:
+            raise InvalidArguments(
+                self.task, self.option, f"its key function failed: {type(error).__name__}: {error}"
+            ) from error
+
+
+def key_of(function: KeyFunction, option: str, signature: Signature) -> Key:
+    """Check at decoration that the function takes nothing but arguments of the task."""
+    parameters = inspect.signature(function).parameters.values()
+    for parameter in parameters:
+        by_name = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if not by_name or parameter.name not in signature.struct.__struct_fields__:
+            raise InvalidTask(
+                signature.task,
+                f"the key function of its {option} takes {str(parameter)!r}, which is no argument of the task "
+                f"(they are: {', '.join(signature.struct.__struct_fields__) or 'none'})",
+            )
+    return Key(signature.task, option, function, tuple(parameter.name for parameter in parameters))
+
+
+def key_text(value: object) -> str:
+    """A text as it is, anything else as JSON; so `chancy.submit` in SQL can give the same key."""
+    text = value if isinstance(value, str) else encode_json(value).decode()
+    if "\0" in text:
+        raise ValueError(f"a key cannot have a NUL in it, got {text!r}")
+    data = text.encode()
+    if len(data) <= LONGEST_BYTES:
+        return text
+    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+    return f"{data[: LONGEST_BYTES - 36].decode(errors='ignore')}… {digest}"
