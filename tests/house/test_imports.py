@@ -19,6 +19,7 @@ FLOORS = [
     {"model"},
     {"codec"},
     {"keys"},
+    {"gates"},
     {"statements"},
     {"run"},
     {"client", "current", "migrate"},
@@ -27,7 +28,20 @@ FLOORS = [
     {"__main__"},
     {"__init__"},
 ]
-PURE = ["states", "errors", "limits", "literals", "retry", "outcomes", "schema", "model", "codec", "keys", "statements"]
+PURE = [
+    "states",
+    "errors",
+    "limits",
+    "literals",
+    "retry",
+    "outcomes",
+    "schema",
+    "model",
+    "codec",
+    "keys",
+    "gates",
+    "statements",
+]
 LOOPS = {"claimer", "completer", "wakeups", "leases", "schedules"}
 SOURCES = sorted(PACKAGES.glob("*/src/**/*.py"))
 

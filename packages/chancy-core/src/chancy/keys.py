@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from .codec import Signature, encode_json
 from .errors import InvalidArguments, InvalidTask
-
-KeyFunction: TypeAlias = Callable[..., object]
-"""Takes some of the task's arguments, by their names: `lambda customer_id: customer_id`."""
+from .limits import KeyFunction
 
 LONGEST_BYTES = 400
 """Of a longer key the beginning and a digest are kept: an index entry has to fit into a third of a page."""

@@ -1,9 +1,12 @@
-"""What a job may use, and so where it has to run. A limit that cannot be enforced is refused, never ignored."""
+"""What a job may use, and so where it has to run, and what all jobs together may. A limit that cannot be enforced is
+refused, never ignored.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import ClassVar, Literal, TypeAlias
@@ -19,6 +22,29 @@ class LimitType(StrEnum):
 
 
 _Types: TypeAlias = type[LimitType]  # inside `Limit`, `type` is a field
+
+
+KeyFunction: TypeAlias = Callable[..., object]
+"""Takes some of the task's arguments, by their names: `lambda customer_id: customer_id`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedLimit:
+    """What jobs may do together, over all workers: so many run at a time, or begin in any window of time."""
+
+    most: int
+    per: timedelta | None
+    """The window of a rate; None is a limit of concurrency."""
+    key: KeyFunction | str | None
+    """What shares the limit: all jobs of the task, those with the same key, or all that name this text."""
+
+    def __post_init__(self) -> None:
+        if type(self.most) is not int or not 1 <= self.most <= 100_000:
+            raise ValueError(f"a limit of jobs must be from 1 to 100000, got {self.most!r}")
+        if self.per is not None and not timedelta(milliseconds=1) <= self.per <= timedelta(days=366):
+            raise ValueError(f"the window of a rate must be from a millisecond to 366 days, got {self.per}")
+        if isinstance(self.key, str) and not self.key:
+            raise ValueError("a limit that tasks share needs a name, got ''")
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -42,6 +68,34 @@ class Limit(msgspec.Struct, frozen=True):
     def memory(limit: int) -> Limit:
         """Memory of one attempt, in bytes."""
         return Limit(LimitType.MEMORY, limit)
+
+    @staticmethod
+    def concurrency(most: int, *, key: KeyFunction | str | None = None) -> SharedLimit:
+        """At most so many jobs of the task run at a time, over all workers; with a `key` function, so many of each key.
+
+        `key=lambda customer_id: customer_id` takes arguments of the task by their names. A text names a limit that all
+        tasks share which name it. Those above the limit wait, and keep nobody else waiting.
+        """
+        return SharedLimit(most, None, key)
+
+    @staticmethod
+    def rate(most: int, *, per: timedelta, key: KeyFunction | str | None = None) -> SharedLimit:
+        """At most so many attempts are claimed in any window of `per`, over all workers; `key` as for `concurrency`."""
+        return SharedLimit(most, per, key)
+
+
+def divided(limits: Iterable[Limit | SharedLimit]) -> tuple[tuple[Limit, ...], tuple[SharedLimit, ...]]:
+    """Those of one attempt, and those over all workers. Raises `TypeError` for what is no limit."""
+    own: list[Limit] = []
+    shared: list[SharedLimit] = []
+    for limit in limits:
+        if isinstance(limit, SharedLimit):
+            shared.append(limit)
+        elif isinstance(limit, Limit):
+            own.append(limit)
+        else:
+            raise TypeError(f"expected a list of Limit, got {limit!r}")
+    return tuple(own), tuple(shared)
 
 
 def tightest(limits: Iterable[Limit]) -> dict[str, float]:

@@ -131,6 +131,8 @@ class NewJob(msgspec.Struct, Generic[R_co], frozen=True):
     arguments: bytes
     options: Options
     decode_result: Callable[[bytes], R_co]
+    gates: bytes | None = None
+    """`Passes` as JSON, if it has to pass any."""
 
 
 class AttemptError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -17,15 +17,15 @@ from .states import State
 T = TypeVar("T")
 
 MOVED = """id, task, queue, priority, attempt, max_attempts, claims, crashes, worker, run_at, submitted_at, started_at,
-            arguments, retry, limits"""
+            arguments, retry, limits, gates"""
 """The columns that a job takes along from `job` to `history`, for `{moved}` in a statement."""
 
 INSERT_JOB = """
     INSERT INTO {schema}.job
-        (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, retry, limits)
+        (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, retry, limits, gates, parked)
     VALUES (%(task)s::text, %(queue)s::text, %(priority)s::smallint, 'ready', %(max_attempts)s::smallint,
         coalesce(%(run_at)s::timestamptz, {schema}.clock() + %(delay)s::interval, {schema}.clock()), {schema}.clock(),
-        %(arguments)s::json, %(retry)s::json, %(limits)s::json)
+        %(arguments)s::json, %(retry)s::json, %(limits)s::json, %(gates)s::json, %(gates)s::json->>'key')
     RETURNING id, pg_current_xact_id()::text, {schema}.ring(queue)::text
 """
 
@@ -37,15 +37,17 @@ INSERT_JOBS = """
         FROM unnest(
             %(tasks)s::text[], %(queues)s::text[], %(priorities)s::smallint[], %(max_attempts)s::smallint[],
             %(run_at)s::timestamptz[], %(delays)s::interval[],
-            %(arguments)s::json[], %(retries)s::json[], %(limits)s::json[]
+            %(arguments)s::json[], %(retries)s::json[], %(limits)s::json[], %(gates)s::json[]
         ) WITH ORDINALITY AS given
-            (task, queue, priority, max_attempts, run_at, delay, arguments, retry, limits, position)
+            (task, queue, priority, max_attempts, run_at, delay, arguments, retry, limits, gates, position)
     ),
     inserted AS (
         INSERT INTO {schema}.job
-            (id, task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, retry, limits)
+            (id, task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, retry, limits, gates,
+             parked)
         SELECT id, task, queue, priority, 'ready', max_attempts,
-            coalesce(run_at, {schema}.clock() + delay, {schema}.clock()), {schema}.clock(), arguments, retry, limits
+            coalesce(run_at, {schema}.clock() + delay, {schema}.clock()), {schema}.clock(), arguments, retry, limits,
+            gates, gates->>'key'
         FROM new
         ORDER BY position
     )
@@ -73,6 +75,7 @@ def insert_job(job: NewJob[Any], made: Callable[[int, str], T]) -> Statement[T]:
             "arguments": job.arguments.decode() if job.arguments.isascii() else msgspec.Raw(job.arguments),
             "retry": _raw(options.retry),
             "limits": _raw(options.limits),
+            "gates": None if job.gates is None else msgspec.Raw(job.gates),
         },
         lambda rows: made(rows[0][0], rows[0][1]),
         (job,),
@@ -97,6 +100,7 @@ def insert_jobs(jobs: Sequence[NewJob[Any]]) -> Statement[tuple[list[int], str]]
             "retries": JsonColumn(_json(job.options.retry) for job in jobs),
             "bells": of_texts({job.options.queue for job in jobs}),
             "limits": JsonColumn(_json(job.options.limits) for job in jobs),
+            "gates": JsonColumn(job.gates for job in jobs),
         },
         lambda rows: (rows[0][0], rows[0][1]),
         jobs,
@@ -313,9 +317,9 @@ REQUEUE_JOB = """
     requeued AS (
         INSERT INTO {schema}.job
             (id, task, queue, priority, state, attempt, max_attempts, claims, crashes,
-             run_at, submitted_at, started_at, arguments, retry, limits, errors)
+             run_at, submitted_at, started_at, arguments, retry, limits, gates, parked, errors)
         SELECT id, task, queue, priority, 'ready', attempt, least(attempt + %(attempts)s::integer, 32767), claims,
-            crashes, {schema}.clock(), submitted_at, started_at, arguments, retry, limits, errors
+            crashes, {schema}.clock(), submitted_at, started_at, arguments, retry, limits, gates, gates->>'key', errors
         FROM finished
     )
     SELECT (SELECT count(*) FROM finished) > 0, EXISTS (SELECT FROM {schema}.any_job WHERE id = %(id)s::bigint),

@@ -16,7 +16,8 @@ from typing_extensions import ParamSpec, Unpack
 from .client import Job, submit_one
 from .codec import Signature, signature_of
 from .errors import InvalidArguments, InvalidTask
-from .limits import Limit, Place, PlaceWish, place_of
+from .gates import Gates, gates_of
+from .limits import KeyFunction, Limit, Place, PlaceWish, SharedLimit, divided, place_of
 from .model import NewJob, Options
 from .retry import DEFAULT_BACKOFF, Backoff, RetryFunction
 from .run import AsyncConn, SyncConn, backend, perform
@@ -24,6 +25,9 @@ from .schema import schema_in_use
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+_NO_FUNCTION = "expected a text as its key: what goes into a row is data, a function belongs to @task"
 
 
 class OptionChanges(TypedDict, total=False):
@@ -34,8 +38,9 @@ class OptionChanges(TypedDict, total=False):
     run_at: datetime | None
     delay: timedelta | None
     max_attempts: int
-    limits: Iterable[Limit]
+    limits: Iterable[Limit | SharedLimit]
     retry: Backoff | None
+    group: str | None
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,12 @@ class BaseTask(Generic[P, R]):
     """Decides delays where they are not data; a job's own `Backoff`, given by `using`, goes first."""
     executor: PlaceWish | None = field(repr=False, default=None)
     """Where it is to run, if not where its limits say."""
+    shared: tuple[SharedLimit, ...] = field(repr=False, default=())
+    """Its limits over all workers."""
+    group: KeyFunction | str | None = field(repr=False, default=None)
+    """Whose turn a job takes."""
+    gates: Gates | None = field(repr=False, compare=False, default=None)
+    """What its jobs have to pass, made of the two."""
     refusal: str | None = field(repr=False, default=None)
     """Why jobs of this task could not be performed by a worker, if so. In memory they can."""
 
@@ -86,14 +97,15 @@ class BaseTask(Generic[P, R]):
         """The job with these arguments, checked and encoded, for `submit_many`. Sends nothing."""
         if self.refusal and backend().elsewhere:
             raise InvalidTask(self.name, self.refusal)
-        return NewJob(
-            self.name, self.signature.encode_arguments(args, kwargs), self.options, self.signature.decode_result
-        )
+        payload = self.signature.encode_arguments(args, kwargs)
+        gates = None if self.gates is None else self.gates.passed_by(self.signature.named_arguments(payload))
+        return NewJob(self.name, payload, self.options, self.signature.decode_result, gates)
 
     def using(self, **changes: Unpack[OptionChanges]) -> Self:
         """The same task with other options for what is submitted through it. Sends nothing.
 
-        `run_at` is an aware datetime, `delay` counts from the submit by the database's clock.
+        `run_at` is an aware datetime, `delay` counts from the submit by the database's clock. `limits` replace those of
+        an attempt; those over all workers stay, unless others of that kind are named.
         Raises `InvalidArguments` for an option that cannot go into a row.
         """
         unknown = changes.keys() - OptionChanges.__annotations__.keys()
@@ -101,16 +113,26 @@ class BaseTask(Generic[P, R]):
             raise InvalidArguments(
                 self.name, min(unknown), f"is no option (there are: {', '.join(OptionChanges.__annotations__)})"
             )
-        if "limits" in changes:
-            changes["limits"] = tuple(changes["limits"])
-        options = replace(self.options, **changes)  # type: ignore[arg-type]
+        given: dict[str, Any] = dict(changes)
+        group = given.pop("group", self.group)
+        named: tuple[SharedLimit, ...] = ()
+        try:
+            if "limits" in given:
+                given["limits"], named = divided(given["limits"])
+            options = replace(self.options, **given)
+            self.place(options.limits)
+        except (TypeError, ValueError) as error:
+            raise InvalidArguments(self.name, "limits", str(error)) from None
         if problem := options.problem():
             raise InvalidArguments(self.name, *problem)
-        try:
-            self.place(options.limits)
-        except ValueError as error:
-            raise InvalidArguments(self.name, "limits", str(error)) from None
-        return replace(self, options=options)
+        if any(callable(limit.key) for limit in named):
+            raise InvalidArguments(self.name, "limits", _NO_FUNCTION)
+        if "group" in changes and not (group is None or isinstance(group, str)):
+            raise InvalidArguments(self.name, "group", _NO_FUNCTION)
+        together = named or self.shared
+        return replace(
+            self, options=options, shared=together, group=group, gates=gates_of(together, group, self.signature)
+        )
 
 
 class Task(BaseTask[P, R]):
@@ -157,9 +179,10 @@ def task(
     queue: str = "default",
     priority: int = 0,
     max_attempts: int = 3,
-    limits: Iterable[Limit] = (),
+    limits: Iterable[Limit | SharedLimit] = (),
     retry: Backoff | RetryFunction | None = None,
     executor: PlaceWish | None = None,
+    group: KeyFunction | str | None = None,
     aliases: Iterable[str] = (),
 ) -> TaskDecorator: ...
 def task(
@@ -170,9 +193,10 @@ def task(
     queue: str = "default",
     priority: int = 0,
     max_attempts: int = 3,
-    limits: Iterable[Limit] = (),
+    limits: Iterable[Limit | SharedLimit] = (),
     retry: Backoff | RetryFunction | None = None,
     executor: PlaceWish | None = None,
+    group: KeyFunction | str | None = None,
     aliases: Iterable[str] = (),
 ) -> BaseTask[..., Any] | TaskDecorator:
     """Make a typed function a task: it can still be called, and it can be submitted.
@@ -185,22 +209,33 @@ def task(
     `limits` decide where it runs: a memory limit, or a time limit of a plain function, puts each of its jobs into a
     child process, since nothing else can be stopped. `executor="process"` asks for one openly, `"thread"` never.
     A process does not see what `lifespan` has opened in the worker.
+
+    `Limit.concurrency` and `Limit.rate` are limits over all workers. `group=lambda tenant: tenant` lets groups take
+    turns inside a priority: one with a million jobs does not keep one with a single job waiting.
     """
 
     def make(function: Callable[..., Any]) -> BaseTask[..., Any]:
         full_name = name or f"{_module_of(function)}.{function.__qualname__}"
         data, decide = (retry, None) if retry is None or isinstance(retry, Backoff) else (None, retry)
-        options = Options(queue, priority, max_attempts, tuple(limits) or None, data)
+        try:
+            own, together = divided(limits)
+        except TypeError as error:
+            raise InvalidTask(full_name, f"limits: {error}") from None
+        options = Options(queue, priority, max_attempts, own or None, data)
         if problem := options.problem():
             raise InvalidTask(full_name, "{}: {}".format(*problem))
+        signature = signature_of(function, full_name)
         kind = AsyncTask if inspect.iscoroutinefunction(function) else Task
         made: BaseTask[..., Any] = kind(
             full_name,
             function,
-            signature_of(function, full_name),
+            signature,
             options,
             decide,
             executor,
+            together,
+            group,
+            gates_of(together, group, signature),
             _refusal(function, full_name),
         )
         try:

@@ -23,6 +23,7 @@ from chancy.states import State
 
 from .claims import PATIENT_ROUND, ROUND, START, Answer, Mark, Wanted, play_round, settle
 from .config import Timing
+from .gatekeeper import Gatekeeper
 from .link import Link, one_line
 from .outbox import Outbox
 from .pace import REST_SECONDS, Pace
@@ -117,6 +118,7 @@ class Claimer:
         """With these tasks left out, the last look found nothing."""
         self._empty: set[str] = set()
         """Queues in which the looks since the last wakeup or job have found nothing: a look may be for a few only."""
+        self._gates = Gatekeeper()
         self._patient = False
         self._changed = asyncio.Event()
         self._hungry = self._woken = True
@@ -156,6 +158,7 @@ class Claimer:
         while not (self.stopping and not self.held and not self.outbox):
             self._changed.clear()
             self.turned_at = time.monotonic()
+            await self._admit()
             wanted = self._wanted()
             if wanted.free or (self.outbox and (self._rests_for <= 0 or self.stopping)):
                 await self._turn(wanted)
@@ -181,15 +184,38 @@ class Claimer:
         self._without, self._shunned = without, shunned
         if not self._hungry or (self._is_barren and self._marks.next_look_in > 0):
             return Wanted()
-        free = {
-            queue: n
-            for queue, slots in self._concurrency.items()
-            if (n := slots + room.ahead.get(queue, 0) - self._running[queue]) > 0
-        }
+        free = self._free(room.ahead)
         looking = tuple(free) if self._marks.next_look_in <= 0 else ()
         if room.most is not None:
             free = _shared({queue: n for queue, n in free.items() if queue not in self._empty} or free, room.most)
         return Wanted(free, {} if looking else self._marks.lanes(free), looking, without, not shunned)
+
+    def _free(self, ahead: Mapping[str, int]) -> dict[str, int]:
+        """How many more jobs of each queue there is room for."""
+        return {
+            queue: n
+            for queue, slots in self._concurrency.items()
+            if (n := slots + ahead.get(queue, 0) - self._running[queue]) > 0
+        }
+
+    async def _admit(self) -> None:
+        """Admit parked jobs for the free slots, when there may be some that can be."""
+        due_in = self._gates.due_in
+        if due_in is None or due_in > 0 or self.stopping:
+            return
+        if (statement := self._gates.wish(self._free({}))) is None:
+            return
+        try:
+            answers = await self._link.send(statement)
+        except _LOCKED:
+            self._gates.try_again()
+        except psycopg.Error as error:
+            await self._recover(error, [])
+        else:
+            if self._gates.learn(answers):
+                self._hungry = True
+                self._empty.clear()
+                self._marks.forget()
 
     @property
     def _is_barren(self) -> bool:
@@ -233,6 +259,7 @@ class Claimer:
         if not wanted.free or not answer.holding:
             return False
         if wanted.looking:
+            self._gates.looked(wanted.looking, answer.parked)
             self._due_at = None if answer.next_in is None else time.monotonic() + answer.next_in
         if answer.claimed:
             self._empty.clear()
@@ -304,7 +331,8 @@ class Claimer:
                     asyncio.get_running_loop().call_later(_BUSY_PAUSE, self._send, verdict)
                     continue
                 self._settled(verdict, fate)
-            self.held.pop(key, None)
+            if (job := self.held.pop(key, None)) is not None and job.gated:
+                self._gates.opened()
             self._going_back.discard(key)
         self._begin_suspect()
 
@@ -335,6 +363,8 @@ class Claimer:
             pause = min(pause, max(self._due_at - time.monotonic(), 0.001))
         if self._rests_for > 0:
             pause = min(pause, self._rests_for)
+        if (due_in := self._gates.due_in) is not None and due_in > 0:
+            pause = min(pause, due_in)
         if self._hungry and self._is_barren:
             pause = min(pause, max(self._marks.next_look_in, 0.001))
         conn = self._link.conn

@@ -8,6 +8,7 @@
     in_use        which priorities each queue that is looked at has, by skipping through the index
     lanes         where to claim from: (queue, priority), from a high-water mark or from the start
     claimed       for each queue as many as are wanted, in the order priority, run_at, id
+    rated         for those that count against a rate, from when on others may have their slots
 
 There is no ORDER BY above the LATERAL: a sort would lock rows in every lane. The order is that of the nested
 loop, which the worker's connections are set to. The lease is locked FOR KEY SHARE, so that no claim can commit in
@@ -65,7 +66,7 @@ _FINISH = """
     ),
     returned AS (
         UPDATE {schema}.job AS job
-        SET state = 'ready', worker = NULL, progress = NULL,
+        SET state = 'ready', worker = NULL, progress = NULL, parked = job.gates->>'key',
             run_at = coalesce({schema}.clock() + (%(delays)s::interval[])[{nth}], job.run_at),
             attempt = job.attempt - (%(refunds)s::smallint[])[{nth}],
             errors = coalesce((%(again_errors)s::json[])[{nth}], job.errors)
@@ -91,7 +92,7 @@ _CLAIM = """
         FROM unnest(%(looking)s::text[]) AS look (queue)
         CROSS JOIN LATERAL (
             SELECT job.priority FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.queue = look.queue
+            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = look.queue
             ORDER BY job.priority DESC LIMIT 1
         ) AS top
         UNION ALL
@@ -99,7 +100,8 @@ _CLAIM = """
         FROM in_use AS upper
         CROSS JOIN LATERAL (
             SELECT job.priority FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.queue = upper.queue AND job.priority < upper.priority
+            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = upper.queue
+                AND job.priority < upper.priority
             ORDER BY job.priority DESC LIMIT 1
         ) AS below
     ),
@@ -125,7 +127,8 @@ _CLAIM = """
                 FROM lanes
                 CROSS JOIN LATERAL (
                     SELECT job.ctid FROM {schema}.job AS job
-                    WHERE job.state = 'ready' AND job.queue = lanes.queue AND job.priority = lanes.priority
+                    WHERE job.state = 'ready' AND job.parked IS NULL
+                        AND job.queue = lanes.queue AND job.priority = lanes.priority
                         AND (job.run_at, job.id) > (lanes.run_at, lanes.id) AND job.run_at <= {schema}.clock()
                         AND job.task <> ALL (%(without)s::text[]) AND (job.crashes = 0 OR %(suspects)s::boolean)
                     ORDER BY job.run_at, job.id
@@ -137,6 +140,18 @@ _CLAIM = """
             ) AS chosen
         ))
         RETURNING job.*
+    ),
+    rated AS (
+        UPDATE {schema}.slot AS slot SET opens_at = {schema}.clock() + slot.per
+        WHERE slot.ctid = ANY (ARRAY(
+            SELECT mine.ctid
+            FROM claimed
+            CROSS JOIN LATERAL (
+                SELECT slot.ctid FROM {schema}.slot AS slot
+                WHERE slot.job = claimed.id AND slot.per IS NOT NULL AND slot.opens_at IS NULL
+            ) AS mine
+            WHERE claimed.gates IS NOT NULL
+        ))
     )
     SELECT
         (SELECT count(*) FROM finished) + (SELECT count(*) FROM returned) + (SELECT count(*) FROM dropped),
@@ -144,17 +159,21 @@ _CLAIM = """
         (SELECT extract(epoch FROM min(ahead.run_at) - {schema}.clock())::float8
          FROM in_use CROSS JOIN LATERAL (
             SELECT job.run_at FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.queue = in_use.queue AND job.priority = in_use.priority
-                AND job.run_at > {schema}.clock()
+            WHERE job.state = 'ready' AND job.parked IS NULL
+                AND job.queue = in_use.queue AND job.priority = in_use.priority AND job.run_at > {schema}.clock()
             ORDER BY job.run_at LIMIT 1) AS ahead),
         ARRAY(SELECT queue FROM in_use), ARRAY(SELECT priority FROM in_use),
+        ARRAY(SELECT look.queue FROM unnest(%(looking)s::text[]) AS look (queue) CROSS JOIN LATERAL (
+            SELECT FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = look.queue LIMIT 1) AS parked),
         CASE WHEN EXISTS (SELECT FROM returned)
             THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM returned))::text END,
         NULL::text, NULL::text, NULL::smallint, NULL::timestamptz, NULL::smallint, NULL::smallint, NULL::integer,
-        NULL::smallint, NULL::json, NULL::json, NULL::json, NULL::json
+        NULL::smallint, NULL::json, NULL::json, NULL::json, NULL::json, false
     UNION ALL
-    SELECT id, true, NULL, NULL, NULL, NULL,
-        task, queue, priority, run_at, attempt, max_attempts, claims, crashes, arguments, retry, limits, errors
+    SELECT id, true, NULL, NULL, NULL, NULL, NULL,
+        task, queue, priority, run_at, attempt, max_attempts, claims, crashes, arguments, retry, limits, errors,
+        gates IS NOT NULL
     FROM claimed
 """
 
@@ -194,6 +213,8 @@ class Answer:
     """The lanes that a look has found, best first within each queue."""
     claimed: list[Claimed]
     marks: dict[tuple[str, int], Mark]
+    parked: Sequence[str] = ()
+    """Of the queues looked at, those in which jobs wait to be admitted."""
 
 
 def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, text: str = ROUND) -> Statement[Answer]:
@@ -234,15 +255,15 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
 
 
 def _parse_answer(rows: Rows) -> Answer:
-    (settled, holding, next_in, queues, priorities, *_), *claimed_rows = rows
+    (settled, holding, next_in, queues, priorities, parked, *_), *claimed_rows = rows
     claimed: list[Claimed] = []
     marks: dict[tuple[str, int], Mark] = {}
-    for id_, _, _, _, _, _, task, queue, priority, run_at, *rest in claimed_rows:
+    for id_, _, _, _, _, _, _, task, queue, priority, run_at, *rest in claimed_rows:
         claimed.append(Claimed(id_, task, queue, *rest))
         lane, mark = (queue, priority), (run_at, id_)
         if mark > marks.get(lane, START):
             marks[lane] = mark
-    return Answer(settled, holding, next_in, list(zip(queues, priorities, strict=True)), claimed, marks)
+    return Answer(settled, holding, next_in, list(zip(queues, priorities, strict=True)), claimed, marks, parked)
 
 
 SETTLE = """

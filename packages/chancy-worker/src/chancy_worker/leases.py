@@ -129,17 +129,17 @@ TAKE_BACK = """
     kept AS (
         INSERT INTO {schema}.history
             (id, task, queue, priority, state, attempt, max_attempts, claims, crashes, worker, run_at, submitted_at,
-             started_at, finished_at, arguments, retry, limits, errors)
+             started_at, finished_at, arguments, retry, limits, gates, errors)
         SELECT id, task, queue, priority,
             CASE WHEN cancel_at IS NULL THEN 'failed' ELSE 'cancelled' END::{schema}.state, attempt, max_attempts,
             claims, crashes + 1, worker, run_at, submitted_at, started_at, {schema}.clock(), arguments, retry, limits,
-            news
+            gates, news
         FROM over
     ),
     rescued AS (
         UPDATE {schema}.job AS job
         SET state = 'ready', worker = NULL, crashes = job.crashes + 1, run_at = {schema}.clock(),
-            errors = suspect.errors, progress = NULL
+            errors = suspect.errors, progress = NULL, parked = job.gates->>'key'
         FROM suspect
         WHERE job.ctid = ANY (ARRAY(SELECT place FROM suspect)) AND job.id = suspect.id
             AND job.attempt < job.max_attempts AND job.cancel_at IS NULL

@@ -1,0 +1,170 @@
+-- Limits over all workers, and groups that take turns.
+-- A job with gates is parked: it is no entry of the index that claims read, until it is admitted. So it keeps nobody
+-- waiting, and jobs without gates cost what they did. Rebuilds that index, in which submits and workers wait.
+
+ALTER TABLE {schema}.job
+    ADD COLUMN gates json,  -- what it has to pass, and under which text it is parked while it may not
+    ADD COLUMN parked text; -- that text, from the submit and from each return until it is admitted
+ALTER TABLE {schema}.history ADD COLUMN gates json;
+
+DROP INDEX {schema}.job_ready;
+CREATE INDEX job_ready ON {schema}.job (queue, priority DESC, run_at, id) WHERE state = 'ready' AND parked IS NULL;
+CREATE INDEX job_parked ON {schema}.job (queue, priority DESC, parked COLLATE "C", run_at, id)
+    WHERE state = 'ready' AND parked IS NOT NULL;
+
+-- A slot is owned by one claim of one job: from its admission (`claims` is the fence then) to the end of the claim that
+-- follows. When the job ends, returns or is taken back, it is free: nobody has to give it back, so none can be lost.
+-- Those of a rate are free again `per` after the claim. Rows are written under the lock that `admit` takes.
+CREATE TABLE {schema}.slot (
+    gate text COLLATE "C",
+    n integer,
+    job bigint NOT NULL,
+    fence integer NOT NULL,
+    per interval,          -- of a rate
+    opens_at timestamptz,  -- of a rate, once its job was claimed
+    PRIMARY KEY (gate, n)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+-- What a claim of rated jobs looks up.
+CREATE INDEX slot_unclaimed ON {schema}.slot (job) WHERE per IS NOT NULL AND opens_at IS NULL;
+
+CREATE FUNCTION {schema}.is_owned(job bigint, fence integer) RETURNS boolean
+    LANGUAGE sql STABLE
+    AS $$
+    SELECT EXISTS (
+        SELECT FROM {schema}.job AS owner
+        WHERE owner.id = is_owned.job AND owner.parked IS NULL
+            AND owner.claims = is_owned.fence + CASE WHEN owner.state = 'running' THEN 1 ELSE 0 END
+    )
+$$;
+
+-- The numbers of the slots of a gate that are taken.
+CREATE FUNCTION {schema}.taken(gate text) RETURNS SETOF integer
+    LANGUAGE sql STABLE
+    AS $$
+    SELECT slot.n FROM {schema}.slot AS slot
+    WHERE slot.gate = taken.gate
+        AND CASE WHEN slot.opens_at IS NULL THEN {schema}.is_owned(slot.job, slot.fence)
+            ELSE slot.opens_at > {schema}.clock() END
+$$;
+
+-- Admits up to `want` parked jobs of one queue that may run now: priorities from the top, and in each the texts that
+-- jobs are parked under in a circle that goes on behind `after`; a group gives one job each time round. One admission
+-- at a time: whoever waited for the lock sees what was committed before, since each statement here has its own snapshot.
+-- Returns how many were admitted, where the circle goes on, in how many seconds more may be possible (null: not by time
+-- alone), and whether it stopped before it had looked at all.
+CREATE FUNCTION {schema}.admit(
+    queue text, want integer, after text, OUT admitted integer, OUT stopped_at text, OUT next_in double precision,
+    OUT more boolean
+)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+DECLARE
+    looks integer := 500;
+    lane smallint;
+    spot text;
+    origin text;
+    wrapped boolean;
+    again boolean;
+    head record;
+    gate record;
+    used jsonb := '{}';
+    room integer;
+    next_at timestamptz;
+    opens timestamptz;
+    ids bigint[];
+    fences integer[];
+BEGIN
+    PERFORM pg_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -2);
+    admitted := 0;
+    spot := after;
+    more := false;
+    SELECT max(job.priority) INTO lane FROM {schema}.job AS job
+    WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = admit.queue;
+    WHILE lane IS NOT NULL AND NOT more LOOP
+        LOOP -- once round, from where the circle was left; and again while there are groups that had one turn each
+            origin := spot;
+            wrapped := origin = '';
+            again := false;
+            LOOP
+                more := looks = 0 OR admitted >= want;
+                EXIT WHEN more;
+                looks := looks - 1;
+                SELECT job.parked, job.run_at, job.gates INTO head FROM {schema}.job AS job
+                WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = admit.queue
+                    AND job.priority = lane AND job.parked COLLATE "C" > spot
+                ORDER BY job.parked COLLATE "C", job.run_at, job.id
+                LIMIT 1;
+                IF head.parked IS NULL THEN
+                    spot := '';
+                    EXIT WHEN wrapped;
+                    wrapped := true;
+                    CONTINUE;
+                END IF;
+                EXIT WHEN wrapped AND origin <> '' AND head.parked COLLATE "C" > origin;
+                spot := head.parked;
+                IF head.run_at > {schema}.clock() THEN
+                    next_at := least(next_at, head.run_at);
+                    CONTINUE;
+                END IF;
+                room := CASE WHEN head.gates->>'turn' IS NULL THEN want - admitted ELSE 1 END;
+                FOR gate IN SELECT * FROM json_to_recordset(head.gates->'gates')
+                    AS each (name text, most integer, "to" integer)
+                LOOP
+                    IF NOT used ? gate.name THEN
+                        used := used || jsonb_build_object(gate.name, (SELECT count(*) FROM {schema}.taken(gate.name)));
+                    END IF;
+                    room := least(room, gate.most - (used->>gate.name)::integer);
+                    IF room <= 0 THEN
+                        SELECT min(slot.opens_at) INTO opens FROM {schema}.slot AS slot
+                        WHERE slot.gate = gate.name AND slot.opens_at > {schema}.clock();
+                        next_at := least(next_at, opens);
+                        spot := left(head.parked, gate."to") || ' '; -- past all who wait for this gate
+                        EXIT;
+                    END IF;
+                END LOOP;
+                CONTINUE WHEN room <= 0;
+                SELECT array_agg(chosen.id), array_agg(chosen.claims) INTO ids, fences FROM (
+                    SELECT job.id, job.claims FROM {schema}.job AS job
+                    WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = admit.queue
+                        AND job.priority = lane AND job.parked COLLATE "C" = head.parked
+                        AND job.run_at <= {schema}.clock()
+                    ORDER BY job.run_at, job.id
+                    LIMIT room
+                    FOR UPDATE SKIP LOCKED
+                ) AS chosen;
+                CONTINUE WHEN ids IS NULL;
+                room := cardinality(ids);
+                UPDATE {schema}.job AS job SET parked = NULL WHERE job.id = ANY (ids);
+                FOR gate IN SELECT * FROM json_to_recordset(head.gates->'gates')
+                    AS each (name text, per double precision)
+                LOOP
+                    INSERT INTO {schema}.slot (gate, n, job, fence, per)
+                    SELECT gate.name, free.n, owner.id, owner.fence, gate.per * interval '1 s'
+                    FROM unnest(ids, fences) WITH ORDINALITY AS owner (id, fence, nth)
+                    JOIN (
+                        SELECT n, row_number() OVER () AS nth
+                        FROM generate_series(1, (used->>gate.name)::integer + room) AS n
+                        WHERE n <> ALL (ARRAY(SELECT {schema}.taken(gate.name)))
+                    ) AS free USING (nth)
+                    ON CONFLICT (gate, n) DO UPDATE
+                    SET job = excluded.job, fence = excluded.fence, per = excluded.per, opens_at = NULL;
+                    used := jsonb_set(used, ARRAY[gate.name], to_jsonb((used->>gate.name)::integer + room));
+                END LOOP;
+                admitted := admitted + room;
+                IF head.gates->>'turn' IS NOT NULL THEN -- the next group's turn
+                    again := true;
+                    spot := left(head.parked, (head.gates->>'turn')::integer) || ' ';
+                END IF;
+            END LOOP;
+            EXIT WHEN more OR NOT again;
+        END LOOP;
+        EXIT WHEN more;
+        spot := '';
+        SELECT max(job.priority) INTO lane FROM {schema}.job AS job
+        WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = admit.queue AND job.priority < lane;
+    END LOOP;
+    stopped_at := spot;
+    next_in := extract(epoch FROM next_at - {schema}.clock());
+END
+$$;

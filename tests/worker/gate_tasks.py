@@ -1,0 +1,56 @@
+"""Tasks with limits over all workers, and groups that take turns; each checks for itself that it is not one too many."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import timedelta
+
+from chancy import Limit, task
+
+now_running: dict[str, int] = {}
+most: dict[str, int] = {}
+began: list[tuple[str, float]] = []
+
+
+async def counted(key: str, seconds: float) -> None:
+    began.append((key, time.time()))
+    now_running[key] = now_running.get(key, 0) + 1
+    most[key] = max(most.get(key, 0), now_running[key])
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        now_running[key] -= 1
+
+
+@task(limits=[Limit.concurrency(3)])
+async def three(seconds: float = 0.01) -> None:
+    await counted("three", seconds)
+
+
+@task(limits=[Limit.concurrency(2, key=lambda customer: customer)])
+async def two_a_customer(customer: str, seconds: float = 0.01) -> None:
+    await counted(customer, seconds)
+
+
+@task(limits=[Limit.concurrency(3), Limit.concurrency(1, key=lambda customer: customer)])
+async def one_a_customer_of_three(customer: str, seconds: float = 0.01) -> None:
+    await counted(customer, seconds)
+    await counted("all", 0)
+
+
+@task(limits=[Limit.rate(5, per=timedelta(seconds=0.5))])
+async def five_in_half_a_second() -> None:
+    await counted("rate", 0)
+
+
+@task(group=lambda tenant: tenant)
+async def in_turn(tenant: str, number: int) -> None:
+    await counted(tenant, 0)
+
+
+@task(limits=[Limit.concurrency(1)], max_attempts=3)
+async def alone(fail: bool = False) -> None:
+    await counted("alone", 0.01)
+    if fail:
+        raise ValueError
