@@ -13,44 +13,45 @@ most: dict[str, int] = {}
 began: list[tuple[str, float]] = []
 
 
-async def counted(key: str, seconds: float) -> None:
-    began.append((key, time.time()))
-    now_running[key] = now_running.get(key, 0) + 1
-    most[key] = max(most.get(key, 0), now_running[key])
+async def counted(*keys: str, seconds: float = 0.01) -> None:
+    began.append((keys[0], time.time()))
+    for key in keys:
+        now_running[key] = now_running.get(key, 0) + 1
+        most[key] = max(most.get(key, 0), now_running[key])
     try:
         await asyncio.sleep(seconds)
     finally:
-        now_running[key] -= 1
+        for key in keys:
+            now_running[key] -= 1
 
 
 @task(limits=[Limit.concurrency(3)])
 async def three(seconds: float = 0.01) -> None:
-    await counted("three", seconds)
+    await counted("three", seconds=seconds)
 
 
 @task(limits=[Limit.concurrency(2, key=lambda customer: customer)])
 async def two_a_customer(customer: str, seconds: float = 0.01) -> None:
-    await counted(customer, seconds)
+    await counted(customer, seconds=seconds)
 
 
 @task(limits=[Limit.concurrency(3), Limit.concurrency(1, key=lambda customer: customer)])
 async def one_a_customer_of_three(customer: str, seconds: float = 0.01) -> None:
-    await counted(customer, seconds)
-    await counted("all", 0)
+    await counted(customer, "all", seconds=seconds)
 
 
 @task(limits=[Limit.rate(5, per=timedelta(seconds=0.5))])
 async def five_in_half_a_second() -> None:
-    await counted("rate", 0)
+    await counted("rate", seconds=0)
 
 
 @task(group=lambda tenant: tenant)
 async def in_turn(tenant: str, number: int) -> None:
-    await counted(tenant, 0)
+    await counted(tenant, seconds=0)
 
 
 @task(limits=[Limit.concurrency(1)], max_attempts=3)
 async def alone(fail: bool = False) -> None:
-    await counted("alone", 0.01)
+    await counted("alone")
     if fail:
         raise ValueError

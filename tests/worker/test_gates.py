@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-import gate_tasks as tasks
-import pytest
-from worker_help import all_finished, eventually, states, worker_with, working
+import asyncio
+from datetime import timedelta
 
+import gate_tasks as tasks
+import psycopg
+import pytest
+import worker_tasks
+from worker_help import FAST, all_finished, eventually, states, working
+
+import chancy
+from chancy import Backoff, Limit, State
 from chancy.run import send
+from chancy_worker import WorkerConfig
+from chancy_worker.claims import Wanted, play_round
 from chancy_worker.gatekeeper import admit
+from chancy_worker.leases import declare_dead, register, take_back
+from chancy_worker.verdict import released
 
 
 @pytest.fixture(autouse=True)
@@ -33,3 +44,132 @@ async def test_each_key_has_a_limit_of_its_own(site):
     async with working(site.app()), working(site.app()):
         await all_finished(site)
     assert tasks.most == {f"c{n}": 2 for n in range(7)}
+
+
+async def test_a_job_waits_for_each_of_its_limits(site):
+    site.submit(*[tasks.one_a_customer_of_three.bind(f"c{n % 5}") for n in range(50)])
+    async with working(site.app()), working(site.app()):
+        await all_finished(site)
+    assert tasks.most == {f"c{n}": 1 for n in range(5)} | {"all": 3}
+
+
+async def test_a_rate_is_kept_in_every_window_and_used_up(site):
+    site.submit(*[tasks.five_in_half_a_second.bind() for _ in range(25)])
+    async with working(site.app()), working(site.app()):
+        await all_finished(site)
+    starts = [at for (at,) in site.rows("SELECT started_at FROM {}.any_job ORDER BY started_at")]
+    windows = [(late - early).total_seconds() for early, late in zip(starts, starts[5:], strict=False)]
+    assert min(windows) >= 0.5
+    assert (starts[-1] - starts[0]).total_seconds() < 4 * 0.5 * 1.5
+
+
+async def test_groups_take_turns(site):
+    site.submit(*[tasks.in_turn.bind("many", n) for n in range(300)])
+    site.submit(tasks.in_turn.bind("one", 0))
+    site.submit(*[tasks.in_turn.bind("some", n) for n in range(20)])
+    async with working(site.app(concurrency=4)):
+        await all_finished(site)
+    order = [group for group, _ in tasks.began]
+    assert order.index("one") < 10
+    assert 38 <= len(order) - order[::-1].index("some") <= 60
+
+
+async def test_what_waits_for_a_full_limit_keeps_nobody_waiting(site):
+    blocked = site.submit(*[tasks.three.bind(60) for _ in range(2000)])
+    free = site.submit(*[tasks.in_turn.bind("t", n) for n in range(10)], *[worker_tasks.add.bind(1, 2) for _ in range(10)])
+    async with working(site.app(), WorkerConfig(timing=FAST, grace=0)):
+        await eventually(lambda: site.count("succeeded") == 20)
+        assert site.count("running") == 3
+    assert {site.row(job).state for job in free} == {State.SUCCEEDED}
+    assert site.row(blocked[0]).attempt == 0  # interrupted, and refunded
+
+
+async def test_a_slot_is_free_again_after_a_retry_a_failure_and_a_release(site):
+    (failing,) = site.submit(tasks.alone.using(retry=Backoff(base=timedelta(hours=1))).bind(fail=True))
+    async with working(site.app()):
+        await eventually(lambda: site.row(failing).attempt == 1 and site.row(failing).state is State.SCHEDULED)
+        site.submit(*[tasks.alone.bind() for _ in range(5)])
+        await eventually(lambda: site.count("succeeded") == 5)
+    assert tasks.most == {"alone": 1}
+    assert site.rows("SELECT parked FROM {}.job") == [("concurrency(gate_tasks.alone)",)]
+
+
+def test_a_dead_workers_slots_are_given_back_by_the_rescue(site):
+    jobs = site.submit(*[tasks.three.bind() for _ in range(5)])
+    assert admitted(site).admitted == 3
+    dead = send(site.conn, register("dead", 60), site.schema)
+    claim = Wanted({"default": 100}, looking=("default",))
+    answer = send(site.conn, play_round(dead, [], claim), site.schema)
+    assert [job.id for job in answer.claimed] == [job.id for job in jobs[:3]]
+    assert admitted(site).admitted == 0
+    send(site.conn, declare_dead(worker=dead), site.schema)
+    assert send(site.conn, take_back(), site.schema) == (3, 0)
+    assert admitted(site).admitted == 3
+    assert site.one("SELECT count(*) FROM {}.job WHERE parked IS NULL") == 3
+
+
+def test_a_claim_that_was_lost_keeps_no_slot_from_the_next(site):
+    """A released job is admitted again under another slot, and its old one is nobody's."""
+    site.submit(tasks.alone.bind(), tasks.alone.bind())
+    worker = send(site.conn, register("w", 60), site.schema)
+    for _ in range(4):
+        assert admitted(site).admitted == 1
+        (job,) = send(site.conn, play_round(worker, [], Wanted({"default": 9}, looking=("default",))), site.schema).claimed
+        send(site.conn, play_round(worker, [released(job, "")], Wanted()), site.schema)
+    assert site.one("SELECT count(*) FROM {}.slot") == 1
+
+
+def test_a_cancelled_job_gives_up_what_it_was_admitted_to(site):
+    first, _ = site.submit(tasks.alone.bind(), tasks.alone.bind())
+    assert (admitted(site).admitted, admitted(site).admitted) == (1, 0)
+    first.cancel(site.conn)
+    assert admitted(site).admitted == 1
+
+
+def test_a_requeued_job_waits_for_its_limit_again(site):
+    first, second = site.submit(tasks.alone.bind(), tasks.alone.bind())
+    first.cancel(site.conn)
+    assert admitted(site).admitted == 1
+    chancy.requeue(site.conn, first.id, schema=site.schema)
+    assert admitted(site).admitted == 0
+    second.cancel(site.conn)
+    assert admitted(site).admitted == 1
+
+
+async def test_two_that_admit_at_a_time_admit_no_more_than_the_limit(site):
+    """Each waits for the other's commit, and sees it."""
+    site.submit(*[tasks.three.bind() for _ in range(10)])
+    with psycopg.connect(site.dsn) as one, psycopg.connect(site.dsn, autocommit=True) as two:
+        assert send(one, admit({"default": 2}, {}), site.schema)[0].admitted == 2
+        waiting = asyncio.create_task(asyncio.to_thread(send, two, admit({"default": 9}, {}), site.schema))
+        await eventually(lambda: site.one(
+            "SELECT count(*) FROM pg_locks, (SELECT {}.clock()) AS x WHERE locktype = 'advisory' AND NOT granted AND pid = %s",
+            two.info.backend_pid,
+        ))
+        one.commit()
+        assert (await waiting)[0].admitted == 1
+
+
+@pytest.mark.parametrize(("before", "after", "more"), [(3, 5, 2), (5, 2, 0)])
+def test_a_limit_counts_as_the_waiting_job_says_it(site, before, after, more):
+    site.submit(*[tasks.three.using(limits=[Limit.concurrency(before, key="it")]).bind() for _ in range(9)])
+    assert admitted(site).admitted == before
+    site.rows("UPDATE {}.job SET gates = replace(gates::text, %s, %s)::json RETURNING 1", f'"most":{before}', f'"most":{after}')
+    assert admitted(site).admitted == more
+
+
+def test_admission_goes_round_in_a_circle(site):
+    site.submit(*[tasks.in_turn.bind(f"t{n % 4}", n) for n in range(12)])
+    first = admitted(site, want=3)
+    assert (first.admitted, first.more, first.stopped_at) == (3, True, "group(t2) ")
+    second = admitted(site, want=3, spot=first.stopped_at)
+    left = site.rows("SELECT parked, count(*)::int FROM {}.job WHERE parked IS NOT NULL GROUP BY 1 ORDER BY 1")
+    assert left == [("group(t0)", 1), ("group(t1)", 1), ("group(t2)", 2), ("group(t3)", 2)]
+    rest = admitted(site, spot=second.stopped_at)
+    assert (rest.admitted, rest.more, rest.next_in) == (6, False, None)
+
+
+def test_a_parked_job_that_is_scheduled_says_when_it_is_due(site):
+    site.submit(tasks.alone.using(delay=timedelta(seconds=50)).bind())
+    answer = admitted(site)
+    assert (answer.admitted, 49 < answer.next_in <= 50) == (0, True)

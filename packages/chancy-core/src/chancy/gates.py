@@ -8,7 +8,7 @@ passed over at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,17 +61,21 @@ class Gates:
         gates: list[Gate] = []
         key, turn = "", 0
 
-        def extended(name: str) -> str:
-            return f"{key}{SEPARATOR if key else ''}{name}"
+        def extend(name: str) -> None:
+            nonlocal key
+            key += (SEPARATOR if key else "") + name
 
-        for limits in (self.alone, self.keyed):
-            if limits is self.keyed and self.group is not None:
-                key = extended(self.group(arguments))
-                turn = len(key)
+        def add(limits: Iterable[tuple[SharedLimit, Name]]) -> None:
             for limit, name in limits:
-                key = extended(called := name(arguments))
+                extend(called := name(arguments))
                 per = None if limit.per is None else limit.per.total_seconds()
                 gates.append(Gate(called, limit.most, len(key), per))
+
+        add(self.alone)
+        if self.group is not None:
+            extend(self.group(arguments))
+            turn = len(key)
+        add(self.keyed)
         return encode_json(Passes(key, tuple(gates), turn))
 
 
