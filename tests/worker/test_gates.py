@@ -76,7 +76,9 @@ async def test_groups_take_turns(site):
 
 async def test_what_waits_for_a_full_limit_keeps_nobody_waiting(site):
     blocked = site.submit(*[tasks.three.bind(60) for _ in range(2000)])
-    free = site.submit(*[tasks.in_turn.bind("t", n) for n in range(10)], *[worker_tasks.add.bind(1, 2) for _ in range(10)])
+    free = site.submit(
+        *[tasks.in_turn.bind("t", n) for n in range(10)], *[worker_tasks.add.bind(1, 2) for _ in range(10)]
+    )
     async with working(site.app(), WorkerConfig(timing=FAST, grace=0)):
         await eventually(lambda: site.count("succeeded") == 20)
         assert site.count("running") == 3
@@ -114,7 +116,9 @@ def test_a_claim_that_was_lost_keeps_no_slot_from_the_next(site):
     worker = send(site.conn, register("w", 60), site.schema)
     for _ in range(4):
         assert admitted(site).admitted == 1
-        (job,) = send(site.conn, play_round(worker, [], Wanted({"default": 9}, looking=("default",))), site.schema).claimed
+        (job,) = send(
+            site.conn, play_round(worker, [], Wanted({"default": 9}, looking=("default",))), site.schema
+        ).claimed
         send(site.conn, play_round(worker, [released(job, "")], Wanted()), site.schema)
     assert site.one("SELECT count(*) FROM {}.slot") == 1
 
@@ -142,10 +146,12 @@ async def test_two_that_admit_at_a_time_admit_no_more_than_the_limit(site):
     with psycopg.connect(site.dsn) as one, psycopg.connect(site.dsn, autocommit=True) as two:
         assert send(one, admit({"default": 2}, {}), site.schema)[0].admitted == 2
         waiting = asyncio.create_task(asyncio.to_thread(send, two, admit({"default": 9}, {}), site.schema))
-        await eventually(lambda: site.one(
-            "SELECT count(*) FROM pg_locks, (SELECT {}.clock()) AS x WHERE locktype = 'advisory' AND NOT granted AND pid = %s",
-            two.info.backend_pid,
-        ))
+        await eventually(
+            lambda: site.one(
+                "SELECT count(*) FROM pg_locks, (SELECT {}.clock()) AS x WHERE locktype = 'advisory' AND NOT granted AND pid = %s",
+                two.info.backend_pid,
+            )
+        )
         one.commit()
         assert (await waiting)[0].admitted == 1
 
@@ -154,7 +160,11 @@ async def test_two_that_admit_at_a_time_admit_no_more_than_the_limit(site):
 def test_a_limit_counts_as_the_waiting_job_says_it(site, before, after, more):
     site.submit(*[tasks.three.using(limits=[Limit.concurrency(before, key="it")]).bind() for _ in range(9)])
     assert admitted(site).admitted == before
-    site.rows("UPDATE {}.job SET gates = replace(gates::text, %s, %s)::json RETURNING 1", f'"most":{before}', f'"most":{after}')
+    site.rows(
+        "UPDATE {}.job SET gates = replace(gates::text, %s, %s)::json RETURNING 1",
+        f'"most":{before}',
+        f'"most":{after}',
+    )
     assert admitted(site).admitted == more
 
 

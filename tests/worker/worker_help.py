@@ -60,7 +60,9 @@ def worker_with(app: Chancy, config: WorkerConfig) -> Worker:
     """A worker that knows the tasks of these modules and none of other tests in this process."""
     worker = Worker(app, config)
     worker._tasks = {
-        name: task for name, task in registered().items() if name.startswith(("worker_tasks.", "limit_tasks.", "gate_tasks."))
+        name: task
+        for name, task in registered().items()
+        if name.startswith(("worker_tasks.", "limit_tasks.", "gate_tasks."))
     }
     return worker
 

@@ -21,6 +21,7 @@ import psycopg
 from chancy.client import Job
 from chancy.current import CurrentJob
 from chancy.errors import ChancyError, UnknownJob
+from chancy.gates import Passes
 from chancy.limits import LimitType
 from chancy.model import AttemptError, Progress, Rows, Statement
 from chancy.run import AsyncConn, SyncConn, answered_by, follow, walk
@@ -294,4 +295,7 @@ def _arguments(kept: Kept, task: BaseTask[..., Any]) -> dict[str, Any]:
 def _not_enforced(kept: Kept, task: BaseTask[..., Any]) -> tuple[str, ...]:
     limits = limits_of(kept.limits, task)
     memory = [f"memory limit of {limit.value:,.0f} bytes" for limit in limits if limit.type is LimitType.MEMORY]
-    return (*memory, *([f'executor="{task.executor}"'] if task.executor else []))
+    passes = None if kept.gates is None else msgspec.json.decode(kept.gates, type=Passes)
+    gates = [] if passes is None else [f"{gate.name} at {gate.most}" for gate in passes.gates]
+    turn = ["the turn of its group"] if passes is not None and passes.turn else []
+    return (*memory, *([f'executor="{task.executor}"'] if task.executor else []), *gates, *turn)

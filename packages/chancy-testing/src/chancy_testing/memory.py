@@ -30,6 +30,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     fence: int = 0
     retry: bytes | None = None
     limits: bytes | None = None
+    gates: bytes | None = None
     errors: bytes | None = None
     delays: tuple[timedelta, ...] = ()
     """After which delay each retry was due; all of them were made at once."""
@@ -132,7 +133,7 @@ class Memory:
             progress=None,
         )
         retry, limits = (None if value is None else encode_json(value) for value in (options.retry, options.limits))
-        self.jobs[job_id] = Kept(row=row, transaction=transaction, retry=retry, limits=limits)
+        self.jobs[job_id] = Kept(row=row, transaction=transaction, retry=retry, limits=limits, gates=job.gates)
         return job_id
 
     def _finish(self, kept: Kept, state: State, result: bytes | None = None) -> None:
