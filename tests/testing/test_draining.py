@@ -178,7 +178,7 @@ def test_a_rate_is_kept_and_opens_with_the_clock(chancy_conn, chancy_clock):
     assert drain(chancy_conn).succeeded == 2
     chancy_clock.move(timedelta(seconds=59))
     assert drain(chancy_conn).succeeded == 0
-    chancy_clock.move(timedelta(seconds=1))
+    chancy_clock.move(timedelta(seconds=1.05))
     assert drain(chancy_conn).succeeded == 2
 
 

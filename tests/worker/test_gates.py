@@ -183,3 +183,46 @@ def test_a_parked_job_that_is_scheduled_says_when_it_is_due(site):
     site.submit(tasks.alone.using(delay=timedelta(seconds=50)).bind())
     answer = admitted(site)
     assert (answer.admitted, 49 < answer.next_in <= 50) == (0, True)
+
+
+async def test_a_queue_is_limited_at_run_time_and_the_limit_is_changed_and_lifted(site):
+    gate = tasks.gate = asyncio.Event()
+    chancy.limit(site.conn, "default", concurrency=2, schema=site.schema)
+    site.submit(*[tasks.at_gate.bind() for _ in range(30)])
+    async with working(site.app(concurrency=8)), working(site.app(concurrency=8)):
+        await eventually(lambda: site.count("running") == 2)
+        chancy.limit(site.conn, "default", concurrency=5, schema=site.schema)
+        await eventually(lambda: site.count("running") == 5)
+        chancy.limit(site.conn, "default", concurrency=1, schema=site.schema)
+        gate.set()
+        await eventually(lambda: site.count("succeeded") >= 6)
+        assert (site.count("running") <= 1, tasks.most) == (True, {"gate": 5})
+        chancy.limit(site.conn, "default", concurrency=None, schema=site.schema)
+        await all_finished(site, 10)
+
+
+def test_two_that_claim_at_a_time_claim_no_more_than_the_queues_limit(site):
+    chancy.limit(site.conn, "default", concurrency=3, schema=site.schema)
+    site.submit(*[worker_tasks.add.bind(1, 2) for _ in range(10)])
+    worker = send(site.conn, register("w", 60), site.schema)
+    claim = play_round(worker, [], Wanted({"default": 2}, looking=("default",)))
+    with psycopg.connect(site.dsn) as one:
+        first = send(one, claim, site.schema)
+        site.conn.execute("SET lock_timeout = '20ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            send(site.conn, claim, site.schema)
+        one.commit()
+    second = send(site.conn, claim, site.schema)
+    third = send(site.conn, claim, site.schema)
+    assert [len(answer.claimed) for answer in (first, second, third)] == [2, 1, 0]
+    assert [answer.held for answer in (first, second, third)] == [[], ["default"], ["default"]]
+
+
+def test_slots_that_are_nobodys_are_swept_up_and_the_others_stay(site):
+    site.submit(*[tasks.two_a_customer.bind(f"c{n}") for n in range(6)], tasks.five_in_half_a_second.bind())
+    assert admitted(site).admitted == 7
+    for job in chancy.jobs(site.conn, task=tasks.two_a_customer.name, limit=4, schema=site.schema):
+        chancy.cancel(site.conn, job.id, schema=site.schema)
+    assert site.one("SELECT {}.sweep_slots(3)") == 3
+    assert site.one("SELECT {}.sweep_slots(3)") == 1
+    assert site.one("SELECT count(*) FROM {}.slot") == 3

@@ -85,7 +85,9 @@ class Process:
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
         self.log = log
-        env = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
+        env = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent / "soak"), os.environ.get("PYTHONPATH", "")])
+        }
         with log.open("wb") as out:
             self.popen = subprocess.Popen([sys.executable, *command], env=env, stdout=out, stderr=out)
         self.pid = self.popen.pid

@@ -333,3 +333,21 @@ def requeue_job(job_id: int, attempts: int) -> Statement[tuple[bool, bool]]:
     Its fence, attempt and crash counts go with it, so that a worker of its first life stays fenced out.
     """
     return Statement(REQUEUE_JOB, {"id": job_id, "attempts": attempts}, lambda rows: (rows[0][0], rows[0][1]))
+
+
+LIMIT_QUEUE = """
+    WITH gone AS (
+        DELETE FROM {schema}.queue_limit WHERE queue = %(queue)s::text AND %(concurrency)s::integer IS NULL
+    ),
+    kept AS (
+        INSERT INTO {schema}.queue_limit (queue, concurrency)
+        SELECT %(queue)s::text, %(concurrency)s::integer WHERE %(concurrency)s::integer IS NOT NULL
+        ON CONFLICT (queue) DO UPDATE SET concurrency = excluded.concurrency
+    )
+    SELECT {schema}.ring(%(queue)s::text)::text
+"""
+
+
+def limit_queue(queue: str, concurrency: int | None) -> Statement[None]:
+    """Set or lift the limit of a queue. Locks its one row; workers that wait for it look again by themselves."""
+    return Statement(LIMIT_QUEUE, {"queue": queue, "concurrency": concurrency}, lambda rows: None)

@@ -1,4 +1,7 @@
-"""The history's partitions: made a week ahead, dropped when the retention is over. One process at a time drops."""
+"""The history's partitions: made a week ahead, dropped when the retention is over. One process at a time drops.
+
+And the slots of limits that nobody has used lately.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from chancy.model import Script, Statement
 from chancy.statements import make_partitions
 
 from .config import Timing
+from .gatekeeper import sweep_slots
 from .link import Link, one_line
 
 log = logging.getLogger("chancy.worker")
@@ -65,6 +69,8 @@ async def care_for_history(
             await link.connect()
             await link.send(make_partitions(DAYS_AHEAD))
             await drop(link)
+            while await link.send(sweep_slots()):
+                pass
         except psycopg.Error as error:
             log.warning("upkeep of the history: %s; it goes on in a minute", one_line(error))
             pause = min(60.0, timing.upkeep)
