@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 import chancy
-from chancy import Discard, Retry, Snooze, State, current_job, task
+from chancy import Discard, Limit, Retry, Snooze, State, current_job, submit_many, task
 from chancy_testing import drain
 
 noted = []
@@ -158,3 +158,38 @@ def test_a_worker_beside_it_takes_what_is_committed_and_each_job_runs_once(chanc
     for job in jobs:
         job.result(chancy_conn, timeout=timedelta(seconds=20))
     assert sorted(noted, key=int) == [str(number) for number in range(200)]
+
+
+@task(name="test_draining.two_a_minute", limits=[Limit.rate(2, per=timedelta(minutes=1))])
+def two_a_minute(number: int) -> int:
+    return number
+
+
+@task(name="test_draining.in_turn", group=lambda tenant: tenant, limits=[Limit.concurrency(1)])
+def in_turn(tenant: str, number: int) -> None:
+    turns.append(f"{tenant}{number}")
+
+
+turns: list[str] = []
+
+
+def test_a_rate_is_kept_and_opens_with_the_clock(chancy_conn, chancy_clock):
+    submit_many(chancy_conn, [two_a_minute.bind(n) for n in range(5)])
+    assert drain(chancy_conn).succeeded == 2
+    chancy_clock.move(timedelta(seconds=59))
+    assert drain(chancy_conn).succeeded == 0
+    chancy_clock.move(timedelta(seconds=1.05))
+    assert drain(chancy_conn).succeeded == 2
+
+
+def test_groups_take_turns_and_one_at_a_time_is_no_obstacle(chancy_conn):
+    turns.clear()
+    submit_many(chancy_conn, [in_turn.bind(tenant, n) for tenant in "ab" for n in range(3)])
+    assert drain(chancy_conn).succeeded == 6
+    assert turns == ["a0", "b0", "a1", "b1", "a2", "b2"]
+
+
+def test_a_scheduled_job_with_a_limit_is_drained_when_asked_for(chancy_conn):
+    in_turn.using(delay=timedelta(days=1)).submit(chancy_conn, "x", 1)
+    assert drain(chancy_conn).attempts == 0
+    assert drain(chancy_conn, with_scheduled=True).succeeded == 1

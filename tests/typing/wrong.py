@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from chancy import submit_many, task
+from chancy import Unique, submit_many, task
 from chancy_testing import assert_submitted, drain, eager
 
 
@@ -20,6 +20,16 @@ async def later(number: int) -> bytes:
     return bytes(number)
 
 
+@task(unique=True)  # E mypy ty
+def wrong(number: int) -> None: ...
+
+
+Unique(until="claimed")  # E mypy ty
+Unique(on_conflict="ignore")  # E mypy ty
+Unique(within=60)  # E mypy ty
+Unique(key=7)  # E mypy ty
+
+
 def sync_side(conn: psycopg.Connection[Any]) -> None:
     plain.submit(conn)  # E mypy ty
     plain.submit(conn, "1")  # E mypy ty
@@ -31,6 +41,7 @@ def sync_side(conn: psycopg.Connection[Any]) -> None:
     plain("1")  # E mypy ty
     plain.using(colour="red")  # E mypy
     plain.using(priority="high")  # E mypy ty
+    plain.using(unique="number")  # E mypy ty
     submit_many(conn, [1])  # E mypy ty
     number: int = plain.submit(conn, 1).result(conn)  # E mypy ty
     print(number)

@@ -55,3 +55,15 @@ async def alone(fail: bool = False) -> None:
     await counted("alone")
     if fail:
         raise ValueError
+
+
+gate = asyncio.Event()
+
+
+@task
+async def at_gate() -> None:
+    now_running["gate"] = now_running.get("gate", 0) + 1
+    most["gate"] = max(most.get("gate", 0), now_running["gate"])
+    await gate.wait()
+    await asyncio.sleep(0.01)
+    now_running["gate"] -= 1

@@ -76,7 +76,9 @@ async def test_groups_take_turns(site):
 
 async def test_what_waits_for_a_full_limit_keeps_nobody_waiting(site):
     blocked = site.submit(*[tasks.three.bind(60) for _ in range(2000)])
-    free = site.submit(*[tasks.in_turn.bind("t", n) for n in range(10)], *[worker_tasks.add.bind(1, 2) for _ in range(10)])
+    free = site.submit(
+        *[tasks.in_turn.bind("t", n) for n in range(10)], *[worker_tasks.add.bind(1, 2) for _ in range(10)]
+    )
     async with working(site.app(), WorkerConfig(timing=FAST, grace=0)):
         await eventually(lambda: site.count("succeeded") == 20)
         assert site.count("running") == 3
@@ -114,7 +116,9 @@ def test_a_claim_that_was_lost_keeps_no_slot_from_the_next(site):
     worker = send(site.conn, register("w", 60), site.schema)
     for _ in range(4):
         assert admitted(site).admitted == 1
-        (job,) = send(site.conn, play_round(worker, [], Wanted({"default": 9}, looking=("default",))), site.schema).claimed
+        (job,) = send(
+            site.conn, play_round(worker, [], Wanted({"default": 9}, looking=("default",))), site.schema
+        ).claimed
         send(site.conn, play_round(worker, [released(job, "")], Wanted()), site.schema)
     assert site.one("SELECT count(*) FROM {}.slot") == 1
 
@@ -142,10 +146,12 @@ async def test_two_that_admit_at_a_time_admit_no_more_than_the_limit(site):
     with psycopg.connect(site.dsn) as one, psycopg.connect(site.dsn, autocommit=True) as two:
         assert send(one, admit({"default": 2}, {}), site.schema)[0].admitted == 2
         waiting = asyncio.create_task(asyncio.to_thread(send, two, admit({"default": 9}, {}), site.schema))
-        await eventually(lambda: site.one(
-            "SELECT count(*) FROM pg_locks, (SELECT {}.clock()) AS x WHERE locktype = 'advisory' AND NOT granted AND pid = %s",
-            two.info.backend_pid,
-        ))
+        await eventually(
+            lambda: site.one(
+                "SELECT count(*) FROM pg_locks, (SELECT {}.clock()) AS x WHERE locktype = 'advisory' AND NOT granted AND pid = %s",
+                two.info.backend_pid,
+            )
+        )
         one.commit()
         assert (await waiting)[0].admitted == 1
 
@@ -154,7 +160,11 @@ async def test_two_that_admit_at_a_time_admit_no_more_than_the_limit(site):
 def test_a_limit_counts_as_the_waiting_job_says_it(site, before, after, more):
     site.submit(*[tasks.three.using(limits=[Limit.concurrency(before, key="it")]).bind() for _ in range(9)])
     assert admitted(site).admitted == before
-    site.rows("UPDATE {}.job SET gates = replace(gates::text, %s, %s)::json RETURNING 1", f'"most":{before}', f'"most":{after}')
+    site.rows(
+        "UPDATE {}.job SET gates = replace(gates::text, %s, %s)::json RETURNING 1",
+        f'"most":{before}',
+        f'"most":{after}',
+    )
     assert admitted(site).admitted == more
 
 
@@ -173,3 +183,46 @@ def test_a_parked_job_that_is_scheduled_says_when_it_is_due(site):
     site.submit(tasks.alone.using(delay=timedelta(seconds=50)).bind())
     answer = admitted(site)
     assert (answer.admitted, 49 < answer.next_in <= 50) == (0, True)
+
+
+async def test_a_queue_is_limited_at_run_time_and_the_limit_is_changed_and_lifted(site):
+    gate = tasks.gate = asyncio.Event()
+    chancy.limit(site.conn, "default", concurrency=2, schema=site.schema)
+    site.submit(*[tasks.at_gate.bind() for _ in range(30)])
+    async with working(site.app(concurrency=8)), working(site.app(concurrency=8)):
+        await eventually(lambda: site.count("running") == 2)
+        chancy.limit(site.conn, "default", concurrency=5, schema=site.schema)
+        await eventually(lambda: site.count("running") == 5)
+        chancy.limit(site.conn, "default", concurrency=1, schema=site.schema)
+        gate.set()
+        await eventually(lambda: site.count("succeeded") >= 6)
+        assert (site.count("running") <= 1, tasks.most) == (True, {"gate": 5})
+        chancy.limit(site.conn, "default", concurrency=None, schema=site.schema)
+        await all_finished(site, 10)
+
+
+def test_two_that_claim_at_a_time_claim_no_more_than_the_queues_limit(site):
+    chancy.limit(site.conn, "default", concurrency=3, schema=site.schema)
+    site.submit(*[worker_tasks.add.bind(1, 2) for _ in range(10)])
+    worker = send(site.conn, register("w", 60), site.schema)
+    claim = play_round(worker, [], Wanted({"default": 2}, looking=("default",)))
+    with psycopg.connect(site.dsn) as one:
+        first = send(one, claim, site.schema)
+        site.conn.execute("SET lock_timeout = '20ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            send(site.conn, claim, site.schema)
+        one.commit()
+    second = send(site.conn, claim, site.schema)
+    third = send(site.conn, claim, site.schema)
+    assert [len(answer.claimed) for answer in (first, second, third)] == [2, 1, 0]
+    assert [answer.held for answer in (first, second, third)] == [[], ["default"], ["default"]]
+
+
+def test_slots_that_are_nobodys_are_swept_up_and_the_others_stay(site):
+    site.submit(*[tasks.two_a_customer.bind(f"c{n}") for n in range(6)], tasks.five_in_half_a_second.bind())
+    assert admitted(site).admitted == 7
+    for job in chancy.jobs(site.conn, task=tasks.two_a_customer.name, limit=4, schema=site.schema):
+        chancy.cancel(site.conn, job.id, schema=site.schema)
+    assert site.one("SELECT {}.sweep_slots(3)") == 3
+    assert site.one("SELECT {}.sweep_slots(3)") == 1
+    assert site.one("SELECT count(*) FROM {}.slot") == 3

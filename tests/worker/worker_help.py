@@ -60,7 +60,9 @@ def worker_with(app: Chancy, config: WorkerConfig) -> Worker:
     """A worker that knows the tasks of these modules and none of other tests in this process."""
     worker = Worker(app, config)
     worker._tasks = {
-        name: task for name, task in registered().items() if name.startswith(("worker_tasks.", "limit_tasks.", "gate_tasks."))
+        name: task
+        for name, task in registered().items()
+        if name.startswith(("worker_tasks.", "limit_tasks.", "gate_tasks."))
     }
     return worker
 
@@ -83,7 +85,9 @@ class Process:
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
         self.log = log
-        env = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
+        env = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent / "soak"), os.environ.get("PYTHONPATH", "")])
+        }
         with log.open("wb") as out:
             self.popen = subprocess.Popen([sys.executable, *command], env=env, stdout=out, stderr=out)
         self.pid = self.popen.pid

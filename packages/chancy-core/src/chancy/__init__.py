@@ -4,7 +4,7 @@ Decorate a typed function with `@task`, submit it on your own connection, and ru
 """
 
 from .app import AsyncChancy, Chancy, SyncChancy
-from .client import Job, cancel, get, jobs, requeue, submit_many
+from .client import Job, cancel, get, jobs, limit, requeue, submit_many
 from .current import CurrentJob, current_job
 from .errors import (
     AttemptStopped,
@@ -24,7 +24,7 @@ from .errors import (
     TimeLimitExceeded,
     UnknownJob,
 )
-from .limits import Limit
+from .limits import Limit, SharedLimit
 from .migrate import migrate
 from .model import AttemptError, JobRow, NewJob, Progress, Queue
 from .outcomes import Discard, Outcome, Retry, Snooze
@@ -64,6 +64,7 @@ __all__ = [
     "Queue",
     "Retry",
     "SchemaOutdated",
+    "SharedLimit",
     "Snooze",
     "State",
     "SubmitOutcome",
@@ -77,6 +78,7 @@ __all__ = [
     "current_job",
     "get",
     "jobs",
+    "limit",
     "migrate",
     "requeue",
     "schema_in_use",

@@ -291,12 +291,32 @@ def requeue(
 
 
 def _requeue(job_id: int, attempts: int, schema: str) -> Steps[bool]:
+    seen: statements.Requeue = yield statements.requeue_job(job_id, attempts)
     for _ in range(_TRIES):
-        seen: statements.Requeue = yield statements.requeue_job(job_id, attempts)
         if seen.done or seen.task is None or seen.holder is not None:
-            break  # else its key was taken, or given back, while we waited
+            break
+        seen = yield statements.requeue_job(job_id, attempts)  # its key was taken, or given back, while we waited
     if seen.task is not None and not seen.done:
         raise DuplicateJob(seen.task, seen.key, seen.holder)
     if not seen.exists:
         raise UnknownJob(job_id, schema)
     return seen.done
+
+
+@overload
+def limit(conn: SyncConn, queue: str, /, *, concurrency: int | None, schema: str | None = None) -> None: ...
+@overload
+def limit(
+    conn: AsyncConn, queue: str, /, *, concurrency: int | None, schema: str | None = None
+) -> Coroutine[Any, Any, None]: ...
+def limit(
+    conn: SyncConn | AsyncConn, queue: str, /, *, concurrency: int | None, schema: str | None = None
+) -> Coroutine[Any, Any, None] | None:
+    """Let at most so many jobs of the queue run at a time, over all workers; None lifts the limit. One round trip.
+
+    Holds from the commit on for whatever is claimed then; what runs, runs on. 0 lets nothing begin. Claims of a queue
+    with a limit wait for one another; those of other queues do not. Raises `ValueError` for a number below 0.
+    """
+    if concurrency is not None and concurrency < 0:
+        raise ValueError(f"the limit of queue {queue!r} must be 0 or more, or None to lift it, got {concurrency}")
+    return perform(conn, statements.limit_queue(queue, concurrency), schema_in_use(schema))

@@ -151,10 +151,10 @@ def submit_unique(jobs: Sequence[NewJob[Any]]) -> Statement[list[Submission]]:
         SUBMIT_UNIQUE_OR_NONE if or_none else SUBMIT_UNIQUE,
         _columns_of(jobs)
         | {
-            "keys": JsonColumn(key and encode_json(key.text) for key in keys),
-            "untils": of_texts(key and key.until for key in keys),
-            "withins": of_intervals(key and key.within for key in keys),
-            "on_conflicts": of_texts(key and key.on_conflict for key in keys),
+            "keys": JsonColumn(None if key is None else encode_json(key.text) for key in keys),
+            "untils": of_texts(None if key is None else key.until for key in keys),
+            "withins": of_intervals(None if key is None else key.within for key in keys),
+            "on_conflicts": of_texts(None if key is None else key.on_conflict for key in keys),
         },
         _parse_submissions,
         jobs,
@@ -428,3 +428,21 @@ def requeue_job(job_id: int, attempts: int) -> Statement[Requeue]:
 def _parse_requeue(rows: Rows) -> Requeue:
     done, exists, task, key, holder, _ = rows[0]
     return Requeue(done, exists, task, (key or b"").decode(), holder)
+
+
+LIMIT_QUEUE = """
+    WITH gone AS (
+        DELETE FROM {schema}.queue_limit WHERE queue = %(queue)s::text AND %(concurrency)s::integer IS NULL
+    ),
+    kept AS (
+        INSERT INTO {schema}.queue_limit (queue, concurrency)
+        SELECT %(queue)s::text, %(concurrency)s::integer WHERE %(concurrency)s::integer IS NOT NULL
+        ON CONFLICT (queue) DO UPDATE SET concurrency = excluded.concurrency
+    )
+    SELECT {schema}.ring(%(queue)s::text)::text
+"""
+
+
+def limit_queue(queue: str, concurrency: int | None) -> Statement[None]:
+    """Set or lift the limit of a queue. Locks its one row; workers that wait for it look again by themselves."""
+    return Statement(LIMIT_QUEUE, {"queue": queue, "concurrency": concurrency}, lambda rows: None)

@@ -112,8 +112,8 @@ class BaseTask(Generic[P, R]):
         gates = unique = None
         if self.gates is not None or self.unique_keys is not None:
             arguments = self.signature.named_arguments(payload)
-            gates = self.gates and self.gates.passed_by(arguments)
-            unique = self.unique_keys and self.unique_keys(arguments)
+            gates = None if self.gates is None else self.gates.passed_by(arguments)
+            unique = None if self.unique_keys is None else self.unique_keys(arguments)
         return NewJob(self.name, payload, self.options, self.signature.decode_result, gates, unique)
 
     def using(self, **changes: Unpack[OptionChanges]) -> Self:

@@ -44,9 +44,7 @@ class Unique:
             raise ValueError(f'until is "started" or "finished", got {self.until!r}')
         if self.on_conflict not in get_args(OnConflict):
             raise ValueError(f'on_conflict is "existing", "replace" or "raise", got {self.on_conflict!r}')
-        if self.within is not None and not (
-            isinstance(self.within, timedelta) and SHORTEST <= self.within <= LONGEST
-        ):
+        if self.within is not None and not (isinstance(self.within, timedelta) and SHORTEST <= self.within <= LONGEST):
             raise ValueError(f"within is a timedelta from a millisecond to 366 days, got {self.within!r}")
 
 

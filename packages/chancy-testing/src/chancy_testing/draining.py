@@ -6,7 +6,7 @@ not depend on the planner settings of a worker's connection.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, overload
@@ -23,6 +23,7 @@ from chancy.statements import DAYS_AHEAD, make_partitions, select_outcome
 from chancy.states import State
 from chancy.task import registered
 from chancy_worker.claims import Answer, Wanted, play_round, settle
+from chancy_worker.gatekeeper import Admission, admit
 from chancy_worker.leases import declare_dead, register, take_back
 from chancy_worker.verdict import Claimed, Completion
 
@@ -38,12 +39,18 @@ ENOUGH = 10_000
 """After so many attempts a drain without a limit is taken for one that never ends."""
 
 NEXT_JOB = """
-    SELECT queue, priority, run_at, id, run_at <= {schema}.clock()
-    FROM {schema}.job
-    WHERE state = 'ready' AND task = ANY (%(tasks)s::text[]) AND id <> ALL (%(passed)s::bigint[])
-        AND (run_at <= {schema}.clock() OR %(scheduled)s::boolean)
-    ORDER BY greatest(run_at, {schema}.clock()), priority DESC, run_at, id
-    LIMIT 1
+    SELECT ARRAY(
+            SELECT DISTINCT queue FROM {schema}.job
+            WHERE state = 'ready' AND parked IS NOT NULL AND task = ANY (%(tasks)s::text[])
+        ), next.queue, next.priority, next.run_at, next.id, next.run_at <= {schema}.clock(), next.parked IS NOT NULL
+    FROM (SELECT) AS always
+    LEFT JOIN LATERAL (
+        SELECT queue, priority, run_at, id, parked FROM {schema}.job
+        WHERE state = 'ready' AND task = ANY (%(tasks)s::text[]) AND id <> ALL (%(passed)s::bigint[])
+            AND CASE WHEN run_at <= {schema}.clock() THEN parked IS NULL ELSE %(scheduled)s::boolean END
+        ORDER BY greatest(run_at, {schema}.clock()), priority DESC, run_at, id
+        LIMIT 1
+    ) AS next ON true
 """
 MAKE_DUE = """
     UPDATE {schema}.job SET run_at = {schema}.clock() WHERE id = %(id)s::bigint AND state = 'ready' RETURNING run_at
@@ -56,6 +63,7 @@ class _Next(NamedTuple):
     run_at: datetime
     id: int
     due: bool
+    parked: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +136,9 @@ def drain(
     `with_scheduled` takes each scheduled job as if its time had come, in that order: retries without their wait.
     `limit` is the number of attempts after which to stop. Jobs whose task this process does not know are left alone,
     and so is what a connection of somebody else has locked. Errors of handlers are in what this returns.
+
+    Groups take turns, and what a limit over all workers holds back is left: a rate that is used up opens with time, so
+    move the clock and drain again.
     """
     where = schema_in_use(schema)
     steps = _drain(conn, where, with_scheduled, limit)
@@ -154,7 +165,7 @@ async def _follow(conn: AsyncConn, schema: str, steps: Steps[Drained]) -> Draine
 def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit: int | None) -> Steps[Drained]:
     inside = conn.info.transaction_status is not TransactionStatus.IDLE
     commits = not inside and not conn.autocommit
-    drained, late, passed = Drained(), dict[int, Completion](), list[int]()
+    drained, late, passed, spots = Drained(), dict[int, Completion](), list[int](), dict[str, str]()
     yield make_partitions(DAYS_AHEAD)
     worker = yield register(WORKER, LEASE_SECONDS)
     yield from _commit(commits)
@@ -163,10 +174,14 @@ def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit:
             raise ChancyError(
                 f"still not empty after {ENOUGH:,} attempts: a job submits or snoozes for ever? {drained}"
             )
-        found: _Next | None = yield _next_job(passed, with_scheduled)
+        parked, found = yield _next_job(passed, with_scheduled)
+        if parked and (yield from _admit(parked, spots)):
+            parked, found = yield _next_job(passed, with_scheduled)
         if found is None:
             break
         run_at = found.run_at if found.due else (yield _make_due(found.id))
+        if found.parked:
+            continue
         # From just before it: whatever the plan, it is the first of its lane.
         wanted = Wanted({found.queue: 1}, {(found.queue, found.priority): (run_at, found.id - 1)})
         claimed = (yield play_round(worker, [], wanted)).claimed
@@ -195,6 +210,13 @@ def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit:
     yield declare_dead(worker=worker)
     yield from _commit(commits)
     return drained
+
+
+def _admit(queues: Sequence[str], spots: dict[str, str]) -> Steps[bool]:
+    """Admit one parked job of each queue that may run now, in turn; whether there was any."""
+    answers: list[Admission] = yield admit(dict.fromkeys(queues, 1), spots)
+    spots.update({answer.queue: answer.stopped_at for answer in answers})
+    return any(answer.admitted for answer in answers)
 
 
 def _commit(commits: bool) -> Steps[None]:
@@ -241,9 +263,12 @@ def _write_late(worker: int, verdict: Completion, drained: Drained) -> Steps[Non
     drained.late += 1
 
 
-def _next_job(passed: list[int], with_scheduled: bool) -> Statement[_Next | None]:
+def _next_job(passed: list[int], with_scheduled: bool) -> Statement[tuple[list[str], _Next | None]]:
+    """The queues in which jobs are parked, and the job to claim next."""
     params = {"tasks": of_texts(registered()), "passed": of_numbers(passed), "scheduled": with_scheduled}
-    return Statement(NEXT_JOB, params, lambda rows: _Next(*rows[0]) if rows else None)
+    return Statement(
+        NEXT_JOB, params, lambda rows: (rows[0][0], _Next(*rows[0][1:]) if rows[0][1] is not None else None)
+    )
 
 
 def _make_due(job_id: int) -> Statement[datetime]:

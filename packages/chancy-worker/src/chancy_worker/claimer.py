@@ -35,6 +35,8 @@ log = logging.getLogger("chancy.worker")
 _LOCKED = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 _BAD_DATA = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
 _BUSY_PAUSE = 0.05
+HELD_SECONDS = 0.25
+"""How soon a worker looks again at a queue whose limit other workers have used up: nobody tells it."""
 
 
 class Marks:
@@ -119,6 +121,8 @@ class Claimer:
         self._empty: set[str] = set()
         """Queues in which the looks since the last wakeup or job have found nothing: a look may be for a few only."""
         self._gates = Gatekeeper()
+        self._held: frozenset[str] = frozenset()
+        """Queues that were at their limit in the last claim."""
         self._patient = False
         self._changed = asyncio.Event()
         self._hungry = self._woken = True
@@ -261,6 +265,10 @@ class Claimer:
         if wanted.looking:
             self._gates.looked(wanted.looking, answer.parked)
             self._due_at = None if answer.next_in is None else time.monotonic() + answer.next_in
+        self._held = frozenset(answer.held)
+        if self._held:
+            look = time.monotonic() + HELD_SECONDS * random.uniform(0.75, 1.25)
+            self._due_at = look if self._due_at is None else min(self._due_at, look)
         if answer.claimed:
             self._empty.clear()
             self._busy()
@@ -331,8 +339,11 @@ class Claimer:
                     asyncio.get_running_loop().call_later(_BUSY_PAUSE, self._send, verdict)
                     continue
                 self._settled(verdict, fate)
-            if (job := self.held.pop(key, None)) is not None and job.gated:
-                self._gates.opened()
+            if (job := self.held.pop(key, None)) is not None:
+                if job.gated:
+                    self._gates.opened()
+                if job.queue in self._held:
+                    self.wake()
             self._going_back.discard(key)
         self._begin_suspect()
 

@@ -7,8 +7,12 @@
     kept          what is over, in history
     in_use        which priorities each queue that is looked at has, by skipping through the index
     lanes         where to claim from: (queue, priority), from a high-water mark or from the start
+    allowed       how many of each queue may be claimed: as many as are wanted, or less where an operator limits it
     claimed       for each queue as many as are wanted, in the order priority, run_at, id
     rated         for those that count against a rate, from when on others may have their slots
+
+A slot of a rate opens a little after its window: between a claim and the begin of its function up to 50 ms may pass,
+and by what the functions see there must not be too many in a window either.
 
 There is no ORDER BY above the LATERAL: a sort would lock rows in every lane. The order is that of the nested
 loop, which the worker's connections are set to. The lease is locked FOR KEY SHARE, so that no claim can commit in
@@ -114,6 +118,12 @@ _CLAIM = """
     lease AS MATERIALIZED (
         SELECT id FROM {schema}.worker WHERE id = %(worker)s::bigint FOR KEY SHARE
     ),
+    allowed AS MATERIALIZED (
+        SELECT want.queue, want.free AS wanted,
+            CASE WHEN EXISTS (SELECT FROM {schema}.queue_limit) THEN {schema}.allowance(want.queue, want.free)
+                ELSE want.free END AS free
+        FROM unnest(%(queues)s::text[], %(free)s::integer[]) AS want (queue, free)
+    ),
     claimed AS (
         UPDATE {schema}.job AS job
         SET state = 'running', attempt = job.attempt + 1, claims = job.claims + 1,
@@ -121,7 +131,7 @@ _CLAIM = """
         WHERE job.ctid = ANY (ARRAY(
             SELECT chosen.ctid
             FROM lease
-            CROSS JOIN unnest(%(queues)s::text[], %(free)s::integer[]) AS want (queue, free)
+            CROSS JOIN allowed AS want
             CROSS JOIN LATERAL (
                 SELECT ready.ctid
                 FROM lanes
@@ -142,7 +152,8 @@ _CLAIM = """
         RETURNING job.*
     ),
     rated AS (
-        UPDATE {schema}.slot AS slot SET opens_at = {schema}.clock() + slot.per
+        UPDATE {schema}.slot AS slot
+        SET opens_at = {schema}.clock() + slot.per + least(slot.per / 20, interval '50 ms')
         WHERE slot.ctid = ANY (ARRAY(
             SELECT mine.ctid
             FROM claimed
@@ -166,12 +177,13 @@ _CLAIM = """
         ARRAY(SELECT look.queue FROM unnest(%(looking)s::text[]) AS look (queue) CROSS JOIN LATERAL (
             SELECT FROM {schema}.job AS job
             WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = look.queue LIMIT 1) AS parked),
+        ARRAY(SELECT queue FROM allowed WHERE free < wanted),
         CASE WHEN EXISTS (SELECT FROM returned)
             THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM returned))::text END,
         NULL::text, NULL::text, NULL::smallint, NULL::timestamptz, NULL::smallint, NULL::smallint, NULL::integer,
         NULL::smallint, NULL::json, NULL::json, NULL::json, NULL::json, false
     UNION ALL
-    SELECT id, true, NULL, NULL, NULL, NULL, NULL,
+    SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL,
         task, queue, priority, run_at, attempt, max_attempts, claims, crashes, arguments, retry, limits, errors,
         gates IS NOT NULL
     FROM claimed
@@ -215,6 +227,8 @@ class Answer:
     marks: dict[tuple[str, int], Mark]
     parked: Sequence[str] = ()
     """Of the queues looked at, those in which jobs wait to be admitted."""
+    held: Sequence[str] = ()
+    """Queues of which a limit let less be claimed than was wanted."""
 
 
 def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, text: str = ROUND) -> Statement[Answer]:
@@ -255,15 +269,15 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
 
 
 def _parse_answer(rows: Rows) -> Answer:
-    (settled, holding, next_in, queues, priorities, parked, *_), *claimed_rows = rows
+    (settled, holding, next_in, queues, priorities, parked, held, *_), *claimed_rows = rows
     claimed: list[Claimed] = []
     marks: dict[tuple[str, int], Mark] = {}
-    for id_, _, _, _, _, _, _, task, queue, priority, run_at, *rest in claimed_rows:
+    for id_, _, _, _, _, _, _, _, task, queue, priority, run_at, *rest in claimed_rows:
         claimed.append(Claimed(id_, task, queue, *rest))
         lane, mark = (queue, priority), (run_at, id_)
         if mark > marks.get(lane, START):
             marks[lane] = mark
-    return Answer(settled, holding, next_in, list(zip(queues, priorities, strict=True)), claimed, marks, parked)
+    return Answer(settled, holding, next_in, list(zip(queues, priorities, strict=True)), claimed, marks, parked, held)
 
 
 SETTLE = """

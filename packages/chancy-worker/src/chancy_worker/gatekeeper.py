@@ -53,6 +53,14 @@ def _parse(rows: Rows) -> list[Admission]:
     return [Admission(*row) for row in rows]
 
 
+SWEEP_SLOTS = "SELECT {schema}.sweep_slots(1000)"
+
+
+def sweep_slots() -> Statement[bool]:
+    """Delete up to 1,000 slots that are nobody's; whether there may be more. Admissions wait meanwhile."""
+    return Statement(SWEEP_SLOTS, {}, lambda rows: rows[0][0] == 1000)
+
+
 class Gatekeeper:
     """When to admit, and where each queue's circle was left."""
 

@@ -1,4 +1,7 @@
-"""The history's partitions: made a week ahead, dropped when the retention is over. One process at a time drops."""
+"""The history's partitions: made a week ahead, dropped when the retention is over. One process at a time drops.
+
+And the slots of limits that nobody has used lately, and the times of unique keys that have run out.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from chancy.model import Script, Statement
 from chancy.statements import make_partitions
 
 from .config import Timing
+from .gatekeeper import sweep_slots
 from .link import Link, one_line
 
 log = logging.getLogger("chancy.worker")
@@ -55,6 +59,25 @@ def overdue() -> Statement[list[tuple[str, bool, bool]]]:
     return Statement(OVERDUE, {}, lambda rows: [(name, attached, pending) for name, attached, pending in rows])
 
 
+SWEEP_WINDOWS = """
+    WITH swept AS (
+        DELETE FROM {schema}.unique_window
+        WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM {schema}.unique_window WHERE expires_at <= {schema}.clock()
+            ORDER BY expires_at LIMIT 1000
+            FOR UPDATE SKIP LOCKED
+        ))
+        RETURNING job
+    )
+    SELECT count(*) FROM swept
+"""
+
+
+def sweep_windows() -> Statement[bool]:
+    """Delete up to 1,000 of the times of `Unique(within=…)` that have run out; whether there may be more."""
+    return Statement(SWEEP_WINDOWS, {}, lambda rows: rows[0][0] == 1000)
+
+
 async def care_for_history(
     new_link: Callable[[], Link], drop: Callable[[Link], Awaitable[None]], timing: Timing
 ) -> None:
@@ -65,6 +88,10 @@ async def care_for_history(
             await link.connect()
             await link.send(make_partitions(DAYS_AHEAD))
             await drop(link)
+            while await link.send(sweep_slots()):
+                pass
+            while await link.send(sweep_windows()):
+                pass
         except psycopg.Error as error:
             log.warning("upkeep of the history: %s; it goes on in a minute", one_line(error))
             pause = min(60.0, timing.upkeep)

@@ -168,3 +168,50 @@ BEGIN
     next_in := extract(epoch FROM next_at - {schema}.clock());
 END
 $$;
+
+-- How many of a queue may run at a time, over all workers, whatever their tasks are: for operators.
+CREATE TABLE {schema}.queue_limit (
+    queue text PRIMARY KEY,
+    concurrency integer NOT NULL CHECK (concurrency >= 0)
+);
+
+-- How many of `free` a claim may take of a queue with a limit. Holds the lock until the claim commits: whoever waited
+-- for it sees, with the snapshot of a statement of its own, what was claimed before.
+CREATE FUNCTION {schema}.allowance(queue text, free integer) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    most integer;
+    now_running integer;
+BEGIN
+    SELECT concurrency INTO most FROM {schema}.queue_limit AS queue_limit WHERE queue_limit.queue = allowance.queue;
+    IF most IS NULL THEN
+        RETURN free;
+    END IF;
+    PERFORM pg_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -3);
+    SELECT concurrency INTO most FROM {schema}.queue_limit AS queue_limit WHERE queue_limit.queue = allowance.queue;
+    SELECT count(*) INTO now_running FROM {schema}.job AS job
+    WHERE job.state = 'running' AND job.worker IS NOT NULL AND job.queue = allowance.queue;
+    RETURN least(free, greatest(coalesce(most - now_running, free), 0));
+END
+$$;
+
+-- Deletes slots that are nobody's, up to `most`, and returns how many. Under the lock of `admit`, or one that is just
+-- being taken might look as if it were nobody's.
+CREATE FUNCTION {schema}.sweep_slots(most integer) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    swept integer;
+BEGIN
+    PERFORM pg_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -2);
+    DELETE FROM {schema}.slot AS slot
+    WHERE slot.ctid = ANY (ARRAY(
+        SELECT old.ctid FROM {schema}.slot AS old
+        WHERE NOT coalesce(old.opens_at > {schema}.clock(), {schema}.is_owned(old.job, old.fence))
+        LIMIT most
+    ));
+    GET DIAGNOSTICS swept = ROW_COUNT;
+    RETURN swept;
+END
+$$;
