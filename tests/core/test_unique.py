@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -542,6 +543,14 @@ def test_the_sql_function_takes_a_key_and_returns_the_job_that_has_it(database):
         database.rows(submit, ship.name, "A" * 401)
     with pytest.raises(psycopg.errors.CheckViolation):
         database.rows("SELECT {}.submit('t', unique_key => 'A', unique_until => 'noon')")
+
+
+def test_what_the_guide_shows_is_so(database):
+    guide = (Path(__file__).parents[2] / "docs/guides/unique-jobs.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE))
+    with eager(mode="collect") as backend:
+        exec(code, {"conn": backend.conn, "__name__": "guide"})
+        assert len(backend.jobs) == 2
 
 
 # Many at once.

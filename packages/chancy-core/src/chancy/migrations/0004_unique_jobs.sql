@@ -114,7 +114,9 @@ DECLARE
     new {schema}.submission;
     windowed boolean; -- nothing but a live job can be in the way any more
     other bigint;     -- what is in the way
-    waits boolean;    -- and whether it could be replaced
+    waits boolean;    -- whether it could be replaced
+    its_queue text;
+    unseen boolean;   -- by all but this transaction
     outcome text;
     rings boolean;
     bells text[] := '{}';
@@ -127,8 +129,8 @@ BEGIN
         SELECT * FROM unnest(jobs) AS given ORDER BY given.task COLLATE "C", given.key COLLATE "C", given.position
     LOOP
         windowed := new.within IS NULL;
-        outcome := NULL;
-        FOR attempt IN 1..100 LOOP -- again when what was in the way has gone before it could be looked at
+        FOR try IN 1..100 LOOP -- again when what was in the way has gone before it could be looked at
+            outcome := NULL;
             other := NULL;
             waits := true;
             IF NOT windowed THEN
@@ -160,7 +162,8 @@ BEGIN
                     bells := bells || new.queue;
                     EXIT;
                 END IF;
-                SELECT id, state = 'ready' INTO other, waits FROM {schema}.job
+                SELECT id, state = 'ready', queue, {schema}.is_own(xmin) INTO other, waits, its_queue, unseen
+                FROM {schema}.job
                 WHERE task = new.task AND unique_key = new.key AND (claims = 0 OR unique_until = 'finished');
                 CONTINUE WHEN other IS NULL;
             END IF;
@@ -168,30 +171,35 @@ BEGIN
             IF new.on_conflict = 'replace' AND waits THEN
                 SELECT CASE WHEN replaced THEN 'replaced' ELSE outcome END, rings INTO outcome, rings
                 FROM {schema}.replace_waiting(other, new);
-                CONTINUE WHEN outcome = 'existing' AND windowed; -- it was claimed, or has gone
+                IF outcome = 'existing' AND windowed THEN -- it was claimed, or has gone
+                    outcome := NULL;
+                    CONTINUE;
+                END IF;
             END IF;
             EXIT;
         END LOOP;
-        IF outcome IS NULL OR other IS NULL AND outcome <> 'inserted' THEN
+        IF outcome IS NULL THEN
             RAISE serialization_failure USING
                 MESSAGE = format('the key %L of task %s was taken and given back a hundred times', new.key, new.task),
                 HINT = 'Try again.';
         END IF;
-        ids[new.position] := coalesce(other, new.id);
         outcomes[new.position] := outcome;
+        ids[new.position] := coalesce(other, new.id);
         queues[new.position] := new.queue;
         CONTINUE WHEN outcome = 'inserted';
-        IF windowed THEN
+        IF NOT windowed THEN -- the job may be anywhere
+            SELECT queue, {schema}.is_own(xmin) INTO its_queue, unseen FROM {schema}.job WHERE id = other;
+            IF NOT FOUND THEN
+                unseen := false;
+                its_queue := coalesce((SELECT queue FROM {schema}.history WHERE id = other), new.queue);
+            END IF;
+        ELSIF new.within IS NOT NULL THEN -- no time begins with a submit that added nothing
             DELETE FROM {schema}.unique_window WHERE task = new.task AND key = new.key AND job = new.id;
         END IF;
-        queues[new.position] := coalesce(
-            (SELECT queue FROM {schema}.job WHERE id = other),
-            (SELECT queue FROM {schema}.history WHERE id = other), new.queue);
-        IF outcome = 'replaced' THEN
-            CONTINUE WHEN NOT rings;
-            bells := bells || queues[new.position];
-        ELSE
-            own[new.position] := coalesce((SELECT {schema}.is_own(xmin) FROM {schema}.job WHERE id = other), false);
+        queues[new.position] := its_queue;
+        own[new.position] := unseen OR outcome = 'replaced';
+        IF outcome = 'replaced' AND rings THEN
+            bells := bells || its_queue;
         END IF;
         EXIT WHEN outcome = 'refused';
     END LOOP;
