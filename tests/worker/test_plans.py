@@ -495,13 +495,12 @@ async def test_the_plans_of_the_function_made_while_the_table_was_empty_serve_fo
         conn.execute(fill(DEEP, chancy_schema))
         if known == "known to be empty":
             conn.execute(fill("VACUUM ANALYZE {schema}.job, {schema}.unique_window", chancy_schema))
-        for n in range(10):
-            await link.send(submit_unique([once(n, within=timedelta(hours=1), on_conflict="replace")]))
+        hourly = {"within": timedelta(hours=1)}
+        asked = [once("a", on_conflict="replace"), once("b", **hourly), once("c", **hourly, on_conflict="replace")]
+        for _ in range(20):
+            await link.send(submit_unique(asked))
         conn.execute(fill("SELECT {schema}.deepen('default', 0, 50000, '1 day')", chancy_schema))
-        seen = [
-            await watch(link, submit_unique([once(key, within=timedelta(hours=1), on_conflict="replace")]))
-            for key in (5, 11)
-        ]
+        seen = [await watch(link, submit_unique([one])) for one in asked]
     await link.close()
     assert max(one.blocks["job"] for one in seen) <= 24  # 8
 
