@@ -308,7 +308,7 @@ async def test_a_look_into_a_queue_of_parked_jobs_costs_what_one_into_an_empty_q
 async def test_an_admission_reads_one_job_a_key_and_those_that_it_admits(link, deep):
     seen = await watch(link, admit({"gated": 60}, {}))
     assert_every_scan_has_its_place(seen)
-    assert 60 <= seen.blocks["slot"]  # it did admit them
+    assert seen.blocks["slot"] >= 60  # it did admit them
     assert seen.blocks.total() <= 60 * 70, seen.blocks  # 24 a job
 
 
