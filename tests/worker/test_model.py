@@ -337,6 +337,22 @@ class Life(RuleBasedStateMachine):
         assert rescued == sum(self.rows[job].state == "ready" for job in suspects)
         assert rescued + over == len(suspects)
 
+    # What takes several steps to come to, and would be rare by chance.
+
+    @precondition(lambda self: self.jobs_in({"running"}))
+    @rule(data=st.data())
+    def a_worker_dies_over_its_jobs(self, data):
+        busy = {self.rows[job].worker for job in self.jobs_in({"running"})} & self.alive
+        if busy:
+            self.declare_dead(data.draw(st.sampled_from(sorted(busy))), by_name=False)
+            self.take_back(None)
+
+    @precondition(lambda self: any(row.parked and row.state == "ready" for row in self.rows.values()))
+    @rule()
+    def a_parked_job_is_admitted_and_claimed(self):
+        self.admit(1, None)
+        self.claim(min(self.alive), 3, patient=False)
+
     @invariant()
     def the_rows_say_what_the_model_says(self):
         rows = self.execute(
