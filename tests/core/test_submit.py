@@ -119,9 +119,10 @@ async def test_text_arrives_bit_for_bit_whatever_the_client_encoding(caller, dat
     job = await caller.now(greet.submit(conn, TEXT))
     seen = await caller.now(job.refresh(conn))
     assert greet.signature.decode_arguments(seen.arguments) == ((TEXT,), {"loud": False})
+    await caller.now(submit_many(conn, [greet.bind(TEXT)]))
     assert conn.info.encoding == before
     await caller.now(conn.commit())
-    assert names_stored(database) == [TEXT]
+    assert names_stored(database) == [TEXT, TEXT]
 
 
 async def test_the_callers_search_path_is_neither_used_nor_changed(caller, database):

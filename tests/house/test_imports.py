@@ -16,6 +16,7 @@ WORKER = PACKAGES / "chancy-worker/src/chancy_worker"
 FLOORS = [
     {"states", "errors"},
     {"limits", "literals", "retry", "outcomes", "schema"},
+    {"unique"},
     {"model"},
     {"codec"},
     {"keys"},
@@ -36,6 +37,7 @@ PURE = [
     "retry",
     "outcomes",
     "schema",
+    "unique",
     "model",
     "codec",
     "keys",

@@ -300,7 +300,9 @@ def test_a_wrong_mode_is_refused():
         pass
 
 
-@task(limits=[Limit.concurrency(2), Limit.rate(5, per=timedelta(seconds=1), key=lambda who: who)], group=lambda who: who)
+@task(
+    limits=[Limit.concurrency(2), Limit.rate(5, per=timedelta(seconds=1), key=lambda who: who)], group=lambda who: who
+)
 def shared(who: str) -> str:
     return who
 

@@ -9,7 +9,19 @@ from typing import Any, assert_type
 import psycopg
 
 import chancy
-from chancy import AsyncTask, Job, JobRow, Limit, NewJob, SharedLimit, Task, submit_many, task
+from chancy import (
+    AsyncTask,
+    Job,
+    JobRow,
+    Limit,
+    NewJob,
+    SharedLimit,
+    SubmitOutcome,
+    Task,
+    Unique,
+    submit_many,
+    task,
+)
 from chancy_testing import (
     Clock,
     Drain,
@@ -44,6 +56,16 @@ async def later_with_options(number: int) -> list[int]:
     return [number]
 
 
+@task(unique=Unique(key=lambda number: number, until="started", within=timedelta(hours=1), on_conflict="replace"))
+def once(number: int) -> str:
+    return str(number)
+
+
+@task(unique=Unique())
+async def once_async(number: int) -> str:
+    return str(number)
+
+
 def sync_side(conn: psycopg.Connection[dict[str, Any]]) -> None:
     assert_type(plain(1), str)
     assert_type(with_options(1), float)
@@ -57,6 +79,13 @@ def sync_side(conn: psycopg.Connection[dict[str, Any]]) -> None:
     assert_type(plain.bind(1), NewJob[str])
     assert_type(submit_many(conn, [with_options.bind(1)]), list[Job[float]])
     assert_type(plain.using(priority=1).submit(conn, 1), Job[str])
+    assert_type(once(1), str)
+    assert_type(once.submit(conn, 1), Job[str])
+    assert_type(once.submit(conn, 1).outcome, SubmitOutcome | None)
+    assert_type(once.using(unique=None).submit(conn, 1), Job[str])
+    assert_type(
+        plain.using(unique=Unique(key="text", on_conflict="raise")).submit(conn, 1).refresh(conn).unique_key, str | None
+    )
     assert_type(chancy.jobs(conn, limit=1), list[JobRow])
     assert_type(chancy.migrate(conn), list[str])
 
@@ -69,6 +98,7 @@ async def async_side(conn: psycopg.AsyncConnection[Any]) -> None:
     assert_type(await job.result(conn), str)
     assert_type(await submit_many(conn, [later.bind(1)]), list[Job[bytes]])
     assert_type(await later.using(delay=timedelta(1)).submit(conn, 1), Job[bytes])
+    assert_type(await once_async.submit(conn, 1), Job[str])
     assert_type(await chancy.get(conn, 1), JobRow)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 
 import chancy
-from chancy import submit_many, task
+from chancy import Unique, submit_many, task
 from chancy_testing import assert_submitted, drain, eager
 
 
@@ -21,6 +21,16 @@ async def later(number: int) -> bytes:
     return bytes(number)
 
 
+@task(unique=True)  # E mypy ty
+def wrong(number: int) -> None: ...
+
+
+Unique(until="claimed")  # E mypy ty
+Unique(on_conflict="ignore")  # E mypy ty
+Unique(within=60)  # E mypy ty
+Unique(key=7)  # E mypy ty
+
+
 def sync_side(conn: psycopg.Connection[Any]) -> None:
     plain.submit(conn)  # E mypy ty
     plain.submit(conn, "1")  # E mypy ty
@@ -32,6 +42,7 @@ def sync_side(conn: psycopg.Connection[Any]) -> None:
     plain("1")  # E mypy ty
     plain.using(colour="red")  # E mypy
     plain.using(priority="high")  # E mypy ty
+    plain.using(unique="number")  # E mypy ty
     submit_many(conn, [1])  # E mypy ty
     plain.using(group=len)  # E mypy ty
     task(limits=[3])  # E mypy ty

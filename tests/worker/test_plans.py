@@ -19,18 +19,27 @@ import pytest
 import worker_tasks as tasks
 
 import chancy
-from chancy import State
+from chancy import State, Unique
 from chancy.client import submit_one
 from chancy.model import Statement
 from chancy.run import ADAPTERS, send
 from chancy.schema import fill
-from chancy.statements import cancel_job, complete_job, insert_jobs, select_job, select_outcome
+from chancy.statements import (
+    cancel_job,
+    complete_job,
+    insert_jobs,
+    requeue_job,
+    select_job,
+    select_outcome,
+    submit_unique,
+)
 from chancy_worker.claimer import Marks
 from chancy_worker.claims import PATIENT_ROUND, ROUND, START, Mark, Wanted, play_round, settle
 from chancy_worker.gatekeeper import admit
 from chancy_worker.leases import declare_dead, extend, register, take_back
 from chancy_worker.link import Link
 from chancy_worker.sessions import LentSession, OwnSession
+from chancy_worker.upkeep import sweep_windows
 from chancy_worker.verdict import Claimed, Completion
 
 DEEP = """
@@ -100,12 +109,23 @@ def deep(chancy_dsn):
             run("SELECT {schema}.deepen('tidy', 10, 100000, '1 day')")
             run("SELECT {schema}.park('concurrency(a)', 60000)")
             run("SELECT {schema}.park('concurrency(b=' || n || ')', 1000) FROM generate_series(1, 40) AS n")
+            run("""
+                INSERT INTO {schema}.job (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments,
+                    unique_key, unique_until)
+                SELECT 'worker_tasks.add', 'unique', 0, 'ready', 3, now() + interval '1 day', now(), '{}', n, 'finished'
+                FROM generate_series(1, 50000) AS n
+            """)
+            run("""
+                INSERT INTO {schema}.unique_window (task, key, job, expires_at)
+                SELECT 'worker_tasks.add', n, n, now() + (n - 2000) * interval '1 hour'
+                FROM generate_series(1, 50000) AS n
+            """)
             run("SELECT {schema}.make_partitions(current_date - 3, current_date)")
             run("""
                 INSERT INTO {schema}.history (id, task, queue, priority, state, attempt, max_attempts, claims, crashes,
-                    run_at, submitted_at, started_at, finished_at, arguments, result)
+                    run_at, submitted_at, started_at, finished_at, arguments, result, unique_key, unique_until)
                 SELECT nextval('{schema}.job_id_seq'), 'worker_tasks.add', 'default', 0, 'succeeded', 1, 3, 1, 0,
-                    now(), now(), now(), now() - n % 4 * interval '1 day', '{}', '1'
+                    now(), now(), now(), now() - n % 4 * interval '1 day', '{}', '1', n, 'finished'
                 FROM generate_series(1, 200000) AS n
             """)
             # One worker is at work, and another one was.
@@ -449,6 +469,80 @@ async def test_completing_a_job_touches_only_its_row(caller, deep):
     assert seen.indexes() == {"job_pkey"}
     assert seen.read_whole() == set()
     assert seen.blocks.total() <= 42  # 14
+
+
+# Unique jobs. What happens inside of a function no plan shows, but the blocks are counted.
+
+
+def once(key, **options):
+    return tasks.add.using(unique=Unique(key=str(key), **options)).bind(1, 2)
+
+
+HELD, FREE = 25_000, 60_000
+
+
+@pytest.mark.parametrize("on_conflict", ["existing", "replace", "raise"])
+async def test_the_job_that_has_a_key_is_found_by_the_index_of_keys(caller, deep, on_conflict):
+    seen = await watch(caller, submit_unique([once(HELD, on_conflict=on_conflict)]))
+    assert seen.blocks["job_unique"] <= 21  # 7
+    assert seen.blocks["job"] <= 24  # 8
+    assert seen.blocks.total() <= 160  # 53
+
+
+async def test_a_free_key_costs_a_place_in_one_more_index(caller, deep):
+    seen = await watch(caller, submit_unique([once(FREE)]))
+    assert seen.blocks.total() <= 60  # 20
+
+
+async def test_a_time_is_found_by_its_key(caller, deep):
+    seen = await watch(caller, submit_unique([once(HELD, within=timedelta(hours=1))]))
+    assert seen.blocks["unique_window"] + seen.blocks["unique_window_pkey"] <= 39  # 13
+    assert seen.blocks.total() <= 190  # 64
+
+
+async def test_a_thousand_keys_cost_no_more_blocks_than_a_thousand_times_one(caller, deep):
+    jobs = [once(HELD + n if n % 2 else FREE + n, within=timedelta(hours=1)) for n in range(1000)]
+    seen = await watch(caller, submit_unique(jobs))
+    assert seen.blocks.total() <= 120 * 1000  # 41
+
+
+@pytest.mark.parametrize("which", ["free", "held"])
+async def test_requeueing_a_job_looks_up_its_id_and_its_key(caller, deep, which):
+    # The history has the keys from 1 to 200,000 beside its ids in this order.
+    seen = await watch(caller, requeue_job(deep.finished[0] - (0 if which == "free" else 60_000), 3))
+    assert seen.written("requeued") == (which == "free")
+    assert seen.indexes() == {"job_pkey", "history_pkey", "job_unique"}
+    assert seen.read_whole() == set()
+    assert seen.blocks.total() <= 90 + 45 * deep.partitions  # 32, and 18 a partition
+
+
+async def test_times_that_have_run_out_are_found_by_when_they_did(link, deep):
+    seen = await watch(link, sweep_windows())
+    assert seen.written("swept") == 1000
+    assert seen.indexes("swept") == {"unique_window_expires_at"}
+    assert_bounded(seen, 12 * 1000)  # 4
+
+
+@pytest.mark.parametrize("known", ["nothing is known", "known to be empty"])
+async def test_the_plans_of_the_function_made_while_the_table_was_empty_serve_for_a_full_one(
+    chancy_dsn, chancy_schema, known
+):
+    link = Link(chancy_dsn, chancy_schema, "plans", deadline=60)
+    await link.connect()
+    await link.conn.execute("RESET ALL")
+    with psycopg.connect(chancy_dsn, autocommit=True) as conn:
+        conn.execute(fill(DEEP, chancy_schema))
+        if known == "known to be empty":
+            conn.execute(fill("VACUUM ANALYZE {schema}.job, {schema}.unique_window", chancy_schema))
+        for n in range(10):
+            await link.send(submit_unique([once(n, within=timedelta(hours=1), on_conflict="replace")]))
+        conn.execute(fill("SELECT {schema}.deepen('default', 0, 50000, '1 day')", chancy_schema))
+        seen = [
+            await watch(link, submit_unique([once(key, within=timedelta(hours=1), on_conflict="replace")]))
+            for key in (5, 11)
+        ]
+    await link.close()
+    assert max(one.blocks["job"] for one in seen) <= 24  # 8
 
 
 # In the course of time.

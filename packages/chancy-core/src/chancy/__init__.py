@@ -9,6 +9,7 @@ from .current import CurrentJob, current_job
 from .errors import (
     AttemptStopped,
     ChancyError,
+    DuplicateJob,
     InvalidArguments,
     InvalidConnection,
     InvalidResult,
@@ -31,6 +32,7 @@ from .retry import Backoff
 from .schema import configure, schema_in_use
 from .states import State
 from .task import AsyncTask, Task, task
+from .unique import SubmitOutcome, Unique
 
 __all__ = [
     "AsyncChancy",
@@ -42,6 +44,7 @@ __all__ = [
     "ChancyError",
     "CurrentJob",
     "Discard",
+    "DuplicateJob",
     "InvalidArguments",
     "InvalidConnection",
     "InvalidResult",
@@ -64,9 +67,11 @@ __all__ = [
     "SharedLimit",
     "Snooze",
     "State",
+    "SubmitOutcome",
     "SyncChancy",
     "Task",
     "TimeLimitExceeded",
+    "Unique",
     "UnknownJob",
     "cancel",
     "configure",

@@ -10,12 +10,13 @@ from typing import Any, Generic, TypeVar, overload
 import msgspec
 
 from . import statements
-from .errors import JobCancelled, JobFailed, NotCommitted, UnknownJob
+from .errors import DuplicateJob, JobCancelled, JobFailed, NotCommitted, UnknownJob
 from .model import JobRow, NewJob, Pause, R_co, Statement, Steps
 from .run import AsyncConn, SyncConn, in_transaction, perform
 from .schema import schema_in_use
 from .statements import DAYS_AHEAD
 from .states import State
+from .unique import SubmitOutcome
 
 R = TypeVar("R")
 
@@ -34,6 +35,8 @@ class Job(msgspec.Struct, Generic[R_co], frozen=True, eq=False):
     transaction: str | None = None
     """The transaction that submitted it, as Postgres' `xid8`."""
     decode_result: Callable[[bytes], R_co] = bytes  # type: ignore[assignment]
+    outcome: SubmitOutcome | None = SubmitOutcome.INSERTED
+    """What the submit did that gave this handle; None of a handle that comes from elsewhere."""
 
     def __repr__(self) -> str:
         return f"Job(id={self.id}, task={self.task!r}, queue={self.queue!r}, schema={self.schema!r})"
@@ -122,6 +125,10 @@ def submit_many(
     """Add many jobs (of `task.bind(…)`) in the caller's transaction, all or none, in one round trip.
 
     The handles come back in the order given. Never commits.
+
+    Those of unique tasks are as if submitted one after the other: of two with one key the second finds the first. If
+    one of them raises `DuplicateJob`, none has been submitted. The keys are taken in their order, whatever the order
+    given, so that two calls never deadlock; for what else a unique job waits, see `task.submit`.
     """
     where = schema_in_use(schema)
     return perform(conn, _submit_all(list(jobs), where), where)
@@ -130,13 +137,34 @@ def submit_many(
 def _submit_all(jobs: list[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:
     if not jobs:
         return []
+    if any(job.unique is not None for job in jobs):
+        return (yield from _submit_unique(jobs, schema))
     ids, transaction = yield statements.insert_jobs(jobs)
     return [_handle(job, id_, transaction, schema) for id_, job in zip(ids, jobs, strict=True)]
 
 
-def submit_one(new: NewJob[R], schema: str) -> Statement[Job[R]]:
-    """The statement behind `task.submit`."""
+def _submit_unique(jobs: list[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:
+    made: list[statements.Submission] = yield statements.submit_unique(jobs)
+    for seen, job in zip(made, jobs, strict=True):
+        if seen.outcome == "refused" and job.unique is not None:
+            own = any(other.outcome == "inserted" and other.id == seen.id for other in made)
+            raise DuplicateJob(job.task, job.unique.text, None if own else seen.id)
+    return [
+        Job(seen.id, job.task, seen.queue, schema, seen.transaction, job.decode_result, SubmitOutcome(seen.outcome))
+        for seen, job in zip(made, jobs, strict=True)
+    ]
+
+
+def submit_one(new: NewJob[R], schema: str) -> Statement[Job[R]] | Steps[Job[R]]:
+    """What `task.submit` sends: one statement."""
+    if new.unique is not None:
+        return _only(_submit_unique([new], schema))
     return statements.insert_job(new, lambda job_id, transaction: _handle(new, job_id, transaction, schema))
+
+
+def _only(steps: Steps[list[Job[R]]]) -> Steps[Job[R]]:
+    (job,) = yield from steps
+    return job
 
 
 def _handle(new: NewJob[R], job_id: int, transaction: str, schema: str) -> Job[R]:
@@ -253,7 +281,8 @@ def requeue(
     """Make a finished job ready again, under its old id and with `attempts` more attempts. One round trip.
 
     Its errors, attempt count and fence stay with it. Returns False for a job that is still live, which is left
-    alone. Raises `UnknownJob`, and `ValueError` for a number of attempts that no row can hold.
+    alone. Raises `UnknownJob`, `DuplicateJob` if a live job has its unique key meanwhile (then nothing changes), and
+    `ValueError` for a number of attempts that no row can hold.
     """
     if not 1 <= attempts <= 32_767:
         raise ValueError(f"requeue of job {job_id}: attempts must be from 1 to 32767, got {attempts}")
@@ -262,10 +291,16 @@ def requeue(
 
 
 def _requeue(job_id: int, attempts: int, schema: str) -> Steps[bool]:
-    requeued, exists = yield statements.requeue_job(job_id, attempts)
-    if not (requeued or exists):
+    seen: statements.Requeue = yield statements.requeue_job(job_id, attempts)
+    for _ in range(_TRIES):
+        if seen.done or seen.task is None or seen.holder is not None:
+            break
+        seen = yield statements.requeue_job(job_id, attempts)  # its key was taken, or given back, while we waited
+    if seen.task is not None and not seen.done:
+        raise DuplicateJob(seen.task, seen.key, seen.holder)
+    if not seen.exists:
         raise UnknownJob(job_id, schema)
-    return bool(requeued)
+    return seen.done
 
 
 @overload

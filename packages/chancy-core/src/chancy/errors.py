@@ -6,6 +6,7 @@ ChancyError
 ├── InvalidConnection   not a connection that Chancy can write to, or not in the state that a verb needs
 ├── SchemaOutdated      the database lacks migrations that this version needs
 ├── UnknownJob          no such job, live or finished
+├── DuplicateJob        another job has the key of this one
 ├── NotCommitted        waiting for a job that this very transaction has not committed
 ├── JobFailed           raised by `result`: attempts used up, or discarded
 ├── JobCancelled        raised by `result`: stopped from outside
@@ -73,6 +74,21 @@ class UnknownJob(ChancyError):
         super().__init__(
             f"job {job_id} is not in schema {schema!r}: its transaction was rolled back, "
             f"or it finished and its history was dropped by the retention"
+        )
+
+
+class DuplicateJob(ChancyError):
+    """Another job has the unique key. Nothing was added or changed; the caller's transaction is still usable."""
+
+    def __init__(self, task: str, key: str, job_id: int | None) -> None:
+        self.task = task
+        self.key = key
+        self.job_id = job_id
+        """The job that has it; None where two jobs of one call have the same."""
+        held = "is given twice in this call" if job_id is None else f"belongs to job {job_id}"
+        super().__init__(
+            f"the unique key {key!r} of task {task} {held}: wait for that job or cancel it, "
+            f'or submit with on_conflict="existing" or "replace"'
         )
 
 

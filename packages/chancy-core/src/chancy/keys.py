@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .codec import Signature, encode_json
+import msgspec
+
+from .codec import Signature
 from .errors import InvalidArguments, InvalidTask
 from .limits import KeyFunction
+from .unique import Unique, UniqueKey
 
 LONGEST_BYTES = 400
 """Of a longer key the beginning and a digest are kept: an index entry has to fit into a third of a page."""
+
+_encode_sorted = msgspec.json.Encoder(order="deterministic").encode
+"""A set has another order in each process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,7 @@ def key_of(function: KeyFunction, option: str, signature: Signature) -> Key:
 
 def key_text(value: object) -> str:
     """A text as it is, anything else as JSON; so `chancy.submit` in SQL can give the same key."""
-    text = value if isinstance(value, str) else encode_json(value).decode()
+    text = value if isinstance(value, str) else _encode_sorted(value).decode()
     if "\0" in text:
         raise ValueError(f"a key cannot have a NUL in it, got {text!r}")
     data = text.encode()
@@ -62,3 +68,24 @@ def key_text(value: object) -> str:
         return text
     digest = hashlib.blake2b(data, digest_size=16).hexdigest()
     return f"{data[: LONGEST_BYTES - 36].decode(errors='ignore')}… {digest}"
+
+
+UniqueKeys = Callable[[Mapping[str, Any]], UniqueKey]
+"""What makes a job unique, of a job with these arguments."""
+
+
+def unique_of(unique: Unique | None, signature: Signature) -> UniqueKeys | None:
+    """The keys of a unique task. Raises `InvalidTask` for a key function that does not fit it."""
+    if unique is None:
+        return None
+
+    def made(text: str) -> UniqueKey:
+        return UniqueKey(text, unique.until, unique.within, unique.on_conflict)
+
+    if unique.key is None:
+        return lambda arguments: made(key_text(arguments))
+    if isinstance(unique.key, str):
+        fixed = made(key_text(unique.key))
+        return lambda arguments: fixed
+    key = key_of(unique.key, "unique", signature)
+    return lambda arguments: made(key.text(arguments))

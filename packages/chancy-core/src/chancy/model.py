@@ -12,6 +12,7 @@ import msgspec
 from .limits import Limit
 from .retry import Backoff
 from .states import State
+from .unique import UniqueKey
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -133,6 +134,7 @@ class NewJob(msgspec.Struct, Generic[R_co], frozen=True):
     decode_result: Callable[[bytes], R_co]
     gates: bytes | None = None
     """`Passes` as JSON, if it has to pass any."""
+    unique: UniqueKey | None = None
 
 
 class AttemptError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -181,3 +183,5 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     """When the end of the running attempt was asked for."""
     progress: Progress | None
     """What the running attempt has said last."""
+    unique_key: str | None
+    """What makes it unique among the jobs of its task."""

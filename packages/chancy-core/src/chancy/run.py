@@ -47,18 +47,18 @@ class _JsonColumnDumper(Dumper):
     """A `JsonColumn`, by the same rule. No type is named: the statement casts it."""
 
     def dump(self, obj: JsonColumn) -> Buffer:
-        return _spoken(obj.literal(), self.connection)
+        return _spoken(obj.literal(), self.connection, "\\\\")  # an array's literal takes one backslash away
 
 
-def _spoken(data: bytes, conn: psycopg.abc.AdaptContext | None) -> bytes:
+def _spoken(data: bytes, conn: psycopg.abc.AdaptContext | None, backslash: str = "\\") -> bytes:
     if data.isascii() or conn is None or conn.connection is None or conn.connection.info.encoding == "utf-8":
         return data
-    return "".join(c if c < "\x80" else _escaped(c) for c in data.decode()).encode()
+    return "".join(c if c < "\x80" else _escaped(c, backslash) for c in data.decode()).encode()
 
 
-def _escaped(character: str) -> str:
+def _escaped(character: str, backslash: str) -> str:
     units = character.encode("utf-16-be")
-    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+    return "".join(f"{backslash}u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 
 
 class _JsonLoader(Loader):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -17,7 +17,7 @@ from .states import State
 T = TypeVar("T")
 
 MOVED = """id, task, queue, priority, attempt, max_attempts, claims, crashes, worker, run_at, submitted_at, started_at,
-            arguments, retry, limits, gates"""
+            arguments, retry, limits, gates, unique_key, unique_until"""
 """The columns that a job takes along from `job` to `history`, for `{moved}` in a statement."""
 
 INSERT_JOB = """
@@ -87,24 +87,86 @@ def insert_jobs(jobs: Sequence[NewJob[Any]]) -> Statement[tuple[list[int], str]]
 
     The answer is their ids, in the order in which they were given, and the transaction that holds them.
     """
+    params = _columns_of(jobs) | {"bells": of_texts({job.options.queue for job in jobs})}
+    return Statement(INSERT_JOBS, params, lambda rows: (rows[0][0], rows[0][1]), jobs)
+
+
+def _columns_of(jobs: Sequence[NewJob[Any]]) -> dict[str, Any]:
+    return {
+        "tasks": of_texts(job.task for job in jobs),
+        "queues": of_texts(job.options.queue for job in jobs),
+        "priorities": of_numbers(job.options.priority for job in jobs),
+        "max_attempts": of_numbers(job.options.max_attempts for job in jobs),
+        "run_at": of_texts(job.options.run_at for job in jobs),
+        "delays": of_intervals(job.options.delay for job in jobs),
+        "arguments": JsonColumn(job.arguments for job in jobs),
+        "retries": JsonColumn(_json(job.options.retry) for job in jobs),
+        "limits": JsonColumn(_json(job.options.limits) for job in jobs),
+        "gates": JsonColumn(job.gates for job in jobs),
+    }
+
+
+# Keys are carried as JSON, which reaches the server whole whatever the connection's client_encoding is.
+SUBMIT_UNIQUE = """
+    WITH new AS MATERIALIZED (
+        SELECT position, nextval('{schema}.job_id_seq') AS id, task, queue, priority, max_attempts, run_at, delay,
+            arguments, retry, limits, gates, key #>> '{}' AS key, until, within, on_conflict
+        FROM unnest(
+            %(tasks)s::text[], %(queues)s::text[], %(priorities)s::smallint[], %(max_attempts)s::smallint[],
+            %(run_at)s::timestamptz[], %(delays)s::interval[],
+            %(arguments)s::json[], %(retries)s::json[], %(limits)s::json[], %(gates)s::json[],
+            %(keys)s::json[], %(untils)s::text[], %(withins)s::interval[], %(on_conflicts)s::text[]
+        ) WITH ORDINALITY AS given
+            (task, queue, priority, max_attempts, run_at, delay, arguments, retry, limits, gates,
+             key, until, within, on_conflict, position)
+    )
+    SELECT ids, outcomes, queues, own, pg_current_xact_id_if_assigned()::text
+    FROM {schema}.submit_unique(ARRAY(SELECT new::{schema}.submission FROM new))
+"""
+SUBMIT_UNIQUE_OR_NONE = SUBMIT_UNIQUE.replace("submit_unique(", "submit_unique_or_none(")
+"""In a savepoint of the function's own. Each costs a transaction number, so it is for where one could be needed."""
+
+
+class Submission(NamedTuple):
+    """What became of one job of a submit."""
+
+    id: int
+    """Of the job that has the key now."""
+    outcome: str
+    """A `SubmitOutcome`, or "refused"; None of one that was not looked at any more."""
+    queue: str
+    transaction: str | None
+    """This one, if no other sees the job so yet."""
+
+
+def submit_unique(jobs: Sequence[NewJob[Any]]) -> Statement[list[Submission]]:
+    """Add jobs of which some have keys, all or none; one round trip. What became of each, in the order given.
+
+    Waits for transactions that hold one of the keys and are not committed. Takes the keys in their order, and with each
+    the row of a job that is replaced.
+    """
+    keys = [job.unique for job in jobs]
+    or_none = len(jobs) > 1 and any(key is not None and key.on_conflict == "raise" for key in keys)
     return Statement(
-        INSERT_JOBS,
-        {
-            "tasks": of_texts(job.task for job in jobs),
-            "queues": of_texts(job.options.queue for job in jobs),
-            "priorities": of_numbers(job.options.priority for job in jobs),
-            "max_attempts": of_numbers(job.options.max_attempts for job in jobs),
-            "run_at": of_texts(job.options.run_at for job in jobs),
-            "delays": of_intervals(job.options.delay for job in jobs),
-            "arguments": JsonColumn(job.arguments for job in jobs),
-            "retries": JsonColumn(_json(job.options.retry) for job in jobs),
-            "bells": of_texts({job.options.queue for job in jobs}),
-            "limits": JsonColumn(_json(job.options.limits) for job in jobs),
-            "gates": JsonColumn(job.gates for job in jobs),
+        SUBMIT_UNIQUE_OR_NONE if or_none else SUBMIT_UNIQUE,
+        _columns_of(jobs)
+        | {
+            "keys": JsonColumn(None if key is None else encode_json(key.text) for key in keys),
+            "untils": of_texts(None if key is None else key.until for key in keys),
+            "withins": of_intervals(None if key is None else key.within for key in keys),
+            "on_conflicts": of_texts(None if key is None else key.on_conflict for key in keys),
         },
-        lambda rows: (rows[0][0], rows[0][1]),
+        _parse_submissions,
         jobs,
     )
+
+
+def _parse_submissions(rows: Rows) -> list[Submission]:
+    ids, outcomes, queues, own, transaction = rows[0]
+    return [
+        Submission(id_, outcome, queue, transaction if mine else None)
+        for id_, outcome, queue, mine in zip(ids, outcomes, queues, own, strict=True)
+    ]
 
 
 def _raw(value: object) -> msgspec.Raw | None:
@@ -121,7 +183,7 @@ _COLUMNS = """
     submitted_at, run_at, started_at, finished_at,
     cancel_at,
     convert_to(arguments::text, 'UTF8'), convert_to(result::text, 'UTF8'), convert_to(errors::text, 'UTF8'),
-    convert_to(progress::text, 'UTF8')
+    convert_to(progress::text, 'UTF8'), convert_to(unique_key, 'UTF8')
 """
 
 SELECT_JOB = "SELECT " + _COLUMNS + " FROM {schema}.any_job WHERE id = %(id)s::bigint"
@@ -173,6 +235,7 @@ def _parse_job(row: tuple[Any, ...]) -> JobRow:
         result,
         errors,
         progress,
+        unique_key,
     ) = row
     submitted_at, run_at, started_at, finished_at, cancel_at = (at and at.astimezone(UTC) for at in instants)
     return JobRow(
@@ -194,6 +257,7 @@ def _parse_job(row: tuple[Any, ...]) -> JobRow:
         errors=parse_errors(errors),
         cancel_at=cancel_at,
         progress=None if progress is None else msgspec.json.decode(progress, type=Progress),
+        unique_key=None if unique_key is None else unique_key.decode(),
     )
 
 
@@ -311,28 +375,59 @@ def complete_job(job_id: int, fence: int, result: bytes) -> Statement[bool]:
 
 
 REQUEUE_JOB = """
-    WITH finished AS (
-        DELETE FROM {schema}.history WHERE id = %(id)s::bigint RETURNING *
+    WITH finished AS MATERIALIZED (
+        SELECT * FROM {schema}.history WHERE id = %(id)s::bigint FOR UPDATE
     ),
     requeued AS (
         INSERT INTO {schema}.job
             (id, task, queue, priority, state, attempt, max_attempts, claims, crashes,
-             run_at, submitted_at, started_at, arguments, retry, limits, gates, parked, errors)
+             run_at, submitted_at, started_at, arguments, retry, limits, gates, parked, errors,
+             unique_key, unique_until)
         SELECT id, task, queue, priority, 'ready', attempt, least(attempt + %(attempts)s::integer, 32767), claims,
-            crashes, {schema}.clock(), submitted_at, started_at, arguments, retry, limits, gates, gates->>'key', errors
+            crashes, {schema}.clock(), submitted_at, started_at, arguments, retry, limits, gates, gates->>'key', errors,
+            unique_key, unique_until
         FROM finished
+        ON CONFLICT (task, unique_key) WHERE unique_key IS NOT NULL AND (claims = 0 OR unique_until = 'finished')
+            DO NOTHING
+        RETURNING queue
+    ),
+    gone AS (
+        DELETE FROM {schema}.history WHERE id = %(id)s::bigint AND EXISTS (SELECT FROM requeued)
     )
-    SELECT (SELECT count(*) FROM finished) > 0, EXISTS (SELECT FROM {schema}.any_job WHERE id = %(id)s::bigint),
-        (SELECT {schema}.ring(queue)::text FROM finished)
+    SELECT EXISTS (SELECT FROM requeued), EXISTS (SELECT FROM {schema}.any_job WHERE id = %(id)s::bigint),
+        (SELECT task FROM finished WHERE unique_key IS NOT NULL),
+        (SELECT convert_to(unique_key, 'UTF8') FROM finished),
+        (SELECT job.id FROM {schema}.job AS job
+         WHERE job.task = (SELECT task FROM finished) AND job.unique_key = (SELECT unique_key FROM finished)
+            AND (job.claims = 0 OR job.unique_until = 'finished')),
+        (SELECT {schema}.ring(queue)::text FROM requeued)
 """
 
 
-def requeue_job(job_id: int, attempts: int) -> Statement[tuple[bool, bool]]:
-    """Make a finished job ready under its old id, with so many attempts more; whether it did, and whether it exists.
+@dataclass(frozen=True, slots=True)
+class Requeue:
+    """Whether the job is ready again, and whether it exists. If it is finished and unique: its task, its key, and the
+    live job that had that key when the statement began.
+    """
+
+    done: bool
+    exists: bool
+    task: str | None
+    key: str
+    holder: int | None
+
+
+def requeue_job(job_id: int, attempts: int) -> Statement[Requeue]:
+    """Make a finished job ready under its old id, with so many attempts more, unless a live job has its key.
 
     Its fence, attempt and crash counts go with it, so that a worker of its first life stays fenced out.
     """
-    return Statement(REQUEUE_JOB, {"id": job_id, "attempts": attempts}, lambda rows: (rows[0][0], rows[0][1]))
+    return Statement(REQUEUE_JOB, {"id": job_id, "attempts": attempts}, _parse_requeue)
+
+
+def _parse_requeue(rows: Rows) -> Requeue:
+    done, exists, task, key, holder, _ = rows[0]
+    return Requeue(done, exists, task, (key or b"").decode(), holder)
 
 
 LIMIT_QUEUE = """

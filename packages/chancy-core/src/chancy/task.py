@@ -17,11 +17,13 @@ from .client import Job, submit_one
 from .codec import Signature, signature_of
 from .errors import InvalidArguments, InvalidTask
 from .gates import Gates, gates_of
+from .keys import UniqueKeys, unique_of
 from .limits import KeyFunction, Limit, Place, PlaceWish, SharedLimit, divided, place_of
 from .model import NewJob, Options
 from .retry import DEFAULT_BACKOFF, Backoff, RetryFunction
 from .run import AsyncConn, SyncConn, backend, perform
 from .schema import schema_in_use
+from .unique import Unique
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,6 +42,7 @@ class OptionChanges(TypedDict, total=False):
     max_attempts: int
     limits: Iterable[Limit | SharedLimit]
     retry: Backoff | None
+    unique: Unique | None
     group: str | None
 
 
@@ -61,6 +64,10 @@ class BaseTask(Generic[P, R]):
     """Whose turn a job takes."""
     gates: Gates | None = field(repr=False, compare=False, default=None)
     """What its jobs have to pass, made of the two."""
+    unique: Unique | None = field(repr=False, default=None)
+    """What keeps a job from being there twice."""
+    unique_keys: UniqueKeys | None = field(repr=False, compare=False, default=None)
+    """The keys of its jobs, made of that."""
     refusal: str | None = field(repr=False, default=None)
     """Why jobs of this task could not be performed by a worker, if so. In memory they can."""
 
@@ -88,6 +95,10 @@ class BaseTask(Generic[P, R]):
         """Add one job in the caller's transaction; it exists when that commits. One round trip; never commits.
 
         Raises `InvalidArguments`, which names the argument, before anything is sent.
+
+        Of a unique task the handle may be that of a job which has the key already (`Job.outcome`), and `DuplicateJob`
+        may be raised. It waits for another transaction that has added, claimed, replaced or finished a job of this key
+        and not committed that yet; under REPEATABLE READ psycopg's `SerializationFailure` may follow.
         """
         new = self.bind(*args, **kwargs)
         schema = schema_in_use()
@@ -98,14 +109,19 @@ class BaseTask(Generic[P, R]):
         if self.refusal and backend().elsewhere:
             raise InvalidTask(self.name, self.refusal)
         payload = self.signature.encode_arguments(args, kwargs)
-        gates = None if self.gates is None else self.gates.passed_by(self.signature.named_arguments(payload))
-        return NewJob(self.name, payload, self.options, self.signature.decode_result, gates)
+        gates = unique = None
+        if self.gates is not None or self.unique_keys is not None:
+            arguments = self.signature.named_arguments(payload)
+            gates = None if self.gates is None else self.gates.passed_by(arguments)
+            unique = None if self.unique_keys is None else self.unique_keys(arguments)
+        return NewJob(self.name, payload, self.options, self.signature.decode_result, gates, unique)
 
     def using(self, **changes: Unpack[OptionChanges]) -> Self:
         """The same task with other options for what is submitted through it. Sends nothing.
 
         `run_at` is an aware datetime, `delay` counts from the submit by the database's clock. `limits` replace those of
-        an attempt; those over all workers stay, unless others of that kind are named.
+        an attempt; those over all workers stay, unless others of that kind are named. `unique` None lets it be there
+        as often as it is submitted.
         Raises `InvalidArguments` for an option that cannot go into a row.
         """
         unknown = changes.keys() - OptionChanges.__annotations__.keys()
@@ -115,6 +131,7 @@ class BaseTask(Generic[P, R]):
             )
         given: dict[str, Any] = dict(changes)
         group = given.pop("group", self.group)
+        unique = given.pop("unique", self.unique)
         named: tuple[SharedLimit, ...] = ()
         try:
             if "limits" in given:
@@ -129,9 +146,19 @@ class BaseTask(Generic[P, R]):
             raise InvalidArguments(self.name, "limits", _NO_FUNCTION)
         if "group" in changes and not (group is None or isinstance(group, str)):
             raise InvalidArguments(self.name, "group", _NO_FUNCTION)
+        if "unique" in changes and not (unique is None or isinstance(unique, Unique)):
+            raise InvalidArguments(self.name, "unique", f"expected a Unique or None, got {unique!r}")
+        if "unique" in changes and unique is not None and callable(unique.key):
+            raise InvalidArguments(self.name, "unique", _NO_FUNCTION)
         together = named or self.shared
         return replace(
-            self, options=options, shared=together, group=group, gates=gates_of(together, group, self.signature)
+            self,
+            options=options,
+            shared=together,
+            group=group,
+            gates=gates_of(together, group, self.signature),
+            unique=unique,
+            unique_keys=unique_of(unique, self.signature),
         )
 
 
@@ -182,6 +209,7 @@ def task(
     limits: Iterable[Limit | SharedLimit] = (),
     retry: Backoff | RetryFunction | None = None,
     executor: PlaceWish | None = None,
+    unique: Unique | None = None,
     group: KeyFunction | str | None = None,
     aliases: Iterable[str] = (),
 ) -> TaskDecorator: ...
@@ -196,6 +224,7 @@ def task(
     limits: Iterable[Limit | SharedLimit] = (),
     retry: Backoff | RetryFunction | None = None,
     executor: PlaceWish | None = None,
+    unique: Unique | None = None,
     group: KeyFunction | str | None = None,
     aliases: Iterable[str] = (),
 ) -> BaseTask[..., Any] | TaskDecorator:
@@ -212,11 +241,15 @@ def task(
 
     `Limit.concurrency` and `Limit.rate` are limits over all workers. `group=lambda tenant: tenant` lets groups take
     turns inside a priority: one with a million jobs does not keep one with a single job waiting.
+
+    `unique=Unique(key=lambda order: order)` keeps a second job of the same key from being there while the first is.
     """
 
     def make(function: Callable[..., Any]) -> BaseTask[..., Any]:
         full_name = name or f"{_module_of(function)}.{function.__qualname__}"
         data, decide = (retry, None) if retry is None or isinstance(retry, Backoff) else (None, retry)
+        if not (unique is None or isinstance(unique, Unique)):
+            raise InvalidTask(full_name, f"unique: expected a Unique, got {unique!r}")
         try:
             own, together = divided(limits)
         except TypeError as error:
@@ -236,6 +269,8 @@ def task(
             together,
             group,
             gates_of(together, group, signature),
+            unique,
+            unique_of(unique, signature),
             _refusal(function, full_name),
         )
         try:

@@ -125,7 +125,7 @@ def _rows(task: BaseTask[..., Any]) -> Steps[list[JobRow]]:
 
 
 def _handle(row: JobRow, task: BaseTask[..., R], schema: str) -> Job[R]:
-    return Job(row.id, row.task, row.queue, schema, None, task.signature.decode_result)
+    return Job(row.id, row.task, row.queue, schema, None, task.signature.decode_result, None)
 
 
 def _named(task: BaseTask[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

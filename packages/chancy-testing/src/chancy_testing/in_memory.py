@@ -25,7 +25,7 @@ from chancy.gates import Passes
 from chancy.limits import LimitType
 from chancy.model import AttemptError, Progress, Rows, Statement
 from chancy.run import AsyncConn, SyncConn, answered_by, follow, walk
-from chancy.statements import CANCEL_JOB, INSERT_JOBS, REQUEUE_JOB, SELECT_OUTCOME
+from chancy.statements import CANCEL_JOB, INSERT_JOB, INSERT_JOBS, REQUEUE_JOB, SELECT_OUTCOME
 from chancy.states import State
 from chancy.task import BaseTask, registered
 from chancy_worker.verdict import Completion
@@ -135,12 +135,12 @@ class Eager:
 
     def save(self) -> Callable[[], None]:
         """What brings back the jobs as they are now."""
-        jobs = {schema: dict(memory.jobs) for schema, memory in self._memories.items()}
+        back = {schema: memory.save() for schema, memory in self._memories.items()}
         waiting = list(self._due)
 
         def restore() -> None:
             for schema, memory in self._memories.items():
-                memory.jobs = jobs.get(schema, {})
+                back.get(schema, memory.clear)()
             self._due = waiting
 
         return restore
@@ -259,8 +259,12 @@ def eager(mode: Mode = "run", *, raise_errors: bool = True) -> Iterator[Eager]:
 
 def _made_due(statement: Statement[Any], rows: Rows) -> list[int]:
     """The jobs that a worker would come to perform now."""
+    if statement.sql == INSERT_JOBS:
+        return list(rows[0][0])
+    if statement.sql == INSERT_JOB:
+        return [rows[0][0]]
     if statement.adds:
-        return list(rows[0][0]) if statement.sql == INSERT_JOBS else [rows[0][0]]
+        return [job_id for job_id, outcome in zip(*rows[0][:2], strict=True) if outcome == "inserted"]
     return [statement.params["id"]] if statement.sql == REQUEUE_JOB and rows[0][0] else []
 
 

@@ -7,7 +7,7 @@ means is told once more, in Python; `conformance` holds the two together.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +17,7 @@ from chancy import statements
 from chancy.codec import encode_json
 from chancy.model import JobRow, NewJob, Progress, Rows, Statement
 from chancy.states import FINISHED, State
+from chancy.unique import UniqueKey
 from chancy_worker.verdict import Claimed, Completion
 
 WORKER_ID = 1
@@ -31,9 +32,16 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     retry: bytes | None = None
     limits: bytes | None = None
     gates: bytes | None = None
+    unique: UniqueKey | None = None
     errors: bytes | None = None
     delays: tuple[timedelta, ...] = ()
     """After which delay each retry was due; all of them were made at once."""
+
+    @property
+    def holds_key(self) -> bool:
+        """Whether nobody else may have its key."""
+        key = self.unique
+        return key is not None and self.row.state not in FINISHED and (not self.fence or key.until == "finished")
 
     def with_row(self, **changes: Any) -> Kept:
         """The same with other values in its row."""
@@ -41,10 +49,11 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Memory:
-    """Live and finished jobs by their ids."""
+    """Live and finished jobs by their ids. And of keys that were submitted `within` a time: until when, and the job."""
 
     def __init__(self) -> None:
         self.jobs: dict[int, Kept] = {}
+        self.windows: dict[tuple[str, str], tuple[datetime, int]] = {}
         self._ids = itertools.count(1)
         self._answers: dict[str, Callable[[Mapping[str, Any]], Iterator[tuple[Any, ...]]]] = {
             statements.SELECT_JOB: self._job,
@@ -58,6 +67,8 @@ class Memory:
 
     def answer(self, statement: Statement[Any], transaction: str | None) -> Rows:
         """The rows. `transaction` is the block that the caller is in, if any."""
+        if statement.sql in (statements.SUBMIT_UNIQUE, statements.SUBMIT_UNIQUE_OR_NONE):
+            return [self._submit_unique(statement.adds, transaction)]
         if statement.adds:
             ids = [self._add(job, transaction or "0") for job in statement.adds]
             return [(ids if statement.sql == statements.INSERT_JOBS else ids[0], transaction or "0", None)]
@@ -111,8 +122,21 @@ class Memory:
         """A running job has said how far it is."""
         self.jobs[job_id] = self.jobs[job_id].with_row(progress=progress)
 
-    def _add(self, job: NewJob[Any], transaction: str) -> int:
-        job_id, now, options = next(self._ids), _now(), job.options
+    def clear(self) -> None:
+        """Nothing has ever been submitted."""
+        self.jobs, self.windows = {}, {}
+
+    def save(self) -> Callable[[], None]:
+        """What brings back all that is here now."""
+        jobs, windows = dict(self.jobs), dict(self.windows)
+
+        def restore() -> None:
+            self.jobs, self.windows = jobs, windows
+
+        return restore
+
+    def _add(self, job: NewJob[Any], transaction: str, job_id: int | None = None) -> int:
+        job_id, now, options = next(self._ids) if job_id is None else job_id, _now(), job.options
         row = JobRow(
             id=job_id,
             task=job.task,
@@ -132,10 +156,64 @@ class Memory:
             errors=(),
             cancel_at=None,
             progress=None,
+            unique_key=None if job.unique is None else job.unique.text,
         )
         retry, limits = (None if value is None else encode_json(value) for value in (options.retry, options.limits))
-        self.jobs[job_id] = Kept(row=row, transaction=transaction, retry=retry, limits=limits, gates=job.gates)
+        self.jobs[job_id] = Kept(
+            row=row, transaction=transaction, retry=retry, limits=limits, gates=job.gates, unique=job.unique
+        )
         return job_id
+
+    def _submit_unique(self, jobs: Sequence[NewJob[Any]], transaction: str | None) -> tuple[Any, ...]:
+        """As `chancy.submit_unique` of the migrations: the ids, outcomes, queues, and what only the caller sees yet."""
+        restore = self.save()
+        made: list[tuple[Any, ...]] = [(None, None, None, True)] * len(jobs)
+        given = [(job, position, next(self._ids)) for position, job in enumerate(jobs)]
+        for job, position, new_id in sorted(given, key=lambda one: (one[0].task, _text(one[0].unique), one[1])):
+            job_id, outcome = self._submit_one(job, transaction or "0", new_id)
+            kept = self.jobs[job_id]
+            own = outcome in ("inserted", "replaced") or kept.transaction == transaction
+            made[position] = job_id, outcome, kept.row.queue, own
+            if outcome == "refused":
+                restore()
+                break
+        return (*map(list, zip(*made, strict=True)), transaction or "0")
+
+    def _submit_one(self, job: NewJob[Any], transaction: str, new_id: int) -> tuple[int, str]:
+        key = job.unique
+        if key is None:
+            return self._add(job, transaction, new_id), "inserted"
+        place, now = (job.task, key.text), _now()
+        ends, other = self.windows.get(place, (now, 0))
+        if key.within is None or ends <= now:
+            other = self._holder(*place) or 0
+            if not other:
+                if key.within is not None:
+                    self.windows[place] = now + key.within, new_id
+                return self._add(job, transaction, new_id), "inserted"
+        kept = self.jobs[other]
+        if key.on_conflict != "replace" or kept.row.state is not State.READY:
+            return other, "refused" if key.on_conflict == "raise" else "existing"
+        self._add(job, transaction, other)
+        asked, brought = job.options, self.jobs[other]
+        changed = {name: getattr(brought.row, name) for name in ("arguments", "priority", "max_attempts")}
+        if asked.run_at is not None or asked.delay is not None:
+            changed["run_at"] = brought.row.run_at
+        self.jobs[other] = msgspec.structs.replace(
+            kept, transaction=transaction, retry=brought.retry, limits=brought.limits, gates=brought.gates
+        ).with_row(**changed)
+        return other, "replaced"
+
+    def _holder(self, task: str, key: str | None) -> int | None:
+        """The job that has the key."""
+        return next(
+            (
+                id_
+                for id_, kept in self.jobs.items()
+                if kept.row.unique_key == key and kept.row.task == task and kept.holds_key
+            ),
+            None,
+        )
 
     def _finish(self, kept: Kept, state: State, result: bytes | None = None) -> None:
         self.jobs[kept.row.id] = kept.with_row(
@@ -179,8 +257,9 @@ class Memory:
     def _requeue(self, params: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         kept = self.jobs.get(params["id"])
         finished = kept is not None and kept.row.state in FINISHED
+        holder = None
         if kept is not None and finished:
-            self.jobs[params["id"]] = kept.with_row(
+            again = kept.with_row(
                 state=State.READY,
                 max_attempts=min(kept.row.attempt + params["attempts"], 32_767),
                 run_at=_now(),
@@ -188,7 +267,15 @@ class Memory:
                 finished_at=None,
                 worker=None,
             )
-        yield finished, kept is not None, None
+            if again.holds_key:
+                holder = self._holder(kept.row.task, kept.row.unique_key)
+            if holder is None:
+                self.jobs[params["id"]] = again
+        unique = kept is not None and finished and kept.unique is not None
+        yield (
+            finished and holder is None, kept is not None, kept.row.task if kept is not None and unique else None,
+            kept.unique.text.encode() if kept is not None and kept.unique is not None else None, holder, None,
+        )  # fmt: skip
 
     def _complete(self, params: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         kept = self.jobs.get(params["id"])
@@ -196,6 +283,10 @@ class Memory:
         if kept is not None and mine:
             self._finish(kept, State.SUCCEEDED, bytes(params["result"]))
         yield (mine,)
+
+
+def _text(key: UniqueKey | None) -> str:
+    return "" if key is None else key.text
 
 
 def _now() -> datetime:
@@ -214,4 +305,5 @@ def _columns(kept: Kept) -> tuple[Any, ...]:
         row.id, row.task, row.queue, state_of(row).value, row.priority, row.attempt, row.max_attempts, row.crashes,
         row.worker, row.submitted_at, row.run_at, row.started_at, row.finished_at, row.cancel_at,
         row.arguments, row.result, kept.errors, None if row.progress is None else encode_json(row.progress),
+        None if row.unique_key is None else row.unique_key.encode(),
     )  # fmt: skip

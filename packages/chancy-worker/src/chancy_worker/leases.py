@@ -129,11 +129,11 @@ TAKE_BACK = """
     kept AS (
         INSERT INTO {schema}.history
             (id, task, queue, priority, state, attempt, max_attempts, claims, crashes, worker, run_at, submitted_at,
-             started_at, finished_at, arguments, retry, limits, gates, errors)
+             started_at, finished_at, arguments, retry, limits, gates, unique_key, unique_until, errors)
         SELECT id, task, queue, priority,
             CASE WHEN cancel_at IS NULL THEN 'failed' ELSE 'cancelled' END::{schema}.state, attempt, max_attempts,
             claims, crashes + 1, worker, run_at, submitted_at, started_at, {schema}.clock(), arguments, retry, limits,
-            gates, news
+            gates, unique_key, unique_until, news
         FROM over
     ),
     rescued AS (

@@ -1,6 +1,6 @@
 """The history's partitions: made a week ahead, dropped when the retention is over. One process at a time drops.
 
-And the slots of limits that nobody has used lately.
+And the slots of limits that nobody has used lately, and the times of unique keys that have run out.
 """
 
 from __future__ import annotations
@@ -59,6 +59,25 @@ def overdue() -> Statement[list[tuple[str, bool, bool]]]:
     return Statement(OVERDUE, {}, lambda rows: [(name, attached, pending) for name, attached, pending in rows])
 
 
+SWEEP_WINDOWS = """
+    WITH swept AS (
+        DELETE FROM {schema}.unique_window
+        WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM {schema}.unique_window WHERE expires_at <= {schema}.clock()
+            ORDER BY expires_at LIMIT 1000
+            FOR UPDATE SKIP LOCKED
+        ))
+        RETURNING job
+    )
+    SELECT count(*) FROM swept
+"""
+
+
+def sweep_windows() -> Statement[bool]:
+    """Delete up to 1,000 of the times of `Unique(within=…)` that have run out; whether there may be more."""
+    return Statement(SWEEP_WINDOWS, {}, lambda rows: rows[0][0] == 1000)
+
+
 async def care_for_history(
     new_link: Callable[[], Link], drop: Callable[[Link], Awaitable[None]], timing: Timing
 ) -> None:
@@ -70,6 +89,8 @@ async def care_for_history(
             await link.send(make_partitions(DAYS_AHEAD))
             await drop(link)
             while await link.send(sweep_slots()):
+                pass
+            while await link.send(sweep_windows()):
                 pass
         except psycopg.Error as error:
             log.warning("upkeep of the history: %s; it goes on in a minute", one_line(error))

@@ -1,0 +1,269 @@
+-- Unique jobs: one live job a key, and at most one submit within a time. A plain job has no key and is in none of this.
+
+-- What a second submit of the key must not be beside, and until when: the first claim, or the end.
+ALTER TABLE {schema}.job
+    ADD COLUMN unique_key text COLLATE "C",
+    ADD COLUMN unique_until text,
+    ADD CHECK (unique_until IN ('started', 'finished')),
+    ADD CHECK ((unique_key IS NULL) = (unique_until IS NULL));
+ALTER TABLE {schema}.history
+    ADD COLUMN unique_key text COLLATE "C",
+    ADD COLUMN unique_until text;
+
+-- `claims` only ever grows. So a job whose key is held until it is started leaves this index with its first claim, by
+-- that claim's own UPDATE, and never comes back into it: neither a retry nor a release nor a rescue can meet the job
+-- that has the key by then. One whose key is held until it is finished stays in it until its row is deleted.
+CREATE UNIQUE INDEX job_unique ON {schema}.job (task, unique_key)
+    WHERE unique_key IS NOT NULL AND (claims = 0 OR unique_until = 'finished');
+
+-- The last submit of a key that asked for `within`, whatever has become of its job. Past `expires_at` it means nothing,
+-- and anybody may take it over or delete it.
+CREATE TABLE {schema}.unique_window (
+    task text,
+    key text COLLATE "C",
+    job bigint NOT NULL,
+    expires_at timestamptz NOT NULL,
+    PRIMARY KEY (task, key)
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX unique_window_expires_at ON {schema}.unique_window (expires_at);
+
+CREATE OR REPLACE VIEW {schema}.any_job AS
+    SELECT id, task, queue, priority,
+        CASE WHEN state = 'ready' AND run_at > {schema}.clock() THEN 'scheduled' ELSE state END AS state,
+        attempt, max_attempts, claims, crashes, worker, run_at, submitted_at, started_at,
+        NULL::timestamptz AS finished_at, arguments, retry, limits, NULL::json AS result, errors, cancel_at, progress,
+        unique_key
+    FROM {schema}.job
+    UNION ALL
+    SELECT id, task, queue, priority, state,
+        attempt, max_attempts, claims, crashes, worker, run_at, submitted_at, started_at,
+        finished_at, arguments, retry, limits, result, errors, NULL, NULL,
+        unique_key
+    FROM {schema}.history;
+
+-- A job on its way into the table.
+CREATE TYPE {schema}.submission AS (
+    position integer, -- in the call, from 1
+    id bigint,        -- that it has if it is inserted
+    task text,
+    queue text,
+    priority smallint,
+    max_attempts smallint,
+    run_at timestamptz,
+    delay interval,
+    arguments json,
+    retry json,
+    limits json,
+    gates json,
+    key text,
+    until text,
+    within interval,
+    on_conflict text -- 'existing', 'replace' or 'raise'
+);
+
+-- Whether a row that is seen here was written by this very transaction, in a savepoint or not: what is seen and is not
+-- committed is one's own. `xmin` has lost its upper half; ids of savepoints come after that of their transaction.
+CREATE FUNCTION {schema}.is_own(writer xid) RETURNS boolean
+    LANGUAGE sql STABLE
+    AS $$
+    SELECT CASE WHEN after < 1000000 THEN pg_xact_status((top + after)::text::xid8) = 'in progress' ELSE false END
+    FROM (SELECT top, (writer::text::bigint - top % 4294967296 + 4294967296) % 4294967296 AS after
+          FROM (SELECT pg_current_xact_id_if_assigned()::text::bigint AS top) AS current) AS distance
+$$;
+
+-- Gives a job that waits what `new` brings, and says whether it did: not where it runs or has gone meanwhile.
+-- Its queue, its key, its attempts and, unless `new` names another, its time stay. Admitted by its gates, it has to pass
+-- them anew. `rings` is whether an idle worker has to know.
+CREATE FUNCTION {schema}.replace_waiting(job bigint, new {schema}.submission, OUT replaced boolean, OUT rings boolean)
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+#variable_conflict use_column
+DECLARE
+    former record;
+BEGIN
+    SELECT run_at, parked INTO former FROM {schema}.job
+    WHERE id = replace_waiting.job AND state = 'ready'
+        AND (claims = 0 OR unique_until = 'finished' OR new.within IS NOT NULL)
+    FOR UPDATE;
+    replaced := FOUND;
+    IF replaced THEN
+        UPDATE {schema}.job
+        SET arguments = new.arguments, priority = new.priority, max_attempts = new.max_attempts,
+            retry = new.retry, limits = new.limits, gates = new.gates, parked = new.gates->>'key',
+            run_at = coalesce(new.run_at, {schema}.clock() + new.delay, run_at)
+        WHERE id = replace_waiting.job
+        RETURNING run_at < former.run_at OR parked IS DISTINCT FROM former.parked INTO rings;
+    END IF;
+END
+$$;
+
+-- Adds jobs, and says of each by its position what became of it: inserted, existing, replaced; or refused, which ends
+-- the call. `own` is what nobody else can see yet. Keys are taken one after the other in their order, each with all its
+-- locks before the first of the next, so that no two calls ever wait for each other. Each statement in here has a
+-- snapshot of its own: who has waited for another transaction sees what that has committed.
+CREATE FUNCTION {schema}.submit_unique(
+    jobs {schema}.submission[], OUT ids bigint[], OUT outcomes text[], OUT queues text[], OUT own boolean[]
+)
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET enable_seqscan = off -- a plan that was made while the table was empty serves for a full one
+    AS $$
+#variable_conflict use_column
+DECLARE
+    new {schema}.submission;
+    windowed boolean; -- nothing but a live job can be in the way any more
+    other bigint;     -- what is in the way
+    waits boolean;    -- whether it could be replaced
+    its_queue text;
+    unseen boolean;   -- by all but this transaction
+    outcome text;
+    rings boolean;
+    bells text[] := '{}';
+BEGIN
+    ids := array_fill(NULL::bigint, ARRAY[cardinality(jobs)]);
+    outcomes := array_fill(NULL::text, ARRAY[cardinality(jobs)]);
+    queues := outcomes;
+    own := array_fill(true, ARRAY[cardinality(jobs)]);
+    FOR new IN
+        SELECT * FROM unnest(jobs) AS given ORDER BY given.task COLLATE "C", given.key COLLATE "C", given.position
+    LOOP
+        windowed := new.within IS NULL;
+        FOR try IN 1..100 LOOP -- again when what was in the way has gone before it could be looked at
+            outcome := NULL;
+            other := NULL;
+            waits := true;
+            IF NOT windowed THEN
+                UPDATE {schema}.unique_window SET job = new.id, expires_at = {schema}.clock() + new.within
+                WHERE task = new.task AND key = new.key AND expires_at <= {schema}.clock();
+                windowed := FOUND;
+            END IF;
+            IF NOT windowed THEN
+                INSERT INTO {schema}.unique_window (task, key, job, expires_at)
+                VALUES (new.task, new.key, new.id, {schema}.clock() + new.within)
+                ON CONFLICT (task, key) DO NOTHING;
+                windowed := FOUND;
+            END IF;
+            IF NOT windowed THEN
+                SELECT job INTO other FROM {schema}.unique_window WHERE task = new.task AND key = new.key;
+                CONTINUE WHEN other IS NULL;
+            ELSE
+                INSERT INTO {schema}.job
+                    (id, task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, retry, limits,
+                     gates, parked, unique_key, unique_until)
+                VALUES (new.id, new.task, new.queue, new.priority, 'ready', new.max_attempts,
+                    coalesce(new.run_at, {schema}.clock() + new.delay, {schema}.clock()), {schema}.clock(),
+                    new.arguments, new.retry, new.limits, new.gates, new.gates->>'key', new.key, new.until)
+                ON CONFLICT (task, unique_key)
+                    WHERE unique_key IS NOT NULL AND (claims = 0 OR unique_until = 'finished')
+                    DO NOTHING;
+                IF FOUND THEN
+                    outcome := 'inserted';
+                    bells := bells || new.queue;
+                    EXIT;
+                END IF;
+                SELECT id, state = 'ready', queue, {schema}.is_own(xmin) INTO other, waits, its_queue, unseen
+                FROM {schema}.job
+                WHERE task = new.task AND unique_key = new.key AND (claims = 0 OR unique_until = 'finished');
+                CONTINUE WHEN other IS NULL;
+            END IF;
+            outcome := CASE new.on_conflict WHEN 'raise' THEN 'refused' ELSE 'existing' END;
+            IF new.on_conflict = 'replace' AND waits THEN
+                SELECT CASE WHEN replaced THEN 'replaced' ELSE outcome END, rings INTO outcome, rings
+                FROM {schema}.replace_waiting(other, new);
+                IF outcome = 'existing' AND windowed THEN -- it was claimed, or has gone
+                    outcome := NULL;
+                    CONTINUE;
+                END IF;
+            END IF;
+            EXIT;
+        END LOOP;
+        IF outcome IS NULL THEN
+            RAISE serialization_failure USING
+                MESSAGE = format('the key %L of task %s was taken and given back a hundred times', new.key, new.task),
+                HINT = 'Try again.';
+        END IF;
+        outcomes[new.position] := outcome;
+        ids[new.position] := coalesce(other, new.id);
+        queues[new.position] := new.queue;
+        CONTINUE WHEN outcome = 'inserted';
+        IF NOT windowed THEN -- the job may be anywhere
+            SELECT queue, {schema}.is_own(xmin) INTO its_queue, unseen FROM {schema}.job WHERE id = other;
+            IF NOT FOUND THEN
+                unseen := false;
+                its_queue := coalesce((SELECT queue FROM {schema}.history WHERE id = other), new.queue);
+            END IF;
+        ELSIF new.within IS NOT NULL THEN -- no time begins with a submit that added nothing
+            DELETE FROM {schema}.unique_window WHERE task = new.task AND key = new.key AND job = new.id;
+        END IF;
+        queues[new.position] := its_queue;
+        own[new.position] := unseen OR outcome = 'replaced';
+        IF outcome = 'replaced' AND rings THEN
+            bells := bells || its_queue;
+        END IF;
+        EXIT WHEN outcome = 'refused';
+    END LOOP;
+    PERFORM {schema}.ring(ARRAY(SELECT DISTINCT queue FROM unnest(bells) AS queue));
+END
+$$;
+
+-- The same, but if one is refused nothing has been added or changed.
+CREATE FUNCTION {schema}.submit_unique_or_none(
+    jobs {schema}.submission[], OUT ids bigint[], OUT outcomes text[], OUT queues text[], OUT own boolean[]
+)
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+BEGIN
+    SELECT * INTO ids, outcomes, queues, own FROM {schema}.submit_unique(jobs);
+    IF 'refused' = ANY (outcomes) THEN
+        RAISE unique_violation;
+    END IF;
+EXCEPTION WHEN unique_violation THEN
+    IF outcomes IS NULL OR NOT 'refused' = ANY (outcomes) THEN
+        RAISE;
+    END IF;
+END
+$$;
+
+-- A function cannot be given more parameters, only a namesake.
+DROP FUNCTION {schema}.submit(text, json, text, integer, timestamptz, integer);
+
+-- For triggers, psql and other languages: adds one job in the caller's transaction and returns its id; or, of a key that
+-- a live job has, that job's. Which tasks are unique is written in Python alone, so here it has to be said again.
+CREATE FUNCTION {schema}.submit(
+    task text,
+    arguments json DEFAULT '{}',
+    queue text DEFAULT 'default',
+    priority integer DEFAULT 0,
+    run_at timestamptz DEFAULT NULL,
+    max_attempts integer DEFAULT 3,
+    unique_key text DEFAULT NULL,
+    unique_until text DEFAULT 'finished'
+) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+#variable_conflict use_column
+DECLARE
+    job_id bigint;
+BEGIN
+    IF submit.unique_key IS NULL THEN
+        INSERT INTO {schema}.job (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments)
+        VALUES (submit.task, submit.queue, submit.priority, 'ready', submit.max_attempts,
+                coalesce(submit.run_at, {schema}.clock()), {schema}.clock(), submit.arguments)
+        RETURNING id INTO job_id;
+        PERFORM {schema}.ring(submit.queue);
+        RETURN job_id;
+    END IF;
+    IF octet_length(submit.unique_key) > 400 THEN
+        RAISE string_data_right_truncation USING MESSAGE = 'a unique key has at most 400 bytes';
+    END IF;
+    SELECT ids[1] INTO job_id
+    FROM {schema}.submit_unique(ARRAY[ROW(
+        1, nextval('{schema}.job_id_seq'), submit.task, submit.queue, submit.priority, submit.max_attempts,
+        submit.run_at, NULL, submit.arguments, NULL, NULL, NULL, submit.unique_key, submit.unique_until, NULL,
+        'existing')::{schema}.submission]);
+    RETURN job_id;
+END
+$$;
