@@ -26,6 +26,7 @@ class Row:
     fence: int
     errors: list[str]
     """Their kinds, oldest first."""
+    started_at: float | None
     finished_at: float | None
     """Unix time, as are those of lines: one machine, one clock."""
 
@@ -54,10 +55,13 @@ def gather(record: Record, dsn: str, lines: Path) -> Evidence:
     with psycopg.connect(dsn) as conn:
         found = conn.execute("""
             SELECT id, (arguments->>'key')::bigint, split_part(task, '.', 2), state::text, attempt, max_attempts, claims,
-                coalesce(errors, '[]'), extract(epoch FROM finished_at)::float8
+                coalesce(errors, '[]'), extract(epoch FROM started_at)::float8,
+                extract(epoch FROM finished_at)::float8
             FROM chancy.any_job ORDER BY id
         """).fetchall()
-        rows = [Row(*columns, [error["kind"] for error in errors], at) for *columns, errors, at in found]
+        rows = [
+            Row(*columns, [error["kind"] for error in errors], began, ended) for *columns, errors, began, ended in found
+        ]
         effects = Counter(conn.execute("SELECT job, fence FROM effect").fetchall())
     words = (line.split() for line in lines.read_text().splitlines())
     return Evidence(
@@ -155,6 +159,16 @@ def the_cancelled_never_ran_again(seen: Evidence) -> list[object]:
     return again
 
 
+def no_limit_was_exceeded(seen: Evidence) -> list[object]:
+    return list(seen.record.too_many)
+
+
+def no_window_was_exceeded(seen: Evidence) -> list[object]:
+    """By the last claim of each job."""
+    at = sorted(row.started_at for row in seen.rows if row.kind == "rated" and row.started_at)
+    return [early for early, late in zip(at, at[soak_tasks.RATE :], strict=False) if late - early < 1]
+
+
 INVARIANTS: dict[str, Callable[[Evidence], list[object]]] = {
     "every committed job is finished": every_committed_job_is_finished,
     "no job of a rolled-back transaction exists": no_job_was_rolled_back,
@@ -167,6 +181,8 @@ INVARIANTS: dict[str, Callable[[Evidence], list[object]]] = {
     "memory and time limits ended their jobs": limits_are_kept,
     "innocent jobs succeeded, or a fault hit them": the_innocent_succeed_or_were_hit,
     "cancelled jobs never ran again": the_cancelled_never_ran_again,
+    "never more of a key than its limit": no_limit_was_exceeded,
+    "never more in a window than its rate": no_window_was_exceeded,
 }
 
 

@@ -18,7 +18,7 @@ TICK_SECONDS = 0.1
 WEIGHTS = {
     "noop": 40, "nap": 12, "nap_in_thread": 12, "nap_in_process": 6, "linger": 4, "linger_in_thread": 4,
     "fail_always": 3, "fail_first": 5, "snooze": 4, "hog": 1, "hang": 1, "hang_in_process": 1,
-    "effect": 8, "effect_in_thread": 8,
+    "effect": 8, "effect_in_thread": 8, "limited": 10, "rated": 5, "in_turn": 10,
 }  # fmt: skip
 MAY_BE_CANCELLED = [f"soak_tasks.{kind}" for kind in {*soak_tasks.PLAIN, *soak_tasks.EFFECTS}]
 MAY_BE_REQUEUED = [f"soak_tasks.{kind}" for kind in soak_tasks.PLAIN]  # an effect would be there twice
@@ -38,6 +38,8 @@ class Record:
     """By job id, its state and its fence as the cancel left them."""
     requeues: Counter[int] = field(default_factory=Counter)
     """By job id, how often it was tried."""
+    too_many: list[tuple[str, int]] = field(default_factory=list)
+    """Gates that were seen with more running jobs than they let in."""
 
 
 class Producer:
@@ -60,6 +62,7 @@ class Producer:
                 self._ask(conn)
                 while not self.over.wait(TICK_SECONDS):
                     self._submit(conn)
+                    self._count(conn)
                     if self._chance.random() < 0.2:
                         self._cancel(conn, self._chance.choice(("ready", "running")))
                     if self._chance.random() < 0.05:
@@ -98,6 +101,15 @@ class Producer:
         self._in_doubt = keys
         conn.commit()
         self._settle(committed=True)
+
+    def _count(self, conn: psycopg.Connection) -> None:
+        """By the rows, since the handler of a worker that was frozen or believed dead goes on for a while."""
+        query = """
+            SELECT gates->>'key', count(*) FROM chancy.job
+            WHERE state = 'running' AND starts_with(gates->>'key', 'concurrency') GROUP BY 1 HAVING count(*) > %s
+        """
+        self.record.too_many += conn.execute(query, [soak_tasks.MOST]).fetchall()
+        conn.commit()
 
     def _settle(self, *, committed: bool) -> None:
         if committed:

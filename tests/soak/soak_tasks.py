@@ -127,6 +127,28 @@ async def poison(key: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+MOST = 3
+RATE = 10
+
+
+@task(retry=SOON, limits=[Limit.concurrency(MOST, key=lambda key: key % 5)])
+async def limited(key: int) -> None:
+    with told():
+        await asyncio.sleep(0.2)
+
+
+@task(retry=SOON, limits=[Limit.rate(RATE, per=timedelta(seconds=1))])
+def rated(key: int) -> None:
+    with told():
+        pass
+
+
+@task(retry=SOON, group=lambda key: key % 4)
+async def in_turn(key: int) -> None:
+    with told():
+        await asyncio.sleep(0.05)
+
+
 EFFECT = "INSERT INTO effect (job, fence) VALUES (%s, %s)"
 
 
@@ -156,7 +178,7 @@ EVERY = {
     each.function.__name__: each
     for each in (
         noop, nap, nap_in_thread, nap_in_process, linger, linger_in_thread, fail_always, fail_first, snooze,
-        hog, hang, hang_in_process, poison, effect, effect_in_thread,
+        limited, rated, in_turn, hog, hang, hang_in_process, poison, effect, effect_in_thread,
     )
 }  # fmt: skip
 """Each kind of job."""

@@ -298,3 +298,23 @@ def test_the_errors_of_a_handlers_own_jobs_do_not_reach_the_handler(chancy_eager
 def test_a_wrong_mode_is_refused():
     with pytest.raises(ValueError, match='"run" or "collect"'), eager("later"):
         pass
+
+
+@task(
+    limits=[Limit.concurrency(2), Limit.rate(5, per=timedelta(seconds=1), key=lambda who: who)], group=lambda who: who
+)
+def shared(who: str) -> str:
+    return who
+
+
+def test_limits_over_all_workers_and_turns_are_reported_and_the_jobs_run(chancy_eager):
+    for _ in range(9):
+        shared.submit(chancy_eager.conn, "ann")
+    assert [job.result for job in chancy_eager.jobs] == ["ann"] * 9
+    assert chancy_eager.not_enforced == {
+        shared.name: (
+            f"concurrency({shared.name}) at 2",
+            f"rate/1s({shared.name} who=ann) at 5",
+            "the turn of its group",
+        )
+    }

@@ -9,7 +9,19 @@ from typing import Any, assert_type
 import psycopg
 
 import chancy
-from chancy import AsyncTask, Job, JobRow, NewJob, SubmitOutcome, Task, Unique, submit_many, task
+from chancy import (
+    AsyncTask,
+    Job,
+    JobRow,
+    Limit,
+    NewJob,
+    SharedLimit,
+    SubmitOutcome,
+    Task,
+    Unique,
+    submit_many,
+    task,
+)
 from chancy_testing import (
     Clock,
     Drain,
@@ -93,6 +105,17 @@ async def async_side(conn: psycopg.AsyncConnection[Any]) -> None:
 def shapes(one: Task[[int], str], two: AsyncTask[[int], bytes]) -> None:
     assert_type(one(1), str)
     _ = assert_type(two(1), Coroutine[Any, Any, bytes])
+
+
+@task(limits=[Limit.time(5), Limit.concurrency(3, key=lambda customer: customer)], group=lambda customer: customer)
+def limited(customer: str) -> int:
+    return len(customer)
+
+
+def limits_of_all_workers(conn: psycopg.Connection[Any]) -> None:
+    assert_type(Limit.rate(5, per=timedelta(seconds=1)), SharedLimit)
+    assert_type(limited.using(group="a", limits=[Limit.concurrency(1, key="b")]).submit(conn, "x"), Job[int])
+    assert_type(chancy.limit(conn, "q", concurrency=3), None)
 
 
 def sync_tests(conn: psycopg.Connection[Any], chancy_drain: Drain, chancy_clock: Clock) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 
+import chancy
 from chancy import Unique, submit_many, task
 from chancy_testing import assert_submitted, drain, eager
 
@@ -43,6 +44,9 @@ def sync_side(conn: psycopg.Connection[Any]) -> None:
     plain.using(priority="high")  # E mypy ty
     plain.using(unique="number")  # E mypy ty
     submit_many(conn, [1])  # E mypy ty
+    plain.using(group=len)  # E mypy ty
+    task(limits=[3])  # E mypy ty
+    chancy.limit(conn, "q", concurrency="3")  # E mypy ty
     number: int = plain.submit(conn, 1).result(conn)  # E mypy ty
     print(number)
 

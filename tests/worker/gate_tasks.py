@@ -6,7 +6,7 @@ import asyncio
 import time
 from datetime import timedelta
 
-from chancy import Limit, task
+from chancy import Limit, Unique, task
 
 now_running: dict[str, int] = {}
 most: dict[str, int] = {}
@@ -67,3 +67,17 @@ async def at_gate() -> None:
     await gate.wait()
     await asyncio.sleep(0.01)
     now_running["gate"] -= 1
+
+
+@task(unique=Unique(key=lambda order: order, until="started", within=timedelta(hours=1)))
+async def once(order: int) -> None: ...
+
+
+@task(limits=[Limit.concurrency(1, key=lambda a: a), Limit.rate(1, per=timedelta(seconds=1), key=lambda b: b)])
+async def by_two_keys(a: int, b: int) -> None: ...
+
+
+@task(
+    limits=[Limit.rate(9, per=timedelta(minutes=1), key=lambda who: who), Limit.concurrency(5)], group=lambda who: who
+)
+async def everything(who: str) -> None: ...

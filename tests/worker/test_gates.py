@@ -226,3 +226,16 @@ def test_slots_that_are_nobodys_are_swept_up_and_the_others_stay(site):
     assert site.one("SELECT {}.sweep_slots(3)") == 3
     assert site.one("SELECT {}.sweep_slots(3)") == 1
     assert site.one("SELECT count(*) FROM {}.slot") == 3
+
+
+def test_an_old_slot_of_a_job_that_has_another_one_now_is_free(site):
+    first, second = site.submit(*[tasks.two_a_customer.bind("c") for _ in range(2)])
+    worker = send(site.conn, register("w", 60), site.schema)
+    assert admitted(site).admitted == 2
+    claimed = send(site.conn, play_round(worker, [], Wanted({"default": 9}, looking=("default",))), site.schema).claimed
+    send(site.conn, play_round(worker, [released(job, "") for job in claimed], Wanted()), site.schema)
+    site.rows("UPDATE {}.job SET priority = 5 WHERE id = %s RETURNING id", second.id)
+    assert admitted(site, want=1).admitted == 1
+    assert site.rows("SELECT n, job FROM {}.slot ORDER BY n") == [(1, second.id), (2, second.id)]
+    assert admitted(site, want=1).admitted == 1
+    assert site.rows("SELECT n, job FROM {}.slot ORDER BY n") == [(1, second.id), (2, first.id)]

@@ -27,11 +27,12 @@ from psycopg import sql
 from worker_tasks import add
 
 import chancy
-from chancy import Discard, Snooze
+from chancy import Discard, Limit, Snooze
 from chancy.current import CurrentJob
 from chancy.errors import LeaseLost
 from chancy.run import send
 from chancy_worker.claims import PATIENT_ROUND, ROUND, Wanted, play_round, settle
+from chancy_worker.gatekeeper import admit
 from chancy_worker.leases import declare_dead, extend, register, take_back
 from chancy_worker.sessions import OwnSession
 from chancy_worker.verdict import Claimed, cancelled, judged, released, since_now, succeeded
@@ -52,6 +53,17 @@ class Row:
     crashes: int = 0
     worker: int | None = None
     cancelling: bool = False
+    gated: bool = False
+    """It shares a limit of one with the others that are."""
+    parked: bool = False
+
+    @property
+    def shown(self):
+        return astuple(self)[:7]
+
+    @property
+    def has_a_slot(self):
+        return self.gated and not self.parked and self.state in LIVE
 
     def is_held_by(self, fence):
         return self.state == "running" and self.fence == fence
@@ -65,7 +77,7 @@ class Row:
     def again(self, delay, refund=0):
         if self.cancelling:
             return self.finished("cancelled")
-        return replace(self, state=waiting(delay), attempt=self.attempt - refund, worker=None)
+        return replace(self, state=waiting(delay), attempt=self.attempt - refund, worker=None, parked=self.gated)
 
     def ended(self, ending, delay):
         if ending in ("snoozed", "released"):
@@ -84,7 +96,8 @@ class Row:
         return replace(self, cancelling=True) if self.state == "running" else self
 
     def requeued(self, attempts):
-        return replace(self, state="ready", max_attempts=self.attempt + attempts, worker=None)
+        most = self.attempt + attempts
+        return replace(self, state="ready", max_attempts=most, worker=None, parked=self.gated)
 
     def fate(self, fence, ending):
         """What a worker is told that asks what became of its verdict."""
@@ -142,7 +155,7 @@ class Life(RuleBasedStateMachine):
         self.alive: set[int] = set()
         self.expired: set[int] = set()
         self.asked: set[int] = set()
-        for table in ("job", "history", "worker", "dead_worker"):
+        for table in ("job", "history", "worker", "dead_worker", "slot"):
             self.execute(f"DELETE FROM {{}}.{table}")
         for name in ("left", "right"):
             self.register(name)
@@ -172,12 +185,19 @@ class Life(RuleBasedStateMachine):
         self.workers[worker] = name
         self.alive.add(worker)
 
-    @initialize(first=st.integers(1, 3), others=st.lists(st.tuples(st.integers(1, 3), delays), max_size=2))
+    @initialize(
+        first=st.integers(1, 3), others=st.lists(st.tuples(st.integers(1, 3), delays, st.booleans()), max_size=3)
+    )
     def submit_and_claim_one(self, first, others):
-        new = [(first, NOW), *others]
-        jobs = [add.using(max_attempts=most, delay=delay).bind(1, 2) for most, delay in new]
-        for job, (most, delay) in zip(chancy.submit_many(self.onlooker, jobs), new, strict=True):
-            self.rows[job.id] = Row(waiting(delay), 0, most)
+        new = [(first, NOW, False), *others]
+        jobs = [
+            add.using(max_attempts=most, delay=delay, limits=[Limit.concurrency(1, key="one")] if gated else []).bind(
+                1, 2
+            )
+            for most, delay, gated in new
+        ]
+        for job, (most, delay, gated) in zip(chancy.submit_many(self.onlooker, jobs), new, strict=True):
+            self.rows[job.id] = Row(waiting(delay), 0, most, gated=gated, parked=gated)
         self.claim(min(self.alive), 1, patient=False)
 
     @precondition(lambda self: self.jobs_in({"ready"}))
@@ -205,7 +225,7 @@ class Life(RuleBasedStateMachine):
         verdicts = [ENDINGS[ending](self.claims[claim], delay) for claim, ending, delay in said]
         holding = [(job, ending, delay) for (job, fence), ending, delay in said if self.rows[job].is_held_by(fence)]
         written = [verdict for verdict in holding if verdict[0] != locked]
-        due = {job for job, row in self.rows.items() if row.state == "ready" and job != locked}
+        due = {job for job, row in self.rows.items() if row.state == "ready" and not row.parked and job != locked}
         wanted = Wanted(free={"default": free}, looking=("default",))
         played = play_round(worker, verdicts, wanted, text=PATIENT_ROUND if patient else ROUND)
         with self.somebody_locking(locked):
@@ -226,6 +246,20 @@ class Life(RuleBasedStateMachine):
             self.claims[claim.id, claim.fence] = claim
         fates = {(job, fence): self.rows[job].fate(fence, ending) for (job, fence), ending, _ in said}
         assert self.send(settle(verdicts)) == fates
+
+    @precondition(lambda self: any(row.gated for row in self.rows.values()))
+    @rule(want=st.integers(1, 2), locked=st.none() | one_of("rows"))
+    def admit(self, want, locked):
+        free = not any(row.has_a_slot for row in self.rows.values())
+        waiting = {job for job, row in self.rows.items() if row.state == "ready" and row.parked and job != locked}
+        with self.somebody_locking(locked):
+            (answer,) = self.send(admit({"default": want}, {}))
+        assert answer.admitted == (1 if free and waiting else 0)
+        inside = "SELECT id FROM {}.job WHERE gates IS NOT NULL AND parked IS NULL"
+        for (job,) in self.execute(inside).fetchall():
+            if self.rows[job].parked:
+                assert job in waiting
+                self.rows[job] = replace(self.rows[job], parked=False)
 
     @rule(claim=a_claim, commit=st.booleans())
     def complete_in_the_handlers_transaction(self, claim, commit):
@@ -303,13 +337,32 @@ class Life(RuleBasedStateMachine):
         assert rescued == sum(self.rows[job].state == "ready" for job in suspects)
         assert rescued + over == len(suspects)
 
+    # What takes several steps to come to, and would be rare by chance.
+
+    @precondition(lambda self: self.jobs_in({"running"}))
+    @rule(data=st.data())
+    def a_worker_dies_over_its_jobs(self, data):
+        busy = {self.rows[job].worker for job in self.jobs_in({"running"})} & self.alive
+        if busy:
+            self.declare_dead(data.draw(st.sampled_from(sorted(busy))), by_name=False)
+            self.take_back(None)
+
+    @precondition(lambda self: any(row.parked and row.state == "ready" for row in self.rows.values()))
+    @rule()
+    def a_parked_job_is_admitted_and_claimed(self):
+        self.admit(1, None)
+        self.claim(min(self.alive), 3, patient=False)
+
     @invariant()
     def the_rows_say_what_the_model_says(self):
         rows = self.execute(
             "SELECT id, state::text, attempt, max_attempts, claims, crashes, worker, cancel_at IS NOT NULL "
             "FROM {}.any_job ORDER BY id"
         ).fetchall()
-        assert rows == [(job, *astuple(row)) for job, row in self.rows.items()]  # so none is live and finished at once
+        assert rows == [(job, *row.shown) for job, row in self.rows.items()]  # so none is live and finished at once
+        parked = self.execute("SELECT id, parked IS NOT NULL FROM {}.job ORDER BY id").fetchall()
+        assert parked == [(job, row.parked) for job, row in self.rows.items() if row.state in LIVE]
+        assert sum(row.has_a_slot for row in self.rows.values()) <= 1
         believed = self.execute("SELECT id FROM {0}.worker UNION SELECT id FROM {0}.dead_worker").fetchall()
         for row in self.rows.values():
             assert row.attempt <= row.max_attempts - (row.state in WAITING)

@@ -35,6 +35,7 @@ from chancy.statements import (
 )
 from chancy_worker.claimer import Marks
 from chancy_worker.claims import PATIENT_ROUND, ROUND, START, Mark, Wanted, play_round, settle
+from chancy_worker.gatekeeper import admit
 from chancy_worker.leases import declare_dead, extend, register, take_back
 from chancy_worker.link import Link
 from chancy_worker.sessions import LentSession, OwnSession
@@ -52,6 +53,15 @@ CREATE FUNCTION {schema}.deepen(queue text, priority integer, jobs integer, firs
         CASE WHEN worker IS NULL THEN 'ready' ELSE 'running' END::{schema}.state, worker,
         CASE WHEN worker IS NOT NULL THEN at END, 3, at, at, '{}'
     FROM (SELECT now() + first + n * interval '1 ms' AS at FROM generate_series(1, jobs) AS n) AS new
+$$;
+
+CREATE FUNCTION {schema}.park(key text, jobs integer) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO {schema}.job
+        (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, gates, parked)
+    SELECT 'worker_tasks.add', 'gated', 0, 'ready', 3, now() - interval '1 day' + n * interval '1 ms', now(), '{}',
+        json_build_object('key', key, 'gates',
+            json_build_array(json_build_object('name', key, 'most', 2, 'to', length(key)))), key
+    FROM generate_series(1, jobs) AS n
 $$;
 """
 
@@ -97,6 +107,8 @@ def deep(chancy_dsn):
             run("SELECT {schema}.deepen('default', 10, 100000, '1 day')")
             run("SELECT {schema}.deepen('tidy', 0, 30000, '-1 day')")
             run("SELECT {schema}.deepen('tidy', 10, 100000, '1 day')")
+            run("SELECT {schema}.park('concurrency(a)', 60000)")
+            run("SELECT {schema}.park('concurrency(b=' || n || ')', 1000) FROM generate_series(1, 40) AS n")
             run("""
                 INSERT INTO {schema}.job (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments,
                     unique_key, unique_until)
@@ -302,6 +314,31 @@ def assert_every_scan_has_its_place(seen):
     assert seen.adrift() == []
 
 
+# Parked jobs.
+
+
+async def test_a_look_into_a_queue_of_parked_jobs_costs_what_one_into_an_empty_queue_does(link, deep):
+    parked = await watch(link, play_round(deep.worker, [], Wanted({"gated": 100}, looking=("gated",))))
+    empty = await watch(link, play_round(deep.worker, [], Wanted({"none": 100}, looking=("none",))))
+    assert parked.written("claimed") == 0
+    assert parked.indexes("claimed", "in_use") == {"job_ready"}
+    assert parked.blocks.total() <= empty.blocks.total() + 20
+
+
+async def test_an_admission_reads_one_job_a_key_and_those_that_it_admits(link, deep):
+    seen = await watch(link, admit({"gated": 60}, {}))
+    assert_every_scan_has_its_place(seen)
+    assert seen.blocks["slot"] >= 60  # it did admit them
+    assert seen.blocks.total() <= 60 * 70, seen.blocks  # 24 a job
+
+
+async def test_a_full_limit_costs_an_admission_one_look_however_many_wait(link, deep):
+    async with link.conn.transaction(force_rollback=True):
+        await link.send(admit({"gated": 82}, {}))  # two of each key
+        seen = await watch(link, admit({"gated": 100}, {}))
+    assert seen.blocks.total() <= 41 * 50, seen.blocks  # 17 a key
+
+
 # A round.
 
 
@@ -367,7 +404,9 @@ async def test_what_became_of_verdicts_is_asked_by_id(link, deep):
 
 
 async def test_a_heartbeat_reads_only_what_was_claimed_since_the_last_one(link, deep):
-    # This worker has had 100,000 jobs, whose entries are still in the index.
+    # This worker has had 100,000 jobs, whose entries are still in the index. Those of the claims that other tests have
+    # taken back are marked as dead by whoever reads them first.
+    await watch(link, extend(deep.worker, 15, deep.extended, 0))
     seen = await watch(link, extend(deep.worker, 15, deep.extended, 0))
     assert seen.indexes() == {"job_running", "job_cancelling", "worker_pkey"}
     assert "Sort" not in seen.types()

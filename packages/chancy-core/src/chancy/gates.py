@@ -8,7 +8,7 @@ passed over at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import msgspec
 
 from .codec import Signature, encode_json
 from .errors import InvalidTask
-from .keys import key_of, key_text
+from .keys import Key, key_of, key_text
 from .limits import KeyFunction, SharedLimit
 
 SEPARATOR = "\x1f"
@@ -44,76 +44,76 @@ class Passes(msgspec.Struct, frozen=True, omit_defaults=True):
     """The length of the key up to and with its group; 0 is no group."""
 
 
-Name = Callable[[Mapping[str, Any]], str]
-"""The name of a gate, of a job with these arguments."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One limit of a task, or its group: what it adds to the text that a job is parked under."""
+
+    start: str
+    """The whole name, or what the names of all keys begin with."""
+    key: Key | None
+    limit: SharedLimit | None
+    """None is the group."""
+
+    def name(self, arguments: Mapping[str, Any]) -> str:
+        """Of a job with these arguments."""
+        return self.start if self.key is None else f"{self.start}{_clean(self.key.text(arguments))})"
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """For `chancy.submit` in SQL, which makes the names of a key that it is given."""
+        limit = {} if self.limit is None else {"most": self.limit.most, "per": _seconds(self.limit)}
+        return {"start": self.start, "names": None if self.key is None else self.key.names, **limit}
 
 
 @dataclass(frozen=True, slots=True)
 class Gates:
-    """The gates of a task, in the order in which a job passes them."""
+    """The limits and the group of a task, in the order in which a job passes them."""
 
-    alone: tuple[tuple[SharedLimit, Name], ...]
-    group: Name | None
-    keyed: tuple[tuple[SharedLimit, Name], ...]
+    parts: tuple[Part, ...]
 
     def passed_by(self, arguments: Mapping[str, Any]) -> bytes:
         """What is stored with a job. Raises `InvalidArguments` when a key function fails."""
+        names: list[str] = []
         gates: list[Gate] = []
-        key, turn = "", 0
-
-        def extend(name: str) -> None:
-            nonlocal key
-            key += (SEPARATOR if key else "") + name
-
-        def add(limits: Iterable[tuple[SharedLimit, Name]]) -> None:
-            for limit, name in limits:
-                extend(called := name(arguments))
-                per = None if limit.per is None else limit.per.total_seconds()
-                gates.append(Gate(called, limit.most, len(key), per))
-
-        add(self.alone)
-        if self.group is not None:
-            extend(self.group(arguments))
-            turn = len(key)
-        add(self.keyed)
-        return encode_json(Passes(key, tuple(gates), turn))
+        turn = 0
+        for part in self.parts:
+            names.append(part.name(arguments))
+            to = len(SEPARATOR.join(names))
+            if part.limit is None:
+                turn = to
+            else:
+                gates.append(Gate(names[-1], part.limit.most, to, _seconds(part.limit)))
+        return encode_json(Passes(SEPARATOR.join(names), tuple(gates), turn))
 
 
 def gates_of(limits: Sequence[SharedLimit], group: KeyFunction | str | None, signature: Signature) -> Gates | None:
     """The gates of a task, or none. Raises `InvalidTask` for a key function that does not fit the task."""
     if not limits and group is None:
         return None
-    if len({_kind_of(limit, signature) for limit in limits}) < len(limits):
+    parts = [_limit(limit, signature) for limit in limits]
+    if len({part.start for part in parts}) < len(parts):
         raise InvalidTask(signature.task, "two of its limits would count the same: give one of them a key of its own")
-    by_key = {
-        keyed: tuple((limit, _name_of(limit, signature)) for limit in limits if callable(limit.key) is keyed)
-        for keyed in (False, True)
-    }
-    return Gates(by_key[False], None if group is None else _group_name(group, signature), by_key[True])
+    turn = [] if group is None else [_group(group, signature)]
+    alone, keyed = ([part for part in parts if (part.key is not None) is wanted] for wanted in (False, True))
+    return Gates((*alone, *turn, *keyed))
 
 
-def _kind_of(limit: SharedLimit, signature: Signature) -> str:
-    """What is the same in the names of all gates of this limit."""
-    kind = "concurrency" if limit.per is None else f"rate/{limit.per.total_seconds():g}s"
+def _limit(limit: SharedLimit, signature: Signature) -> Part:
+    kind = "concurrency" if limit.per is None else f"rate/{_seconds(limit):g}s"
     if limit.key is None or isinstance(limit.key, str):
-        return f"{kind}({_clean(limit.key or signature.task)})"
-    return f"{kind}({signature.task} {','.join(key_of(limit.key, 'limits', signature).names)}="
-
-
-def _name_of(limit: SharedLimit, signature: Signature) -> Name:
-    kind = _kind_of(limit, signature)
-    if limit.key is None or isinstance(limit.key, str):
-        return lambda arguments: kind
+        return Part(f"{kind}({_clean(limit.key or signature.task)})", None, limit)
     key = key_of(limit.key, "limits", signature)
-    return lambda arguments: f"{kind}{_clean(key.text(arguments))})"
+    return Part(f"{kind}({signature.task} {','.join(key.names)}=", key, limit)
 
 
-def _group_name(group: KeyFunction | str, signature: Signature) -> Name:
+def _group(group: KeyFunction | str, signature: Signature) -> Part:
     if isinstance(group, str):
-        fixed = f"group({_clean(key_text(group))})"
-        return lambda arguments: fixed
-    key = key_of(group, "group", signature)
-    return lambda arguments: f"group({_clean(key.text(arguments))})"
+        return Part(f"group({_clean(key_text(group))})", None, None)
+    return Part("group(", key_of(group, "group", signature), None)
+
+
+def _seconds(limit: SharedLimit) -> float | None:
+    return None if limit.per is None else limit.per.total_seconds()
 
 
 def _clean(name: str) -> str:

@@ -1444,3 +1444,71 @@ def waiting_for_a_job_that_ones_own_transaction_has_found_is_an_error(g: Ground)
 
     with pytest.raises(NotCommitted, match="commit first"):
         yield block(g, lambda: once.submit(g.conn, "k"), lambda: _noted(once.submit(g.conn, "k"), found), wait)
+
+
+# Limits over all workers, and turns
+
+
+@task(
+    name="conformance.shared",
+    limits=[Limit.concurrency(1), Limit.rate(1000, per=timedelta(seconds=1), key=lambda who: who), Limit.time(5)],
+    group=lambda who: who,
+    max_attempts=2,
+)
+def shared(who: str, fail: bool = False) -> str:
+    """Has one of each."""
+    seen.append(who)
+    if fail:
+        raise ValueError(who)
+    return who
+
+
+@case
+def jobs_with_limits_over_all_workers_are_all_performed(g: Ground) -> Steps:
+    jobs = yield submit_many(g.conn, [shared.bind(who) for who in "aabab"])
+    yield g.perform()
+    for job, who in zip(jobs, "aabab", strict=True):
+        assert (yield job.result(g.conn)) == who
+    assert sorted(seen) == list("aaabb")
+
+
+@case
+def a_retry_passes_its_limits_again(g: Ground) -> Steps:
+    job = yield shared.submit(g.conn, "x", fail=True)
+    yield g.perform()
+    row = yield job.refresh(g.conn)
+    assert (row.state, row.attempt, seen) == (State.FAILED, 2, ["x", "x"])
+
+
+@case
+def one_submit_may_name_another_group_and_a_limit_that_tasks_share(g: Ground) -> Steps:
+    job = yield shared.using(group="g", limits=[Limit.concurrency(3, key="k")]).submit(g.conn, "y")
+    yield g.perform()
+    assert (yield job.result(g.conn)) == "y"
+
+
+@case
+def a_key_function_for_one_submit_is_refused(g: Ground) -> Steps:
+    with pytest.raises(InvalidArguments, match="what goes into a row is data"):
+        shared.using(limits=[Limit.concurrency(1, key=len)])
+    assert (yield chancy.jobs(g.conn)) == []
+
+
+@case
+def a_requeued_job_passes_its_limits_again(g: Ground) -> Steps:
+    job = yield shared.submit(g.conn, "z")
+    yield g.perform()
+    assert (yield chancy.requeue(g.conn, job.id))
+    yield g.perform()
+    assert ((yield job.result(g.conn)), seen) == ("z", ["z", "z"])
+
+
+@case
+def a_limit_of_a_queue_can_be_set_and_lifted(g: Ground) -> Steps:
+    yield chancy.limit(g.conn, "default", concurrency=1)
+    jobs = yield submit_many(g.conn, [note.bind(n) for n in range(3)])
+    yield g.perform()
+    yield chancy.limit(g.conn, "default", concurrency=None)
+    assert (yield jobs[2].refresh(g.conn)).state is State.SUCCEEDED
+    with pytest.raises(ValueError, match="must be 0 or more"):
+        chancy.limit(g.conn, "default", concurrency=-1)

@@ -25,6 +25,7 @@ from chancy.task import BaseTask, registered
 from .attempt import Executor
 from .claimer import Claimer
 from .config import WorkerConfig
+from .declarations import declare
 from .executors import Loop, Threads
 from .health import LONGEST_TURN, answering, pet_service_watchdog, tell_service_manager
 from .leases import Lease, declare_dead, keep_alive, rescue
@@ -76,6 +77,7 @@ class Worker:
         await link.connect()
         await self._check_version(link)
         await link.send(keep(self.app.keep))
+        await link.send(declare(self._tasks.values()))
 
         lives = self._link("lease", lock_timeout="1s")
         await lives.connect()

@@ -1,0 +1,113 @@
+-- `submit` for other languages knows what tasks declare in Python: limits over all workers, groups, unique keys.
+
+-- Written by each worker that starts, for the tasks that it knows and that declare any of it.
+CREATE TABLE {schema}.task (
+    name text PRIMARY KEY,
+    gates json,         -- in the order in which a job passes them: start, names of the key's arguments, most, per
+    unique_until text,
+    unique_within interval
+);
+
+-- What a job of a task has to pass, with this text as the key of whatever has one: as `chancy.gates` makes it.
+CREATE FUNCTION {schema}.passes(task text, declared json, key text) RETURNS json
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+DECLARE
+    part record;
+    keys integer;
+    parked text;
+    name text;
+    gates json[] := '{}';
+    turn integer;
+BEGIN
+    SELECT count(DISTINCT each.names::text) INTO keys FROM json_to_recordset(declared) AS each (names json)
+    WHERE json_typeof(each.names) = 'array';
+    IF keys > 1 THEN
+        RAISE invalid_parameter_value USING
+            MESSAGE = format('task %s has limits or a group with different keys, and here is one: submit it from Python', task);
+    ELSIF keys = 1 AND key IS NULL THEN
+        RAISE invalid_parameter_value USING
+            MESSAGE = format('task %s declares a limit or a group with a key: give concurrency_key', task),
+            HINT = 'It is the text, or the JSON, that the key function of the task would return.';
+    ELSIF keys = 0 AND key IS NOT NULL THEN
+        RAISE invalid_parameter_value USING
+            MESSAGE = format('no worker knows of a limit or a group with a key of task %s: leave concurrency_key out', task);
+    ELSIF octet_length(key) > 400 THEN
+        RAISE string_data_right_truncation USING MESSAGE = 'a concurrency_key has at most 400 bytes';
+    END IF;
+    IF declared IS NULL THEN
+        RETURN NULL;
+    END IF;
+    FOR part IN SELECT * FROM json_to_recordset(declared)
+        AS each (start text, names json, most integer, per double precision)
+    LOOP
+        name := part.start;
+        IF json_typeof(part.names) = 'array' THEN
+            name := name || replace(key, E'\x1f', ' ') || ')';
+        END IF;
+        parked := concat_ws(E'\x1f', parked, name);
+        IF part.most IS NULL THEN
+            turn := length(parked);
+        ELSE
+            gates := gates || json_strip_nulls(
+                json_build_object('name', name, 'most', part.most, 'to', length(parked), 'per', part.per));
+        END IF;
+    END LOOP;
+    RETURN json_strip_nulls(json_build_object('key', parked, 'gates', array_to_json(gates), 'turn', turn));
+END
+$$;
+
+-- A function cannot be given more parameters, only a namesake.
+DROP FUNCTION {schema}.submit(text, json, text, integer, timestamptz, integer, text, text);
+
+-- For triggers, psql and other languages: adds one job in the caller's transaction and returns its id; or, of a key that
+-- a live job has, that job's. A task that declares keys is refused without them.
+CREATE FUNCTION {schema}.submit(
+    task text,
+    arguments json DEFAULT '{}',
+    queue text DEFAULT 'default',
+    priority integer DEFAULT 0,
+    run_at timestamptz DEFAULT NULL,
+    max_attempts integer DEFAULT 3,
+    unique_key text DEFAULT NULL,
+    unique_until text DEFAULT NULL,
+    concurrency_key text DEFAULT NULL
+) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+#variable_conflict use_column
+DECLARE
+    declared record;
+    gates json;
+    job_id bigint;
+BEGIN
+    SELECT * INTO declared FROM {schema}.task WHERE name = submit.task;
+    gates := {schema}.passes(submit.task, declared.gates, submit.concurrency_key);
+    IF submit.unique_key IS NULL THEN
+        IF declared.unique_until IS NOT NULL THEN
+            RAISE invalid_parameter_value USING
+                MESSAGE = format('task %s declares its jobs unique: give unique_key', submit.task),
+                HINT = 'It is the text, or the JSON, that the key function of the task would return.';
+        END IF;
+        INSERT INTO {schema}.job
+            (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, gates, parked)
+        VALUES (submit.task, submit.queue, submit.priority, 'ready', submit.max_attempts,
+                coalesce(submit.run_at, {schema}.clock()), {schema}.clock(), submit.arguments, gates, gates->>'key')
+        RETURNING id INTO job_id;
+        PERFORM {schema}.ring(submit.queue);
+        RETURN job_id;
+    END IF;
+    IF octet_length(submit.unique_key) > 400 THEN
+        RAISE string_data_right_truncation USING MESSAGE = 'a unique_key has at most 400 bytes';
+    END IF;
+    SELECT ids[1] INTO job_id
+    FROM {schema}.submit_unique(ARRAY[ROW(
+        1, nextval('{schema}.job_id_seq'), submit.task, submit.queue, submit.priority, submit.max_attempts,
+        submit.run_at, NULL, submit.arguments, NULL, NULL, gates, submit.unique_key,
+        coalesce(submit.unique_until, declared.unique_until, 'finished'), declared.unique_within,
+        'existing')::{schema}.submission]);
+    RETURN job_id;
+END
+$$;

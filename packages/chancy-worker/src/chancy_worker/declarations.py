@@ -1,0 +1,54 @@
+"""What tasks declare beside their code, written down for `chancy.submit` in SQL, which knows no code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from chancy.codec import encode_json
+from chancy.literals import JsonColumn, of_intervals, of_texts
+from chancy.model import Statement
+from chancy.task import BaseTask
+
+# One worker at a time, so that two of different versions that start together cannot wait for each other's rows.
+DECLARE = """
+    WITH alone AS MATERIALIZED (
+        SELECT pg_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -4)
+    ),
+    given AS MATERIALIZED (
+        SELECT task.*
+        FROM alone
+        CROSS JOIN unnest(%(names)s::text[], %(gates)s::json[], %(untils)s::text[], %(withins)s::interval[])
+            AS task (name, gates, unique_until, unique_within)
+    ),
+    gone AS (
+        DELETE FROM {schema}.task AS task
+        WHERE task.name IN (SELECT name FROM given WHERE gates IS NULL AND unique_until IS NULL)
+    ),
+    kept AS (
+        INSERT INTO {schema}.task AS task (name, gates, unique_until, unique_within)
+        SELECT name, gates, unique_until, unique_within
+        FROM given
+        WHERE gates IS NOT NULL OR unique_until IS NOT NULL
+        ON CONFLICT (name) DO UPDATE
+        SET gates = excluded.gates, unique_until = excluded.unique_until, unique_within = excluded.unique_within
+    )
+    SELECT count(*) FROM given
+"""
+
+
+def declare(tasks: Iterable[BaseTask[..., Any]]) -> Statement[None]:
+    """Write down what these tasks declare: limits over all workers, groups, keys; forget what they do not any more."""
+    every = {task.name: task for task in tasks}
+    gates = [[part.declared for part in task.gates.parts] if task.gates else None for task in every.values()]
+    unique = [task.unique for task in every.values()]
+    return Statement(
+        DECLARE,
+        {
+            "names": of_texts(every),
+            "gates": JsonColumn(None if parts is None else encode_json(parts) for parts in gates),
+            "untils": of_texts(None if each is None else each.until for each in unique),
+            "withins": of_intervals(None if each is None else each.within for each in unique),
+        },
+        lambda rows: None,
+    )

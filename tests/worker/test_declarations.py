@@ -1,0 +1,109 @@
+"""Jobs of other languages: `chancy.submit` in SQL keeps what the tasks declare in Python."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import gate_tasks as tasks
+import msgspec
+import psycopg
+import pytest
+import worker_tasks
+from worker_help import eventually, working
+
+import chancy
+from chancy.run import send
+from chancy_worker.declarations import declare
+
+EVERY = [worker_tasks.add, tasks.three, tasks.two_a_customer, tasks.once, tasks.by_two_keys, tasks.everything]
+
+
+@pytest.fixture
+def declared(site):
+    send(site.conn, declare(EVERY), site.schema)
+    return site
+
+
+def submitted(site, task, arguments="{}", **keys):
+    named = "".join(f", {name} => %s" for name in keys)
+    return site.one(f"SELECT {{}}.submit(%s, %s{named})", task.name, arguments, *keys.values())
+
+
+def gates(site, job):
+    found, parked = site.rows("SELECT gates, parked FROM {}.job WHERE id = %s", job)[0]
+    return found, parked
+
+
+@pytest.mark.parametrize(
+    ("task", "arguments", "key", "new"),
+    [
+        (tasks.three, "{}", None, tasks.three.bind()),
+        (tasks.two_a_customer, '{"customer": "c1"}', "c1", tasks.two_a_customer.bind("c1")),
+        (tasks.everything, '{"who": "ann"}', "ann", tasks.everything.bind("ann")),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_a_job_of_sql_has_to_pass_what_one_of_python_has_to(declared, task, arguments, key, new):
+    job = submitted(declared, task, arguments, **({} if key is None else {"concurrency_key": key}))
+    found, parked = gates(declared, job)
+    assert found == msgspec.json.decode(new.gates)
+    assert parked == found["key"]
+
+
+def test_a_plain_task_is_submitted_as_ever(declared):
+    assert gates(declared, submitted(declared, worker_tasks.add)) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("task", "keys", "reason"),
+    [
+        (
+            tasks.two_a_customer,
+            {},
+            "gate_tasks.two_a_customer declares a limit or a group with a key: give concurrency_key",
+        ),
+        (tasks.by_two_keys, {"concurrency_key": "1"}, "different keys, and here is one: submit it from Python"),
+        (
+            tasks.three,
+            {"concurrency_key": "1"},
+            "no worker knows of a limit or a group with a key of task gate_tasks.three",
+        ),
+        (tasks.in_turn, {"concurrency_key": "1"}, "no worker knows of a limit or a group with a key of task"),
+        (tasks.once, {}, "gate_tasks.once declares its jobs unique: give unique_key"),
+        (tasks.two_a_customer, {"concurrency_key": "x" * 401}, "at most 400 bytes"),
+    ],
+)
+def test_a_task_that_declares_a_key_is_refused_without_it_and_the_other_way_round(declared, task, keys, reason):
+    with pytest.raises(psycopg.DataError, match=reason):
+        submitted(declared, task, **keys)
+    assert declared.one("SELECT count(*) FROM {}.job") == 0
+
+
+def test_a_unique_job_of_sql_and_one_of_python_are_the_same(declared):
+    job = submitted(declared, tasks.once, '{"order": 7}', unique_key="7")
+    (mine,) = declared.submit(tasks.once.bind(7))
+    assert (mine.id, mine.outcome) == (job, "existing")
+    declared.rows("UPDATE {}.job SET claims = 1 RETURNING id")  # begun, and within the hour all the same
+    assert submitted(declared, tasks.once, unique_key="7") == job
+    assert submitted(declared, tasks.once, unique_key="8") != job
+
+
+async def test_a_worker_that_starts_writes_down_what_its_tasks_declare(site):
+    async with working(site.app()):
+        await eventually(lambda: site.one("SELECT count(*) FROM {}.worker") == 1)
+    names = {name for (name,) in site.rows("SELECT name FROM {}.task")}
+    assert {task.name for task in EVERY} - names == {worker_tasks.add.name}
+    assert worker_tasks.add.name not in names
+
+
+def test_what_a_task_does_not_declare_any_more_is_forgotten(declared):
+    now = dataclasses.replace(tasks.three, shared=(), gates=None)
+    send(declared.conn, declare([now]), declared.schema)
+    assert gates(declared, submitted(declared, tasks.three)) == (None, None)
+    assert declared.one("SELECT count(*) FROM {}.task") == 4
+
+
+def test_jobs_are_submitted_by_a_trigger_under_any_search_path(declared):
+    with psycopg.connect(declared.dsn, options="-c search_path=pg_temp", autocommit=True) as conn:
+        conn.execute(f"SELECT {declared.schema}.submit('gate_tasks.everything', concurrency_key => 'x')")
+    assert len(chancy.jobs(declared.conn, task="gate_tasks.everything", schema=declared.schema)) == 1
