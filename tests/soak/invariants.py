@@ -169,6 +169,10 @@ def no_window_was_exceeded(seen: Evidence) -> list[object]:
     return [early for early, late in zip(at, at[soak_tasks.RATE :], strict=False) if late - early < 1]
 
 
+def who_was_told_of_a_job_was_told_of_one_of_that_key(seen: Evidence) -> list[object]:
+    return sorted(seen.record.found - {row.id for row in seen.rows if row.kind == "only"})
+
+
 INVARIANTS: dict[str, Callable[[Evidence], list[object]]] = {
     "every committed job is finished": every_committed_job_is_finished,
     "no job of a rolled-back transaction exists": no_job_was_rolled_back,
@@ -181,7 +185,8 @@ INVARIANTS: dict[str, Callable[[Evidence], list[object]]] = {
     "memory and time limits ended their jobs": limits_are_kept,
     "innocent jobs succeeded, or a fault hit them": the_innocent_succeed_or_were_hit,
     "cancelled jobs never ran again": the_cancelled_never_ran_again,
-    "never more of a key than its limit": no_limit_was_exceeded,
+    "never more of a key than its limit, or than one": no_limit_was_exceeded,
+    "a job that has the key is one that there is": who_was_told_of_a_job_was_told_of_one_of_that_key,
     "never more in a window than its rate": no_window_was_exceeded,
 }
 

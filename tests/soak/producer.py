@@ -18,7 +18,7 @@ TICK_SECONDS = 0.1
 WEIGHTS = {
     "noop": 40, "nap": 12, "nap_in_thread": 12, "nap_in_process": 6, "linger": 4, "linger_in_thread": 4,
     "fail_always": 3, "fail_first": 5, "snooze": 4, "hog": 1, "hang": 1, "hang_in_process": 1,
-    "effect": 8, "effect_in_thread": 8, "limited": 10, "rated": 5, "in_turn": 10,
+    "effect": 8, "effect_in_thread": 8, "limited": 10, "rated": 5, "in_turn": 10, "only": 10,
 }  # fmt: skip
 MAY_BE_CANCELLED = [f"soak_tasks.{kind}" for kind in {*soak_tasks.PLAIN, *soak_tasks.EFFECTS}]
 MAY_BE_REQUEUED = [f"soak_tasks.{kind}" for kind in soak_tasks.PLAIN]  # an effect would be there twice
@@ -38,8 +38,10 @@ class Record:
     """By job id, its state and its fence as the cancel left them."""
     requeues: Counter[int] = field(default_factory=Counter)
     """By job id, how often it was tried."""
+    found: set[int] = field(default_factory=set)
+    """Ids of jobs that submits were told to have the key already."""
     too_many: list[tuple[str, int]] = field(default_factory=list)
-    """Gates that were seen with more running jobs than they let in."""
+    """Gates that were seen with more running jobs than they let in, and keys with more than one live job."""
 
 
 class Producer:
@@ -89,7 +91,14 @@ class Producer:
         ]  # fmt: skip
         poisoned = "poison" in kinds
         try:
-            chancy.submit_many(conn, jobs)
+            handles = chancy.submit_many(conn, jobs)
+            found = [
+                (key, handle.id)
+                for key, handle in zip(list(keys), handles, strict=True)
+                if handle.outcome == "existing"
+            ]
+            for key, _ in found:
+                del keys[key]
             if self._chance.random() < 0.2 and not poisoned:
                 conn.rollback()
                 self.record.rolled_back |= keys.keys()
@@ -101,6 +110,7 @@ class Producer:
         self._in_doubt = keys
         conn.commit()
         self._settle(committed=True)
+        self.record.found |= {id_ for _, id_ in found}
 
     def _count(self, conn: psycopg.Connection) -> None:
         """By the rows, since the handler of a worker that was frozen or believed dead goes on for a while."""
@@ -109,6 +119,10 @@ class Producer:
             WHERE state = 'running' AND starts_with(gates->>'key', 'concurrency') GROUP BY 1 HAVING count(*) > %s
         """
         self.record.too_many += conn.execute(query, [soak_tasks.MOST]).fetchall()
+        query = (
+            "SELECT unique_key, count(*) FROM chancy.job WHERE unique_key IS NOT NULL GROUP BY 1 HAVING count(*) > 1"
+        )
+        self.record.too_many += conn.execute(query).fetchall()
         conn.commit()
 
     def _settle(self, *, committed: bool) -> None:
@@ -152,5 +166,6 @@ class Producer:
         if found:
             (id_,) = self._chance.choice(found)
             self.record.requeues[id_] += 1
-            chancy.requeue(conn, id_, attempts=REQUEUED_ATTEMPTS)
+            with contextlib.suppress(chancy.DuplicateJob):
+                chancy.requeue(conn, id_, attempts=REQUEUED_ATTEMPTS)
         conn.commit()

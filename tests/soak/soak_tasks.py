@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import psycopg
 
-from chancy import Backoff, Limit, MemoryLimitExceeded, Snooze, TimeLimitExceeded, current_job, task
+from chancy import Backoff, Limit, MemoryLimitExceeded, Snooze, TimeLimitExceeded, Unique, current_job, task
 
 SOON = Backoff(base=timedelta(milliseconds=200), factor=1, jitter=0.5)
 LINES = "CHANCY_SOAK_LINES"
@@ -149,6 +149,12 @@ async def in_turn(key: int) -> None:
         await asyncio.sleep(0.05)
 
 
+@task(retry=SOON, unique=Unique(key=lambda key: key % 40))
+async def only(key: int) -> None:
+    with told():
+        await asyncio.sleep(0.2)
+
+
 EFFECT = "INSERT INTO effect (job, fence) VALUES (%s, %s)"
 
 
@@ -178,7 +184,7 @@ EVERY = {
     each.function.__name__: each
     for each in (
         noop, nap, nap_in_thread, nap_in_process, linger, linger_in_thread, fail_always, fail_first, snooze,
-        limited, rated, in_turn, hog, hang, hang_in_process, poison, effect, effect_in_thread,
+        limited, rated, in_turn, only, hog, hang, hang_in_process, poison, effect, effect_in_thread,
     )
 }  # fmt: skip
 """Each kind of job."""
