@@ -155,6 +155,17 @@ def test_what_cannot_be_kept_is_refused_at_once(wrong):
         Unique(**wrong)
 
 
+@pytest.mark.parametrize("wrong", [True, "order", lambda order: order], ids=["True", "text", "function"])
+def test_what_is_no_unique_is_refused(wrong):
+    with pytest.raises(InvalidTask, match="unique: expected a Unique"):
+
+        @task(unique=wrong)
+        def refused(order: int) -> None: ...
+
+    with pytest.raises(InvalidArguments, match="expected a Unique or None"):
+        ship.using(unique=wrong)
+
+
 def test_using_takes_a_text_and_no_function(database):
     for_one = ship.using(unique=Unique(key="the only one"))
     assert for_one.submit(database.conn, "A").id == for_one.submit(database.conn, "B").id
