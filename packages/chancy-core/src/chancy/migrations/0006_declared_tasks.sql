@@ -59,7 +59,7 @@ END
 $$;
 
 -- A function cannot be given more parameters, only a namesake.
-DROP FUNCTION {schema}.submit(text, json, text, integer, timestamptz, integer, text, text);
+DROP FUNCTION {schema}.submit(text, json, text, integer, timestamptz, integer);
 
 -- For triggers, psql and other languages: adds one job in the caller's transaction and returns its id; or, of a key that
 -- a live job has, that job's. A task that declares keys is refused without them.
@@ -101,6 +101,9 @@ BEGIN
     END IF;
     IF octet_length(submit.unique_key) > 400 THEN
         RAISE string_data_right_truncation USING MESSAGE = 'a unique_key has at most 400 bytes';
+    ELSIF submit.unique_until NOT IN ('started', 'finished') THEN
+        RAISE invalid_parameter_value USING
+            MESSAGE = format('unique_until is ''started'' or ''finished'', got %L', submit.unique_until);
     END IF;
     SELECT ids[1] INTO job_id
     FROM {schema}.submit_unique(ARRAY[ROW(
