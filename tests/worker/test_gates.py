@@ -16,7 +16,7 @@ from chancy import Backoff, Limit, State
 from chancy.run import send
 from chancy_worker import WorkerConfig
 from chancy_worker.claims import Wanted, play_round
-from chancy_worker.gatekeeper import admit
+from chancy_worker.gatekeeper import Gatekeeper, _Circle, admit
 from chancy_worker.leases import declare_dead, register, take_back
 from chancy_worker.verdict import released
 
@@ -215,7 +215,7 @@ def test_two_that_claim_at_a_time_claim_no_more_than_the_queues_limit(site):
     second = send(site.conn, claim, site.schema)
     third = send(site.conn, claim, site.schema)
     assert [len(answer.claimed) for answer in (first, second, third)] == [2, 1, 0]
-    assert [answer.held for answer in (first, second, third)] == [[], ["default"], ["default"]]
+    assert [answer.at_limit for answer in (first, second, third)] == [[], ["default"], ["default"]]
 
 
 def test_slots_that_are_nobodys_are_swept_up_and_the_others_stay(site):
@@ -239,3 +239,42 @@ def test_an_old_slot_of_a_job_that_has_another_one_now_is_free(site):
     assert site.rows("SELECT n, job FROM {}.slot ORDER BY n") == [(1, second.id), (2, second.id)]
     assert admitted(site, want=1).admitted == 1
     assert site.rows("SELECT n, job FROM {}.slot ORDER BY n") == [(1, second.id), (2, first.id)]
+
+
+async def test_many_keys_that_are_used_up_are_gone_through_once_and_left_alone_until_time_opens_one(site):
+    keys = [tasks.once_an_hour.bind(f"c{n:04}") for n in range(1300)]
+    site.submit(*keys)
+    site.rows(
+        "INSERT INTO {0}.slot (gate, n, job, fence, per, opens_at) "
+        "SELECT gates->'gates'->0->>'name', 1, id, 0, interval '1 h', now() + interval '1 h' FROM {0}.job RETURNING 1"
+    )
+    keeper = Gatekeeper()
+    keeper.looked(["default"], ["default"])
+    calls = 0
+    while keeper.due_in < 10:
+        await asyncio.sleep(max(keeper.due_in, 0))
+        assert not keeper.learn(send(site.conn, keeper.wish({"default": 5}), site.schema))
+        calls += 1
+        assert calls < 10
+    assert (calls, 3500 < keeper.due_in <= 3600) == (3, True)
+    keeper.opened()
+    site.rows("UPDATE {0}.slot SET opens_at = now() WHERE gate LIKE '%%c0777%%' RETURNING 1")
+    while not keeper.learn(send(site.conn, keeper.wish({"default": 5}), site.schema)):
+        calls += 1
+        assert calls < 10
+    assert site.rows("SELECT arguments->>'who' FROM {0}.job WHERE parked IS NULL") == [("c0777",)]
+
+
+@pytest.mark.parametrize(
+    ("origin", "spots", "rounds"),
+    [
+        ("", ["b", "d", ""], [False, False, True]),
+        ("", ["b", "d", "a"], [False, False, True]),
+        ("c", ["d", "a", "b", "c"], [False, False, False, True]),
+        ("c", ["d", "a", "e"], [False, False, True]),
+        ("c", ["c"], [False]),
+    ],
+)
+def test_a_circle_has_come_round_when_it_passes_where_it_began(origin, spots, rounds):
+    circle = _Circle(origin)
+    assert [circle.turn(spot) for spot in spots] == rounds

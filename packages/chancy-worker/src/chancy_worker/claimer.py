@@ -35,7 +35,7 @@ log = logging.getLogger("chancy.worker")
 _LOCKED = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 _BAD_DATA = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
 _BUSY_PAUSE = 0.05
-HELD_SECONDS = 0.25
+LIMIT_SECONDS = 0.25
 """How soon a worker looks again at a queue whose limit other workers have used up: nobody tells it."""
 
 
@@ -121,7 +121,7 @@ class Claimer:
         self._empty: set[str] = set()
         """Queues in which the looks since the last wakeup or job have found nothing: a look may be for a few only."""
         self._gates = Gatekeeper()
-        self._held: frozenset[str] = frozenset()
+        self._at_limit: frozenset[str] = frozenset()
         """Queues that were at their limit in the last claim."""
         self._patient = False
         self._changed = asyncio.Event()
@@ -204,8 +204,7 @@ class Claimer:
 
     async def _admit(self) -> None:
         """Admit parked jobs for the free slots, when there may be some that can be."""
-        due_in = self._gates.due_in
-        if due_in is None or due_in > 0 or self.stopping:
+        if self._gates.due_in > 0 or self.stopping:
             return
         if (statement := self._gates.wish(self._free({}))) is None:
             return
@@ -265,9 +264,9 @@ class Claimer:
         if wanted.looking:
             self._gates.looked(wanted.looking, answer.parked)
             self._due_at = None if answer.next_in is None else time.monotonic() + answer.next_in
-        self._held = frozenset(answer.held)
-        if self._held:
-            look = time.monotonic() + HELD_SECONDS * random.uniform(0.75, 1.25)
+        self._at_limit = frozenset(answer.at_limit)
+        if self._at_limit:
+            look = time.monotonic() + LIMIT_SECONDS * random.uniform(0.75, 1.25)
             self._due_at = look if self._due_at is None else min(self._due_at, look)
         if answer.claimed:
             self._empty.clear()
@@ -342,7 +341,7 @@ class Claimer:
             if (job := self.held.pop(key, None)) is not None:
                 if job.gated:
                     self._gates.opened()
-                if job.queue in self._held:
+                if job.queue in self._at_limit:
                     self.wake()
             self._going_back.discard(key)
         self._begin_suspect()
@@ -374,7 +373,7 @@ class Claimer:
             pause = min(pause, max(self._due_at - time.monotonic(), 0.001))
         if self._rests_for > 0:
             pause = min(pause, self._rests_for)
-        if (due_in := self._gates.due_in) is not None and due_in > 0:
+        if (due_in := self._gates.due_in) > 0:
             pause = min(pause, due_in)
         if self._hungry and self._is_barren:
             pause = min(pause, max(self._marks.next_look_in, 0.001))

@@ -227,7 +227,7 @@ class Answer:
     marks: dict[tuple[str, int], Mark]
     parked: Sequence[str] = ()
     """Of the queues looked at, those in which jobs wait to be admitted."""
-    held: Sequence[str] = ()
+    at_limit: Sequence[str] = ()
     """Queues of which a limit let less be claimed than was wanted."""
 
 
@@ -268,16 +268,22 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
     )
 
 
+_FIRST_OF_JOB = 8
+"""Of a claimed job's row: id, true, and then empty columns, which the first row has."""
+
+
 def _parse_answer(rows: Rows) -> Answer:
-    (settled, holding, next_in, queues, priorities, parked, held, *_), *claimed_rows = rows
+    (settled, holding, next_in, queues, priorities, parked, at_limit, *_), *claimed_rows = rows
     claimed: list[Claimed] = []
     marks: dict[tuple[str, int], Mark] = {}
-    for id_, _, _, _, _, _, _, _, task, queue, priority, run_at, *rest in claimed_rows:
+    for row in claimed_rows:
+        id_, (task, queue, priority, run_at, *rest) = row[0], row[_FIRST_OF_JOB:]
         claimed.append(Claimed(id_, task, queue, *rest))
         lane, mark = (queue, priority), (run_at, id_)
         if mark > marks.get(lane, START):
             marks[lane] = mark
-    return Answer(settled, holding, next_in, list(zip(queues, priorities, strict=True)), claimed, marks, parked, held)
+    lanes = list(zip(queues, priorities, strict=True))
+    return Answer(settled, holding, next_in, lanes, claimed, marks, parked, at_limit)
 
 
 SETTLE = """

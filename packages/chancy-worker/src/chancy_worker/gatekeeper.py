@@ -6,6 +6,7 @@ worker has slots for. What is admitted is claimed like any other job, by whoever
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -61,29 +62,51 @@ def sweep_slots() -> Statement[bool]:
     return Statement(SWEEP_SLOTS, {}, lambda rows: rows[0][0] == 1000)
 
 
+@dataclass(slots=True)
+class _Circle:
+    """Where a queue's circle was left; and since the last one who could be admitted, or the last gate that opened,
+    where it began and when time alone may open a gate.
+    """
+
+    spot: str = ""
+    origin: str | None = None
+    due_at: float = math.inf
+
+    def turn(self, to: str) -> bool:
+        """Go on; whether it has come round."""
+        before, self.spot = self.spot, to
+        if self.origin is None:
+            self.origin = before
+            return False
+        forward = before < self.origin <= to
+        return forward if before < to else before < self.origin or self.origin <= to
+
+
 class Gatekeeper:
     """When to admit, and where each queue's circle was left."""
 
     def __init__(self) -> None:
-        self._spots: dict[str, str] = {}
-        """The queues with parked jobs."""
-        self._due_at: float | None = None
+        self._circles: dict[str, _Circle] = {}
+        """Of the queues with parked jobs."""
+        self._due_at = math.inf
 
     def looked(self, queues: Collection[str], parked: Collection[str]) -> None:
         """What a look into these queues has found."""
-        found = {queue: self._spots.get(queue, "") for queue in parked}
-        self._spots = {queue: spot for queue, spot in self._spots.items() if queue not in queues} | found
+        found = {queue: self._circles.get(queue) or _Circle() for queue in parked}
+        self._circles = {queue: circle for queue, circle in self._circles.items() if queue not in queues} | found
         if parked:
             self.opened()
 
     def opened(self) -> None:
         """There may be room for somebody."""
         self._due_at = 0.0
+        for circle in self._circles.values():
+            circle.origin, circle.due_at = None, math.inf
 
     @property
-    def due_in(self) -> float | None:
-        """Seconds until it is worth a try; 0 or less is now, None is not before something happens."""
-        return self._due_at - time.monotonic() if self._spots and self._due_at is not None else None
+    def due_in(self) -> float:
+        """Seconds until it is worth a try; 0 or less is now, infinity is not before something happens."""
+        return self._due_at - time.monotonic() if self._circles else math.inf
 
     def try_again(self) -> None:
         """Somebody else was at it."""
@@ -91,14 +114,20 @@ class Gatekeeper:
 
     def wish(self, free: Mapping[str, int]) -> Statement[list[Admission]] | None:
         """The admission for a worker with so many free slots a queue, if any."""
-        wanted = {queue: n for queue, n in free.items() if queue in self._spots}
-        return admit(wanted, self._spots) if wanted else None
+        wanted = {queue: n for queue, n in free.items() if queue in self._circles}
+        return admit(wanted, {queue: self._circles[queue].spot for queue in wanted}) if wanted else None
 
     def learn(self, answers: Collection[Admission]) -> bool:
         """Take over what was done; whether anybody was admitted."""
         now = time.monotonic()
-        times = [now + answer.next_in for answer in answers if answer.next_in is not None]
-        times += [now + PAUSE_SECONDS for answer in answers if answer.more and not answer.admitted]
-        self._due_at = min(times, default=None)
-        self._spots |= {answer.queue: answer.stopped_at for answer in answers}
+        self._due_at = math.inf
+        for answer in answers:
+            circle = self._circles[answer.queue]
+            circle.due_at = min(circle.due_at, math.inf if answer.next_in is None else now + answer.next_in)
+            round_ = circle.turn(answer.stopped_at) or not answer.more
+            if answer.admitted or round_:
+                circle.origin = None
+            self._due_at = min(self._due_at, circle.due_at if answer.admitted or round_ else now + PAUSE_SECONDS)
+            if round_:
+                circle.due_at = math.inf
         return any(answer.admitted for answer in answers)
