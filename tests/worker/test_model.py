@@ -27,7 +27,7 @@ from psycopg import sql
 from worker_tasks import add
 
 import chancy
-from chancy import Discard, Limit, Snooze
+from chancy import Discard, DuplicateJob, Limit, Snooze, Unique
 from chancy.current import CurrentJob
 from chancy.errors import LeaseLost
 from chancy.run import send
@@ -56,6 +56,16 @@ class Row:
     gated: bool = False
     """It shares a limit of one with the others that are."""
     parked: bool = False
+    key: str | None = None
+    until: str = ""
+
+    @property
+    def holds_its_key(self):
+        return self.key is not None and self.state in LIVE and self.wants_its_key
+
+    @property
+    def wants_its_key(self):
+        return self.fence == 0 or self.until == "finished"
 
     @property
     def shown(self):
@@ -200,6 +210,19 @@ class Life(RuleBasedStateMachine):
             self.rows[job.id] = Row(waiting(delay), 0, most, gated=gated, parked=gated)
         self.claim(min(self.alive), 1, patient=False)
 
+    def holder_of(self, key):
+        return next((job for job, row in self.rows.items() if row.key == key and row.holds_its_key), None)
+
+    @precondition(lambda self: len(self.rows) < 6)
+    @rule(key=st.sampled_from("ab"), until=st.sampled_from(["started", "finished"]), delay=delays)
+    def submit_a_unique_job(self, key, until, delay):
+        unique = Unique(key=key, until=until)
+        job = add.using(unique=unique, delay=delay, max_attempts=2).submit(self.onlooker, 1, 2)
+        holder = self.holder_of(key)
+        assert (job.outcome, holder in (None, job.id)) == ("inserted" if holder is None else "existing", True)
+        if holder is None:
+            self.rows[job.id] = Row(waiting(delay), 0, 2, key=key, until=until)
+
     @precondition(lambda self: self.jobs_in({"ready"}))
     @rule(worker=one_of("alive") | one_of("workers"), free=st.integers(1, 3), patient=st.booleans())
     def claim(self, worker, free, patient):
@@ -283,7 +306,12 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.jobs_in(FINISHED))
     @rule(job=a_job_in(FINISHED) | one_of("rows"), attempts=st.integers(1, 2))
     def requeue(self, job, attempts):
-        finished = self.rows[job].state in FINISHED
+        row = self.rows[job]
+        finished = row.state in FINISHED
+        if finished and row.wants_its_key and self.holder_of(row.key) is not None:
+            with pytest.raises(DuplicateJob):
+                chancy.requeue(self.onlooker, job, attempts=attempts)
+            return
         assert chancy.requeue(self.onlooker, job, attempts=attempts) == finished
         if finished:
             self.rows[job] = self.rows[job].requeued(attempts)
@@ -363,6 +391,8 @@ class Life(RuleBasedStateMachine):
         parked = self.execute("SELECT id, parked IS NOT NULL FROM {}.job ORDER BY id").fetchall()
         assert parked == [(job, row.parked) for job, row in self.rows.items() if row.state in LIVE]
         assert sum(row.has_a_slot for row in self.rows.values()) <= 1
+        held = [row.key for row in self.rows.values() if row.holds_its_key]
+        assert len(held) == len(set(held))
         believed = self.execute("SELECT id FROM {0}.worker UNION SELECT id FROM {0}.dead_worker").fetchall()
         for row in self.rows.values():
             assert row.attempt <= row.max_attempts - (row.state in WAITING)
