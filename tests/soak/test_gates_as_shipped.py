@@ -41,31 +41,35 @@ def began(folder):
 
 async def test_never_more_than_three_of_a_key_while_workers_are_killed(site, tmp_path, say):
     took = {}
-    for task in (tasks.unlimited, tasks.limited):
-        folder = tmp_path / task.name.rpartition(".")[2]
+    for phase in ("unlimited", "limited", "killed"):
+        task = tasks.unlimited if phase == "unlimited" else tasks.limited
+        folder = tmp_path / phase
         folder.mkdir()
-        add_all(site, [task.bind(str(folder), f"k{n % 50}", 0.002) for n in range(20_000)])
+        jobs = [task.bind(str(folder), f"k{n % 50}", 0.002) for n in range(20_000)]
         workers = fleet(site, 8)
         await site.started(*workers)
         start = time.monotonic()
+        add_all(site, jobs)
         kills = 0
-        while site.one("SELECT count(*) FROM {}.job") > 0:
-            await asyncio.sleep(1)
-            if task is tasks.limited and kills < 12 and site.one("SELECT count(*) FROM {}.job") > 2000:
+        while site.one("SELECT EXISTS (SELECT FROM {}.job)"):
+            await asyncio.sleep(0.5 if phase == "killed" else 0.05)
+            if phase == "killed" and kills < 12 and site.one("SELECT count(*) FROM {}.job") > 2000:
                 victim = random.choice([worker for worker in workers if worker.code is None])
                 victim.signal(signal.SIGKILL)
                 workers.append(*fleet(site, 1))
                 kills += 1
             assert time.monotonic() - start < 300
-        took[task] = time.monotonic() - start
+        took[phase] = time.monotonic() - start
         for worker in workers:
             worker.end()
-        say(f"{task.name}: {took[task]:.1f} s, {kills} kills, {states(site)}")
+        say(f"{phase}: {took[phase]:.1f} s, {kills} kills, {states(site)}")
         assert not (folder / "too_many").exists()
         site.conn.execute(f"TRUNCATE {site.schema}.history, {site.schema}.worker, {site.schema}.dead_worker")
     owned = site.one("SELECT count(*) FROM {}.slot AS slot WHERE chancy.is_owned(slot.job, slot.fence)")
-    say(f"limited / unlimited: {took[tasks.unlimited] / took[tasks.limited]:.2f}; slots still owned: {owned}")
+    ratio = took["unlimited"] / took["limited"]
+    say(f"limited / unlimited: {ratio:.2f}; slots still owned after the kills: {owned}")
     assert owned == 0
+    assert ratio >= 0.5
 
 
 async def test_a_hundred_thousand_that_wait_for_a_full_limit_keep_a_thousand_from_nothing(site, tmp_path, say):
@@ -109,8 +113,7 @@ async def test_a_rate_is_kept_by_eight_workers_for_a_minute_and_used(site, tmp_p
     by_claims = min(late - early for early, late in zip(claims, claims[50:], strict=False))
     used = sum(start <= at < start + 60 for at in starts) / (50 * 60)
     say(f"51 in a row took at least {by_claims:.4f} s by claims, {by_handlers:.4f} s by handlers; used {used:.3f}")
-    assert by_claims >= 1
-    assert by_handlers >= 1
+    assert by_claims >= 1  # what the functions see is later by what the machine is busy with
     assert used >= 0.9
 
 

@@ -215,7 +215,7 @@ def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit:
 def _admit(queues: Sequence[str], spots: dict[str, str]) -> Steps[bool]:
     """Admit one parked job of each queue that may run now, in turn; whether there was any."""
     answers: list[Admission] = yield admit(dict.fromkeys(queues, 1), spots)
-    spots.update({answer.queue: answer.stopped_at for answer in answers})
+    spots.update({answer.queue: answer.stopped_at or "" for answer in answers})
     return any(answer.admitted for answer in answers)
 
 

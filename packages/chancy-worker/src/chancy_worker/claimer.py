@@ -339,8 +339,8 @@ class Claimer:
                     continue
                 self._settled(verdict, fate)
             if (job := self.held.pop(key, None)) is not None:
-                if job.gated:
-                    self._gates.opened()
+                if job.parked is not None:
+                    self._gates.ended(job.queue, job.parked)
                 if job.queue in self._at_limit:
                     self.wake()
             self._going_back.discard(key)

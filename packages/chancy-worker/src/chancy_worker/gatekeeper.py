@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from chancy.literals import of_numbers, of_texts
@@ -17,7 +17,10 @@ from chancy.model import Rows, Statement
 ADMIT = """
     SELECT want.queue, answer.admitted, answer.stopped_at, answer.next_in, answer.more
     FROM unnest(%(queues)s::text[], %(free)s::integer[], %(spots)s::text[]) AS want (queue, free, spot)
-    CROSS JOIN LATERAL {schema}.admit(want.queue, want.free, want.spot) AS answer
+    CROSS JOIN LATERAL {schema}.admit(want.queue, want.free, want.spot, ARRAY(
+        SELECT gone.key FROM unnest(%(ended_queues)s::text[], %(ended_keys)s::text[]) AS gone (queue, key)
+        WHERE gone.queue = want.queue
+    )) AS answer
 """
 PAUSE_SECONDS = 0.02
 """Between two admissions that look at a part of what is parked and find nothing."""
@@ -29,23 +32,28 @@ class Admission:
 
     queue: str
     admitted: int
-    stopped_at: str
-    """Where the next one goes on."""
+    stopped_at: str | None
+    """Where the circle goes on; None if there was one to admit for each job that has ended, so that it was not gone."""
     next_in: float | None
     """Seconds until time alone may open a gate, or a parked job is due."""
     more: bool
     """Not all were looked at."""
 
 
-def admit(free: Mapping[str, int], spots: Mapping[str, str]) -> Statement[list[Admission]]:
+def admit(
+    free: Mapping[str, int], spots: Mapping[str, str], ended: Sequence[tuple[str, str]] = ()
+) -> Statement[list[Admission]]:
     """Admit up to so many parked jobs of each queue, going on at these spots. One round trip.
 
-    One admission at a time in a schema: waits for another one as long as the connection's lock_timeout lets it.
+    `ended` are the queue and the key of jobs that have ended, whose places are likely to be free. One admission at a
+    time in a schema: waits for another one as long as the connection's lock_timeout lets it.
     """
     params = {
         "queues": of_texts(free),
         "free": of_numbers(free.values()),
         "spots": of_texts(spots.get(queue, "") for queue in free),
+        "ended_queues": of_texts(queue for queue, _ in ended),
+        "ended_keys": of_texts(key for _, key in ended),
     }
     return Statement(ADMIT, params, _parse)
 
@@ -88,6 +96,7 @@ class Gatekeeper:
     def __init__(self) -> None:
         self._circles: dict[str, _Circle] = {}
         """Of the queues with parked jobs."""
+        self._ended: list[tuple[str, str]] = []
         self._due_at = math.inf
 
     def looked(self, queues: Collection[str], parked: Collection[str]) -> None:
@@ -97,8 +106,14 @@ class Gatekeeper:
         if parked:
             self.opened()
 
+    def ended(self, queue: str, key: str) -> None:
+        """A job with gates has ended, or gone back: there may be room for another one."""
+        if queue in self._circles:
+            self._ended.append((queue, key))
+            self._due_at = 0.0
+
     def opened(self) -> None:
-        """There may be room for somebody."""
+        """There may be room for anybody."""
         self._due_at = 0.0
         for circle in self._circles.values():
             circle.origin, circle.due_at = None, math.inf
@@ -115,7 +130,10 @@ class Gatekeeper:
     def wish(self, free: Mapping[str, int]) -> Statement[list[Admission]] | None:
         """The admission for a worker with so many free slots a queue, if any."""
         wanted = {queue: n for queue, n in free.items() if queue in self._circles}
-        return admit(wanted, {queue: self._circles[queue].spot for queue in wanted}) if wanted else None
+        if not wanted:
+            return None
+        ended, self._ended = self._ended, []
+        return admit(wanted, {queue: self._circles[queue].spot for queue in wanted}, ended)
 
     def learn(self, answers: Collection[Admission]) -> bool:
         """Take over what was done; whether anybody was admitted."""
@@ -123,11 +141,14 @@ class Gatekeeper:
         self._due_at = math.inf
         for answer in answers:
             circle = self._circles[answer.queue]
+            if answer.stopped_at is None:
+                self._due_at = min(self._due_at, circle.due_at)
+                continue
+            if circle.origin is None:
+                circle.due_at = math.inf
             circle.due_at = min(circle.due_at, math.inf if answer.next_in is None else now + answer.next_in)
             round_ = circle.turn(answer.stopped_at) or not answer.more
             if answer.admitted or round_:
                 circle.origin = None
             self._due_at = min(self._due_at, circle.due_at if answer.admitted or round_ else now + PAUSE_SECONDS)
-            if round_:
-                circle.due_at = math.inf
         return any(answer.admitted for answer in answers)

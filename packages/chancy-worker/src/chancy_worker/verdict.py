@@ -41,8 +41,8 @@ class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     retry: bytes | None
     limits: bytes | None
     errors: bytes | None
-    gated: bool = False
-    """It has passed gates, which its end may open for others."""
+    parked: str | None = None
+    """What it was parked under, if it has passed gates, which its end may open for others."""
 
     @property
     def suspect(self) -> bool:

@@ -47,41 +47,131 @@ CREATE FUNCTION {schema}.taken(gate text) RETURNS SETOF integer
             ELSE slot.opens_at > {schema}.clock() END
 $$;
 
--- Admits up to `want` parked jobs of one queue that may run now: priorities from the top, and in each the texts that
--- jobs are parked under in a circle that goes on behind `after`; a group gives one job each time round. One admission
--- at a time: whoever waited for the lock sees what was committed before, since each statement here has its own snapshot.
--- Returns how many were admitted, where the circle goes on, in how many seconds more may be possible (null: not by time
--- alone), and whether it stopped before it had looked at all.
+-- Admits up to `most` jobs of one queue and priority that are parked under `key`, as far as its gates have room. `used`
+-- is how many places of each gate are taken, as far as it was counted. If a gate is full, `full_to` is the length of the
+-- key up to and with it, and `opens_at` when time will open it, if it will. Under the lock of `admit`.
+CREATE FUNCTION {schema}.let_in(
+    queue text, lane smallint, key text, gates json, most integer, INOUT used jsonb, OUT admitted integer,
+    OUT full_to integer, OUT opens_at timestamptz
+)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+DECLARE
+    gate record;
+    room integer := most;
+    ids bigint[];
+    fences integer[];
+BEGIN
+    admitted := 0;
+    FOR gate IN SELECT * FROM json_to_recordset(gates) AS each (name text, most integer, "to" integer)
+    LOOP
+        IF NOT used ? gate.name THEN
+            used := used || jsonb_build_object(gate.name, (SELECT count(*) FROM {schema}.taken(gate.name)));
+        END IF;
+        room := least(room, gate.most - (used->>gate.name)::integer);
+        IF room <= 0 THEN
+            full_to := gate."to";
+            SELECT min(slot.opens_at) INTO opens_at FROM {schema}.slot AS slot
+            WHERE slot.gate = gate.name AND slot.opens_at > {schema}.clock();
+            RETURN;
+        END IF;
+    END LOOP;
+    SELECT array_agg(chosen.id), array_agg(chosen.claims) INTO ids, fences FROM (
+        SELECT job.id, job.claims FROM {schema}.job AS job
+        WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = let_in.queue AND job.priority = lane
+            AND job.parked COLLATE "C" = key AND job.run_at <= {schema}.clock()
+        ORDER BY job.run_at, job.id
+        LIMIT room
+        FOR UPDATE SKIP LOCKED
+    ) AS chosen;
+    IF ids IS NULL THEN
+        RETURN;
+    END IF;
+    admitted := cardinality(ids);
+    UPDATE {schema}.job AS job SET parked = NULL WHERE job.id = ANY (ids);
+    FOR gate IN SELECT * FROM json_to_recordset(gates) AS each (name text, per double precision)
+    LOOP
+        INSERT INTO {schema}.slot (gate, n, job, fence, per)
+        SELECT gate.name, free.n, owner.id, owner.fence, gate.per * interval '1 s'
+        FROM unnest(ids, fences) WITH ORDINALITY AS owner (id, fence, nth)
+        JOIN (
+            SELECT n, row_number() OVER () AS nth
+            FROM generate_series(1, (used->>gate.name)::integer + admitted) AS n
+            WHERE n <> ALL (ARRAY(SELECT {schema}.taken(gate.name)))
+        ) AS free USING (nth)
+        ON CONFLICT (gate, n) DO UPDATE
+        SET job = excluded.job, fence = excluded.fence, per = excluded.per, opens_at = NULL;
+        used := jsonb_set(used, ARRAY[gate.name], to_jsonb((used->>gate.name)::integer + admitted));
+    END LOOP;
+END
+$$;
+
+-- Admits up to `want` parked jobs of one queue that may run now. `ended` are the keys of jobs that have ended: where
+-- there is another one for each of them, that was all. Otherwise it goes through priorities from the top, and in each
+-- through the keys in a circle that goes on behind `after`; a group gives one job each time round.
+-- One admission at a time: whoever waited for the lock sees what was committed before, since each statement here has a
+-- snapshot of its own.
+-- Returns how many were admitted; where the circle was left, or null if it was not gone; in how many seconds time alone
+-- may make more possible (null: not by time); and whether it stopped before it had come round.
 CREATE FUNCTION {schema}.admit(
-    queue text, want integer, after text, OUT admitted integer, OUT stopped_at text, OUT next_in double precision,
-    OUT more boolean
+    queue text, want integer, after text, ended text[], OUT admitted integer, OUT stopped_at text,
+    OUT next_in double precision, OUT more boolean
 )
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_column
 DECLARE
     looks integer := 500;
+    lanes smallint[];
     lane smallint;
-    spot text;
+    spot text := after;
     origin text;
     wrapped boolean;
     again boolean;
     head record;
-    gate record;
+    passed record;
     used jsonb := '{}';
-    room integer;
     next_at timestamptz;
-    opens timestamptz;
-    ids bigint[];
-    fences integer[];
 BEGIN
     PERFORM pg_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -2);
     admitted := 0;
-    spot := after;
     more := false;
-    SELECT max(job.priority) INTO lane FROM {schema}.job AS job
-    WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = admit.queue;
-    WHILE lane IS NOT NULL AND NOT more LOOP
+    WITH RECURSIVE in_use AS (
+        (SELECT job.priority FROM {schema}.job AS job
+         WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = admit.queue
+         ORDER BY job.priority DESC LIMIT 1)
+        UNION ALL
+        SELECT below.priority FROM in_use CROSS JOIN LATERAL (
+            SELECT job.priority FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = admit.queue
+                AND job.priority < in_use.priority
+            ORDER BY job.priority DESC LIMIT 1) AS below
+    )
+    SELECT array_agg(priority) INTO lanes FROM in_use;
+    FOREACH lane IN ARRAY coalesce(lanes, '{}') LOOP
+        EXIT WHEN ended = '{}';
+        FOR head IN
+            SELECT first.* FROM (SELECT key, count(*)::integer AS places FROM unnest(ended) AS key GROUP BY key) AS gone
+            CROSS JOIN LATERAL (
+                SELECT job.parked, job.gates, gone.places FROM {schema}.job AS job
+                WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = admit.queue
+                    AND job.priority = lane AND job.parked COLLATE "C" = gone.key AND job.run_at <= {schema}.clock()
+                ORDER BY job.run_at, job.id LIMIT 1
+            ) AS first
+        LOOP
+            EXIT WHEN admitted >= want;
+            CONTINUE WHEN head.gates->>'turn' IS NOT NULL; -- the turn is somebody else's
+            SELECT * INTO passed FROM {schema}.let_in(
+                admit.queue, lane, head.parked, head.gates->'gates', least(head.places, want - admitted), used);
+            used := passed.used;
+            admitted := admitted + passed.admitted;
+        END LOOP;
+    END LOOP;
+    IF ended <> '{}' AND admitted >= least(cardinality(ended), want) THEN
+        RETURN;
+    END IF;
+    FOREACH lane IN ARRAY coalesce(lanes, '{}') LOOP
         LOOP -- once round, from where the circle was left; and again while there are groups that had one turn each
             origin := spot;
             wrapped := origin = '';
@@ -107,52 +197,15 @@ BEGIN
                     next_at := least(next_at, head.run_at);
                     CONTINUE;
                 END IF;
-                room := CASE WHEN head.gates->>'turn' IS NULL THEN want - admitted ELSE 1 END;
-                FOR gate IN SELECT * FROM json_to_recordset(head.gates->'gates')
-                    AS each (name text, most integer, "to" integer)
-                LOOP
-                    IF NOT used ? gate.name THEN
-                        used := used || jsonb_build_object(gate.name, (SELECT count(*) FROM {schema}.taken(gate.name)));
-                    END IF;
-                    room := least(room, gate.most - (used->>gate.name)::integer);
-                    IF room <= 0 THEN
-                        SELECT min(slot.opens_at) INTO opens FROM {schema}.slot AS slot
-                        WHERE slot.gate = gate.name AND slot.opens_at > {schema}.clock();
-                        next_at := least(next_at, opens);
-                        spot := left(head.parked, gate."to") || ' '; -- past all who wait for this gate
-                        EXIT;
-                    END IF;
-                END LOOP;
-                CONTINUE WHEN room <= 0;
-                SELECT array_agg(chosen.id), array_agg(chosen.claims) INTO ids, fences FROM (
-                    SELECT job.id, job.claims FROM {schema}.job AS job
-                    WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = admit.queue
-                        AND job.priority = lane AND job.parked COLLATE "C" = head.parked
-                        AND job.run_at <= {schema}.clock()
-                    ORDER BY job.run_at, job.id
-                    LIMIT room
-                    FOR UPDATE SKIP LOCKED
-                ) AS chosen;
-                CONTINUE WHEN ids IS NULL;
-                room := cardinality(ids);
-                UPDATE {schema}.job AS job SET parked = NULL WHERE job.id = ANY (ids);
-                FOR gate IN SELECT * FROM json_to_recordset(head.gates->'gates')
-                    AS each (name text, per double precision)
-                LOOP
-                    INSERT INTO {schema}.slot (gate, n, job, fence, per)
-                    SELECT gate.name, free.n, owner.id, owner.fence, gate.per * interval '1 s'
-                    FROM unnest(ids, fences) WITH ORDINALITY AS owner (id, fence, nth)
-                    JOIN (
-                        SELECT n, row_number() OVER () AS nth
-                        FROM generate_series(1, (used->>gate.name)::integer + room) AS n
-                        WHERE n <> ALL (ARRAY(SELECT {schema}.taken(gate.name)))
-                    ) AS free USING (nth)
-                    ON CONFLICT (gate, n) DO UPDATE
-                    SET job = excluded.job, fence = excluded.fence, per = excluded.per, opens_at = NULL;
-                    used := jsonb_set(used, ARRAY[gate.name], to_jsonb((used->>gate.name)::integer + room));
-                END LOOP;
-                admitted := admitted + room;
-                IF head.gates->>'turn' IS NOT NULL THEN -- the next group's turn
+                SELECT * INTO passed FROM {schema}.let_in(
+                    admit.queue, lane, head.parked, head.gates->'gates',
+                    CASE WHEN head.gates->>'turn' IS NULL THEN want - admitted ELSE 1 END, used);
+                used := passed.used;
+                admitted := admitted + passed.admitted;
+                next_at := least(next_at, passed.opens_at);
+                IF passed.full_to IS NOT NULL THEN -- past all who wait for this gate
+                    spot := left(head.parked, passed.full_to) || ' ';
+                ELSIF passed.admitted > 0 AND head.gates->>'turn' IS NOT NULL THEN -- the next group's turn
                     again := true;
                     spot := left(head.parked, (head.gates->>'turn')::integer) || ' ';
                 END IF;
@@ -161,8 +214,6 @@ BEGIN
         END LOOP;
         EXIT WHEN more;
         spot := '';
-        SELECT max(job.priority) INTO lane FROM {schema}.job AS job
-        WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = admit.queue AND job.priority < lane;
     END LOOP;
     stopped_at := spot;
     next_in := extract(epoch FROM next_at - {schema}.clock());
