@@ -108,7 +108,7 @@ END
 $$;
 
 -- Admits up to `want` parked jobs of one queue that may run now. `ended` are the keys of jobs that have ended: where
--- there is another one for each of them, that was all. Otherwise it goes through priorities from the top, and in each
+-- others wait under the same keys, those alone are asked. Otherwise it goes through priorities from the top, and in each
 -- through the keys in a circle that goes on behind `after`; a group gives one job each time round.
 -- One admission at a time: whoever waited for the lock sees what was committed before, since each statement here has a
 -- snapshot of its own.
@@ -131,6 +131,7 @@ DECLARE
     again boolean;
     head record;
     passed record;
+    left_over boolean := ended = '{}';
     used jsonb := '{}';
     next_at timestamptz;
 BEGIN
@@ -149,26 +150,33 @@ BEGIN
             ORDER BY job.priority DESC LIMIT 1) AS below
     )
     SELECT array_agg(priority) INTO lanes FROM in_use;
-    FOREACH lane IN ARRAY coalesce(lanes, '{}') LOOP
-        EXIT WHEN ended = '{}';
-        FOR head IN
-            SELECT first.* FROM (SELECT key, count(*)::integer AS places FROM unnest(ended) AS key GROUP BY key) AS gone
-            CROSS JOIN LATERAL (
-                SELECT job.parked, job.gates, gone.places FROM {schema}.job AS job
+    FOR head IN
+        SELECT gone.places, first.* FROM (
+            SELECT key, count(*)::integer AS places FROM unnest(ended) AS key GROUP BY key
+        ) AS gone
+        LEFT JOIN LATERAL (
+            SELECT next.* FROM unnest(lanes) AS lane (priority) CROSS JOIN LATERAL (
+                SELECT job.priority, job.parked, job.gates FROM {schema}.job AS job
                 WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = admit.queue
-                    AND job.priority = lane AND job.parked COLLATE "C" = gone.key AND job.run_at <= {schema}.clock()
+                    AND job.priority = lane.priority AND job.parked COLLATE "C" = gone.key
+                    AND job.run_at <= {schema}.clock()
                 ORDER BY job.run_at, job.id LIMIT 1
-            ) AS first
-        LOOP
-            EXIT WHEN admitted >= want;
-            CONTINUE WHEN head.gates->>'turn' IS NOT NULL; -- the turn is somebody else's
-            SELECT * INTO passed FROM {schema}.let_in(
-                admit.queue, lane, head.parked, head.gates->'gates', least(head.places, want - admitted), used);
-            used := passed.used;
-            admitted := admitted + passed.admitted;
-        END LOOP;
+            ) AS next
+            LIMIT 1
+        ) AS first ON true
+    LOOP
+        EXIT WHEN admitted >= want;
+        IF head.parked IS NULL OR head.gates->>'turn' IS NOT NULL THEN
+            left_over := true; -- for somebody under another key
+            CONTINUE;
+        END IF;
+        SELECT * INTO passed FROM {schema}.let_in(
+            admit.queue, head.priority, head.parked, head.gates->'gates', least(head.places, want - admitted), used);
+        used := passed.used;
+        admitted := admitted + passed.admitted;
+        left_over := left_over OR passed.admitted < head.places AND passed.full_to IS NULL;
     END LOOP;
-    IF ended <> '{}' AND admitted >= least(cardinality(ended), want) THEN
+    IF NOT left_over THEN
         RETURN;
     END IF;
     FOREACH lane IN ARRAY coalesce(lanes, '{}') LOOP
