@@ -47,11 +47,29 @@ CREATE FUNCTION {schema}.taken(gate text) RETURNS SETOF integer
             ELSE slot.opens_at > {schema}.clock() END
 $$;
 
--- Admits up to `most` jobs of one queue and priority that are parked under `key`, as far as its gates have room. `used`
--- is how many places of each gate are taken, as far as it was counted. If a gate is full, `full_to` is the length of the
--- key up to and with it, and `opens_at` when time will open it, if it will. Under the lock of `admit`.
+-- The first of the jobs that are parked under a key and due, locked; those that somebody has locked are passed by.
+CREATE FUNCTION {schema}.first_parked(
+    queue text, lane smallint, key text, most integer, OUT ids bigint[], OUT fences integer[], OUT gates json
+)
+    LANGUAGE sql
+    AS $$
+    SELECT array_agg(first.id), array_agg(first.claims), (array_agg(first.gates))[1] FROM (
+        SELECT job.id, job.claims, job.gates FROM {schema}.job AS job
+        WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = first_parked.queue
+            AND job.priority = first_parked.lane AND job.parked COLLATE "C" = first_parked.key
+            AND job.run_at <= {schema}.clock()
+        ORDER BY job.run_at, job.id
+        LIMIT first_parked.most
+        FOR UPDATE SKIP LOCKED
+    ) AS first
+$$;
+
+-- Admits up to `most` jobs of one queue and priority that are parked under `key`, as far as its gates have room.
+-- `passes` is what they have to pass, or null where that is not known yet; then it is null afterwards if nobody waits.
+-- `used` is how many places of each gate are taken, as far as it was counted. If a gate is full, `full_to` is the length
+-- of the key up to and with it, and `opens_at` when time will open it, if it will. Under the lock of `admit`.
 CREATE FUNCTION {schema}.let_in(
-    queue text, lane smallint, key text, gates json, most integer, INOUT used jsonb, OUT admitted integer,
+    queue text, lane smallint, key text, most integer, INOUT passes json, INOUT used jsonb, OUT admitted integer,
     OUT full_to integer, OUT opens_at timestamptz
 )
     LANGUAGE plpgsql
@@ -59,12 +77,20 @@ CREATE FUNCTION {schema}.let_in(
 #variable_conflict use_column
 DECLARE
     gate record;
+    waiting record;
     room integer := most;
-    ids bigint[];
-    fences integer[];
+    known boolean := passes IS NOT NULL;
 BEGIN
     admitted := 0;
-    FOR gate IN SELECT * FROM json_to_recordset(gates) AS each (name text, most integer, "to" integer)
+    IF NOT known THEN
+        SELECT * INTO waiting FROM {schema}.first_parked(let_in.queue, lane, key, most);
+        passes := waiting.gates;
+        room := cardinality(waiting.ids);
+        IF room IS NULL OR passes->>'turn' IS NOT NULL THEN -- it may be another group's turn
+            RETURN;
+        END IF;
+    END IF;
+    FOR gate IN SELECT * FROM json_to_recordset(passes->'gates') AS each (name text, most integer, "to" integer)
     LOOP
         IF NOT used ? gate.name THEN
             used := used || jsonb_build_object(gate.name, (SELECT count(*) FROM {schema}.taken(gate.name)));
@@ -77,24 +103,19 @@ BEGIN
             RETURN;
         END IF;
     END LOOP;
-    SELECT array_agg(chosen.id), array_agg(chosen.claims) INTO ids, fences FROM (
-        SELECT job.id, job.claims FROM {schema}.job AS job
-        WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = let_in.queue AND job.priority = lane
-            AND job.parked COLLATE "C" = key AND job.run_at <= {schema}.clock()
-        ORDER BY job.run_at, job.id
-        LIMIT room
-        FOR UPDATE SKIP LOCKED
-    ) AS chosen;
-    IF ids IS NULL THEN
-        RETURN;
+    IF known THEN
+        SELECT * INTO waiting FROM {schema}.first_parked(let_in.queue, lane, key, room);
+        IF waiting.ids IS NULL THEN
+            RETURN;
+        END IF;
     END IF;
-    admitted := cardinality(ids);
-    UPDATE {schema}.job AS job SET parked = NULL WHERE job.id = ANY (ids);
-    FOR gate IN SELECT * FROM json_to_recordset(gates) AS each (name text, per double precision)
+    admitted := least(room, cardinality(waiting.ids));
+    UPDATE {schema}.job AS job SET parked = NULL WHERE job.id = ANY (waiting.ids[:admitted]);
+    FOR gate IN SELECT * FROM json_to_recordset(passes->'gates') AS each (name text, per double precision)
     LOOP
         INSERT INTO {schema}.slot (gate, n, job, fence, per)
         SELECT gate.name, free.n, owner.id, owner.fence, gate.per * interval '1 s'
-        FROM unnest(ids, fences) WITH ORDINALITY AS owner (id, fence, nth)
+        FROM unnest(waiting.ids[:admitted], waiting.fences[:admitted]) WITH ORDINALITY AS owner (id, fence, nth)
         JOIN (
             SELECT n, row_number() OVER () AS nth
             FROM generate_series(1, (used->>gate.name)::integer + admitted) AS n
@@ -130,6 +151,7 @@ DECLARE
     wrapped boolean;
     again boolean;
     head record;
+    gone record;
     passed record;
     left_over boolean := ended = '{}';
     used jsonb := '{}';
@@ -150,31 +172,16 @@ BEGIN
             ORDER BY job.priority DESC LIMIT 1) AS below
     )
     SELECT array_agg(priority) INTO lanes FROM in_use;
-    FOR head IN
-        SELECT gone.places, first.* FROM (
-            SELECT key, count(*)::integer AS places FROM unnest(ended) AS key GROUP BY key
-        ) AS gone
-        LEFT JOIN LATERAL (
-            SELECT next.* FROM unnest(lanes) AS lane (priority) CROSS JOIN LATERAL (
-                SELECT job.priority, job.parked, job.gates FROM {schema}.job AS job
-                WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = admit.queue
-                    AND job.priority = lane.priority AND job.parked COLLATE "C" = gone.key
-                    AND job.run_at <= {schema}.clock()
-                ORDER BY job.run_at, job.id LIMIT 1
-            ) AS next
-            LIMIT 1
-        ) AS first ON true
-    LOOP
-        EXIT WHEN admitted >= want;
-        IF head.parked IS NULL OR head.gates->>'turn' IS NOT NULL THEN
-            left_over := true; -- for somebody under another key
-            CONTINUE;
-        END IF;
-        SELECT * INTO passed FROM {schema}.let_in(
-            admit.queue, head.priority, head.parked, head.gates->'gates', least(head.places, want - admitted), used);
-        used := passed.used;
-        admitted := admitted + passed.admitted;
-        left_over := left_over OR passed.admitted < head.places AND passed.full_to IS NULL;
+    FOR gone IN SELECT key, count(*)::integer AS places FROM unnest(ended) AS key GROUP BY key LOOP
+        FOREACH lane IN ARRAY coalesce(lanes, '{}') LOOP
+            EXIT WHEN gone.places = 0 OR admitted >= want;
+            SELECT * INTO passed FROM {schema}.let_in(
+                admit.queue, lane, gone.key, least(gone.places, want - admitted), NULL, used);
+            used := passed.used;
+            admitted := admitted + passed.admitted;
+            gone.places := CASE WHEN passed.full_to IS NULL THEN gone.places - passed.admitted ELSE 0 END;
+        END LOOP;
+        left_over := left_over OR gone.places > 0; -- for somebody under another key
     END LOOP;
     IF NOT left_over THEN
         RETURN;
@@ -206,8 +213,8 @@ BEGIN
                     CONTINUE;
                 END IF;
                 SELECT * INTO passed FROM {schema}.let_in(
-                    admit.queue, lane, head.parked, head.gates->'gates',
-                    CASE WHEN head.gates->>'turn' IS NULL THEN want - admitted ELSE 1 END, used);
+                    admit.queue, lane, head.parked,
+                    CASE WHEN head.gates->>'turn' IS NULL THEN want - admitted ELSE 1 END, head.gates, used);
                 used := passed.used;
                 admitted := admitted + passed.admitted;
                 next_at := least(next_at, passed.opens_at);
