@@ -179,6 +179,38 @@ def test_admission_goes_round_in_a_circle(site):
     assert (rest.admitted, rest.more, rest.next_in) == (6, False, None)
 
 
+def test_a_place_that_has_been_given_up_goes_to_the_highest_priority_that_waits_for_it(site):
+    first, second, urgent = site.submit(
+        tasks.alone.bind(),
+        tasks.alone.bind(),
+        tasks.alone.using(priority=5).bind(),
+    )
+    assert admitted(site, want=1).admitted == 1
+    assert site.rows("SELECT id FROM {}.job WHERE parked IS NULL") == [(urgent.id,)]
+    urgent.cancel(site.conn)
+    key = "concurrency(gate_tasks.alone)"
+    (answer,) = send(site.conn, admit({"default": 9}, {}, [("default", key)]), site.schema)
+    assert (answer.admitted, answer.stopped_at) == (1, None)  # without having gone round
+    assert site.rows("SELECT id FROM {}.job WHERE parked IS NULL") == [(first.id,)]
+    first.cancel(site.conn)
+    (higher,) = site.submit(tasks.alone.using(priority=9).bind())
+    send(site.conn, admit({"default": 9}, {}, [("default", key)]), site.schema)
+    assert site.rows("SELECT id FROM {}.job WHERE parked IS NULL") == [(higher.id,)]
+    assert site.row(second).state is State.READY
+
+
+def test_a_place_of_a_limit_that_others_share_is_given_on_in_a_circle(site):
+    first, _ = site.submit(*[tasks.one_a_customer_of_three.bind("a") for _ in range(2)])
+    (urgent,) = site.submit(tasks.one_a_customer_of_three.using(priority=5).bind("b"))
+    site.rows("UPDATE {}.job SET gates = replace(gates::text, '\"most\":3', '\"most\":1')::json RETURNING 1")
+    site.rows("UPDATE {}.job SET parked = NULL WHERE id = %s RETURNING 1", first.id)
+    key = site.one("SELECT gates->>'key' FROM {}.job WHERE id = %s", first.id)
+    first.cancel(site.conn)
+    (answer,) = send(site.conn, admit({"default": 9}, {}, [("default", key)]), site.schema)
+    assert answer.admitted == 1
+    assert site.rows("SELECT id FROM {}.job WHERE parked IS NULL") == [(urgent.id,)]
+
+
 def test_a_parked_job_that_is_scheduled_says_when_it_is_due(site):
     site.submit(tasks.alone.using(delay=timedelta(seconds=50)).bind())
     answer = admitted(site)

@@ -129,7 +129,7 @@ END
 $$;
 
 -- Admits up to `want` parked jobs of one queue that may run now. `ended` are the keys of jobs that have ended: where
--- others wait under the same keys, those alone are asked. Otherwise it goes through priorities from the top, and in each
+-- each is one gate, and others wait under it, those alone are asked. Otherwise it goes through priorities from the top, and in each
 -- through the keys in a circle that goes on behind `after`; a group gives one job each time round.
 -- One admission at a time: whoever waited for the lock sees what was committed before, since each statement here has a
 -- snapshot of its own.
@@ -173,7 +173,8 @@ BEGIN
     )
     SELECT array_agg(priority) INTO lanes FROM in_use;
     FOR gone IN SELECT key, count(*)::integer AS places FROM unnest(ended) AS key GROUP BY key LOOP
-        FOREACH lane IN ARRAY coalesce(lanes, '{}') LOOP
+        -- Who passes several gates may have given up a place that others wait for under other keys, and sooner.
+        FOREACH lane IN ARRAY CASE WHEN gone.key NOT LIKE E'%\x1f%' THEN coalesce(lanes, '{}') ELSE '{}' END LOOP
             EXIT WHEN gone.places = 0 OR admitted >= want;
             SELECT * INTO passed FROM {schema}.let_in(
                 admit.queue, lane, gone.key, least(gone.places, want - admitted), NULL, used);
