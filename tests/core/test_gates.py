@@ -103,6 +103,7 @@ def test_a_limit_that_does_not_fit_the_task_is_refused_at_decoration(options, re
         (lambda: Limit.concurrency(True), "got True"),
         (lambda: Limit.rate(1, per=timedelta(0)), "from a millisecond to 366 days"),
         (lambda: Limit.concurrency(1, key=""), "needs a name"),
+        (lambda: Limit.concurrency(1, key="a\0b"), "without NUL"),
     ],
 )
 def test_a_limit_that_means_nothing_is_refused(make, reason):
@@ -134,3 +135,13 @@ def test_a_key_with_a_separator_or_a_nul_in_it_does_no_harm():
     assert passes(named.bind("a\x1fb")).key == "group(a b)"
     with pytest.raises(InvalidArguments, match="NUL"):
         named.bind("a\0b")
+
+
+@task(limits=[Limit.rate(1, per=timedelta(seconds=n), key=lambda name: name) for n in range(1, 7)])
+def named_often(name: str) -> None: ...
+
+
+def test_keys_that_do_not_fit_into_an_index_are_refused_before_anything_is_sent():
+    assert len(passes(named_often.bind("x" * 200)).gates) == 6
+    with pytest.raises(InvalidArguments, match="more than 2,000 bytes in all"):
+        named_often.bind("x" * 400)

@@ -15,12 +15,16 @@ from typing import Any
 import msgspec
 
 from .codec import Signature, encode_json
-from .errors import InvalidTask
+from .errors import InvalidArguments, InvalidTask
 from .keys import Key, key_of, key_text
 from .limits import KeyFunction, SharedLimit
 
 SEPARATOR = "\x1f"
 """Between the names in a text that jobs are parked under. It sorts before everything that is printed."""
+
+
+LONGEST_BYTES = 2_000
+"""Of the text that jobs are parked under: an index entry has to fit into a third of a page."""
 
 
 class Gate(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -69,10 +73,11 @@ class Part:
 class Gates:
     """The limits and the group of a task, in the order in which a job passes them."""
 
+    task: str
     parts: tuple[Part, ...]
 
     def passed_by(self, arguments: Mapping[str, Any]) -> bytes:
-        """What is stored with a job. Raises `InvalidArguments` when a key function fails."""
+        """What is stored with a job. Raises `InvalidArguments` when a key function fails, or all keys are too long."""
         names: list[str] = []
         gates: list[Gate] = []
         turn = 0
@@ -83,7 +88,12 @@ class Gates:
                 turn = to
             else:
                 gates.append(Gate(names[-1], part.limit.most, to, _seconds(part.limit)))
-        return encode_json(Passes(SEPARATOR.join(names), tuple(gates), turn))
+        key = SEPARATOR.join(names)
+        if len(key.encode()) > LONGEST_BYTES:
+            raise InvalidArguments(
+                self.task, "limits", f"its limits and its group have keys of more than {LONGEST_BYTES:,} bytes in all"
+            )
+        return encode_json(Passes(key, tuple(gates), turn))
 
 
 def gates_of(limits: Sequence[SharedLimit], group: KeyFunction | str | None, signature: Signature) -> Gates | None:
@@ -95,13 +105,13 @@ def gates_of(limits: Sequence[SharedLimit], group: KeyFunction | str | None, sig
         raise InvalidTask(signature.task, "two of its limits would count the same: give one of them a key of its own")
     turn = [] if group is None else [_group(group, signature)]
     alone, keyed = ([part for part in parts if (part.key is not None) is wanted] for wanted in (False, True))
-    return Gates((*alone, *turn, *keyed))
+    return Gates(signature.task, (*alone, *turn, *keyed))
 
 
 def _limit(limit: SharedLimit, signature: Signature) -> Part:
     kind = "concurrency" if limit.per is None else f"rate/{_seconds(limit):g}s"
     if limit.key is None or isinstance(limit.key, str):
-        return Part(f"{kind}({_clean(limit.key or signature.task)})", None, limit)
+        return Part(f"{kind}({_clean(key_text(limit.key or signature.task))})", None, limit)
     key = key_of(limit.key, "limits", signature)
     return Part(f"{kind}({signature.task} {','.join(key.names)}=", key, limit)
 

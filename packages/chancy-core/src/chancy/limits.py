@@ -43,8 +43,8 @@ class SharedLimit:
             raise ValueError(f"a limit of jobs must be from 1 to 100000, got {self.most!r}")
         if self.per is not None and not timedelta(milliseconds=1) <= self.per <= timedelta(days=366):
             raise ValueError(f"the window of a rate must be from a millisecond to 366 days, got {self.per}")
-        if isinstance(self.key, str) and not self.key:
-            raise ValueError("a limit that tasks share needs a name, got ''")
+        if isinstance(self.key, str) and (not self.key or "\0" in self.key):
+            raise ValueError(f"a limit that tasks share needs a name without NUL, got {self.key!r}")
 
 
 class Limit(msgspec.Struct, frozen=True):
