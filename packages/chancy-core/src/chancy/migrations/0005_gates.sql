@@ -47,29 +47,11 @@ CREATE FUNCTION {schema}.taken(gate text) RETURNS SETOF integer
             ELSE slot.opens_at > {schema}.clock() END
 $$;
 
--- The first of the jobs that are parked under a key and due, locked; those that somebody has locked are passed by.
-CREATE FUNCTION {schema}.first_parked(
-    queue text, lane smallint, key text, most integer, OUT ids bigint[], OUT fences integer[], OUT gates json
-)
-    LANGUAGE sql
-    AS $$
-    SELECT array_agg(first.id), array_agg(first.claims), (array_agg(first.gates))[1] FROM (
-        SELECT job.id, job.claims, job.gates FROM {schema}.job AS job
-        WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = first_parked.queue
-            AND job.priority = first_parked.lane AND job.parked COLLATE "C" = first_parked.key
-            AND job.run_at <= {schema}.clock()
-        ORDER BY job.run_at, job.id
-        LIMIT first_parked.most
-        FOR UPDATE SKIP LOCKED
-    ) AS first
-$$;
-
--- Admits up to `most` jobs of one queue and priority that are parked under `key`, as far as its gates have room.
--- `passes` is what they have to pass, or null where that is not known yet; then it is null afterwards if nobody waits.
+-- Admits up to `most` jobs of one queue and priority that are parked under `key`, as far as the `gates` have room.
 -- `used` is how many places of each gate are taken, as far as it was counted. If a gate is full, `full_to` is the length
 -- of the key up to and with it, and `opens_at` when time will open it, if it will. Under the lock of `admit`.
 CREATE FUNCTION {schema}.let_in(
-    queue text, lane smallint, key text, most integer, INOUT passes json, INOUT used jsonb, OUT admitted integer,
+    queue text, lane smallint, key text, gates json, most integer, INOUT used jsonb, OUT admitted integer,
     OUT full_to integer, OUT opens_at timestamptz
 )
     LANGUAGE plpgsql
@@ -77,20 +59,12 @@ CREATE FUNCTION {schema}.let_in(
 #variable_conflict use_column
 DECLARE
     gate record;
-    waiting record;
     room integer := most;
-    known boolean := passes IS NOT NULL;
+    ids bigint[];
+    fences integer[];
 BEGIN
     admitted := 0;
-    IF NOT known THEN
-        SELECT * INTO waiting FROM {schema}.first_parked(let_in.queue, lane, key, most);
-        passes := waiting.gates;
-        room := cardinality(waiting.ids);
-        IF room IS NULL OR passes->>'turn' IS NOT NULL THEN -- it may be another group's turn
-            RETURN;
-        END IF;
-    END IF;
-    FOR gate IN SELECT * FROM json_to_recordset(passes->'gates') AS each (name text, most integer, "to" integer)
+    FOR gate IN SELECT * FROM json_to_recordset(gates) AS each (name text, most integer, "to" integer)
     LOOP
         IF NOT used ? gate.name THEN
             used := used || jsonb_build_object(gate.name, (SELECT count(*) FROM {schema}.taken(gate.name)));
@@ -103,19 +77,24 @@ BEGIN
             RETURN;
         END IF;
     END LOOP;
-    IF known THEN
-        SELECT * INTO waiting FROM {schema}.first_parked(let_in.queue, lane, key, room);
-        IF waiting.ids IS NULL THEN
-            RETURN;
-        END IF;
+    SELECT array_agg(first.id), array_agg(first.claims) INTO ids, fences FROM (
+        SELECT job.id, job.claims FROM {schema}.job AS job
+        WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = let_in.queue AND job.priority = lane
+            AND job.parked COLLATE "C" = key AND job.run_at <= {schema}.clock()
+        ORDER BY job.run_at, job.id
+        LIMIT room
+        FOR UPDATE SKIP LOCKED
+    ) AS first;
+    IF ids IS NULL THEN
+        RETURN;
     END IF;
-    admitted := least(room, cardinality(waiting.ids));
-    UPDATE {schema}.job AS job SET parked = NULL WHERE job.id = ANY (waiting.ids[:admitted]);
-    FOR gate IN SELECT * FROM json_to_recordset(passes->'gates') AS each (name text, per double precision)
+    admitted := cardinality(ids);
+    UPDATE {schema}.job AS job SET parked = NULL WHERE job.id = ANY (ids);
+    FOR gate IN SELECT * FROM json_to_recordset(gates) AS each (name text, per double precision)
     LOOP
         INSERT INTO {schema}.slot (gate, n, job, fence, per)
         SELECT gate.name, free.n, owner.id, owner.fence, gate.per * interval '1 s'
-        FROM unnest(waiting.ids[:admitted], waiting.fences[:admitted]) WITH ORDINALITY AS owner (id, fence, nth)
+        FROM unnest(ids, fences) WITH ORDINALITY AS owner (id, fence, nth)
         JOIN (
             SELECT n, row_number() OVER () AS nth
             FROM generate_series(1, (used->>gate.name)::integer + admitted) AS n
@@ -176,8 +155,14 @@ BEGIN
         -- Who passes several gates may have given up a place that others wait for under other keys, and sooner.
         FOREACH lane IN ARRAY CASE WHEN gone.key NOT LIKE E'%\x1f%' THEN coalesce(lanes, '{}') ELSE '{}' END LOOP
             EXIT WHEN gone.places = 0 OR admitted >= want;
+            SELECT job.parked, job.gates INTO head FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = admit.queue AND job.priority = lane
+                AND job.parked COLLATE "C" = gone.key AND job.run_at <= {schema}.clock()
+            ORDER BY job.run_at, job.id
+            LIMIT 1;
+            CONTINUE WHEN head.parked IS NULL OR head.gates->>'turn' IS NOT NULL; -- it may be another group's turn
             SELECT * INTO passed FROM {schema}.let_in(
-                admit.queue, lane, gone.key, least(gone.places, want - admitted), NULL, used);
+                admit.queue, lane, gone.key, head.gates->'gates', least(gone.places, want - admitted), used);
             used := passed.used;
             admitted := admitted + passed.admitted;
             gone.places := CASE WHEN passed.full_to IS NULL THEN gone.places - passed.admitted ELSE 0 END;
@@ -214,8 +199,8 @@ BEGIN
                     CONTINUE;
                 END IF;
                 SELECT * INTO passed FROM {schema}.let_in(
-                    admit.queue, lane, head.parked,
-                    CASE WHEN head.gates->>'turn' IS NULL THEN want - admitted ELSE 1 END, head.gates, used);
+                    admit.queue, lane, head.parked, head.gates->'gates',
+                    CASE WHEN head.gates->>'turn' IS NULL THEN want - admitted ELSE 1 END, used);
                 used := passed.used;
                 admitted := admitted + passed.admitted;
                 next_at := least(next_at, passed.opens_at);
