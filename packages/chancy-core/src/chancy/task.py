@@ -130,8 +130,7 @@ class BaseTask(Generic[P, R]):
                 self.name, min(unknown), f"is no option (there are: {', '.join(OptionChanges.__annotations__)})"
             )
         given: dict[str, Any] = dict(changes)
-        group = given.pop("group", self.group)
-        unique = given.pop("unique", self.unique)
+        group, unique = given.pop("group", None), given.pop("unique", None)
         named: tuple[SharedLimit, ...] = ()
         try:
             if "limits" in given:
@@ -144,22 +143,19 @@ class BaseTask(Generic[P, R]):
             raise InvalidArguments(self.name, *problem)
         if any(callable(limit.key) for limit in named):
             raise InvalidArguments(self.name, "limits", _NO_FUNCTION)
-        if "group" in changes and not (group is None or isinstance(group, str)):
+        if not (group is None or isinstance(group, str)):
             raise InvalidArguments(self.name, "group", _NO_FUNCTION)
-        if "unique" in changes and not (unique is None or isinstance(unique, Unique)):
+        if not (unique is None or isinstance(unique, Unique)):
             raise InvalidArguments(self.name, "unique", f"expected a Unique or None, got {unique!r}")
-        if "unique" in changes and unique is not None and callable(unique.key):
+        if unique is not None and callable(unique.key):
             raise InvalidArguments(self.name, "unique", _NO_FUNCTION)
-        together = named or self.shared
-        return replace(
-            self,
-            options=options,
-            shared=together,
-            group=group,
-            gates=gates_of(together, group, self.signature),
-            unique=unique,
-            unique_keys=unique_of(unique, self.signature),
-        )
+        made: dict[str, Any] = {"options": options}
+        if named or "group" in changes:
+            together, group = named or self.shared, group if "group" in changes else self.group
+            made |= {"shared": together, "group": group, "gates": gates_of(together, group, self.signature)}
+        if "unique" in changes:
+            made |= {"unique": unique, "unique_keys": unique_of(unique, self.signature)}
+        return replace(self, **made)
 
 
 class Task(BaseTask[P, R]):
