@@ -133,10 +133,9 @@ class Claimer:
 
     def wake(self) -> None:
         """There may be work: look from the start."""
-        self._hungry = self._woken = True
+        self._woken = True
         self._barren = frozenset()
-        self._empty.clear()
-        self._marks.forget()
+        self._look_again()
         self._changed.set()
 
     def stop(self) -> None:
@@ -182,9 +181,7 @@ class Claimer:
         shunned = self._suspect is not None
         if set(self._without) - set(without) or (self._shunned and not shunned):
             # There is room again for what was left out.
-            self._hungry = True
-            self._empty.clear()
-            self._marks.forget()
+            self._look_again()
         self._without, self._shunned = without, shunned
         if not self._hungry or (self._is_barren and self._marks.next_look_in > 0):
             return Wanted()
@@ -193,6 +190,12 @@ class Claimer:
         if room.most is not None:
             free = _shared({queue: n for queue, n in free.items() if queue not in self._empty} or free, room.most)
         return Wanted(free, {} if looking else self._marks.lanes(free), looking, without, not shunned)
+
+    def _look_again(self) -> None:
+        """The next round looks, also where the last ones have found nothing."""
+        self._hungry = True
+        self._empty.clear()
+        self._marks.forget()
 
     def _free(self, ahead: Mapping[str, int]) -> dict[str, int]:
         """How many more jobs of each queue there is room for."""
@@ -216,9 +219,7 @@ class Claimer:
             await self._recover(error, [])
         else:
             if self._gates.learn(answers):
-                self._hungry = True
-                self._empty.clear()
-                self._marks.forget()
+                self._look_again()
 
     @property
     def _is_barren(self) -> bool:
