@@ -17,6 +17,7 @@ from datetime import datetime
 import psycopg
 
 from chancy.model import Statement
+from chancy.statements import MOVED
 
 from .config import Timing
 from .link import Link, one_line
@@ -127,13 +128,9 @@ TAKE_BACK = """
         RETURNING job.*, suspect.errors AS news
     ),
     kept AS (
-        INSERT INTO {schema}.history
-            (id, task, queue, priority, state, attempt, max_attempts, claims, crashes, worker, run_at, submitted_at,
-             started_at, finished_at, arguments, retry, limits, gates, unique_key, unique_until, errors)
-        SELECT id, task, queue, priority,
-            CASE WHEN cancel_at IS NULL THEN 'failed' ELSE 'cancelled' END::{schema}.state, attempt, max_attempts,
-            claims, crashes + 1, worker, run_at, submitted_at, started_at, {schema}.clock(), arguments, retry, limits,
-            gates, unique_key, unique_until, news
+        INSERT INTO {schema}.history ({moved}, state, finished_at, errors)
+        SELECT {moved_by_a_crash}, CASE WHEN cancel_at IS NULL THEN 'failed' ELSE 'cancelled' END::{schema}.state,
+            {schema}.clock(), news
         FROM over
     ),
     rescued AS (
@@ -152,7 +149,7 @@ TAKE_BACK = """
     )
     SELECT (SELECT count(*) FROM rescued), (SELECT count(*) FROM over),
         CASE WHEN EXISTS (SELECT FROM rescued) THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM rescued))::text END
-"""
+""".replace("{moved}", MOVED).replace("{moved_by_a_crash}", MOVED.replace("crashes", "crashes + 1"))
 
 
 def take_back() -> Statement[tuple[int, int]]:
