@@ -23,8 +23,8 @@ from chancy_worker.leases import register
 pytestmark = [pytest.mark.patience, pytest.mark.timeout(400)]
 
 
-def fleet(site, size, concurrency=100):
-    queues = ["--queue", f"default={concurrency}"]
+def fleet(site, size):
+    queues = ["--queue", "default=100"]
     where = ["--dsn", site.dsn, "--schema", site.schema]
     return [site.run("-m", "chancy_worker", "gate_patience_tasks", *queues, *where) for _ in range(size)]
 
