@@ -25,10 +25,10 @@ from chancy.model import Statement
 from chancy.run import ADAPTERS, send
 from chancy.schema import fill
 from chancy.statements import (
-    cancel_job,
+    cancel_jobs,
     complete_job,
     insert_jobs,
-    requeue_job,
+    requeue_jobs,
     select_job,
     select_outcome,
     submit_unique,
@@ -457,7 +457,7 @@ async def test_one_job_is_read_by_its_id(caller, deep, ask, which):
 
 @pytest.mark.parametrize("which", ["waiting", "running"])
 async def test_cancelling_a_job_reads_it_by_its_id(caller, deep, which):
-    seen = await watch(caller, cancel_job(deep.waiting if which == "waiting" else deep.running[0].id))
+    seen = await watch(caller, cancel_jobs([deep.waiting if which == "waiting" else deep.running[0].id]))
     assert seen.written("cancelled" if which == "waiting" else "asked") == 1
     assert seen.indexes() == {"job_pkey", "history_pkey"}
     assert seen.read_whole() == set()
@@ -511,7 +511,7 @@ async def test_a_thousand_keys_cost_no_more_blocks_than_a_thousand_times_one(cal
 @pytest.mark.parametrize("which", ["free", "held"])
 async def test_requeueing_a_job_looks_up_its_id_and_its_key(caller, deep, which):
     # The history has the keys from 1 to 200,000 beside its ids in this order.
-    seen = await watch(caller, requeue_job(deep.finished[0] - (0 if which == "free" else 60_000), 3))
+    seen = await watch(caller, requeue_jobs([deep.finished[0] - (0 if which == "free" else 60_000)], 3))
     assert seen.written("requeued") == (which == "free")
     assert seen.indexes() == {"job_pkey", "history_pkey", "job_unique"}
     assert seen.read_whole() == set()

@@ -88,6 +88,16 @@ async def discard() -> None:
     raise Discard("nobody needs it")
 
 
+@task(max_attempts=1)
+async def raise_with(message: str) -> None:
+    raise ValueError(message)
+
+
+@task(retry=AT_ONCE)
+async def raise_in_turn() -> None:
+    raise KeyError if current_job().attempt == 1 else ValueError
+
+
 @task
 async def about_me() -> list[Any]:
     me = current_job()

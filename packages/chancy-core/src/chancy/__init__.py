@@ -4,7 +4,8 @@ Decorate a typed function with `@task`, submit it on your own connection, and ru
 """
 
 from .app import AsyncChancy, Chancy, SyncChancy
-from .client import Job, cancel, get, jobs, limit, requeue, submit_many
+from .bulk import JobFilter, Swept, cancel_many, count, delete_many, requeue_many
+from .client import Job, cancel, get, jobs, requeue, submit_many
 from .current import CurrentJob, current_job
 from .errors import (
     AttemptStopped,
@@ -28,9 +29,11 @@ from .limits import Limit, SharedLimit
 from .migrate import migrate
 from .model import AttemptError, JobRow, NewJob, Progress, Queue
 from .outcomes import Discard, Outcome, Retry, Snooze
+from .overview import QueueRow, WorkerRow, queues, workers
 from .retry import Backoff
 from .schema import configure, schema_in_use
 from .states import State
+from .steering import delete, edit, limit, pause, resume
 from .task import AsyncTask, Task, task
 from .unique import SubmitOutcome, Unique
 
@@ -52,6 +55,7 @@ __all__ = [
     "Job",
     "JobCancelled",
     "JobFailed",
+    "JobFilter",
     "JobRow",
     "LeaseLost",
     "Limit",
@@ -62,26 +66,39 @@ __all__ = [
     "ProcessDied",
     "Progress",
     "Queue",
+    "QueueRow",
     "Retry",
     "SchemaOutdated",
     "SharedLimit",
     "Snooze",
     "State",
     "SubmitOutcome",
+    "Swept",
     "SyncChancy",
     "Task",
     "TimeLimitExceeded",
     "Unique",
     "UnknownJob",
+    "WorkerRow",
     "cancel",
+    "cancel_many",
     "configure",
+    "count",
     "current_job",
+    "delete",
+    "delete_many",
+    "edit",
     "get",
     "jobs",
     "limit",
     "migrate",
+    "pause",
+    "queues",
     "requeue",
+    "requeue_many",
+    "resume",
     "schema_in_use",
     "submit_many",
     "task",
+    "workers",
 ]

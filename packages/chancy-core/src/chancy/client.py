@@ -259,11 +259,12 @@ def cancel(
 def _cancel(job_id: int, schema: str) -> Steps[bool]:
     # Inside the caller's transaction a missing partition could not be made up for afterwards.
     yield statements.make_partitions(DAYS_AHEAD)
-    seen: statements.Cancellation = yield statements.cancel_job(job_id)
+    seen: statements.Cancellation
+    (seen,) = yield statements.cancel_jobs([job_id])
     for _ in range(_TRIES):
         if seen.done or not seen.live:  # live and not done: it was claimed, or finished, while we waited for its row
             break
-        seen = yield statements.cancel_job(job_id)
+        (seen,) = yield statements.cancel_jobs([job_id])
     if not (seen.done or seen.live or seen.finished):
         raise UnknownJob(job_id, schema)
     return seen.done
@@ -291,32 +292,14 @@ def requeue(
 
 
 def _requeue(job_id: int, attempts: int, schema: str) -> Steps[bool]:
-    seen: statements.Requeue = yield statements.requeue_job(job_id, attempts)
+    seen: statements.Requeue
+    (seen,) = yield statements.requeue_jobs([job_id], attempts)
     for _ in range(_TRIES):
         if seen.done or seen.task is None or seen.holder is not None:
             break
-        seen = yield statements.requeue_job(job_id, attempts)  # its key was taken, or given back, while we waited
+        (seen,) = yield statements.requeue_jobs([job_id], attempts)  # its key was taken, or given back, while we waited
     if seen.task is not None and not seen.done:
         raise DuplicateJob(seen.task, seen.key, seen.holder)
     if not seen.exists:
         raise UnknownJob(job_id, schema)
     return seen.done
-
-
-@overload
-def limit(conn: SyncConn, queue: str, /, *, concurrency: int | None, schema: str | None = None) -> None: ...
-@overload
-def limit(
-    conn: AsyncConn, queue: str, /, *, concurrency: int | None, schema: str | None = None
-) -> Coroutine[Any, Any, None]: ...
-def limit(
-    conn: SyncConn | AsyncConn, queue: str, /, *, concurrency: int | None, schema: str | None = None
-) -> Coroutine[Any, Any, None] | None:
-    """Let at most so many jobs of the queue run at a time, over all workers; None lifts the limit. One round trip.
-
-    Holds from the commit on for whatever is claimed then; what runs, runs on. 0 lets nothing begin. Claims of a queue
-    with a limit wait for one another; those of other queues do not. Raises `ValueError` for a number below 0.
-    """
-    if concurrency is not None and concurrency < 0:
-        raise ValueError(f"the limit of queue {queue!r} must be 0 or more, or None to lift it, got {concurrency}")
-    return perform(conn, statements.limit_queue(queue, concurrency), schema_in_use(schema))

@@ -314,9 +314,9 @@ def make_partitions(days: int) -> Statement[int]:
     return Statement(MAKE_PARTITIONS, {"days": days}, lambda rows: int(rows[0][0]))
 
 
-CANCEL_JOB = """
+CANCEL_JOBS = """
     WITH cancelled AS (
-        DELETE FROM {schema}.job WHERE id = %(id)s::bigint AND state = 'ready' RETURNING *
+        DELETE FROM {schema}.job WHERE id = ANY (%(ids)s::bigint[]) AND state = 'ready' RETURNING *
     ),
     kept AS (
         INSERT INTO {schema}.history ({moved}, state, finished_at, errors)
@@ -324,13 +324,15 @@ CANCEL_JOB = """
     ),
     asked AS (
         UPDATE {schema}.job SET cancel_at = coalesce(cancel_at, {schema}.clock())
-        WHERE id = %(id)s::bigint AND state = 'running'
+        WHERE id = ANY (%(ids)s::bigint[]) AND worker IS NOT NULL -- it runs; by its state, another index might be read
         RETURNING id, worker
     )
-    SELECT EXISTS (SELECT FROM cancelled) OR EXISTS (SELECT FROM asked),
-        EXISTS (SELECT FROM {schema}.job WHERE id = %(id)s::bigint),
-        EXISTS (SELECT FROM {schema}.history WHERE id = %(id)s::bigint),
-        (SELECT pg_notify('{name}.cancel', worker || ' ' || id)::text FROM asked)
+    SELECT sent.id IN (SELECT id FROM cancelled) OR sent.id IN (SELECT id FROM asked),
+        EXISTS (SELECT FROM {schema}.job AS job WHERE job.id = sent.id),
+        EXISTS (SELECT FROM {schema}.history AS past WHERE past.id = sent.id),
+        (SELECT pg_notify('{name}.cancel', worker || ' ' || asked.id)::text FROM asked WHERE asked.id = sent.id)
+    FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS sent (id, position)
+    ORDER BY sent.position
 """.replace("{moved}", MOVED)
 
 
@@ -343,13 +345,13 @@ class Cancellation:
     finished: bool
 
 
-def cancel_job(job_id: int) -> Statement[Cancellation]:
-    """Move a ready or scheduled job to history; ask the worker of a running one to stop it.
+def cancel_jobs(ids: Sequence[int]) -> Statement[list[Cancellation]]:
+    """Move ready and scheduled jobs to history; ask the workers of running ones to stop them. Answers in that order.
 
-    Waits for whoever holds the row, which is never longer than one round of a worker; a job whose state has changed
+    Waits for whoever holds a row, which is never longer than one round of a worker; a job whose state has changed
     meanwhile is left alone, and is live.
     """
-    return Statement(CANCEL_JOB, {"id": job_id}, lambda rows: Cancellation(*rows[0][:3]))
+    return Statement(CANCEL_JOBS, {"ids": list(ids)}, lambda rows: [Cancellation(*row[:3]) for row in rows])
 
 
 COMPLETE_JOB = """
@@ -374,9 +376,9 @@ def complete_job(job_id: int, fence: int, result: bytes) -> Statement[bool]:
     return Statement(COMPLETE_JOB, params, lambda rows: bool(rows[0][0]))
 
 
-REQUEUE_JOB = """
+REQUEUE_JOBS = """
     WITH finished AS MATERIALIZED (
-        SELECT * FROM {schema}.history WHERE id = %(id)s::bigint FOR UPDATE
+        SELECT * FROM {schema}.history WHERE id = ANY (%(ids)s::bigint[]) FOR UPDATE
     ),
     requeued AS (
         INSERT INTO {schema}.job
@@ -387,20 +389,25 @@ REQUEUE_JOB = """
             crashes, {schema}.clock(), submitted_at, started_at, arguments, retry, limits, gates, gates->>'key', errors,
             unique_key, unique_until
         FROM finished
+        ORDER BY id
         ON CONFLICT (task, unique_key) WHERE unique_key IS NOT NULL AND (claims = 0 OR unique_until = 'finished')
             DO NOTHING
-        RETURNING queue
+        RETURNING id, queue
     ),
     gone AS (
-        DELETE FROM {schema}.history WHERE id = %(id)s::bigint AND EXISTS (SELECT FROM requeued)
+        DELETE FROM {schema}.history WHERE id = ANY (%(ids)s::bigint[]) AND id IN (SELECT id FROM requeued)
     )
-    SELECT EXISTS (SELECT FROM requeued), EXISTS (SELECT FROM {schema}.any_job WHERE id = %(id)s::bigint),
-        (SELECT task FROM finished WHERE unique_key IS NOT NULL),
-        (SELECT convert_to(unique_key, 'UTF8') FROM finished),
+    SELECT sent.id IN (SELECT id FROM requeued),
+        EXISTS (SELECT FROM {schema}.any_job AS job WHERE job.id = sent.id),
+        CASE WHEN finished.unique_key IS NOT NULL THEN finished.task END,
+        convert_to(finished.unique_key, 'UTF8'),
         (SELECT job.id FROM {schema}.job AS job
-         WHERE job.task = (SELECT task FROM finished) AND job.unique_key = (SELECT unique_key FROM finished)
+         WHERE job.task = finished.task AND job.unique_key = finished.unique_key
             AND (job.claims = 0 OR job.unique_until = 'finished')),
-        (SELECT {schema}.ring(queue)::text FROM requeued)
+        (SELECT {schema}.ring(ARRAY(SELECT DISTINCT queue FROM requeued))::text)
+    FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS sent (id, position)
+    LEFT JOIN finished ON finished.id = sent.id
+    ORDER BY sent.position
 """
 
 
@@ -417,32 +424,14 @@ class Requeue:
     holder: int | None
 
 
-def requeue_job(job_id: int, attempts: int) -> Statement[Requeue]:
-    """Make a finished job ready under its old id, with so many attempts more, unless a live job has its key.
+def requeue_jobs(ids: Sequence[int], attempts: int) -> Statement[list[Requeue]]:
+    """Make finished jobs ready under their old ids, with so many attempts more, unless a live job has their key.
 
-    Its fence, attempt and crash counts go with it, so that a worker of its first life stays fenced out.
+    Their fences, attempt and crash counts go with them, so that a worker of the first life stays fenced out. Answers in
+    that order.
     """
-    return Statement(REQUEUE_JOB, {"id": job_id, "attempts": attempts}, _parse_requeue)
+    return Statement(REQUEUE_JOBS, {"ids": list(ids), "attempts": attempts}, _parse_requeues)
 
 
-def _parse_requeue(rows: Rows) -> Requeue:
-    done, exists, task, key, holder, _ = rows[0]
-    return Requeue(done, exists, task, (key or b"").decode(), holder)
-
-
-LIMIT_QUEUE = """
-    WITH gone AS (
-        DELETE FROM {schema}.queue_limit WHERE queue = %(queue)s::text AND %(concurrency)s::integer IS NULL
-    ),
-    kept AS (
-        INSERT INTO {schema}.queue_limit (queue, concurrency)
-        SELECT %(queue)s::text, %(concurrency)s::integer WHERE %(concurrency)s::integer IS NOT NULL
-        ON CONFLICT (queue) DO UPDATE SET concurrency = excluded.concurrency
-    )
-    SELECT {schema}.ring(%(queue)s::text)::text
-"""
-
-
-def limit_queue(queue: str, concurrency: int | None) -> Statement[None]:
-    """Set or lift the limit of a queue. Locks its one row; workers that wait for it look again by themselves."""
-    return Statement(LIMIT_QUEUE, {"queue": queue, "concurrency": concurrency}, lambda rows: None)
+def _parse_requeues(rows: Rows) -> list[Requeue]:
+    return [Requeue(done, exists, task, (key or b"").decode(), holder) for done, exists, task, key, holder, _ in rows]

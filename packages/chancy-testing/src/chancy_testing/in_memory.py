@@ -25,7 +25,7 @@ from chancy.gates import Passes
 from chancy.limits import LimitType
 from chancy.model import AttemptError, Progress, Rows, Statement
 from chancy.run import AsyncConn, SyncConn, answered_by, follow, walk
-from chancy.statements import CANCEL_JOB, INSERT_JOB, INSERT_JOBS, REQUEUE_JOB, SELECT_OUTCOME
+from chancy.statements import CANCEL_JOBS, INSERT_JOB, INSERT_JOBS, REQUEUE_JOBS, SELECT_OUTCOME
 from chancy.states import State
 from chancy.task import BaseTask, registered
 from chancy_worker.verdict import Completion
@@ -167,8 +167,10 @@ class Eager:
         if statement.sql == SELECT_OUTCOME:
             yield from self._before_result((schema, statement.params["id"]), block)
         rows = memory.answer(statement, block)
-        if statement.sql == CANCEL_JOB and (current := self._running.get((schema, statement.params["id"]))):
-            current.cancelled = True
+        if statement.sql == CANCEL_JOBS:
+            for job_id in statement.params["ids"]:
+                if current := self._running.get((schema, job_id)):
+                    current.cancelled = True
         self._due += [(schema, job_id) for job_id in _made_due(statement, rows)]
         if block is None:
             yield from self._perform_due()
@@ -265,7 +267,9 @@ def _made_due(statement: Statement[Any], rows: Rows) -> list[int]:
         return [rows[0][0]]
     if statement.adds:
         return [job_id for job_id, outcome in zip(*rows[0][:2], strict=True) if outcome == "inserted"]
-    return [statement.params["id"]] if statement.sql == REQUEUE_JOB and rows[0][0] else []
+    if statement.sql == REQUEUE_JOBS:
+        return [job_id for job_id, row in zip(statement.params["ids"], rows, strict=True) if row[0]]
+    return []
 
 
 def _is_retried(kept: Kept, verdict: Completion) -> bool:

@@ -6,17 +6,20 @@ means is told once more, in Python; `conformance` holds the two together.
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
-from chancy import statements
+from chancy import bulk, statements, steering
 from chancy.codec import encode_json
 from chancy.model import JobRow, NewJob, Progress, Rows, Statement
-from chancy.states import FINISHED, State
+from chancy.states import FINISHED, LIVE, State
 from chancy.unique import UniqueKey
 from chancy_worker.verdict import Claimed, Completion
 
@@ -58,10 +61,15 @@ class Memory:
         self._answers: dict[str, Callable[[Mapping[str, Any]], Iterator[tuple[Any, ...]]]] = {
             statements.SELECT_JOB: self._job,
             statements.SELECT_JOBS: self._jobs,
-            statements.CANCEL_JOB: self._cancel,
-            statements.REQUEUE_JOB: self._requeue,
+            statements.CANCEL_JOBS: self._cancel,
+            statements.REQUEUE_JOBS: self._requeue,
             statements.COMPLETE_JOB: self._complete,
-            statements.LIMIT_QUEUE: lambda params: iter([(None,)]),  # one job at a time is within every limit
+            steering.EDIT_JOB: self._edit,
+            steering.DELETE_JOBS: self._delete,
+            bulk.COUNT_JOBS: self._count,
+            bulk.CHOOSE_LIVE: functools.partial(self._choose, LIVE),
+            bulk.CHOOSE_FINISHED: functools.partial(self._choose, FINISHED),
+            steering.LIMIT_QUEUE: lambda params: iter([(None,)]),  # one job at a time is within every limit
             statements.MAKE_PARTITIONS: lambda params: iter([(0,)]),
         }
 
@@ -245,23 +253,28 @@ class Memory:
         return state_of(row), row.task, row.attempt, row.result, kept.errors, transaction, "read committed"
 
     def _cancel(self, params: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-        kept = self.jobs.get(params["id"])
-        state = kept and kept.row.state
-        if kept is not None and state is State.READY:
-            self._finish(kept, State.CANCELLED)
-        elif kept is not None and state is State.RUNNING:
-            self.jobs[params["id"]] = kept.with_row(cancel_at=kept.row.cancel_at or _now())
-        live = state in (State.READY, State.RUNNING)
-        yield live, live, state in FINISHED, None
+        for job_id in params["ids"]:
+            kept = self.jobs.get(job_id)
+            state = kept and kept.row.state
+            if kept is not None and state is State.READY:
+                self._finish(kept, State.CANCELLED)
+            elif kept is not None and state is State.RUNNING:
+                self.jobs[job_id] = kept.with_row(cancel_at=kept.row.cancel_at or _now())
+            live = state in (State.READY, State.RUNNING)
+            yield live, live, state in FINISHED, None
 
     def _requeue(self, params: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-        kept = self.jobs.get(params["id"])
+        for job_id in params["ids"]:
+            yield self._requeue_one(job_id, params["attempts"])
+
+    def _requeue_one(self, job_id: int, attempts: int) -> tuple[Any, ...]:
+        kept = self.jobs.get(job_id)
         finished = kept is not None and kept.row.state in FINISHED
         holder = None
         if kept is not None and finished:
             again = kept.with_row(
                 state=State.READY,
-                max_attempts=min(kept.row.attempt + params["attempts"], 32_767),
+                max_attempts=min(kept.row.attempt + attempts, 32_767),
                 run_at=_now(),
                 result=None,
                 finished_at=None,
@@ -270,12 +283,48 @@ class Memory:
             if again.holds_key:
                 holder = self._holder(kept.row.task, kept.row.unique_key)
             if holder is None:
-                self.jobs[params["id"]] = again
+                self.jobs[job_id] = again
         unique = kept is not None and finished and kept.unique is not None
-        yield (
+        return (
             finished and holder is None, kept is not None, kept.row.task if kept is not None and unique else None,
             kept.unique.text.encode() if kept is not None and kept.unique is not None else None, holder, None,
         )  # fmt: skip
+
+    def _edit(self, params: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+        kept = self.jobs.get(params["id"])
+        waits = kept is not None and kept.row.state is State.READY
+        if kept is not None and waits:
+            given = {name: params[name] for name in ("priority", "run_at") if params[name] is not None}
+            self.jobs[params["id"]] = kept.with_row(**given)
+        yield waits, kept is not None, None
+
+    def _delete(self, params: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+        there = [job_id for job_id in params["ids"] if job_id in self.jobs]
+        gone = [job_id for job_id in there if self.jobs[job_id].row.state is not State.RUNNING]
+        for job_id in gone:
+            del self.jobs[job_id]
+        yield len(gone), bool(there)
+
+    def _count(self, params: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+        yield from Counter(str(state_of(kept.row)) for kept in self._matching(params)).items()
+
+    def _choose(self, states: Collection[State], params: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+        ids = sorted(kept.row.id for kept in self._matching(params) if state_of(kept.row) in states)
+        yield from ((id_,) for id_ in ids if id_ > params["after"])
+
+    def _matching(self, params: Mapping[str, Any]) -> Iterator[Kept]:
+        for kept in self.jobs.values():
+            row = kept.row
+            instant = row.finished_at or row.submitted_at
+            if (
+                params["queue"] in (None, row.queue)
+                and params["task"] in (None, row.task)
+                and state_of(row) in params["states"]
+                and (params["since"] is None or instant >= params["since"])
+                and (params["until"] is None or instant < params["until"])
+                and (params["error"] is None or re.search(params["error"], (kept.errors or b"").decode(), re.DOTALL))
+            ):
+                yield kept
 
     def _complete(self, params: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         kept = self.jobs.get(params["id"])

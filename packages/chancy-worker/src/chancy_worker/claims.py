@@ -7,6 +7,8 @@
     kept          what is over, in history
     in_use        which priorities each queue that is looked at has, by skipping through the index
     lanes         where to claim from: (queue, priority), from a high-water mark or from the start
+    paused        queues and tasks of which nothing may begin now
+    left_out      the tasks of which none may be claimed here and now
     allowed       how many of each queue may be claimed: as many as are wanted, or less where an operator limits it
     claimed       for each queue as many as are wanted, in the order priority, run_at, id
     rated         for those that count against a rate, from when on others may have their slots
@@ -118,11 +120,18 @@ _CLAIM = """
     lease AS MATERIALIZED (
         SELECT id FROM {schema}.worker WHERE id = %(worker)s::bigint FOR KEY SHARE
     ),
+    paused AS MATERIALIZED (
+        SELECT kind, name FROM {schema}.pause WHERE until > {schema}.clock()
+    ),
+    left_out AS MATERIALIZED (
+        SELECT %(without)s::text[] || ARRAY(SELECT name FROM paused WHERE kind = 'task') AS tasks
+    ),
     allowed AS MATERIALIZED (
         SELECT want.queue, want.free AS wanted,
             CASE WHEN EXISTS (SELECT FROM {schema}.queue_limit) THEN {schema}.allowance(want.queue, want.free)
                 ELSE want.free END AS free
         FROM unnest(%(queues)s::text[], %(free)s::integer[]) AS want (queue, free)
+        WHERE want.queue <> ALL (ARRAY(SELECT name FROM paused WHERE kind = 'queue'))
     ),
     claimed AS (
         UPDATE {schema}.job AS job
@@ -140,7 +149,8 @@ _CLAIM = """
                     WHERE job.state = 'ready' AND job.parked IS NULL
                         AND job.queue = lanes.queue AND job.priority = lanes.priority
                         AND (job.run_at, job.id) > (lanes.run_at, lanes.id) AND job.run_at <= {schema}.clock()
-                        AND job.task <> ALL (%(without)s::text[]) AND (job.crashes = 0 OR %(suspects)s::boolean)
+                        AND job.task <> ALL ((SELECT tasks FROM left_out)::text[])
+                        AND (job.crashes = 0 OR %(suspects)s::boolean)
                     ORDER BY job.run_at, job.id
                     LIMIT want.free
                     FOR UPDATE SKIP LOCKED

@@ -21,6 +21,8 @@ ADMIT = """
         SELECT gone.key FROM unnest(%(ended_queues)s::text[], %(ended_keys)s::text[]) AS gone (queue, key)
         WHERE gone.queue = want.queue
     )) AS answer
+    WHERE want.queue <> ALL (ARRAY(
+        SELECT name FROM {schema}.pause WHERE kind = 'queue' AND until > {schema}.clock()))
 """
 PAUSE_SECONDS = 0.02
 """Between two admissions that look at a part of what is parked and find nothing."""
@@ -43,7 +45,8 @@ class Admission:
 def admit(
     free: Mapping[str, int], spots: Mapping[str, str], ended: Sequence[tuple[str, str]] = ()
 ) -> Statement[list[Admission]]:
-    """Admit up to so many parked jobs of each queue, going on at these spots. One round trip.
+    """Admit up to so many parked jobs of each queue, going on at these spots; of a paused one none, and there is no
+    answer about it. One round trip.
 
     `ended` are the queue and the key of jobs that have ended, whose places are likely to be free. One admission at a
     time in a schema: waits for another one as long as the connection's lock_timeout lets it.

@@ -10,36 +10,64 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 import psycopg
 
+from chancy.literals import of_texts
 from chancy.model import Statement
 from chancy.statements import MOVED
 
+from .__about__ import __version__
 from .config import Timing
 from .link import Link, one_line
 
 log = logging.getLogger("chancy.worker")
 
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a worker takes: for whoever asks why a job does not run."""
+
+    queues: Sequence[str] = ()
+    tasks: Sequence[str] = ()
+    listens: bool = True
+    """At the doorbell."""
+
+
 REGISTER = """
-    INSERT INTO {schema}.worker (name, started_at, expires_at)
-    VALUES (%(name)s::text, {schema}.clock(), {schema}.clock() + %(lease)s::float8 * interval '1 s')
-    RETURNING id
+    WITH lease AS (
+        INSERT INTO {schema}.worker (name, started_at, expires_at)
+        VALUES (%(name)s::text, {schema}.clock(), {schema}.clock() + %(lease)s::float8 * interval '1 s')
+        RETURNING id
+    )
+    INSERT INTO {schema}.offer (worker, queues, tasks, version, listens)
+    SELECT id, %(queues)s::text[], %(tasks)s::text[], %(version)s::text, %(listens)s::boolean FROM lease
+    RETURNING worker
 """
 
 
-def register(name: str, lease: float) -> Statement[int]:
+def register(name: str, lease: float, offer: Offer = Offer()) -> Statement[int]:
     """A new lease of so many seconds; returns its id, under which the worker claims."""
-    return Statement(REGISTER, {"name": name, "lease": lease}, lambda rows: int(rows[0][0]))
+    params = {
+        "name": name,
+        "lease": lease,
+        "queues": of_texts(offer.queues),
+        "tasks": of_texts(offer.tasks),
+        "version": __version__,
+        "listens": offer.listens,
+    }
+    return Statement(REGISTER, params, lambda rows: int(rows[0][0]))
 
 
 # `after` moves up with every extension, so that each claim is looked at once and the index's dead entries never.
 EXTEND = """
     WITH extended AS (
-        UPDATE {schema}.worker SET expires_at = {schema}.clock() + %(lease)s::float8 * interval '1 s'
+        UPDATE {schema}.worker
+        SET expires_at = {schema}.clock() + %(lease)s::float8 * interval '1 s',
+            clock_ahead = extract(epoch FROM %(own_clock)s::timestamptz - clock_timestamp())
         WHERE id = %(worker)s::bigint
         RETURNING id
     )
@@ -69,7 +97,7 @@ def extend(worker: int, lease: float, after: datetime | None, unheard: float) ->
     """Extend the lease from now. Seconds; `unheard` is how long ago a claim must be to be looked at."""
     return Statement(
         EXTEND,
-        {"worker": worker, "lease": lease, "after": after, "unheard": unheard},
+        {"worker": worker, "lease": lease, "after": after, "unheard": unheard, "own_clock": datetime.now(UTC)},
         lambda rows: Extension(rows[0][0], rows[0][1], [(id_, fence) for id_, fence in rows[0][2]], rows[0][3]),
     )
 
@@ -160,8 +188,9 @@ def take_back() -> Statement[tuple[int, int]]:
 class Lease:
     """This worker's lease. `lost` is called when it has to take a new one."""
 
-    def __init__(self, name: str, timing: Timing, lost: Callable[[], None]) -> None:
+    def __init__(self, name: str, timing: Timing, lost: Callable[[], None], offer: Offer = Offer()) -> None:
         self.name = name
+        self.offer = offer
         self.timing = timing
         self.id = 0
         self.extended_at = 0.0
@@ -170,7 +199,7 @@ class Lease:
 
     async def take(self, link: Link) -> None:
         """Register, under a new id."""
-        self.id = await link.send(register(self.name, self.timing.lease))
+        self.id = await link.send(register(self.name, self.timing.lease, self.offer))
         self._seen = None
         self.extended_at = time.monotonic()
 

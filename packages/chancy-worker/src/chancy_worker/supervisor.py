@@ -28,7 +28,7 @@ from .config import WorkerConfig
 from .declarations import declare
 from .executors import Loop, Threads
 from .health import LONGEST_TURN, answering, pet_service_watchdog, tell_service_manager
-from .leases import Lease, declare_dead, keep_alive, rescue
+from .leases import Lease, Offer, declare_dead, keep_alive, rescue
 from .link import Link
 from .polling import Poll
 from .pooler import session_behind
@@ -92,10 +92,10 @@ class Worker:
             middleware=tuple(self.app.middleware),
             ended=lambda job, verdict, seconds: self._ended(claimer, job, verdict, seconds),
         )
-        lease = Lease(config.name, config.timing, slots.lose)
-        await lease.take(lives)
-
         names = [queue.name for queue in self.app.queues]
+        offer = Offer(names, list(self._tasks), listens=self._session is not LentSession)
+        lease = Lease(config.name, config.timing, slots.lose, offer)
+        await lease.take(lives)
 
         def wake() -> None:
             claimer.wake()

@@ -1,0 +1,280 @@
+"""Many jobs at once, by what they have in common: count, cancel, requeue, delete, in small batches.
+
+On a connection in autocommit each batch is a transaction of its own, so that nobody waits long for anything, and what
+is done stays done when the rest is stopped. Inside a transaction all of it is the caller's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from dataclasses import astuple, dataclass
+from datetime import datetime
+from typing import Any, TypeAlias, overload
+
+from .model import Statement, Steps
+from .run import AsyncConn, SyncConn, perform
+from .schema import schema_in_use
+from .statements import DAYS_AHEAD, cancel_jobs, make_partitions, requeue_jobs
+from .states import FINISHED, LIVE, State
+from .steering import DELETE_JOBS, TaskName
+from .task import BaseTask
+
+BATCH = 500
+CHOSEN_AT_ONCE = 100_000
+
+Told: TypeAlias = Callable[[int], None]
+"""Is told after each batch how many jobs have been gone through."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs: those that fit all that is given."""
+
+    queue: str | None = None
+    task: TaskName | None = None
+    state: State | None = None
+    error: str | None = None
+    """The kind of the last error: `"TimeLimitExceeded"`, `"WorkerDied"`, the name of an exception's class."""
+    since: datetime | None = None
+    """From this instant on they finished; or if they are live, were submitted."""
+    until: datetime | None = None
+    """Before this instant."""
+
+    def __post_init__(self) -> None:
+        for name, instant in (("since", self.since), ("until", self.until)):
+            if instant is not None and instant.tzinfo is None:
+                raise ValueError(f"{name} needs a time zone, got {instant}")
+        if self.state is not None:
+            State(self.state)
+
+    def refuse_all(self, verb: str) -> None:
+        """Raise `ValueError` if every job fits."""
+        if not any(given is not None for given in astuple(self)):
+            raise ValueError(f"{verb}: say which jobs; JobFilter() fits every one, and that is never meant")
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What became of the jobs that were chosen."""
+
+    changed: int
+    left: int
+    """Left as they were: another session was faster, they run, or a live job has their unique key."""
+
+
+_MATCHING = """
+    SELECT id, {state} AS state FROM {schema}.{table} AS job
+    WHERE (%(queue)s::text IS NULL OR queue = %(queue)s::text)
+        AND (%(task)s::text IS NULL OR task = %(task)s::text)
+        AND (%(since)s::timestamptz IS NULL OR {instant} >= %(since)s::timestamptz)
+        AND (%(until)s::timestamptz IS NULL OR {instant} < %(until)s::timestamptz)
+        AND (%(error)s::text IS NULL OR errors::text ~ %(error)s::text)
+"""
+_LIVE = (
+    _MATCHING.replace("{table}", "job")
+    .replace("{instant}", "submitted_at")
+    .replace("{state}", "CASE WHEN state = 'ready' AND run_at > {schema}.clock() THEN 'scheduled' ELSE state END")
+)
+_FINISHED = _MATCHING.replace("{table}", "history").replace("{instant}", "finished_at").replace("{state}", "state")
+
+COUNT_JOBS = (
+    "SELECT state::text, count(*) FROM ("
+    + _LIVE
+    + " UNION ALL "
+    + _FINISHED
+    + ") AS matching WHERE state::text = ANY (%(states)s::text[]) GROUP BY state"
+)
+_CHOOSE = """
+    SELECT id FROM ({matching}) AS matching
+    WHERE state::text = ANY (%(states)s::text[]) AND id > %(after)s::bigint
+    ORDER BY id
+    LIMIT %(most)s::integer
+"""
+CHOOSE_LIVE = _CHOOSE.replace("{matching}", _LIVE)
+CHOOSE_FINISHED = _CHOOSE.replace("{matching}", _FINISHED)
+
+
+def _params(which: JobFilter) -> dict[str, Any]:
+    return {
+        "queue": which.queue,
+        "task": which.task.name if isinstance(which.task, BaseTask) else which.task,
+        "since": which.since,
+        "until": which.until,
+        "error": None if which.error is None else last_error_is(which.error),
+        "states": [state.value for state in (State if which.state is None else (State(which.state),))],
+    }
+
+
+def last_error_is(kind: str) -> str:
+    """A regular expression of Postgres for the text of a job's errors.
+
+    As JSON they could not be looked into: a message with a NUL in it cannot be made a text. In a message, quotes have
+    a backslash before them.
+    """
+    name = '"kind" ?: ?"'
+    return f'{name}{re.escape(kind)}"(?!.*{name})'
+
+
+def count_jobs(which: JobFilter) -> Statement[dict[State, int]]:
+    """How many jobs fit, by state."""
+    return Statement(COUNT_JOBS, _params(which), lambda rows: {State(state): number for state, number in rows})
+
+
+def _chosen(sql: str, which: JobFilter, after: int) -> Statement[list[int]]:
+    """The next ids, ascending."""
+    params = _params(which) | {"after": after, "most": CHOSEN_AT_ONCE}
+    return Statement(sql, params, lambda rows: [id_ for (id_,) in rows])
+
+
+@overload
+def count(conn: SyncConn, which: JobFilter = ..., /, *, schema: str | None = None) -> dict[State, int]: ...
+@overload
+def count(
+    conn: AsyncConn, which: JobFilter = ..., /, *, schema: str | None = None
+) -> Coroutine[Any, Any, dict[State, int]]: ...
+def count(
+    conn: SyncConn | AsyncConn, which: JobFilter = JobFilter(), /, *, schema: str | None = None
+) -> dict[State, int] | Coroutine[Any, Any, dict[State, int]]:
+    """How many jobs fit, by state; states without any are left out. One round trip, which reads them all."""
+    return perform(conn, count_jobs(which), schema_in_use(schema))
+
+
+@overload
+def cancel_many(
+    conn: SyncConn, which: JobFilter, /, *, batch: int = BATCH, told: Told | None = None, schema: str | None = None
+) -> Swept: ...
+@overload
+def cancel_many(
+    conn: AsyncConn, which: JobFilter, /, *, batch: int = BATCH, told: Told | None = None, schema: str | None = None
+) -> Coroutine[Any, Any, Swept]: ...
+def cancel_many(
+    conn: SyncConn | AsyncConn,
+    which: JobFilter,
+    /,
+    *,
+    batch: int = BATCH,
+    told: Told | None = None,
+    schema: str | None = None,
+) -> Swept | Coroutine[Any, Any, Swept]:
+    """Stop live jobs, as `chancy.cancel` does one; two round trips a batch.
+
+    Raises `ValueError` for a filter that fits every job, or asks for finished ones.
+    """
+    which.refuse_all("cancel_many")
+    if which.state in FINISHED:
+        raise ValueError(f"cancel_many: jobs that have {which.state} cannot be cancelled any more")
+    return perform(conn, _sweep([CHOOSE_LIVE], which, batch, _cancel, told), schema_in_use(schema))
+
+
+def _cancel(ids: Sequence[int]) -> Steps[int]:
+    yield make_partitions(DAYS_AHEAD)
+    answers = yield cancel_jobs(ids)
+    return sum(answer.done for answer in answers)
+
+
+@overload
+def requeue_many(
+    conn: SyncConn,
+    which: JobFilter,
+    /,
+    *,
+    attempts: int = 3,
+    batch: int = BATCH,
+    told: Told | None = None,
+    schema: str | None = None,
+) -> Swept: ...
+@overload
+def requeue_many(
+    conn: AsyncConn,
+    which: JobFilter,
+    /,
+    *,
+    attempts: int = 3,
+    batch: int = BATCH,
+    told: Told | None = None,
+    schema: str | None = None,
+) -> Coroutine[Any, Any, Swept]: ...
+def requeue_many(
+    conn: SyncConn | AsyncConn,
+    which: JobFilter,
+    /,
+    *,
+    attempts: int = 3,
+    batch: int = BATCH,
+    told: Told | None = None,
+    schema: str | None = None,
+) -> Swept | Coroutine[Any, Any, Swept]:
+    """Make finished jobs ready again, as `chancy.requeue` does one; one round trip a batch. Those whose unique key a
+    live job has are left.
+
+    Raises `ValueError` unless the filter names a state in which jobs are finished, and for a number of attempts that
+    no row can hold.
+    """
+    if which.state not in FINISHED:
+        raise ValueError(f"requeue_many: name a state, one of {', '.join(sorted(FINISHED))}")
+    if not 1 <= attempts <= 32_767:
+        raise ValueError(f"requeue_many: attempts must be from 1 to 32767, got {attempts}")
+
+    def requeue(ids: Sequence[int]) -> Steps[int]:
+        answers = yield requeue_jobs(ids, attempts)
+        return sum(answer.done for answer in answers)
+
+    return perform(conn, _sweep([CHOOSE_FINISHED], which, batch, requeue, told), schema_in_use(schema))
+
+
+@overload
+def delete_many(
+    conn: SyncConn, which: JobFilter, /, *, batch: int = BATCH, told: Told | None = None, schema: str | None = None
+) -> Swept: ...
+@overload
+def delete_many(
+    conn: AsyncConn, which: JobFilter, /, *, batch: int = BATCH, told: Told | None = None, schema: str | None = None
+) -> Coroutine[Any, Any, Swept]: ...
+def delete_many(
+    conn: SyncConn | AsyncConn,
+    which: JobFilter,
+    /,
+    *,
+    batch: int = BATCH,
+    told: Told | None = None,
+    schema: str | None = None,
+) -> Swept | Coroutine[Any, Any, Swept]:
+    """Delete jobs that wait or are finished, as `chancy.delete` does one; one round trip a batch.
+
+    Raises `ValueError` for a filter that fits every job, or asks for running ones.
+    """
+    which.refuse_all("delete_many")
+    if which.state is State.RUNNING:
+        raise ValueError("delete_many: jobs that run cannot be deleted; cancel them first")
+    tables = [CHOOSE_LIVE] if which.state in LIVE else [CHOOSE_FINISHED]
+    if which.state is None:
+        tables = [CHOOSE_LIVE, CHOOSE_FINISHED]
+    return perform(conn, _sweep(tables, which, batch, _delete, told), schema_in_use(schema))
+
+
+def _delete(ids: Sequence[int]) -> Steps[int]:
+    deleted: int = yield Statement(DELETE_JOBS, {"ids": list(ids)}, lambda rows: rows[0][0])
+    return deleted
+
+
+def _sweep(
+    tables: Sequence[str],
+    which: JobFilter,
+    batch: int,
+    change: Callable[[Sequence[int]], Generator[Any, Any, int]],
+    told: Told | None,
+) -> Steps[Swept]:
+    """All that fit are looked up first, so many at once, since each look may read a whole table."""
+    changed = left = 0
+    for table in tables:
+        after, full = 0, True
+        while full:
+            ids: list[int] = yield _chosen(table, which, after)
+            full = len(ids) == CHOSEN_AT_ONCE
+            for part in (ids[first : first + batch] for first in range(0, len(ids), batch)):
+                done = yield from change(part)
+                changed, left, after = changed + done, left + len(part) - done, part[-1]
+                if told is not None:
+                    told(changed + left)
+    return Swept(changed, left)

@@ -1,0 +1,302 @@
+"""Pausing, limiting, editing and deleting, as the workers see it."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import gate_tasks
+import psycopg
+import pytest
+import worker_tasks
+from worker_help import FAST, ONLY_WOKEN, all_finished, eventually, states, working
+
+import chancy
+from chancy import JobFilter, Queue, State
+from chancy.run import send
+from chancy_worker import WorkerConfig
+from chancy_worker.claims import Wanted, play_round
+from chancy_worker.gatekeeper import admit
+from chancy_worker.leases import register
+
+AWAKE = WorkerConfig(timing=ONLY_WOKEN, grace=1)
+
+
+async def test_a_paused_queue_starts_nothing_and_goes_on_at_once_when_it_is_resumed(site):
+    chancy.pause(site.conn, "default", schema=site.schema)
+    site.submit(*[worker_tasks.add.bind(n, 1) for n in range(20)])
+    async with working(site.app(), AWAKE):
+        (other,) = site.submit(worker_tasks.add.using(queue="other").bind(1, 1))
+        async with working(site.app(queues=[Queue("other")]), AWAKE):
+            await eventually(lambda: site.row(other).state is State.SUCCEEDED)
+        assert states(site) == {"ready": 20, "succeeded": 1}
+        assert chancy.resume(site.conn, "default", schema=site.schema)
+        await all_finished(site, 5)
+
+
+async def test_a_paused_task_lets_the_others_of_its_queue_pass(site):
+    chancy.pause(site.conn, task=worker_tasks.note, schema=site.schema)
+    site.submit(*[worker_tasks.note.bind("paused") for _ in range(20)], *[worker_tasks.add.bind(n, 1) for n in range(9)])
+    async with working(site.app(), AWAKE):
+        await eventually(lambda: site.count("succeeded") == 9)
+        assert worker_tasks.notes == []
+        assert chancy.resume(site.conn, task="worker_tasks.note", schema=site.schema)
+        await all_finished(site, 5)
+
+
+async def test_what_runs_when_its_queue_is_paused_runs_on(site):
+    (job,) = site.submit(worker_tasks.pass_gate.bind("g"))
+    async with working(site.app()):
+        await eventually(lambda: site.row(job).state is State.RUNNING)
+        chancy.pause(site.conn, "default", schema=site.schema)
+        worker_tasks.gates["g"].set()
+        await eventually(lambda: site.row(job).state is State.SUCCEEDED)
+
+
+async def test_a_pause_ends_by_itself(site):
+    chancy.pause(site.conn, "default", until=timedelta(seconds=1), schema=site.schema)
+    site.submit(worker_tasks.add.bind(1, 2))
+    async with working(site.app(), WorkerConfig(timing=FAST, grace=1)):
+        await all_finished(site)
+    assert site.one("SELECT finished_at >= (SELECT until FROM {0}.pause) FROM {0}.history")
+
+
+async def test_a_second_pause_sets_another_end(site):
+    chancy.pause(site.conn, "default", until=datetime.now(UTC) + timedelta(seconds=1), schema=site.schema)
+    chancy.pause(site.conn, "default", schema=site.schema)
+    assert site.one("SELECT until = 'infinity' FROM {}.pause")
+
+
+def test_resume_says_whether_anything_was_paused(site):
+    assert not chancy.resume(site.conn, "default", schema=site.schema)
+    chancy.pause(site.conn, "default", schema=site.schema)
+    assert chancy.resume(site.conn, "default", schema=site.schema)
+    assert not chancy.resume(site.conn, "default", schema=site.schema)
+
+
+@pytest.mark.parametrize("verb", [chancy.pause, chancy.resume])
+def test_a_pause_names_one_thing(site, verb):
+    with pytest.raises(ValueError, match="name one"):
+        verb(site.conn, schema=site.schema)
+    with pytest.raises(ValueError, match="name one"):
+        verb(site.conn, "default", task="t", schema=site.schema)
+
+
+def test_a_pause_until_a_naive_time_is_refused(site):
+    with pytest.raises(ValueError, match="time zone"):
+        chancy.pause(site.conn, "default", until=datetime(2026, 1, 1), schema=site.schema)  # noqa: DTZ001
+
+
+def admitted(site):
+    return sum(answer.admitted for answer in send(site.conn, admit({"default": 100}, {}), site.schema))
+
+
+def test_a_paused_task_gives_back_its_places_in_a_limit_that_it_shares(site):
+    site.submit(*[gate_tasks.shared_one.bind() for _ in range(5)])
+    assert admitted(site) == 2
+    chancy.pause(site.conn, task=gate_tasks.shared_one, schema=site.schema)
+    site.submit(*[gate_tasks.shared_two.bind() for _ in range(5)])
+    assert admitted(site) == 2
+    assert dict(site.rows("SELECT task, count(*) FROM {}.job WHERE parked IS NULL GROUP BY 1")) == {
+        "gate_tasks.shared_two": 2
+    }
+
+
+def test_a_paused_queue_admits_nobody(site):
+    site.submit(*[gate_tasks.shared_one.bind() for _ in range(5)])
+    chancy.pause(site.conn, "default", schema=site.schema)
+    assert admitted(site) == 0
+    chancy.resume(site.conn, "default", schema=site.schema)
+    assert admitted(site) == 2
+
+
+async def test_a_waiting_job_can_be_brought_forward_and_put_off(site):
+    (job,) = site.submit(worker_tasks.add.using(delay=timedelta(hours=1)).bind(1, 2))
+    async with working(site.app(), AWAKE):
+        assert chancy.edit(site.conn, job.id, run_at=datetime.now(UTC), schema=site.schema)
+        await all_finished(site, 5)
+    assert not chancy.edit(site.conn, job.id, priority=5, schema=site.schema)
+    (job,) = site.submit(worker_tasks.add.bind(1, 2))
+    later = datetime.now(UTC) + timedelta(hours=1)
+    assert chancy.edit(site.conn, job.id, run_at=later, priority=7, schema=site.schema)
+    row = site.row(job)
+    assert (row.state, row.run_at, row.priority) == (State.SCHEDULED, later, 7)
+
+
+def test_an_edit_of_a_job_that_there_is_not_is_told(site):
+    with pytest.raises(chancy.UnknownJob, match="job 999 "):
+        chancy.edit(site.conn, 999, priority=1, schema=site.schema)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [({"priority": 101}, "-100 to 100"), ({"run_at": datetime(2026, 1, 1)}, "time zone")]  # noqa: DTZ001
+)
+def test_an_edit_that_no_row_can_hold_is_refused(site, change, words):
+    with pytest.raises(ValueError, match=words):
+        chancy.edit(site.conn, 1, **change, schema=site.schema)
+
+
+async def test_a_running_job_is_neither_edited_nor_deleted(site):
+    (job,) = site.submit(worker_tasks.pass_gate.bind("g"))
+    async with working(site.app()):
+        await eventually(lambda: site.row(job).state is State.RUNNING)
+        assert not chancy.edit(site.conn, job.id, priority=1, schema=site.schema)
+        assert not chancy.delete(site.conn, job.id, schema=site.schema)
+        worker_tasks.gates["g"].set()
+        await all_finished(site)
+    assert chancy.delete(site.conn, job.id, schema=site.schema)
+    with pytest.raises(chancy.UnknownJob):
+        site.row(job)
+    with pytest.raises(chancy.UnknownJob):
+        chancy.delete(site.conn, job.id, schema=site.schema)
+
+
+async def failed(site, *binds):
+    """These jobs, failed."""
+    jobs = site.submit(*binds)
+    async with working(site.app()):
+        await all_finished(site)
+    return jobs
+
+
+async def test_the_failed_of_one_kind_are_requeued_in_batches_and_counted_first(site):
+    await failed(
+        site,
+        *[worker_tasks.end_badly.bind("open", "nul") for _ in range(7)],
+        *[worker_tasks.end_badly.bind("open", "surrogate") for _ in range(3)],
+        *[worker_tasks.discard.bind() for _ in range(4)],
+        *[worker_tasks.end_badly.bind("open", "object") for _ in range(2)],
+    )
+    which = JobFilter(state=State.FAILED, error="ValueError", task=worker_tasks.end_badly)
+    assert chancy.count(site.conn, which, schema=site.schema) == {State.FAILED: 10}
+    told = []
+    swept = chancy.requeue_many(site.conn, which, batch=4, told=told.append, schema=site.schema)
+    assert (swept.changed, swept.left, told) == (10, 0, [4, 8, 10])
+    assert states(site) == {"ready": 10, "discarded": 4, "failed": 2}
+    assert chancy.count(site.conn, schema=site.schema) == {State.READY: 10, State.DISCARDED: 4, State.FAILED: 2}
+
+
+@pytest.fixture(autouse=True)
+def open_gate(site):
+    worker_tasks.gates["open"].set()
+
+
+async def test_an_error_is_looked_for_where_it_stands_and_not_in_what_a_message_says(site):
+    (job,) = await failed(site, worker_tasks.raise_with.bind('{"kind":"TimeoutError"} "kind":"TimeoutError"'))
+    assert chancy.count(site.conn, JobFilter(error="TimeoutError"), schema=site.schema) == {}
+    assert chancy.count(site.conn, JobFilter(error="ValueError"), schema=site.schema) == {State.FAILED: 1}
+    assert chancy.count(site.conn, JobFilter(error="ValueErro."), schema=site.schema) == {}
+
+
+async def test_of_several_errors_the_last_one_counts(site):
+    await failed(site, worker_tasks.raise_in_turn.using(max_attempts=2, retry=worker_tasks.AT_ONCE).bind())
+    assert chancy.count(site.conn, JobFilter(error="KeyError"), schema=site.schema) == {}
+    assert chancy.count(site.conn, JobFilter(error="ValueError"), schema=site.schema) == {State.FAILED: 1}
+
+
+async def test_jobs_are_chosen_by_when_they_finished(site):
+    await failed(site, *[worker_tasks.add.bind(1, 2) for _ in range(4)])
+    middle = site.one("SELECT finished_at FROM {}.history ORDER BY finished_at, id OFFSET 2 LIMIT 1")
+    early, late = JobFilter(until=middle), JobFilter(since=middle)
+    found = [chancy.count(site.conn, which, schema=site.schema).get(State.SUCCEEDED, 0) for which in (early, late)]
+    assert sum(found) == 4
+    assert found[1] >= 1
+
+
+async def test_waiting_jobs_are_cancelled_and_running_ones_asked_to_stop(site):
+    (running,) = site.submit(worker_tasks.pass_gate.bind("never"))
+    async with working(site.app(concurrency=1)):
+        await eventually(lambda: site.row(running).state is State.RUNNING)
+        site.submit(*[worker_tasks.add.bind(1, 2) for _ in range(10)])
+        site.submit(*[worker_tasks.add.using(queue="other").bind(1, 2) for _ in range(3)])
+        swept = chancy.cancel_many(site.conn, JobFilter(queue="default"), batch=3, schema=site.schema)
+        assert (swept.changed, swept.left) == (11, 0)
+        await eventually(lambda: states(site) == {"cancelled": 11, "ready": 3})
+
+
+async def test_deleting_leaves_the_running_and_takes_the_rest(site):
+    await failed(site, *[worker_tasks.add.bind(1, 2) for _ in range(4)])
+    (running,) = site.submit(worker_tasks.pass_gate.bind("never"))
+    async with working(site.app(concurrency=1), WorkerConfig(timing=FAST, grace=0)):
+        await eventually(lambda: site.row(running).state is State.RUNNING)
+        site.submit(*[worker_tasks.add.bind(1, 2) for _ in range(5)])
+        swept = chancy.delete_many(site.conn, JobFilter(queue="default"), batch=2, schema=site.schema)
+        assert (swept.changed, swept.left) == (9, 1)
+        assert states(site) == {"running": 1}
+
+
+def test_what_could_never_be_meant_is_refused(site):
+    for verb in (chancy.cancel_many, chancy.delete_many):
+        with pytest.raises(ValueError, match="fits every one"):
+            verb(site.conn, JobFilter(), schema=site.schema)
+    for verb, state in [
+        (chancy.cancel_many, State.FAILED), (chancy.delete_many, State.RUNNING), (chancy.requeue_many, State.READY),
+        (chancy.requeue_many, None),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=verb.__name__):
+            verb(site.conn, JobFilter(queue="q", state=state), schema=site.schema)
+
+
+async def test_a_requeue_leaves_those_whose_key_a_live_job_has(site):
+    unique = worker_tasks.discard.using(unique=chancy.Unique("k"))
+    await failed(site, unique.bind())
+    await failed(site, unique.bind())
+    swept = chancy.requeue_many(site.conn, JobFilter(state=State.DISCARDED), schema=site.schema)
+    assert (swept.changed, swept.left) == (1, 1)
+
+
+async def test_a_bulk_verb_on_an_async_connection_is_the_same(site):
+    site.submit(*[worker_tasks.add.bind(1, 2) for _ in range(5)])
+    async with await psycopg.AsyncConnection.connect(site.dsn) as conn:
+        swept = await chancy.cancel_many(conn, JobFilter(task="worker_tasks.add"), schema=site.schema)
+    assert swept.changed == 5
+
+
+def test_two_who_requeue_the_same_jobs_do_each_of_them_once(site):
+    site.submit(*[worker_tasks.add.bind(1, 2) for _ in range(200)])
+    which = JobFilter(queue="default")
+    chancy.cancel_many(site.conn, which, schema=site.schema)
+    found = []
+
+    def requeue():
+        with psycopg.connect(site.dsn, autocommit=True) as conn:
+            which = JobFilter(state=State.CANCELLED)
+            found.append(chancy.requeue_many(conn, which, batch=7, schema=site.schema).changed)
+
+    threads = [threading.Thread(target=requeue) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(found) == 200
+    assert states(site) == {"ready": 200}
+
+
+async def test_the_queues_and_the_workers_are_listed(site):
+    chancy.pause(site.conn, "empty", schema=site.schema)
+    chancy.limit(site.conn, "default", concurrency=1, schema=site.schema)
+    (running,) = site.submit(worker_tasks.pass_gate.bind("g"))
+    async with working(site.app(), AWAKE):
+        await eventually(lambda: site.row(running).state is State.RUNNING)
+        late = worker_tasks.add.using(delay=timedelta(hours=1))
+        jobs = site.submit(worker_tasks.add.bind(1, 2), late.bind(1, 2), gate_tasks.three.bind())
+        default, empty = chancy.queues(site.conn, schema=site.schema)
+        assert (default.name, default.ready, default.scheduled, default.running) == ("default", 2, 1, 1)
+        assert (default.limit, default.workers, default.paused_until) == (1, 1, None)
+        assert default.oldest_at == site.row(jobs[0]).run_at
+        assert (empty.name, empty.ready, empty.paused_until) == ("empty", 0, datetime.max.replace(tzinfo=UTC))
+        (worker,) = chancy.workers(site.conn, schema=site.schema)
+        assert (worker.queues, worker.running, worker.listens) == (("default",), 1, True)
+        assert "worker_tasks.add" in worker.tasks
+        await eventually(lambda: chancy.workers(site.conn, schema=site.schema)[0].clock_ahead is not None, 10)
+        assert abs(chancy.workers(site.conn, schema=site.schema)[0].clock_ahead) < timedelta(seconds=1)
+        worker_tasks.gates["g"].set()
+    assert chancy.workers(site.conn, schema=site.schema) == []
+
+
+def test_a_round_passes_by_what_is_paused_without_saying_that_it_is_at_its_limit(site):
+    worker = send(site.conn, register("w", 60), site.schema)
+    site.submit(*[worker_tasks.add.bind(1, 2) for _ in range(3)])
+    chancy.pause(site.conn, "default", schema=site.schema)
+    answer = send(site.conn, play_round(worker, [], Wanted({"default": 9}, looking=("default",))), site.schema)
+    assert (answer.claimed, list(answer.at_limit), answer.lanes) == ([], [], [("default", 0)])
