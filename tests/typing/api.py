@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, assert_type
 
 import psycopg
@@ -12,13 +12,17 @@ import chancy
 from chancy import (
     AsyncTask,
     Job,
+    JobFilter,
     JobRow,
     Limit,
     NewJob,
     SharedLimit,
+    State,
     SubmitOutcome,
+    Swept,
     Task,
     Unique,
+    WorkerRow,
     submit_many,
     task,
 )
@@ -116,6 +120,21 @@ def limits_of_all_workers(conn: psycopg.Connection[Any]) -> None:
     assert_type(Limit.rate(5, per=timedelta(seconds=1)), SharedLimit)
     assert_type(limited.using(group="a", limits=[Limit.concurrency(1, key="b")]).submit(conn, "x"), Job[int])
     assert_type(chancy.limit(conn, "q", concurrency=3), None)
+
+
+def steering(conn: psycopg.Connection[Any]) -> None:
+    assert_type(chancy.pause(conn, "q", until=timedelta(hours=1)), None)
+    assert_type(chancy.resume(conn, task=limited), bool)
+    assert_type(chancy.edit(conn, 1, priority=5), bool)
+    assert_type(chancy.count(conn, JobFilter(queue="q")), dict[State, int])
+    assert_type(chancy.requeue_many(conn, JobFilter(state=State.FAILED), told=print), Swept)
+    assert_type(chancy.queues(conn)[0].oldest_at, datetime | None)
+
+
+async def steering_async(conn: psycopg.AsyncConnection[Any]) -> None:
+    assert_type(await chancy.resume(conn, "q"), bool)
+    assert_type(await chancy.cancel_many(conn, JobFilter(queue="q")), Swept)
+    assert_type(await chancy.workers(conn), list[WorkerRow])
 
 
 def sync_tests(conn: psycopg.Connection[Any], chancy_drain: Drain, chancy_clock: Clock) -> None:

@@ -47,6 +47,8 @@ def sync_side(conn: psycopg.Connection[Any]) -> None:
     plain.using(group=len)  # E mypy ty
     task(limits=[3])  # E mypy ty
     chancy.limit(conn, "q", concurrency="3")  # E mypy ty
+    chancy.pause(conn, "q", until=5)  # E mypy ty
+    chancy.requeue_many(conn, "q")  # E mypy ty
     number: int = plain.submit(conn, 1).result(conn)  # E mypy ty
     print(number)
 

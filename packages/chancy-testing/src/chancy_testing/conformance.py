@@ -1512,3 +1512,43 @@ def a_limit_of_a_queue_can_be_set_and_lifted(g: Ground) -> Steps:
     assert (yield jobs[2].refresh(g.conn)).state is State.SUCCEEDED
     with pytest.raises(ValueError, match="must be 0 or more"):
         chancy.limit(g.conn, "default", concurrency=-1)
+
+
+@case
+def a_waiting_job_can_be_edited_and_a_finished_one_cannot(g: Ground) -> Steps:
+    job = yield snooze.submit(g.conn, 1)
+    yield g.perform()
+    later = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=2)
+    assert (yield chancy.edit(g.conn, job.id, priority=7, run_at=later))
+    row = yield job.refresh(g.conn)
+    assert (row.priority, row.run_at, row.state) == (7, later, State.SCHEDULED)
+    yield chancy.cancel(g.conn, job.id)
+    assert not (yield chancy.edit(g.conn, job.id, priority=8))
+    with pytest.raises(UnknownJob):
+        yield chancy.edit(g.conn, 999_999, priority=1)
+
+
+@case
+def a_finished_job_can_be_deleted(g: Ground) -> Steps:
+    job = yield note.submit(g.conn, 1)
+    yield g.perform()
+    assert (yield chancy.delete(g.conn, job.id))
+    assert (yield chancy.jobs(g.conn)) == []
+    with pytest.raises(UnknownJob):
+        yield chancy.delete(g.conn, job.id)
+
+
+@case
+def jobs_are_counted_requeued_and_deleted_by_what_they_have_in_common(g: Ground) -> Steps:
+    yield submit_many(g.conn, [note.bind(n) for n in range(4)])
+    yield submit_many(g.conn, [note.using(queue="other").bind(n) for n in range(2)])
+    yield g.perform()
+    which = chancy.JobFilter(queue="default", task=note, state=State.SUCCEEDED)
+    assert (yield chancy.count(g.conn, which)) == {State.SUCCEEDED: 4}
+    told: list[int] = []
+    swept = yield chancy.requeue_many(g.conn, which, batch=3, told=told.append)
+    assert ((swept.changed, swept.left), told) == ((4, 0), [3, 4])
+    yield g.perform()
+    assert (yield chancy.count(g.conn)) == {State.SUCCEEDED: 6}
+    swept = yield chancy.delete_many(g.conn, chancy.JobFilter(queue="other"))
+    assert (swept.changed, (yield chancy.count(g.conn))) == (2, {State.SUCCEEDED: 4})
