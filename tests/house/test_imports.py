@@ -23,7 +23,7 @@ FLOORS = [
     {"gates"},
     {"statements"},
     {"run"},
-    {"client", "current", "migrate"},
+    {"client", "current", "log", "migrate"},
     {"task"},
     {"app"},
     {"__main__"},

@@ -25,6 +25,7 @@ from .errors import (
     UnknownJob,
 )
 from .limits import Limit, SharedLimit
+from .log import LogEntry, logs
 from .migrate import migrate
 from .model import AttemptError, JobRow, NewJob, Progress, Queue
 from .outcomes import Discard, Outcome, Retry, Snooze
@@ -55,6 +56,7 @@ __all__ = [
     "JobRow",
     "LeaseLost",
     "Limit",
+    "LogEntry",
     "MemoryLimitExceeded",
     "NewJob",
     "NotCommitted",
@@ -79,6 +81,7 @@ __all__ = [
     "get",
     "jobs",
     "limit",
+    "logs",
     "migrate",
     "requeue",
     "schema_in_use",

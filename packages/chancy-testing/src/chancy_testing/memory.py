@@ -7,6 +7,7 @@ means is told once more, in Python; `conformance` holds the two together.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,9 +16,11 @@ import msgspec
 
 from chancy import statements
 from chancy.codec import encode_json
+from chancy.log import SELECT_LOGS
 from chancy.model import JobRow, NewJob, Progress, Rows, Statement
 from chancy.states import FINISHED, State
 from chancy.unique import UniqueKey
+from chancy_worker.records import Kept as KeptRecord
 from chancy_worker.verdict import Claimed, Completion
 
 WORKER_ID = 1
@@ -54,6 +57,8 @@ class Memory:
     def __init__(self) -> None:
         self.jobs: dict[int, Kept] = {}
         self.windows: dict[tuple[str, str], tuple[datetime, int]] = {}
+        self.logs: dict[int, list[tuple[datetime, int, int, bytes]]] = {}
+        """By their jobs: instant, attempt, number, entry."""
         self._ids = itertools.count(1)
         self._answers: dict[str, Callable[[Mapping[str, Any]], Iterator[tuple[Any, ...]]]] = {
             statements.SELECT_JOB: self._job,
@@ -63,6 +68,7 @@ class Memory:
             statements.COMPLETE_JOB: self._complete,
             statements.LIMIT_QUEUE: lambda params: iter([(None,)]),  # one job at a time is within every limit
             statements.MAKE_PARTITIONS: lambda params: iter([(0,)]),
+            SELECT_LOGS: self._logs,
         }
 
     def answer(self, statement: Statement[Any], transaction: str | None) -> Rows:
@@ -122,9 +128,15 @@ class Memory:
         """A running job has said how far it is."""
         self.jobs[job_id] = self.jobs[job_id].with_row(progress=progress)
 
+    def note_logs(self, logged: Sequence[KeptRecord]) -> None:
+        """Attempts have logged this."""
+        for kept in logged:
+            at = _now() - timedelta(seconds=time.monotonic() - kept.at)
+            self.logs.setdefault(kept.job, []).append((at, kept.attempt, kept.n, kept.entry))
+
     def clear(self) -> None:
         """Nothing has ever been submitted."""
-        self.jobs, self.windows = {}, {}
+        self.jobs, self.windows, self.logs = {}, {}, {}
 
     def save(self) -> Callable[[], None]:
         """What brings back all that is here now."""
@@ -236,6 +248,11 @@ class Memory:
 
         newest_first = sorted(filter(wanted, self.jobs.values()), key=lambda kept: -kept.row.id)
         yield from map(_columns, newest_first[: params["limit"]])
+
+    def _logs(self, params: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+        after = params["attempt"], params["n"]
+        later = [row for row in self.logs.get(params["job"], ()) if row[1:3] > after]
+        yield from sorted(later, key=lambda row: row[1:3])[: params["limit"]]
 
     def _outcome(self, job_id: int, transaction: str | None) -> tuple[Any, ...]:
         kept = self.jobs.get(job_id)
