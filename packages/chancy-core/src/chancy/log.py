@@ -29,7 +29,7 @@ class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
     """UTC, by the database's clock."""
     attempt: int
     n: int
-    """Rises within an attempt, from 1, and goes on above 1,000 after a claim that did not count (a snooze, a release)."""
+    """Rises within an attempt, from 1; behind a claim that did not count (a snooze, a release) it is above 1,000."""
     level: str
     """Its name: "WARNING"."""
     logger: str

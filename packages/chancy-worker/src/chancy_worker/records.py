@@ -115,8 +115,8 @@ class Keeper(logging.Handler):
         if isinstance(book, Book) and book.keeper is self and record.name not in _OURS:
             book.add(record)
 
-    def put(self, kept: Kept, room: int = MOST_WAITING_BYTES) -> bool:
-        """Let it wait to be written down; False if there is no room for it."""
+    def put(self, kept: Kept, room: int) -> bool:
+        """Let it wait to be written down; False if more than `room` bytes would wait then."""
         with self._changing:
             if self._bytes + kept.size > room:
                 return False
