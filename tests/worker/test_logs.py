@@ -107,9 +107,7 @@ async def test_each_attempt_has_its_own_records(site):
         await kept(site, job)
     entries = logs(site, job)
     assert [(entry.attempt, entry.n, entry.message) for entry in entries] == [
-        (attempt, n, message)
-        for attempt in (1, 2, 3)
-        for n, message in [(1, f"attempt {attempt}"), (2, "it failed")]
+        (attempt, n, message) for attempt in (1, 2, 3) for n, message in [(1, f"attempt {attempt}"), (2, "it failed")]
     ]
     assert "ValueError: not yet" in entries[1].traceback
     assert entries[1].level == "ERROR"
@@ -228,7 +226,7 @@ async def test_what_waits_for_a_slow_database_is_bounded_and_the_job_is_told_wha
 
 async def test_records_that_the_database_refuses_are_lost_alone(site, caplog):
     async with working(site.app()):
-        site.conn.execute(f'ALTER TABLE "{site.schema}".log ADD CHECK (entry::text NOT LIKE \'%%says 3%%\')')
+        site.conn.execute(f"ALTER TABLE \"{site.schema}\".log ADD CHECK (entry::text NOT LIKE '%%says 3%%')")
         (bad,) = site.submit(tasks.speak_on_loop.bind(5))
         await all_finished(site)
         await eventually(lambda: "5 log records of jobs are lost" in caplog.text)
