@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import signal
@@ -95,9 +96,10 @@ async def test_pages_follow_each_other(site):
         assert await chancy.logs(conn, job.id + 1, schema=site.schema) == []
 
 
-async def test_tasks_and_threads_that_copy_the_context_speak_for_the_job(site):
+@pytest.mark.parametrize("place", [tasks.speak_through_others_on_loop, tasks.speak_through_others_in_process])
+async def test_tasks_and_threads_that_copy_the_context_speak_for_the_job(site, place):
     async with working(site.app()):
-        (job,) = site.submit(tasks.speak_through_others.bind())
+        (job,) = site.submit(place.bind())
         assert await kept(site, job) == [["itself", "its thread"]]
 
 
@@ -269,6 +271,23 @@ async def test_where_no_task_keeps_logs_no_handler_is_installed_and_nothing_is_a
     assert {site.row(job).state for job in jobs} == {State.SUCCEEDED}
 
 
+async def test_a_lifespan_that_configures_logging_anew_takes_nothing_away(site):
+    root = logging.getLogger()
+    before = root.handlers[:]
+
+    @contextlib.asynccontextmanager
+    async def configure():
+        root.handlers[:] = [logging.NullHandler()]
+        yield
+
+    try:
+        async with working(site.app(lifespan=configure)):
+            (job,) = site.submit(tasks.speak_on_loop.bind(3))
+            assert len((await kept(site, job))[0]) == 3
+    finally:
+        root.handlers[:] = before
+
+
 async def test_beside_tasks_that_keep_their_logs_others_do_not(site):
     before = list(logging.getLogger().handlers)
     async with working(site.app()):
@@ -280,16 +299,14 @@ async def test_beside_tasks_that_keep_their_logs_others_do_not(site):
     assert [messages(site, job) for job in jobs] == [[], []]
 
 
-async def test_a_child_started_for_one_job_does_not_log_in_its_name(site):
-    """Its line is read in the context of the job for which it was started."""
+async def test_what_a_job_has_left_in_a_child_does_not_speak_for_the_next_one(site, tmp_path):
+    files = str(tmp_path / "gate"), str(tmp_path / "spoken")
     async with working(site.app(), WorkerConfig(timing=FAST, grace=1, children=1)):
-        (first,) = site.submit(tasks.speak_in_process.bind(2))
+        (first,) = site.submit(tasks.leave_a_thread.bind(*files))
         await all_finished(site)
-        second, unkept = site.submit(tasks.speak_in_process.bind(2), tasks.speak_unkept_in_process.bind(2))
+        second, unkept = site.submit(tasks.open_and_wait.bind(*files), tasks.speak_unkept_in_process.bind(2))
         await all_finished(site)
-    assert [messages(site, job) for job in (first, second, unkept)] == [
-        [f"job {job.id} says {n}" for n in range(2)] if job is not unkept else [] for job in (first, second, unkept)
-    ]
+    assert [messages(site, job) for job in (first, second, unkept)] == [["in time"], ["its own"], []]
 
 
 async def test_the_traceback_of_a_child_is_logged_by_its_worker(site, caplog):

@@ -143,10 +143,11 @@ class Worker:
         watchdog = Watchdog(self.app.conninfo, schema, lease)
         with self._signals():  # to the end: a second signal must not cut the last words short
             try:
-                with watchdog, listening(keeper):
+                with watchdog:
                     async with answering(config.health_host, config.health_port, problems), self._lifespan():
                         tell_service_manager("READY=1")
-                        await self._serve(background, claimer, slots)
+                        with listening(keeper):  # after `lifespan`, which may configure logging anew
+                            await self._serve(background, claimer, slots)
             finally:
                 for task in background:
                     task.cancel()
