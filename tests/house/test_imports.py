@@ -23,7 +23,7 @@ FLOORS = [
     {"gates"},
     {"statements"},
     {"run"},
-    {"client", "current", "migrate", "overview"},
+    {"client", "current", "log", "migrate", "overview"},
     {"task"},
     {"steering"},
     {"bulk"},

@@ -15,6 +15,7 @@ from chancy import (
     JobFilter,
     JobRow,
     Limit,
+    LogEntry,
     NewJob,
     SharedLimit,
     State,
@@ -70,6 +71,11 @@ async def once_async(number: int) -> str:
     return str(number)
 
 
+@task(keep_logs=True)
+def kept(number: int) -> str:
+    return str(number)
+
+
 def sync_side(conn: psycopg.Connection[dict[str, Any]]) -> None:
     assert_type(plain(1), str)
     assert_type(with_options(1), float)
@@ -92,6 +98,8 @@ def sync_side(conn: psycopg.Connection[dict[str, Any]]) -> None:
     )
     assert_type(chancy.jobs(conn, limit=1), list[JobRow])
     assert_type(chancy.migrate(conn), list[str])
+    assert_type(kept(1), str)
+    assert_type(chancy.logs(conn, 1, after=(1, 2), limit=3), list[LogEntry])
 
 
 async def async_side(conn: psycopg.AsyncConnection[Any]) -> None:
@@ -104,6 +112,7 @@ async def async_side(conn: psycopg.AsyncConnection[Any]) -> None:
     assert_type(await later.using(delay=timedelta(1)).submit(conn, 1), Job[bytes])
     assert_type(await once_async.submit(conn, 1), Job[str])
     assert_type(await chancy.get(conn, 1), JobRow)
+    assert_type(await chancy.logs(conn, 1), list[LogEntry])
 
 
 def shapes(one: Task[[int], str], two: AsyncTask[[int], bytes]) -> None:

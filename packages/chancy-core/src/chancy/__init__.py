@@ -26,6 +26,7 @@ from .errors import (
     UnknownJob,
 )
 from .limits import Limit, SharedLimit
+from .log import LogEntry, logs
 from .migrate import migrate
 from .model import AttemptError, JobRow, NewJob, Progress, Queue
 from .outcomes import Discard, Outcome, Retry, Snooze
@@ -59,6 +60,7 @@ __all__ = [
     "JobRow",
     "LeaseLost",
     "Limit",
+    "LogEntry",
     "MemoryLimitExceeded",
     "NewJob",
     "NotCommitted",
@@ -91,6 +93,7 @@ __all__ = [
     "get",
     "jobs",
     "limit",
+    "logs",
     "migrate",
     "pause",
     "queues",

@@ -12,6 +12,9 @@ from .model import Progress, Steps
 from .run import AsyncConn, SyncConn, in_transaction, perform
 from .statements import DAYS_AHEAD, complete_job, make_partitions
 
+LONGEST_NOTE = 500
+"""Characters of a note about the progress."""
+
 
 @dataclass(slots=True)
 class CurrentJob:
@@ -32,15 +35,19 @@ class CurrentJob:
     encode_result: Callable[[Any], bytes] = field(default=bytes, repr=False)
     report: Callable[[CurrentJob, Progress], None] = field(default=lambda job, progress: None, repr=False)
     """Takes what `progress` is told to the worker."""
+    book: object = field(default=None, repr=False)
+    """What keeps its log records, in the worker's terms; None if its task does not ask for it."""
 
     def progress(self, fraction: float, note: str = "") -> None:
         """Say how far this attempt is, from 0 to 1: `chancy.get(conn, id).progress` shows the last word a second later.
 
-        Costs no query here: the worker writes what has changed, of all its jobs at once, at most once a second.
+        Costs no query here: the worker writes what has changed, of all its jobs at once, at most once a second. Of the
+        note the first 500 characters are kept. Raises `ValueError` for a fraction outside of that.
         """
         if not 0 <= fraction <= 1:
             raise ValueError(f"progress is a fraction from 0 to 1, got {fraction}")
-        self.report(self, Progress(fraction, note))
+        text = str(note)[:LONGEST_NOTE].encode("utf-8", "backslashreplace").decode()
+        self.report(self, Progress(float(fraction), text))
 
     @overload
     def complete(self, conn: SyncConn, result: object = None, /) -> None: ...

@@ -70,6 +70,8 @@ class BaseTask(Generic[P, R]):
     """The keys of its jobs, made of that."""
     refusal: str | None = field(repr=False, default=None)
     """Why jobs of this task could not be performed by a worker, if so. In memory they can."""
+    keep_logs: bool = field(repr=False, default=False)
+    """Whether what its jobs log is kept with them."""
 
     def retry_delay(self, attempt: int, error: BaseException, own: Backoff | None) -> timedelta | None:
         """The delay after failed attempt `attempt` of a job with a backoff of its `own`; None for "give up"."""
@@ -207,6 +209,7 @@ def task(
     executor: PlaceWish | None = None,
     unique: Unique | None = None,
     group: KeyFunction | str | None = None,
+    keep_logs: bool = False,
     aliases: Iterable[str] = (),
 ) -> TaskDecorator: ...
 def task(
@@ -222,6 +225,7 @@ def task(
     executor: PlaceWish | None = None,
     unique: Unique | None = None,
     group: KeyFunction | str | None = None,
+    keep_logs: bool = False,
     aliases: Iterable[str] = (),
 ) -> BaseTask[..., Any] | TaskDecorator:
     """Make a typed function a task: it can still be called, and it can be submitted.
@@ -239,6 +243,8 @@ def task(
     turns inside a priority: one with a million jobs does not keep one with a single job waiting.
 
     `unique=Unique(key=lambda order: order)` keeps a second job of the same key from being there while the first is.
+
+    `keep_logs` keeps with each job what its function logs with `logging`: see `chancy.logs`.
     """
 
     def make(function: Callable[..., Any]) -> BaseTask[..., Any]:
@@ -268,6 +274,7 @@ def task(
             unique,
             unique_of(unique, signature),
             _refusal(function, full_name),
+            keep_logs,
         )
         try:
             made.place()

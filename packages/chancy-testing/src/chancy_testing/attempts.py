@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,6 +20,7 @@ from chancy.limits import Limit, LimitType, tightest
 from chancy.model import Progress
 from chancy.task import AsyncTask, BaseTask
 from chancy_worker.attempt import Attempt, call, call_async, perform
+from chancy_worker.records import Keeper, Kept, listening
 from chancy_worker.verdict import Claimed, Completion, judged, since_now
 
 T = TypeVar("T")
@@ -32,10 +33,11 @@ twice = False
 
 
 class Performed(NamedTuple):
-    """The verdict of one attempt, and what its function raised last."""
+    """The verdict of one attempt, what its function raised last, and what it has logged, if that is to be kept."""
 
     verdict: Completion
     error: BaseException | None
+    logged: Sequence[Kept] = ()
 
 
 class Call(NamedTuple):
@@ -137,14 +139,20 @@ async def _perform(asked: Call) -> Performed:
         False, False, job.fence, asked.schema, task.signature.encode_result, asked.tell,
     )  # fmt: skip
     asked.watch(current)
+    keeper = Keeper() if task.keep_logs else None
+    book = current.book = None if keeper is None else keeper.open(job)
     attempt = Attempt(job, task, current, since_now(WORKER), tightest(limits_of(job.limits, task)), lambda: None)
-    if twice:
-        await perform(attempt, here, (), asked.schema)
-        attempt = msgspec.structs.replace(attempt, since=since_now(WORKER))
-    verdict = await perform(attempt, here, (), asked.schema)
+    with listening(keeper):
+        if twice:
+            await perform(attempt, here, (), asked.schema)
+            attempt = msgspec.structs.replace(attempt, since=since_now(WORKER))
+        verdict = await perform(attempt, here, (), asked.schema)
     if here.error is not None and not isinstance(here.error, (Exception, asyncio.CancelledError, SystemExit)):
         raise here.error  # Ctrl-C, and pytest's own: pytest.fail() in a handler ends the test
-    return Performed(verdict, here.error)
+    if keeper is None or book is None:
+        return Performed(verdict, here.error)
+    book.close()
+    return Performed(verdict, here.error, [kept for batch in iter(keeper.take, []) for kept in batch])
 
 
 def _to_the_end(work: Coroutine[Any, Any, T]) -> T:

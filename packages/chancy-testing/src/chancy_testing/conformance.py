@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import logging
 import math
 import time
 import uuid
@@ -318,6 +319,21 @@ def own_loop() -> str:
 def progress(fraction: float) -> None:
     """Says how far it is."""
     current_job().progress(fraction, "so far")
+
+
+@task(name="conformance.speak", max_attempts=2, keep_logs=True)
+def speak(times: int) -> None:
+    """Logs at each of two attempts."""
+    for number in range(times):
+        logging.getLogger("conformance").warning("%d says %d\0\ud800", current_job().attempt, number)
+    if current_job().attempt == 1:
+        raise ValueError("not yet")
+
+
+@task(name="conformance.mutter")
+def mutter() -> None:
+    """Logs, and nobody keeps it."""
+    logging.getLogger("conformance").warning("unheard")
 
 
 @task(name="conformance.parent", max_attempts=1)
@@ -910,6 +926,28 @@ def what_a_handler_sets_in_its_context_stays_there(g: Ground) -> Steps:
 @case
 def a_plain_function_may_run_a_loop_of_its_own(g: Ground) -> Steps:
     yield from gives(own_loop, "ran")(g)
+
+
+@case
+def what_a_job_logs_is_kept_by_attempt_if_its_task_asks_for_it(g: Ground) -> Steps:
+    row = yield from attempts_of(g, speak, 2)
+    entries = yield chancy.logs(g.conn, row.id)
+    assert [(entry.attempt, entry.n, entry.message) for entry in entries] == [
+        (attempt, n, f"{attempt} says {n - 1}\0\\ud800") for attempt in (1, 2) for n in (1, 2)
+    ]
+    assert {(entry.level, entry.logger, entry.traceback) for entry in entries} == {("WARNING", "conformance", "")}
+    assert all(timedelta(0) <= datetime.now(UTC) - entry.at < timedelta(minutes=1) for entry in entries)
+    assert (yield chancy.logs(g.conn, row.id, after=(1, 1), limit=2)) == entries[1:3]
+    row = yield from attempts_of(g, mutter)
+    assert (yield chancy.logs(g.conn, row.id)) == []
+
+
+@case
+def of_a_job_that_logs_too_much_the_beginning_is_kept(g: Ground) -> Steps:
+    row = yield from attempts_of(g, speak.using(max_attempts=1), 1_010)
+    entries = yield chancy.logs(g.conn, row.id, limit=2_000)
+    assert len(entries) == 1_001
+    assert entries[-1].message.startswith("10 more records were not kept")
 
 
 @case

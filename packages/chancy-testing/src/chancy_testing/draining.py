@@ -25,6 +25,7 @@ from chancy.task import registered
 from chancy_worker.claims import Answer, Wanted, play_round, settle
 from chancy_worker.gatekeeper import Admission, admit
 from chancy_worker.leases import declare_dead, register, take_back
+from chancy_worker.records import write_logs
 from chancy_worker.verdict import Claimed, Completion
 
 from . import faults
@@ -192,6 +193,8 @@ def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit:
             if job.id in late:
                 yield from _write_late(worker, late.pop(job.id), drained)
             performed: Performed = yield from _attempt(conn, job, schema, inside)
+            if performed.logged:
+                yield write_logs(performed.logged)
             if performed.error is not None:
                 drained.errors.append(AttemptFailed(job.id, job.task, job.attempt, performed.error))
             if (fault := faults.next_of_attempts(job.task)) is None:

@@ -230,7 +230,8 @@ class Eager:
                 performed = yield asked
             finally:
                 self._running.pop(place, None)
-            verdict, error = performed
+            verdict, error, logged = performed
+            memory.note_logs(logged)
             memory.settle(verdict)
             if not _is_retried(memory.jobs[job.id], verdict):
                 return error if verdict.state is State.FAILED else None

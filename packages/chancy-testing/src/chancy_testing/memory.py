@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -18,9 +19,11 @@ import msgspec
 
 from chancy import bulk, statements, steering
 from chancy.codec import encode_json
+from chancy.log import SELECT_LOGS
 from chancy.model import JobRow, NewJob, Progress, Rows, Statement
 from chancy.states import FINISHED, LIVE, State
 from chancy.unique import UniqueKey
+from chancy_worker.records import Kept as KeptRecord
 from chancy_worker.verdict import Claimed, Completion
 
 WORKER_ID = 1
@@ -57,6 +60,8 @@ class Memory:
     def __init__(self) -> None:
         self.jobs: dict[int, Kept] = {}
         self.windows: dict[tuple[str, str], tuple[datetime, int]] = {}
+        self.logs: dict[int, list[tuple[datetime, int, int, bytes]]] = {}
+        """By their jobs: instant, attempt, number, entry."""
         self._ids = itertools.count(1)
         self._answers: dict[str, Callable[[Mapping[str, Any]], Iterator[tuple[Any, ...]]]] = {
             statements.SELECT_JOB: self._job,
@@ -71,6 +76,7 @@ class Memory:
             bulk.CHOOSE_FINISHED: functools.partial(self._choose, FINISHED),
             steering.LIMIT_QUEUE: lambda params: iter([(None,)]),  # one job at a time is within every limit
             statements.MAKE_PARTITIONS: lambda params: iter([(0,)]),
+            SELECT_LOGS: self._logs,
         }
 
     def answer(self, statement: Statement[Any], transaction: str | None) -> Rows:
@@ -130,9 +136,15 @@ class Memory:
         """A running job has said how far it is."""
         self.jobs[job_id] = self.jobs[job_id].with_row(progress=progress)
 
+    def note_logs(self, logged: Sequence[KeptRecord]) -> None:
+        """Attempts have logged this."""
+        for kept in logged:
+            at = _now() - timedelta(seconds=time.monotonic() - kept.at)
+            self.logs.setdefault(kept.job, []).append((at, kept.attempt, kept.n, kept.entry))
+
     def clear(self) -> None:
         """Nothing has ever been submitted."""
-        self.jobs, self.windows = {}, {}
+        self.jobs, self.windows, self.logs = {}, {}, {}
 
     def save(self) -> Callable[[], None]:
         """What brings back all that is here now."""
@@ -244,6 +256,11 @@ class Memory:
 
         newest_first = sorted(filter(wanted, self.jobs.values()), key=lambda kept: -kept.row.id)
         yield from map(_columns, newest_first[: params["limit"]])
+
+    def _logs(self, params: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+        after = params["attempt"], params["n"]
+        later = [row for row in self.logs.get(params["job"], ()) if row[1:3] > after]
+        yield from sorted(later, key=lambda row: row[1:3])[: params["limit"]]
 
     def _outcome(self, job_id: int, transaction: str | None) -> tuple[Any, ...]:
         kept = self.jobs.get(job_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import errno
 import importlib
 import logging
@@ -16,7 +17,6 @@ import signal
 import socket
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Sequence
 
@@ -28,6 +28,7 @@ from chancy.task import AsyncTask, registered
 from . import memory
 from .attempt import call, call_async
 from .frames import Answer, Done, Logged, Order, Ready, Recalled, Said, Splitter, Told, decode_said, framed
+from .records import message_of, traceback_of
 from .verdict import Completion, judged
 
 
@@ -126,7 +127,8 @@ class Child:
         limit, began = _Limit(order.memory), time.perf_counter()
         with limit:
             if isinstance(task, AsyncTask):
-                completion: Completion = runner.run(call_async(job, task, order.since, limit.explain))
+                work = call_async(job, task, order.since, limit.explain)
+                completion: Completion = runner.run(work, context=contextvars.copy_context())
             else:
                 completion = call(job, task, order.since, limit.explain)
         return Done(completion, time.perf_counter() - began, last=limit.reached)
@@ -168,8 +170,20 @@ class _Wire(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Send it, formatted as far as only this process can."""
         try:
-            told = record.exc_info and "".join(traceback.format_exception(*record.exc_info))
-            message = record.getMessage().encode("utf-8", "backslashreplace").decode()
-            self._child.say(Logged(record.name, record.levelno, message, record.created, told or None))
+            current = running_attempt.get(None)
+            self._child.say(
+                Logged(
+                    _encodable(record.name),
+                    record.levelno,
+                    _encodable(message_of(record)),
+                    record.created,
+                    _encodable(traceback_of(record)),
+                    None if current is None else (current.id, current.fence),
+                )
+            )
         except Exception:
             self.handleError(record)
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -54,7 +54,9 @@ class Logged(msgspec.Struct, frozen=True, array_like=True, tag="l", gc=False):
     level: int
     message: str
     created: float
-    traceback: str | None
+    traceback: str
+    claim: tuple[int, int] | None
+    """The job and the fence in whose context it was made."""
 
 
 class Recalled(msgspec.Struct, frozen=True, array_like=True, tag="b", gc=False):

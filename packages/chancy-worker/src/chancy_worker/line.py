@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
+from chancy.current import CurrentJob, running_attempt
 from chancy.errors import AttemptStopped
 from chancy.limits import LimitType
 
@@ -159,7 +161,7 @@ class Line(asyncio.Protocol):
                         current = self.flight[0].attempt.current
                         current.report(current, progress)
                 case Logged() as said:
-                    _log_again(said, self.pid)
+                    _log_again(said, self.pid, self._attempt_of(said.claim))
                 case Recalled(count):
                     self._recalling = False
                     for _ in range(count):
@@ -168,6 +170,11 @@ class Line(asyncio.Protocol):
                 case Ready():
                     self.is_ready = True
                     self._changed(self)
+
+    def _attempt_of(self, claim: tuple[int, int] | None) -> CurrentJob | None:
+        """The attempt of this claim if it runs there now. What it has left behind may go on to speak for it."""
+        current = self.flight[0].attempt.current if self.flight else None
+        return current if current is not None and claim == (current.id, current.fence) else None
 
     def _say(self, said: Said) -> None:
         """With all else that is said in this turn of the loop, in one packet."""
@@ -199,14 +206,18 @@ class Line(asyncio.Protocol):
             self.idle_since = time.monotonic()
 
 
-def _log_again(said: Logged, pid: int) -> None:
+def _log_again(said: Logged, pid: int, current: CurrentJob | None) -> None:
+    """As if it had been logged here by that attempt."""
     logger = logging.getLogger(said.name)
     if not logger.isEnabledFor(said.level):
         return
-    message = said.message if said.traceback is None else f"{said.message}\n{said.traceback}"
-    record = logger.makeRecord(said.name, said.level, "", 0, message, (), None)
+    record = logger.makeRecord(said.name, said.level, "", 0, said.message, (), None)
+    record.exc_text = said.traceback or None
     record.created, record.process, record.processName = said.created, pid, "chancy child"
-    logger.handle(record)
+    context = contextvars.Context()  # and not this one, of the job for which the child was started
+    if current is not None:
+        context.run(running_attempt.set, current)
+    context.run(logger.handle, record)
 
 
 def _settle(future: asyncio.Future[Any], value: Any) -> None:

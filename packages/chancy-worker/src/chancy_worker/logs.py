@@ -21,8 +21,8 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage().encode("utf-8", "backslashreplace").decode(),
             **getattr(record, "chancy", {}),
         }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+        if record.exc_info or record.exc_text:  # of a child process there is only the text
+            line["traceback"] = self.formatException(record.exc_info) if record.exc_info else record.exc_text
         return msgspec.json.encode(line, enc_hook=repr).decode()
 
 

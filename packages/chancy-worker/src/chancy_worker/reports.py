@@ -1,8 +1,9 @@
-"""What handlers say of their progress, written down once a second, of all jobs at once."""
+"""What handlers say of their progress, and what they log, written down once a second, of all jobs at once."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 
@@ -13,10 +14,15 @@ from chancy.literals import JsonColumn, of_numbers
 from chancy.model import Progress, Statement
 
 from .link import Link, one_line
+from .records import Keeper, write_logs
 
 log = logging.getLogger("chancy.worker")
 
 EVERY_SECONDS = 1.0
+LAST_SECONDS = 5.0
+"""That the last records get to reach the database when the worker stops."""
+
+_BAD_DATA = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
 
 WRITE_PROGRESS = """
     UPDATE {schema}.job AS job SET progress = told.progress
@@ -43,17 +49,62 @@ def write_down(told: Mapping[tuple[int, int], Progress]) -> Statement[int]:
     )
 
 
-async def write_progress(link: Link, told: dict[tuple[int, int], Progress]) -> None:
-    """Empty `told` into the database for ever. Connects at the first word, and asks nothing while nobody says any."""
-    while True:
-        await asyncio.sleep(EVERY_SECONDS)
-        if not told:
-            continue
-        if link.conn is None:
-            await link.reconnect()
-        batch = dict(told)
-        told.clear()
+async def report(link: Link, told: dict[tuple[int, int], Progress], keeper: Keeper | None) -> None:
+    """Empty both into the database for ever, and the log once more when it is cancelled.
+
+    Connects at the first word, and asks nothing while nobody says any.
+    """
+    try:
+        while True:
+            await asyncio.sleep(EVERY_SECONDS)
+            if not told and not (keeper and keeper.waiting):
+                continue
+            if link.conn is None:
+                await link.reconnect()
+            try:
+                await _write_progress(link, told)
+                await _write_logs(link, keeper)
+            except psycopg.Error as error:
+                log.warning("what jobs have said was not written, and is kept for now: %s", one_line(error))
+                if link.is_broken(error):
+                    await link.close()
+    finally:
+        if keeper and keeper.waiting:
+            await _last_words(link, keeper)
+
+
+async def _write_progress(link: Link, told: dict[tuple[int, int], Progress]) -> None:
+    if not told:
+        return
+    batch = dict(told)
+    told.clear()
+    try:
+        await link.send(write_down(batch))
+    except psycopg.Error:
+        for claim, progress in batch.items():
+            told.setdefault(claim, progress)  # unless it has said something newer
+        raise
+
+
+async def _write_logs(link: Link, keeper: Keeper | None) -> None:
+    """All that wait now, and not for ever what is said meanwhile."""
+    left = keeper.waiting if keeper else 0
+    while keeper and left > 0 and (batch := keeper.take()):
+        left -= len(batch)
         try:
-            await link.send(write_down(batch))
-        except psycopg.Error as error:
-            log.warning("progress of %d jobs was not written: %s", len(batch), one_line(error))
+            await link.send(write_logs(batch))
+        except _BAD_DATA as error:  # it would be refused again
+            log.error("%d log records of jobs are lost, the database refuses them: %s", len(batch), one_line(error))
+        except BaseException:
+            keeper.put_back(batch)
+            raise
+
+
+async def _last_words(link: Link, keeper: Keeper) -> None:
+    with contextlib.suppress(psycopg.Error, TimeoutError):
+        async with asyncio.timeout(LAST_SECONDS):
+            if link.conn is None:
+                await link.connect()
+            await _write_logs(link, keeper)
+    if keeper.waiting:
+        log.error("%d log records of jobs are lost: the database could not be reached", keeper.waiting)

@@ -29,6 +29,7 @@ from chancy.task import BaseTask
 
 from .attempt import Attempt, Executor, Middleware, perform
 from .bursts import Bursts
+from .records import Book, Keeper
 from .turnstile import Turnstile
 from .verdict import Claimed, Completion, cancelled, judged, released, since_now
 
@@ -66,6 +67,8 @@ class Running:
     began: float = 0.0
     timer: asyncio.TimerHandle | None = None
     stop: Stop | None = None
+    book: Book | None = None
+    """What keeps its log records."""
     inside: bool = False
     """It has a slot of its queue, and did not only wait for one."""
     over: bool = False
@@ -99,6 +102,7 @@ class Slots:
         worker: str,
         schema: str,
         middleware: Sequence[Middleware],
+        keeper: Keeper | None,
         ended: Callable[[Claimed, Completion, float], None],
     ) -> None:
         self._tasks = tasks
@@ -107,6 +111,7 @@ class Slots:
         self._worker = worker
         self._schema = schema
         self._middleware = middleware
+        self._keeper = keeper
         self._ended = ended
         self.running: dict[Key, Running] = {}
         self.progress: dict[Key, Progress] = {}
@@ -167,6 +172,8 @@ class Slots:
             False, False, job.fence, self._schema, task.signature.encode_result,
             self._told,
         )  # fmt: skip
+        if task.keep_logs and self._keeper is not None:
+            current.book = running.book = self._keeper.open(job)
         began = functools.partial(self._begins, running) if running.limits else _nothing
         attempt = running.attempt = Attempt(job, task, current, since_now(self._worker), running.limits, began)
         return perform(attempt, self._executors[running.place], self._middleware, self._schema)
@@ -260,6 +267,8 @@ class Slots:
         running.over = True
         if running.timer is not None:
             running.timer.cancel()
+        if running.book is not None:
+            running.book.close()
         job = running.job
         key = job.id, job.fence
         del self.running[key]

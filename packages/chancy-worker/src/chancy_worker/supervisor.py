@@ -32,7 +32,8 @@ from .leases import Lease, Offer, declare_dead, keep_alive, rescue
 from .link import Link
 from .polling import Poll
 from .pooler import session_behind
-from .reports import write_progress
+from .records import Keeper, listening
+from .reports import report
 from .sessions import LentSession, OwnSession, Session
 from .slots import Slots
 from .upkeep import care_for_history, drop_alone, drop_briefly, keep
@@ -82,6 +83,7 @@ class Worker:
         lives = self._link("lease", lock_timeout="1s")
         await lives.connect()
         executors = self._executors()
+        keeper = Keeper() if any(task.keep_logs for task in self._tasks.values()) else None
         slots = self._slots = Slots(
             tasks=self._tasks,
             executors=executors,
@@ -90,6 +92,7 @@ class Worker:
             worker=config.name,
             schema=schema,
             middleware=tuple(self.app.middleware),
+            keeper=keeper,
             ended=lambda job, verdict, seconds: self._ended(claimer, job, verdict, seconds),
         )
         names = [queue.name for queue in self.app.queues]
@@ -125,7 +128,7 @@ class Worker:
         async def problems() -> list[str]:
             return _problems(link, lease, claimer)
 
-        rescuer, reporter = self._link("rescue", lock_timeout="1s"), self._link("progress")
+        rescuer, reporter = self._link("rescue", lock_timeout="1s"), self._link("reports")
         background: list[asyncio.Task[Any]] = [
             asyncio.create_task(coroutine, name=name)
             for name, coroutine in {
@@ -133,7 +136,7 @@ class Worker:
                 "chancy lease": keep_alive(lives, lease, claimer.held.keys(), claimer.give_back, slots.cancel),
                 "chancy rescue": rescue(rescuer, config.timing, claimer.wake),
                 "chancy upkeep": care_for_history(lambda: self._link("upkeep", lock_timeout="2s"), drop, config.timing),
-                "chancy progress": write_progress(reporter, slots.progress),
+                "chancy reports": report(reporter, slots.progress, keeper),
                 "chancy health": pet_service_watchdog(problems),
             }.items()
         ]
@@ -143,7 +146,8 @@ class Worker:
                 with watchdog:
                     async with answering(config.health_host, config.health_port, problems), self._lifespan():
                         tell_service_manager("READY=1")
-                        await self._serve(background, claimer, slots)
+                        with listening(keeper):  # after `lifespan`, which may configure logging anew
+                            await self._serve(background, claimer, slots)
             finally:
                 for task in background:
                     task.cancel()

@@ -174,6 +174,8 @@ def without_data(completion: Completion) -> Completion:
 
 def safe(text: str, limit: int) -> str:
     """The text without lone surrogates, at most `limit` bytes of UTF-8; of a longer one both ends are kept."""
+    if text.isascii() and len(text) <= limit:
+        return text
     data = text.encode("utf-8", "backslashreplace")
     if len(data) <= limit:
         return data.decode()
