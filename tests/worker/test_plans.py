@@ -145,7 +145,7 @@ def deep(chancy_dsn):
                 extended,
                 run("SELECT id FROM {schema}.job WHERE queue = 'tidy' ORDER BY id OFFSET 100 LIMIT 1")[0][0],
                 [id_ for (id_,) in run("SELECT id FROM {schema}.history ORDER BY id OFFSET 90000 LIMIT 100")],
-                run("SELECT count(*) FROM pg_inherits WHERE inhparent = '{schema}.history'::regclass")[0][0],
+                run("SELECT count(*) FROM pg_inherits WHERE inhparent = '{schema}.history_default'::regclass")[0][0],
             )
         finally:
             pin.rollback()
@@ -397,7 +397,7 @@ async def test_a_claim_never_reads_the_dead_entries_behind_its_mark(link, deep):
 
 async def test_what_became_of_verdicts_is_asked_by_id(link, deep):
     running, finished = verdicts_of(deep.running)[:50], deep.finished[:50]
-    seen = await watch(link, settle([*running, *(Completion(id_, 1, State.SUCCEEDED) for id_ in finished)]))
+    seen = await watch(link, settle([*running, *(Completion(id_, 1, State.SUCCEEDED) for id_ in finished)], {}))
     assert seen.indexes() == {"job_pkey", "history_pkey"}
     assert_bounded(seen, (12 + 7 * deep.partitions) * 100)  # 4 for the live ones, and 2.3 a partition
 
@@ -573,7 +573,7 @@ async def test_so_do_the_plans_of_what_else_a_worker_asks(chancy_dsn, chancy_sch
     await link.connect()
     if known == "known to be empty":
         await link.conn.execute(fill("VACUUM ANALYZE {schema}.job, {schema}.history", chancy_schema))
-    settling = await watch(link, settle([]))
+    settling = await watch(link, settle([], {}))
     beating = await watch(link, extend(1, 15, None, 0))
     await link.close()
     assert settling.indexes() == {"job_pkey", "history_pkey"}

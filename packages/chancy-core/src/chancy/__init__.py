@@ -4,7 +4,7 @@ Decorate a typed function with `@task`, submit it on your own connection, and ru
 """
 
 from .app import AsyncChancy, Chancy, SyncChancy
-from .client import Job, cancel, get, jobs, limit, requeue, submit_many
+from .client import Job, cancel, get, jobs, keep, limit, requeue, submit_many
 from .current import CurrentJob, current_job
 from .errors import (
     AttemptStopped,
@@ -20,6 +20,7 @@ from .errors import (
     MemoryLimitExceeded,
     NotCommitted,
     ProcessDied,
+    ResultExpired,
     SchemaOutdated,
     TimeLimitExceeded,
     UnknownJob,
@@ -28,6 +29,7 @@ from .limits import Limit, SharedLimit
 from .migrate import migrate
 from .model import AttemptError, JobRow, NewJob, Progress, Queue
 from .outcomes import Discard, Outcome, Retry, Snooze
+from .retention import Keep, days
 from .retry import Backoff
 from .schema import configure, schema_in_use
 from .states import State
@@ -53,6 +55,7 @@ __all__ = [
     "JobCancelled",
     "JobFailed",
     "JobRow",
+    "Keep",
     "LeaseLost",
     "Limit",
     "MemoryLimitExceeded",
@@ -62,6 +65,7 @@ __all__ = [
     "ProcessDied",
     "Progress",
     "Queue",
+    "ResultExpired",
     "Retry",
     "SchemaOutdated",
     "SharedLimit",
@@ -76,8 +80,10 @@ __all__ = [
     "cancel",
     "configure",
     "current_job",
+    "days",
     "get",
     "jobs",
+    "keep",
     "limit",
     "migrate",
     "requeue",

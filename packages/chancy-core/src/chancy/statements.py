@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any, NamedTuple, TypeVar
@@ -12,6 +12,7 @@ import msgspec
 from .codec import encode_json
 from .literals import JsonColumn, in_seconds, of_intervals, of_numbers, of_texts
 from .model import AttemptError, JobRow, NewJob, Progress, Rows, Statement
+from .retention import Keep
 from .states import State
 
 T = TypeVar("T")
@@ -19,6 +20,37 @@ T = TypeVar("T")
 MOVED = """id, task, queue, priority, attempt, max_attempts, claims, crashes, worker, run_at, submitted_at, started_at,
             arguments, retry, limits, gates, unique_key, unique_until"""
 """The columns that a job takes along from `job` to `history`, for `{moved}` in a statement."""
+
+KEEP_DAYS = (
+    "CASE WHEN EXISTS (SELECT FROM {schema}.retention) THEN {schema}.keep_days(queue, state::text) ELSE 0 END"
+)
+"""For how long a finished job is kept; NULL leaves no row. Without rules it costs a look a statement."""
+RESULT_DAYS = """CASE WHEN EXISTS (SELECT FROM {schema}.retention WHERE what = 'results')
+            THEN {schema}.keep_days(queue, 'results') ELSE 0 END"""
+"""For how long its result is kept; 0 with the job, in its row."""
+
+KEPT = (
+    """kept AS (
+        INSERT INTO {schema}.history ({moved}, state, finished_at, result, errors, keep_days)
+        SELECT {moved}, state, {schema}.clock(), CASE WHEN {result_days} = 0 THEN result END, errors, {keep_days}
+        FROM ended
+        WHERE {keep_days} IS NOT NULL
+    )""".replace("{moved}", MOVED)
+    .replace("{keep_days}", KEEP_DAYS)
+    .replace("{result_days}", RESULT_DAYS)
+)
+"""For `{kept}` in a statement whose `ended` has jobs with the state, the result and the errors that they ended with."""
+APART = (
+    """apart AS (
+        INSERT INTO {schema}.history_result (id, finished_at, result, keep_days)
+        SELECT id, {schema}.clock(), result, {result_days}
+        FROM ended
+        WHERE EXISTS (SELECT FROM {schema}.retention WHERE what = 'results')
+            AND result IS NOT NULL AND {result_days} > 0 AND {keep_days} IS NOT NULL
+    )""".replace("{keep_days}", KEEP_DAYS)
+    .replace("{result_days}", RESULT_DAYS)
+)
+"""And for `{apart}` after it, where jobs may have succeeded: the results that are kept for a shorter time."""
 
 INSERT_JOB = """
     INSERT INTO {schema}.job
@@ -318,10 +350,10 @@ CANCEL_JOB = """
     WITH cancelled AS (
         DELETE FROM {schema}.job WHERE id = %(id)s::bigint AND state = 'ready' RETURNING *
     ),
-    kept AS (
-        INSERT INTO {schema}.history ({moved}, state, finished_at, errors)
-        SELECT {moved}, 'cancelled', {schema}.clock(), errors FROM cancelled
+    ended AS (
+        SELECT {moved}, 'cancelled'::{schema}.state AS state, NULL::json AS result, errors FROM cancelled
     ),
+    {kept},
     asked AS (
         UPDATE {schema}.job SET cancel_at = coalesce(cancel_at, {schema}.clock())
         WHERE id = %(id)s::bigint AND state = 'running'
@@ -331,7 +363,7 @@ CANCEL_JOB = """
         EXISTS (SELECT FROM {schema}.job WHERE id = %(id)s::bigint),
         EXISTS (SELECT FROM {schema}.history WHERE id = %(id)s::bigint),
         (SELECT pg_notify('{name}.cancel', worker || ' ' || id)::text FROM asked)
-""".replace("{moved}", MOVED)
+""".replace("{kept}", KEPT).replace("{moved}", MOVED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +376,7 @@ class Cancellation:
 
 
 def cancel_job(job_id: int) -> Statement[Cancellation]:
-    """Move a ready or scheduled job to history; ask the worker of a running one to stop it.
+    """Move a ready or scheduled job to history, if its queue keeps such; ask the worker of a running one to stop it.
 
     Waits for whoever holds the row, which is never longer than one round of a worker; a job whose state has changed
     meanwhile is left alone, and is live.
@@ -357,12 +389,13 @@ COMPLETE_JOB = """
         DELETE FROM {schema}.job WHERE id = %(id)s::bigint AND claims = %(fence)s::integer AND state = 'running'
         RETURNING *
     ),
-    kept AS (
-        INSERT INTO {schema}.history ({moved}, state, finished_at, result, errors)
-        SELECT {moved}, 'succeeded', {schema}.clock(), %(result)s::json, errors FROM completed
-    )
+    ended AS NOT MATERIALIZED (
+        SELECT {moved}, 'succeeded'::{schema}.state AS state, %(result)s::json AS result, errors FROM completed
+    ),
+    {kept},
+    {apart}
     SELECT EXISTS (SELECT FROM completed)
-""".replace("{moved}", MOVED)
+""".replace("{kept}", KEPT).replace("{apart}", APART).replace("{moved}", MOVED)
 
 
 def complete_job(job_id: int, fence: int, result: bytes) -> Statement[bool]:
@@ -393,6 +426,9 @@ REQUEUE_JOB = """
     ),
     gone AS (
         DELETE FROM {schema}.history WHERE id = %(id)s::bigint AND EXISTS (SELECT FROM requeued)
+    ),
+    result_gone AS (
+        DELETE FROM {schema}.history_result WHERE id = %(id)s::bigint AND EXISTS (SELECT FROM requeued)
     )
     SELECT EXISTS (SELECT FROM requeued), EXISTS (SELECT FROM {schema}.any_job WHERE id = %(id)s::bigint),
         (SELECT task FROM finished WHERE unique_key IS NOT NULL),
@@ -446,3 +482,24 @@ LIMIT_QUEUE = """
 def limit_queue(queue: str, concurrency: int | None) -> Statement[None]:
     """Set or lift the limit of a queue. Locks its one row; workers that wait for it look again by themselves."""
     return Statement(LIMIT_QUEUE, {"queue": queue, "concurrency": concurrency}, lambda rows: None)
+
+
+KEEP_QUEUES = """
+    SELECT {schema}.keep_queues(
+        %(queues)s::text[], %(rule_queues)s::text[], %(whats)s::text[], %(days)s::smallint[])::text
+"""
+
+
+def keep_queues(wishes: Mapping[str, Keep | None]) -> Statement[None]:
+    """Set the rules of these queues, None lifts them, and make the partitions that they need.
+
+    Where anything changes, it waits for whoever makes partitions, 5 s at most.
+    """
+    rules = [(queue, what, days) for queue, keep in wishes.items() if keep for what, days in keep.rules.items()]
+    params = {
+        "queues": of_texts(wishes),
+        "rule_queues": of_texts(queue for queue, _, _ in rules),
+        "whats": of_texts(what for _, what, _ in rules),
+        "days": of_numbers(days for _, _, days in rules),
+    }
+    return Statement(KEEP_QUEUES, params, lambda rows: None)

@@ -17,7 +17,7 @@ from datetime import datetime
 import psycopg
 
 from chancy.model import Statement
-from chancy.statements import MOVED
+from chancy.statements import KEPT, MOVED
 
 from .config import Timing
 from .link import Link, one_line
@@ -127,12 +127,12 @@ TAKE_BACK = """
             AND (job.attempt >= job.max_attempts OR job.cancel_at IS NOT NULL)
         RETURNING job.*, suspect.errors AS news
     ),
-    kept AS (
-        INSERT INTO {schema}.history ({moved}, state, finished_at, errors)
-        SELECT {moved_by_a_crash}, CASE WHEN cancel_at IS NULL THEN 'failed' ELSE 'cancelled' END::{schema}.state,
-            {schema}.clock(), news
+    ended AS (
+        SELECT {moved_by_a_crash}, NULL::json AS result, news AS errors,
+            CASE WHEN cancel_at IS NULL THEN 'failed' ELSE 'cancelled' END::{schema}.state AS state
         FROM over
     ),
+    {kept},
     rescued AS (
         UPDATE {schema}.job AS job
         SET state = 'ready', worker = NULL, crashes = job.crashes + 1, run_at = {schema}.clock(),
@@ -149,7 +149,10 @@ TAKE_BACK = """
     )
     SELECT (SELECT count(*) FROM rescued), (SELECT count(*) FROM over),
         CASE WHEN EXISTS (SELECT FROM rescued) THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM rescued))::text END
-""".replace("{moved}", MOVED).replace("{moved_by_a_crash}", MOVED.replace("crashes", "crashes + 1"))
+""".replace("{kept}", KEPT)
+TAKE_BACK = TAKE_BACK.replace("{moved}", MOVED).replace(
+    "{moved_by_a_crash}", MOVED.replace("crashes", "crashes + 1 AS crashes")
+)
 
 
 def take_back() -> Statement[tuple[int, int]]:

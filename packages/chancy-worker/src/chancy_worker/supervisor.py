@@ -19,6 +19,7 @@ from chancy.app import AsyncChancy, Chancy
 from chancy.errors import InvalidTask, SchemaOutdated
 from chancy.limits import LimitType, Place
 from chancy.migrate import newest, version
+from chancy.statements import keep_queues
 from chancy.states import State
 from chancy.task import BaseTask, registered
 
@@ -77,6 +78,8 @@ class Worker:
         await link.connect()
         await self._check_version(link)
         await link.send(keep(self.app.keep))
+        if wishes := {queue.name: queue.keep for queue in self.app.queues if queue.keep is not None}:
+            await link.send(keep_queues(wishes))
         await link.send(declare(self._tasks.values()))
 
         lives = self._link("lease", lock_timeout="1s")
