@@ -21,9 +21,7 @@ MOVED = """id, task, queue, priority, attempt, max_attempts, claims, crashes, wo
             arguments, retry, limits, gates, unique_key, unique_until"""
 """The columns that a job takes along from `job` to `history`, for `{moved}` in a statement."""
 
-KEEP_DAYS = (
-    "CASE WHEN EXISTS (SELECT FROM {schema}.retention) THEN {schema}.keep_days(queue, state::text) ELSE 0 END"
-)
+KEEP_DAYS = "CASE WHEN EXISTS (SELECT FROM {schema}.retention) THEN {schema}.keep_days(queue, state::text) ELSE 0 END"
 """For how long a finished job is kept; NULL leaves no row. Without rules it costs a look a statement."""
 RESULT_DAYS = """CASE WHEN EXISTS (SELECT FROM {schema}.retention WHERE what = 'results')
             THEN {schema}.keep_days(queue, 'results') ELSE 0 END"""
@@ -40,16 +38,13 @@ KEPT = (
     .replace("{result_days}", RESULT_DAYS)
 )
 """For `{kept}` in a statement whose `ended` has jobs with the state, the result and the errors that they ended with."""
-APART = (
-    """apart AS (
+APART = """apart AS (
         INSERT INTO {schema}.history_result (id, finished_at, result, keep_days)
         SELECT id, {schema}.clock(), result, {result_days}
         FROM ended
         WHERE EXISTS (SELECT FROM {schema}.retention WHERE what = 'results')
             AND result IS NOT NULL AND {result_days} > 0 AND {keep_days} IS NOT NULL
-    )""".replace("{keep_days}", KEEP_DAYS)
-    .replace("{result_days}", RESULT_DAYS)
-)
+    )""".replace("{keep_days}", KEEP_DAYS).replace("{result_days}", RESULT_DAYS)
 """And for `{apart}` after it, where jobs may have succeeded: the results that are kept for a shorter time."""
 
 INSERT_JOB = """
@@ -384,7 +379,8 @@ def cancel_job(job_id: int) -> Statement[Cancellation]:
     return Statement(CANCEL_JOB, {"id": job_id}, lambda rows: Cancellation(*rows[0][:3]))
 
 
-COMPLETE_JOB = """
+COMPLETE_JOB = (
+    """
     WITH completed AS (
         DELETE FROM {schema}.job WHERE id = %(id)s::bigint AND claims = %(fence)s::integer AND state = 'running'
         RETURNING *
@@ -395,7 +391,10 @@ COMPLETE_JOB = """
     {kept},
     {apart}
     SELECT EXISTS (SELECT FROM completed)
-""".replace("{kept}", KEPT).replace("{apart}", APART).replace("{moved}", MOVED)
+""".replace("{kept}", KEPT)
+    .replace("{apart}", APART)
+    .replace("{moved}", MOVED)
+)
 
 
 def complete_job(job_id: int, fence: int, result: bytes) -> Statement[bool]:
