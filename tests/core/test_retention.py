@@ -48,7 +48,9 @@ def test_results_are_not_kept_longer_than_their_jobs():
 def test_what_is_not_said_has_no_rule():
     assert Keep().rules == {}
     assert Keep(failed=days(0)).rules == {"failed": 0}
-    assert set(Keep.nothing().rules.items()) == {(what, 0) for what in ("succeeded", "failed", "discarded", "cancelled")}
+    assert set(Keep.nothing().rules.items()) == {
+        (what, 0) for what in ("succeeded", "failed", "discarded", "cancelled")
+    }
     assert Queue("mail", keep=Keep(failed=days(30))).keep == Keep(failed=days(30))
 
 
@@ -72,7 +74,9 @@ def test_nobody_sees_a_rule_without_the_days_that_it_needs(database):
     assert job.cancel(conn) is True
     assert database.rows(RULES) == []
     conn.commit()
-    made = "SELECT count(*) FROM pg_class WHERE relnamespace = %s::regnamespace AND relname ~ '^history_30d_[0-9]{{8}}$'"
+    made = (
+        "SELECT count(*) FROM pg_class WHERE relnamespace = %s::regnamespace AND relname ~ '^history_30d_[0-9]{{8}}$'"
+    )
     assert database.rows(made, database.schema) == [(8,)]
     assert [name.split(".")[1][:12] for name, _ in database.rows(WHERE)] == ["history_30d_"]
 
@@ -151,7 +155,7 @@ async def test_a_database_with_history_keeps_it_and_drops_it_at_its_day(database
     await drop_overdue(link)
     assert len(database.rows(WHERE, schema=old)) == 3
     database.conn.execute(
-        f"CREATE OR REPLACE FUNCTION \"{old}\".clock() RETURNS timestamptz LANGUAGE sql STABLE AS "
+        f'CREATE OR REPLACE FUNCTION "{old}".clock() RETURNS timestamptz LANGUAGE sql STABLE AS '
         f"$$ SELECT now() + interval '15 days' $$"
     )
     assert (f"history_{today}", "history_default", False) in await link.send(overdue())

@@ -21,31 +21,33 @@ MOVED = """id, task, queue, priority, attempt, max_attempts, claims, crashes, wo
             arguments, retry, limits, gates, unique_key, unique_until"""
 """The columns that a job takes along from `job` to `history`, for `{moved}` in a statement."""
 
-KEEP_DAYS = "CASE WHEN EXISTS (SELECT FROM {schema}.retention) THEN {schema}.keep_days(queue, state::text) ELSE 0 END"
-"""For how long a finished job is kept; NULL leaves no row. Without rules it costs a look a statement."""
-RESULT_DAYS = """CASE WHEN EXISTS (SELECT FROM {schema}.retention WHERE what = 'results')
-            THEN {schema}.keep_days(queue, 'results') ELSE 0 END"""
-"""For how long its result is kept; 0 with the job, in its row."""
-
-KEPT = (
-    """kept AS (
+KEEP = """CASE WHEN EXISTS (SELECT FROM {schema}.retention) THEN {schema}.keep_days(queue, {state})
+            ELSE ARRAY[0, 0]::smallint[] END AS keep"""
+"""For how long a job that ended as `{state}` is kept, and its result. Without rules it costs one look a statement."""
+_KEPT = """kept AS (
         INSERT INTO {schema}.history ({moved}, state, finished_at, result, errors, keep_days)
-        SELECT {moved}, state, {schema}.clock(), CASE WHEN {result_days} = 0 THEN result END, errors, {keep_days}
+        SELECT {moved}, state, {schema}.clock(), CASE WHEN keep[2] = 0 THEN result END, errors, keep[1]
         FROM ended
-        WHERE {keep_days} IS NOT NULL
-    )""".replace("{moved}", MOVED)
-    .replace("{keep_days}", KEEP_DAYS)
-    .replace("{result_days}", RESULT_DAYS)
-)
-"""For `{kept}` in a statement whose `ended` has jobs with the state, the result and the errors that they ended with."""
-APART = """apart AS (
+        WHERE keep[1] IS NOT NULL
+    )"""
+# Results that are kept for a shorter time.
+_APART = """apart AS (
         INSERT INTO {schema}.history_result (id, finished_at, result, keep_days)
-        SELECT id, {schema}.clock(), result, {result_days}
+        SELECT id, {schema}.clock(), result, keep[2]
         FROM ended
-        WHERE EXISTS (SELECT FROM {schema}.retention WHERE what = 'results')
-            AND result IS NOT NULL AND {result_days} > 0 AND {keep_days} IS NOT NULL
-    )""".replace("{keep_days}", KEEP_DAYS).replace("{result_days}", RESULT_DAYS)
-"""And for `{apart}` after it, where jobs may have succeeded: the results that are kept for a shorter time."""
+        WHERE keep[2] > 0 AND keep[1] IS NOT NULL AND result IS NOT NULL
+    )"""
+
+
+def keeping(text: str, state: str) -> str:
+    """The text of a statement that ends jobs, with what keeps them.
+
+    Its `ended` has their columns with `{keep}`, which `state` is for; then follow `{kept}`, and `{apart}` where any may
+    have succeeded.
+    """
+    keep = KEEP.replace("{state}", state)
+    return text.replace("{kept}", _KEPT).replace("{apart}", _APART).replace("{keep}", keep).replace("{moved}", MOVED)
+
 
 INSERT_JOB = """
     INSERT INTO {schema}.job
@@ -341,12 +343,13 @@ def make_partitions(days: int) -> Statement[int]:
     return Statement(MAKE_PARTITIONS, {"days": days}, lambda rows: int(rows[0][0]))
 
 
-CANCEL_JOB = """
+CANCEL_JOB = keeping(
+    """
     WITH cancelled AS (
-        DELETE FROM {schema}.job WHERE id = %(id)s::bigint AND state = 'ready' RETURNING *
+        DELETE FROM {schema}.job WHERE id = %(id)s::bigint AND state = 'ready' RETURNING *, {keep}
     ),
     ended AS (
-        SELECT {moved}, 'cancelled'::{schema}.state AS state, NULL::json AS result, errors FROM cancelled
+        SELECT {moved}, 'cancelled'::{schema}.state AS state, NULL::json AS result, errors, keep FROM cancelled
     ),
     {kept},
     asked AS (
@@ -358,7 +361,9 @@ CANCEL_JOB = """
         EXISTS (SELECT FROM {schema}.job WHERE id = %(id)s::bigint),
         EXISTS (SELECT FROM {schema}.history WHERE id = %(id)s::bigint),
         (SELECT pg_notify('{name}.cancel', worker || ' ' || id)::text FROM asked)
-""".replace("{kept}", KEPT).replace("{moved}", MOVED)
+""",
+    "'cancelled'",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,21 +384,20 @@ def cancel_job(job_id: int) -> Statement[Cancellation]:
     return Statement(CANCEL_JOB, {"id": job_id}, lambda rows: Cancellation(*rows[0][:3]))
 
 
-COMPLETE_JOB = (
+COMPLETE_JOB = keeping(
     """
     WITH completed AS (
         DELETE FROM {schema}.job WHERE id = %(id)s::bigint AND claims = %(fence)s::integer AND state = 'running'
-        RETURNING *
+        RETURNING *, {keep}
     ),
     ended AS NOT MATERIALIZED (
-        SELECT {moved}, 'succeeded'::{schema}.state AS state, %(result)s::json AS result, errors FROM completed
+        SELECT {moved}, 'succeeded'::{schema}.state AS state, %(result)s::json AS result, errors, keep FROM completed
     ),
     {kept},
     {apart}
     SELECT EXISTS (SELECT FROM completed)
-""".replace("{kept}", KEPT)
-    .replace("{apart}", APART)
-    .replace("{moved}", MOVED)
+""",
+    "'succeeded'",
 )
 
 

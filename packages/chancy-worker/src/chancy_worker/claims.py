@@ -38,7 +38,7 @@ from typing import TypeAlias
 
 from chancy.literals import JsonColumn, of_intervals, of_numbers, of_texts
 from chancy.model import Rows, Statement
-from chancy.statements import APART, KEPT, MOVED
+from chancy.statements import KEEP, keeping
 from chancy.states import State
 
 from .verdict import Claimed, Completion
@@ -59,7 +59,7 @@ _FINISH = """
                 WHERE job.id = sent.id AND job.claims = sent.fence AND job.worker IS NOT NULL
                 LIMIT 1 {lock}
             ) AS mine))
-        RETURNING job.*, array_position(%(done_ids)s::bigint[], job.id) AS nth
+        RETURNING job.*, {done_nth} AS nth, {keep}
     ),
     again AS MATERIALIZED (
         SELECT mine.ctid, mine.cancel_at IS NOT NULL AS cancelled
@@ -81,14 +81,14 @@ _FINISH = """
     ),
     dropped AS (
         DELETE FROM {schema}.job AS job WHERE job.ctid = ANY (ARRAY(SELECT ctid FROM again WHERE cancelled))
-        RETURNING job.*, (%(again_errors)s::json[])[{nth}] AS news
+        RETURNING job.*, (%(again_errors)s::json[])[{nth}] AS news, {keep_cancelled}
     ),
     ended AS NOT MATERIALIZED (
         SELECT {moved}, (%(states)s::text[])[nth]::{schema}.state AS state, (%(results)s::json[])[nth] AS result,
-            coalesce((%(done_errors)s::json[])[nth], errors) AS errors
+            coalesce((%(done_errors)s::json[])[nth], errors) AS errors, keep
         FROM finished
         UNION ALL
-        SELECT {moved}, 'cancelled', NULL, coalesce(news, errors) FROM dropped
+        SELECT {moved}, 'cancelled', NULL, coalesce(news, errors), keep FROM dropped
     ),
     {kept},
     {apart},
@@ -193,12 +193,12 @@ _CLAIM = """
 """
 
 _NTH = "array_position(%(again_ids)s::bigint[], job.id)"
+_DONE_NTH = "array_position(%(done_ids)s::bigint[], job.id)"
 _ROUND = (
-    (_FINISH + _CLAIM)
-    .replace("{kept}", KEPT)
-    .replace("{apart}", APART)
-    .replace("{moved}", MOVED)
+    keeping(_FINISH + _CLAIM, "(%(states)s::text[])[{done_nth}]")
+    .replace("{keep_cancelled}", KEEP.replace("{state}", "'cancelled'"))
     .replace("{nth}", _NTH)
+    .replace("{done_nth}", _DONE_NTH)
 )
 
 ROUND = _ROUND.replace("{lock}", "")

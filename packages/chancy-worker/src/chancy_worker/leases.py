@@ -17,7 +17,7 @@ from datetime import datetime
 import psycopg
 
 from chancy.model import Statement
-from chancy.statements import KEPT, MOVED
+from chancy.statements import MOVED, keeping
 
 from .config import Timing
 from .link import Link, one_line
@@ -104,7 +104,8 @@ def declare_dead(worker: int | None = None, name: str | None = None) -> Statemen
 
 # Locked rows are passed by and taken at the next look: a dead worker is kept until nothing is left of it. Nothing is
 # joined with `job` in an order that the planner could choose, for the reason that `claims` gives.
-TAKE_BACK = """
+TAKE_BACK = keeping(
+    """
     WITH suspect AS (
         SELECT job.id, job.place, dead.name,
             {schema}.with_error(job.errors, json_build_object(
@@ -125,10 +126,10 @@ TAKE_BACK = """
         DELETE FROM {schema}.job AS job USING suspect
         WHERE job.ctid = ANY (ARRAY(SELECT place FROM suspect)) AND job.id = suspect.id
             AND (job.attempt >= job.max_attempts OR job.cancel_at IS NOT NULL)
-        RETURNING job.*, suspect.errors AS news
+        RETURNING job.*, suspect.errors AS news, {keep}
     ),
     ended AS (
-        SELECT {moved_by_a_crash}, NULL::json AS result, news AS errors,
+        SELECT {moved_by_a_crash}, NULL::json AS result, news AS errors, keep,
             CASE WHEN cancel_at IS NULL THEN 'failed' ELSE 'cancelled' END::{schema}.state AS state
         FROM over
     ),
@@ -149,9 +150,8 @@ TAKE_BACK = """
     )
     SELECT (SELECT count(*) FROM rescued), (SELECT count(*) FROM over),
         CASE WHEN EXISTS (SELECT FROM rescued) THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM rescued))::text END
-""".replace("{kept}", KEPT)
-TAKE_BACK = TAKE_BACK.replace("{moved}", MOVED).replace(
-    "{moved_by_a_crash}", MOVED.replace("crashes", "crashes + 1 AS crashes")
+""".replace("{moved_by_a_crash}", MOVED.replace("crashes", "crashes + 1 AS crashes")),
+    "CASE WHEN cancel_at IS NULL THEN 'failed' ELSE 'cancelled' END",
 )
 
 

@@ -10,18 +10,23 @@ CREATE TABLE {schema}.retention (
     PRIMARY KEY (queue, what)
 );
 
--- How many days to keep this of a queue; 0 as long as the schema keeps what has no rule; NULL not at all. Asked only
--- where there are any rules: `EXISTS (SELECT FROM {schema}.retention)`, once a statement.
-CREATE FUNCTION {schema}.keep_days(queue text, what text) RETURNS smallint
+-- For how many days to keep a job that has ended so, and its result; 0 is the schema's own retention, or of a result that
+-- of its job; NULL leaves none. Asked only where there are any rules.
+CREATE FUNCTION {schema}.keep_days(queue text, state text) RETURNS smallint[]
     LANGUAGE plpgsql STABLE
     AS $$
 #variable_conflict use_column
 DECLARE
-    kept smallint;
+    rule record;
+    kept smallint[] := ARRAY[0, 0];
 BEGIN
-    SELECT days INTO kept FROM {schema}.retention AS rule
-    WHERE rule.queue = keep_days.queue AND rule.what = keep_days.what;
-    RETURN CASE WHEN NOT FOUND THEN 0 ELSE nullif(kept, 0) END;
+    FOR rule IN
+        SELECT what, days FROM {schema}.retention
+        WHERE queue = keep_days.queue AND what IN (keep_days.state, 'results')
+    LOOP
+        kept[CASE rule.what WHEN 'results' THEN 2 ELSE 1 END] := nullif(rule.days, 0);
+    END LOOP;
+    RETURN kept;
 END
 $$;
 
