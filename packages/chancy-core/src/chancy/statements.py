@@ -21,21 +21,23 @@ MOVED = """id, task, queue, priority, attempt, max_attempts, claims, crashes, wo
             arguments, retry, limits, gates, unique_key, unique_until"""
 """The columns that a job takes along from `job` to `history`, for `{moved}` in a statement."""
 
-KEEP = """CASE WHEN EXISTS (SELECT FROM {schema}.retention) THEN {schema}.keep_days(queue, {state})
-            ELSE ARRAY[0, 0]::smallint[] END AS keep"""
-"""For how long a job that ended as `{state}` is kept, and its result. Without rules it costs one look a statement."""
+KEEP = "CASE WHEN EXISTS (SELECT FROM {schema}.retention) THEN {schema}.keep_days(queue, {state}) END AS keep"
+"""For how long a job that ended as `{state}` is kept, and its result. NULL where there are no rules at all, which costs one
+look a statement: no function is called, and no array read.
+"""
 _KEPT = """kept AS (
         INSERT INTO {schema}.history ({moved}, state, finished_at, result, errors, keep_days)
-        SELECT {moved}, state, {schema}.clock(), CASE WHEN keep[2] = 0 THEN result END, errors, keep[1]
+        SELECT {moved}, state, {schema}.clock(), CASE WHEN keep IS NULL OR keep[2] = 0 THEN result END, errors,
+            coalesce(keep[1], 0)
         FROM ended
-        WHERE keep[1] IS NOT NULL
+        WHERE keep IS NULL OR keep[1] IS NOT NULL
     )"""
 # Results that are kept for a shorter time.
 _APART = """apart AS (
         INSERT INTO {schema}.history_result (id, finished_at, result, keep_days)
         SELECT id, {schema}.clock(), result, keep[2]
         FROM ended
-        WHERE keep[2] > 0 AND keep[1] IS NOT NULL AND result IS NOT NULL
+        WHERE keep IS NOT NULL AND keep[2] > 0 AND keep[1] IS NOT NULL AND result IS NOT NULL
     )"""
 
 
