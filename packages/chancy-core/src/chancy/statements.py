@@ -22,8 +22,8 @@ MOVED = """id, task, queue, priority, attempt, max_attempts, claims, crashes, wo
 """The columns that a job takes along from `job` to `history`, for `{moved}` in a statement."""
 
 KEEP = "CASE WHEN EXISTS (SELECT FROM {schema}.retention) THEN {schema}.keep_days(queue, {state}) END AS keep"
-"""For how long a job that ended as `{state}` is kept, and its result. NULL where there are no rules at all, which costs one
-look a statement: no function is called, and no array read.
+"""For how long a job that ended as `{state}` is kept, and its result. NULL where there are no rules at all: that costs
+one look a statement, calls no function and reads no array.
 """
 _KEPT = """kept AS (
         INSERT INTO {schema}.history ({moved}, state, finished_at, result, errors, keep_days)
