@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import psycopg
 import pytest
 
 import chancy
-from chancy import Keep, Queue, State, UnknownJob, days, task
+from chancy import Discard, Keep, Queue, Snooze, State, UnknownJob, current_job, days, task
 from chancy.migrate import CREATE_LEDGER, CREATE_SCHEMA, migrations
 from chancy.run import send
 from chancy.schema import named
@@ -101,6 +102,40 @@ async def test_a_cancelled_job_of_a_queue_that_keeps_none_is_gone(caller, databa
         await caller.now(job.cancel(conn))
     with pytest.raises(UnknownJob):
         await caller.now(chancy.requeue(conn, job.id))
+
+
+@task(max_attempts=1)
+def end_as(how: str) -> int:
+    match how:
+        case "failed":
+            raise ValueError(how)
+        case "discarded":
+            raise Discard(how)
+        case "cancelled":
+            with psycopg.connect(current_dsn[0], autocommit=True) as conn:
+                chancy.cancel(conn, current_job().id)
+            raise Snooze(days(1))
+    return 1
+
+
+current_dsn: list[str] = []
+
+
+def test_a_drain_counts_what_leaves_no_row(chancy_conn, chancy_drain, chancy_dsn):
+    current_dsn[:] = [chancy_dsn]
+    chancy.keep(chancy_conn, "default", Keep.nothing())
+    chancy_conn.commit()
+    for how in ("succeeded", "failed", "discarded", "cancelled"):
+        end_as.submit(chancy_conn, how)
+    chancy_conn.commit()
+    drained = chancy_drain(chancy_conn)
+    assert (drained.succeeded, drained.failed, drained.discarded, drained.cancelled) == (1, 1, 1, 1)
+    assert chancy.jobs(chancy_conn) == []
+
+
+def test_in_memory_nothing_is_dropped(chancy_eager):
+    chancy.keep(chancy_eager.conn, "default", Keep.nothing())
+    assert count.submit(chancy_eager.conn, 5).result(chancy_eager.conn) == 5
 
 
 @pytest.fixture
