@@ -17,6 +17,7 @@ from chancy.run import send
 from chancy.statements import make_partitions
 from chancy_worker import WorkerConfig
 from chancy_worker.claims import Wanted, play_round, settle
+from chancy_worker.cli import load, parser
 from chancy_worker.leases import declare_dead, register, take_back
 from chancy_worker.link import Link
 from chancy_worker.sessions import LentSession, OwnSession
@@ -77,6 +78,15 @@ async def test_a_worker_stores_the_rules_of_its_queues_and_leaves_those_that_it_
     async with working(site.app(queues=[Queue(keep=Keep())]), QUICK):
         pass
     assert site.rows(RULES) == []
+
+
+def test_a_queue_that_the_command_line_names_keeps_what_the_app_says_of_it(tmp_path, monkeypatch):
+    (tmp_path / "kept_app.py").write_text(
+        "from chancy import Chancy, Keep, Queue\napp = Chancy(queues=[Queue('mail', 7, Keep.nothing()), Queue('other')])\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    app = load(parser().parse_args(["kept_app:app", "--queue", "mail=4", "--queue", "new"]))
+    assert app.queues == (Queue("mail", 4, Keep.nothing()), Queue("new"))
 
 
 ENDS = {
