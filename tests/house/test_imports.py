@@ -15,7 +15,7 @@ WORKER = PACKAGES / "chancy-worker/src/chancy_worker"
 
 FLOORS = [
     {"states", "errors"},
-    {"limits", "literals", "retry", "outcomes", "schema"},
+    {"limits", "literals", "outcomes", "retention", "retry", "schema"},
     {"unique"},
     {"model"},
     {"codec"},
@@ -36,6 +36,7 @@ PURE = [
     "errors",
     "limits",
     "literals",
+    "retention",
     "retry",
     "outcomes",
     "schema",

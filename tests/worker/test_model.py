@@ -268,7 +268,7 @@ class Life(RuleBasedStateMachine):
             assert (claim.attempt, claim.max_attempts, claim.fence, claim.crashes) == astuple(row)[1:5]
             self.claims[claim.id, claim.fence] = claim
         fates = {(job, fence): self.rows[job].fate(fence, ending) for (job, fence), ending, _ in said}
-        assert self.send(settle(verdicts)) == fates
+        assert self.send(settle(verdicts, {})) == fates
 
     @precondition(lambda self: any(row.gated for row in self.rows.values()))
     @rule(want=st.integers(1, 2), locked=st.none() | one_of("rows"))

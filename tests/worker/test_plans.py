@@ -145,7 +145,7 @@ def deep(chancy_dsn):
                 extended,
                 run("SELECT id FROM {schema}.job WHERE queue = 'tidy' ORDER BY id OFFSET 100 LIMIT 1")[0][0],
                 [id_ for (id_,) in run("SELECT id FROM {schema}.history ORDER BY id OFFSET 90000 LIMIT 100")],
-                run("SELECT count(*) FROM pg_inherits WHERE inhparent = '{schema}.history'::regclass")[0][0],
+                run("SELECT count(*) FROM pg_inherits WHERE inhparent = '{schema}.history_default'::regclass")[0][0],
             )
         finally:
             pin.rollback()
@@ -350,14 +350,14 @@ async def test_a_round_finds_its_verdicts_by_id_and_its_jobs_by_the_claims_index
     seen = await watch(link, play_round(deep.worker, verdicts, Wanted({"default": 100}, deep.marks), text=text))
     assert [seen.written(cte) for cte in ("finished", "returned", "dropped", "claimed")] == [66, 34, 0, 100]
     assert_claims_by_its_index(seen)
-    assert seen.indexes("finished", "returned") == {"job_pkey"}
+    assert seen.indexes("finished", "returned") == {"job_pkey", "retention_pkey"}
     assert_bounded(seen, 42 * 200)  # 13 a verdict or claim; the patient form 14
 
 
 async def test_a_round_without_claims_reads_nothing_but_the_rows_of_its_verdicts(link, deep):
     seen = await watch(link, play_round(deep.worker, verdicts_of(deep.running), Wanted()))
     assert (seen.written("finished"), seen.written("returned"), seen.written("claimed")) == (66, 34, 0)
-    assert seen.indexes("finished", "returned") == {"job_pkey"}
+    assert seen.indexes("finished", "returned") == {"job_pkey", "retention_pkey"}
     assert_bounded(seen, 45 * 100)  # 15
     assert seen.blocks["job_running"] + seen.blocks["job_cancelling"] <= 30  # 9, of the planner's own
 
@@ -397,8 +397,8 @@ async def test_a_claim_never_reads_the_dead_entries_behind_its_mark(link, deep):
 
 async def test_what_became_of_verdicts_is_asked_by_id(link, deep):
     running, finished = verdicts_of(deep.running)[:50], deep.finished[:50]
-    seen = await watch(link, settle([*running, *(Completion(id_, 1, State.SUCCEEDED) for id_ in finished)]))
-    assert seen.indexes() == {"job_pkey", "history_pkey"}
+    seen = await watch(link, settle([*running, *(Completion(id_, 1, State.SUCCEEDED) for id_ in finished)], {}))
+    assert seen.indexes() == {"job_pkey", "history_pkey", "retention_pkey"}
     assert_bounded(seen, (12 + 7 * deep.partitions) * 100)  # 4 for the live ones, and 2.3 a partition
 
 
@@ -573,10 +573,10 @@ async def test_so_do_the_plans_of_what_else_a_worker_asks(chancy_dsn, chancy_sch
     await link.connect()
     if known == "known to be empty":
         await link.conn.execute(fill("VACUUM ANALYZE {schema}.job, {schema}.history", chancy_schema))
-    settling = await watch(link, settle([]))
+    settling = await watch(link, settle([], {}))
     beating = await watch(link, extend(1, 15, None, 0))
     await link.close()
-    assert settling.indexes() == {"job_pkey", "history_pkey"}
+    assert settling.indexes() == {"job_pkey", "history_pkey", "retention_pkey"}
     assert beating.indexes() == {"job_running", "job_cancelling", "worker_pkey"}
     assert_every_scan_has_its_place(settling)
     assert_every_scan_has_its_place(beating)

@@ -21,6 +21,7 @@ from .errors import (
     MemoryLimitExceeded,
     NotCommitted,
     ProcessDied,
+    ResultExpired,
     SchemaOutdated,
     TimeLimitExceeded,
     UnknownJob,
@@ -31,10 +32,11 @@ from .migrate import migrate
 from .model import AttemptError, JobRow, NewJob, Progress, Queue
 from .outcomes import Discard, Outcome, Retry, Snooze
 from .overview import QueueRow, WorkerRow, queues, workers
+from .retention import Keep, days
 from .retry import Backoff
 from .schema import configure, schema_in_use
 from .states import State
-from .steering import delete, edit, limit, pause, resume
+from .steering import delete, edit, keep, limit, pause, resume
 from .task import AsyncTask, Task, task
 from .unique import SubmitOutcome, Unique
 
@@ -58,6 +60,7 @@ __all__ = [
     "JobFailed",
     "JobFilter",
     "JobRow",
+    "Keep",
     "LeaseLost",
     "Limit",
     "LogEntry",
@@ -69,6 +72,7 @@ __all__ = [
     "Progress",
     "Queue",
     "QueueRow",
+    "ResultExpired",
     "Retry",
     "SchemaOutdated",
     "SharedLimit",
@@ -87,11 +91,13 @@ __all__ = [
     "configure",
     "count",
     "current_job",
+    "days",
     "delete",
     "delete_many",
     "edit",
     "get",
     "jobs",
+    "keep",
     "limit",
     "logs",
     "migrate",

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar, overload
 import msgspec
 
 from . import statements
-from .errors import DuplicateJob, JobCancelled, JobFailed, NotCommitted, UnknownJob
+from .errors import DuplicateJob, JobCancelled, JobFailed, NotCommitted, ResultExpired, UnknownJob
 from .model import JobRow, NewJob, Pause, R_co, Statement, Steps
 from .run import AsyncConn, SyncConn, in_transaction, perform
 from .schema import schema_in_use
@@ -59,9 +59,9 @@ class Job(msgspec.Struct, Generic[R_co], frozen=True, eq=False):
         Polls on `conn` with pauses from 10 to 250 ms; each look is one round trip and takes no lock. Without a
         `timeout` it waits for ever. Cancelling the wait leaves the job alone.
 
-        Raises `JobFailed` (with the remote traceback), `JobCancelled`, `UnknownJob`, `TimeoutError`, and
-        `NotCommitted` where this transaction could never see the job finish: it has submitted the job itself,
-        or it is REPEATABLE READ and looks at one snapshot for ever.
+        Raises `JobFailed` (with the remote traceback), `JobCancelled`, `UnknownJob` (also of a finished job whose queue
+        keeps none), `ResultExpired`, `TimeoutError`, and `NotCommitted` where this transaction could never see the job
+        finish: it has submitted the job itself, or it is REPEATABLE READ and looks at one snapshot for ever.
         """
         return perform(conn, _wait(self, timeout, in_transaction(conn)), self.schema)
 
@@ -89,7 +89,9 @@ def _wait(job: Job[R], timeout: timedelta | None, in_block: bool) -> Steps[R]:
         seen: statements.Outlook = yield statements.select_outcome(job.id)
         match seen.state:
             case State.SUCCEEDED:
-                return job.decode_result(seen.result or b"null")
+                if seen.result is None:
+                    raise ResultExpired(job.id, job.task)
+                return job.decode_result(seen.result)
             case State.FAILED | State.DISCARDED:
                 last = seen.errors[-1] if seen.errors else None
                 kind, message, traceback = (last.kind, last.message, last.traceback) if last else ("", "", "")

@@ -11,6 +11,7 @@ ChancyError
 ├── JobFailed           raised by `result`: attempts used up, or discarded
 ├── JobCancelled        raised by `result`: stopped from outside
 ├── InvalidResult       a result that cannot be stored, or that is not what the task promises
+├── ResultExpired       raised by `result`: the job succeeded, and its result is kept no longer
 ├── LeaseLost           raised by `current_job().complete`: another worker may have the job now
 └── AttemptStopped      never raised at a handler: what a `retry=` function gets, and the kind on the job's row
     ├── TimeLimitExceeded
@@ -73,7 +74,7 @@ class UnknownJob(ChancyError):
         self.schema = schema
         super().__init__(
             f"job {job_id} is not in schema {schema!r}: its transaction was rolled back, "
-            f"or it finished and its history was dropped by the retention"
+            f"or it finished and its history was dropped by the retention, or its queue keeps none"
         )
 
 
@@ -133,6 +134,18 @@ class InvalidResult(ChancyError):
         self.task = task
         self.reason = reason
         super().__init__(f"result of task {task}: {reason}")
+
+
+class ResultExpired(ChancyError):
+    """The job succeeded, and its result is not kept any more."""
+
+    def __init__(self, job_id: int, task: str) -> None:
+        self.job_id = job_id
+        self.task = task
+        super().__init__(
+            f"job {job_id} ({task}) succeeded, but its queue keeps results for a shorter time than jobs, and that of "
+            f"this one is over: `chancy.requeue(conn, {job_id})` runs it again; Keep(results=…) keeps them longer"
+        )
 
 
 class LeaseLost(ChancyError):

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import msgspec
 
 from .limits import Limit
+from .retention import Keep
 from .retry import Backoff
 from .states import State
 from .unique import UniqueKey
@@ -62,10 +63,15 @@ Steps: TypeAlias = Generator["Statement[Any] | Script | Pause", Any, T]
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A named stream of jobs, and how many of them one worker process runs at a time."""
+    """A named stream of jobs, and how many of them one worker process runs at a time.
+
+    `keep` is how long its finished jobs are kept, stored in the schema when a worker starts; None leaves what is
+    stored.
+    """
 
     name: str = "default"
     concurrency: int = 100
+    keep: Keep | None = None
 
     def __post_init__(self) -> None:
         if not self.name or "\0" in self.name:
@@ -177,7 +183,8 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     arguments: bytes
     """JSON, exactly as submitted."""
     result: bytes | None
-    """JSON, exactly as the handler's return value was encoded; None until the job has succeeded."""
+    """JSON, exactly as the handler's return value was encoded; None until the job has succeeded, and again once its
+    retention is over, if that is shorter than the job's."""
     errors: tuple[AttemptError, ...]
     cancel_at: datetime | None
     """When the end of the running attempt was asked for."""

@@ -20,6 +20,36 @@ MOVED = """id, task, queue, priority, attempt, max_attempts, claims, crashes, wo
             arguments, retry, limits, gates, unique_key, unique_until"""
 """The columns that a job takes along from `job` to `history`, for `{moved}` in a statement."""
 
+KEEP = "CASE WHEN EXISTS (SELECT FROM {schema}.retention) THEN {schema}.keep_days(queue, {state}) END AS keep"
+"""For how long a job that ended as `{state}` is kept, and its result. NULL where there are no rules at all: that costs
+one look a statement, calls no function and reads no array.
+"""
+_KEPT = """kept AS (
+        INSERT INTO {schema}.history ({moved}, state, finished_at, result, errors, keep_days)
+        SELECT {moved}, state, {schema}.clock(), CASE WHEN keep IS NULL OR keep[2] = 0 THEN result END, errors,
+            coalesce(keep[1], 0)
+        FROM ended
+        WHERE keep IS NULL OR keep[1] IS NOT NULL
+    )"""
+# Results that are kept for a shorter time.
+_APART = """apart AS (
+        INSERT INTO {schema}.history_result (id, finished_at, result, keep_days)
+        SELECT id, {schema}.clock(), result, keep[2]
+        FROM ended
+        WHERE keep IS NOT NULL AND keep[2] > 0 AND keep[1] IS NOT NULL AND result IS NOT NULL
+    )"""
+
+
+def keeping(text: str, state: str) -> str:
+    """The text of a statement that ends jobs, with what keeps them.
+
+    Its `ended` has their columns with `{keep}`, which `state` is for; then follow `{kept}`, and `{apart}` where any may
+    have succeeded.
+    """
+    keep = KEEP.replace("{state}", state)
+    return text.replace("{kept}", _KEPT).replace("{apart}", _APART).replace("{keep}", keep).replace("{moved}", MOVED)
+
+
 INSERT_JOB = """
     INSERT INTO {schema}.job
         (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, retry, limits, gates, parked)
@@ -314,14 +344,15 @@ def make_partitions(days: int) -> Statement[int]:
     return Statement(MAKE_PARTITIONS, {"days": days}, lambda rows: int(rows[0][0]))
 
 
-CANCEL_JOBS = """
+CANCEL_JOBS = keeping(
+    """
     WITH cancelled AS (
-        DELETE FROM {schema}.job WHERE id = ANY (%(ids)s::bigint[]) AND state = 'ready' RETURNING *
+        DELETE FROM {schema}.job WHERE id = ANY (%(ids)s::bigint[]) AND state = 'ready' RETURNING *, {keep}
     ),
-    kept AS (
-        INSERT INTO {schema}.history ({moved}, state, finished_at, errors)
-        SELECT {moved}, 'cancelled', {schema}.clock(), errors FROM cancelled
+    ended AS (
+        SELECT {moved}, 'cancelled'::{schema}.state AS state, NULL::json AS result, errors, keep FROM cancelled
     ),
+    {kept},
     asked AS (
         UPDATE {schema}.job SET cancel_at = coalesce(cancel_at, {schema}.clock())
         WHERE id = ANY (%(ids)s::bigint[]) AND worker IS NOT NULL -- it runs; by its state, another index might be read
@@ -333,7 +364,9 @@ CANCEL_JOBS = """
         (SELECT pg_notify('{name}.cancel', worker || ' ' || asked.id)::text FROM asked WHERE asked.id = sent.id)
     FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS sent (id, position)
     ORDER BY sent.position
-""".replace("{moved}", MOVED)
+""",
+    "'cancelled'",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +379,8 @@ class Cancellation:
 
 
 def cancel_jobs(ids: Sequence[int]) -> Statement[list[Cancellation]]:
-    """Move ready and scheduled jobs to history; ask the workers of running ones to stop them. Answers in that order.
+    """Move ready and scheduled jobs to history, where their queues keep such; ask the workers of running ones to stop
+    them. Answers in that order.
 
     Waits for whoever holds a row, which is never longer than one round of a worker; a job whose state has changed
     meanwhile is left alone, and is live.
@@ -354,17 +388,21 @@ def cancel_jobs(ids: Sequence[int]) -> Statement[list[Cancellation]]:
     return Statement(CANCEL_JOBS, {"ids": list(ids)}, lambda rows: [Cancellation(*row[:3]) for row in rows])
 
 
-COMPLETE_JOB = """
+COMPLETE_JOB = keeping(
+    """
     WITH completed AS (
         DELETE FROM {schema}.job WHERE id = %(id)s::bigint AND claims = %(fence)s::integer AND state = 'running'
-        RETURNING *
+        RETURNING *, {keep}
     ),
-    kept AS (
-        INSERT INTO {schema}.history ({moved}, state, finished_at, result, errors)
-        SELECT {moved}, 'succeeded', {schema}.clock(), %(result)s::json, errors FROM completed
-    )
+    ended AS NOT MATERIALIZED (
+        SELECT {moved}, 'succeeded'::{schema}.state AS state, %(result)s::json AS result, errors, keep FROM completed
+    ),
+    {kept},
+    {apart}
     SELECT EXISTS (SELECT FROM completed)
-""".replace("{moved}", MOVED)
+""",
+    "'succeeded'",
+)
 
 
 def complete_job(job_id: int, fence: int, result: bytes) -> Statement[bool]:
@@ -396,6 +434,9 @@ REQUEUE_JOBS = """
     ),
     gone AS (
         DELETE FROM {schema}.history WHERE id = ANY (%(ids)s::bigint[]) AND id IN (SELECT id FROM requeued)
+    ),
+    results_gone AS (
+        DELETE FROM {schema}.history_result WHERE id = ANY (%(ids)s::bigint[]) AND id IN (SELECT id FROM requeued)
     )
     SELECT sent.id IN (SELECT id FROM requeued),
         EXISTS (SELECT FROM {schema}.any_job AS job WHERE job.id = sent.id),

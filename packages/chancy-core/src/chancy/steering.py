@@ -1,14 +1,15 @@
-"""What operators do to a queue, a task or a job that waits: pause and resume, limit, edit, delete."""
+"""What operators do to a queue, a task or a job that waits: pause and resume, limit, keep, edit, delete."""
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias, overload
 
 from .errors import UnknownJob
-from .literals import in_seconds
+from .literals import in_seconds, of_numbers, of_texts
 from .model import HIGHEST_PRIORITY, LOWEST_PRIORITY, Statement, Steps
+from .retention import Keep
 from .run import AsyncConn, SyncConn, perform
 from .schema import schema_in_use
 from .task import BaseTask
@@ -154,6 +155,45 @@ def limit(
     return perform(conn, statement, schema_in_use(schema))
 
 
+KEEP_QUEUES = """
+    SELECT {schema}.keep_queues(
+        %(queues)s::text[], %(rule_queues)s::text[], %(whats)s::text[], %(days)s::smallint[])::text
+"""
+
+
+def keep_queues(wishes: Mapping[str, Keep | None]) -> Statement[None]:
+    """Set the rules of these queues, None lifts them, and make the partitions that they need.
+
+    Where anything changes, it waits for whoever makes partitions, 5 s at most.
+    """
+    rules = [(queue, what, days) for queue, keep in wishes.items() if keep for what, days in keep.rules.items()]
+    params = {
+        "queues": of_texts(wishes),
+        "rule_queues": of_texts(queue for queue, _, _ in rules),
+        "whats": of_texts(what for _, what, _ in rules),
+        "days": of_numbers(days for _, _, days in rules),
+    }
+    return Statement(KEEP_QUEUES, params, lambda rows: None)
+
+
+@overload
+def keep(conn: SyncConn, queue: str, rules: Keep | None, /, *, schema: str | None = None) -> None: ...
+@overload
+def keep(
+    conn: AsyncConn, queue: str, rules: Keep | None, /, *, schema: str | None = None
+) -> Coroutine[Any, Any, None]: ...
+def keep(
+    conn: SyncConn | AsyncConn, queue: str, rules: Keep | None, /, *, schema: str | None = None
+) -> Coroutine[Any, Any, None] | None:
+    """Set how long finished jobs of the queue are kept, in place of all its rules; None lifts them. One round trip.
+
+    Holds for jobs that finish after the commit; where those are that have finished before, they stay. A worker whose
+    `Queue` has a `keep=` sets that again when it starts. Makes the tables of the days that it names: it waits for
+    whoever else does so, 5 s at most (then psycopg's `LockNotAvailable`), and they for the end of this transaction.
+    """
+    return perform(conn, keep_queues({queue: rules}), schema_in_use(schema))
+
+
 EDIT_JOB = """
     WITH edited AS (
         UPDATE {schema}.job
@@ -215,6 +255,9 @@ DELETE_JOBS = """
     ),
     past AS (
         DELETE FROM {schema}.history WHERE id = ANY (%(ids)s::bigint[]) RETURNING id
+    ),
+    results AS (
+        DELETE FROM {schema}.history_result WHERE id = ANY (%(ids)s::bigint[])
     )
     SELECT (SELECT count(*) FROM waiting) + (SELECT count(*) FROM past),
         EXISTS (SELECT FROM {schema}.any_job WHERE id = ANY (%(ids)s::bigint[]))

@@ -22,6 +22,7 @@ from psycopg import sql
 
 from chancy.app import Chancy
 from chancy.model import Queue
+from chancy.retention import Keep, days
 from chancy.task import registered
 from chancy_worker import Worker, WorkerConfig
 
@@ -118,7 +119,7 @@ class InProcess:
         told = {
             "dsn": self._app.conninfo,
             "schema": self._app.schema_name,
-            "queues": [[queue.name, queue.concurrency] for queue in self._app.queues],
+            "queues": [[queue.name, queue.concurrency, queue.keep and queue.keep.rules] for queue in self._app.queues],
             "name": self._name,
             "modules": {name: getattr(sys.modules.get(name), "__file__", None) for name in sorted(modules)},
         }
@@ -225,7 +226,11 @@ def main(told: dict[str, Any]) -> None:
     """What the process of its own does."""
     for name, file in told["modules"].items():
         _import(name, file)
-    app = Chancy(told["dsn"], queues=[Queue(*queue) for queue in told["queues"]], schema=told["schema"])
+    queues = [
+        Queue(name, concurrency, None if rules is None else Keep(**{what: days(n) for what, n in rules.items()}))
+        for name, concurrency, rules in told["queues"]
+    ]
+    app = Chancy(told["dsn"], queues=queues, schema=told["schema"])
 
     async def work() -> None:
         worker = Worker(app, WorkerConfig(name=told["name"], grace=GRACE_SECONDS))

@@ -198,7 +198,7 @@ def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit:
             if performed.error is not None:
                 drained.errors.append(AttemptFailed(job.id, job.task, job.attempt, performed.error))
             if (fault := faults.next_of_attempts(job.task)) is None:
-                yield from _write(worker, performed.verdict, drained)
+                yield from _write(worker, job, performed.verdict, drained)
             else:
                 yield declare_dead(worker=worker)
                 yield take_back()
@@ -242,17 +242,17 @@ def _attempt(conn: SyncConn | AsyncConn, job: Claimed, schema: str, inside: bool
     return performed
 
 
-def _write(worker: int, verdict: Completion, drained: Drained) -> Steps[None]:
+def _write(worker: int, job: Claimed, verdict: Completion, drained: Drained) -> Steps[None]:
     """Write the verdict, and count what became of it."""
     answer: Answer = yield play_round(worker, [verdict], Wanted())
-    fate = "done" if answer.settled else (yield settle([verdict]))[verdict.id, verdict.fence]
+    fate = "done" if answer.settled else (yield settle([verdict], {(job.id, job.fence): job}))[job.id, job.fence]
     if fate == "lost":
         drained.late += 1
     elif fate == "completed" or verdict.state is State.SUCCEEDED:
         drained.succeeded += 1
     elif verdict.state is not State.READY:
         setattr(drained, verdict.state.value, getattr(drained, verdict.state.value) + 1)
-    elif (yield select_outcome(verdict.id)).state is State.CANCELLED:
+    elif (yield select_outcome(verdict.id)).state in (State.CANCELLED, None):  # None where its queue keeps no row
         drained.cancelled += 1
     elif verdict.refund:
         drained.snoozed += 1

@@ -75,6 +75,7 @@ class Memory:
             bulk.CHOOSE_LIVE: functools.partial(self._choose, LIVE),
             bulk.CHOOSE_FINISHED: functools.partial(self._choose, FINISHED),
             steering.LIMIT_QUEUE: lambda params: iter([(None,)]),  # one job at a time is within every limit
+            steering.KEEP_QUEUES: lambda params: iter([(None,)]),  # nothing goes before the test is over
             statements.MAKE_PARTITIONS: lambda params: iter([(0,)]),
             SELECT_LOGS: self._logs,
         }

@@ -327,7 +327,7 @@ class Claimer:
         fates: dict[tuple[int, int], str] = {}
         if answer.settled < len(verdicts):
             try:
-                fates = await self._link.send(settle(verdicts))
+                fates = await self._link.send(settle(verdicts, self.held))
             except psycopg.Error as error:
                 await self._recover(error, verdicts)
                 return

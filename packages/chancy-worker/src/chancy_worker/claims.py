@@ -4,7 +4,9 @@
     again         jobs that shall be ready again, by the same rule, and whether somebody has asked for their end:
     returned      the one kind is ready,
     dropped       and the other is cancelled
-    kept          what is over, in history
+    ended         what is over,
+    kept          in history, if it leaves a row,
+    apart         and its result where that is kept for a shorter time
     in_use        which priorities each queue that is looked at has, by skipping through the index
     lanes         where to claim from: (queue, priority), from a high-water mark or from the start
     paused        queues and tasks of which nothing may begin now
@@ -30,7 +32,7 @@ for the cheaper one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -38,7 +40,7 @@ from typing import TypeAlias
 
 from chancy.literals import JsonColumn, of_intervals, of_numbers, of_texts
 from chancy.model import Rows, Statement
-from chancy.statements import MOVED
+from chancy.statements import KEEP, keeping
 from chancy.states import State
 
 from .verdict import Claimed, Completion
@@ -59,7 +61,7 @@ _FINISH = """
                 WHERE job.id = sent.id AND job.claims = sent.fence AND job.worker IS NOT NULL
                 LIMIT 1 {lock}
             ) AS mine))
-        RETURNING job.*, array_position(%(done_ids)s::bigint[], job.id) AS nth
+        RETURNING job.*, {done_nth} AS nth, {keep}
     ),
     again AS MATERIALIZED (
         SELECT mine.ctid, mine.cancel_at IS NOT NULL AS cancelled
@@ -81,16 +83,17 @@ _FINISH = """
     ),
     dropped AS (
         DELETE FROM {schema}.job AS job WHERE job.ctid = ANY (ARRAY(SELECT ctid FROM again WHERE cancelled))
-        RETURNING job.*, (%(again_errors)s::json[])[{nth}] AS news
+        RETURNING job.*, (%(again_errors)s::json[])[{nth}] AS news, {keep_cancelled}
     ),
-    kept AS (
-        INSERT INTO {schema}.history ({moved}, state, finished_at, result, errors)
-        SELECT {moved}, (%(states)s::text[])[nth]::{schema}.state, {schema}.clock(), (%(results)s::json[])[nth],
-            coalesce((%(done_errors)s::json[])[nth], errors)
+    ended AS NOT MATERIALIZED (
+        SELECT {moved}, (%(states)s::text[])[nth]::{schema}.state AS state, (%(results)s::json[])[nth] AS result,
+            coalesce((%(done_errors)s::json[])[nth], errors) AS errors, keep
         FROM finished
         UNION ALL
-        SELECT {moved}, 'cancelled', {schema}.clock(), NULL, coalesce(news, errors) FROM dropped
+        SELECT {moved}, 'cancelled', NULL, coalesce(news, errors), keep FROM dropped
     ),
+    {kept},
+    {apart},
 """
 _CLAIM = """
     in_use AS (
@@ -200,7 +203,13 @@ _CLAIM = """
 """
 
 _NTH = "array_position(%(again_ids)s::bigint[], job.id)"
-_ROUND = (_FINISH + _CLAIM).replace("{moved}", MOVED).replace("{nth}", _NTH)
+_DONE_NTH = "array_position(%(done_ids)s::bigint[], job.id)"
+_ROUND = (
+    keeping(_FINISH + _CLAIM, "(%(states)s::text[])[{done_nth}]")
+    .replace("{keep_cancelled}", KEEP.replace("{state}", "'cancelled'"))
+    .replace("{nth}", _NTH)
+    .replace("{done_nth}", _DONE_NTH)
+)
 
 ROUND = _ROUND.replace("{lock}", "")
 """Waits for a locked row as long as the connection's lock_timeout lets it."""
@@ -303,9 +312,15 @@ SETTLE = """
             WHEN job.id IS NOT NULL THEN 'done'
             WHEN past.state = 'succeeded' AND sent.state <> 'succeeded' THEN 'completed'
             WHEN past.id IS NOT NULL THEN 'done'
+            WHEN EXISTS (SELECT FROM {schema}.retention WHERE days = 0)
+                AND (SELECT rule.days FROM {schema}.retention AS rule
+                     WHERE rule.queue = sent.queue AND rule.days = 0 AND rule.what <> 'results' LIMIT 1) IS NOT NULL
+                AND (SELECT job.id FROM {schema}.job AS job WHERE job.id = sent.id LIMIT 1) IS NULL
+                AND (SELECT past.id FROM {schema}.history AS past WHERE past.id = sent.id LIMIT 1) IS NULL THEN 'done'
             ELSE 'lost'
         END
-    FROM unnest(%(ids)s::bigint[], %(fences)s::integer[], %(states)s::text[]) AS sent (id, fence, state)
+    FROM unnest(%(ids)s::bigint[], %(fences)s::integer[], %(states)s::text[], %(queues)s::text[])
+        AS sent (id, fence, state, queue)
     LEFT JOIN LATERAL (
         SELECT id, state FROM {schema}.job AS job WHERE job.id = sent.id AND job.claims = sent.fence LIMIT 1
     ) AS job ON true
@@ -315,15 +330,20 @@ SETTLE = """
 """
 
 
-def settle(verdicts: Sequence[Completion]) -> Statement[dict[tuple[int, int], str]]:
-    """What became of verdicts, by (id, fence).
+def settle(
+    verdicts: Sequence[Completion], held: Mapping[tuple[int, int], Claimed]
+) -> Statement[dict[tuple[int, int], str]]:
+    """What became of verdicts, by (id, fence); `held` knows the queues of their jobs.
 
     'done'; 'busy' (still ours, the row was locked); 'completed' (as succeeded, by the handler's own transaction);
-    'lost' (another claim has it).
+    'lost' (another claim has it). A job that is nowhere any more is done if its queue has ends that leave no row: a
+    lost job that has ended so since is told as done, too.
     """
+    jobs = [held.get((v.id, v.fence)) for v in verdicts]
     params = {
         "ids": of_numbers(v.id for v in verdicts),
         "fences": of_numbers(v.fence for v in verdicts),
         "states": of_texts(v.state.value for v in verdicts),
+        "queues": of_texts(None if job is None else job.queue for job in jobs),
     }
     return Statement(SETTLE, params, lambda rows: {(id_, fence): fate for id_, fence, fate in rows})

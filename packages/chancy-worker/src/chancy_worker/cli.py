@@ -173,7 +173,8 @@ def load(options: argparse.Namespace) -> Chancy:
         raise Refusal(f"{options.target!r} is no Chancy object (found {type(app).__name__})")
     if not registered():
         raise Refusal(f"module {module_name!r} has no task; decorate a function with @chancy.task")
-    queues = [_queue(text) for text in options.queue] or list(app.queues)
+    kept = {queue.name: queue.keep for queue in app.queues}
+    queues = [replace(queue, keep=kept.get(queue.name)) for queue in map(_queue, options.queue)] or list(app.queues)
     queues = queues or [Queue(name) for name in sorted({task.options.queue for task in registered().values()})]
     return replace(
         app,

@@ -18,7 +18,7 @@ import psycopg
 
 from chancy.literals import of_texts
 from chancy.model import Statement
-from chancy.statements import MOVED
+from chancy.statements import MOVED, keeping
 
 from .__about__ import __version__
 from .config import Timing
@@ -132,7 +132,8 @@ def declare_dead(worker: int | None = None, name: str | None = None) -> Statemen
 
 # Locked rows are passed by and taken at the next look: a dead worker is kept until nothing is left of it. Nothing is
 # joined with `job` in an order that the planner could choose, for the reason that `claims` gives.
-TAKE_BACK = """
+TAKE_BACK = keeping(
+    """
     WITH suspect AS (
         SELECT job.id, job.place, dead.name,
             {schema}.with_error(job.errors, json_build_object(
@@ -153,14 +154,14 @@ TAKE_BACK = """
         DELETE FROM {schema}.job AS job USING suspect
         WHERE job.ctid = ANY (ARRAY(SELECT place FROM suspect)) AND job.id = suspect.id
             AND (job.attempt >= job.max_attempts OR job.cancel_at IS NOT NULL)
-        RETURNING job.*, suspect.errors AS news
+        RETURNING job.*, suspect.errors AS news, {keep}
     ),
-    kept AS (
-        INSERT INTO {schema}.history ({moved}, state, finished_at, errors)
-        SELECT {moved_by_a_crash}, CASE WHEN cancel_at IS NULL THEN 'failed' ELSE 'cancelled' END::{schema}.state,
-            {schema}.clock(), news
+    ended AS (
+        SELECT {moved_by_a_crash}, NULL::json AS result, news AS errors, keep,
+            CASE WHEN cancel_at IS NULL THEN 'failed' ELSE 'cancelled' END::{schema}.state AS state
         FROM over
     ),
+    {kept},
     rescued AS (
         UPDATE {schema}.job AS job
         SET state = 'ready', worker = NULL, crashes = job.crashes + 1, run_at = {schema}.clock(),
@@ -177,7 +178,9 @@ TAKE_BACK = """
     )
     SELECT (SELECT count(*) FROM rescued), (SELECT count(*) FROM over),
         CASE WHEN EXISTS (SELECT FROM rescued) THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM rescued))::text END
-""".replace("{moved}", MOVED).replace("{moved_by_a_crash}", MOVED.replace("crashes", "crashes + 1"))
+""".replace("{moved_by_a_crash}", MOVED.replace("crashes", "crashes + 1 AS crashes")),
+    "CASE WHEN cancel_at IS NULL THEN 'failed' ELSE 'cancelled' END",
+)
 
 
 def take_back() -> Statement[tuple[int, int]]:

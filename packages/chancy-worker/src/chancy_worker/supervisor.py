@@ -20,6 +20,7 @@ from chancy.errors import InvalidTask, SchemaOutdated
 from chancy.limits import LimitType, Place
 from chancy.migrate import newest, version
 from chancy.states import State
+from chancy.steering import keep_queues
 from chancy.task import BaseTask, registered
 
 from .attempt import Executor
@@ -78,6 +79,8 @@ class Worker:
         await link.connect()
         await self._check_version(link)
         await link.send(keep(self.app.keep))
+        if wishes := {queue.name: queue.keep for queue in self.app.queues if queue.keep is not None}:
+            await link.send(keep_queues(wishes))
         await link.send(declare(self._tasks.values()))
 
         lives = self._link("lease", lock_timeout="1s")

@@ -1,4 +1,4 @@
-"""The history's partitions: made a week ahead, dropped when the retention is over. One process at a time drops.
+"""The days of history, results and logs: made a week ahead, dropped when their retention is over. One process drops.
 
 And the slots of limits that nobody has used lately, and the times of unique keys that have run out.
 """
@@ -40,23 +40,31 @@ def keep(wish: timedelta | None) -> Statement[timedelta]:
 
 TRY_ALONE = "SELECT pg_try_advisory_lock('{schema}'::regnamespace::oid::integer, -1)"
 
-# A partition may go when its whole day is older than the retention. Some may be half detached, some not yet dropped.
+# A partition may go when its whole day is older than the retention, which its name says where it is not the schema's
+# own. Some may be half detached, some not yet dropped. Logs stay as long as any job may.
 OVERDUE = """
-    SELECT child.relname::text, parent.inhrelid IS NOT NULL, coalesce(parent.inhdetachpending, false)
-    FROM pg_class AS child
-    LEFT JOIN pg_inherits AS parent ON parent.inhrelid = child.oid
+    SELECT child.relname::text, parent.relname::text, coalesce(link.inhdetachpending, false)
+    FROM (
+        SELECT value::interval AS keep,
+            greatest(value::interval, (SELECT max(days) FROM {schema}.retention) * interval '1 day') AS longest
+        FROM {schema}.setting WHERE name = 'keep'
+    ) AS setting
+    CROSS JOIN pg_class AS child
+    LEFT JOIN pg_inherits AS link ON link.inhrelid = child.oid
+    LEFT JOIN pg_class AS parent ON parent.oid = link.inhparent
     WHERE child.relnamespace = '{schema}'::regnamespace AND child.relkind = 'r'
-        AND child.relname ~ '^history_[0-9]{8}$'
+        AND child.relname ~ '^(history(_result)?(_[0-9]+d)?|log)_[0-9]{8}$'
         AND to_date(right(child.relname, 8), 'YYYYMMDD') + 1
-            <= ({schema}.clock() AT TIME ZONE 'UTC') - (
-                SELECT value::interval FROM {schema}.setting WHERE name = 'keep')
+            <= ({schema}.clock() AT TIME ZONE 'UTC') - CASE
+                WHEN child.relname ~ '^log_' THEN longest
+                ELSE coalesce(substring(child.relname FROM '_([0-9]+)d_')::integer * interval '1 day', keep) END
     ORDER BY child.relname
 """
 
 
-def overdue() -> Statement[list[tuple[str, bool, bool]]]:
-    """Partitions past the retention: name, whether still attached, whether a detach was interrupted."""
-    return Statement(OVERDUE, {}, lambda rows: [(name, attached, pending) for name, attached, pending in rows])
+def overdue() -> Statement[list[tuple[str, str | None, bool]]]:
+    """Partitions past the retention: name, of what they still are part, whether a detach was interrupted."""
+    return Statement(OVERDUE, {}, lambda rows: [(name, parent, pending) for name, parent, pending in rows])
 
 
 SWEEP_WINDOWS = """
@@ -108,19 +116,23 @@ async def drop_alone(link: Link) -> None:
         await drop_overdue(link)
 
 
+DETACH = 'ALTER TABLE {schema}."{parent}" DETACH PARTITION {schema}."{partition}" {how}'
+
+
 async def drop_overdue(link: Link) -> None:
     """Detach without stopping the completions of others, then drop."""
-    for name, attached, pending in await link.send(overdue()):
-        if attached:
-            how = "FINALIZE" if pending else "CONCURRENTLY"
-            await link.run(Script('ALTER TABLE {schema}.history DETACH PARTITION {schema}."' + name + f'" {how}'))
+    for name, parent, pending in await link.send(overdue()):
+        if parent is not None:
+            detach = DETACH.replace("{parent}", parent).replace("{partition}", name)
+            await link.run(Script(detach.replace("{how}", "FINALIZE" if pending else "CONCURRENTLY")))
         await link.run(Script('DROP TABLE {schema}."' + name + '"'))
         log.info("dropped %s: the retention of its jobs is over", name)
 
 
 # DETACH CONCURRENTLY cannot run in a transaction, and without one there is no setting and no lock that would not stay
-# in a pooler's session. So the lock on all of history, behind which every completion has to queue, is waited for no
-# longer than a round waits for a row; an open reader is in the way longer than that, and is left for the next time.
+# in a pooler's session. So the lock on all days of a retention, behind which every completion has to queue, is waited
+# for no longer than a round waits for a row; an open reader is in the way longer than that, and is left for the next
+# time.
 DROP_BRIEFLY = """
     DO $$ BEGIN
         IF pg_try_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -1) THEN

@@ -1,0 +1,186 @@
+-- How long finished jobs are kept, by queue and by how they ended: one table for each number of days, of the same days.
+-- Reads all of `history` once, about a second for a million finished jobs, in which workers wait. A worker of the version
+-- before goes on; where it cannot drop a day by the name that it knows, it says so in its log, and a newer one does it.
+
+-- 0 days leave no row. What is not here follows the schema's own retention, `setting`.
+CREATE TABLE {schema}.retention (
+    queue text,
+    what text CHECK (what IN ('succeeded', 'failed', 'discarded', 'cancelled', 'results')),
+    days smallint NOT NULL CHECK (days >= 0),
+    PRIMARY KEY (queue, what)
+);
+
+-- For how many days to keep a job that has ended so, and its result; 0 is the schema's own retention, or of a result that
+-- of its job; NULL leaves none. Asked only where there are any rules.
+CREATE FUNCTION {schema}.keep_days(queue text, state text) RETURNS smallint[]
+    LANGUAGE plpgsql STABLE
+    AS $$
+#variable_conflict use_column
+DECLARE
+    rule record;
+    kept smallint[] := ARRAY[0, 0];
+BEGIN
+    FOR rule IN
+        SELECT what, days FROM {schema}.retention
+        WHERE queue = keep_days.queue AND what IN (keep_days.state, 'results')
+    LOOP
+        kept[CASE rule.what WHEN 'results' THEN 2 ELSE 1 END] := nullif(rule.days, 0);
+    END LOOP;
+    RETURN kept;
+END
+$$;
+
+-- The table that was `history` is now the part of it whose jobs follow the schema's own retention.
+ALTER TABLE {schema}.history RENAME TO history_default;
+ALTER TABLE {schema}.history_default ADD COLUMN keep_days smallint NOT NULL DEFAULT 0;
+-- No primary key here, which would have to contain `keep_days`: each part has its own.
+CREATE TABLE {schema}.history (LIKE {schema}.history_default INCLUDING DEFAULTS INCLUDING CONSTRAINTS)
+    PARTITION BY LIST (keep_days);
+ALTER TABLE {schema}.history ATTACH PARTITION {schema}.history_default FOR VALUES IN (0);
+
+-- Results of queues that keep them for a shorter time than their jobs. They are not in `history` then.
+CREATE TABLE {schema}.history_result (
+    id bigint NOT NULL,
+    finished_at timestamptz NOT NULL,
+    result json NOT NULL,
+    keep_days smallint NOT NULL
+) PARTITION BY LIST (keep_days);
+
+-- What attempts have said. Kept as long as any job may be.
+CREATE TABLE {schema}.log (
+    job bigint NOT NULL,
+    attempt smallint NOT NULL,
+    n integer NOT NULL,
+    at timestamptz NOT NULL,
+    entry json NOT NULL,
+    PRIMARY KEY (job, attempt, n, at)
+) PARTITION BY RANGE (at);
+
+-- Makes the part of `history` or `history_result` for so many days, and returns its name.
+CREATE FUNCTION {schema}.make_class(parent text, days smallint) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    name text := format('%s_%sd', parent, days);
+BEGIN
+    IF to_regclass('{schema}.' || name) IS NULL THEN
+        PERFORM pg_advisory_xact_lock('{schema}'::regnamespace::oid::integer, 0);
+    END IF;
+    IF to_regclass('{schema}.' || name) IS NULL THEN
+        EXECUTE format(
+            'CREATE TABLE {schema}.%I (
+                LIKE {schema}.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES, PRIMARY KEY (id, finished_at)
+            ) PARTITION BY RANGE (finished_at)', name, parent);
+        EXECUTE format('ALTER TABLE {schema}.%I ATTACH PARTITION {schema}.%I FOR VALUES IN (%s)', parent, name, days);
+    END IF;
+    RETURN name;
+END
+$$;
+
+-- Makes the day (UTC) of a table whose parts are days, with the same indexes; returns 1, or 0 where there is one.
+-- ATTACH and not PARTITION OF: that would lock the table exclusively and wait behind every open reader.
+CREATE FUNCTION {schema}.make_day(parent text, prefix text, day date) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    name text := prefix || to_char(day, '_YYYYMMDD');
+    since timestamptz := day::timestamp AT TIME ZONE 'UTC';
+    until timestamptz := (day + 1)::timestamp AT TIME ZONE 'UTC';
+    instant text;
+BEGIN
+    IF to_regclass('{schema}.' || name) IS NOT NULL THEN
+        RETURN 0;
+    END IF;
+    -- One process at a time; whoever waited looks again.
+    PERFORM pg_advisory_xact_lock('{schema}'::regnamespace::oid::integer, 0);
+    IF to_regclass('{schema}.' || name) IS NOT NULL THEN
+        RETURN 0;
+    END IF;
+    SELECT attname INTO instant
+    FROM pg_partitioned_table JOIN pg_attribute ON attrelid = partrelid AND attnum = partattrs[0]
+    WHERE partrelid = ('{schema}.' || parent)::regclass;
+    EXECUTE format(
+        'CREATE TABLE {schema}.%I (LIKE {schema}.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES,
+            CONSTRAINT day CHECK (%3$I >= %4$L AND %3$I < %5$L))', name, parent, instant, since, until);
+    EXECUTE format(
+        'ALTER TABLE {schema}.%I ATTACH PARTITION {schema}.%I FOR VALUES FROM (%L) TO (%L)', parent, name, since, until);
+    EXECUTE format('ALTER TABLE {schema}.%I DROP CONSTRAINT day', name);
+    RETURN 1;
+END
+$$;
+
+-- Makes what is missing of the given days (UTC), for every retention in use, and returns how many it made.
+CREATE OR REPLACE FUNCTION {schema}.make_partitions(first_day date, last_day date) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    made integer := 0;
+    kept record;
+    day date;
+BEGIN
+    FOR kept IN
+        SELECT 'history_default' AS parent, 'history' AS prefix, NULL::smallint AS days
+        UNION ALL SELECT 'log', 'log', NULL
+        UNION ALL (
+            SELECT DISTINCT CASE rule.what WHEN 'results' THEN 'history_result' ELSE 'history' END AS parent, NULL, rule.days
+            FROM {schema}.retention AS rule
+            WHERE rule.days > 0
+            ORDER BY 1, 3
+        )
+    LOOP
+        IF kept.days IS NOT NULL THEN
+            kept.parent := {schema}.make_class(kept.parent, kept.days);
+        END IF;
+        FOR day IN SELECT generate_series(first_day, last_day, interval '1 day')::date LOOP
+            made := made + {schema}.make_day(kept.parent, coalesce(kept.prefix, kept.parent), day);
+        END LOOP;
+    END LOOP;
+    RETURN made;
+END
+$$;
+
+-- Sets the rules of these queues to those given, and makes what they need, so that nobody sees a rule without the tables
+-- that it names. One process at a time; a worker that starts and changes nothing waits for nobody.
+CREATE FUNCTION {schema}.keep_queues(queues text[], rule_queues text[], whats text[], days smallint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET lock_timeout = '5s'
+    AS $$
+BEGIN
+    IF NOT EXISTS (
+        (SELECT rule.queue, rule.what, rule.days FROM {schema}.retention AS rule WHERE rule.queue = ANY (queues)
+         EXCEPT SELECT * FROM unnest(rule_queues, whats, keep_queues.days))
+        UNION ALL
+        (SELECT * FROM unnest(rule_queues, whats, keep_queues.days)
+         EXCEPT SELECT rule.queue, rule.what, rule.days FROM {schema}.retention AS rule)
+    ) THEN
+        RETURN;
+    END IF;
+    PERFORM pg_advisory_xact_lock('{schema}'::regnamespace::oid::integer, 0);
+    DELETE FROM {schema}.retention AS rule WHERE rule.queue = ANY (queues);
+    INSERT INTO {schema}.retention (queue, what, days) SELECT * FROM unnest(rule_queues, whats, keep_queues.days);
+    PERFORM {schema}.make_partitions(
+        ({schema}.clock() AT TIME ZONE 'UTC')::date, ({schema}.clock() AT TIME ZONE 'UTC')::date + 7);
+END
+$$;
+
+SELECT {schema}.make_partitions(
+    ({schema}.clock() AT TIME ZONE 'UTC')::date, ({schema}.clock() AT TIME ZONE 'UTC')::date + 7);
+
+-- A result of None is JSON's null, so where there is none, it is kept elsewhere, or was.
+CREATE OR REPLACE VIEW {schema}.any_job AS
+    SELECT id, task, queue, priority,
+        CASE WHEN state = 'ready' AND run_at > {schema}.clock() THEN 'scheduled' ELSE state END AS state,
+        attempt, max_attempts, claims, crashes, worker, run_at, submitted_at, started_at,
+        NULL::timestamptz AS finished_at, arguments, retry, limits, NULL::json AS result, errors, cancel_at, progress,
+        unique_key
+    FROM {schema}.job
+    UNION ALL
+    SELECT id, task, queue, priority, state,
+        attempt, max_attempts, claims, crashes, worker, run_at, submitted_at, started_at,
+        finished_at, arguments, retry, limits,
+        CASE WHEN past.result IS NULL AND state = 'succeeded' THEN (
+            SELECT apart.result FROM {schema}.history_result AS apart
+            WHERE apart.id = past.id AND apart.finished_at = past.finished_at
+        ) ELSE past.result END, errors, NULL, NULL,
+        unique_key
+    FROM {schema}.history AS past;
