@@ -24,7 +24,7 @@ FLOORS = [
     {"statements"},
     {"run"},
     {"client", "current", "migrate"},
-    {"task"},
+    {"batch", "task"},
     {"app"},
     {"__main__"},
     {"__init__"},
@@ -44,7 +44,7 @@ PURE = [
     "gates",
     "statements",
 ]
-LOOPS = {"claimer", "completer", "wakeups", "leases", "schedules"}
+LOOPS = {"batches", "claimer", "completer", "wakeups", "leases", "schedules"}
 SOURCES = sorted(PACKAGES.glob("*/src/**/*.py"))
 
 

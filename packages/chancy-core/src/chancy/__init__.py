@@ -4,6 +4,7 @@ Decorate a typed function with `@task`, submit it on your own connection, and ru
 """
 
 from .app import AsyncChancy, Chancy, SyncChancy
+from .batch import Batch, Callback, batch, batch_progress, callback
 from .client import Job, cancel, get, jobs, limit, requeue, submit_many
 from .current import CurrentJob, current_job
 from .errors import (
@@ -22,11 +23,12 @@ from .errors import (
     ProcessDied,
     SchemaOutdated,
     TimeLimitExceeded,
+    UnknownBatch,
     UnknownJob,
 )
 from .limits import Limit, SharedLimit
 from .migrate import migrate
-from .model import AttemptError, JobRow, NewJob, Progress, Queue
+from .model import AttemptError, BatchCounts, BatchProgress, JobRow, NewJob, Progress, Queue
 from .outcomes import Discard, Outcome, Retry, Snooze
 from .retry import Backoff
 from .schema import configure, schema_in_use
@@ -40,6 +42,10 @@ __all__ = [
     "AttemptError",
     "AttemptStopped",
     "Backoff",
+    "Batch",
+    "BatchCounts",
+    "BatchProgress",
+    "Callback",
     "Chancy",
     "ChancyError",
     "CurrentJob",
@@ -72,7 +78,11 @@ __all__ = [
     "Task",
     "TimeLimitExceeded",
     "Unique",
+    "UnknownBatch",
     "UnknownJob",
+    "batch",
+    "batch_progress",
+    "callback",
     "cancel",
     "configure",
     "current_job",

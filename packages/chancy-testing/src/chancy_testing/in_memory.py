@@ -169,7 +169,7 @@ class Eager:
         rows = memory.answer(statement, block)
         if statement.sql == CANCEL_JOB and (current := self._running.get((schema, statement.params["id"]))):
             current.cancelled = True
-        self._due += [(schema, job_id) for job_id in _made_due(statement, rows)]
+        self._due += [(schema, job_id) for job_id in (*_made_due(statement, rows), *memory.finish_batches())]
         if block is None:
             yield from self._perform_due()
         return statement.parse(rows)
@@ -211,7 +211,11 @@ class Eager:
         token = _later.set(due)
         try:
             while due:
-                error = yield from self._attempts(due.pop(0))
+                place = due.pop(0)
+                error = yield from self._attempts(place)
+                called_back = self._memories[place[0]].finish_batches()
+                if self.mode == "run":
+                    due += [(place[0], job_id) for job_id in called_back]
                 if error is not None:
                     errors.append(error)
         finally:
