@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import msgspec
 import psycopg
 
+from chancy.batch import INSERT_BATCH
 from chancy.client import Job
 from chancy.current import CurrentJob
 from chancy.errors import ChancyError, UnknownJob
@@ -267,7 +268,7 @@ def _made_due(statement: Statement[Any], rows: Rows) -> list[int]:
         return list(rows[0][0])
     if statement.sql == INSERT_JOB:
         return [rows[0][0]]
-    if statement.adds:
+    if statement.adds and statement.sql != INSERT_BATCH:
         return [job_id for job_id, outcome in zip(*rows[0][:2], strict=True) if outcome == "inserted"]
     return [statement.params["id"]] if statement.sql == REQUEUE_JOB and rows[0][0] else []
 
