@@ -229,7 +229,7 @@ def _finish_batches() -> Steps[int]:
     last, finished = 0, 0
     while last is not None:
         last, ended = yield finish_unfinished(last)
-        finished += ended or 0
+        finished += ended
     return finished
 
 
