@@ -61,6 +61,8 @@ class Batches:
                 await self._look()
             except psycopg.Error as error:
                 log.warning("looking whether batches are over: %s; trying again", one_line(error))
+                if self.link.is_broken(error):
+                    await self.link.close()
                 self._told.set()
                 await asyncio.sleep(1)
             await asyncio.sleep(PAUSE_SECONDS)
