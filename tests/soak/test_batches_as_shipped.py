@@ -33,9 +33,7 @@ def batch_of(site, tmp_path, jobs):
     return batch, made
 
 
-async def test_a_batch_of_10_000_is_over_once_with_the_counts_of_its_rows_while_workers_are_killed(
-    site, tmp_path, say
-):
+async def test_a_batch_of_10_000_is_over_once_with_the_counts_of_its_rows_while_workers_are_killed(site, tmp_path, say):
     workers = fleet(site, 4)
     await site.started(*workers)
     start = time.monotonic()
@@ -99,6 +97,8 @@ async def test_the_end_of_a_batch_is_seen_promptly_by_four_workers_and_costs_its
         ),
         strict=True,
     )
-    say(f"the end was seen {statistics.median(waits) * 1e3:.0f} ms after the last job's, at most {max(waits) * 1e3:.0f}")
+    say(
+        f"the end was seen {statistics.median(waits) * 1e3:.0f} ms after the last job's, at most {max(waits) * 1e3:.0f}"
+    )
     assert max(waits) < 1
     await eventually(lambda: len((tmp_path / "told").read_text().splitlines()) == 20)
