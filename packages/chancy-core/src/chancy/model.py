@@ -39,7 +39,7 @@ class Statement(msgspec.Struct, Generic[T_co], frozen=True):
     params: Mapping[str, Any]
     parse: Callable[[Rows], T_co]
     adds: Sequence[NewJob[Any]] = ()
-    """The jobs that it adds, for a backend that reads no SQL."""
+    """The jobs that it adds, or that the batch does which it adds, for a backend that reads no SQL."""
 
 
 @dataclass(frozen=True, slots=True)
