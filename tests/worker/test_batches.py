@@ -11,7 +11,7 @@ import batch_tasks as tasks
 import psycopg
 import pytest
 import worker_tasks
-from worker_help import ONLY_WOKEN, all_finished, eventually, working
+from worker_help import all_finished, eventually, working
 
 import chancy
 from chancy import BatchCounts, State, callback
@@ -23,7 +23,8 @@ from chancy_worker.leases import declare_dead, register, take_back
 from chancy_worker.upkeep import keep, sweep_batches
 from chancy_worker.verdict import failure, since_now, succeeded
 
-PROMPT = WorkerConfig(timing=ONLY_WOKEN, grace=1)
+PROMPT = WorkerConfig(timing=Timing(look=60, lease=180, extend=60), grace=1)
+"""A worker that sees the end of a batch by the verdict of its last job, or within the test's deadline not at all."""
 
 
 @pytest.fixture(autouse=True)
@@ -108,11 +109,13 @@ async def test_a_batch_shows_how_far_it_is_at_each_stage(site):
 
 
 async def test_two_workers_that_end_the_last_two_jobs_together_call_back_once_and_promptly(site):
-    async with working(site.app(concurrency=1), PROMPT), working(site.app(concurrency=1), PROMPT):
+    one, other = (site.app(queues=[chancy.Queue(name)]) for name in ("one", "other"))
+    async with working(one, PROMPT), working(other, PROMPT):
         for turn in range(100):
             tasks.barrier = tasks.meet(2)
-            batch, _ = batch_of(site, tasks.end_together.bind(), tasks.end_together.bind())
-            await eventually(lambda turn=turn: len(tasks.told) > turn, 3)
+            ends = [tasks.end_together.using(queue=name).bind() for name in ("one", "other")]
+            batch, _ = batch_of(site, *ends, on_finished=tasks.tell.using(queue="one"))
+            await eventually(lambda turn=turn: len(tasks.told) > turn)
             assert tasks.told[-1] == ("", BatchCounts(batch.id, 2, 2))
         await all_finished(site)
     assert (len(tasks.told), callbacks_of(site)) == (100, 100)
