@@ -24,7 +24,7 @@ FLOORS = [
     {"statements"},
     {"run"},
     {"client", "current", "log", "migrate", "overview"},
-    {"task"},
+    {"batch", "task"},
     {"steering"},
     {"bulk"},
     {"app"},
@@ -47,7 +47,7 @@ PURE = [
     "gates",
     "statements",
 ]
-LOOPS = {"claimer", "completer", "wakeups", "leases", "schedules"}
+LOOPS = {"batches", "claimer", "completer", "wakeups", "leases", "schedules"}
 SOURCES = sorted(PACKAGES.glob("*/src/**/*.py"))
 
 

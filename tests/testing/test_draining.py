@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 import chancy
-from chancy import Discard, Limit, Retry, Snooze, State, current_job, submit_many, task
+from chancy import BatchCounts, Discard, Limit, Retry, Snooze, State, current_job, submit_many, task
 from chancy_testing import drain
 
 noted = []
@@ -193,3 +193,36 @@ def test_a_scheduled_job_with_a_limit_is_drained_when_asked_for(chancy_conn):
     in_turn.using(delay=timedelta(days=1)).submit(chancy_conn, "x", 1)
     assert drain(chancy_conn).attempts == 0
     assert drain(chancy_conn, with_scheduled=True).succeeded == 1
+
+
+@task
+def tell(counts: BatchCounts) -> None:
+    noted.append(counts)
+
+
+async def test_the_end_of_a_batch_that_is_not_committed_is_performed_too(conn):
+    manager = chancy.batch(conn, on_success=tell, on_finished=tell)
+    if hasattr(manager, "__aenter__"):
+        async with manager as batch:
+            await batch.submit_many([note.bind("a"), note.bind("b")])
+    else:
+        with manager as batch:
+            batch.submit_many([note.bind("a"), note.bind("b")])
+    assert (await now(drain(conn, limit=2))).attempts == 2
+    assert (await now(batch.progress(conn))).finished_at is not None
+    assert (await now(drain(conn))).succeeded == 2
+    assert noted == ["a", "b", BatchCounts(batch.id, 2, 2), BatchCounts(batch.id, 2, 2)]
+
+
+async def test_the_end_of_a_batch_whose_last_job_was_cancelled_is_found(conn):
+    job = await now(note.submit(conn, "before"))
+    manager = chancy.batch(conn, on_finished=tell)
+    if hasattr(manager, "__aenter__"):
+        async with manager as batch:
+            job = await batch.submit(note.bind("a"))
+    else:
+        with manager as batch:
+            job = batch.submit(note.bind("a"))
+    await now(chancy.cancel(conn, job.id))
+    assert (await now(drain(conn))).succeeded == 2
+    assert noted == ["before", BatchCounts(batch.id, 1, cancelled=1)]

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 import chancy
-from chancy import Discard, InvalidConnection, Limit, Retry, Snooze, State, current_job, task
+from chancy import BatchCounts, Discard, InvalidConnection, Limit, Retry, Snooze, State, current_job, task
 from chancy_testing import NotPerformed, eager
 
 noted = []
@@ -318,3 +318,35 @@ def test_limits_over_all_workers_and_turns_are_reported_and_the_jobs_run(chancy_
             "the turn of its group",
         )
     }
+
+
+@task
+def tell(counts: BatchCounts) -> None:
+    noted.append(counts)
+
+
+def test_a_batch_is_performed_at_the_end_of_its_block_and_then_its_callbacks(chancy_eager):
+    with chancy.batch(chancy_eager.conn, on_success=tell, on_finished=tell) as batch:
+        batch.submit_many([flaky.bind(0), flaky.bind(1)])
+        assert noted == []
+        assert batch.id == 1
+    assert noted == [1, 1, 2, BatchCounts(batch.id, 2, 2), BatchCounts(batch.id, 2, 2)]
+    assert batch.progress(chancy_eager.conn).succeeded == 2
+
+
+async def test_an_async_batch_tells_of_a_failure_when_it_raises_it(chancy_eager):
+    with pytest.raises(ZeroDivisionError, match="in the handler"):
+        async with chancy.batch(chancy_eager.aconn, on_success=tell, on_finished=tell) as batch:
+            await batch.submit_many([broken.bind(), flaky.bind(0)])
+    assert noted == [1, BatchCounts(1, 2, 1, 1)]
+
+
+@pytest.mark.chancy_eager(mode="collect")
+def test_a_batch_that_is_only_collected_ends_with_its_last_job_and_collects_its_callback(chancy_eager):
+    with chancy.batch(chancy_eager.conn, on_finished=tell) as batch:
+        jobs = batch.submit_many([flaky.bind(0), flaky.bind(0)])
+    for job in jobs:
+        assert [seen.task for seen in chancy_eager.jobs] == [flaky.name] * 2
+        chancy_eager.perform(job)
+    assert noted == [1, 1]
+    assert [(seen.task, seen.state) for seen in chancy_eager.jobs][2:] == [(tell.name, State.READY)]

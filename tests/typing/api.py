@@ -11,6 +11,9 @@ import psycopg
 import chancy
 from chancy import (
     AsyncTask,
+    BatchCounts,
+    BatchProgress,
+    Callback,
     Job,
     JobFilter,
     JobRow,
@@ -24,6 +27,7 @@ from chancy import (
     Task,
     Unique,
     WorkerRow,
+    callback,
     submit_many,
     task,
 )
@@ -172,3 +176,39 @@ async def async_tests(conn: psycopg.AsyncConnection[Any], chancy_drain: Drain) -
     assert_type(await chancy_drain(conn), Drained)
     with eager() as backend:
         assert_type(await plain.submit(backend.aconn, 1), Job[str])
+
+
+@task
+def publish(counts: BatchCounts) -> None: ...
+
+
+@task
+async def report(counts: BatchCounts, import_id: int = 0, *, text: str = "") -> str:
+    return text
+
+
+@task
+def report_on(counts: BatchCounts, import_id: int) -> None: ...
+
+
+def sync_batches(conn: psycopg.Connection[dict[str, Any]]) -> None:
+    with chancy.batch(conn, on_success=publish, on_finished=report) as batch:
+        assert_type(batch.submit(plain.bind(1)), Job[str])
+        assert_type(batch.submit_many([later.bind(1)]), list[Job[bytes]])
+        assert_type(batch.id, int)
+    assert_type(batch.progress(conn), BatchProgress)
+    assert_type(chancy.batch_progress(conn, batch.id).running, int)
+    assert_type(callback(report, 7, text="x"), Callback)
+    with chancy.batch(conn, on_success=callback(publish), on_finished=callback(report_on, import_id=7)):
+        pass
+    with chancy.batch(conn, on_finished=publish.using(priority=3)):
+        pass
+    assert_type(chancy.jobs(conn, batch=batch.id)[0].batch, int | None)
+
+
+async def async_batches(conn: psycopg.AsyncConnection[Any]) -> None:
+    async with chancy.batch(conn, on_success=publish, on_finished=callback(report_on, 7)) as batch:
+        assert_type(await batch.submit(plain.bind(1)), Job[str])
+        assert_type(await batch.submit_many([later.bind(1)]), list[Job[bytes]])
+    assert_type(await batch.progress(conn), BatchProgress)
+    assert_type(await chancy.batch_progress(conn, batch.id), BatchProgress)

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 
 import chancy
-from chancy import Unique, submit_many, task
+from chancy import BatchCounts, Unique, callback, submit_many, task
 from chancy_testing import assert_submitted, drain, eager
 
 
@@ -77,3 +77,35 @@ def sync_tests(conn: psycopg.Connection[Any]) -> None:
 async def async_tests(conn: psycopg.AsyncConnection[Any]) -> None:
     assert_submitted(conn, plain, 1)  # E mypy
     print(drain(conn).succeeded)  # E mypy ty
+
+
+@task
+def publish(counts: BatchCounts) -> None: ...
+
+
+@task
+async def report(counts: BatchCounts, import_id: int, *, text: str = "") -> None: ...
+
+
+def batches(conn: psycopg.Connection[Any], aconn: psycopg.AsyncConnection[Any]) -> None:
+    chancy.batch(conn, on_success=plain)  # E mypy ty
+    chancy.batch(conn, on_finished=report)  # E mypy ty
+    chancy.batch(conn, on_finished=len)  # E mypy ty
+    chancy.batch(conn, publish)  # E mypy ty
+    callback(plain, 7)  # E mypy ty
+    callback(report)  # E mypy ty
+    callback(report, "7")  # E mypy ty
+    callback(report, import_id=7, txt="x")  # E mypy ty
+    callback(publish, 7)  # E mypy ty
+    with chancy.batch(aconn):  # E mypy ty
+        pass
+    with chancy.batch(conn) as batch:
+        batch.submit(publish)  # E mypy ty
+        number: int = batch.submit(plain.bind(1)).result(conn)  # E mypy ty
+        print(number)
+
+
+async def async_batches(conn: psycopg.AsyncConnection[Any]) -> None:
+    async with chancy.batch(conn) as batch:
+        batch.submit(plain.bind(1))  # E mypy
+        print(batch.submit(plain.bind(1)).id)  # E mypy ty

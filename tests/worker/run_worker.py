@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 
+import batch_tasks
 import limit_tasks
 import worker_tasks
 
@@ -18,6 +19,7 @@ from chancy_worker import Timing, WorkerConfig, link
 from chancy_worker.cli import work
 
 if __name__ == "__main__":
+    assert batch_tasks
     assert worker_tasks
     assert limit_tasks
     told = json.loads(sys.argv[1])

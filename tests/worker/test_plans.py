@@ -20,6 +20,7 @@ import worker_tasks as tasks
 
 import chancy
 from chancy import State, Unique
+from chancy.batch import finish_batches, finish_unfinished
 from chancy.client import submit_one
 from chancy.model import Statement
 from chancy.run import ADAPTERS, send
@@ -410,7 +411,7 @@ async def test_a_heartbeat_reads_only_what_was_claimed_since_the_last_one(link, 
     # taken back are marked as dead by whoever reads them first.
     await watch(link, extend(deep.worker, 15, deep.extended, 0))
     seen = await watch(link, extend(deep.worker, 15, deep.extended, 0))
-    assert seen.indexes() == {"job_running", "job_cancelling", "worker_pkey"}
+    assert seen.indexes() == {"job_running", "job_cancelling", "worker_pkey", "batch_unfinished"}
     assert "Sort" not in seen.types()
     assert_bounded(seen, 130)  # 41, for 100 claims
 
@@ -577,7 +578,7 @@ async def test_so_do_the_plans_of_what_else_a_worker_asks(chancy_dsn, chancy_sch
     beating = await watch(link, extend(1, 15, None, 0))
     await link.close()
     assert settling.indexes() == {"job_pkey", "history_pkey", "retention_pkey"}
-    assert beating.indexes() == {"job_running", "job_cancelling", "worker_pkey"}
+    assert beating.indexes() == {"job_running", "job_cancelling", "worker_pkey", "batch_unfinished"}
     assert_every_scan_has_its_place(settling)
     assert_every_scan_has_its_place(beating)
 
@@ -609,3 +610,33 @@ async def test_while_a_snapshot_is_held_the_thousandth_claim_reads_no_more_than_
     # Without the mark it grows with what has been done.
     assert unmarked.blocks["job_ready"] > 50 * seen[1000].blocks["job_ready"]  # 606 against 4
     assert unmarked.blocks["job"] > 3 * seen[1000].blocks["job"]  # 2,611 against 574
+
+
+async def test_a_look_at_a_batch_of_which_most_has_finished_reads_no_more_than_one_at_its_begin(
+    chancy_dsn, chancy_schema
+):
+    link = Link(chancy_dsn, chancy_schema, "plans", deadline=60)
+    await link.connect()
+    with psycopg.connect(chancy_dsn) as pin, psycopg.connect(chancy_dsn, autocommit=True) as conn:
+
+        def run(text):
+            conn.execute(fill(text, chancy_schema))
+
+        run(DEEP)
+        run("SELECT {schema}.deepen('default', 0, 60000, '-1 hour')")
+        run("UPDATE {schema}.job SET batch = 1 + id % 2")
+        run("""
+            INSERT INTO {schema}.batch (id, total, created_at, witness)
+            SELECT batch, count(*), now(), min(id) FROM {schema}.job GROUP BY batch
+        """)
+        early = await watch(link, finish_batches([1, 2]))
+        pin.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        pin.execute("SELECT")
+        run("DELETE FROM {schema}.job WHERE id < (SELECT max(id) - 100 FROM {schema}.job)")
+        assert await link.send(finish_batches([1, 2])) == 0  # the witnesses move up
+        late = await watch(link, finish_batches([1, 2]))
+        every = await watch(link, finish_unfinished(0))
+        await link.close()
+    assert_bounded(early, 80)  # 24
+    assert_bounded(late, 80)  # 24
+    assert_bounded(every, 90)  # 28

@@ -4,6 +4,7 @@ Decorate a typed function with `@task`, submit it on your own connection, and ru
 """
 
 from .app import AsyncChancy, Chancy, SyncChancy
+from .batch import Batch, Callback, batch, batch_progress, callback
 from .bulk import JobFilter, Swept, cancel_many, count, delete_many, requeue_many
 from .client import Job, cancel, get, jobs, requeue, submit_many
 from .current import CurrentJob, current_job
@@ -24,12 +25,13 @@ from .errors import (
     ResultExpired,
     SchemaOutdated,
     TimeLimitExceeded,
+    UnknownBatch,
     UnknownJob,
 )
 from .limits import Limit, SharedLimit
 from .log import LogEntry, logs
 from .migrate import migrate
-from .model import AttemptError, JobRow, NewJob, Progress, Queue
+from .model import AttemptError, BatchCounts, BatchProgress, JobRow, NewJob, Progress, Queue
 from .outcomes import Discard, Outcome, Retry, Snooze
 from .overview import QueueRow, WorkerRow, queues, workers
 from .retention import Keep, days
@@ -46,6 +48,10 @@ __all__ = [
     "AttemptError",
     "AttemptStopped",
     "Backoff",
+    "Batch",
+    "BatchCounts",
+    "BatchProgress",
+    "Callback",
     "Chancy",
     "ChancyError",
     "CurrentJob",
@@ -84,8 +90,12 @@ __all__ = [
     "Task",
     "TimeLimitExceeded",
     "Unique",
+    "UnknownBatch",
     "UnknownJob",
     "WorkerRow",
+    "batch",
+    "batch_progress",
+    "callback",
     "cancel",
     "cancel_many",
     "configure",

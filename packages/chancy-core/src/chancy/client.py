@@ -133,10 +133,11 @@ def submit_many(
     given, so that two calls never deadlock; for what else a unique job waits, see `task.submit`.
     """
     where = schema_in_use(schema)
-    return perform(conn, _submit_all(list(jobs), where), where)
+    return perform(conn, submit_all(list(jobs), where), where)
 
 
-def _submit_all(jobs: list[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:
+def submit_all(jobs: Sequence[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:
+    """What `submit_many` sends."""
     if not jobs:
         return []
     if any(job.unique is not None for job in jobs):
@@ -145,7 +146,7 @@ def _submit_all(jobs: list[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:
     return [_handle(job, id_, transaction, schema) for id_, job in zip(ids, jobs, strict=True)]
 
 
-def _submit_unique(jobs: list[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:
+def _submit_unique(jobs: Sequence[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:
     made: list[statements.Submission] = yield statements.submit_unique(jobs)
     for seen, job in zip(made, jobs, strict=True):
         if seen.outcome == "refused" and job.unique is not None:
@@ -200,6 +201,7 @@ def jobs(
     queue: str | None = None,
     task: str | None = None,
     state: State | None = None,
+    batch: int | None = None,
     limit: int = 100,
     before: int | None = None,
     schema: str | None = None,
@@ -212,6 +214,7 @@ def jobs(
     queue: str | None = None,
     task: str | None = None,
     state: State | None = None,
+    batch: int | None = None,
     limit: int = 100,
     before: int | None = None,
     schema: str | None = None,
@@ -223,18 +226,19 @@ def jobs(
     queue: str | None = None,
     task: str | None = None,
     state: State | None = None,
+    batch: int | None = None,
     limit: int = 100,
     before: int | None = None,
     schema: str | None = None,
 ) -> list[JobRow] | Coroutine[Any, Any, list[JobRow]]:
     """Jobs, live and finished, newest id first. One round trip.
 
-    For the next page give the last row's id as `before`. `task` is the task's name.
-    Raises `ValueError` for a limit below 0 or a state that there is not.
+    For the next page give the last row's id as `before`. `task` is the task's name, `batch` the id of
+    a batch. Raises `ValueError` for a limit below 0 or a state that there is not.
     """
     if limit < 0:
         raise ValueError(f"limit must be 0 or more, got {limit}")
-    return perform(conn, statements.select_jobs(queue, task, state, limit, before), schema_in_use(schema))
+    return perform(conn, statements.select_jobs(queue, task, state, limit, before, batch), schema_in_use(schema))
 
 
 @overload

@@ -6,6 +6,7 @@ ChancyError
 ├── InvalidConnection   not a connection that Chancy can write to, or not in the state that a verb needs
 ├── SchemaOutdated      the database lacks migrations that this version needs
 ├── UnknownJob          no such job, live or finished
+├── UnknownBatch        no such batch
 ├── DuplicateJob        another job has the key of this one
 ├── NotCommitted        waiting for a job that this very transaction has not committed
 ├── JobFailed           raised by `result`: attempts used up, or discarded
@@ -75,6 +76,18 @@ class UnknownJob(ChancyError):
         super().__init__(
             f"job {job_id} is not in schema {schema!r}: its transaction was rolled back, "
             f"or it finished and its history was dropped by the retention, or its queue keeps none"
+        )
+
+
+class UnknownBatch(ChancyError):
+    """No batch with this id exists."""
+
+    def __init__(self, batch_id: int, schema: str) -> None:
+        self.batch_id = batch_id
+        self.schema = schema
+        super().__init__(
+            f"batch {batch_id} is not in schema {schema!r}: its transaction was rolled back or is not committed, "
+            f"or it finished longer ago than the retention"
         )
 
 

@@ -40,7 +40,7 @@ class Statement(msgspec.Struct, Generic[T_co], frozen=True):
     params: Mapping[str, Any]
     parse: Callable[[Rows], T_co]
     adds: Sequence[NewJob[Any]] = ()
-    """The jobs that it adds, for a backend that reads no SQL."""
+    """The jobs that it adds, or that the batch does which it adds, for a backend that reads no SQL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,3 +192,36 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     """What the running attempt has said last."""
     unique_key: str | None
     """What makes it unique among the jobs of its task."""
+    batch: int | None
+    """The batch that it was submitted in."""
+
+
+class BatchCounts(msgspec.Struct, frozen=True):
+    """How the jobs of a batch have ended: what its callbacks are told.
+
+    The rest of the `total` is no longer there: deleted, or past the retention.
+    """
+
+    batch: int
+    """Its id."""
+    total: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    discarded: int = 0
+    cancelled: int = 0
+
+
+class BatchProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How many jobs of a batch are where. The instant is UTC, by the database's clock."""
+
+    total: int
+    """How many were submitted in it."""
+    waiting: int
+    """Ready or scheduled."""
+    running: int
+    succeeded: int
+    failed: int
+    discarded: int
+    cancelled: int
+    finished_at: datetime | None
+    """When its callbacks were submitted, or would have been; None while a job is live, and for a moment after."""

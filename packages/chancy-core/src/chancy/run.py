@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
-from typing import Any, Protocol, TypeAlias, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Any, Protocol, TypeAlias, TypeVar, overload
 
 import msgspec
 import psycopg
@@ -241,6 +242,46 @@ async def _walk_async(conn: AsyncConn, steps: Steps[T], schema: str, backend: Ba
         return _AsyncCursor(conn).execute(fill(step.sql, schema))
 
     return await follow(steps, do)
+
+
+@overload
+def around(
+    conn: SyncConn, before: Steps[T], after: Callable[[T], Steps[None]], schema: str
+) -> AbstractContextManager[T]: ...
+@overload
+def around(
+    conn: AsyncConn, before: Steps[T], after: Callable[[T], Steps[None]], schema: str
+) -> AbstractAsyncContextManager[T]: ...
+def around(
+    conn: SyncConn | AsyncConn, before: Steps[T], after: Callable[[T], Steps[None]], schema: str
+) -> AbstractContextManager[T] | AbstractAsyncContextManager[T]:
+    """A block that begins with `before`, which gives its value, and ends with `after`, unless it raises.
+
+    On a connection in autocommit it is a transaction; elsewhere a part of the caller's, which is not touched.
+    """
+    if isinstance(conn, psycopg.AsyncConnection):
+        return _around_async(conn, before, after, schema)
+    _driver(conn)
+    return _around(conn, before, after, schema)
+
+
+# psycopg's `transaction()` would commit what an idle connection without autocommit has begun.
+@contextlib.contextmanager
+def _around(conn: SyncConn, before: Steps[T], after: Callable[[T], Steps[None]], schema: str) -> Iterator[T]:
+    with contextlib.nullcontext() if in_transaction(conn) else conn.transaction():
+        value = _walk(conn, before, schema, _backend)
+        yield value
+        _walk(conn, after(value), schema, _backend)
+
+
+@contextlib.asynccontextmanager
+async def _around_async(
+    conn: AsyncConn, before: Steps[T], after: Callable[[T], Steps[None]], schema: str
+) -> AsyncIterator[T]:
+    async with contextlib.nullcontext() if in_transaction(conn) else conn.transaction():
+        value = await _walk_async(conn, before, schema, _backend)
+        yield value
+        await _walk_async(conn, after(value), schema, _backend)
 
 
 def perform_alone(conn: SyncConn | AsyncConn, steps: Steps[T], schema: str) -> T | Coroutine[Any, Any, T]:

@@ -17,7 +17,7 @@ from .states import State
 T = TypeVar("T")
 
 MOVED = """id, task, queue, priority, attempt, max_attempts, claims, crashes, worker, run_at, submitted_at, started_at,
-            arguments, retry, limits, gates, unique_key, unique_until"""
+            arguments, retry, limits, gates, unique_key, unique_until, batch"""
 """The columns that a job takes along from `job` to `history`, for `{moved}` in a statement."""
 
 KEEP = "CASE WHEN EXISTS (SELECT FROM {schema}.retention) THEN {schema}.keep_days(queue, {state}) END AS keep"
@@ -29,7 +29,7 @@ _KEPT = """kept AS (
         SELECT {moved}, state, {schema}.clock(), CASE WHEN keep IS NULL OR keep[2] = 0 THEN result END, errors,
             coalesce(keep[1], 0)
         FROM ended
-        WHERE keep IS NULL OR keep[1] IS NOT NULL
+        WHERE keep IS NULL OR keep[1] IS NOT NULL OR batch IS NOT NULL -- which is counted from its rows
     )"""
 # Results that are kept for a shorter time.
 _APART = """apart AS (
@@ -213,7 +213,7 @@ _COLUMNS = """
     submitted_at, run_at, started_at, finished_at,
     cancel_at,
     convert_to(arguments::text, 'UTF8'), convert_to(result::text, 'UTF8'), convert_to(errors::text, 'UTF8'),
-    convert_to(progress::text, 'UTF8'), convert_to(unique_key, 'UTF8')
+    convert_to(progress::text, 'UTF8'), convert_to(unique_key, 'UTF8'), batch
 """
 
 SELECT_JOB = "SELECT " + _COLUMNS + " FROM {schema}.any_job WHERE id = %(id)s::bigint"
@@ -226,6 +226,7 @@ SELECT_JOBS = (
     WHERE (%(queue)s::text IS NULL OR queue = %(queue)s::text)
         AND (%(task)s::text IS NULL OR task = %(task)s::text)
         AND (%(state)s::text IS NULL OR state = %(state)s::text::{schema}.state)
+        AND (%(batch)s::bigint IS NULL OR batch = %(batch)s::bigint)
         AND (%(before)s::bigint IS NULL OR id < %(before)s::bigint)
     ORDER BY id DESC
     LIMIT %(limit)s::integer
@@ -239,12 +240,19 @@ def select_job(job_id: int) -> Statement[JobRow | None]:
 
 
 def select_jobs(
-    queue: str | None, task: str | None, state: State | None, limit: int, before: int | None
+    queue: str | None, task: str | None, state: State | None, limit: int, before: int | None, batch: int | None = None
 ) -> Statement[list[JobRow]]:
     """Jobs, live and finished, newest id first."""
     return Statement(
         SELECT_JOBS,
-        {"queue": queue, "task": task, "state": state and State(state).value, "limit": limit, "before": before},
+        {
+            "queue": queue,
+            "task": task,
+            "state": state and State(state).value,
+            "batch": batch,
+            "limit": limit,
+            "before": before,
+        },
         lambda rows: [_parse_job(row) for row in rows],
     )
 
@@ -266,6 +274,7 @@ def _parse_job(row: tuple[Any, ...]) -> JobRow:
         errors,
         progress,
         unique_key,
+        batch,
     ) = row
     submitted_at, run_at, started_at, finished_at, cancel_at = (at and at.astimezone(UTC) for at in instants)
     return JobRow(
@@ -288,6 +297,7 @@ def _parse_job(row: tuple[Any, ...]) -> JobRow:
         cancel_at=cancel_at,
         progress=None if progress is None else msgspec.json.decode(progress, type=Progress),
         unique_key=None if unique_key is None else unique_key.decode(),
+        batch=batch,
     )
 
 
@@ -422,10 +432,10 @@ REQUEUE_JOBS = """
         INSERT INTO {schema}.job
             (id, task, queue, priority, state, attempt, max_attempts, claims, crashes,
              run_at, submitted_at, started_at, arguments, retry, limits, gates, parked, errors,
-             unique_key, unique_until)
+             unique_key, unique_until, batch)
         SELECT id, task, queue, priority, 'ready', attempt, least(attempt + %(attempts)s::integer, 32767), claims,
             crashes, {schema}.clock(), submitted_at, started_at, arguments, retry, limits, gates, gates->>'key', errors,
-            unique_key, unique_until
+            unique_key, unique_until, batch
         FROM finished
         ORDER BY id
         ON CONFLICT (task, unique_key) WHERE unique_key IS NOT NULL AND (claims = 0 OR unique_until = 'finished')

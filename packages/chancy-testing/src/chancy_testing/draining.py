@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, overload
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from chancy.batch import finish_batches, finish_unfinished
 from chancy.errors import ChancyError
 from chancy.literals import of_numbers, of_texts
 from chancy.model import Script, Statement
@@ -179,6 +180,8 @@ def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit:
         if parked and (yield from _admit(parked, spots)):
             parked, found = yield _next_job(passed, with_scheduled)
         if found is None:
+            if (yield from _finish_batches()):
+                continue
             break
         run_at = found.run_at if found.due else (yield _make_due(found.id))
         if found.parked:
@@ -199,6 +202,8 @@ def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit:
                 drained.errors.append(AttemptFailed(job.id, job.task, job.attempt, performed.error))
             if (fault := faults.next_of_attempts(job.task)) is None:
                 yield from _write(worker, job, performed.verdict, drained)
+                if job.batch is not None:
+                    yield finish_batches([job.batch])
             else:
                 yield declare_dead(worker=worker)
                 yield take_back()
@@ -220,6 +225,15 @@ def _admit(queues: Sequence[str], spots: dict[str, str]) -> Steps[bool]:
     answers: list[Admission] = yield admit(dict.fromkeys(queues, 1), spots)
     spots.update({answer.queue: answer.stopped_at or "" for answer in answers})
     return any(answer.admitted for answer in answers)
+
+
+def _finish_batches() -> Steps[int]:
+    """Look at all that are not finished, as each worker does now and then; how many are by now."""
+    last, finished = 0, 0
+    while last is not None:
+        last, ended = yield finish_unfinished(last)
+        finished += ended
+    return finished
 
 
 def _commit(commits: bool) -> Steps[None]:

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import msgspec
 import psycopg
 
+from chancy.batch import INSERT_BATCH
 from chancy.client import Job
 from chancy.current import CurrentJob
 from chancy.errors import ChancyError, UnknownJob
@@ -171,7 +172,7 @@ class Eager:
             for job_id in statement.params["ids"]:
                 if current := self._running.get((schema, job_id)):
                     current.cancelled = True
-        self._due += [(schema, job_id) for job_id in _made_due(statement, rows)]
+        self._due += [(schema, job_id) for job_id in (*_made_due(statement, rows), *memory.finish_batches())]
         if block is None:
             yield from self._perform_due()
         return statement.parse(rows)
@@ -213,7 +214,11 @@ class Eager:
         token = _later.set(due)
         try:
             while due:
-                error = yield from self._attempts(due.pop(0))
+                place = due.pop(0)
+                error = yield from self._attempts(place)
+                called_back = self._memories[place[0]].finish_batches()
+                if self.mode == "run":
+                    due += [(place[0], job_id) for job_id in called_back]
                 if error is not None:
                     errors.append(error)
         finally:
@@ -266,7 +271,7 @@ def _made_due(statement: Statement[Any], rows: Rows) -> list[int]:
         return list(rows[0][0])
     if statement.sql == INSERT_JOB:
         return [rows[0][0]]
-    if statement.adds:
+    if statement.adds and statement.sql != INSERT_BATCH:
         return [job_id for job_id, outcome in zip(*rows[0][:2], strict=True) if outcome == "inserted"]
     if statement.sql == REQUEUE_JOBS:
         return [job_id for job_id, row in zip(statement.params["ids"], rows, strict=True) if row[0]]

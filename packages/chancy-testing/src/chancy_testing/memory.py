@@ -18,15 +18,17 @@ from typing import Any
 import msgspec
 
 from chancy import bulk, statements, steering
+from chancy.batch import DRAW_BATCH, FINISH_BATCHES, INSERT_BATCH, SELECT_PROGRESS, told
 from chancy.codec import encode_json
 from chancy.log import SELECT_LOGS
-from chancy.model import JobRow, NewJob, Progress, Rows, Statement
+from chancy.model import BatchCounts, JobRow, NewJob, Progress, Rows, Statement
 from chancy.states import FINISHED, LIVE, State
 from chancy.unique import UniqueKey
 from chancy_worker.records import Kept as KeptRecord
 from chancy_worker.verdict import Claimed, Completion
 
 WORKER_ID = 1
+_ENDS = (State.SUCCEEDED, State.FAILED, State.DISCARDED, State.CANCELLED)
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,15 +56,28 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, row=msgspec.structs.replace(self.row, **changes))
 
 
+class KeptBatch(msgspec.Struct, frozen=True):
+    """A batch, its callbacks untold."""
+
+    members: tuple[int, ...]
+    on_success: NewJob[Any] | None
+    on_finished: NewJob[Any] | None
+    finished_at: datetime | None = None
+
+
 class Memory:
-    """Live and finished jobs by their ids. And of keys that were submitted `within` a time: until when, and the job."""
+    """Live and finished jobs by their ids, and batches. And of keys that were submitted `within` a time: until when,
+    and the job.
+    """
 
     def __init__(self) -> None:
         self.jobs: dict[int, Kept] = {}
+        self.batches: dict[int, KeptBatch] = {}
         self.windows: dict[tuple[str, str], tuple[datetime, int]] = {}
         self.logs: dict[int, list[tuple[datetime, int, int, bytes]]] = {}
         """By their jobs: instant, attempt, number, entry."""
         self._ids = itertools.count(1)
+        self._batch_ids = itertools.count(1)
         self._answers: dict[str, Callable[[Mapping[str, Any]], Iterator[tuple[Any, ...]]]] = {
             statements.SELECT_JOB: self._job,
             statements.SELECT_JOBS: self._jobs,
@@ -78,12 +93,17 @@ class Memory:
             steering.KEEP_QUEUES: lambda params: iter([(None,)]),  # nothing goes before the test is over
             statements.MAKE_PARTITIONS: lambda params: iter([(0,)]),
             SELECT_LOGS: self._logs,
+            DRAW_BATCH: lambda params: iter([(next(self._batch_ids),)]),
+            FINISH_BATCHES: lambda params: iter([(0,)]),  # whoever asks does so by himself, after each answer
+            SELECT_PROGRESS: self._progress,
         }
 
     def answer(self, statement: Statement[Any], transaction: str | None) -> Rows:
         """The rows. `transaction` is the block that the caller is in, if any."""
         if statement.sql in (statements.SUBMIT_UNIQUE, statements.SUBMIT_UNIQUE_OR_NONE):
             return [self._submit_unique(statement.adds, transaction)]
+        if statement.sql == INSERT_BATCH:
+            return [(self._insert_batch(statement.params, statement.adds),)]
         if statement.adds:
             ids = [self._add(job, transaction or "0") for job in statement.adds]
             return [(ids if statement.sql == statements.INSERT_JOBS else ids[0], transaction or "0", None)]
@@ -104,7 +124,7 @@ class Memory:
         row = kept.row
         return Claimed(
             row.id, row.task, row.queue, row.attempt, row.max_attempts, kept.fence, row.crashes,
-            row.arguments, kept.retry, kept.limits, kept.errors,
+            row.arguments, kept.retry, kept.limits, kept.errors, None, row.batch,
         )  # fmt: skip
 
     def settle(self, verdict: Completion) -> None:
@@ -145,16 +165,49 @@ class Memory:
 
     def clear(self) -> None:
         """Nothing has ever been submitted."""
-        self.jobs, self.windows, self.logs = {}, {}, {}
+        self.jobs, self.windows, self.logs, self.batches = {}, {}, {}, {}
 
     def save(self) -> Callable[[], None]:
         """What brings back all that is here now."""
-        jobs, windows = dict(self.jobs), dict(self.windows)
+        jobs, windows, batches = dict(self.jobs), dict(self.windows), dict(self.batches)
 
         def restore() -> None:
-            self.jobs, self.windows = jobs, windows
+            self.jobs, self.windows, self.batches = jobs, windows, batches
 
         return restore
+
+    def finish_batches(self) -> list[int]:
+        """End the batches of which no job is live; the jobs that this has added."""
+        added = []
+        for batch_id, kept in self.batches.items():
+            if kept.finished_at is None and all(self.jobs[id_].row.state in FINISHED for id_ in reversed(kept.members)):
+                self.batches[batch_id] = msgspec.structs.replace(kept, finished_at=_now())
+                counts = BatchCounts(batch_id, len(kept.members), **self._ended(kept))
+                success = counts.succeeded == counts.total
+                for callback in (kept.on_success if success else None, kept.on_finished):
+                    if callback is not None:
+                        job_id, outcome = self._submit_one(told(callback, counts), "0", next(self._ids))
+                        added += [job_id] if outcome == "inserted" else []
+        return added
+
+    def _ended(self, kept: KeptBatch) -> dict[str, int]:
+        states = Counter(self.jobs[id_].row.state for id_ in kept.members)
+        return {state.value: states[state] for state in _ENDS}
+
+    def _insert_batch(self, params: Mapping[str, Any], callbacks: Sequence[NewJob[Any]]) -> int:
+        members = tuple(int(id_) for id_ in params["jobs"].strip("{}").split(",") if int(id_ or 0) in self.jobs)
+        for id_ in members:
+            self.jobs[id_] = self.jobs[id_].with_row(batch=params["id"])
+        left = iter(callbacks)
+        on_success, on_finished = (next(left) if params[name] else None for name in ("on_success", "on_finished"))
+        self.batches[params["id"]] = KeptBatch(members, on_success, on_finished)
+        return len(members)
+
+    def _progress(self, params: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+        if kept := self.batches.get(params["id"]):
+            states = Counter(self.jobs[id_].row.state for id_ in kept.members)
+            ended = self._ended(kept).values()
+            yield len(kept.members), states[State.READY], states[State.RUNNING], *ended, kept.finished_at
 
     def _add(self, job: NewJob[Any], transaction: str, job_id: int | None = None) -> int:
         job_id, now, options = next(self._ids) if job_id is None else job_id, _now(), job.options
@@ -178,6 +231,7 @@ class Memory:
             cancel_at=None,
             progress=None,
             unique_key=None if job.unique is None else job.unique.text,
+            batch=None,
         )
         retry, limits = (None if value is None else encode_json(value) for value in (options.retry, options.limits))
         self.jobs[job_id] = Kept(
@@ -252,6 +306,7 @@ class Memory:
                 params["queue"] in (None, row.queue)
                 and params["task"] in (None, row.task)
                 and params["state"] in (None, state_of(row))
+                and params["batch"] in (None, row.batch)
                 and (params["before"] is None or row.id < params["before"])
             )
 
@@ -372,5 +427,5 @@ def _columns(kept: Kept) -> tuple[Any, ...]:
         row.id, row.task, row.queue, state_of(row).value, row.priority, row.attempt, row.max_attempts, row.crashes,
         row.worker, row.submitted_at, row.run_at, row.started_at, row.finished_at, row.cancel_at,
         row.arguments, row.result, kept.errors, None if row.progress is None else encode_json(row.progress),
-        None if row.unique_key is None else row.unique_key.encode(),
+        None if row.unique_key is None else row.unique_key.encode(), row.batch,
     )  # fmt: skip

@@ -90,6 +90,7 @@ class Claimer:
         knows: Callable[[str], bool],
         start: Callable[[Claimed], None],
         settled: Callable[[Completion, str], None],
+        left_batch: Callable[[int], None],
     ) -> None:
         self._link = link
         self._lease = lease
@@ -102,6 +103,7 @@ class Claimer:
         self._knows = knows
         self._start = start
         self._settled = settled
+        self._left_batch = left_batch
         self.outbox = Outbox()
         self.held: dict[tuple[int, int], Claimed] = {}
         """The jobs that are ours until the database has confirmed their verdict, by (id, fence)."""
@@ -342,6 +344,8 @@ class Claimer:
             if (job := self.held.pop(key, None)) is not None:
                 if job.parked is not None:
                     self._gates.ended(job.queue, job.parked)
+                if job.batch is not None:
+                    self._left_batch(job.batch)
                 if job.queue in self._at_limit:
                     self.wake()
             self._going_back.discard(key)

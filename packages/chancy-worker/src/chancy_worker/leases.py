@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 import psycopg
 
 from chancy.literals import of_texts
-from chancy.model import Statement
+from chancy.model import Rows, Statement
 from chancy.statements import MOVED, keeping
 
 from .__about__ import __version__
@@ -77,7 +77,8 @@ EXTEND = """
             WHERE job.state = 'running' AND job.worker = %(worker)s::bigint
                 AND job.started_at > coalesce(%(after)s::timestamptz, '-infinity') AND job.started_at <= latest.at
         ),
-        ARRAY(SELECT id FROM {schema}.job WHERE worker = %(worker)s::bigint AND cancel_at IS NOT NULL)
+        ARRAY(SELECT id FROM {schema}.job WHERE worker = %(worker)s::bigint AND cancel_at IS NOT NULL),
+        EXISTS (SELECT FROM {schema}.batch WHERE finished_at IS NULL)
     FROM (SELECT {schema}.clock() - %(unheard)s::float8 * interval '1 s' AS at) AS latest
 """
 
@@ -91,6 +92,8 @@ class Extension:
     claims: list[tuple[int, int]]
     cancelled: list[int]
     """Jobs that run in its name and were asked to stop."""
+    batches: bool
+    """Whether any batch is unfinished."""
 
 
 def extend(worker: int, lease: float, after: datetime | None, unheard: float) -> Statement[Extension]:
@@ -98,8 +101,13 @@ def extend(worker: int, lease: float, after: datetime | None, unheard: float) ->
     return Statement(
         EXTEND,
         {"worker": worker, "lease": lease, "after": after, "unheard": unheard, "own_clock": datetime.now(UTC)},
-        lambda rows: Extension(rows[0][0], rows[0][1], [(id_, fence) for id_, fence in rows[0][2]], rows[0][3]),
+        _parse_extension,
     )
+
+
+def _parse_extension(rows: Rows) -> Extension:
+    holding, upto, claims, cancelled, batches = rows[0]
+    return Extension(holding, upto, [(id_, fence) for id_, fence in claims], cancelled, batches)
 
 
 DECLARE_DEAD = """
@@ -225,9 +233,10 @@ async def keep_alive(
     held: Collection[tuple[int, int]],
     give_back: Callable[[tuple[int, int]], None],
     cancel: Callable[[Iterable[int]], None],
+    found_batches: Callable[[], None],
 ) -> None:
     """Extend the lease for ever; give back what was claimed in its name and is not among the `held`, and `cancel` what
-    somebody wants to stop, should its notification have been lost.
+    somebody wants to stop, should its notification have been lost. Also tells that there are unfinished batches.
     """
     while True:
         try:
@@ -237,6 +246,8 @@ async def keep_alive(
                     if claim not in held:
                         give_back(claim)
                 cancel(answer.cancelled)
+            if answer.batches:
+                found_batches()
         except psycopg.Error as error:
             await _recover(link, error)
             continue

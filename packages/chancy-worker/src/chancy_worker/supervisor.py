@@ -24,6 +24,7 @@ from chancy.steering import keep_queues
 from chancy.task import BaseTask, registered
 
 from .attempt import Executor
+from .batches import Batches
 from .claimer import Claimer
 from .config import WorkerConfig
 from .declarations import declare
@@ -112,6 +113,7 @@ class Worker:
         else:
             bell = Bell(self._link("bell", lock_timeout="0"), names, wake)
             wakeups, drop = Doorbell(bell, Ear(schema, names, wake, lambda: lease.id, slots.cancel)), drop_alone
+        batches = Batches(self._link("batches", lock_timeout="1s"), config.timing)
         claimer = Claimer(
             link=link,
             lease=lambda: lease.id,
@@ -124,6 +126,7 @@ class Worker:
             knows=self._tasks.__contains__,
             start=slots.begin,
             settled=self._settled,
+            left_batch=batches.left,
         )
         link.on_connect = wakeups.listen
         await link.connect()
@@ -136,10 +139,13 @@ class Worker:
             asyncio.create_task(coroutine, name=name)
             for name, coroutine in {
                 "chancy wakeups": wakeups.serve(),
-                "chancy lease": keep_alive(lives, lease, claimer.held.keys(), claimer.give_back, slots.cancel),
+                "chancy lease": keep_alive(
+                    lives, lease, claimer.held.keys(), claimer.give_back, slots.cancel, batches.found
+                ),
                 "chancy rescue": rescue(rescuer, config.timing, claimer.wake),
                 "chancy upkeep": care_for_history(lambda: self._link("upkeep", lock_timeout="2s"), drop, config.timing),
                 "chancy reports": report(reporter, slots.progress, keeper),
+                "chancy batches": batches.serve(),
                 "chancy health": pet_service_watchdog(problems),
             }.items()
         ]
@@ -161,7 +167,7 @@ class Worker:
                     await executor.close()
                 threads = executors[Place.THREAD]
                 self.left_running += threads.stranded if isinstance(threads, Threads) else 0
-                for each in (link, lives, rescuer, reporter, wakeups):
+                for each in (link, lives, rescuer, reporter, batches.link, wakeups):
                     await each.close()
 
     @property

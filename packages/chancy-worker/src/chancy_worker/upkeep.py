@@ -1,6 +1,6 @@
 """The days of history, results and logs: made a week ahead, dropped when their retention is over. One process drops.
 
-And the slots of limits that nobody has used lately, and the times of unique keys that have run out.
+And the slots of limits that nobody has used lately, the times of unique keys that have run out, and finished batches.
 """
 
 from __future__ import annotations
@@ -86,6 +86,27 @@ def sweep_windows() -> Statement[bool]:
     return Statement(SWEEP_WINDOWS, {}, lambda rows: rows[0][0] == 1000)
 
 
+SWEEP_BATCHES = """
+    WITH swept AS (
+        DELETE FROM {schema}.batch
+        WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM {schema}.batch
+            WHERE finished_at <= {schema}.clock() - (
+                SELECT value::interval FROM {schema}.setting WHERE name = 'keep')
+            ORDER BY finished_at LIMIT 1000
+            FOR UPDATE SKIP LOCKED
+        ))
+        RETURNING id
+    )
+    SELECT count(*) FROM swept
+"""
+
+
+def sweep_batches() -> Statement[bool]:
+    """Delete up to 1,000 batches that have finished longer ago than the retention; whether there may be more."""
+    return Statement(SWEEP_BATCHES, {}, lambda rows: rows[0][0] == 1000)
+
+
 async def care_for_history(
     new_link: Callable[[], Link], drop: Callable[[Link], Awaitable[None]], timing: Timing
 ) -> None:
@@ -99,6 +120,8 @@ async def care_for_history(
             while await link.send(sweep_slots()):
                 pass
             while await link.send(sweep_windows()):
+                pass
+            while await link.send(sweep_batches()):
                 pass
         except psycopg.Error as error:
             log.warning("upkeep of the history: %s; it goes on in a minute", one_line(error))

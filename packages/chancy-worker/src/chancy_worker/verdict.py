@@ -43,6 +43,7 @@ class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     errors: bytes | None
     parked: str | None = None
     """What it was parked under, if it has passed gates, which its end may open for others."""
+    batch: int | None = None
 
     @property
     def suspect(self) -> bool:

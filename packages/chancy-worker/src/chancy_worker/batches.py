@@ -1,0 +1,94 @@
+"""Looks whether batches are over: at once when a job of one has ended here, and now and then at all of them.
+
+A job may also end by a cancel, by a rescue, or with a worker that dies before it has looked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import random
+import time
+
+import psycopg
+
+from chancy.batch import finish_batches, finish_unfinished
+
+from .config import Timing
+from .link import Link, one_line
+
+log = logging.getLogger("chancy.worker")
+
+PAUSE_SECONDS = 0.05
+"""Between two looks: many jobs that end in it cost one."""
+
+
+class Batches:
+    """Which batches to look at, and the loop that does."""
+
+    def __init__(self, link: Link, timing: Timing) -> None:
+        self.link = link
+        """Opened when there is something to look at."""
+        self._timing = timing
+        self._left: set[int] = set()
+        self._told = asyncio.Event()
+        self._look_at = math.inf
+        """When to look at all; not while none is known to be unfinished."""
+
+    def left(self, batch: int) -> None:
+        """A job of this batch has ended here, or has gone back."""
+        self._left.add(batch)
+        self._told.set()
+
+    def found(self) -> None:
+        """There are unfinished batches."""
+        if self._look_at == math.inf:
+            self._look_at = 0.0
+            self._told.set()
+
+    async def serve(self) -> None:
+        """Look for ever."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(self._due_at):
+                    await self._told.wait()
+            self._told.clear()
+            try:
+                if self.link.conn is None:
+                    await self.link.reconnect()
+                await self._look()
+            except psycopg.Error as error:
+                log.warning("looking whether batches are over: %s; trying again", one_line(error))
+                if self.link.is_broken(error):
+                    await self.link.close()
+                self._told.set()
+                await asyncio.sleep(1)
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    @property
+    def _due_at(self) -> float | None:
+        """By the clock of the event loop; None is not before somebody tells."""
+        if self._look_at == math.inf:
+            return None
+        return asyncio.get_running_loop().time() + max(self._look_at - time.monotonic(), 0.0)
+
+    async def _look(self) -> None:
+        left, self._left = self._left, set()
+        try:
+            if left:
+                await self.link.send(finish_batches(left))
+        except psycopg.Error:
+            self._left |= left
+            raise
+        if time.monotonic() < self._look_at:
+            return
+        last, _ = await self.link.send(finish_unfinished(0))
+        self._look_at = math.inf if last is None else time.monotonic() + self._pause
+        while last is not None:
+            last, _ = await self.link.send(finish_unfinished(last))
+
+    @property
+    def _pause(self) -> float:
+        return self._timing.look * random.uniform(0.75, 1.25)
