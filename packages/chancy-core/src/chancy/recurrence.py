@@ -47,7 +47,7 @@ W = TypeVar("W", Cron, Every)
 def cron(
     expression: str, *, timezone: str = "UTC", missed: Missed = "one", overlap: Overlap | None = None
 ) -> Cron:
-    """Minute, hour, day of month, month, day of week, in `timezone`: `"0 9 * * 1-5"`. Of six fields the first is seconds.
+    """Minute, hour, day of month, month, day of week, in `timezone`: `"0 9 * * 1-5"`. Before them may be the second.
 
     On the night when clocks go forward a time that does not exist is the first that does; on the night when they go
     back a time that exists twice is the first of the two. So it is for a fixed minute and hour in five fields. With a

@@ -186,7 +186,8 @@ def unschedule(
 SELECT_SCHEDULES = """
     SELECT name, task, convert_to(recurrence::text, 'UTF8'), convert_to(arguments::text, 'UTF8'), declared,
         next_at, last_at, last_job, convert_to(note, 'UTF8'),
-        least(paused_until, timestamptz '9999-12-31 00:00:00+00'), {schema}.clock()
+        CASE paused_until WHEN 'infinity' THEN timestamptz '9999-12-31 00:00:00+00' ELSE paused_until END,
+        {schema}.clock()
     FROM {schema}.schedule
     ORDER BY name COLLATE "C"
 """

@@ -160,20 +160,20 @@ TICK = (
     SUBMISSIONS
     + """
     SELECT moved, skipped FROM {schema}.tick(
-        %(name)s::text, %(revision)s::bigint, %(next_at)s::timestamptz, %(note)s::text, %(overlaps)s::boolean,
+        %(name)s::text, %(revision)s::bigint, %(next_at)s::timestamptz, %(note)s::text, %(allowed)s::boolean,
         ARRAY(SELECT new::{schema}.submission FROM new ORDER BY position))
 """
 )
 
 
 def tick(
-    due: Due, next_at: datetime, note: str | None, overlaps: bool, jobs: list[NewJob[Any]]
+    due: Due, next_at: datetime, note: str | None, allowed: bool, jobs: list[NewJob[Any]]
 ) -> Statement[tuple[bool, str | None]]:
     """Move the schedule on and submit the jobs of its ticks, both or neither. False if somebody else has moved it.
 
     Also why the last of them got no job, if so. Locks the row, and what a submit of these jobs locks.
     """
-    mine = {"name": due.name, "revision": due.revision, "next_at": next_at, "note": note, "overlaps": overlaps}
+    mine = {"name": due.name, "revision": due.revision, "next_at": next_at, "note": note, "allowed": allowed}
     return Statement(TICK, of_submissions(jobs) | mine, lambda rows: (rows[0][0], rows[0][1]))
 
 
@@ -221,10 +221,10 @@ async def keep_time(link: Link, tasks: Mapping[str, BaseTask[..., Any]], timing:
 async def _see_to(link: Link, due: Due, task: BaseTask[..., Any], at: datetime) -> float | None:
     """Tick it. Seconds for which to leave it alone if that was not possible."""
     try:
-        found, overlaps = due.look(at)
+        found, allowed = due.look(at)
         jobs = [job_of(task, due.arguments, due.changes, each) for each in found.run]
         note = found.dropped and f"ticks from {_told(found.dropped[0])} until {_told(found.dropped[1])} were missed"
-        moved, skipped = await link.send(tick(due, found.next_at, note, overlaps, jobs))
+        moved, skipped = await link.send(tick(due, found.next_at, note, allowed, jobs))
     except Exception as error:  # what the keys of its task say is the user's code, too
         if isinstance(error, psycopg.Error) and link.is_broken(error):
             raise
@@ -233,7 +233,7 @@ async def _see_to(link: Link, due: Due, task: BaseTask[..., Any], at: datetime) 
             return 10 * CONTESTED
         reason = one_line(error).encode(errors="backslashreplace").decode().replace("\0", "\\0")[:500]
         log.error("schedule %s cannot tick, its next try is in a minute: %s", due.name, reason)
-        await link.send(write_note(due, f"no job for the tick of {_told(due.next_at or due.since)}: {reason}"))
+        await link.send(write_note(due, f"no jobs for ticks from {_told(due.next_at or due.since)} on: {reason}"))
         return BROKEN
     for told in (note, skipped):
         if moved and told:

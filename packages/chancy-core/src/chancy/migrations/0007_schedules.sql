@@ -20,10 +20,10 @@ CREATE TABLE {schema}.schedule (
 CREATE INDEX schedule_due_at ON {schema}.schedule (due_at);
 
 -- Moves a schedule on to `next_at` and submits the jobs of its ticks, if it still is at this revision; says whether it
--- was. Without `overlaps` not while the job of its last tick is live. So a tick has its jobs once, and whoever dies
+-- was. Unless overlaps are `allowed`, not while the job of its last tick is live. So a tick has its jobs once, and who dies
 -- has done both or nothing. A row that somebody else holds is passed by.
 CREATE FUNCTION {schema}.tick(
-    name text, revision bigint, next_at timestamptz, note text, overlaps boolean, jobs {schema}.submission[],
+    name text, revision bigint, next_at timestamptz, note text, allowed boolean, jobs {schema}.submission[],
     OUT moved boolean, OUT skipped text
 )
     LANGUAGE plpgsql
@@ -45,7 +45,7 @@ BEGIN
     END IF;
     IF cardinality(jobs) > 0 THEN
         latest := jobs[cardinality(jobs)];
-        IF NOT overlaps AND EXISTS (SELECT FROM {schema}.job WHERE id = former) THEN
+        IF NOT allowed AND EXISTS (SELECT FROM {schema}.job WHERE id = former) THEN
             skipped := format('got no job, because job %s of the tick before was not finished', former);
         ELSE
             SELECT ids, outcomes INTO made FROM {schema}.submit_unique(jobs);
