@@ -15,7 +15,7 @@ WORKER = PACKAGES / "chancy-worker/src/chancy_worker"
 
 FLOORS = [
     {"states", "errors"},
-    {"limits", "literals", "outcomes", "retention", "retry", "schema"},
+    {"limits", "literals", "outcomes", "recurrence", "retention", "retry", "schema"},
     {"unique"},
     {"model"},
     {"codec"},
@@ -25,6 +25,7 @@ FLOORS = [
     {"run"},
     {"client", "current", "log", "migrate", "overview"},
     {"batch", "task"},
+    {"schedules"},
     {"steering"},
     {"bulk"},
     {"app"},
@@ -36,6 +37,7 @@ PURE = [
     "errors",
     "limits",
     "literals",
+    "recurrence",
     "retention",
     "retry",
     "outcomes",

@@ -20,6 +20,7 @@ from chancy import (
     Limit,
     LogEntry,
     NewJob,
+    ScheduleRow,
     SharedLimit,
     State,
     SubmitOutcome,
@@ -28,6 +29,8 @@ from chancy import (
     Unique,
     WorkerRow,
     callback,
+    cron,
+    every,
     submit_many,
     task,
 )
@@ -148,6 +151,31 @@ async def steering_async(conn: psycopg.AsyncConnection[Any]) -> None:
     assert_type(await chancy.resume(conn, "q"), bool)
     assert_type(await chancy.cancel_many(conn, JobFilter(queue="q")), Swept)
     assert_type(await chancy.workers(conn), list[WorkerRow])
+
+
+@task(schedule=cron("0 9 * * 1-5", timezone="Europe/Prague", missed="all"))
+def daily(tenant: str = "") -> int:
+    return len(tenant)
+
+
+@task(schedule=every(minutes=5, overlap="allow"))
+async def often() -> None: ...
+
+
+def schedules_of_a_sync_side(conn: psycopg.Connection[Any]) -> None:
+    assert_type(daily.submit(conn, "x"), Job[int])
+    assert_type(chancy.schedule(conn, "a", daily.using(priority=1).bind(tenant="x"), every(timedelta(hours=1))), None)
+    assert_type(chancy.unschedule(conn, "a"), bool)
+    assert_type(chancy.schedules(conn), list[ScheduleRow])
+    assert_type(chancy.schedules(conn)[0].upcoming(5), list[datetime])
+    assert_type(chancy.run_now(conn, "a"), None)
+
+
+async def schedules_of_an_async_side(conn: psycopg.AsyncConnection[Any]) -> None:
+    await chancy.schedule(conn, "a", often.bind(), cron("* * * * *"))
+    assert_type(await chancy.unschedule(conn, "a"), bool)
+    assert_type(await chancy.schedules(conn), list[ScheduleRow])
+    await chancy.run_now(conn, "a")
 
 
 def sync_tests(conn: psycopg.Connection[Any], chancy_drain: Drain, chancy_clock: Clock) -> None:

@@ -23,10 +23,12 @@ from .errors import (
     NotCommitted,
     ProcessDied,
     ResultExpired,
+    SchedulePaused,
     SchemaOutdated,
     TimeLimitExceeded,
     UnknownBatch,
     UnknownJob,
+    UnknownSchedule,
 )
 from .limits import Limit, SharedLimit
 from .log import LogEntry, logs
@@ -34,8 +36,10 @@ from .migrate import migrate
 from .model import AttemptError, BatchCounts, BatchProgress, JobRow, NewJob, Progress, Queue
 from .outcomes import Discard, Outcome, Retry, Snooze
 from .overview import QueueRow, WorkerRow, queues, workers
+from .recurrence import Cron, Every, cron, every
 from .retention import Keep, days
 from .retry import Backoff
+from .schedules import ScheduleRow, run_now, schedule, schedules, unschedule
 from .schema import configure, schema_in_use
 from .states import State
 from .steering import delete, edit, keep, limit, pause, resume
@@ -54,9 +58,11 @@ __all__ = [
     "Callback",
     "Chancy",
     "ChancyError",
+    "Cron",
     "CurrentJob",
     "Discard",
     "DuplicateJob",
+    "Every",
     "InvalidArguments",
     "InvalidConnection",
     "InvalidResult",
@@ -80,6 +86,8 @@ __all__ = [
     "QueueRow",
     "ResultExpired",
     "Retry",
+    "SchedulePaused",
+    "ScheduleRow",
     "SchemaOutdated",
     "SharedLimit",
     "Snooze",
@@ -92,6 +100,7 @@ __all__ = [
     "Unique",
     "UnknownBatch",
     "UnknownJob",
+    "UnknownSchedule",
     "WorkerRow",
     "batch",
     "batch_progress",
@@ -100,11 +109,13 @@ __all__ = [
     "cancel_many",
     "configure",
     "count",
+    "cron",
     "current_job",
     "days",
     "delete",
     "delete_many",
     "edit",
+    "every",
     "get",
     "jobs",
     "keep",
@@ -116,8 +127,12 @@ __all__ = [
     "requeue",
     "requeue_many",
     "resume",
+    "run_now",
+    "schedule",
+    "schedules",
     "schema_in_use",
     "submit_many",
     "task",
+    "unschedule",
     "workers",
 ]

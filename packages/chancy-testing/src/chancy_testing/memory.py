@@ -27,6 +27,8 @@ from chancy.unique import UniqueKey
 from chancy_worker.records import Kept as KeptRecord
 from chancy_worker.verdict import Claimed, Completion
 
+from .memory_schedules import Schedules
+
 WORKER_ID = 1
 _ENDS = (State.SUCCEEDED, State.FAILED, State.DISCARDED, State.CANCELLED)
 
@@ -76,6 +78,7 @@ class Memory:
         self.windows: dict[tuple[str, str], tuple[datetime, int]] = {}
         self.logs: dict[int, list[tuple[datetime, int, int, bytes]]] = {}
         """By their jobs: instant, attempt, number, entry."""
+        self.schedules = Schedules()
         self._ids = itertools.count(1)
         self._batch_ids = itertools.count(1)
         self._answers: dict[str, Callable[[Mapping[str, Any]], Iterator[tuple[Any, ...]]]] = {
@@ -96,6 +99,7 @@ class Memory:
             DRAW_BATCH: lambda params: iter([(next(self._batch_ids),)]),
             FINISH_BATCHES: lambda params: iter([(0,)]),  # whoever asks does so by himself, after each answer
             SELECT_PROGRESS: self._progress,
+            **self.schedules.answers,
         }
 
     def answer(self, statement: Statement[Any], transaction: str | None) -> Rows:
@@ -166,13 +170,16 @@ class Memory:
     def clear(self) -> None:
         """Nothing has ever been submitted."""
         self.jobs, self.windows, self.logs, self.batches = {}, {}, {}, {}
+        self.schedules.rows = {}
 
     def save(self) -> Callable[[], None]:
         """What brings back all that is here now."""
         jobs, windows, batches = dict(self.jobs), dict(self.windows), dict(self.batches)
+        schedules = dict(self.schedules.rows)
 
         def restore() -> None:
             self.jobs, self.windows, self.batches = jobs, windows, batches
+            self.schedules.rows = schedules
 
         return restore
 

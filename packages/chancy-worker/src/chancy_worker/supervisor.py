@@ -36,6 +36,7 @@ from .polling import Poll
 from .pooler import session_behind
 from .records import Keeper, listening
 from .reports import report
+from .schedules import declare_schedules, keep_time
 from .sessions import LentSession, OwnSession, Session
 from .slots import Slots
 from .upkeep import care_for_history, drop_alone, drop_briefly, keep
@@ -83,6 +84,8 @@ class Worker:
         if wishes := {queue.name: queue.keep for queue in self.app.queues if queue.keep is not None}:
             await link.send(keep_queues(wishes))
         await link.send(declare(self._tasks.values()))
+        for name in await link.send(declare_schedules(self._tasks)):
+            log.warning("schedule %s was made at run time: what its task declares waits for `chancy.unschedule`", name)
 
         lives = self._link("lease", lock_timeout="1s")
         await lives.connect()
@@ -135,6 +138,7 @@ class Worker:
             return _problems(link, lease, claimer)
 
         rescuer, reporter = self._link("rescue", lock_timeout="1s"), self._link("reports")
+        scheduler = self._link("schedules")
         background: list[asyncio.Task[Any]] = [
             asyncio.create_task(coroutine, name=name)
             for name, coroutine in {
@@ -146,6 +150,7 @@ class Worker:
                 "chancy upkeep": care_for_history(lambda: self._link("upkeep", lock_timeout="2s"), drop, config.timing),
                 "chancy reports": report(reporter, slots.progress, keeper),
                 "chancy batches": batches.serve(),
+                "chancy schedules": keep_time(scheduler, self._tasks, config.timing),
                 "chancy health": pet_service_watchdog(problems),
             }.items()
         ]
@@ -167,7 +172,7 @@ class Worker:
                     await executor.close()
                 threads = executors[Place.THREAD]
                 self.left_running += threads.stranded if isinstance(threads, Threads) else 0
-                for each in (link, lives, rescuer, reporter, batches.link, wakeups):
+                for each in (link, lives, rescuer, reporter, scheduler, batches.link, wakeups):
                     await each.close()
 
     @property
