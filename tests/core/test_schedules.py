@@ -20,8 +20,9 @@ from chancy import (
     every,
     task,
 )
+from chancy.model import WITHOUT_END
 from chancy.run import send
-from chancy.schedules import WITHOUT_END, job_of, pause_schedule, resume_schedule
+from chancy.schedules import job_of, pause_schedule, resume_schedule
 
 NOW = datetime(2026, 11, 25, 9, 0, 30, tzinfo=UTC)
 
@@ -114,7 +115,7 @@ def test_to_resume_what_is_not_paused_loses_no_tick(database):
     conn = database.connect(autocommit=True)
     chancy.schedule(conn, "a", plain.bind(), every(days=1))
     conn.execute(f"UPDATE {database.schema}.schedule SET next_at = '2026-01-01'")
-    assert send(conn, resume_schedule("a"), database.schema)
+    assert not send(conn, resume_schedule("a"), database.schema)
     assert chancy.schedules(conn)[0].next_at == datetime(2026, 1, 1, tzinfo=UTC)
 
 

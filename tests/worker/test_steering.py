@@ -13,6 +13,7 @@ from worker_help import FAST, ONLY_WOKEN, all_finished, eventually, states, work
 
 import chancy
 from chancy import JobFilter, Queue, State
+from chancy.model import WITHOUT_END
 from chancy.run import send
 from chancy_worker import WorkerConfig
 from chancy_worker.claims import Wanted, play_round
@@ -74,6 +75,21 @@ def test_resume_says_whether_anything_was_paused(site):
     chancy.pause(site.conn, "default", schema=site.schema)
     assert chancy.resume(site.conn, "default", schema=site.schema)
     assert not chancy.resume(site.conn, "default", schema=site.schema)
+
+
+async def test_a_paused_schedule_ticks_again_when_it_is_resumed(site):
+    chancy.schedule(site.conn, "s", worker_tasks.add.bind(1, 2), chancy.every(seconds=1), schema=site.schema)
+    chancy.pause(site.conn, schedule="s", until=timedelta(hours=1), schema=site.schema)
+    (row,) = chancy.schedules(site.conn, schema=site.schema)
+    assert timedelta(minutes=59) < row.paused_until - row.read_at <= timedelta(hours=1)
+    async with working(site.app()):
+        (other,) = site.submit(worker_tasks.add.bind(1, 2))
+        await eventually(lambda: site.row(other).state is State.SUCCEEDED)
+        assert chancy.resume(site.conn, schedule="s", schema=site.schema)
+        assert not chancy.resume(site.conn, schedule="s", schema=site.schema)
+        await eventually(lambda: site.count("succeeded") > 1)
+    with pytest.raises(chancy.UnknownSchedule):
+        chancy.pause(site.conn, schedule="t", schema=site.schema)
 
 
 @pytest.mark.parametrize("verb", [chancy.pause, chancy.resume])
@@ -287,7 +303,7 @@ async def test_the_queues_and_the_workers_are_listed(site):
         assert (default.name, default.ready, default.scheduled, default.running) == ("default", 2, 1, 1)
         assert (default.limit, default.workers, default.paused_until) == (1, 1, None)
         assert default.oldest_at == site.row(jobs[0]).run_at
-        assert (empty.name, empty.ready, empty.paused_until) == ("empty", 0, datetime.max.replace(tzinfo=UTC))
+        assert (empty.name, empty.ready, empty.paused_until) == ("empty", 0, WITHOUT_END)
         (worker,) = chancy.workers(site.conn, schema=site.schema)
         assert (worker.queues, worker.running, worker.listens) == (("default",), 1, True)
         assert "worker_tasks.add" in worker.tasks

@@ -7,7 +7,8 @@ text, which the SQL casts, one prepared statement serves every call, and a row c
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 
 def of_numbers(values: Iterable[int]) -> str:
@@ -30,6 +31,13 @@ def of_intervals(values: Iterable[timedelta | None]) -> str:
 def in_seconds(value: timedelta) -> str:
     """An interval: a second is the same on every day and in every time zone, and a day is not."""
     return f"{value.total_seconds():.6f} s"
+
+
+def either(until: datetime | timedelta | None) -> dict[str, Any]:
+    """An instant or a time from now, as the parameters `until` and `duration` of which one is null."""
+    if isinstance(until, timedelta):
+        return {"until": None, "duration": in_seconds(until)}
+    return {"until": until, "duration": None}
 
 
 def _quoted(value: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
@@ -27,6 +27,9 @@ MAX_PAYLOAD_BYTES = 16 * 1024**2
 LOWEST_PRIORITY, HIGHEST_PRIORITY = -100, 100
 LONGEST_DELAY = timedelta(days=36_525)
 """A hundred years. Postgres' instants end in the year 294276, and Python's, which read them back, in 9999."""
+
+WITHOUT_END = datetime(9999, 12, 31, tzinfo=UTC)
+"""What is paused until then is paused until somebody resumes it: Postgres' infinity is no datetime of Python's."""
 
 
 class Statement(msgspec.Struct, Generic[T_co], frozen=True):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, overload
 
-from .model import Rows, Statement
+from .model import WITHOUT_END, Rows, Statement
 from .run import AsyncConn, SyncConn, perform
 from .schema import schema_in_use
 
@@ -26,7 +26,7 @@ class QueueRow:
     oldest_at: datetime | None
     """When the longest waiting ready job was due, of those that could begin."""
     paused_until: datetime | None
-    """`datetime.max` is until somebody resumes it; None is not paused."""
+    """`WITHOUT_END` is until somebody resumes it; None is not paused."""
     limit: int | None
     """How many may run at a time, over all workers, as set by `chancy.limit`."""
     workers: int
@@ -88,10 +88,7 @@ def _parse_queues(rows: Rows) -> list[QueueRow]:
 
 
 def _until(until: datetime | None, paused: bool) -> datetime | None:
-    """Postgres' infinity is no datetime of Python's."""
-    if until is not None:
-        return until.astimezone(UTC)
-    return datetime.max.replace(tzinfo=UTC) if paused else None
+    return until.astimezone(UTC) if until is not None else WITHOUT_END if paused else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from dataclasses import fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, overload
 
@@ -17,7 +17,8 @@ from .codec import encode_json
 from .errors import InvalidArguments, SchedulePaused, UnknownSchedule
 from .gates import Passes
 from .limits import Limit
-from .model import NewJob, Options, Rows, Statement, Steps
+from .literals import either
+from .model import WITHOUT_END, NewJob, Options, Rows, Statement, Steps
 from .recurrence import Cron, Every, When, checked, ticks
 from .retry import Backoff
 from .run import AsyncConn, SyncConn, perform
@@ -25,8 +26,6 @@ from .schema import schema_in_use
 from .task import BaseTask, registered
 from .unique import UniqueKey
 
-WITHOUT_END = datetime(9999, 12, 31, tzinfo=UTC)
-"""`ScheduleRow.paused_until` of one that is paused until somebody resumes it."""
 LONGEST_NAME = 200
 
 
@@ -269,15 +268,16 @@ def _run_now(name: str, schema: str) -> Steps[None]:
 
 PAUSE_SCHEDULE = """
     UPDATE {schema}.schedule
-    SET paused_until = coalesce(%(until)s::timestamptz, 'infinity'), revision = DEFAULT
+    SET paused_until = coalesce(%(until)s::timestamptz, {schema}.clock() + %(duration)s::interval, 'infinity'),
+        revision = DEFAULT
     WHERE name = %(name)s::text
     RETURNING name
 """
 
 
-def pause_schedule(name: str, until: datetime | None) -> Statement[bool]:
-    """No ticks get jobs until then; None is until it is resumed. Whether there is such a schedule."""
-    return Statement(PAUSE_SCHEDULE, {"name": name, "until": until}, bool)
+def pause_schedule(name: str, until: datetime | timedelta | None) -> Statement[bool]:
+    """No ticks get jobs until then, or for so long; None is until it is resumed. Whether there is such a schedule."""
+    return Statement(PAUSE_SCHEDULE, {"name": name, **either(until)}, bool)
 
 
 # Where the pause was over already, ticks since then count.
@@ -286,11 +286,12 @@ RESUME_SCHEDULE = """
         UPDATE {schema}.schedule
         SET since = least(paused_until, {schema}.clock()), next_at = NULL, paused_until = NULL, revision = DEFAULT
         WHERE name = %(name)s::text AND paused_until IS NOT NULL
+        RETURNING name
     )
-    SELECT EXISTS (SELECT FROM {schema}.schedule WHERE name = %(name)s::text)
+    SELECT EXISTS (SELECT FROM resumed)
 """
 
 
 def resume_schedule(name: str) -> Statement[bool]:
-    """Tick again from now on; one that is not paused is left alone. Whether there is such a schedule."""
+    """Tick again from now on. Whether there is such a schedule, and it was paused."""
     return Statement(RESUME_SCHEDULE, {"name": name}, lambda rows: bool(rows[0][0]))

@@ -6,11 +6,12 @@ from collections.abc import Coroutine, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias, overload
 
-from .errors import UnknownJob
-from .literals import in_seconds, of_numbers, of_texts
+from .errors import UnknownJob, UnknownSchedule
+from .literals import either, of_numbers, of_texts
 from .model import HIGHEST_PRIORITY, LOWEST_PRIORITY, Statement, Steps
 from .retention import Keep
 from .run import AsyncConn, SyncConn, perform
+from .schedules import pause_schedule, resume_schedule
 from .schema import schema_in_use
 from .task import BaseTask
 
@@ -55,6 +56,7 @@ def pause(
     /,
     *,
     task: TaskName | None = None,
+    schedule: str | None = None,
     until: datetime | timedelta | None = None,
     schema: str | None = None,
 ) -> None: ...
@@ -65,6 +67,7 @@ def pause(
     /,
     *,
     task: TaskName | None = None,
+    schedule: str | None = None,
     until: datetime | timedelta | None = None,
     schema: str | None = None,
 ) -> Coroutine[Any, Any, None]: ...
@@ -74,51 +77,74 @@ def pause(
     /,
     *,
     task: TaskName | None = None,
+    schedule: str | None = None,
     until: datetime | timedelta | None = None,
     schema: str | None = None,
 ) -> Coroutine[Any, Any, None] | None:
-    """Let no job of a queue, or of a task, begin from the commit on. What runs, runs on. One round trip.
+    """Let no job of a queue, or of a task, begin from the commit on, or no tick of a schedule get one. What runs, runs
+    on. One round trip.
 
     `until` is an aware datetime or how long from now; None is until `resume`. When the time is over, workers go on by
-    themselves, within five seconds. Jobs can be submitted meanwhile, and wait. To pause again sets another `until`.
-    Raises `ValueError` unless one thing is named, and for a naive datetime.
+    themselves, within five seconds. Jobs can be submitted meanwhile, and wait; ticks of a paused schedule are dropped.
+    To pause again sets another `until`. Raises `ValueError` unless one thing is named, and for a naive datetime, and
+    `UnknownSchedule`.
     """
-    kind, name = _named(queue, task)
+    kind, name = _named(queue, task, schedule)
+    where = schema_in_use(schema)
     if isinstance(until, datetime) and until.tzinfo is None:
         raise ValueError(f"pause of {kind} {name!r}: until needs a time zone, got {until}")
-    params = {
-        "kind": kind,
-        "name": name,
-        "until": until if isinstance(until, datetime) else None,
-        "duration": in_seconds(until) if isinstance(until, timedelta) else None,
-    }
-    return perform(conn, Statement(PAUSE, params, lambda rows: None), schema_in_use(schema))
+    if kind == "schedule":
+        return perform(conn, _pause_schedule(name, until, where), where)
+    return perform(conn, Statement(PAUSE, {"kind": kind, "name": name, **either(until)}, lambda rows: None), where)
+
+
+def _pause_schedule(name: str, until: datetime | timedelta | None, schema: str) -> Steps[None]:
+    if not (yield pause_schedule(name, until)):
+        raise UnknownSchedule(name, schema)
 
 
 @overload
 def resume(
-    conn: SyncConn, queue: str | None = None, /, *, task: TaskName | None = None, schema: str | None = None
+    conn: SyncConn,
+    queue: str | None = None,
+    /,
+    *,
+    task: TaskName | None = None,
+    schedule: str | None = None,
+    schema: str | None = None,
 ) -> bool: ...
 @overload
 def resume(
-    conn: AsyncConn, queue: str | None = None, /, *, task: TaskName | None = None, schema: str | None = None
+    conn: AsyncConn,
+    queue: str | None = None,
+    /,
+    *,
+    task: TaskName | None = None,
+    schedule: str | None = None,
+    schema: str | None = None,
 ) -> Coroutine[Any, Any, bool]: ...
 def resume(
-    conn: SyncConn | AsyncConn, queue: str | None = None, /, *, task: TaskName | None = None, schema: str | None = None
+    conn: SyncConn | AsyncConn,
+    queue: str | None = None,
+    /,
+    *,
+    task: TaskName | None = None,
+    schedule: str | None = None,
+    schema: str | None = None,
 ) -> bool | Coroutine[Any, Any, bool]:
-    """Let jobs of a paused queue or task begin again. One round trip; wakes idle workers at the commit.
-
-    Returns False for what was not paused. Raises `ValueError` unless one thing is named.
+    """Let jobs of a paused queue or task begin again, or a schedule tick. One round trip; wakes idle workers at the
+    commit. Returns False for what was not paused. Raises `ValueError` unless one thing is named.
     """
-    kind, name = _named(queue, task)
-    return perform(conn, Statement(RESUME, {"kind": kind, "name": name}, bool), schema_in_use(schema))
+    kind, name = _named(queue, task, schedule)
+    statement = resume_schedule(name) if kind == "schedule" else Statement(RESUME, {"kind": kind, "name": name}, bool)
+    return perform(conn, statement, schema_in_use(schema))
 
 
-def _named(queue: str | None, task: TaskName | None) -> tuple[str, str]:
-    named = {"queue": queue, "task": task.name if isinstance(task, BaseTask) else task}
+def _named(queue: str | None, task: TaskName | None, schedule: str | None) -> tuple[str, str]:
+    named = {"queue": queue, "task": task.name if isinstance(task, BaseTask) else task, "schedule": schedule}
     given = [(kind, name) for kind, name in named.items() if name is not None]
     if len(given) != 1:
-        raise ValueError('name one: pause(conn, "queue") or pause(conn, task=…)')
+        raise ValueError('name one: pause(conn, "queue"), pause(conn, task=…) or pause(conn, schedule=…)')
     return given[0]
 
 

@@ -61,9 +61,7 @@ from chancy import (
     submit_many,
     task,
 )
-from chancy.run import perform
-from chancy.schedules import WITHOUT_END, pause_schedule, resume_schedule
-from chancy.schema import schema_in_use
+from chancy.model import WITHOUT_END
 
 from .grounds import Case, Ground, InMemory, OnPostgres, Steps, run
 
@@ -1827,12 +1825,12 @@ def a_schedule_can_be_told_to_run_now_unless_it_is_paused(g: Ground) -> Steps:
     with pytest.raises(UnknownSchedule):
         yield chancy.run_now(g.conn, "a")
     yield chancy.schedule(g.conn, "a", note.bind(1), every(days=1))
-    yield perform(g.conn, pause_schedule("a", None), schema_in_use())
+    yield chancy.pause(g.conn, schedule="a")
     with pytest.raises(SchedulePaused):
         yield chancy.run_now(g.conn, "a")
     (row,) = yield chancy.schedules(g.conn)
     assert (row.paused_until, row.upcoming(3)) == (WITHOUT_END, [])
-    assert (yield perform(g.conn, resume_schedule("a"), schema_in_use()))
+    assert (yield chancy.resume(g.conn, schedule="a"))
     yield chancy.run_now(g.conn, "a")
     (row,) = yield chancy.schedules(g.conn)
     assert (row.paused_until, row.next_at <= row.read_at) == (None, True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
+from chancy.model import WITHOUT_END
 from chancy.schedules import (
     PAUSE_SCHEDULE,
     RESUME_SCHEDULE,
@@ -15,7 +16,6 @@ from chancy.schedules import (
     SCHEDULE,
     SELECT_SCHEDULES,
     UNSCHEDULE,
-    WITHOUT_END,
     ScheduleRow,
     decode_when,
 )
@@ -71,14 +71,18 @@ class Schedules:
 
     def _pause(self, params: Params) -> Iterator[tuple[Any, ...]]:
         if (row := self.rows.get(params["name"])) is not None:
-            self._change(row, paused_until=params["until"] or WITHOUT_END)
+            until = params["until"]
+            if params["duration"] is not None:
+                until = datetime.now(UTC) + timedelta(seconds=float(params["duration"].split()[0]))
+            self._change(row, paused_until=until or WITHOUT_END)
             yield (row.name,)
 
     def _resume(self, params: Params) -> Iterator[tuple[Any, ...]]:
         row = self.rows.get(params["name"])
-        if row is not None and row.paused_until is not None:
+        paused = row is not None and row.paused_until is not None
+        if row is not None and paused:
             self._change(row, paused_until=None, next_at=None)
-        yield (row is not None,)
+        yield (paused,)
 
     def _change(self, row: ScheduleRow, **changes: Any) -> None:
         self.rows[row.name] = msgspec.structs.replace(row, **changes)
