@@ -15,7 +15,7 @@ WORKER = PACKAGES / "chancy-worker/src/chancy_worker"
 
 FLOORS = [
     {"states", "errors"},
-    {"limits", "literals", "retry", "outcomes", "schema"},
+    {"limits", "literals", "recurrence", "retry", "outcomes", "schema"},
     {"unique"},
     {"model"},
     {"codec"},
@@ -25,7 +25,7 @@ FLOORS = [
     {"run"},
     {"client", "current", "migrate"},
     {"task"},
-    {"app"},
+    {"app", "schedules"},
     {"__main__"},
     {"__init__"},
 ]
@@ -34,6 +34,7 @@ PURE = [
     "errors",
     "limits",
     "literals",
+    "recurrence",
     "retry",
     "outcomes",
     "schema",

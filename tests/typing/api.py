@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, assert_type
 
 import psycopg
@@ -15,10 +15,13 @@ from chancy import (
     JobRow,
     Limit,
     NewJob,
+    ScheduleRow,
     SharedLimit,
     SubmitOutcome,
     Task,
     Unique,
+    cron,
+    every,
     submit_many,
     task,
 )
@@ -116,6 +119,31 @@ def limits_of_all_workers(conn: psycopg.Connection[Any]) -> None:
     assert_type(Limit.rate(5, per=timedelta(seconds=1)), SharedLimit)
     assert_type(limited.using(group="a", limits=[Limit.concurrency(1, key="b")]).submit(conn, "x"), Job[int])
     assert_type(chancy.limit(conn, "q", concurrency=3), None)
+
+
+@task(schedule=cron("0 9 * * 1-5", timezone="Europe/Prague", missed="all"))
+def daily(tenant: str = "") -> int:
+    return len(tenant)
+
+
+@task(schedule=every(minutes=5, overlap="allow"))
+async def often() -> None: ...
+
+
+def schedules_of_a_sync_side(conn: psycopg.Connection[Any]) -> None:
+    assert_type(daily.submit(conn, "x"), Job[int])
+    assert_type(chancy.schedule(conn, "a", daily.using(priority=1).bind(tenant="x"), every(timedelta(hours=1))), None)
+    assert_type(chancy.unschedule(conn, "a"), bool)
+    assert_type(chancy.schedules(conn), list[ScheduleRow])
+    assert_type(chancy.schedules(conn)[0].upcoming(5), list[datetime])
+    assert_type(chancy.run_now(conn, "a"), None)
+
+
+async def schedules_of_an_async_side(conn: psycopg.AsyncConnection[Any]) -> None:
+    await chancy.schedule(conn, "a", often.bind(), cron("* * * * *"))
+    assert_type(await chancy.unschedule(conn, "a"), bool)
+    assert_type(await chancy.schedules(conn), list[ScheduleRow])
+    await chancy.run_now(conn, "a")
 
 
 def sync_tests(conn: psycopg.Connection[Any], chancy_drain: Drain, chancy_clock: Clock) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 
 import chancy
-from chancy import Unique, submit_many, task
+from chancy import Unique, cron, every, submit_many, task
 from chancy_testing import assert_submitted, drain, eager
 
 
@@ -25,6 +25,14 @@ async def later(number: int) -> bytes:
 def wrong(number: int) -> None: ...
 
 
+@task(schedule="0 9 * * *")  # E mypy ty
+def wrong_too() -> None: ...
+
+
+cron("* * * * *", missed="some")  # E mypy ty
+cron("* * * * *", timezone=1)  # E mypy ty
+every(minutes="5")  # E mypy ty
+every(60)  # E mypy ty
 Unique(until="claimed")  # E mypy ty
 Unique(on_conflict="ignore")  # E mypy ty
 Unique(within=60)  # E mypy ty
@@ -47,6 +55,8 @@ def sync_side(conn: psycopg.Connection[Any]) -> None:
     plain.using(group=len)  # E mypy ty
     task(limits=[3])  # E mypy ty
     chancy.limit(conn, "q", concurrency="3")  # E mypy ty
+    chancy.schedule(conn, "a", plain, every(minutes=5))  # E mypy ty
+    chancy.schedule(conn, "a", plain.bind(1), "* * * * *")  # E mypy ty
     number: int = plain.submit(conn, 1).result(conn)  # E mypy ty
     print(number)
 
@@ -55,6 +65,7 @@ async def async_side(conn: psycopg.AsyncConnection[Any]) -> None:
     await later.submit(conn, "1")  # E mypy ty
     later.submit(conn, 1)  # E mypy
     later(1)  # E mypy
+    chancy.run_now(conn, "a")  # E mypy
     submit_many(conn, [later.bind(1)])  # E mypy
     print(later.submit(conn, 1).id)  # E mypy ty
 

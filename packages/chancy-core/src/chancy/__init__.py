@@ -20,15 +20,19 @@ from .errors import (
     MemoryLimitExceeded,
     NotCommitted,
     ProcessDied,
+    SchedulePaused,
     SchemaOutdated,
     TimeLimitExceeded,
     UnknownJob,
+    UnknownSchedule,
 )
 from .limits import Limit, SharedLimit
 from .migrate import migrate
 from .model import AttemptError, JobRow, NewJob, Progress, Queue
 from .outcomes import Discard, Outcome, Retry, Snooze
+from .recurrence import Cron, Every, cron, every
 from .retry import Backoff
+from .schedules import ScheduleRow, run_now, schedule, schedules, unschedule
 from .schema import configure, schema_in_use
 from .states import State
 from .task import AsyncTask, Task, task
@@ -42,9 +46,11 @@ __all__ = [
     "Backoff",
     "Chancy",
     "ChancyError",
+    "Cron",
     "CurrentJob",
     "Discard",
     "DuplicateJob",
+    "Every",
     "InvalidArguments",
     "InvalidConnection",
     "InvalidResult",
@@ -63,6 +69,8 @@ __all__ = [
     "Progress",
     "Queue",
     "Retry",
+    "SchedulePaused",
+    "ScheduleRow",
     "SchemaOutdated",
     "SharedLimit",
     "Snooze",
@@ -73,15 +81,22 @@ __all__ = [
     "TimeLimitExceeded",
     "Unique",
     "UnknownJob",
+    "UnknownSchedule",
     "cancel",
     "configure",
+    "cron",
     "current_job",
+    "every",
     "get",
     "jobs",
     "limit",
     "migrate",
     "requeue",
+    "run_now",
+    "schedule",
+    "schedules",
     "schema_in_use",
     "submit_many",
     "task",
+    "unschedule",
 ]

@@ -6,6 +6,8 @@ ChancyError
 ├── InvalidConnection   not a connection that Chancy can write to, or not in the state that a verb needs
 ├── SchemaOutdated      the database lacks migrations that this version needs
 ├── UnknownJob          no such job, live or finished
+├── UnknownSchedule     no schedule has this name
+├── SchedulePaused      a paused schedule cannot be run now
 ├── DuplicateJob        another job has the key of this one
 ├── NotCommitted        waiting for a job that this very transaction has not committed
 ├── JobFailed           raised by `result`: attempts used up, or discarded
@@ -75,6 +77,26 @@ class UnknownJob(ChancyError):
             f"job {job_id} is not in schema {schema!r}: its transaction was rolled back, "
             f"or it finished and its history was dropped by the retention"
         )
+
+
+class UnknownSchedule(ChancyError):
+    """No schedule of the schema has this name."""
+
+    def __init__(self, name: str, schema: str) -> None:
+        self.name = name
+        self.schema = schema
+        super().__init__(
+            f"schedule {name!r} is not in schema {schema!r}: `chancy.schedules(conn)` lists those that are; one that "
+            f"a task declares is there once a worker with that task has started"
+        )
+
+
+class SchedulePaused(ChancyError):
+    """The schedule is paused, so none of its ticks gets a job. Nothing was changed."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"schedule {name!r} is paused: resume it first, or submit its task by itself")
 
 
 class DuplicateJob(ChancyError):

@@ -107,7 +107,7 @@ def _columns_of(jobs: Sequence[NewJob[Any]]) -> dict[str, Any]:
 
 
 # Keys are carried as JSON, which reaches the server whole whatever the connection's client_encoding is.
-SUBMIT_UNIQUE = """
+SUBMISSIONS = """
     WITH new AS MATERIALIZED (
         SELECT position, nextval('{schema}.job_id_seq') AS id, task, queue, priority, max_attempts, run_at, delay,
             arguments, retry, limits, gates, key #>> '{}' AS key, until, within, on_conflict
@@ -120,9 +120,16 @@ SUBMIT_UNIQUE = """
             (task, queue, priority, max_attempts, run_at, delay, arguments, retry, limits, gates,
              key, until, within, on_conflict, position)
     )
+"""
+"""Jobs of `of_submissions` as rows of the type `submission`."""
+
+SUBMIT_UNIQUE = (
+    SUBMISSIONS
+    + """
     SELECT ids, outcomes, queues, own, pg_current_xact_id_if_assigned()::text
     FROM {schema}.submit_unique(ARRAY(SELECT new::{schema}.submission FROM new))
 """
+)
 SUBMIT_UNIQUE_OR_NONE = SUBMIT_UNIQUE.replace("submit_unique(", "submit_unique_or_none(")
 """In a savepoint of the function's own. Each costs a transaction number, so it is for where one could be needed."""
 
@@ -149,16 +156,21 @@ def submit_unique(jobs: Sequence[NewJob[Any]]) -> Statement[list[Submission]]:
     or_none = len(jobs) > 1 and any(key is not None and key.on_conflict == "raise" for key in keys)
     return Statement(
         SUBMIT_UNIQUE_OR_NONE if or_none else SUBMIT_UNIQUE,
-        _columns_of(jobs)
-        | {
-            "keys": JsonColumn(None if key is None else encode_json(key.text) for key in keys),
-            "untils": of_texts(None if key is None else key.until for key in keys),
-            "withins": of_intervals(None if key is None else key.within for key in keys),
-            "on_conflicts": of_texts(None if key is None else key.on_conflict for key in keys),
-        },
+        of_submissions(jobs),
         _parse_submissions,
         jobs,
     )
+
+
+def of_submissions(jobs: Sequence[NewJob[Any]]) -> dict[str, Any]:
+    """The parameters of `SUBMISSIONS`."""
+    keys = [job.unique for job in jobs]
+    return _columns_of(jobs) | {
+        "keys": JsonColumn(None if key is None else encode_json(key.text) for key in keys),
+        "untils": of_texts(None if key is None else key.until for key in keys),
+        "withins": of_intervals(None if key is None else key.within for key in keys),
+        "on_conflicts": of_texts(None if key is None else key.on_conflict for key in keys),
+    }
 
 
 def _parse_submissions(rows: Rows) -> list[Submission]:

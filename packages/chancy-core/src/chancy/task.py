@@ -20,6 +20,7 @@ from .gates import Gates, gates_of
 from .keys import UniqueKeys, unique_of
 from .limits import KeyFunction, Limit, Place, PlaceWish, SharedLimit, divided, place_of
 from .model import NewJob, Options
+from .recurrence import Cron, Every, When, checked
 from .retry import DEFAULT_BACKOFF, Backoff, RetryFunction
 from .run import AsyncConn, SyncConn, backend, perform
 from .schema import schema_in_use
@@ -70,6 +71,8 @@ class BaseTask(Generic[P, R]):
     """The keys of its jobs, made of that."""
     refusal: str | None = field(repr=False, default=None)
     """Why jobs of this task could not be performed by a worker, if so. In memory they can."""
+    schedule: When | None = field(repr=False, default=None)
+    """When workers submit it by themselves."""
 
     def retry_delay(self, attempt: int, error: BaseException, own: Backoff | None) -> timedelta | None:
         """The delay after failed attempt `attempt` of a job with a backoff of its `own`; None for "give up"."""
@@ -108,7 +111,10 @@ class BaseTask(Generic[P, R]):
         """The job with these arguments, checked and encoded, for `submit_many`. Sends nothing."""
         if self.refusal and backend().elsewhere:
             raise InvalidTask(self.name, self.refusal)
-        payload = self.signature.encode_arguments(args, kwargs)
+        return self.carrying(self.signature.encode_arguments(args, kwargs))
+
+    def carrying(self, payload: bytes) -> NewJob[R]:
+        """The job with these encoded arguments. Raises `InvalidArguments` when a key function fails."""
         gates = unique = None
         if self.gates is not None or self.unique_keys is not None:
             arguments = self.signature.named_arguments(payload)
@@ -207,6 +213,7 @@ def task(
     executor: PlaceWish | None = None,
     unique: Unique | None = None,
     group: KeyFunction | str | None = None,
+    schedule: When | None = None,
     aliases: Iterable[str] = (),
 ) -> TaskDecorator: ...
 def task(
@@ -222,6 +229,7 @@ def task(
     executor: PlaceWish | None = None,
     unique: Unique | None = None,
     group: KeyFunction | str | None = None,
+    schedule: When | None = None,
     aliases: Iterable[str] = (),
 ) -> BaseTask[..., Any] | TaskDecorator:
     """Make a typed function a task: it can still be called, and it can be submitted.
@@ -239,6 +247,10 @@ def task(
     turns inside a priority: one with a million jobs does not keep one with a single job waiting.
 
     `unique=Unique(key=lambda order: order)` keeps a second job of the same key from being there while the first is.
+
+    `schedule=cron("0 9 * * 1-5", timezone="Europe/Prague")` or `every(minutes=5)` has workers submit it, with the
+    defaults of its arguments, from the start of the first worker on that knows it. More schedules of a task, and such
+    with arguments, are made by `chancy.schedule`.
     """
 
     def make(function: Callable[..., Any]) -> BaseTask[..., Any]:
@@ -268,6 +280,7 @@ def task(
             unique,
             unique_of(unique, signature),
             _refusal(function, full_name),
+            _schedule(schedule, signature),
         )
         try:
             made.place()
@@ -293,6 +306,24 @@ def _register(names: Iterable[str], made: BaseTask[..., Any]) -> None:
         if known is not None and not _same(known.function, made.function):
             raise InvalidTask(name, f"another function has this name already, in {known.function.__code__.co_filename}")
     _tasks.update(dict.fromkeys(names, made))
+
+
+def _schedule(when: When | None, signature: Signature) -> When | None:
+    """The same, if the task can do without arguments."""
+    if when is None:
+        return None
+    if not isinstance(when, (Cron, Every)):
+        raise InvalidTask(signature.task, f"schedule: expected cron(…) or every(…), got {when!r}")
+    try:
+        signature.encode_arguments((), {})
+        return checked(when)
+    except InvalidArguments as error:
+        raise InvalidTask(
+            signature.task, f"schedule: argument {error.argument!r} {error.reason}, and a schedule gives none: every "
+            f"argument needs a default; `chancy.schedule` makes schedules with arguments"
+        ) from None
+    except ValueError as error:
+        raise InvalidTask(signature.task, f"schedule: {error}") from None
 
 
 def _same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:

@@ -43,15 +43,22 @@ from chancy import (
     Limit,
     NotCommitted,
     Retry,
+    SchedulePaused,
     Snooze,
     State,
     Task,
     Unique,
     UnknownJob,
+    UnknownSchedule,
+    cron,
     current_job,
+    every,
     submit_many,
     task,
 )
+from chancy.run import perform
+from chancy.schedules import WITHOUT_END, pause_schedule, resume_schedule
+from chancy.schema import schema_in_use
 
 from .grounds import Case, Ground, InMemory, OnPostgres, Steps, run
 
@@ -1512,3 +1519,37 @@ def a_limit_of_a_queue_can_be_set_and_lifted(g: Ground) -> Steps:
     assert (yield jobs[2].refresh(g.conn)).state is State.SUCCEEDED
     with pytest.raises(ValueError, match="must be 0 or more"):
         chancy.limit(g.conn, "default", concurrency=-1)
+
+
+@case
+def a_schedule_can_be_made_replaced_listed_and_forgotten(g: Ground) -> Steps:
+    when = cron("0 9 * * *", timezone="UTC", missed="all")
+    yield chancy.schedule(g.conn, "b", note.bind(1), every(days=1))
+    yield chancy.schedule(g.conn, "a", note.bind(1), every(days=1))
+    yield chancy.schedule(g.conn, "b", shared.bind("x"), when)
+    first, second = yield chancy.schedules(g.conn)
+    assert (first.name, first.task, first.when, first.declared) == ("a", note.name, every(days=1), False)
+    assert (second.name, second.task, second.when, second.next_at) == ("b", shared.name, when, None)
+    assert second.arguments == shared.bind("x").arguments
+    (tick,) = second.upcoming(1)
+    assert (tick.hour, tick.minute, tick > second.read_at) == (9, 0, True)
+    assert (yield chancy.unschedule(g.conn, "b")) is True
+    assert (yield chancy.unschedule(g.conn, "b")) is False
+    assert [row.name for row in (yield chancy.schedules(g.conn))] == ["a"]
+    assert (yield chancy.jobs(g.conn)) == []
+
+
+@case
+def a_schedule_can_be_told_to_run_now_unless_it_is_paused(g: Ground) -> Steps:
+    with pytest.raises(UnknownSchedule):
+        yield chancy.run_now(g.conn, "a")
+    yield chancy.schedule(g.conn, "a", note.bind(1), every(days=1))
+    yield perform(g.conn, pause_schedule("a", None), schema_in_use())
+    with pytest.raises(SchedulePaused):
+        yield chancy.run_now(g.conn, "a")
+    (row,) = yield chancy.schedules(g.conn)
+    assert (row.paused_until, row.upcoming(3)) == (WITHOUT_END, [])
+    assert (yield perform(g.conn, resume_schedule("a"), schema_in_use()))
+    yield chancy.run_now(g.conn, "a")
+    (row,) = yield chancy.schedules(g.conn)
+    assert (row.paused_until, row.next_at <= row.read_at) == (None, True)

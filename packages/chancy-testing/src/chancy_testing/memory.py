@@ -20,6 +20,8 @@ from chancy.states import FINISHED, State
 from chancy.unique import UniqueKey
 from chancy_worker.verdict import Claimed, Completion
 
+from .memory_schedules import Schedules
+
 WORKER_ID = 1
 
 
@@ -54,6 +56,7 @@ class Memory:
     def __init__(self) -> None:
         self.jobs: dict[int, Kept] = {}
         self.windows: dict[tuple[str, str], tuple[datetime, int]] = {}
+        self.schedules = Schedules()
         self._ids = itertools.count(1)
         self._answers: dict[str, Callable[[Mapping[str, Any]], Iterator[tuple[Any, ...]]]] = {
             statements.SELECT_JOB: self._job,
@@ -63,6 +66,7 @@ class Memory:
             statements.COMPLETE_JOB: self._complete,
             statements.LIMIT_QUEUE: lambda params: iter([(None,)]),  # one job at a time is within every limit
             statements.MAKE_PARTITIONS: lambda params: iter([(0,)]),
+            **self.schedules.answers,
         }
 
     def answer(self, statement: Statement[Any], transaction: str | None) -> Rows:
@@ -125,13 +129,14 @@ class Memory:
     def clear(self) -> None:
         """Nothing has ever been submitted."""
         self.jobs, self.windows = {}, {}
+        self.schedules.rows = {}
 
     def save(self) -> Callable[[], None]:
         """What brings back all that is here now."""
-        jobs, windows = dict(self.jobs), dict(self.windows)
+        jobs, windows, schedules = dict(self.jobs), dict(self.windows), dict(self.schedules.rows)
 
         def restore() -> None:
-            self.jobs, self.windows = jobs, windows
+            self.jobs, self.windows, self.schedules.rows = jobs, windows, schedules
 
         return restore
 

@@ -33,6 +33,7 @@ from .link import Link
 from .polling import Poll
 from .pooler import session_behind
 from .reports import write_progress
+from .schedules import declare_schedules, keep_time
 from .sessions import LentSession, OwnSession, Session
 from .slots import Slots
 from .upkeep import care_for_history, drop_alone, drop_briefly, keep
@@ -78,6 +79,8 @@ class Worker:
         await self._check_version(link)
         await link.send(keep(self.app.keep))
         await link.send(declare(self._tasks.values()))
+        for name in await link.send(declare_schedules(self._tasks)):
+            log.warning("schedule %s was made at run time: what its task declares waits for `chancy.unschedule`", name)
 
         lives = self._link("lease", lock_timeout="1s")
         await lives.connect()
@@ -126,6 +129,7 @@ class Worker:
             return _problems(link, lease, claimer)
 
         rescuer, reporter = self._link("rescue", lock_timeout="1s"), self._link("progress")
+        scheduler = self._link("schedules")
         background: list[asyncio.Task[Any]] = [
             asyncio.create_task(coroutine, name=name)
             for name, coroutine in {
@@ -134,6 +138,7 @@ class Worker:
                 "chancy rescue": rescue(rescuer, config.timing, claimer.wake),
                 "chancy upkeep": care_for_history(lambda: self._link("upkeep", lock_timeout="2s"), drop, config.timing),
                 "chancy progress": write_progress(reporter, slots.progress),
+                "chancy schedules": keep_time(scheduler, self._tasks, config.timing),
                 "chancy health": pet_service_watchdog(problems),
             }.items()
         ]
@@ -154,7 +159,7 @@ class Worker:
                     await executor.close()
                 threads = executors[Place.THREAD]
                 self.left_running += threads.stranded if isinstance(threads, Threads) else 0
-                for each in (link, lives, rescuer, reporter, wakeups):
+                for each in (link, lives, rescuer, reporter, scheduler, wakeups):
                     await each.close()
 
     @property
