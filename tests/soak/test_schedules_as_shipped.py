@@ -68,6 +68,7 @@ async def test_each_tick_once_while_three_workers_are_killed_and_one_has_the_wro
     for worker in workers:
         worker.signal(signal.SIGTERM)
     await eventually(lambda: all(worker.code == 0 for worker in workers), 40)
+    assert "its own clock is 3600 s ahead" in workers[0].text
     say(f"{kills} kills, {stops} times nobody was there; jobs: {states(site)}")
     for task, step in ((tasks.declared, 1), (tasks.made, 1), (tasks.on_time, 2)):
         found, lags = ticks(site, task)

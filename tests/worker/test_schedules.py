@@ -507,9 +507,10 @@ def test_a_schedule_of_a_task_that_this_worker_does_not_know_is_left_for_others(
 # Workers
 
 
-async def test_a_worker_ticks_within_a_tenth_of_a_second_and_performs(site):
-    add(site, every(seconds=1, missed="all"))
-    async with working(site):
+@pytest.mark.parametrize("pooler", ["session", "transaction"])
+async def test_a_worker_ticks_soon_and_performs(site, pooler):
+    add(site, every(seconds=1, missed="all"), tasks.beat.bind("50 % of what's \"Ř\""))
+    async with working(site, pooler=pooler):
         await eventually(lambda: len(ran_at(site)) >= 5)
         await eventually(lambda: site.count("succeeded") >= 5)
     ticks = ran_at(site)

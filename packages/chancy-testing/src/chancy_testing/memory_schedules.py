@@ -8,8 +8,17 @@ from typing import Any
 
 import msgspec
 
-from chancy import schedules
-from chancy.schedules import WITHOUT_END, ScheduleRow, decode_when
+from chancy.schedules import (
+    PAUSE_SCHEDULE,
+    RESUME_SCHEDULE,
+    RUN_NOW,
+    SCHEDULE,
+    SELECT_SCHEDULES,
+    UNSCHEDULE,
+    WITHOUT_END,
+    ScheduleRow,
+    decode_when,
+)
 
 Params = Mapping[str, Any]
 
@@ -20,12 +29,12 @@ class Schedules:
     def __init__(self) -> None:
         self.rows: dict[str, ScheduleRow] = {}
         self.answers: dict[str, Callable[[Params], Iterator[tuple[Any, ...]]]] = {
-            schedules.SCHEDULE: self._schedule,
-            schedules.UNSCHEDULE: lambda params: iter([(self.rows.pop(params["name"], None) is not None,)]),
-            schedules.SELECT_SCHEDULES: self._select,
-            schedules.RUN_NOW: self._run_now,
-            schedules.PAUSE_SCHEDULE: self._pause,
-            schedules.RESUME_SCHEDULE: self._resume,
+            SCHEDULE: self._schedule,
+            UNSCHEDULE: lambda params: iter([(self.rows.pop(params["name"], None) is not None,)]),
+            SELECT_SCHEDULES: self._select,
+            RUN_NOW: self._run_now,
+            PAUSE_SCHEDULE: self._pause,
+            RESUME_SCHEDULE: self._resume,
         }
 
     def _schedule(self, params: Params) -> Iterator[tuple[Any, ...]]:
