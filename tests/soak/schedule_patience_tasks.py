@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import sys
 import time
 
 from chancy import cron, every, task
 
-Real = datetime.datetime
+Real = dt.datetime
 
 
 @task(schedule=every(seconds=1, missed="all"))
@@ -32,8 +32,8 @@ class Wrong(Real, metaclass=_AsBefore):
     """What this process takes for the time of day."""
 
     @classmethod
-    def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:  # type: ignore[override]
-        return Real.now(tz) + datetime.timedelta(hours=1)
+    def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:  # type: ignore[override]
+        return Real.now(tz) + dt.timedelta(hours=1)
 
 
 if __name__ == "__main__":

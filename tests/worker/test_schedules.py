@@ -428,6 +428,20 @@ def test_a_restart_loses_no_missed_tick_and_a_change_begins_anew(site, clock, ti
     assert row(site, daily.name).when == every(days=2, missed="all")
 
 
+def test_other_defaults_of_its_arguments_are_for_the_ticks_to_come(site, clock, ticker):
+    clock.set(NINE)
+    daily = changed(tasks.beat, schedule=every(days=1, missed="all"))
+    declare(site, daily)
+    clock.set(NINE + timedelta(days=1))
+    ticker(daily)
+    other = changed(daily, signature=tasks.yearly.signature)
+    declare(site, other)
+    clock.set(NINE + timedelta(days=2))
+    ticker(other)
+    found = site.rows("SELECT arguments::text FROM {}.job ORDER BY run_at")
+    assert found == [('{"what":""}',), ('{"full":true}',)]
+
+
 def test_a_task_that_declares_no_schedule_any_more_loses_it_and_one_that_is_not_known_keeps_it(site):
     declare(site, *EVERY)
     declare(site, tasks.beat)
@@ -509,7 +523,7 @@ def test_a_schedule_of_a_task_that_this_worker_does_not_know_is_left_for_others(
 
 @pytest.mark.parametrize("pooler", ["session", "transaction"])
 async def test_a_worker_ticks_soon_and_performs(site, pooler):
-    add(site, every(seconds=1, missed="all"), tasks.beat.bind("50 % of what's \"Ř\""))
+    add(site, every(seconds=1, missed="all"), tasks.beat.bind('50 % of what\'s "Ř"'))
     async with working(site, pooler=pooler):
         await eventually(lambda: len(ran_at(site)) >= 5)
         await eventually(lambda: site.count("succeeded") >= 5)

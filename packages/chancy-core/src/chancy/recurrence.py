@@ -41,12 +41,10 @@ class Every(msgspec.Struct, frozen=True, tag="every", omit_defaults=True):
 
 
 When: TypeAlias = Cron | Every
-W = TypeVar("W", Cron, Every)
+W = TypeVar("W", bound=Cron | Every)
 
 
-def cron(
-    expression: str, *, timezone: str = "UTC", missed: Missed = "one", overlap: Overlap | None = None
-) -> Cron:
+def cron(expression: str, *, timezone: str = "UTC", missed: Missed = "one", overlap: Overlap | None = None) -> Cron:
     """Minute, hour, day of month, month, day of week, in `timezone`: `"0 9 * * 1-5"`. Before them may be the second.
 
     On the night when clocks go forward a time that does not exist is the first that does; on the night when they go

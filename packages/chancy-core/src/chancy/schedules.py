@@ -178,9 +178,7 @@ def unschedule(
     One that a task declares comes back with the next worker that starts: pause it instead. Waits for a worker that is
     just submitting a tick of it.
     """
-    return perform(
-        conn, Statement(UNSCHEDULE, {"name": name}, lambda rows: bool(rows[0][0])), schema_in_use(schema)
-    )
+    return perform(conn, Statement(UNSCHEDULE, {"name": name}, lambda rows: bool(rows[0][0])), schema_in_use(schema))
 
 
 SELECT_SCHEDULES = """
@@ -251,9 +249,7 @@ RUN_NOW = """
 def run_now(conn: SyncConn, name: str, /, *, schema: str | None = None) -> None: ...
 @overload
 def run_now(conn: AsyncConn, name: str, /, *, schema: str | None = None) -> Coroutine[Any, Any, None]: ...
-def run_now(
-    conn: SyncConn | AsyncConn, name: str, /, *, schema: str | None = None
-) -> Coroutine[Any, Any, None] | None:
+def run_now(conn: SyncConn | AsyncConn, name: str, /, *, schema: str | None = None) -> Coroutine[Any, Any, None] | None:
     """Have the schedule tick now, besides its own times. One round trip.
 
     A worker sees to it within 5 s of the commit, as to any tick: with `overlap="skip"` there is no job while the one

@@ -319,8 +319,9 @@ def _schedule(when: When | None, signature: Signature) -> When | None:
         return checked(when)
     except InvalidArguments as error:
         raise InvalidTask(
-            signature.task, f"schedule: argument {error.argument!r} {error.reason}, and a schedule gives none: every "
-            f"argument needs a default; `chancy.schedule` makes schedules with arguments"
+            signature.task,
+            f"schedule: argument {error.argument!r} {error.reason}, and a schedule gives none: every "
+            f"argument needs a default; `chancy.schedule` makes schedules with arguments",
         ) from None
     except ValueError as error:
         raise InvalidTask(signature.task, f"schedule: {error}") from None

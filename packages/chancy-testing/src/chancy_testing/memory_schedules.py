@@ -50,7 +50,7 @@ class Schedules:
             last_at=None,
             last_job=None,
             note=None,
-            paused_until=former and former.paused_until,
+            paused_until=None if former is None else former.paused_until,
             read_at=now,
         )
         yield (name,)
