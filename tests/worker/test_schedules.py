@@ -16,7 +16,7 @@ import schedule_tasks as tasks
 from worker_help import FAST, Proxy, eventually
 
 import chancy
-from chancy import Queue, State, cron, every
+from chancy import Queue, State, Unique, cron, every
 from chancy.run import send
 from chancy.schedules import pause_schedule, resume_schedule
 from chancy_testing.clock import Clock
@@ -188,6 +188,20 @@ def test_jobs_of_ticks_pass_the_gates_and_have_the_keys_of_their_task(site, cloc
     assert found.note == (
         f"the tick of 2026-11-25 09:10:00 UTC got no new job, because of a unique key that job {found.last_job} has "
         f"(existing)"
+    )
+
+
+def test_a_tick_whose_key_is_held_and_that_must_not_meet_it_is_noted_and_the_schedule_goes_on(site, clock, ticker):
+    clock.set(NINE)
+    unique = Unique(key="k", on_conflict="raise")
+    (held,) = site.submit(tasks.beat.using(unique=unique, delay=timedelta(days=1)).bind("first"))
+    add(site, every(minutes=5, overlap="allow"), tasks.beat.using(unique=unique).bind("second"))
+    clock.set(NINE + timedelta(minutes=5))
+    ticker()
+    assert [job.id for job in chancy.jobs(site.conn, schema=site.schema)] == [held.id]
+    assert (row(site).next_at, row(site).note) == (
+        NINE + timedelta(minutes=10),
+        f"the tick of 2026-11-25 09:05:00 UTC got no new job, because of a unique key that job {held.id} has (refused)",
     )
 
 
