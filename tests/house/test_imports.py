@@ -14,7 +14,7 @@ CORE = PACKAGES / "chancy-core/src/chancy"
 WORKER = PACKAGES / "chancy-worker/src/chancy_worker"
 
 FLOORS = [
-    {"states", "errors"},
+    {"states", "errors", "phrases", "findings"},
     {"limits", "literals", "retry", "outcomes", "schema"},
     {"unique"},
     {"model"},
@@ -23,8 +23,9 @@ FLOORS = [
     {"gates"},
     {"statements"},
     {"run"},
-    {"client", "current", "migrate", "overview"},
-    {"task"},
+    {"client", "current", "fleet_checks", "migrate", "overview", "why"},
+    {"server_checks", "task"},
+    {"doctor"},
     {"steering"},
     {"bulk"},
     {"app"},
@@ -34,6 +35,8 @@ FLOORS = [
 PURE = [
     "states",
     "errors",
+    "phrases",
+    "findings",
     "limits",
     "literals",
     "retry",

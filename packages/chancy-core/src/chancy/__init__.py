@@ -7,6 +7,7 @@ from .app import AsyncChancy, Chancy, SyncChancy
 from .bulk import JobFilter, Swept, cancel_many, count, delete_many, requeue_many
 from .client import Job, cancel, get, jobs, requeue, submit_many
 from .current import CurrentJob, current_job
+from .doctor import doctor
 from .errors import (
     AttemptStopped,
     ChancyError,
@@ -25,6 +26,7 @@ from .errors import (
     TimeLimitExceeded,
     UnknownJob,
 )
+from .findings import Finding, Severity
 from .limits import Limit, SharedLimit
 from .migrate import migrate
 from .model import AttemptError, JobRow, NewJob, Progress, Queue
@@ -36,6 +38,7 @@ from .states import State
 from .steering import delete, edit, limit, pause, resume
 from .task import AsyncTask, Task, task
 from .unique import SubmitOutcome, Unique
+from .why import Reason, Why, why
 
 __all__ = [
     "AsyncChancy",
@@ -48,6 +51,7 @@ __all__ = [
     "CurrentJob",
     "Discard",
     "DuplicateJob",
+    "Finding",
     "InvalidArguments",
     "InvalidConnection",
     "InvalidResult",
@@ -67,8 +71,10 @@ __all__ = [
     "Progress",
     "Queue",
     "QueueRow",
+    "Reason",
     "Retry",
     "SchemaOutdated",
+    "Severity",
     "SharedLimit",
     "Snooze",
     "State",
@@ -79,6 +85,7 @@ __all__ = [
     "TimeLimitExceeded",
     "Unique",
     "UnknownJob",
+    "Why",
     "WorkerRow",
     "cancel",
     "cancel_many",
@@ -87,6 +94,7 @@ __all__ = [
     "current_job",
     "delete",
     "delete_many",
+    "doctor",
     "edit",
     "get",
     "jobs",
@@ -100,5 +108,6 @@ __all__ = [
     "schema_in_use",
     "submit_many",
     "task",
+    "why",
     "workers",
 ]
