@@ -21,7 +21,7 @@ from chancy_worker.leases import Offer, declare_dead, register, take_back
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 AT_NOON = "2026-11-25 12:00:00 UTC"
-QUIET = WorkerConfig(timing=Timing(lease=7200, look=60), grace=0, name="w1")
+QUIET = WorkerConfig(timing=Timing(lease=7200, look=60), grace=0, name="w:1")
 """It comes to work by the doorbell alone, and is believed alive however a test moves the clock."""
 
 
@@ -53,7 +53,11 @@ async def running(site, *binds):
 
 def hand(site, name="gone", **offer):
     """A worker as the database knows it."""
-    return send(site.conn, register(name, 60, Offer(**{"queues": ["default"], "tasks": ["worker_tasks.pass_gate"]} | offer)), site.schema)
+    return send(
+        site.conn,
+        register(name, 60, Offer(**{"queues": ["default"], "tasks": ["worker_tasks.pass_gate"]} | offer)),
+        site.schema,
+    )
 
 
 def claimed(site, worker, number=1):
@@ -72,7 +76,9 @@ def test_a_scheduled_job_says_when(site):
 
 async def test_a_job_that_is_tried_again_says_when_and_after_which_error(site):
     later = Backoff(base=timedelta(minutes=5), factor=1, jitter=0)
-    (job,) = site.submit(worker_tasks.raise_with.using(max_attempts=3, retry=later).bind("no\n way\x1b[31m " + "x" * 999))
+    (job,) = site.submit(
+        worker_tasks.raise_with.using(max_attempts=3, retry=later).bind("no\n way\x1b[31m " + "x" * 999)
+    )
     async with working(site.app(), QUIET):
         await eventually(lambda: site.row(job).state is State.SCHEDULED)
     error = "ValueError: no way\\x1b[31m " + "x" * (199 - len("ValueError: no way\\x1b[31m ")) + "…"
@@ -110,7 +116,7 @@ async def test_a_job_whose_queue_nobody_takes_says_which_queues_are_taken(site):
         await eventually(lambda: site.workers())
         sentence = "waits because no worker takes queue 'mail': 1 live worker, for 'a', 'b'; start one that takes it."
         told(site, job, Reason.NO_WORKER, sentence)
-        site.conn.execute(f"INSERT INTO {site.schema}.worker (name, started_at, expires_at) VALUES ('old', now(), 'infinity')")
+        site.one("INSERT INTO {}.worker (name, started_at, expires_at) VALUES ('old', now(), 'infinity') RETURNING id")
         sentence = (
             "waits because no worker takes queue 'mail': 2 live workers (1 of an older version did not say), "
             "for 'a', 'b'; start one that takes it."
@@ -219,7 +225,9 @@ async def test_a_job_that_was_running_when_a_worker_died_waits_for_others_of_its
         states = {State.RUNNING, State.READY}
         await eventually(lambda: {site.row(first).state, site.row(second).state} == states)
         runs, waits = sorted([first, second], key=lambda job: site.row(job).state is State.READY)
-        sentence = f"waits because a worker died while it ran it, and a worker runs one such job at a time: now job {runs.id}."
+        sentence = (
+            f"waits because a worker died while it ran it, and a worker runs one such job at a time: now job {runs.id}."
+        )
         await eventually(lambda: why(site, waits).reason is Reason.SUSPECT)
         told(site, waits, Reason.SUSPECT, sentence)
         hand(site, "free of suspects")
@@ -248,40 +256,45 @@ async def test_the_first_in_line_waits_for_room_as_well(site, clock):
         await running(site, worker_tasks.pass_gate.bind("g"))
         (job,) = site.submit(worker_tasks.add.bind(1, 1))
         clock.move(timedelta(seconds=20))
-        told(site, job, Reason.BUSY, "waits for room: the worker of queue 'default' runs 1 job, and nothing comes before it.")
-
-
-async def test_a_job_that_nothing_keeps_is_next(site):
-    insert = (
-        "INSERT INTO {}.job (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments) "
-        "VALUES ('worker_tasks.add', 'default', 0, 'ready', 3, %s, %s, '[[1, 2], {{}}]') RETURNING id"
-    )
-    async with working(site.app(), QUIET):
-        await eventually(lambda: site.one("SELECT count(*) FROM pg_locks WHERE mode = 'ExclusiveLock' AND objsubid = 2"))
-        at = NOON - timedelta(seconds=40)
-        old = chancy.Job(site.one(insert, at, at), "worker_tasks.add", "default", site.schema)  # rings no bell
-        job = chancy.Job(site.one(insert, NOON, NOON), "worker_tasks.add", "default", site.schema)
-        sentence = (
-            "is next: nothing comes before it, and a worker should start it in a moment; it was due 40 s ago, so if that "
-            "does not happen within seconds, ask `chancy doctor`."
+        told(
+            site,
+            job,
+            Reason.BUSY,
+            "waits for room: the worker of queue 'default' runs 1 job, and nothing comes before it.",
         )
-        told(site, old, Reason.NEXT, sentence)
-        told(site, job, Reason.NEXT, "is next: 1 job comes before it, and a worker should start it in a moment.")
+
+
+def test_a_job_that_nothing_keeps_is_next(site, clock):
+    hand(site, tasks=["worker_tasks.add"])
+    (old,) = site.submit(worker_tasks.add.bind(1, 2))
+    clock.move(timedelta(seconds=40))
+    (job,) = site.submit(worker_tasks.add.bind(1, 2))
+    sentence = (
+        "is next: nothing comes before it, and a worker should start it in a moment; it was due 40 s ago, so if that "
+        "does not happen within seconds, ask `chancy doctor`."
+    )
+    told(site, old, Reason.NEXT, sentence)
+    told(site, job, Reason.NEXT, "is next: 1 job comes before it, and a worker should start it in a moment.")
 
 
 async def test_a_running_job_says_where_since_when_and_how_far_it_is(site, clock, tmp_path):
     async with working(site.app(), QUIET):
         (job,) = await running(site, worker_tasks.wait_for_file_in_thread.bind(str(tmp_path / "gate")))
         clock.move(timedelta(seconds=90))
-        told(site, job, Reason.RUNNING, "runs on worker w1 for 90 s, in attempt 1 of 3.")
+        told(site, job, Reason.RUNNING, "runs on worker w:1 for 90 s, in attempt 1 of 3.")
         assert chancy.cancel(site.conn, job.id, schema=site.schema)
         clock.move(timedelta(minutes=9))
-        told(site, job, Reason.RUNNING, "runs on worker w1 for 10 min, in attempt 1 of 3; it was asked to stop 9 min ago.")
+        told(
+            site,
+            job,
+            Reason.RUNNING,
+            "runs on worker w:1 for 10 min, in attempt 1 of 3; it was asked to stop 9 min ago.",
+        )
         (tmp_path / "gate").touch()
         await all_finished(site)
         (job,) = await running(site, limit_tasks.tell.bind(str(tmp_path / "other")))
         await eventually(lambda: site.row(job).progress)
-        sentence = "runs on worker w1 for 0 s, in attempt 1 of 3; it says that it is 50% done (half)."
+        sentence = "runs on worker w:1 for 0 s, in attempt 1 of 3; it says that it is 50% done (half)."
         told(site, job, Reason.RUNNING, sentence)
         (tmp_path / "other").touch()
 
