@@ -21,7 +21,7 @@ FLOORS = [
     {"codec"},
     {"keys"},
     {"gates"},
-    {"statements"},
+    {"statements", "surroundings"},
     {"run"},
     {"client", "current", "fleet_checks", "migrate", "overview", "why"},
     {"server_checks", "task"},
@@ -48,6 +48,7 @@ PURE = [
     "keys",
     "gates",
     "statements",
+    "surroundings",
 ]
 LOOPS = {"claimer", "completer", "wakeups", "leases", "schedules"}
 SOURCES = sorted(PACKAGES.glob("*/src/**/*.py"))

@@ -36,9 +36,7 @@ async def test_a_paused_queue_starts_nothing_and_goes_on_at_once_when_it_is_resu
 
 async def test_a_paused_task_lets_the_others_of_its_queue_pass(site):
     chancy.pause(site.conn, task=worker_tasks.note, schema=site.schema)
-    site.submit(
-        *[worker_tasks.note.bind("paused") for _ in range(20)], *[worker_tasks.add.bind(n, 1) for n in range(9)]
-    )
+    site.submit(*[worker_tasks.note.bind("paused") for _ in range(20)], *[worker_tasks.add.bind(n, 1) for n in range(9)])
     async with working(site.app(), AWAKE):
         await eventually(lambda: site.count("succeeded") == 9)
         assert worker_tasks.notes == []
@@ -131,8 +129,7 @@ def test_an_edit_of_a_job_that_there_is_not_is_told(site):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
-    [({"priority": 101}, "-100 to 100"), ({"run_at": datetime(2026, 1, 1)}, "time zone")],  # noqa: DTZ001
+    ("change", "words"), [({"priority": 101}, "-100 to 100"), ({"run_at": datetime(2026, 1, 1)}, "time zone")]  # noqa: DTZ001
 )
 def test_an_edit_that_no_row_can_hold_is_refused(site, change, words):
     with pytest.raises(ValueError, match=words):

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from .findings import Finding, Patience, Severity, unless_any
 from .model import Pause, Rows, Statement, Steps
 from .phrases import counted, jobs_named, moment, one_line, span
+from .schema import named
 
 WAITING = Patience(timedelta(minutes=5), timedelta(hours=1))
 """Of a job that could run."""
@@ -147,7 +148,7 @@ def queues(fleet: Fleet) -> list[Finding]:
         for queue, number in due.items()
         if number and queue not in taken
     ]
-    return unless_any(bad, "queues", f"somebody takes each of the {counted(len(due), 'queue')} in which jobs are due.")
+    return unless_any(bad, "queues", f"jobs are due in {counted(len(due), 'queue')}, and workers take all of them.")
 
 
 def _wait(number: int) -> str:
@@ -161,13 +162,13 @@ def tasks(fleet: Fleet) -> list[Finding]:
         takers = [hand for hand in fleet.alive if work.queue in hand.queues]
         if work.due and takers and not any(work.task in hand.tasks for hand in takers):
             message = (
-                f"none of the {counted(len(takers), 'worker')} of queue '{one_line(work.queue)}' knows task "
-                f"{one_line(work.task)}, of which {counted(work.due, 'job')} {_wait(work.due)}."
+                f"no worker of queue '{one_line(work.queue)}' knows task {one_line(work.task)}, of which "
+                f"{counted(work.due, 'job')} {_wait(work.due)}."
             )
             remedy = "Deploy the code that has it, name its module where workers start, or give a task that alias."
             bad.append(Finding("tasks", Severity.ERROR, message, remedy))
     names = len({work.task for work in fleet.work})
-    return unless_any(bad, "tasks", f"workers know each of the {counted(names, 'task')} of which jobs are due.")
+    return unless_any(bad, "tasks", f"jobs are due of {counted(names, 'task')}, and workers know them.")
 
 
 def clocks(fleet: Fleet, patience: Patience = SKEWED) -> list[Finding]:
@@ -273,7 +274,8 @@ def doorbell(fleet: Fleet) -> Steps[list[Finding]]:
         )
         for queue in sorted(silent)
     ]
-    return unless_any(bad, "doorbell", f"{counted(idle, 'idle worker')}, at the doorbell of all their queues.")
+    heard = f"{counted(idle, 'idle worker')}, at the doorbell of all their queues" if idle else "no worker is idle"
+    return unless_any(bad, "doorbell", f"{heard}.")
 
 
 CLAIMS = """
@@ -294,6 +296,10 @@ CLAIMS = """
 """
 
 
+BURY = "INSERT INTO {schema}.dead_worker (id, name, died_at) VALUES "
+"""For a person to run."""
+
+
 def claims(schema: str) -> Statement[list[Finding]]:
     """Whether each running job has a worker that lives, or that others know to be dead."""
 
@@ -303,7 +309,7 @@ def claims(schema: str) -> Statement[list[Finding]]:
         if orphans:
             values = ", ".join(f"({worker}, 'unknown', now())" for worker in workers)
             message = f"{jobs_named(ids, orphans)}: said to run on a worker of which nothing is known any more."
-            remedy = f'Say that it is dead: `INSERT INTO "{schema}".dead_worker (id, name, died_at) VALUES {values}`.'
+            remedy = f"Say that it is dead, and a worker takes it back: `{named(BURY, schema)}{values}`."
             bad.append(Finding("claims", Severity.ERROR, message, remedy))
         if late:
             message = f"{jobs_named(late_ids, late)}: ran on a worker that is dead, and nobody has taken that back."

@@ -10,6 +10,7 @@ from .findings import Finding, Patience, Severity, unless_any
 from .migrate import newest, version
 from .model import Rows, Statement, Steps
 from .phrases import counted, moment, one_line, sized, span
+from .schema import named
 
 PINNED = Patience(timedelta(minutes=5), timedelta(hours=1))
 """Of the oldest snapshot in the database: dead rows younger than it stay."""
@@ -48,6 +49,10 @@ PARTITIONS = """
 """
 
 
+# For a person to run.
+MAKE = "SELECT {schema}.make_partitions(current_date, current_date + 7)"
+
+
 def partitions(schema: str) -> Statement[list[Finding]]:
     """Whether history has a place for the jobs that finish today and in the days ahead."""
 
@@ -64,8 +69,7 @@ def partitions(schema: str) -> Statement[list[Finding]]:
                 f"history lacks {counted(len(missing), 'partition')} of the days from today ({today} UTC) to "
                 f"{_DAYS_AHEAD} days ahead, the first "
                 + ("for today." if missing[0] == 0 else f"in {counted(missing[0], 'day')}."),
-                f"Workers make them each hour: see their logs for `upkeep`, or run "
-                f'`SELECT "{schema}".make_partitions(current_date, current_date + 7)`.',
+                f"Workers make them each hour: see their logs for `upkeep`, or run `{named(MAKE, schema)}`.",
             )
         ]
 
@@ -221,17 +225,22 @@ def _pinned(seconds: float | None, transactions: int | None, patience: Patience)
     )
 
 
+# For a person to run.
+END_SESSION = "SELECT pg_terminate_backend(%s)"
+DROP_SLOT = "SELECT pg_drop_replication_slot('%s')"
+
+
 def _pin(kind: str, name: str, owner: str, application: str, state: str, query: str) -> tuple[str, str]:
     match kind:
         case "session":
             what = f"the transaction of session {name} ({application}, user {owner}, {state}, `{query}`) has been open"
-            remedy = f"End its transaction, or the session: `SELECT pg_terminate_backend({name})`."
+            remedy = f"End its transaction, or the session: `{END_SESSION % name}`."
         case "prepared":
             what = f"the prepared transaction '{name}' of {owner} has been open"
             remedy = f"`COMMIT PREPARED '{name}'` or `ROLLBACK PREPARED '{name}'`."
         case "slot":
             what = f"the replication slot {name} ({state}) has been behind"
-            remedy = f"See what became of its reader; if nobody needs it, `SELECT pg_drop_replication_slot('{name}')`."
+            remedy = f"See what became of its reader; if nobody needs it, `{DROP_SLOT % name}`."
         case _:
             what = f"the standby {application} ({state}) has had a query open"
             remedy = "Look for it there, or set hot_standby_feedback off."
