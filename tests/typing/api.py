@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, assert_type
 
 import psycopg
@@ -11,14 +11,18 @@ import psycopg
 import chancy
 from chancy import (
     AsyncTask,
+    Finding,
     Job,
     JobRow,
     Limit,
     NewJob,
+    Reason,
+    Severity,
     SharedLimit,
     SubmitOutcome,
     Task,
     Unique,
+    Why,
     submit_many,
     task,
 )
@@ -144,3 +148,14 @@ async def async_tests(conn: psycopg.AsyncConnection[Any], chancy_drain: Drain) -
     assert_type(await chancy_drain(conn), Drained)
     with eager() as backend:
         assert_type(await plain.submit(backend.aconn, 1), Job[str])
+
+
+def why_and_doctor(conn: psycopg.Connection[Any]) -> None:
+    assert_type(chancy.why(conn, 1), Why)
+    assert_type(chancy.why(conn, 1).until, datetime | None)
+    assert_type(chancy.doctor(conn), list[Finding])
+
+
+async def why_and_doctor_awaited(conn: psycopg.AsyncConnection[Any]) -> None:
+    assert_type((await chancy.why(conn, 1)).reason, Reason)
+    assert_type([found.severity for found in await chancy.doctor(conn)], list[Severity])

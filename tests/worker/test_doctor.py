@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -266,6 +267,40 @@ def test_a_session_that_keeps_dead_rows_is_named(site):
         assert found.severity is Severity.OK
 
 
+def test_what_else_keeps_dead_rows_is_named_with_its_remedy():
+    rows = [
+        ("prepared", "tx'1", 3600.0, None, b"ana", b"", "", b""),
+        ("slot", "old", None, 2_000_000, b"", b"", "inactive", b""),
+        ("standby", "77", None, 5, b"rep", b"walreceiver", "streaming", b""),
+        ("hidden", None, None, 3, b"", b"", "", b""),
+    ]
+    found = server_checks.pins().parse(rows)
+    assert [(each.severity, each.message) for each in found] == [
+        (
+            Severity.ERROR,
+            "the prepared transaction 'tx'1' of ana has been open for 60 min: nothing that died since is removed.",
+        ),
+        (
+            Severity.WARNING,
+            "the replication slot old (inactive) has been behind for 2,000,000 transactions: nothing that died since is removed.",
+        ),
+    ]
+    assert "ROLLBACK PREPARED 'tx''1'" in found[0].remedy
+    assert "SELECT pg_drop_replication_slot('old')" in found[1].remedy
+    (found,) = server_checks.pins().parse(rows[2:])
+    assert found.message == (
+        "nothing keeps dead rows for long; the longest: the standby walreceiver (streaming) has had a query open for "
+        "5 transactions (3 sessions of others cannot be seen: GRANT pg_read_all_stats)."
+    )
+
+
+@pytest.mark.parametrize(("used", "severity"), [(0.01, "ok"), (0.1, "warning"), (0.5, "error")])
+def test_a_queue_of_notifications_that_fills_up_is_told(used, severity):
+    (found,) = server_checks.notifications().parse([(used,)])
+    assert (found.severity, found.message) == (severity, f"the queue of notifications is {used:.0%} full.")
+    assert bool(found.remedy) == (severity != "ok")
+
+
 def test_dead_rows_and_indexes_of_air_are_told():
     names, sizes = ["c.job_ready", "c.job_pkey"], [3 * 1024**3, 8192]
     well, dead, air = (
@@ -318,3 +353,8 @@ def test_on_a_latin_connection_and_in_an_open_transaction_it_answers_as_well(sit
     hand(site)
     with psycopg.connect(site.dsn, client_encoding="latin1") as conn:
         assert {each.severity for each in examined(site, conn)} == {Severity.OK}
+
+
+def test_the_guide_has_every_check():
+    guide = (Path(__file__).parents[2] / "docs/guides/why-and-doctor.md").read_text(encoding="utf-8")
+    assert [check for check in CHECKS if f"\n| `{check}` |" not in guide] == []

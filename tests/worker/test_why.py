@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import gate_tasks
 import limit_tasks
@@ -372,8 +373,19 @@ def test_texts_of_others_cannot_break_the_line_nor_move_the_cursor():
     assert one_line(" " * 700 + "x" * 300).endswith("…")
 
 
+def test_a_name_in_a_remedy_is_one_word_of_a_shell(site):
+    (job,) = site.submit(worker_tasks.add.using(queue="a; b").bind(1, 2))
+    chancy.pause(site.conn, "a; b", schema=site.schema)
+    assert why(site, job).sentence.endswith("`chancy resume 'a; b'`.")
+
+
 def test_numbers_are_said_with_their_nouns():
     assert [counted(n, "job", 5) for n in (0, 1, 5, 6)] == ["0 jobs", "1 job", "5 jobs", "more than 5 jobs"]
     assert [jobs_named([1, 2, 3][:n], n) for n in (1, 2, 3)] == ["job 1", "jobs 1 and 2", "jobs 1, 2 and 3"]
     assert jobs_named([1, 2, 3], 1_007) == "jobs 1, 2, 3 and 1,004 more"
     assert [sized(n) for n in (0, 8192, 5 * 1024**3, 50 * 1024**3)] == ["0 B", "8 kB", "5.0 GB", "50 GB"]
+
+
+def test_the_guide_has_every_reason():
+    guide = (Path(__file__).parents[2] / "docs/guides/why-and-doctor.md").read_text(encoding="utf-8")
+    assert [reason for reason in Reason if f"`{reason}`" not in guide] == []

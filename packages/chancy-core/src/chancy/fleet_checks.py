@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from .findings import Finding, Patience, Severity, unless_any
 from .model import Pause, Rows, Statement, Steps
-from .phrases import counted, jobs_named, moment, one_line, span
+from .phrases import argument, counted, jobs_named, moment, one_line, span
 from .schema import named
 
 WAITING = Patience(timedelta(minutes=5), timedelta(hours=1))
@@ -143,7 +143,7 @@ def queues(fleet: Fleet) -> list[Finding]:
             "queues",
             Severity.ERROR,
             f"no worker takes queue '{one_line(queue)}', in which {counted(number, 'job')} {_wait(number)}.",
-            f"Start one that does: `chancy-worker MODULE --queue {one_line(queue)}`.",
+            f"Start one that does: `chancy-worker MODULE --queue {argument(queue)}`.",
         )
         for queue, number in due.items()
         if number and queue not in taken
@@ -191,8 +191,8 @@ def pauses(fleet: Fleet, forgotten: timedelta = FORGOTTEN) -> list[Finding]:
     bad = []
     for each in fleet.closed:
         if (age := fleet.now - each.paused_at) >= forgotten:
-            name = one_line(each.name)
-            what, remedy = f"{each.kind} {name}", name if each.kind == "queue" else f"--{each.kind} {name}"
+            what = f"{each.kind} {one_line(each.name)}"
+            remedy = argument(each.name) if each.kind == "queue" else f"--{each.kind} {argument(each.name)}"
             end = f"until {moment(each.until)}" if each.until else "until somebody resumes it"
             message = f"{what} has been paused for {span(age)}, {end}."
             bad.append(Finding("pauses", Severity.WARNING, message, f"If nobody needs that: `chancy resume {remedy}`."))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -48,6 +49,11 @@ def one_line(text: str, longest: int = _LONGEST_TEXT) -> str:
     words = " ".join(text[: 4 * longest].split())
     safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
     return safe if len(safe) <= longest and len(text) <= 4 * longest else f"{safe[: longest - 1]}…"
+
+
+def argument(name: str) -> str:
+    """The same as a word of a command that somebody copies into a shell."""
+    return shlex.quote(one_line(name))
 
 
 def sized(size: int) -> str:

@@ -237,7 +237,8 @@ def _pin(kind: str, name: str, owner: str, application: str, state: str, query: 
             remedy = f"End its transaction, or the session: `{END_SESSION % name}`."
         case "prepared":
             what = f"the prepared transaction '{name}' of {owner} has been open"
-            remedy = f"`COMMIT PREPARED '{name}'` or `ROLLBACK PREPARED '{name}'`."
+            literal = name.replace("'", "''")
+            remedy = f"`COMMIT PREPARED '{literal}'` or `ROLLBACK PREPARED '{literal}'`."
         case "slot":
             what = f"the replication slot {name} ({state}) has been behind"
             remedy = f"See what became of its reader; if nobody needs it, `{DROP_SLOT % name}`."

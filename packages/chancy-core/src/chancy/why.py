@@ -17,7 +17,7 @@ import msgspec
 from .errors import UnknownJob
 from .gates import SEPARATOR, Gate, Passes
 from .model import JobRow, Steps
-from .phrases import counted, jobs_named, moment, one_line, span
+from .phrases import argument, counted, jobs_named, moment, one_line, span
 from .run import AsyncConn, SyncConn, perform
 from .schema import schema_in_use
 from .statements import select_job
@@ -189,8 +189,8 @@ def _scheduled(job: JobRow, seen: Around) -> Why | None:
 def _paused(job: JobRow, seen: Around) -> Why | None:
     queue, task = one_line(job.queue), one_line(job.task)
     for reason, name, remedy, since, until in [
-        (Reason.QUEUE_PAUSED, f"queue '{queue}'", queue, seen.queue_paused_at, seen.queue_until),
-        (Reason.TASK_PAUSED, f"task {task}", f"--task {task}", seen.task_paused_at, seen.task_until),
+        (Reason.QUEUE_PAUSED, f"queue '{queue}'", argument(job.queue), seen.queue_paused_at, seen.queue_until),
+        (Reason.TASK_PAUSED, f"task {task}", f"--task {argument(job.task)}", seen.task_paused_at, seen.task_until),
     ]:
         if since is not None:
             end = "until somebody resumes it"
@@ -277,7 +277,7 @@ def _at_limit(job: JobRow, limit: int, running: Places) -> Why:
         held = f"and {jobs_named(running.jobs, running.count)} {'runs' if running.count == 1 else 'run'}"
     sentence = (
         f"{_subject(job)} waits because queue '{queue}' has a limit of {counted(limit, 'running job')}, {held}: "
-        f"`chancy limit {queue} none` lifts it."
+        f"`chancy limit {argument(job.queue)} none` lifts it."
     )
     return Why(Reason.LIMIT, sentence)
 
