@@ -14,18 +14,18 @@ CORE = PACKAGES / "chancy-core/src/chancy"
 WORKER = PACKAGES / "chancy-worker/src/chancy_worker"
 
 FLOORS = [
-    {"states", "errors"},
+    {"states", "errors", "phrases", "findings"},
     {"limits", "literals", "outcomes", "recurrence", "retention", "retry", "schema"},
     {"unique"},
     {"model"},
     {"codec"},
     {"keys"},
     {"gates"},
-    {"statements"},
+    {"statements", "surroundings"},
     {"run"},
-    {"client", "current", "log", "migrate", "overview"},
-    {"batch", "task"},
-    {"schedules"},
+    {"client", "current", "fleet_checks", "log", "migrate", "overview", "why"},
+    {"batch", "server_checks", "task"},
+    {"doctor", "schedules"},
     {"steering"},
     {"bulk"},
     {"app"},
@@ -35,6 +35,8 @@ FLOORS = [
 PURE = [
     "states",
     "errors",
+    "phrases",
+    "findings",
     "limits",
     "literals",
     "recurrence",
@@ -48,6 +50,7 @@ PURE = [
     "keys",
     "gates",
     "statements",
+    "surroundings",
 ]
 LOOPS = {"batches", "claimer", "completer", "wakeups", "leases", "schedules"}
 SOURCES = sorted(PACKAGES.glob("*/src/**/*.py"))

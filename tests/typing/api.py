@@ -14,19 +14,23 @@ from chancy import (
     BatchCounts,
     BatchProgress,
     Callback,
+    Finding,
     Job,
     JobFilter,
     JobRow,
     Limit,
     LogEntry,
     NewJob,
+    Reason,
     ScheduleRow,
+    Severity,
     SharedLimit,
     State,
     SubmitOutcome,
     Swept,
     Task,
     Unique,
+    Why,
     WorkerRow,
     callback,
     cron,
@@ -240,3 +244,14 @@ async def async_batches(conn: psycopg.AsyncConnection[Any]) -> None:
         assert_type(await batch.submit_many([later.bind(1)]), list[Job[bytes]])
     assert_type(await batch.progress(conn), BatchProgress)
     assert_type(await chancy.batch_progress(conn, batch.id), BatchProgress)
+
+
+def why_and_doctor(conn: psycopg.Connection[Any]) -> None:
+    assert_type(chancy.why(conn, 1), Why)
+    assert_type(chancy.why(conn, 1).until, datetime | None)
+    assert_type(chancy.doctor(conn), list[Finding])
+
+
+async def why_and_doctor_awaited(conn: psycopg.AsyncConnection[Any]) -> None:
+    assert_type((await chancy.why(conn, 1)).reason, Reason)
+    assert_type([found.severity for found in await chancy.doctor(conn)], list[Severity])

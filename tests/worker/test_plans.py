@@ -6,6 +6,7 @@ beside each bound, which is about three times that; a plan that reads the table 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import secrets
@@ -34,10 +35,12 @@ from chancy.statements import (
     select_outcome,
     submit_unique,
 )
+from chancy.surroundings import around
+from chancy.why import _held_up
 from chancy_worker.claimer import Marks
 from chancy_worker.claims import PATIENT_ROUND, ROUND, START, Mark, Wanted, play_round, settle
 from chancy_worker.gatekeeper import admit
-from chancy_worker.leases import declare_dead, extend, register, take_back
+from chancy_worker.leases import Offer, declare_dead, extend, register, take_back
 from chancy_worker.link import Link
 from chancy_worker.sessions import LentSession, OwnSession
 from chancy_worker.upkeep import sweep_windows
@@ -640,3 +643,23 @@ async def test_a_look_at_a_batch_of_which_most_has_finished_reads_no_more_than_o
     assert_bounded(early, 80)  # 24
     assert_bounded(late, 80)  # 24
     assert_bounded(every, 90)  # 28
+
+
+@pytest.mark.parametrize(("queue", "bound"), [("default", 34_000), ("gated", 240)])  # 11,140 for 10,001 jobs; 79
+async def test_why_counts_what_comes_before_a_job_by_the_indexes(caller, deep, queue, bound):
+    last = "SELECT max(id) FROM {schema}.job WHERE queue = %(queue)s::text AND run_at < now()"
+    job = await caller.send(select_job(await caller.send(Statement(last, {"queue": queue}, lambda rows: rows[0][0]))))
+    taker = await caller.send(register("taker", 3600, Offer([queue], [job.task])))
+    steps, blocks = _held_up(job, await caller.send(around(job))), Counter()
+    statement = next(steps)
+    with contextlib.suppress(StopIteration):
+        while True:
+            seen = await watch(caller, statement)
+            assert "job" not in seen.read_whole()
+            assert not [node for node in seen.adrift() if node["Index Name"] != "job_running"]
+            blocks += seen.blocks
+            statement = steps.send(await caller.send(statement))
+    await caller.send(
+        Statement("DELETE FROM {schema}.worker WHERE id = %(id)s::bigint RETURNING id", {"id": taker}, list)
+    )
+    assert 0 < blocks.total() <= bound, blocks

@@ -8,6 +8,7 @@ from .batch import Batch, Callback, batch, batch_progress, callback
 from .bulk import JobFilter, Swept, cancel_many, count, delete_many, requeue_many
 from .client import Job, cancel, get, jobs, requeue, submit_many
 from .current import CurrentJob, current_job
+from .doctor import doctor
 from .errors import (
     AttemptStopped,
     ChancyError,
@@ -30,6 +31,7 @@ from .errors import (
     UnknownJob,
     UnknownSchedule,
 )
+from .findings import Finding, Severity
 from .limits import Limit, SharedLimit
 from .log import LogEntry, logs
 from .migrate import migrate
@@ -45,6 +47,7 @@ from .states import State
 from .steering import delete, edit, keep, limit, pause, resume
 from .task import AsyncTask, Task, task
 from .unique import SubmitOutcome, Unique
+from .why import Reason, Why, why
 
 __all__ = [
     "AsyncChancy",
@@ -63,6 +66,7 @@ __all__ = [
     "Discard",
     "DuplicateJob",
     "Every",
+    "Finding",
     "InvalidArguments",
     "InvalidConnection",
     "InvalidResult",
@@ -84,11 +88,13 @@ __all__ = [
     "Progress",
     "Queue",
     "QueueRow",
+    "Reason",
     "ResultExpired",
     "Retry",
     "SchedulePaused",
     "ScheduleRow",
     "SchemaOutdated",
+    "Severity",
     "SharedLimit",
     "Snooze",
     "State",
@@ -101,6 +107,7 @@ __all__ = [
     "UnknownBatch",
     "UnknownJob",
     "UnknownSchedule",
+    "Why",
     "WorkerRow",
     "batch",
     "batch_progress",
@@ -114,6 +121,7 @@ __all__ = [
     "days",
     "delete",
     "delete_many",
+    "doctor",
     "edit",
     "every",
     "get",
@@ -134,5 +142,6 @@ __all__ = [
     "submit_many",
     "task",
     "unschedule",
+    "why",
     "workers",
 ]

@@ -110,6 +110,11 @@ def in_transaction(conn: SyncConn | AsyncConn) -> bool:
     return _driver(conn).info.transaction_status is not TransactionStatus.IDLE or not conn.autocommit
 
 
+def backend_pid(conn: SyncConn | AsyncConn) -> int:
+    """Of the server process at the other end of `conn`, as it was told at the start: a pooler tells one of its own."""
+    return _driver(conn).info.backend_pid
+
+
 def _driver(conn: SyncConn | AsyncConn) -> SyncConn | AsyncConn:
     if isinstance(conn, (psycopg.Connection, psycopg.AsyncConnection)):
         return conn

@@ -1,0 +1,56 @@
+"""Whether an installation is well: every check answers, also when it is."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, overload
+
+from . import fleet_checks, server_checks
+from .findings import Finding, Severity
+from .model import Steps
+from .run import AsyncConn, SyncConn, backend_pid, perform
+from .schema import schema_in_use
+
+
+@overload
+def doctor(conn: SyncConn, /, *, schema: str | None = None) -> list[Finding]: ...
+@overload
+def doctor(conn: AsyncConn, /, *, schema: str | None = None) -> Coroutine[Any, Any, list[Finding]]: ...
+def doctor(
+    conn: SyncConn | AsyncConn, /, *, schema: str | None = None
+) -> list[Finding] | Coroutine[Any, Any, list[Finding]]:
+    """Look at everything that has ever kept jobs from running; what was found, in a fixed order.
+
+    Each check gives one finding that all is well, or one for each thing that is not. About 16 round trips, of which one
+    reads every live job; where the doorbell seems dead, two seconds more. Writes nothing and waits for no lock. Best on
+    a connection in autocommit: in a transaction the time stands still. What other users' sessions do can be seen by
+    members of pg_read_all_stats only. Of a schema that is older than this version that alone is told.
+    """
+    where = schema_in_use(schema)
+    return perform(conn, _examine(where, backend_pid(conn)), where)
+
+
+def _examine(schema: str, told_pid: int) -> Steps[list[Finding]]:
+    migrated: Finding = yield from server_checks.migrations(schema)
+    if migrated.severity is Severity.ERROR:
+        return [migrated]
+    found = [migrated]
+    fleet = yield from fleet_checks.fleet()
+    for fleet_check in (fleet_checks.leases, fleet_checks.queues, fleet_checks.tasks):
+        found += fleet_check(fleet)
+    found += yield from fleet_checks.waiting(fleet)
+    found += yield from fleet_checks.doorbell(fleet)
+    found += fleet_checks.clocks(fleet)
+    found += fleet_checks.pauses(fleet)
+    for statement in (
+        fleet_checks.claims(schema),
+        fleet_checks.slots(),
+        server_checks.partitions(schema),
+        server_checks.retention(),
+        server_checks.bloat(),
+        server_checks.pins(),
+        server_checks.notifications(),
+        server_checks.pooler(told_pid),
+    ):
+        found += yield statement
+    return found

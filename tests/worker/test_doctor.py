@@ -1,0 +1,360 @@
+"""What `doctor` finds, on an installation that is well and on those that are not."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+import worker_tasks
+from psycopg import sql
+from worker_help import eventually, working
+
+import chancy
+from chancy import Queue, Severity, server_checks
+from chancy.findings import Patience
+from chancy.run import perform, send
+from chancy_worker import WorkerConfig
+from chancy_worker.claims import Wanted, play_round
+from chancy_worker.leases import Offer, declare_dead, register
+
+CHECKS = {
+    "schema", "workers", "queues", "tasks", "waiting", "doorbell", "clocks", "pauses", "claims", "slots", "partitions",
+    "retention", "bloat", "xmin", "notifications", "pooler",
+}  # fmt: skip
+STEADY = WorkerConfig(grace=1)
+AT_ONCE = Patience(timedelta(0), timedelta(days=1))
+
+
+def examined(site, conn=None):
+    return chancy.doctor(conn or site.conn, schema=site.schema)
+
+
+def wrong(site):
+    """What is not well, by check."""
+    return {found.check: found for found in examined(site) if found.severity is not Severity.OK}
+
+
+def hand(site, *, lease=60, listens=False, queues=("default",), tasks=("worker_tasks.add",)):
+    """A worker as the database knows it."""
+    return send(site.conn, register("host:1", lease, Offer(queues, tasks, listens)), site.schema)
+
+
+def aged(site, table, column, by):
+    """As if it had been so for longer."""
+    query = sql.SQL("UPDATE {}.{} SET {} = {} - %s::interval").format(
+        sql.Identifier(site.schema), sql.Identifier(table), sql.Identifier(column), sql.Identifier(column)
+    )
+    site.conn.execute(query, [by])
+
+
+async def test_an_installation_that_is_well_is_told_so_by_every_check(site):
+    async with working(site.app(queues=[Queue("default"), Queue("mail"), Queue("other")]), STEADY):
+        await eventually(lambda: site.workers())
+        site.submit(worker_tasks.add.bind(1, 2))
+        await eventually(lambda: site.count("succeeded") == 1)
+        found = await asyncio.to_thread(examined, site)  # the worker runs in this loop
+        assert {each.check for each in found} == CHECKS
+        assert len(found) == len(CHECKS)
+        assert [each for each in found if each.severity is not Severity.OK or each.remedy or not each.message] == []
+        async with await psycopg.AsyncConnection.connect(site.dsn) as conn:
+            assert {each.check for each in await chancy.doctor(conn, schema=site.schema)} == CHECKS
+        messages = {each.check: each.message for each in found}
+        assert messages["workers"] == "1 worker alive."
+        assert messages["doorbell"] == "1 idle worker, at the doorbell of all their queues."
+
+
+def test_a_fleet_that_has_stopped_is_an_error_and_so_is_each_queue_with_work(site):
+    site.submit(worker_tasks.add.bind(1, 2), *[worker_tasks.add.using(queue="mail").bind(n, 2) for n in range(2)])
+    bad = [each for each in examined(site) if each.severity is Severity.ERROR]
+    assert [(each.check, each.message, each.remedy) for each in bad] == [
+        ("workers", "no worker is alive: nothing runs.", "Start one: `chancy-worker MODULE`."),
+        (
+            "queues",
+            "no worker takes queue 'default', in which 1 job waits.",
+            "Start one that does: `chancy-worker MODULE --queue default`.",
+        ),
+        (
+            "queues",
+            "no worker takes queue 'mail', in which 2 jobs wait.",
+            "Start one that does: `chancy-worker MODULE --queue mail`.",
+        ),
+    ]
+
+
+def test_a_lease_that_is_about_to_run_out_or_has_run_out_is_told(site):
+    hand(site, lease=3)
+    found = wrong(site)["workers"]
+    assert found.severity is Severity.WARNING
+    assert "worker host:1 has not extended its lease, which runs out in" in found.message
+    aged(site, "worker", "expires_at", "1 minute")
+    last = [each for each in examined(site) if each.check == "workers"][-1]
+    assert "the lease of worker host:1 ran out 57 s ago, and no worker has taken its jobs back." in last.message
+
+
+def test_a_task_that_no_worker_of_its_queue_knows_is_named(site):
+    hand(site)
+    hand(site, queues=["mail"], tasks=["app.nobody"])
+    for _ in range(2):
+        site.one("SELECT {}.submit('app.nobody')")
+    site.submit(worker_tasks.add.bind(1, 2))
+    found = wrong(site)
+    assert found.keys() == {"tasks"}
+    assert found["tasks"].severity is Severity.ERROR
+    message = "no worker of queue 'default' knows task app.nobody, of which 2 jobs wait."
+    assert found["tasks"].message == message
+    assert found["tasks"].remedy.startswith("Deploy the code that has it")
+
+
+@pytest.mark.parametrize(("age", "severity"), [("6 minutes", Severity.WARNING), ("2 hours", Severity.ERROR)])
+def test_the_oldest_job_that_could_run_is_named_with_its_age(site, age, severity):
+    hand(site)
+    old, other, paused, parked = site.submit(
+        worker_tasks.add.bind(1, 2),
+        worker_tasks.add.bind(1, 2),
+        worker_tasks.add.using(queue="paused").bind(1, 2),
+        worker_tasks.add.using(group="g").bind(1, 2),
+    )
+    hand(site, queues=["paused"])
+    chancy.pause(site.conn, "paused", schema=site.schema)
+    aged(site, "job", "run_at", age)
+    site.one("UPDATE {}.job SET run_at = run_at + interval '1 s' WHERE id = %s RETURNING id", other.id)
+    site.one("UPDATE {}.job SET run_at = run_at - interval '1 h' WHERE id = %s RETURNING id", paused.id)
+    site.one("UPDATE {}.job SET run_at = run_at - interval '1 h' WHERE id = %s RETURNING id", parked.id)
+    found = wrong(site)
+    assert found.keys() == {"waiting"}
+    assert found["waiting"].severity is severity
+    assert f": job {old.id} of task worker_tasks.add in queue 'default'." in found["waiting"].message
+    assert found["waiting"].remedy == f"Ask `chancy why {old.id}`; if the workers are busy, start more."
+
+
+def test_a_worker_whose_clock_is_wrong_is_named(site):
+    worker = hand(site)
+    for ahead, severity, words in [
+        (0.2, Severity.OK, "the workers' clocks are within 200 ms of the database's."),
+        (-1.5, Severity.WARNING, "the clock of worker host:1 is 1.5 s behind."),
+        (45, Severity.ERROR, "the clock of worker host:1 is 45.0 s ahead."),
+    ]:
+        site.one("UPDATE {}.worker SET clock_ahead = %s WHERE id = %s RETURNING id", ahead, worker)
+        (found,) = [each for each in examined(site) if each.check == "clocks"]
+        assert (found.severity, found.message) == (severity, words)
+        assert found.remedy.startswith("Set it by NTP") == (severity is not Severity.OK)
+
+
+async def test_an_idle_worker_that_is_not_at_the_doorbell_is_noticed(site):
+    deaf = hand(site, listens=True, queues=["default", "mail"])
+    found = [each for each in examined(site) if each.check == "doorbell"]
+    assert [(each.severity, each.message) for each in found] == [
+        (Severity.WARNING, "no idle worker is at the doorbell of queue 'default': its jobs start up to 5 s late."),
+        (Severity.WARNING, "no idle worker is at the doorbell of queue 'mail': its jobs start up to 5 s late."),
+    ]
+    assert found[0].remedy
+    site.submit(worker_tasks.add.using(queue="mail").bind(1, 2))
+    assert wrong(site) == {}  # it may be about to look
+    send(site.conn, declare_dead(worker=deaf), site.schema)
+    hand(site, listens=True)
+    async with working(site.app(), STEADY):
+        await eventually(lambda: site.workers())
+        assert "doorbell" not in await asyncio.to_thread(wrong, site)
+
+
+def test_who_looks_for_work_by_the_clock_is_not_missed_at_the_doorbell(site):
+    hand(site, listens=False)
+    assert wrong(site) == {}
+
+
+def test_a_pause_that_somebody_may_have_forgotten_is_told(site):
+    hand(site)
+    chancy.pause(site.conn, "mail", schema=site.schema)
+    chancy.pause(site.conn, task="app.t", schema=site.schema)
+    assert wrong(site) == {}
+    aged(site, "pause", "paused_at", "3 days")
+    found = [each for each in examined(site) if each.check == "pauses"]
+    assert [(each.severity, each.message, each.remedy) for each in found] == [
+        (
+            Severity.WARNING,
+            f"{what} has been paused for 3 d, until somebody resumes it.",
+            f"If nobody needs that: `chancy resume {remedy}`.",
+        )
+        for what, remedy in [("queue mail", "mail"), ("task app.t", "--task app.t")]
+    ]
+
+
+def test_running_jobs_that_nobody_answers_for_are_told_and_the_remedy_helps(site):
+    hand(site)
+    gone = hand(site)
+    (job,) = site.submit(worker_tasks.add.bind(1, 2))
+    send(site.conn, play_round(gone, [], Wanted({"default": 1}, looking=("default",))), site.schema)
+    assert wrong(site) == {}
+    site.one("DELETE FROM {}.worker WHERE id = %s RETURNING id", gone)
+    assert wrong(site) == {}  # it may have been claimed just now
+    aged(site, "job", "started_at", "31 s")
+    found = wrong(site)["claims"]
+    assert found.severity is Severity.ERROR
+    assert found.message == f"job {job.id}: said to run on a worker of which nothing is known any more."
+    site.conn.execute(found.remedy.partition("`")[2].rstrip("`."))
+    assert wrong(site) == {}
+    aged(site, "dead_worker", "died_at", "31 s")
+    assert (
+        wrong(site)["claims"].message == f"job {job.id}: ran on a worker that is dead, and nobody has taken that back."
+    )
+
+
+def test_places_that_are_nobodys_are_counted(site):
+    hand(site)
+    site.one(
+        "INSERT INTO {}.slot (gate, n, job, fence) SELECT 'g', n, n, 0 FROM generate_series(1, 5) AS n RETURNING n"
+    )
+    (found,) = [each for each in examined(site) if each.check == "slots"]
+    message = "5 places of limits, of which 5 are nobody's and wait to be swept."
+    assert (found.severity, found.message) == (Severity.OK, message)
+
+
+def dropped(site, days):
+    day = site.one("SELECT to_char((now() AT TIME ZONE 'UTC')::date + %s, 'YYYYMMDD')", days)
+    site.conn.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(site.schema, f"history_{day}")))
+
+
+def test_partitions_that_history_lacks_are_told_and_the_remedy_makes_them(site):
+    hand(site)
+    dropped(site, 3)
+    found = wrong(site)["partitions"]
+    assert found.severity is Severity.WARNING
+    assert "history lacks 1 partition of the days from today" in found.message
+    assert found.message.endswith("the first in 3 days.")
+    dropped(site, 0)
+    found = wrong(site)["partitions"]
+    assert found.severity is Severity.ERROR
+    assert "lacks 2 partitions" in found.message
+    assert found.message.endswith("the first for today.")
+    site.conn.execute(found.remedy[found.remedy.index("SELECT") :].rstrip("`."))
+    assert wrong(site) == {}
+
+
+def test_partitions_that_should_have_been_dropped_are_told(site):
+    hand(site)
+    site.one("SELECT {}.make_partitions('2020-01-01', '2020-01-02')")
+    found = wrong(site)["retention"]
+    assert found.severity is Severity.WARNING
+    words = "2 partitions of history should have been dropped, the oldest history_20200101: jobs are kept for 14 days."
+    assert found.message == words
+
+
+def test_a_session_that_keeps_dead_rows_is_named(site):
+    hand(site)
+    with psycopg.connect(site.dsn, application_name="report") as conn:
+        conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        conn.execute("SELECT 'since lunch'")
+        conn.execute("SELECT 'now'")
+
+        def found():
+            (found,) = perform(site.conn, server_checks.pins(AT_ONCE), site.schema)
+            return found if str(conn.info.backend_pid) in found.message else None
+
+        deadline = 200
+        while not (pin := found()) and (deadline := deadline - 1):  # somebody else's may be older, for a moment
+            pass
+        assert pin.severity is Severity.WARNING
+        assert f"session {conn.info.backend_pid} (report, user " in pin.message
+        assert "idle in transaction, `SELECT 'now'`) has been open for " in pin.message
+        assert (
+            pin.remedy
+            == f"End its transaction, or the session: `SELECT pg_terminate_backend({conn.info.backend_pid})`."
+        )
+        (found,) = perform(site.conn, server_checks.pins(), site.schema)
+        assert found.severity is Severity.OK
+
+
+def test_what_else_keeps_dead_rows_is_named_with_its_remedy():
+    rows = [
+        ("prepared", "tx'1", 3600.0, None, b"ana", b"", "", b""),
+        ("slot", "old", None, 2_000_000, b"", b"", "inactive", b""),
+        ("standby", "77", None, 5, b"rep", b"walreceiver", "streaming", b""),
+        ("hidden", None, None, 3, b"", b"", "", b""),
+    ]
+    found = server_checks.pins().parse(rows)
+    assert [(each.severity, each.message) for each in found] == [
+        (
+            Severity.ERROR,
+            "the prepared transaction 'tx'1' of ana has been open for 60 min: nothing that died since is removed.",
+        ),
+        (
+            Severity.WARNING,
+            "the replication slot old (inactive) has been behind for 2,000,000 transactions: nothing that died since is removed.",
+        ),
+    ]
+    assert "ROLLBACK PREPARED 'tx''1'" in found[0].remedy
+    assert "SELECT pg_drop_replication_slot('old')" in found[1].remedy
+    (found,) = server_checks.pins().parse(rows[2:])
+    assert found.message == (
+        "nothing keeps dead rows for long; the longest: the standby walreceiver (streaming) has had a query open for "
+        "5 transactions (3 sessions of others cannot be seen: GRANT pg_read_all_stats)."
+    )
+
+
+@pytest.mark.parametrize(("used", "severity"), [(0.01, "ok"), (0.1, "warning"), (0.5, "error")])
+def test_a_queue_of_notifications_that_fills_up_is_told(used, severity):
+    (found,) = server_checks.notifications().parse([(used,)])
+    assert (found.severity, found.message) == (severity, f"the queue of notifications is {used:.0%} full.")
+    assert bool(found.remedy) == (severity != "ok")
+
+
+def test_dead_rows_and_indexes_of_air_are_told():
+    names, sizes = ["c.job_ready", "c.job_pkey"], [3 * 1024**3, 8192]
+    well, dead, air = (
+        server_checks._parse_bloat([(live, dead, None, 5 * 1024**2, names, [size, 8192])])
+        for live, dead, size in [(70_000, 60_000, 8192), (100, 60_000, 8192), (100, 0, sizes[0])]
+    )
+    figures = "the table job has 70,000 live rows and 60,000 dead in 5 MB, not vacuumed yet; largest indexes:"
+    assert well[0].message == f"{figures} c.job_ready 8 kB, c.job_pkey 8 kB."
+    assert [(each.severity, each.remedy) for each in (*well, *air)] == [
+        (Severity.OK, ""),
+        (Severity.WARNING, "`REINDEX INDEX CONCURRENTLY c.job_ready`"),
+    ]
+    assert (len(dead), dead[0].severity) == (1, Severity.WARNING)
+    assert "`VACUUM`" in dead[0].remedy
+
+
+def test_a_schema_that_is_older_is_all_that_is_told(site):
+    newest = site.one("SELECT max(number) FROM {}.migration")
+    site.one("DELETE FROM {}.migration WHERE number = %s RETURNING number", newest)
+    before = site.one("SELECT max(number) FROM {}.migration")
+    (found,) = examined(site)
+    assert (found.check, found.severity) == ("schema", Severity.ERROR)
+    assert (
+        found.message
+        == f"schema '{site.schema}' is at migration {before}, this version of Chancy needs migration {newest}."
+    )
+    assert found.remedy.startswith(f"Run `python -m chancy migrate --schema {site.schema}`")
+
+
+def test_a_database_without_the_schema_says_what_to_do(site):
+    (found,) = chancy.doctor(site.conn, schema="nowhere")
+    assert found.message.startswith("schema 'nowhere' has not been migrated")
+
+
+def test_a_schema_that_is_newer_is_told_and_the_rest_is_looked_at(site):
+    hand(site)
+    site.one("INSERT INTO {}.migration (number, name) VALUES (9999, '9999_next') RETURNING number")
+    found = wrong(site)
+    assert found.keys() == {"schema"}
+    assert (found["schema"].severity, len(examined(site))) == (Severity.WARNING, len(CHECKS))
+    assert "is at migration 9999, newer than this version of Chancy" in found["schema"].message
+
+
+def test_a_pooler_in_between_is_a_note(site):
+    (found,) = perform(site.conn, server_checks.pooler(0), site.schema)
+    assert (found.severity, "there is a pooler such as PgBouncer" in found.message) == (Severity.OK, True)
+
+
+def test_on_a_latin_connection_and_in_an_open_transaction_it_answers_as_well(site):
+    hand(site)
+    with psycopg.connect(site.dsn, client_encoding="latin1") as conn:
+        assert {each.severity for each in examined(site, conn)} == {Severity.OK}
+
+
+def test_the_guide_has_every_check():
+    guide = (Path(__file__).parents[2] / "docs/guides/why-and-doctor.md").read_text(encoding="utf-8")
+    assert [check for check in CHECKS if f"\n| `{check}` |" not in guide] == []
