@@ -18,7 +18,7 @@ from .site import Site, command
 @click.option("--after", type=int, default=0, metavar="N", help="With --print: only migrations above number N.")
 @click.option("--check", is_flag=True, help="Change nothing; end with 1 and the names if something is missing.")
 def migrate(site: Site, shown: bool, after: int, check: bool) -> int:
-    """Bring the schema up to date, or print the SQL that would, or say what is missing."""
+    """Bring the schema up to date, or say what is missing."""
     if shown and check:
         raise click.UsageError("--print sends nothing and --check prints no SQL: give one of them")
     if after and not shown:

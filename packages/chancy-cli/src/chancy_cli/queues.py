@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 import chancy
+from chancy import WorkerRow
 
 from .screen import Table, document
 from .site import Site, command
@@ -13,7 +15,7 @@ from .times import lasting, until
 
 @command("queues")
 def queues(site: Site) -> None:
-    """The queues that have live jobs or workers, or are paused or limited.
+    """The queues, and what waits in them: those that have live jobs or workers, or are paused or limited.
 
     READY are jobs that are due; WAITING those of them that wait for a limit or for their turn; OLDEST is for how long
     the longest waiting of the others has been due. LIMIT is what `chancy limit` has set.
@@ -45,14 +47,7 @@ def workers(site: Site) -> None:
     with site.connect() as conn:
         rows, now = chancy.workers(conn, schema=site.schema), site.now(conn)
     if site.json:
-        return document(
-            {
-                "workers": [
-                    asdict(row) | {"clock_ahead": None if row.clock_ahead is None else row.clock_ahead.total_seconds()}
-                    for row in rows
-                ]
-            }
-        )
+        return document({"workers": [described(row) for row in rows]})
     Table(
         ("ID", "WORKER", "VERSION", "RUNNING", "SINCE", "LEASE", "WAKEUPS", "CLOCK", "QUEUES", "TASKS"),
         [
@@ -66,3 +61,8 @@ def workers(site: Site) -> None:
         ],
     ).show()  # fmt: skip
     return None
+
+
+def described(row: WorkerRow) -> dict[str, Any]:
+    """A worker as a JSON document."""
+    return asdict(row) | {"clock_ahead": None if row.clock_ahead is None else row.clock_ahead.total_seconds()}

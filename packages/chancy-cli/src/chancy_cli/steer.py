@@ -21,7 +21,10 @@ from .times import age, instant, written
 @click.option("--run-at", callback=instant, metavar="INSTANT", help="Due at this instant: 2026-11-25T18:00Z.")
 @click.option("--delay", callback=age, metavar="AGE", help="Due so long from now: 90s, 10m, 2h, 3d.")
 def edit(site: Site, job_id: int, priority: int | None, run_at: datetime | None, delay: timedelta | None) -> int:
-    """Change when a ready or scheduled job is due, or its priority, or both."""
+    """Change when a waiting job is due, or its priority.
+
+    A job that waits is ready or scheduled; one that runs or is finished is left alone.
+    """
     if run_at is not None and delay is not None:
         raise click.UsageError("give either --run-at or --delay")
     if priority is None and run_at is None and delay is None:
@@ -68,7 +71,10 @@ def pause(
     until: datetime | None,
     length: timedelta | None,
 ) -> None:
-    """Let no job of a queue or task begin, or a schedule not tick, until it is resumed. What runs, runs on."""
+    """Let no job of a queue or task begin, or a schedule not tick.
+
+    Until it is resumed, or the time that is given is over. What runs, runs on.
+    """
     kind, name = _named(queue, task, schedule)
     if until is not None and length is not None:
         raise click.UsageError("give either --until or --for")
@@ -85,7 +91,7 @@ def pause(
 @click.option("--task", metavar="NAME", help="A task, in whatever queue.")
 @click.option("--schedule", metavar="NAME", help="A schedule.")
 def resume(site: Site, queue: str | None, task: str | None, schedule: str | None) -> None:
-    """Let a queue, a task or a schedule that is paused go on."""
+    """Let what is paused go on: a queue, a task or a schedule."""
     kind, name = _named(queue, task, schedule)
     by_position, by_name = _given(kind, name)
     with site.connect() as conn:
@@ -104,9 +110,9 @@ def _most(ctx: click.Context, param: click.Parameter, text: str) -> int | None:
 @click.argument("queue")
 @click.argument("most", metavar="N|none", callback=_most)
 def limit(site: Site, queue: str, most: int | None) -> None:
-    """Let at most N jobs of a queue run at a time, over all workers. What runs, runs on.
+    """Let at most so many jobs of a queue run at a time.
 
-    0 lets nothing begin, none lifts the limit.
+    Over all workers, and from now on: what runs, runs on. 0 lets nothing begin, none lifts the limit.
     """
     with site.connect() as conn:
         chancy.limit(conn, queue, concurrency=most, schema=site.schema)

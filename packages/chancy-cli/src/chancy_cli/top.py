@@ -21,6 +21,7 @@ from chancy.model import Rows, Statement
 from chancy.run import perform
 
 from .faults import Refusal
+from .queues import described
 from .screen import Table, document, heading, on_terminal, one_line
 from .site import Site, clock, command
 from .times import is_endless, lasting, written
@@ -193,7 +194,7 @@ def top(site: Site, every: float, once: bool) -> None:
                     "completions": frame.completions,
                     "queues": frame.queues,
                     "running": frame.running,
-                    "workers": [row.name for row in frame.workers],
+                    "workers": [described(row) for row in frame.workers],
                 }
             )
         if once:
