@@ -60,9 +60,9 @@ class Shell:
         out, err = self._capsys.readouterr()
         return Answer(code, out, err)
 
-    def terminal(self, *arguments: object, keys: str = "", columns: int = 120) -> Answer:
+    def terminal(self, *arguments: object, keys: str = "", **more: Any) -> Answer:
         """On a terminal, where `keys` answer its question."""
-        terminal = Terminal(self, *arguments, columns=columns)
+        terminal = Terminal(self, *arguments, **more)
         if keys:
             terminal.see("[y/N]")
             terminal.type(keys)
@@ -115,19 +115,19 @@ class Shell:
 class Terminal:
     """A pseudo-terminal with the command in it."""
 
-    def __init__(self, shell: Shell, *arguments: object, columns: int = 120) -> None:
+    def __init__(self, shell: Shell, *arguments: object, columns: int = 120, folder: Path = HERE) -> None:
         self.master, self._slave = pty.openpty()
         self.before = self.modes()
         env = os.environ | {"TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": "50", "PYTHONPATH": str(HERE)}
+        env |= {"CHANCY_DSN": shell.dsn, "CHANCY_SCHEMA": shell.schema}
         env = {name: value for name, value in env.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
-        command = [sys.executable, "-m", "chancy_cli", "--dsn", shell.dsn, "--schema", shell.schema]
         self.popen = subprocess.Popen(
-            [*command, *map(str, arguments)],
+            [sys.executable, "-m", "chancy_cli", *map(str, arguments)],
             stdin=self._slave,
             stdout=self._slave,
             stderr=self._slave,
             env=env,
-            cwd=HERE,
+            cwd=folder,
             start_new_session=True,
             preexec_fn=_take_terminal,
         )

@@ -34,5 +34,6 @@ def doctor(site: Site, strict: bool) -> int:
             (found.check, found.severity, found.message + (f"; {found.remedy}" if found.remedy else ""))
             for found in findings
         ],
+        long="fold",
     ).show()
     return code

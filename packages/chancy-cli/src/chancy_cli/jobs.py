@@ -106,7 +106,10 @@ def job(site: Site, job_id: int) -> None:
         ("unique key", row.unique_key),
         ("worker", None if row.worker is None else str(row.worker)),
         ("crashes", f"{row.crashes} workers died while they ran it" if row.crashes else None),
-        *((name.removesuffix("_at").replace("_", " "), _instant(row, name, now)) for name in _INSTANTS),
+        ("submitted", _instant(row.submitted_at, now)),
+        ("due", _instant(row.run_at, now)),
+        ("started", _instant(row.started_at, now)),
+        ("finished", _instant(row.finished_at, now)),
         ("took", _took(row)),
         ("asked to stop", None if row.cancel_at is None else written(row.cancel_at)),
         ("progress", progress(row) or None),
@@ -131,11 +134,7 @@ def job(site: Site, job_id: int) -> None:
     return None
 
 
-_INSTANTS = ("submitted_at", "run_at", "started_at", "finished_at")
-
-
-def _instant(row: JobRow, name: str, now: datetime) -> str | None:
-    instant: datetime | None = getattr(row, name)
+def _instant(instant: datetime | None, now: datetime) -> str | None:
     if instant is None:
         return None
     seconds = (now - instant).total_seconds()

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 import msgspec
@@ -52,6 +52,8 @@ class Table:
 
     titles: Sequence[str]
     rows: Sequence[Sequence[Cell]]
+    long: Literal["ellipsis", "fold"] = "ellipsis"
+    """What becomes of the last column on a terminal that has too little room for it: it is cut, or goes on below."""
 
     def show(self) -> None:
         """Print it."""
@@ -76,7 +78,7 @@ class Table:
         ]
 
     def rich(self) -> RichTable:
-        """For a terminal: the last column is folded where the others leave it too little room."""
+        """For a terminal."""
         from rich import box
         from rich.table import Table as Made
         from rich.text import Text
@@ -84,7 +86,8 @@ class Table:
         made = Made(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
         last = len(self.titles) - 1
         for n, (title, number) in enumerate(zip(self.titles, self._numeric(), strict=True)):
-            made.add_column(title, justify="right" if number else "left", no_wrap=n < last, overflow="fold")
+            cut = n < last or self.long == "ellipsis"
+            made.add_column(title, justify="right" if number else "left", no_wrap=cut, overflow=self.long)
         for row in self.rows:
             cells = []
             for title, cell in zip(self.titles, row, strict=True):
