@@ -15,8 +15,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from conftest import ESCAPES
 
 import chancy
+from chancy_cli import screen
 from chancy_cli.cli import COMMANDS
 
 GUIDE = Path(__file__).parents[2] / "docs/guides/command-line.md"
@@ -59,7 +61,10 @@ def shape(text):
     return re.sub(r"\s+", " ", re.sub(r"[─━╸╺]+", "─", re.sub(r"\d+", "0", text))).strip()
 
 
-def test_the_screens_are_what_the_command_shows(shell, shop):
+def test_the_screens_are_what_the_command_shows(shell, shop, monkeypatch):
+    # As on a terminal 110 columns wide, but in this process, as far as nothing is asked.
+    monkeypatch.setattr(screen, "on_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "110")
     guide = GUIDE.read_text(encoding="utf-8")
     seen = []
 
@@ -69,12 +74,14 @@ def test_the_screens_are_what_the_command_shows(shell, shop):
         name = next(word for word in arguments if word in COMMANDS)
         if name in NEEDS and not hasattr(chancy, NEEDS[name]):
             return match[0]
-        keys = "y\n" if name == "requeue" else ""
-        answer = shell.terminal(*arguments, keys=keys, columns=110, folder=shop)
-        lines = (part.rpartition("\r")[2].rstrip() for part in answer.out.rstrip("\n").split("\n"))
-        screen = "".join(f"{part}\n" for part in lines).replace(shell.schema, "chancy")
-        seen.append((line, shape(before), shape(screen)))
-        return f"```console\n$ {line}\n{screen}```"
+        if name == "requeue":
+            answer = shell.terminal(*arguments, keys="y\n", columns=110, folder=shop)
+        else:
+            answer = shell(*arguments)
+        text = ESCAPES.sub("", answer.out + answer.err).rstrip("\n").replace(shell.schema, "chancy")
+        now = "".join(part.rpartition("\r")[2].rstrip() + "\n" for part in text.split("\n"))
+        seen.append((line, shape(before), shape(now)))
+        return f"```console\n$ {line}\n{now}```"
 
     written = SCREEN.sub(shown, guide)
     assert len(seen) > 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 Cell = str | int | datetime | None
 
+BETWEEN = 3
+"""Blanks between two columns on a terminal."""
 STYLES = {
     "STATE": {
         "running": "cyan", "succeeded": "green", "failed": "red", "discarded": "magenta", "cancelled": "yellow"
@@ -53,7 +56,7 @@ class Table:
     titles: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     long: Literal["ellipsis", "fold"] = "ellipsis"
-    """What becomes of the last column on a terminal that has too little room for it: it is cut, or goes on below."""
+    """What becomes of the last column on a terminal without room for it: it is cut, or goes on below."""
 
     def show(self) -> None:
         """Print it."""
@@ -66,9 +69,7 @@ class Table:
 
     def lines(self) -> list[str]:
         """As aligned text, whose columns are two blanks apart, whatever their width."""
-        grid = [list(self.titles), *([_text(cell) for cell in row] for row in self.rows)]
-        widths = [max(map(cell_len, column)) for column in zip(*grid, strict=True)]
-        right = self._numeric()
+        grid, widths, right = self._grid(), self._widths(), self._numeric()
         return [
             "  ".join(
                 " " * (width - cell_len(cell)) + cell if number else cell + " " * (width - cell_len(cell))
@@ -84,10 +85,12 @@ class Table:
         from rich.text import Text
 
         made = Made(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-        last = len(self.titles) - 1
-        for n, (title, number) in enumerate(zip(self.titles, self._numeric(), strict=True)):
-            cut = n < last or self.long == "ellipsis"
-            made.add_column(title, justify="right" if number else "left", no_wrap=cut, overflow=self.long)
+        *others, wish = self._widths()
+        room = max(shutil.get_terminal_size().columns - sum(others) - BETWEEN * len(others), 10)
+        for title, number in zip(self.titles, self._numeric(), strict=True):
+            made.add_column(title, justify="right" if number else "left", no_wrap=True)
+        last = made.columns[-1]  # the others have their width before it
+        last.width, last.no_wrap, last.overflow = min(wish, room), self.long == "ellipsis", self.long
         for row in self.rows:
             cells = []
             for title, cell in zip(self.titles, row, strict=True):
@@ -95,6 +98,12 @@ class Table:
                 cells.append(Text(_text(cell), style=style))
             made.add_row(*cells)
         return made
+
+    def _grid(self) -> list[list[str]]:
+        return [list(self.titles), *([_text(cell) for cell in row] for row in self.rows)]
+
+    def _widths(self) -> list[int]:
+        return [max(map(cell_len, column)) for column in zip(*self._grid(), strict=True)]
 
     def _numeric(self) -> list[bool]:
         columns = list(zip(*self.rows, strict=True)) or [()] * len(self.titles)
