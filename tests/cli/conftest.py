@@ -10,6 +10,7 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,13 @@ class Shell:
             list(ids), state, state, None if state == "succeeded" else json.dumps([error]),
         )  # fmt: skip
 
-    def run(self, job_id: int, progress: str | None = None) -> int:
+    def run(
+        self,
+        job_id: int,
+        progress: str | None = None,
+        queues: Sequence[str] = ("mail",),
+        tasks: Sequence[str] = ("shop_tasks.welcome",),
+    ) -> int:
         """A live worker has claimed it; the worker's id."""
         ((worker,),) = self.rows(
             """INSERT INTO {0}.worker (name, started_at, expires_at, clock_ahead)
@@ -101,8 +108,10 @@ class Shell:
         )
         self.rows(
             """INSERT INTO {0}.offer (worker, queues, tasks, version, listens)
-            VALUES (%s, ARRAY['mail'], ARRAY['shop_tasks.welcome'], '0.1.0', true) RETURNING worker""",
+            VALUES (%s, %s, %s, '0.1.0', true) RETURNING worker""",
             worker,
+            list(queues),
+            list(tasks),
         )
         self.rows(
             """UPDATE {0}.job SET state = 'running', attempt = 1, claims = 1, worker = %s, started_at = {0}.clock(),

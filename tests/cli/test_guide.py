@@ -18,6 +18,7 @@ import pytest
 from conftest import ESCAPES
 
 import chancy
+from chancy.task import registered
 from chancy_cli import screen
 from chancy_cli.cli import COMMANDS
 
@@ -45,11 +46,12 @@ def shop(shell, tmp_path, monkeypatch, chancy_clock):
     (running,) = shell.submit(tasks.invoice.bind(17))
     shell.submit(tasks.welcome.bind(18), tasks.welcome.using(run_at=NOW + timedelta(hours=12)).bind(19))
     chancy_clock.set(NOW - timedelta(seconds=42))
-    shell.run(running, '{"fraction": 0.4, "note": "page 12 of 30"}')
-    if hasattr(chancy, "schedules"):
-        when = chancy.cron("0 9 * * 1-5", timezone="Europe/Prague")
-        chancy.schedule(shell.conn, "greet the first", tasks.welcome.bind(1), when, schema=shell.schema)
-        chancy.schedule(shell.conn, "paper", tasks.invoice.bind(2), chancy.every(minutes=5), schema=shell.schema)
+    shell.run(
+        running,
+        '{"fraction": 0.4, "note": "page 12 of 30"}',
+        ["mail", "paper"],
+        [name for name in registered() if name.startswith("shop.")],
+    )
     chancy_clock.set(NOW)
     yield tmp_path
     for name in [name for name in sys.modules if name.partition(".")[0] == "shop"]:
@@ -62,11 +64,12 @@ def shape(text):
 
 
 def test_the_screens_are_what_the_command_shows(shell, shop, monkeypatch):
-    # As on a terminal 110 columns wide, but in this process, as far as nothing is asked.
+    # As on a terminal 120 columns wide, but in this process, as far as nothing is asked.
     monkeypatch.setattr(screen, "on_terminal", lambda: True)
-    monkeypatch.setenv("COLUMNS", "110")
+    monkeypatch.setenv("COLUMNS", "120")
     guide = GUIDE.read_text(encoding="utf-8")
     seen = []
+    welcome = registered()["shop.tasks.welcome"]
 
     def shown(match):
         line, before = match.groups()
@@ -74,12 +77,20 @@ def test_the_screens_are_what_the_command_shows(shell, shop, monkeypatch):
         name = next(word for word in arguments if word in COMMANDS)
         if name in NEEDS and not hasattr(chancy, NEEDS[name]):
             return match[0]
+        if name == "schedules":
+            nine = chancy.cron("0 9 * * 1-5", timezone="Europe/Prague")
+            chancy.schedule(shell.conn, "greet", welcome.bind(1), nine, schema=shell.schema)
+            shell.rows(
+                "UPDATE {}.schedule SET next_at = '2026-11-26T08:00Z', last_at = '2026-11-25T08:00Z', last_job = 2900 RETURNING name"
+            )
         if name == "requeue":
-            answer = shell.terminal(*arguments, keys="y\n", columns=110, folder=shop)
+            answer = shell.terminal(*arguments, keys="y\n", columns=120, folder=shop)
         else:
             answer = shell(*arguments)
         text = ESCAPES.sub("", answer.out + answer.err).rstrip("\n").replace(shell.schema, "chancy")
         now = "".join(part.rpartition("\r")[2].rstrip() + "\n" for part in text.split("\n"))
+        if name == "schedules":
+            chancy.unschedule(shell.conn, "greet", schema=shell.schema)
         seen.append((line, shape(before), shape(now)))
         return f"```console\n$ {line}\n{now}```"
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 DONE, NOT_DONE, REFUSED = 0, 1, 2
 """Done; a check failed or a thing asked for is not there; bad usage, no database, or one of another version."""
+ABSENT = {"DuplicateJob", "SchedulePaused", "UnknownBatch", "UnknownJob", "UnknownSchedule"}
+"""Errors, by their names, that are about a thing which is not there or not as it was asked for."""
 STOPPED = 130
 """Ended by Ctrl-C, as shells count it."""
 
@@ -29,6 +31,6 @@ def told(error: Exception) -> Refusal | None:
     if isinstance(error, psycopg.Error):
         return Refusal(f"Postgres says: {error}")
     if isinstance(error, ChancyError):
-        absent = type(error).__name__ in {"UnknownJob", "UnknownSchedule", "DuplicateJob", "SchedulePaused"}
+        absent = type(error).__name__ in ABSENT
         return Refusal(str(error), NOT_DONE if absent else REFUSED)
     return Refusal(str(error)) if isinstance(error, ValueError) else None

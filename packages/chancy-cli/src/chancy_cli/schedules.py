@@ -18,22 +18,28 @@ from .times import until
 def schedules(site: Site) -> None:
     """The schedules, and when they tick.
 
-    NOTE is what went otherwise than planned, the last time that something did.
+    LAST is the last tick that got a job, and JOB its id; NOTE what went otherwise than planned, the last time that
+    something did.
     """
     with site.connect() as conn:
         rows: list[Any] = chancy.schedules(conn, schema=site.schema)  # type: ignore[attr-defined]
     if site.json:
         return document({"schedules": [described(row) for row in rows]})
     Table(
-        ("SCHEDULE", "TASK", "TICKS", "NEXT", "LAST", "LAST JOB", "PAUSED UNTIL", "FROM", "NOTE"),
+        ("SCHEDULE", "TASK", "TICKS", "NEXT", "LAST", "JOB", "NOTE"),
         [
             (
-                row.name, row.task, when(row), row.next_at, row.last_at, row.last_job, until(row.paused_until),
-                "code" if row.declared else "run time", row.note,
+                row.name,
+                row.task,
+                when(row),
+                f"paused until {until(row.paused_until)}" if row.paused_until else row.next_at,
+                row.last_at,
+                row.last_job,
+                row.note,
             )
             for row in rows
         ],
-    ).show()  # fmt: skip
+    ).show()
     return None
 
 
