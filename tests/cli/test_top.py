@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from dataclasses import replace
 
+import psycopg
 import pytest
 from conftest import Terminal
+
+import chancy
+from chancy.schema import numbered
+from chancy_cli.top import FLOW, look, measure
 
 
 @pytest.fixture
@@ -67,7 +74,7 @@ def test_a_database_that_goes_away_under_top_is_one_line_on_the_terminal_of_befo
 
 
 def test_one_frame_is_printed_in_a_pipe(busy):
-    answer = busy("top", "--once", "--every", 60)
+    answer = busy("top", "--once", "--every", 0.1)
     assert answer.code == 0
     lines = answer.lines
     queues = lines.index(["queues:", "1"])
@@ -86,26 +93,51 @@ def test_one_frame_is_printed_in_a_pipe(busy):
     assert any("█████░░░░░ 50% halfway" in line for line in answer.out.splitlines())
 
 
-def test_rates_are_of_the_time_since_the_look_before(busy, tasks, chancy_clock):
-    from datetime import timedelta
+def test_rates_are_of_the_time_since_the_look_before(busy, tasks):
+    def later(before, seconds):
+        """A look so long after that one."""
+        return look(busy.conn, busy.schema, replace(before, seen_at=time.monotonic() - seconds))
 
-    from chancy_cli.top import look
+    def rates(frame):
+        return {queue: (round(frame.submits[queue], 1), round(frame.completions[queue], 1)) for queue in frame.submits}
 
-    chancy_clock.set(chancy_clock.now())
-    start = chancy_clock.now()
-    chancy_clock.move(timedelta(seconds=5))
-    jobs = busy.submit(*[tasks.invoice.bind(n) for n in range(20)])
-    busy.finish(*jobs[:10])
-    chancy_clock.move(timedelta(seconds=5))
-    frame = look(busy.conn, busy.schema, start, 1)
-    assert (frame.submits["default"], frame.completions["default"]) == (2.0, 1.0)
-    chancy_clock.move(timedelta(seconds=5))
-    later = look(busy.conn, busy.schema, frame.at, 1)
-    assert (later.submits.get("default", 0), later.completions.get("default", 0)) == (0, 0)
+    start = measure(busy.conn, busy.schema)
+    jobs = busy.submit(*[tasks.invoice.bind(n) for n in range(20_000)])
+    busy.finish(*jobs[:10_000])
+    frame = later(start, 1000)
+    assert rates(frame) == {"mail": (0, 0), "default": (20, 10)}
+    frame = later(frame.flow, 1000)
+    assert rates(frame) == {"mail": (0, 0), "default": (0, 0)}
+    busy.finish(*jobs[10_000:])
+    frame = later(frame.flow, 1000)
+    assert rates(frame) == {"mail": (0, 0), "default": (0, 10)}
+    chancy.requeue_many(busy.conn, chancy.JobFilter(state=chancy.State.FAILED), schema=busy.schema)
+    frame = later(frame.flow, 1000)
+    assert rates(frame) == {"mail": (0, 0), "default": (20, 0)}
+
+
+def test_rates_begin_where_nothing_is_live(shell, tasks):
+    start = measure(shell.conn, shell.schema)
+    shell.finish(*shell.submit(tasks.invoice.bind(1)))
+    (newest,) = shell.rows("SELECT max(id) FROM {}.history")[0]
+    frame = look(shell.conn, shell.schema, start)
+    assert frame.flow.newest == newest
+    assert frame.submits["default"] > 0
+    assert frame.completions["default"] == frame.submits["default"]
+
+
+def test_a_look_at_the_rates_does_not_read_what_is_finished(shell, tasks):
+    shell.finish(*shell.submit(*[tasks.welcome.bind(n) for n in range(5000)]))
+    shell.conn.execute(f'ANALYZE "{shell.schema}".history')
+    text, names = numbered(FLOW, shell.schema)
+    newest = measure(shell.conn, shell.schema).newest
+    plan = psycopg.RawCursor(shell.conn).execute(b"EXPLAIN " + text, [newest for _ in names]).fetchall()
+    assert not [line for (line,) in plan if "Seq Scan on history" in line and "rows=5000" in line]
+    assert "Index" in str(plan)
 
 
 def test_what_top_sees_can_be_had_as_a_document(busy):
-    told = busy("top", "--json").document
+    told = busy("top", "--json", "--every", 0.1).document
     assert told["running"][0]["progress"] == {"fraction": 0.5, "note": "halfway"}
     assert told["queues"][0]["name"] == "mail"
     assert told["workers"][0]["name"] == "web-1:77"

@@ -7,9 +7,10 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from chancy.run import SyncConn
 
 RUNNING_SHOWN = 30
-LAG = timedelta(milliseconds=200)
-"""What is counted is that old: an instant is that of its transaction's beginning, and only a commit shows it."""
 
 RUNNING = """
     SELECT job.id, job.task, job.queue, job.attempt, worker.name,
@@ -45,23 +44,51 @@ RUNNING = """
     ORDER BY job.started_at, job.id
     LIMIT %(most)s::integer
 """
-# Of history the index by `finished_at` is read, as far as the window goes.
-RATES = """
-    SELECT queue, sum(submitted), sum(finished) FROM (
-        SELECT queue, count(*) AS submitted, 0 AS finished
-        FROM {schema}.job
-        WHERE submitted_at >= %(since)s::timestamptz AND submitted_at < %(until)s::timestamptz
+# New jobs are those with larger ids than any before: both tables are looked up by their keys. How many have left is not
+# counted, since nothing finds the newest of ten million finished jobs: it is what came less what has become more.
+FLOW = """
+    WITH new AS (
+        SELECT queue, count(*) AS new FROM (
+            SELECT queue FROM {schema}.job WHERE id > %(newest)s::bigint
+            UNION ALL
+            SELECT queue FROM {schema}.history WHERE id > %(newest)s::bigint
+        ) AS each
         GROUP BY queue
-        UNION ALL
-        SELECT queue,
-            count(*) FILTER (WHERE submitted_at >= %(since)s::timestamptz AND submitted_at < %(until)s::timestamptz),
-            count(*) FILTER (WHERE finished_at < %(until)s::timestamptz)
-        FROM {schema}.history
-        WHERE finished_at >= %(since)s::timestamptz
-        GROUP BY queue
-    ) AS counted
-    GROUP BY queue
+    ),
+    live AS (
+        SELECT queue, count(*) AS live FROM {schema}.job GROUP BY queue
+    )
+    SELECT
+        greatest((SELECT max(id) FROM {schema}.job), (SELECT max(id) FROM {schema}.history), 0),
+        coalesce(json_object_agg(queue, coalesce(live, 0)), '{}'),
+        coalesce(json_object_agg(queue, coalesce(new, 0)), '{}')
+    FROM live FULL JOIN new USING (queue)
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What there is at one moment, to be compared with what there is at the next."""
+
+    seen_at: float
+    """By the clock that never goes back."""
+    newest: int
+    """The largest id."""
+    live: dict[str, int]
+    """By queue."""
+    new: dict[str, int]
+    """Since the moment before."""
+
+    def rates(self, before: Flow) -> tuple[dict[str, float], dict[str, float]]:
+        """Jobs a second that came and that left, by queue. What is requeued comes, what is deleted leaves."""
+        seconds = max(self.seen_at - before.seen_at, 0.001)
+        came: dict[str, float] = {}
+        left: dict[str, float] = {}
+        for queue in sorted(self.live | before.live):
+            new = self.new.get(queue, 0)
+            out = new + before.live.get(queue, 0) - self.live.get(queue, 0)
+            came[queue], left[queue] = (new - min(out, 0)) / seconds, max(out, 0) / seconds
+        return came, left
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +110,7 @@ class Frame:
     """What is seen at one look. Rates are jobs a second since the look before."""
 
     at: datetime
+    flow: Flow
     queues: list[QueueRow]
     submits: dict[str, float]
     completions: dict[str, float]
@@ -90,22 +118,35 @@ class Frame:
     workers: list[WorkerRow]
 
 
-def look(conn: SyncConn, schema: str, since: datetime | None, every: float) -> Frame:
-    """One frame, in five round trips; reads every live job, and of history what has finished since."""
-    now = clock(conn, schema)
-    since = since or now - timedelta(seconds=every)
-    window = {"since": since - LAG, "until": now - LAG}
-    seconds = max((now - since).total_seconds(), 0.001)
-    counted: Any = perform(conn, Statement(RATES, window, list), schema)
+def look(conn: SyncConn, schema: str, before: Flow) -> Frame:
+    """One frame, in five round trips; reads every live job."""
+    flow = measure(conn, schema, before.newest)
+    submits, completions = flow.rates(before)
     running: Any = perform(conn, Statement(RUNNING, {"most": RUNNING_SHOWN}, _parse_running), schema)
     return Frame(
-        at=now,
+        at=clock(conn, schema),
+        flow=flow,
         queues=chancy.queues(conn, schema=schema),
-        submits={queue: float(submitted) / seconds for queue, submitted, _ in counted},
-        completions={queue: float(finished) / seconds for queue, _, finished in counted},
+        submits=submits,
+        completions=completions,
         running=running,
         workers=chancy.workers(conn, schema=schema),
     )
+
+
+def measure(conn: SyncConn, schema: str, newest: int | None = None) -> Flow:
+    """What there is, and what is newer than that id. One round trip, which reads every live job."""
+
+    def parse(rows: Rows) -> Flow:
+        ((found, live, new),) = rows
+        return Flow(time.monotonic(), found, _by_queue(live), _by_queue(new))
+
+    flow: Any = perform(conn, Statement(FLOW, {"newest": newest}, parse), schema)
+    assert isinstance(flow, Flow)
+    return flow
+
+
+_by_queue = msgspec.json.Decoder(dict[str, int]).decode
 
 
 def _parse_running(rows: Rows) -> list[RunningRow]:
@@ -174,18 +215,20 @@ def _title(site: Site, frame: Frame) -> str:
 @click.option(
     "--every", type=click.FloatRange(min=0.1), default=1.0, show_default=True, metavar="S", help="Look each S seconds."
 )
-@click.option("--once", is_flag=True, help="Print one frame and end.")
+@click.option("--once", is_flag=True, help="Print one frame, after two looks, and end.")
 def top(site: Site, every: float, once: bool) -> None:
     """Watch queues, running jobs and workers, until q or Ctrl-C.
 
-    IN/S and OUT/S are jobs submitted and finished a second. A look reads every live job: with a million of them say
-    --every 5.
+    IN/S and OUT/S are jobs a second that came (submitted, requeued) and left (finished, deleted). A look reads every
+    live job: with a million of them say --every 5.
     """
     once = once or site.json
     if not once and not (on_terminal() and sys.stdin.isatty()):
         raise Refusal("this is no terminal; --once prints one frame")
     with site.connect() as conn:
-        frame = look(conn, site.schema, None, every)
+        first = measure(conn, site.schema)
+        time.sleep(every if once else 0.2)
+        frame = look(conn, site.schema, first)
         if site.json:
             return document(
                 {
@@ -217,7 +260,7 @@ def _watch(site: Site, conn: SyncConn, frame: Frame, every: float) -> None:
             live.update(_rendered(site, frame), refresh=True)
             if pressed(every) in ("q", "Q"):
                 return
-            frame = look(conn, site.schema, frame.at, every)
+            frame = look(conn, site.schema, frame.flow)
 
 
 def _rendered(site: Site, frame: Frame) -> RenderableType:
@@ -240,7 +283,6 @@ def keys() -> Iterator[Callable[[float], str]]:
         import termios
         import tty
     except ImportError:  # Windows: Ctrl-C alone ends it
-        import time
 
         def wait(seconds: float) -> str:
             time.sleep(seconds)
