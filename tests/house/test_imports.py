@@ -90,7 +90,12 @@ def test_a_pure_room_imports_neither_asyncio_nor_psycopg(room):
 
 @pytest.mark.parametrize(
     ("package", "forbidden"),
-    [("chancy", {"chancy_worker", "chancy_testing"}), ("chancy_worker", {"chancy_testing"})],
+    [
+        ("chancy", {"chancy_worker", "chancy_testing", "chancy_cli"}),
+        ("chancy_worker", {"chancy_testing", "chancy_cli"}),
+        ("chancy_testing", {"chancy_cli"}),
+        ("chancy_cli", {"chancy_worker", "chancy_testing"}),
+    ],
 )
 def test_a_package_never_imports_one_that_stands_on_it(package, forbidden):
     for file in SOURCES:
@@ -139,7 +144,9 @@ def test_no_f_string_holds_sql(file):
 
 
 def test_every_name_in_all_exists():
-    packages = [importlib.import_module(name) for name in ("chancy", "chancy_worker", "chancy_testing") if name]
+    packages = [
+        importlib.import_module(name) for name in ("chancy", "chancy_worker", "chancy_testing", "chancy_cli") if name
+    ]
     for package in packages:
         names = getattr(package, "__all__", [])
         assert sorted(set(names)) == sorted(names)

@@ -1,0 +1,31 @@
+"""`chancy batch`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+import chancy
+
+from .screen import Table, document
+from .site import Site, command
+
+COUNTS = ("total", "waiting", "running", "succeeded", "failed", "discarded", "cancelled")
+
+
+@command("batch")
+@click.argument("batch_id", metavar="ID", type=int)
+def batch(site: Site, batch_id: int) -> None:
+    """How far a batch is: its jobs by what has become of them."""
+    with site.connect() as conn:
+        found: Any = chancy.batch_progress(conn, batch_id, schema=site.schema)  # type: ignore[attr-defined]
+    if site.json:
+        return document(
+            {"id": batch_id, **{name: getattr(found, name) for name in COUNTS}, "finished_at": found.finished_at}
+        )
+    Table(
+        ("BATCH", *(name.upper() for name in COUNTS), "FINISHED"),
+        [(batch_id, *(getattr(found, name) for name in COUNTS), found.finished_at)],
+    ).show()
+    return None

@@ -1,0 +1,66 @@
+"""`chancy schedules` and `chancy run-now`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import msgspec
+
+import chancy
+
+from .screen import Table, answer, document
+from .site import Site, command
+from .times import until
+
+
+@command("schedules")
+def schedules(site: Site) -> None:
+    """The schedules, and when they tick.
+
+    LAST is the last tick that got a job, and JOB its id; NOTE what went otherwise than planned, the last time that
+    something did.
+    """
+    with site.connect() as conn:
+        rows: list[Any] = chancy.schedules(conn, schema=site.schema)  # type: ignore[attr-defined]
+    if site.json:
+        return document({"schedules": [described(row) for row in rows]})
+    Table(
+        ("SCHEDULE", "TASK", "TICKS", "NEXT", "LAST", "JOB", "NOTE"),
+        [
+            (
+                row.name,
+                row.task,
+                when(row),
+                f"paused until {until(row.paused_until)}" if row.paused_until else row.next_at,
+                row.last_at,
+                row.last_job,
+                row.note,
+            )
+            for row in rows
+        ],
+    ).show()
+    return None
+
+
+def described(row: Any) -> dict[str, Any]:
+    """The row as a JSON document, without the instant at which it was read."""
+    told = msgspec.structs.asdict(row) | {"arguments": msgspec.Raw(row.arguments)}
+    return {name: value for name, value in told.items() if name != "read_at"}
+
+
+def when(row: Any) -> str:
+    """A cron expression with its zone, or an interval."""
+    told = msgspec.to_builtins(row.when)
+    if "expression" in told:
+        return f"{told['expression']} {row.when.timezone}"
+    return f"every {row.when.interval}"
+
+
+@command("run-now")
+@click.argument("schedule")
+def run_now(site: Site, schedule: str) -> None:
+    """Have a schedule tick now, besides its own times. A worker sees to it within seconds."""
+    with site.connect() as conn:
+        chancy.run_now(conn, schedule, schema=site.schema)  # type: ignore[attr-defined]
+    answer(site.json, {"schedule": schedule}, f"schedule {schedule} ticks with the next look of a worker")

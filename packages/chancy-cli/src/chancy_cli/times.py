@@ -1,0 +1,82 @@
+"""Instants and ages, as people type and read them. Instants are UTC by the database's clock."""
+
+from __future__ import annotations
+
+import re
+from datetime import MAXYEAR, UTC, datetime, timedelta
+
+import click
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+LONGEST = 36_525 * UNITS["d"]
+_AGE = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+")
+
+
+def age(ctx: click.Context, param: click.Parameter, text: str | None) -> timedelta | None:
+    """How long: `90s`, `10m`, `2h`, `3d`, `1w`, `1h30m`. A callback for an option."""
+    if text is None:
+        return None
+    if not _AGE.fullmatch(text):
+        raise click.BadParameter(f"expected how long, as 90s, 10m, 2h, 3d or 1w, got {text!r}", ctx, param)
+    parts = re.findall(r"([\d.]+)([smhdw])", text)
+    seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if seconds > LONGEST:
+        raise click.BadParameter(f"{text!r} is more than a hundred years", ctx, param)
+    return timedelta(seconds=seconds)
+
+
+def instant(ctx: click.Context, param: click.Parameter, text: str | None) -> datetime | None:
+    """An instant with a time zone, in ISO 8601: `2026-11-25T18:00Z`. A callback for an option."""
+    if text is None:
+        return None
+    try:
+        read = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(f"expected an instant as 2026-11-25T18:00Z, got {text!r}", ctx, param) from None
+    if read.tzinfo is None:
+        raise click.BadParameter(f"{text} is another instant in each time zone: add Z, or +01:00", ctx, param)
+    return read
+
+
+def instant_or_age(ctx: click.Context, param: click.Parameter, text: str | None) -> datetime | timedelta | None:
+    """Either of the two; an age is one ago. A callback for an option."""
+    return age(ctx, param, text) if text is not None and _AGE.fullmatch(text) else instant(ctx, param, text)
+
+
+def moment(given: datetime | timedelta | None, now: datetime) -> datetime | None:
+    """The instant; so long ago by the database's clock, if an age was given."""
+    return now - given if isinstance(given, timedelta) else given
+
+
+def is_endless(instant: datetime) -> bool:
+    """Whether it stands for "until somebody says so": Python's last year."""
+    return instant.year == MAXYEAR
+
+
+def until(instant: datetime | None) -> str:
+    """Until when something is paused."""
+    if instant is None:
+        return "-"
+    return "resumed" if is_endless(instant) else written(instant)
+
+
+def written(instant: datetime) -> str:
+    """Whole seconds, UTC."""
+    return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
+
+
+def lasting(seconds: float) -> str:
+    """How long, by its largest unit or two: `350 ms`, `12 s`, `4 min`, `2 h 10 min`, `3 d`."""
+    if seconds < 1:
+        return f"{max(seconds, 0) * 1000:.0f} ms"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    if whole < 90:
+        return f"{whole} s"
+    if whole < 5400:
+        return f"{whole // 60} min"
+    hours, minutes = divmod(whole // 60, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{hours // 24} d"

@@ -1,0 +1,22 @@
+"""`chancy why`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+import chancy
+
+from .screen import answer
+from .site import Site, command
+
+
+@command("why")
+@click.argument("job_id", metavar="ID", type=int)
+def why(site: Site, job_id: int) -> None:
+    """Why a job does not run, in a sentence; or what it does, or how it ended."""
+    with site.connect() as conn:
+        found: Any = chancy.why(conn, job_id, schema=site.schema)  # type: ignore[attr-defined]
+    told = {"id": job_id, "reason": str(found.reason), "sentence": str(found), "until": found.until}
+    answer(site.json, told, str(found))

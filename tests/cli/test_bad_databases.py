@@ -1,0 +1,111 @@
+"""A database that is down, not migrated, or newer: each command says so in one line."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from chancy.migrate import newest
+from chancy_cli.cli import COMMANDS
+
+COMMAND_LINES = {
+    "batch": ["7"],
+    "cancel": ["7"],
+    "check": ["shop_tasks"],
+    "delete": ["--queue", "mail", "--yes"],
+    "doctor": [],
+    "edit": ["7", "--priority", "1"],
+    "job": ["7"],
+    "jobs": [],
+    "limit": ["mail", "5"],
+    "migrate": [],
+    "pause": ["mail"],
+    "queues": [],
+    "requeue": ["--state", "failed"],
+    "resume": ["mail"],
+    "run-now": ["nightly"],
+    "schedules": [],
+    "submit": ["shop_tasks:welcome", "user_id=7"],
+    "top": ["--once"],
+    "why": ["7"],
+    "workers": [],
+}
+WITHOUT_DATABASE = {"completion"}
+
+every_command = pytest.mark.parametrize("line", [[name, *rest] for name, rest in COMMAND_LINES.items()], ids=" ".join)
+
+
+def test_no_command_is_forgotten():
+    assert COMMAND_LINES.keys() | WITHOUT_DATABASE == COMMANDS.keys()
+
+
+def one_line(answer, code=2):
+    assert (answer.code, answer.out, answer.err.count("\n")) == (code, "", 1), answer
+    assert answer.err.startswith("chancy: ")
+    return answer.err
+
+
+@every_command
+def test_a_database_that_is_down(shell, line):
+    said = one_line(shell(*line, dsn="host=127.0.0.1 port=1 password=secret"))
+    assert "refused" in said
+    assert said.endswith("say where Postgres is with --dsn, CHANCY_DSN or PGHOST and the like\n")
+    assert "secret" not in said
+
+
+@every_command
+def test_a_schema_that_is_newer_than_the_command(shell, schema_at, line):
+    schema = schema_at(newest() + 1)
+    said = one_line(shell(*line, schema=schema))
+    assert f"schema {schema!r} is at migration {newest() + 1}, which is newer than this chancy" in said
+    assert "install the chancy-cli of the version that migrated it" in said
+
+
+@pytest.mark.parametrize("found", [0, 1])
+@every_command
+def test_a_schema_that_is_not_migrated(shell, schema_at, line, found):
+    if line == ["migrate"]:
+        pytest.skip("migrates it")
+    schema = schema_at(found)
+    said = one_line(shell(*line, schema=schema))
+    assert ("is at migration 1" if found else "has not been migrated") in said
+    assert f"run `chancy migrate --schema {schema}`" in said
+
+
+def test_a_dsn_that_is_none(shell):
+    assert "missing" in one_line(shell("jobs", dsn="nonsense"))
+
+
+def test_a_role_that_may_not(shell):
+    shell.conn.execute("DROP ROLE IF EXISTS nobody_cli")
+    shell.conn.execute("CREATE ROLE nobody_cli LOGIN")
+    try:
+        dsn = psycopg.conninfo.make_conninfo(shell.dsn, user="nobody_cli")
+        assert "permission denied for schema" in one_line(shell("jobs", dsn=dsn))
+    finally:
+        shell.conn.execute("DROP ROLE nobody_cli")
+
+
+def test_a_migration_that_has_to_wait_gives_up(shell):
+    with psycopg.connect(shell.dsn) as other:
+        other.execute("SELECT pg_advisory_xact_lock(hashtext('chancy migrate'), hashtext(%s))", [shell.schema])
+        assert "nothing was changed, try again" in one_line(shell("migrate"))
+
+
+@pytest.fixture
+def schema_at(shell):
+    """A schema whose ledger says so; of nothing else is there anything."""
+    name = f"{shell.schema}_at"
+
+    def make(number):
+        if number:
+            shell.conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
+            shell.conn.execute(
+                sql.SQL("CREATE TABLE {} AS SELECT 1 AS number, 'x' AS name").format(sql.Identifier(name, "migration"))
+            )
+            shell.conn.execute(sql.SQL("UPDATE {} SET number = %s").format(sql.Identifier(name, "migration")), [number])
+        return name
+
+    yield make
+    shell.conn.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
