@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -13,8 +13,9 @@ from psycopg import sql
 from worker_help import eventually, working
 
 import chancy
-from chancy import Queue, Severity, server_checks
+from chancy import Queue, Severity, fleet_checks, server_checks
 from chancy.findings import Patience
+from chancy.model import Pause, Statement
 from chancy.run import perform, send
 from chancy_worker import WorkerConfig
 from chancy_worker.claims import Wanted, play_round
@@ -151,6 +152,8 @@ async def test_an_idle_worker_that_is_not_at_the_doorbell_is_noticed(site):
         (Severity.WARNING, "no idle worker is at the doorbell of queue 'mail': its jobs start up to 5 s late."),
     ]
     assert found[0].remedy
+    site.one("SELECT pg_advisory_lock_shared(%s::regnamespace::oid::integer, {}.bell_key('mail'))", site.schema)
+    assert len([each for each in examined(site) if each.check == "doorbell"]) == 2  # so does who rings
     site.submit(worker_tasks.add.using(queue="mail").bind(1, 2))
     assert wrong(site) == {}  # it may be about to look
     send(site.conn, declare_dead(worker=deaf), site.schema)
@@ -158,6 +161,19 @@ async def test_an_idle_worker_that_is_not_at_the_doorbell_is_noticed(site):
     async with working(site.app(), STEADY):
         await eventually(lambda: site.workers())
         assert "doorbell" not in await asyncio.to_thread(wrong, site)
+
+
+def test_a_moment_without_anybody_at_the_doorbell_is_none():
+    now = datetime(2026, 11, 25, tzinfo=UTC)
+    steps = fleet_checks.doorbell(fleet_checks.Fleet(now, [], [], []))
+    assert isinstance(next(steps), Statement)
+    for silent in [{"a", "b"}, {"b"}, {"b", "c"}]:
+        assert isinstance(steps.send((2, silent)), Pause)
+        assert isinstance(steps.send(None), Statement)
+    with pytest.raises(StopIteration) as ended:
+        steps.send((2, {"a", "c"}))  # none of them in every look
+    (found,) = ended.value.value
+    assert found.severity is Severity.OK
 
 
 def test_who_looks_for_work_by_the_clock_is_not_missed_at_the_doorbell(site):
@@ -265,6 +281,8 @@ def test_a_session_that_keeps_dead_rows_is_named(site):
         )
         (found,) = perform(site.conn, server_checks.pins(), site.schema)
         assert found.severity is Severity.OK
+        (found,) = perform(conn, server_checks.pins(AT_ONCE), site.schema)
+        assert f"session {conn.info.backend_pid} " not in found.message  # it looks at others
 
 
 def test_what_else_keeps_dead_rows_is_named_with_its_remedy():

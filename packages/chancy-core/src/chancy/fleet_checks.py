@@ -264,7 +264,9 @@ def doorbell(fleet: Fleet) -> Steps[list[Finding]]:
         yield Pause(_LOOK_PAUSE)
         idle, now_silent = yield look
         silent &= now_silent
-    remedy = "See the log of the worker that takes it for `bell`; to start it anew helps."
+    remedy = (
+        "See its worker's log for `bell`, and start it anew; or let workers that share a queue take all the same ones."
+    )
     bad = [
         Finding(
             "doorbell",
