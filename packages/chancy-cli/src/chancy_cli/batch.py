@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 import chancy
@@ -19,7 +17,7 @@ COUNTS = ("total", "waiting", "running", "succeeded", "failed", "discarded", "ca
 def batch(site: Site, batch_id: int) -> None:
     """How far a batch is: its jobs by what has become of them."""
     with site.connect() as conn:
-        found: Any = chancy.batch_progress(conn, batch_id, schema=site.schema)  # type: ignore[attr-defined]
+        found = chancy.batch_progress(conn, batch_id, schema=site.schema)
     if site.json:
         return document(
             {"id": batch_id, **{name: getattr(found, name) for name in COUNTS}, "finished_at": found.finished_at}

@@ -147,7 +147,7 @@ def _read_arguments(conn: SyncConn, found: dict[str, Found], limit: int, schema:
 def _read_schedules(conn: SyncConn, found: dict[str, Found], schema: str) -> None:
     if not hasattr(chancy, "schedules"):  # until schedules are merged
         return
-    rows: list[Any] = chancy.schedules(conn, schema=schema)
+    rows = chancy.schedules(conn, schema=schema)
     for row in rows:
         each = found.setdefault(row.task, Found(row.task, known=row.task in registered()))
         each.schedules.append(row.name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 import chancy
@@ -14,15 +12,15 @@ from .site import Site, command
 
 
 @command("doctor")
-@click.option("--strict", is_flag=True, help="End with 1 for warnings, too.")
-def doctor(site: Site, strict: bool) -> int:
+@click.option("--errors-only", is_flag=True, help="End with 0 where there are no more than warnings.")
+def doctor(site: Site, errors_only: bool) -> int:
     """Look for what keeps the queue from working well, and say what to do about it.
 
-    Ends with 1 when something is an error.
+    Ends with 1 when anything is found.
     """
     with site.connect() as conn:
-        findings: list[Any] = chancy.doctor(conn, schema=site.schema)  # type: ignore[attr-defined]
-    bad = {"error", "warning"} if strict else {"error"}
+        findings = chancy.doctor(conn, schema=site.schema)
+    bad = {"error"} if errors_only else {"error", "warning"}
     code = NOT_DONE if any(found.severity in bad for found in findings) else DONE
     if site.json:
         keys = ("check", "severity", "message", "remedy")

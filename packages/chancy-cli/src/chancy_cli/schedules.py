@@ -22,7 +22,7 @@ def schedules(site: Site) -> None:
     something did.
     """
     with site.connect() as conn:
-        rows: list[Any] = chancy.schedules(conn, schema=site.schema)  # type: ignore[attr-defined]
+        rows = chancy.schedules(conn, schema=site.schema)
     if site.json:
         return document({"schedules": [described(row) for row in rows]})
     Table(
@@ -43,18 +43,16 @@ def schedules(site: Site) -> None:
     return None
 
 
-def described(row: Any) -> dict[str, Any]:
+def described(row: chancy.ScheduleRow) -> dict[str, Any]:
     """The row as a JSON document, without the instant at which it was read."""
     told = msgspec.structs.asdict(row) | {"arguments": msgspec.Raw(row.arguments)}
     return {name: value for name, value in told.items() if name != "read_at"}
 
 
-def when(row: Any) -> str:
+def when(row: chancy.ScheduleRow) -> str:
     """A cron expression with its zone, or an interval."""
-    told = msgspec.to_builtins(row.when)
-    if "expression" in told:
-        return f"{told['expression']} {row.when.timezone}"
-    return f"every {row.when.interval}"
+    ticks = row.when
+    return f"{ticks.expression} {ticks.timezone}" if isinstance(ticks, chancy.Cron) else f"every {ticks.interval}"
 
 
 @command("run-now")
@@ -62,5 +60,5 @@ def when(row: Any) -> str:
 def run_now(site: Site, schedule: str) -> None:
     """Have a schedule tick now, besides its own times. A worker sees to it within seconds."""
     with site.connect() as conn:
-        chancy.run_now(conn, schedule, schema=site.schema)  # type: ignore[attr-defined]
+        chancy.run_now(conn, schedule, schema=site.schema)
     answer(site.json, {"schedule": schedule}, f"schedule {schedule} ticks with the next look of a worker")

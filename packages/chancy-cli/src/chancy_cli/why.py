@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 import chancy
@@ -17,6 +15,6 @@ from .site import Site, command
 def why(site: Site, job_id: int) -> None:
     """Why a job does not run, in a sentence; or what it does, or how it ended."""
     with site.connect() as conn:
-        found: Any = chancy.why(conn, job_id, schema=site.schema)  # type: ignore[attr-defined]
+        found = chancy.why(conn, job_id, schema=site.schema)
     told = {"id": job_id, "reason": str(found.reason), "sentence": str(found), "until": found.until}
     answer(site.json, told, str(found))

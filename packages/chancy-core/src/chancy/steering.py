@@ -284,6 +284,10 @@ DELETE_JOBS = """
     ),
     results AS (
         DELETE FROM {schema}.history_result WHERE id = ANY (%(ids)s::bigint[])
+    ),
+    logs AS (
+        DELETE FROM {schema}.log
+        WHERE job = ANY (%(ids)s::bigint[]) AND (job IN (SELECT id FROM waiting) OR job IN (SELECT id FROM past))
     )
     SELECT (SELECT count(*) FROM waiting) + (SELECT count(*) FROM past),
         EXISTS (SELECT FROM {schema}.any_job WHERE id = ANY (%(ids)s::bigint[]))

@@ -12,6 +12,7 @@ import psycopg
 from chancy.codec import encode_json
 from chancy.literals import JsonColumn, of_numbers
 from chancy.model import Progress, Statement
+from chancy.statements import DAYS_AHEAD, make_partitions
 
 from .link import Link, one_line
 from .records import Keeper, write_logs
@@ -92,7 +93,11 @@ async def _write_logs(link: Link, keeper: Keeper | None) -> None:
     while keeper and left > 0 and (batch := keeper.take()):
         left -= len(batch)
         try:
-            await link.send(write_logs(batch))
+            try:
+                await link.send(write_logs(batch))
+            except psycopg.errors.CheckViolation:  # nobody has made the partition of this day yet
+                await link.send(make_partitions(DAYS_AHEAD))
+                await link.send(write_logs(batch))
         except _BAD_DATA as error:  # it would be refused again
             log.error("%d log records of jobs are lost, the database refuses them: %s", len(batch), one_line(error))
         except BaseException:
