@@ -129,13 +129,13 @@ async def test_a_job_whose_task_no_worker_knows_says_so(site):
     async with working(site.app(), QUIET), working(site.app(), WorkerConfig(timing=FAST, grace=0)):
         await eventually(lambda: len(site.workers()) == 2)
         job = chancy.Job(site.one("SELECT {}.submit('app.nobody')"), "app.nobody", "default", site.schema)
-        claims = "SELECT count(*) FROM {}.job WHERE claims = 2 AND state = 'ready'"
-        await eventually(lambda: site.one(claims))  # each has seen it once, and leaves it to others now
         sentence = (
             "waits because no worker of queue 'default' knows its task (2 live workers): deploy the code that has it, "
             "or name its module where they are started."
         )
-        told(site, job, Reason.UNKNOWN_TASK, sentence)
+        # Each claims it once, to see that it does not know it.
+        found = await eventually(lambda: (w := why(site, job)).reason is Reason.UNKNOWN_TASK and w)
+        assert str(found) == f"Job {job.id} (app.nobody) {sentence}"
 
 
 async def test_a_job_at_a_full_limit_says_by_which_jobs(site):

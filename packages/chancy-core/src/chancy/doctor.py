@@ -27,10 +27,10 @@ def doctor(
     members of pg_read_all_stats only. Of a schema that is older than this version that alone is told.
     """
     where = schema_in_use(schema)
-    return perform(conn, _examine(where, backend_pid(conn)), where)
+    return perform(conn, _examine(where, conn), where)
 
 
-def _examine(schema: str, told_pid: int) -> Steps[list[Finding]]:
+def _examine(schema: str, conn: SyncConn | AsyncConn) -> Steps[list[Finding]]:
     migrated: Finding = yield from server_checks.migrations(schema)
     if migrated.severity is Severity.ERROR:
         return [migrated]
@@ -50,7 +50,7 @@ def _examine(schema: str, told_pid: int) -> Steps[list[Finding]]:
         server_checks.bloat(),
         server_checks.pins(),
         server_checks.notifications(),
-        server_checks.pooler(told_pid),
+        server_checks.pooler(backend_pid(conn)),
     ):
         found += yield statement
     return found
