@@ -127,7 +127,8 @@ class Terminal:
     def __init__(self, shell: Shell, *arguments: object, columns: int = 120, folder: Path = HERE) -> None:
         self.master, self._slave = pty.openpty()
         self.before = self.modes()
-        env = os.environ | {"TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": "50", "PYTHONPATH": str(HERE)}
+        env = os.environ | {"TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": "50"}
+        env |= {"PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
         env |= {"CHANCY_DSN": shell.dsn, "CHANCY_SCHEMA": shell.schema}
         env = {name: value for name, value in env.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
         self.popen = subprocess.Popen(

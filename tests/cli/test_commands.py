@@ -260,6 +260,15 @@ def test_a_pipe_that_is_closed_early_is_no_error(shell, tasks):
     assert (run.returncode, run.stdout, run.stderr) == (0, "{", "")
 
 
+def test_what_an_encoding_lacks_is_escaped(shell, tasks):
+    (job,) = shell.submit(tasks.welcome.bind(1, greeting="ť"))
+    env = os.environ | {"PYTHONIOENCODING": "latin-1", "CHANCY_DSN": shell.dsn, "CHANCY_SCHEMA": shell.schema}
+    command = [sys.executable, "-m", "chancy_cli", "job", str(job)]
+    run = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "\\u0165" in run.stdout
+
+
 @pytest.mark.parametrize("said", [["jobs"], ["queues"], ["workers"], ["top", "--once"]], ids=" ".join)
 def test_a_terminal_gets_colours_and_a_pipe_none(shell, tasks, said):
     (job,) = shell.submit(tasks.welcome.bind(1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -81,6 +82,9 @@ chancy = click.version_option(__version__, prog_name="chancy")(chancy)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its code. What went wrong is one line on standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the encoding of a terminal lacks is no reason to say nothing
+            stream.reconfigure(errors="backslashreplace")
     try:
         code: Any = chancy.main(arguments, prog_name="chancy", standalone_mode=False)
         sys.stdout.flush()
