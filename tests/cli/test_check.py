@@ -150,7 +150,6 @@ def test_a_module_without_tasks_and_one_that_there_is_not_are_refused(shell, cod
     assert "there is no module 'no_such_module' here" in answer.err
 
 
-@pytest.mark.skipif(not hasattr(chancy, "schedules"), reason="chancy.schedules is not there yet")
 def test_schedules_that_the_code_does_not_know_or_cannot_perform_are_told(shell, code):
     for name, text in (("shop.ship", "order: int | str"), ("shop.gone", "order: int")):
         made = {}

@@ -16,10 +16,6 @@ from chancy.migrate import migrations
 from chancy_cli.cli import COMMANDS, main
 
 
-def needs(name):
-    return pytest.mark.skipif(not hasattr(chancy, name), reason=f"chancy.{name} is not there yet")
-
-
 def test_the_list_of_commands_needs_none_of_them():
     code = "import sys; from chancy_cli.cli import main; main(['--help']); print('psycopg' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -312,7 +308,6 @@ def test_a_defect_keeps_its_traceback(shell, monkeypatch):
 # What other parts of the issue bring.
 
 
-@needs("why")
 def test_why_is_a_sentence(shell, tasks):
     (job,) = shell.submit(tasks.welcome.using(delay=timedelta(hours=1)).bind(1))
     answer = shell("why", job)
@@ -324,7 +319,6 @@ def test_why_is_a_sentence(shell, tasks):
     assert shell("why", 404).code == 1
 
 
-@needs("doctor")
 def test_doctor_ends_with_1_for_what_it_finds_and_if_asked_for_errors_only(shell, tasks, monkeypatch):
     (finding, *_) = chancy.doctor(shell.conn, schema=shell.schema)
     kind = type(finding)
@@ -339,7 +333,6 @@ def test_doctor_ends_with_1_for_what_it_finds_and_if_asked_for_errors_only(shell
         assert shell("doctor", "--json").document == {"findings": [told]}
 
 
-@needs("schedules")
 def test_schedules_are_told_run_paused_and_resumed(shell, tasks):
     every = chancy.every(minutes=5)
     chancy.schedule(shell.conn, "greet", tasks.welcome.bind(1), every, schema=shell.schema)
@@ -359,7 +352,6 @@ def test_schedules_are_told_run_paused_and_resumed(shell, tasks):
         assert shell("resume", "--schedule", "greet").code == 0
 
 
-@needs("batch_progress")
 def test_a_batch_is_told_by_what_has_become_of_its_jobs(shell, tasks):
     with chancy.batch(shell.conn, schema=shell.schema) as batch:
         batch.submit(tasks.welcome.bind(1))
@@ -369,7 +361,6 @@ def test_a_batch_is_told_by_what_has_become_of_its_jobs(shell, tasks):
     assert shell("batch", batch.id, "--json").document["total"] == 1
 
 
-@needs("logs")
 def test_a_job_is_told_with_its_logs(shell, tasks):
     (job,) = shell.submit(tasks.welcome.bind(1))
     entry = '{"level":"INFO","logger":"shop","message":"one \\u0000 line"}'

@@ -22,7 +22,7 @@ from chancy_worker.claims import Wanted, play_round
 from chancy_worker.leases import Offer, declare_dead, register
 
 CHECKS = {
-    "schema", "workers", "queues", "tasks", "waiting", "doorbell", "clocks", "pauses", "claims", "slots", "partitions",
+    "schema", "workers", "queues", "tasks", "waiting", "doorbell", "clocks", "pauses", "schedules", "claims", "slots", "partitions",
     "retention", "bloat", "xmin", "notifications", "pooler",
 }  # fmt: skip
 STEADY = WorkerConfig(grace=1)
@@ -198,6 +198,22 @@ def test_a_pause_that_somebody_may_have_forgotten_is_told(site):
     ]
 
 
+def test_schedules_that_nobody_sees_to_are_told(site):
+    hand(site)
+    chancy.schedule(site.conn, "s", worker_tasks.add.bind(1, 2), chancy.every(hours=1), schema=site.schema)
+    chancy.schedule(site.conn, "t", worker_tasks.nap.bind(1), chancy.every(hours=1), schema=site.schema)
+    chancy.pause(site.conn, schedule="t", schema=site.schema)
+    assert wrong(site) == {}  # a worker may see to it yet
+    site.one("UPDATE {}.schedule SET since = since - interval '2 min' RETURNING name")
+    found = wrong(site)["schedules"]
+    assert found.severity is Severity.ERROR
+    assert found.message.startswith("schedule 's' is due since ")
+    assert found.message.endswith("and gets no jobs (1 late).")
+    assert found.remedy == "See the workers' logs for `schedule`."
+    site.one("UPDATE {}.offer SET tasks = '{{}}' RETURNING worker")
+    assert wrong(site)["schedules"].remedy.startswith("No live worker knows its task worker_tasks.add: start one")
+
+
 def test_running_jobs_that_nobody_answers_for_are_told_and_the_remedy_helps(site):
     hand(site)
     gone = hand(site)
@@ -254,7 +270,7 @@ def test_partitions_that_should_have_been_dropped_are_told(site):
     site.one("SELECT {}.make_partitions('2020-01-01', '2020-01-02')")
     found = wrong(site)["retention"]
     assert found.severity is Severity.WARNING
-    words = "2 partitions of history should have been dropped, the oldest history_20200101: jobs are kept for 14 days."
+    words = "4 partitions of history should have been dropped, the oldest history_20200101: jobs are kept for 14 days by default."
     assert found.message == words
 
 

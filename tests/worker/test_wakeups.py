@@ -39,3 +39,20 @@ async def test_a_worker_that_has_room_for_fewer_jobs_than_queues_finds_the_only_
         for queue in queues:
             site.submit(worker_tasks.add_in_thread.using(queue=queue.name).bind(1, 2))
             await all_finished(site, 5)
+
+
+async def test_workers_that_share_one_of_their_queues_hear_of_all_of_them(site):
+    """Whatever the order of the keys: each of these worker's queues has one above and one below that of the shared."""
+    keys = dict(site.rows("SELECT q, {}.bell_key(q) FROM (SELECT 'q' || n AS q FROM generate_series(1, 40) AS n) AS q"))
+    low, middle, high = sorted({key: queue for queue, key in keys.items()}.items())[:3]
+    shared, others = middle[1], [low[1], high[1]]
+    config = WorkerConfig(timing=ONLY_WOKEN)
+    async with (
+        working(site.app(queues=[Queue(shared)]), config),
+        working(site.app(queues=[Queue(shared), *map(Queue, others)]), config),
+    ):
+        await eventually(lambda: len(site.workers()) == 2)
+        await asyncio.sleep(2)  # both have lain down
+        for queue in [*others, shared] * 2:
+            site.submit(worker_tasks.add.using(queue=queue).bind(1, 2))
+            await all_finished(site, 4)

@@ -145,10 +145,7 @@ def _read_arguments(conn: SyncConn, found: dict[str, Found], limit: int, schema:
 
 
 def _read_schedules(conn: SyncConn, found: dict[str, Found], schema: str) -> None:
-    if not hasattr(chancy, "schedules"):  # until schedules are merged
-        return
-    rows = chancy.schedules(conn, schema=schema)
-    for row in rows:
+    for row in chancy.schedules(conn, schema=schema):
         each = found.setdefault(row.task, Found(row.task, known=row.task in registered()))
         each.schedules.append(row.name)
         if each.known:

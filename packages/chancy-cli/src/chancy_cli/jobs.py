@@ -92,7 +92,7 @@ def job(site: Site, job_id: int) -> None:
     """Everything about one job: arguments, result, each error with its traceback, timings, progress, logs."""
     with site.connect() as conn:
         row = chancy.get(conn, job_id, schema=site.schema)
-        logs = _logs(conn, job_id, site.schema)
+        logs = chancy.logs(conn, job_id, limit=LOGS_SHOWN, schema=site.schema)
         now = site.now(conn)
     if site.json:
         return document(described(row) | {"logs": [msgspec.structs.asdict(entry) for entry in logs]})
@@ -104,6 +104,7 @@ def job(site: Site, job_id: int) -> None:
         ("attempt", f"{row.attempt} of {row.max_attempts}"),
         ("priority", str(row.priority)),
         ("unique key", row.unique_key),
+        ("batch", None if row.batch is None else str(row.batch)),
         ("worker", None if row.worker is None else str(row.worker)),
         ("crashes", f"{row.crashes} workers died while they ran it" if row.crashes else None),
         ("submitted", _instant(row.submitted_at, now)),
@@ -155,10 +156,3 @@ def _section(title: str, text: str) -> None:
 
 def _json(payload: bytes) -> str:
     return msgspec.json.format(payload, indent=2).decode("utf-8", "backslashreplace")
-
-
-def _logs(conn: Any, job_id: int, schema: str) -> list[Any]:
-    if not hasattr(chancy, "logs"):  # until job logs are merged
-        return []
-    logs: list[Any] = chancy.logs(conn, job_id, limit=LOGS_SHOWN, schema=schema)
-    return logs

@@ -21,7 +21,7 @@ def doctor(
 ) -> list[Finding] | Coroutine[Any, Any, list[Finding]]:
     """Look at everything that has ever kept jobs from running; what was found, in a fixed order.
 
-    Each check gives one finding that all is well, or one for each thing that is not. About 16 round trips, of which one
+    Each check gives one finding that all is well, or one for each thing that is not. About 17 round trips, of which one
     reads every live job; where the doorbell seems dead, two seconds more. Writes nothing and waits for no lock. Best on
     a connection in autocommit: in a transaction the time stands still. What other users' sessions do can be seen by
     members of pg_read_all_stats only. Of a schema that is older than this version that alone is told.
@@ -43,6 +43,7 @@ def _examine(schema: str, conn: SyncConn | AsyncConn) -> Steps[list[Finding]]:
     found += fleet_checks.clocks(fleet)
     found += fleet_checks.pauses(fleet)
     for statement in (
+        fleet_checks.schedules(fleet),
         fleet_checks.claims(schema),
         fleet_checks.slots(),
         server_checks.partitions(schema),

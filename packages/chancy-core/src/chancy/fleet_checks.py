@@ -17,6 +17,8 @@ SKEWED = Patience(timedelta(seconds=1), timedelta(seconds=30))
 """Of a worker's clock, whichever way."""
 FORGOTTEN = timedelta(days=1)
 """A pause of this age is likely to be."""
+UNTICKED = timedelta(minutes=1)
+"""A schedule that is due for so long: workers get to it within some tens of milliseconds."""
 _LEASE_LEFT = timedelta(seconds=5)
 """Workers extend theirs while twice as much is left."""
 _RESCUED_WITHIN = timedelta(seconds=30)
@@ -199,6 +201,33 @@ def pauses(fleet: Fleet, forgotten: timedelta = FORGOTTEN) -> list[Finding]:
     return unless_any(bad, "pauses", f"{counted(len(fleet.closed), 'pause')}, none older than {span(forgotten)}.")
 
 
+# A schedule that nobody has looked at yet is due since it was made.
+LATE = """
+    SELECT name, task, greatest(due_at, since), note, count(*) OVER ()
+    FROM {schema}.schedule
+    WHERE due_at < {schema}.clock() - %(grace)s::interval AND since < {schema}.clock() - %(grace)s::interval
+    ORDER BY due_at, name
+    LIMIT 10
+"""
+
+
+def schedules(fleet: Fleet, grace: timedelta = UNTICKED) -> Statement[list[Finding]]:
+    """Whether workers see to what is due. Ten are named at most."""
+
+    def parse(rows: Rows) -> list[Finding]:
+        bad = []
+        for name, task, since, note, late in rows:
+            known = any(task in hand.tasks for hand in fleet.alive)
+            what = f"schedule '{one_line(name)}' is due since {moment(since)} and gets no jobs ({late} late)."
+            remedy = f"No live worker knows its task {one_line(task)}: start one that does, or `chancy.unschedule` it."
+            if known:
+                remedy = f"It says: {one_line(note)}." if note else "See the workers' logs for `schedule`."
+            bad.append(Finding("schedules", Severity.ERROR, what, remedy))
+        return unless_any(bad, "schedules", "none is late.")
+
+    return Statement(LATE, {"grace": grace}, parse)
+
+
 OLDEST = """
     SELECT id FROM {schema}.job
     WHERE state = 'ready' AND parked IS NULL AND queue = %(queue)s::text AND task = %(task)s::text
@@ -264,9 +293,7 @@ def doorbell(fleet: Fleet) -> Steps[list[Finding]]:
         yield Pause(_LOOK_PAUSE)
         idle, now_silent = yield look
         silent &= now_silent
-    remedy = (
-        "See its worker's log for `bell`, and start it anew; or let workers that share a queue take all the same ones."
-    )
+    remedy = "See its worker's log for `bell`, and start it anew."
     bad = [
         Finding(
             "doorbell",

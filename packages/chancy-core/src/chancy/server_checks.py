@@ -37,12 +37,21 @@ def migrations(schema: str) -> Steps[Finding]:
     return Finding("schema", Severity.OK, f"schema '{schema}' is at migration {found}, as this version needs it.")
 
 
+# Of history and logs, and of each retention that a queue has.
 PARTITIONS = """
+    WITH kept (name) AS (
+        VALUES ('history'), ('log')
+        UNION
+        SELECT CASE what WHEN 'results' THEN 'history_result_' ELSE 'history_' END || days || 'd'
+        FROM {schema}.retention WHERE days > 0
+    )
     SELECT ARRAY(
         SELECT ahead FROM generate_series(0, %(days)s::integer) AS ahead
-        WHERE NOT EXISTS (
-            SELECT FROM pg_inherits WHERE inhparent = '{schema}.history'::regclass
-                AND inhrelid = to_regclass('{schema}.history_' || to_char(today.day + ahead, 'YYYYMMDD')))
+        WHERE EXISTS (
+            SELECT FROM kept
+            LEFT JOIN pg_inherits AS part
+                ON part.inhrelid = to_regclass('{schema}.' || kept.name || to_char(today.day + ahead, '_YYYYMMDD'))
+            WHERE part.inhrelid IS NULL)
         ORDER BY ahead
     ), today.day::text
     FROM (SELECT ({schema}.clock() AT TIME ZONE 'UTC')::date AS day) AS today
@@ -77,20 +86,10 @@ def partitions(schema: str) -> Statement[list[Finding]]:
 
 
 RETENTION = """
-    SELECT keep.value::text, array_agg(past.name ORDER BY past.name) FILTER (WHERE past.over), count(past.name),
-        array_agg(past.name ORDER BY past.name) FILTER (WHERE past.pending)
-    FROM {schema}.setting AS keep
-    LEFT JOIN LATERAL (
-        SELECT child.relname::text AS name, coalesce(parent.inhdetachpending, false) AS pending,
-            to_date(right(child.relname, 8), 'YYYYMMDD') + 1
-                <= ({schema}.clock() AT TIME ZONE 'UTC') - keep.value::interval - %(grace)s::interval AS over
-        FROM pg_class AS child
-        LEFT JOIN pg_inherits AS parent ON parent.inhrelid = child.oid
-        WHERE child.relnamespace = '{schema}'::regnamespace AND child.relkind = 'r'
-            AND child.relname ~ '^history_[0-9]{8}$'
-    ) AS past ON true
-    WHERE keep.name = 'keep'
-    GROUP BY keep.value
+    SELECT (SELECT value FROM {schema}.setting WHERE name = 'keep'),
+        array_agg(name ORDER BY name) FILTER (WHERE over), count(name),
+        array_agg(name ORDER BY name) FILTER (WHERE detaching)
+    FROM {schema}.kept_days(%(grace)s::interval)
 """
 
 
@@ -103,7 +102,7 @@ def retention() -> Statement[list[Finding]]:
         if over:
             bad.append(
                 f"{counted(len(over), 'partition')} of history should have been dropped, the oldest {over[0]}: "
-                f"jobs are kept for {keep}."
+                f"jobs are kept for {keep} by default."
             )
         if pending:
             bad.append(f"the detach of {pending[0]} was begun and not finished.")
@@ -112,7 +111,8 @@ def retention() -> Statement[list[Finding]]:
             "transaction, and the workers' logs for `upkeep`."
         )
         found = [Finding("retention", Severity.WARNING, message, remedy) for message in bad]
-        return unless_any(found, "retention", f"{counted(all_, 'partition')} of history, none older than {keep}.")
+        kept = f"{counted(all_, 'partition')} of history and logs, none overdue; jobs are kept for {keep} by default."
+        return unless_any(found, "retention", kept)
 
     return Statement(RETENTION, {"grace": _OVERDUE}, parse)
 

@@ -40,26 +40,7 @@ def keep(wish: timedelta | None) -> Statement[timedelta]:
 
 TRY_ALONE = "SELECT pg_try_advisory_lock('{schema}'::regnamespace::oid::integer, -1)"
 
-# A partition may go when its whole day is older than the retention, which its name says where it is not the schema's
-# own. Some may be half detached, some not yet dropped. Logs stay as long as any job may.
-OVERDUE = """
-    SELECT child.relname::text, parent.relname::text, coalesce(link.inhdetachpending, false)
-    FROM (
-        SELECT value::interval AS keep,
-            greatest(value::interval, (SELECT max(days) FROM {schema}.retention) * interval '1 day') AS longest
-        FROM {schema}.setting WHERE name = 'keep'
-    ) AS setting
-    CROSS JOIN pg_class AS child
-    LEFT JOIN pg_inherits AS link ON link.inhrelid = child.oid
-    LEFT JOIN pg_class AS parent ON parent.oid = link.inhparent
-    WHERE child.relnamespace = '{schema}'::regnamespace AND child.relkind = 'r'
-        AND child.relname ~ '^(history(_result)?(_[0-9]+d)?|log)_[0-9]{8}$'
-        AND to_date(right(child.relname, 8), 'YYYYMMDD') + 1
-            <= ({schema}.clock() AT TIME ZONE 'UTC') - CASE
-                WHEN child.relname ~ '^log_' THEN longest
-                ELSE coalesce(substring(child.relname FROM '_([0-9]+)d_')::integer * interval '1 day', keep) END
-    ORDER BY child.relname
-"""
+OVERDUE = "SELECT name, parent, detaching FROM {schema}.kept_days('0') WHERE over"
 
 
 def overdue() -> Statement[list[tuple[str, str | None, bool]]]:

@@ -109,6 +109,29 @@ BEGIN
 END
 $$;
 
+-- The days of history, results and logs, and whether each may go because its whole day has been older than its retention
+-- for so long: the name of a day says the retention where it is not the schema's own, and logs stay as long as any job
+-- may. Some may be half detached, some not yet dropped.
+CREATE FUNCTION {schema}.kept_days(
+    grace interval, OUT name text, OUT parent text, OUT detaching boolean, OUT over boolean
+) RETURNS SETOF record
+    LANGUAGE sql STABLE
+    AS $$
+    SELECT child.relname::text, parent.relname::text, coalesce(link.inhdetachpending, false),
+        to_date(right(child.relname, 8), 'YYYYMMDD') + 1
+            <= ({schema}.clock() AT TIME ZONE 'UTC') - kept_days.grace - CASE
+                WHEN child.relname ~ '^log_' THEN greatest(setting.keep, (
+                    SELECT max(rule.days) FROM {schema}.retention AS rule) * interval '1 day')
+                ELSE coalesce(substring(child.relname FROM '_([0-9]+)d_')::integer * interval '1 day', setting.keep) END
+    FROM (SELECT value::interval AS keep FROM {schema}.setting AS setting WHERE setting.name = 'keep') AS setting
+    CROSS JOIN pg_class AS child
+    LEFT JOIN pg_inherits AS link ON link.inhrelid = child.oid
+    LEFT JOIN pg_class AS parent ON parent.oid = link.inhparent
+    WHERE child.relnamespace = '{schema}'::regnamespace AND child.relkind = 'r'
+        AND child.relname ~ '^(history(_result)?(_[0-9]+d)?|log)_[0-9]{8}$'
+    ORDER BY child.relname
+$$;
+
 -- Makes what is missing of the given days (UTC), for every retention in use, and returns how many it made.
 CREATE OR REPLACE FUNCTION {schema}.make_partitions(first_day date, last_day date) RETURNS integer
     LANGUAGE plpgsql
