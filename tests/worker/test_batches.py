@@ -301,3 +301,15 @@ async def test_a_worker_without_batches_opens_no_connection_for_them(site):
         batch_of(site, worker_tasks.add.bind(1, 2))
         await eventually(lambda: tasks.told)
         assert site.one(named) == before + 1
+
+
+async def test_a_batch_is_counted_also_where_its_queue_keeps_nothing(site):
+    chancy.keep(site.conn, "default", chancy.Keep.nothing(), schema=site.schema)
+    (plain,) = site.submit(worker_tasks.add.bind(1, 2))
+    batch, jobs = batch_of(site, *[worker_tasks.add.bind(n, 1) for n in range(3)], worker_tasks.discard.bind())
+    async with working(site.app(), PROMPT):
+        await eventually(lambda: tasks.told)
+    assert tasks.told == [("", BatchCounts(batch.id, 4, 3, 0, 1, 0))]
+    assert [site.row(job).state for job in jobs] == [State.SUCCEEDED] * 3 + [State.DISCARDED]
+    with pytest.raises(chancy.UnknownJob):
+        site.row(plain)
