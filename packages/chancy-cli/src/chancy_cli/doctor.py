@@ -28,10 +28,7 @@ def doctor(site: Site, errors_only: bool) -> int:
         return code
     Table(
         ("CHECK", "SEVERITY", "FOUND"),
-        [
-            (found.check, found.severity, found.message + (f"; {found.remedy}" if found.remedy else ""))
-            for found in findings
-        ],
+        [(found.check, found.severity, f"{found.message} {found.remedy}".rstrip()) for found in findings],
         long="fold",
     ).show()
     return code

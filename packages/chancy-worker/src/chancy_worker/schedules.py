@@ -235,9 +235,10 @@ async def _see_to(link: Link, due: Due, task: BaseTask[..., Any], at: datetime) 
         log.error("schedule %s cannot tick, its next try is in a minute: %s", due.name, reason)
         await link.send(write_note(due, f"no jobs for ticks from {_told(due.next_at or due.since)} on: {reason}"))
         return BROKEN
-    for told in (note, skipped):
-        if moved and told:
-            log.warning("schedule %s: %s", due.name, told)
+    if moved and note:
+        log.warning("schedule %s: %s", due.name, note)
+    if moved and skipped:  # as it was told to, perhaps at each tick for hours
+        log.info("schedule %s: %s", due.name, skipped)
     return None if moved else CONTESTED
 
 
