@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -402,7 +401,7 @@ class Memory:
                 and state_of(row) in params["states"]
                 and (params["since"] is None or instant >= params["since"])
                 and (params["until"] is None or instant < params["until"])
-                and (params["error"] is None or re.search(params["error"], (kept.errors or b"").decode(), re.DOTALL))
+                and (params["error"] is None or (row.errors and row.errors[-1].kind == params["error"]))
             ):
                 yield kept
 

@@ -79,3 +79,16 @@ CREATE TABLE {schema}.offer (
 
 -- By how many seconds the worker's own clock is ahead of the database's, when it extended its lease last.
 ALTER TABLE {schema}.worker ADD COLUMN clock_ahead double precision;
+
+-- Whether the last of these errors is of this kind. Looked for in the text of the JSON, since Postgres refuses to look
+-- into one that has a NUL anywhere; in a message each quote has a backslash before it. Workers write "kind":"X", and this
+-- database "kind" : "X". One expression, so that it is inlined; and unsafe to run in parallel, so that an operator's look
+-- through the history has one processor and leaves the others to the workers.
+CREATE FUNCTION {schema}.last_error_is(errors json, kind text) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL UNSAFE
+    AS $$
+    SELECT starts_with(
+        ltrim(CASE WHEN length(split_part(errors::text, '"kind":', -1)) < length(split_part(errors::text, '"kind" :', -1))
+            THEN split_part(errors::text, '"kind":', -1) ELSE split_part(errors::text, '"kind" :', -1) END),
+        to_json(kind)::text)
+$$;
