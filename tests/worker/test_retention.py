@@ -314,6 +314,9 @@ async def test_a_result_goes_before_its_job_does(site, chancy_clock, upkeep):
     for job in jobs:
         with pytest.raises(ResultExpired, match=f"job {job.id} .*Keep\\(results=…\\)"):
             job.result(site.conn)
+    assert "in attempt 1 of 3, and its result is not kept any more." in str(
+        chancy.why(site.conn, jobs[0].id, schema=site.schema)
+    )
     assert chancy.requeue(site.conn, jobs[0].id, schema=site.schema)
     async with working(site.app(), QUICK):
         await all_finished(site)

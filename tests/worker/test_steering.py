@@ -267,7 +267,7 @@ async def test_a_requeue_leaves_those_whose_key_a_live_job_has(site):
 async def test_a_bulk_verb_on_an_async_connection_is_the_same(site):
     site.submit(*[worker_tasks.add.bind(1, 2) for _ in range(5)])
     async with await psycopg.AsyncConnection.connect(site.dsn) as conn:
-        swept = await chancy.cancel_many(conn, JobFilter(task="worker_tasks.add"), schema=site.schema)
+        swept = await chancy.cancel_many(conn, JobFilter(task=worker_tasks.add), schema=site.schema)
     assert swept.changed == 5
 
 

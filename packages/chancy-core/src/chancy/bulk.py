@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, TypeAlias, overload
 
@@ -51,7 +51,7 @@ class JobFilter:
 
     def refuse_all(self, verb: str) -> None:
         """Raise `ValueError` if every job fits."""
-        if not any(given is not None for given in astuple(self)):
+        if all(getattr(self, field.name) is None for field in fields(self)):
             raise ValueError(f"{verb}: say which jobs; JobFilter() fits every one, and that is never meant")
 
 

@@ -128,8 +128,10 @@ def _finished(job: JobRow, seen: Around) -> Why:
     how = {State.DISCARDED: "was discarded", State.CANCELLED: "was cancelled"}.get(job.state, job.state.value)
     sentence = f"{_subject(job)} {how} at {moment(at)} ({span(seen.now - at)} ago)"
     if job.state is State.SUCCEEDED:
-        returned = one_line((job.result or b"null").decode())
-        return Why(Reason.FINISHED, f"{sentence} in attempt {_attempt(job)}, and returned {returned}.")
+        result = "its result is not kept any more"
+        if job.result is not None:
+            result = f"returned {one_line(job.result.decode())}"
+        return Why(Reason.FINISHED, f"{sentence} in attempt {_attempt(job)}, and {result}.")
     if job.attempt:
         sentence += f" in attempt {_attempt(job)}"
     if job.errors and job.state is not State.CANCELLED:
