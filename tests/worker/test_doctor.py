@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,10 +11,10 @@ import psycopg
 import pytest
 import worker_tasks
 from psycopg import sql
-from worker_help import eventually, working
+from worker_help import ONLY_WOKEN, eventually, working
 
 import chancy
-from chancy import Queue, Severity, fleet_checks, server_checks
+from chancy import Queue, Severity, State, fleet_checks, server_checks
 from chancy.findings import Patience
 from chancy.model import Pause, Statement
 from chancy.run import perform, send
@@ -22,7 +23,7 @@ from chancy_worker.claims import Wanted, play_round
 from chancy_worker.leases import Offer, declare_dead, register
 
 CHECKS = {
-    "schema", "workers", "queues", "tasks", "waiting", "doorbell", "clocks", "pauses", "schedules", "claims", "slots", "partitions",
+    "schema", "workers", "queues", "tasks", "waiting", "doorbell", "listeners", "clocks", "pauses", "schedules", "claims", "slots", "partitions",
     "retention", "bloat", "xmin", "notifications", "pooler",
 }  # fmt: skip
 STEADY = WorkerConfig(grace=1)
@@ -61,7 +62,8 @@ async def test_an_installation_that_is_well_is_told_so_by_every_check(site):
         assert len(found) == len(CHECKS)
         assert [each for each in found if each.severity is not Severity.OK or each.remedy or not each.message] == []
         async with await psycopg.AsyncConnection.connect(site.dsn) as conn:
-            assert {each.check for each in await chancy.doctor(conn, schema=site.schema)} == CHECKS
+            inside = {each.check for each in await chancy.doctor(conn, schema=site.schema)}
+        assert inside == CHECKS - {"listeners"}
         messages = {each.check: each.message for each in found}
         assert messages["workers"] == "1 worker alive."
         assert messages["doorbell"] == "1 idle worker, at the doorbell of all their queues."
@@ -161,6 +163,33 @@ async def test_an_idle_worker_that_is_not_at_the_doorbell_is_noticed(site):
     async with working(site.app(), STEADY):
         await eventually(lambda: site.workers())
         assert "doorbell" not in await asyncio.to_thread(wrong, site)
+
+
+async def test_an_idle_worker_is_rung_for_and_it_is_told_how_soon_it_looked(site):
+    async with working(site.app(), WorkerConfig(timing=ONLY_WOKEN, grace=1)):
+        (job,) = site.submit(worker_tasks.add.bind(1, 2))
+        await eventually(lambda: site.row(job).state is State.SUCCEEDED)
+        found = {each.check: each for each in await asyncio.to_thread(examined, site)}["listeners"]
+    assert found.severity is Severity.OK
+    assert re.fullmatch(r"1 worker heard the doorbell, within \d+\.\d ms\.", found.message)
+
+
+async def test_an_idle_worker_whose_session_does_not_stir_is_deaf(site):
+    hand(site, listens=True)
+    query = f'SELECT 1 FROM "{site.schema}".worker'
+    with psycopg.connect(site.dsn, application_name="chancy claim", autocommit=True) as conn:
+        conn.execute(query)
+        (found,) = [each for each in examined(site) if each.check == "listeners"]
+    assert (found.severity, found.message) == (
+        Severity.WARNING,
+        "1 idle worker did not look when it was rung for: jobs start up to 5 s late.",
+    )
+    assert found.remedy
+
+
+def test_nobody_is_rung_for_inside_a_transaction(site):
+    with psycopg.connect(site.dsn) as conn:
+        assert "listeners" not in {found.check for found in chancy.doctor(conn, schema=site.schema)}
 
 
 def test_a_moment_without_anybody_at_the_doorbell_is_none():

@@ -8,7 +8,7 @@ from typing import Any, overload
 from . import fleet_checks, server_checks
 from .findings import Finding, Severity
 from .model import Steps
-from .run import AsyncConn, SyncConn, backend_pid, perform
+from .run import AsyncConn, SyncConn, backend_pid, in_transaction, perform
 from .schema import schema_in_use
 
 
@@ -21,9 +21,10 @@ def doctor(
 ) -> list[Finding] | Coroutine[Any, Any, list[Finding]]:
     """Look at everything that has ever kept jobs from running; what was found, in a fixed order.
 
-    Each check gives one finding that all is well, or one for each thing that is not. About 17 round trips, of which one
-    reads every live job; where the doorbell seems dead, two seconds more. Writes nothing and waits for no lock. Best on
-    a connection in autocommit: in a transaction the time stands still. What other users' sessions do can be seen by
+    Each check gives one finding that all is well, or one for each thing that is not. About 20 round trips, of which one
+    reads every live job; where the doorbell seems dead, some seconds more. Writes nothing and waits for no lock, and
+    rings once, so that idle workers look. Best on a connection in autocommit: in a transaction the time stands still,
+    and nobody can be rung. What other users' sessions do can be seen by
     members of pg_read_all_stats only. Of a schema that is older than this version that alone is told.
     """
     where = schema_in_use(schema)
@@ -40,6 +41,8 @@ def _examine(schema: str, conn: SyncConn | AsyncConn) -> Steps[list[Finding]]:
         found += fleet_check(fleet)
     found += yield from fleet_checks.waiting(fleet)
     found += yield from fleet_checks.doorbell(fleet)
+    if not in_transaction(conn):
+        found += yield from fleet_checks.listeners(fleet)
     found += fleet_checks.clocks(fleet)
     found += fleet_checks.pauses(fleet)
     for statement in (

@@ -38,6 +38,8 @@ class Hand:
     """Whether it said what it takes: versions before did not."""
     clock_ahead: float | None
     """Seconds."""
+    listens: bool
+    """At the doorbell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Fleet:
 
 HANDS = """
     SELECT {schema}.clock(), worker.name, worker.expires_at, coalesce(offer.queues, '{}'), coalesce(offer.tasks, '{}'),
-        offer.worker IS NOT NULL, worker.clock_ahead
+        offer.worker IS NOT NULL, worker.clock_ahead, coalesce(offer.listens, true)
     FROM (SELECT) AS always
     LEFT JOIN {schema}.worker AS worker ON true
     LEFT JOIN {schema}.offer AS offer ON offer.worker = worker.id
@@ -305,6 +307,47 @@ def doorbell(fleet: Fleet) -> Steps[list[Finding]]:
     ]
     heard = f"{counted(idle, 'idle worker')}, at the doorbell of all their queues" if idle else "no worker is idle"
     return unless_any(bad, "doorbell", f"{heard}.")
+
+
+# One of its queues wakes a worker; who looks for work then finds none, and sleeps on.
+RING = """
+    SELECT min(clock_timestamp()), count(pg_notify('{name}', left(queue, 2000))::text)
+    FROM unnest(%(queues)s::text[]) AS queue
+"""
+# The session in which a worker claims and hears is known by its name, and its schema by what it sent last.
+HEARD = """
+    SELECT count(*), count(*) FILTER (WHERE query_start < %(rung)s::timestamptz AND state <> 'active'),
+        extract(epoch FROM max(query_start) FILTER (WHERE query_start >= %(rung)s::timestamptz) - %(rung)s::timestamptz)
+    FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'chancy claim' AND strpos(query, '{schema}.') > 0
+"""
+
+
+def listeners(fleet: Fleet) -> Steps[list[Finding]]:
+    """Rings at every queue, and sees whether idle workers look; how long that took. Not for inside a transaction, in
+    which a notification is not sent. Three round trips, and a few more within two seconds where somebody does not hear.
+    """
+    listening = [hand for hand in fleet.alive if hand.listens]
+    if not listening or len(listening) < len(fleet.alive):
+        return [Finding("listeners", Severity.OK, "nobody to ring: no worker listens, or some look by the clock.")]
+    idle, _ = yield Statement(BELLS, {"busy": []}, lambda rows: rows[0])
+    queues = sorted({queue for hand in listening for queue in hand.queues})
+    rung: datetime = yield Statement(RING, {"queues": queues}, lambda rows: rows[0][0])
+    look = Statement(HEARD, {"rung": rung}, lambda rows: rows[0])
+    seen, deaf, seconds = yield look
+    for _ in range(_LOOKS):
+        if not deaf:
+            break
+        yield Pause(_LOOK_PAUSE)
+        seen, deaf, seconds = yield look
+    if not seen:
+        return [Finding("listeners", Severity.OK, "this user may not see the workers' sessions (pg_read_all_stats).")]
+    if (deaf := deaf - (len(fleet.alive) - idle)) > 0:  # who has no room does not look
+        message = f"{counted(deaf, 'idle worker')} did not look when it was rung for: jobs start up to 5 s late."
+        remedy = "See the workers' logs for `claim`, and start those anew that have lost their connection."
+        return [Finding("listeners", Severity.WARNING, message, remedy)]
+    took = "" if seconds is None else f", within {float(seconds) * 1000:.1f} ms"
+    return [Finding("listeners", Severity.OK, f"{counted(seen, 'worker')} heard the doorbell{took}.")]
 
 
 CLAIMS = """
