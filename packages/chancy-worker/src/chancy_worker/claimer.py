@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections import Counter
@@ -131,6 +132,7 @@ class Claimer:
         self._due_at: float | None = None
         self._pace = Pace()
         self._rests_until = 0.0
+        """Until then jobs and verdicts gather for one round, while they come briskly but leave no backlog."""
         self.stopping = False
 
     def wake(self) -> None:
@@ -163,20 +165,22 @@ class Claimer:
         while not (self.stopping and not self.held and not self.outbox):
             self._changed.clear()
             self.turned_at = time.monotonic()
-            await self._admit()
-            wanted = self._wanted()
-            if wanted.free or (self.outbox and (self._rests_for <= 0 or self.stopping)):
+            admits_in = await self._admit()
+            # Read once: what is over between the decision and the sleep would be slept through.
+            rests_for = self._rests_until - time.monotonic()
+            wanted = self._wanted(rests_for)
+            if wanted.free or (self.outbox and (rests_for <= 0 or self.stopping)):
                 await self._turn(wanted)
             else:
-                await self._sleep()
+                await self._sleep(rests_for, admits_in)
 
     def _send(self, verdict: Completion) -> None:
         self.outbox.add(verdict)
         self._changed.set()
 
-    def _wanted(self) -> Wanted:
+    def _wanted(self, rests_for: float) -> Wanted:
         """What the next round should claim: nothing unless there may be something."""
-        if self.stopping or self.outbox.is_searching or self._rests_for > 0:
+        if self.stopping or self.outbox.is_searching or rests_for > 0:
             return Wanted()
         room = self._room()
         without = tuple(sorted({*self._unknown, *room.without}))
@@ -207,12 +211,14 @@ class Claimer:
             if (n := slots + ahead.get(queue, 0) - self._running[queue]) > 0
         }
 
-    async def _admit(self) -> None:
-        """Admit parked jobs for the free slots, when there may be some that can be."""
-        if self._gates.due_in > 0 or self.stopping:
-            return
-        if (statement := self._gates.wish(self._free({}))) is None:
-            return
+    async def _admit(self) -> float:
+        """Admit parked jobs for the free slots, when there may be some that can be. Seconds until the next time; what
+        is due and could not be done waits for a change.
+        """
+        if (due_in := self._gates.due_in) > 0:
+            return due_in
+        if self.stopping or (statement := self._gates.wish(self._free({}))) is None:
+            return math.inf
         try:
             answers = await self._link.send(statement)
         except _LOCKED:
@@ -222,16 +228,12 @@ class Claimer:
         else:
             if self._gates.learn(answers):
                 self._look_again()
+        return self._gates.due_in
 
     @property
     def _is_barren(self) -> bool:
         """Whether all that waits, as far as is known, is for executors that are full: looking past it is not free."""
         return bool(self._barren) and self._barren <= set(self._without)
-
-    @property
-    def _rests_for(self) -> float:
-        """Seconds to let jobs and verdicts gather for one round, while they come briskly but leave no backlog."""
-        return self._rests_until - time.monotonic()
 
     async def _turn(self, wanted: Wanted) -> None:
         verdicts = self.outbox.take()
@@ -371,15 +373,13 @@ class Claimer:
             log.error("a round failed: %s", one_line(error))
             await asyncio.sleep(1)
 
-    async def _sleep(self) -> None:
-        """Until something changes, the next scheduled job is due, or it is time for a look."""
-        pause = self._timing.look * random.uniform(0.75, 1.25)
+    async def _sleep(self, rests_for: float, admits_in: float) -> None:
+        """Until something changes, the next scheduled job is due, or it is time for a look, a round or an admission."""
+        pause = min(self._timing.look * random.uniform(0.75, 1.25), max(admits_in, 0.001))
         if not self._hungry and self._due_at is not None:
             pause = min(pause, max(self._due_at - time.monotonic(), 0.001))
-        if self._rests_for > 0:
-            pause = min(pause, self._rests_for)
-        if (due_in := self._gates.due_in) > 0:
-            pause = min(pause, due_in)
+        if rests_for > 0:
+            pause = min(pause, rests_for)
         if self._hungry and self._is_barren:
             pause = min(pause, max(self._marks.next_look_in, 0.001))
         conn = self._link.conn

@@ -78,7 +78,7 @@ EXTEND = """
                 AND job.started_at > coalesce(%(after)s::timestamptz, '-infinity') AND job.started_at <= latest.at
         ),
         ARRAY(SELECT id FROM {schema}.job WHERE worker = %(worker)s::bigint AND cancel_at IS NOT NULL),
-        EXISTS (SELECT FROM {schema}.batch WHERE finished_at IS NULL)
+        EXISTS (SELECT FROM {schema}.batch WHERE finished_at IS NULL), EXISTS (SELECT FROM {schema}.schedule)
     FROM (SELECT {schema}.clock() - %(unheard)s::float8 * interval '1 s' AS at) AS latest
 """
 
@@ -94,6 +94,8 @@ class Extension:
     """Jobs that run in its name and were asked to stop."""
     batches: bool
     """Whether any batch is unfinished."""
+    schedules: bool
+    """Whether there are any."""
 
 
 def extend(worker: int, lease: float, after: datetime | None, unheard: float) -> Statement[Extension]:
@@ -106,8 +108,8 @@ def extend(worker: int, lease: float, after: datetime | None, unheard: float) ->
 
 
 def _parse_extension(rows: Rows) -> Extension:
-    holding, upto, claims, cancelled, batches = rows[0]
-    return Extension(holding, upto, [(id_, fence) for id_, fence in claims], cancelled, batches)
+    holding, upto, claims, cancelled, batches, schedules = rows[0]
+    return Extension(holding, upto, [(id_, fence) for id_, fence in claims], cancelled, batches, schedules)
 
 
 DECLARE_DEAD = """
@@ -234,9 +236,11 @@ async def keep_alive(
     give_back: Callable[[tuple[int, int]], None],
     cancel: Callable[[Iterable[int]], None],
     found_batches: Callable[[], None],
+    found_schedules: Callable[[], None],
 ) -> None:
     """Extend the lease for ever; give back what was claimed in its name and is not among the `held`, and `cancel` what
-    somebody wants to stop, should its notification have been lost. Also tells that there are unfinished batches.
+    somebody wants to stop, should its notification have been lost. Also tells that there are unfinished batches, and
+    schedules.
     """
     while True:
         try:
@@ -248,6 +252,8 @@ async def keep_alive(
                 cancel(answer.cancelled)
             if answer.batches:
                 found_batches()
+            if answer.schedules:
+                found_schedules()
         except psycopg.Error as error:
             await _recover(link, error)
             continue

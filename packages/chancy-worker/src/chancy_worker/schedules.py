@@ -189,14 +189,20 @@ def write_note(due: Due, note: str) -> Statement[bool]:
     return Statement(NOTE, {"name": due.name, "revision": due.revision, "note": note}, bool)
 
 
-async def keep_time(link: Link, tasks: Mapping[str, BaseTask[..., Any]], timing: Timing) -> None:
+async def keep_time(link: Link, tasks: Mapping[str, BaseTask[..., Any]], timing: Timing, found: asyncio.Event) -> None:
     """Submit the jobs of these tasks' schedules for ever, each within some 30 ms of its tick.
 
-    One small look every `timing.look` while nothing is ahead; else the next is when the next tick is.
+    Looks when the next tick is, and at least every `timing.look`; while none of theirs is ahead, only when somebody has
+    `found` that there are any at all. Connects at the first look.
     """
-    await link.reconnect()
     aside: dict[int, float] = {}
+    ahead = False
     while True:
+        if not ahead:
+            await found.wait()
+            found.clear()
+        if link.conn is None:
+            await link.reconnect()
         aside = {revision: until for revision, until in aside.items() if until > time.monotonic()}
         try:
             seen = await link.send(look_at_schedules(tasks, aside))
@@ -210,7 +216,8 @@ async def keep_time(link: Link, tasks: Mapping[str, BaseTask[..., Any]], timing:
                 log.error("%s: %s", link.purpose, one_line(error))
                 await asyncio.sleep(1)
             continue
-        if not seen.due:
+        ahead = bool(seen.due or aside) or seen.ahead is not None
+        if ahead and not seen.due:
             now = time.monotonic()
             waits = [timing.look * random.uniform(0.75, 1), *(until - now for until in aside.values())]
             if seen.ahead is not None:

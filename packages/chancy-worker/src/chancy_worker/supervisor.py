@@ -138,19 +138,19 @@ class Worker:
             return _problems(link, lease, claimer)
 
         rescuer, reporter = self._link("rescue", lock_timeout="1s"), self._link("reports")
-        scheduler = self._link("schedules")
+        scheduler, schedules = self._link("schedules"), asyncio.Event()
         background: list[asyncio.Task[Any]] = [
             asyncio.create_task(coroutine, name=name)
             for name, coroutine in {
                 "chancy wakeups": wakeups.serve(),
                 "chancy lease": keep_alive(
-                    lives, lease, claimer.held.keys(), claimer.give_back, slots.cancel, batches.found
+                    lives, lease, claimer.held.keys(), claimer.give_back, slots.cancel, batches.found, schedules.set
                 ),
                 "chancy rescue": rescue(rescuer, config.timing, claimer.wake),
                 "chancy upkeep": care_for_history(lambda: self._link("upkeep", lock_timeout="2s"), drop, config.timing),
                 "chancy reports": report(reporter, slots.progress, keeper),
                 "chancy batches": batches.serve(),
-                "chancy schedules": keep_time(scheduler, self._tasks, config.timing),
+                "chancy schedules": keep_time(scheduler, self._tasks, config.timing, schedules),
                 "chancy health": pet_service_watchdog(problems),
             }.items()
         ]
