@@ -143,7 +143,7 @@ async def test_a_claim_that_the_database_refuses_is_not_blamed_on_the_verdicts_o
         wanted = claimer.Claimer._wanted
         broken = Wanted({"default": -1}, {}, ("default",))
         monkeypatch.setattr(
-            claimer.Claimer, "_wanted", lambda self: wanted(self) if self.outbox.is_searching else broken
+            claimer.Claimer, "_wanted", lambda self, rests: wanted(self, rests) if self.outbox.is_searching else broken
         )
         gates["claim"].set()
         await eventually(lambda: site.count("succeeded") == 9)
