@@ -285,7 +285,7 @@ async def test_short_jobs_behind_one_that_takes_long_are_taken_back_and_go_elsew
     gate, pids = tmp_path / "gate", tmp_path / "pids"
     async with working(site.app(), WorkerConfig(timing=FAST, grace=1, children=2)):
         await finished(site, *site.submit(*[tasks.pid.bind() for _ in range(300)]))  # by now they are sent in packets
-        (long,) = site.submit(tasks.wait_in_process.using(priority=1).bind(str(gate), str(pids)))
+        (long,) = site.submit(tasks.wait_in_process.bind(str(gate), str(pids)))  # before the others, in their lane
         short = site.submit(*[tasks.pid.bind() for _ in range(100)])
         rows = await finished(site, *short, within=10)
         assert site.row(long).state is State.RUNNING
