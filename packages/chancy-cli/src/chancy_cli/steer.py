@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
 
 import click
 
@@ -50,11 +49,6 @@ def _named(queue: str | None, task: str | None, schedule: str | None) -> tuple[s
     return given[0]
 
 
-def _given(kind: str, name: str) -> tuple[list[str], dict[str, Any]]:
-    """How the verbs want it."""
-    return ([name], {}) if kind == "queue" else ([], {kind: name})
-
-
 @command("pause")
 @click.argument("queue", required=False)
 @click.option("--task", metavar="NAME", help="A task, in whatever queue.")
@@ -78,10 +72,9 @@ def pause(
     kind, name = _named(queue, task, schedule)
     if until is not None and length is not None:
         raise click.UsageError("give either --until or --for")
-    by_position, by_name = _given(kind, name)
     with site.connect() as conn:
         until = until if length is None else site.now(conn) + length
-        chancy.pause(conn, *by_position, until=until, schema=site.schema, **by_name)
+        chancy.pause(conn, queue, task=task, schedule=schedule, until=until, schema=site.schema)
     end = "it is resumed" if until is None else written(until)
     answer(site.json, {kind: name, "paused": True, "until": until}, f"{kind} {name} is paused until {end}")
 
@@ -93,9 +86,8 @@ def pause(
 def resume(site: Site, queue: str | None, task: str | None, schedule: str | None) -> None:
     """Let what is paused go on: a queue, a task or a schedule."""
     kind, name = _named(queue, task, schedule)
-    by_position, by_name = _given(kind, name)
     with site.connect() as conn:
-        was = chancy.resume(conn, *by_position, schema=site.schema, **by_name)
+        was = chancy.resume(conn, queue, task=task, schedule=schedule, schema=site.schema)
     said = f"{kind} {name} goes on" if was else f"{kind} {name} was not paused"
     answer(site.json, {kind: name, "paused": False, "was_paused": was}, said)
 

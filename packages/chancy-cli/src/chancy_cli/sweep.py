@@ -13,6 +13,7 @@ import click
 
 import chancy
 from chancy import DuplicateJob, JobFilter, State, Swept, UnknownJob
+from chancy.phrases import counted
 from chancy.states import FINISHED, LIVE
 
 from .faults import DONE, NOT_DONE, STOPPED, Refusal
@@ -203,7 +204,7 @@ def _all(site: Site, conn: SyncConn, chosen: Chosen, verb: Verb, change: Callabl
         click.echo("no job fits")
     else:
         left = f", {swept.left:,} left as they were" if swept.left else ""
-        click.echo(f"{verb.past} {_jobs(swept.changed)}{left}")
+        click.echo(f"{verb.past} {counted(swept.changed, 'job')}{left}")
     return DONE
 
 
@@ -212,7 +213,7 @@ def _ask(verb: Verb, counts: Mapping[State, int], total: int) -> None:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise Refusal(f"{listed}: this is no terminal on which one could be asked; give --yes to {verb.name} them")
     click.echo(f"{listed}", err=True)
-    if not click.confirm(f"{verb.name.capitalize()} {_jobs(total)}?", err=True):
+    if not click.confirm(f"{verb.name.capitalize()} {counted(total, 'job')}?", err=True):
         raise Refusal("nothing was changed", NOT_DONE)
 
 
@@ -241,7 +242,3 @@ class _Bar:
     def move(self, to: int) -> None:
         if self._progress:
             self._progress.update(self._bar, completed=to)
-
-
-def _jobs(number: int) -> str:
-    return "1 job" if number == 1 else f"{number:,} jobs"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from datetime import MAXYEAR, UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import click
+
+from chancy.model import WITHOUT_END
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 LONGEST = 36_525 * UNITS["d"]
@@ -49,8 +51,8 @@ def moment(given: datetime | timedelta | None, now: datetime) -> datetime | None
 
 
 def is_endless(instant: datetime) -> bool:
-    """Whether it stands for "until somebody says so": Python's last year."""
-    return instant.year == MAXYEAR
+    """Whether it stands for "until somebody says so"."""
+    return instant == WITHOUT_END
 
 
 def until(instant: datetime | None) -> str:
