@@ -33,6 +33,10 @@ def in_seconds(value: timedelta) -> str:
     return f"{value.total_seconds():.6f} s"
 
 
+FINITE = "CASE {instant} WHEN 'infinity' THEN timestamptz '9999-12-31 00:00:00+00' ELSE {instant} END"
+"""An instant that Python can read, for `{instant}`: without an end it is `model.WITHOUT_END`."""
+
+
 def either(until: datetime | timedelta | None) -> dict[str, Any]:
     """An instant or a time from now, as the parameters `until` and `duration` of which one is null."""
     if isinstance(until, timedelta):

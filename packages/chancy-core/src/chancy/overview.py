@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, overload
 
-from .model import WITHOUT_END, Rows, Statement
+from .literals import FINITE
+from .model import Rows, Statement
 from .run import AsyncConn, SyncConn, perform
 from .schema import schema_in_use
 
@@ -55,13 +56,13 @@ QUEUES = """
         SELECT name AS queue, until FROM {schema}.pause WHERE kind = 'queue' AND until > {schema}.clock()
     )
     SELECT queue, coalesce(ready, 0), coalesce(scheduled, 0), coalesce(running, 0), coalesce(waiting, 0), oldest_at,
-        CASE WHEN isfinite(until) THEN until END, until IS NOT NULL, concurrency, coalesce(workers, 0)
+        {until}, concurrency, coalesce(workers, 0)
     FROM live
     FULL JOIN taken USING (queue)
     FULL JOIN paused USING (queue)
     FULL JOIN {schema}.queue_limit AS queue_limit USING (queue)
     ORDER BY queue
-"""
+""".replace("{until}", FINITE.replace("{instant}", "until"))
 
 
 @overload
@@ -81,14 +82,10 @@ def _parse_queues(rows: Rows) -> list[QueueRow]:
     return [
         QueueRow(
             name, ready, scheduled, running, waiting,
-            oldest_at and oldest_at.astimezone(UTC), _until(until, paused), limit, workers,
+            oldest_at and oldest_at.astimezone(UTC), until and until.astimezone(UTC), limit, workers,
         )
-        for name, ready, scheduled, running, waiting, oldest_at, until, paused, limit, workers in rows
+        for name, ready, scheduled, running, waiting, oldest_at, until, limit, workers in rows
     ]  # fmt: skip
-
-
-def _until(until: datetime | None, paused: bool) -> datetime | None:
-    return until.astimezone(UTC) if until is not None else WITHOUT_END if paused else None
 
 
 @dataclass(frozen=True, slots=True)

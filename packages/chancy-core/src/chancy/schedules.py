@@ -17,7 +17,7 @@ from .codec import encode_json
 from .errors import InvalidArguments, SchedulePaused, UnknownSchedule
 from .gates import Passes
 from .limits import Limit
-from .literals import either
+from .literals import FINITE, either
 from .model import WITHOUT_END, NewJob, Options, Rows, Statement, Steps
 from .recurrence import Cron, Every, When, checked, ticks
 from .retry import Backoff
@@ -183,11 +183,11 @@ def unschedule(
 SELECT_SCHEDULES = """
     SELECT name, task, convert_to(recurrence::text, 'UTF8'), convert_to(arguments::text, 'UTF8'), declared,
         next_at, last_at, last_job, convert_to(note, 'UTF8'),
-        CASE paused_until WHEN 'infinity' THEN timestamptz '9999-12-31 00:00:00+00' ELSE paused_until END,
+        {paused_until},
         {schema}.clock()
     FROM {schema}.schedule
     ORDER BY name COLLATE "C"
-"""
+""".replace("{paused_until}", FINITE.replace("{instant}", "paused_until"))
 
 
 def select_schedules() -> Statement[list[ScheduleRow]]:
