@@ -12,12 +12,13 @@ import click
 import chancy
 from chancy import InvalidArguments
 from chancy.model import Rows, Statement
+from chancy.phrases import one_line
 from chancy.run import perform
 from chancy.task import registered
 
 from .faults import DONE, NOT_DONE, Refusal
 from .modules import load
-from .screen import Table, document, one_line
+from .screen import Table, document
 from .site import Site, command
 
 if TYPE_CHECKING:

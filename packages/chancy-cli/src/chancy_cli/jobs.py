@@ -10,8 +10,9 @@ import msgspec
 
 import chancy
 from chancy import JobRow, State
+from chancy.phrases import one_line
 
-from .screen import Table, document, harmless, heading, one_line
+from .screen import Table, document, harmless, heading
 from .site import Site, command
 from .times import lasting, written
 

@@ -36,12 +36,6 @@ def on_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def one_line(text: str, most: int = 200) -> str:
-    """What a job has said, as one line of at most so many characters, without anything that a terminal obeys."""
-    line = " ".join(text[: most * 4].split())
-    return harmless(line if len(line) <= most else line[: most - 1] + "…")
-
-
 def harmless(text: str) -> str:
     r"""The text with control characters as escapes (`\x1b`), but for the ends of lines and tabs."""
     if text.isprintable():

@@ -13,12 +13,12 @@ import click
 
 import chancy
 from chancy import DuplicateJob, JobFilter, State, Swept, UnknownJob
-from chancy.phrases import counted
+from chancy.phrases import counted, one_line
 from chancy.states import FINISHED, LIVE
 
 from .faults import DONE, NOT_DONE, STOPPED, Refusal
 from .jobs import STATES
-from .screen import document, one_line
+from .screen import document
 from .site import Site, command
 from .times import instant_or_age, moment
 

@@ -19,11 +19,12 @@ import msgspec
 import chancy
 from chancy import Progress, QueueRow, WorkerRow
 from chancy.model import Rows, Statement
+from chancy.phrases import one_line
 from chancy.run import perform
 
 from .faults import Refusal
 from .queues import described
-from .screen import Table, document, heading, on_terminal, one_line
+from .screen import Table, document, heading, on_terminal
 from .site import Site, clock, command
 from .times import is_endless, lasting, written
 
