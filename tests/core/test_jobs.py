@@ -14,9 +14,9 @@ import pytest
 
 import chancy
 from chancy import InvalidArguments, JobCancelled, JobFailed, NotCommitted, State, UnknownJob, submit_many, task
-from chancy.migrate import migrations
+from chancy.migrate import steps
 
-NAMES = [migration.name for migration in migrations()]
+NAMES = [step.name for step in steps()]
 
 
 @task

@@ -8,13 +8,9 @@ import psycopg
 import pytest
 
 import chancy
-from chancy import Discard, Keep, Queue, Snooze, State, UnknownJob, current_job, days, task
-from chancy.migrate import CREATE_LEDGER, CREATE_SCHEMA, migrations
+from chancy import Discard, Keep, Queue, Snooze, UnknownJob, current_job, days, task
 from chancy.run import send
-from chancy.schema import named
 from chancy.statements import complete_job
-from chancy_worker.link import Link
-from chancy_worker.upkeep import drop_overdue, overdue
 
 RULES = "SELECT queue, what, days FROM {}.retention ORDER BY 1, 2"
 WHERE = "SELECT tableoid::regclass::text, id FROM {}.history ORDER BY id"
@@ -136,68 +132,6 @@ def test_a_drain_counts_what_leaves_no_row(chancy_conn, chancy_drain, chancy_dsn
 def test_in_memory_nothing_is_dropped(chancy_eager):
     chancy.keep(chancy_eager.conn, "default", Keep.nothing())
     assert count.submit(chancy_eager.conn, 5).result(chancy_eager.conn) == 5
-
-
-@pytest.fixture
-def old(database):
-    """A schema as the version before retention made it."""
-    name = f"{database.schema}_old"
-    text = [CREATE_SCHEMA, CREATE_LEDGER, *(migration.sql for migration in migrations() if migration.number <= 6)]
-    database.conn.execute(named(";\n".join(text), name).encode())
-    for migration in migrations():
-        if migration.number <= 6:
-            database.rows(
-                "INSERT INTO {}.migration (number, name) VALUES (%s, %s) RETURNING 1",
-                migration.number,
-                migration.name,
-                schema=name,
-            )
-    yield name
-    database.conn.execute(f'DROP SCHEMA "{name}" CASCADE')
-
-
-# As the version before says it.
-FINISH = """
-    WITH done AS (DELETE FROM {0}.job WHERE id = %s RETURNING *)
-    INSERT INTO {0}.history (id, task, queue, priority, state, attempt, max_attempts, claims, crashes, run_at,
-        submitted_at, finished_at, arguments, result)
-    SELECT id, task, queue, priority, 'succeeded', 1, max_attempts, 1, crashes, run_at, submitted_at, now(), arguments,
-        '5' FROM done RETURNING id
-"""
-
-
-async def test_a_database_with_history_keeps_it_and_drops_it_at_its_day(database, old):
-    submit = "SELECT {}.submit(%s, '{{\"number\": 5}}')"
-    jobs = [database.rows(submit, count.name, schema=old)[0][0] for _ in range(4)]
-    for job in jobs[:2]:
-        database.rows(FINISH, job, schema=old)
-    chancy.migrate(database.conn, schema=old)
-    today = database.rows("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')")[0][0]
-    database.rows(FINISH, jobs[2], schema=old)  # by a worker that has not been replaced yet
-    first, second, third = (chancy.get(database.conn, job, schema=old) for job in jobs[:3])
-    assert {(row.state, row.result) for row in (first, second, third)} == {(State.SUCCEEDED, b"5")}
-    places = database.rows(WHERE, schema=old)
-    assert [(place.replace('"', ""), job) for place, job in places] == [
-        (f"{old}.history_{today}", job) for job in jobs[:3]
-    ]
-    assert chancy.requeue(database.conn, jobs[0], schema=old) is True
-    assert chancy.get(database.conn, jobs[0], schema=old).state is State.READY
-    chancy.keep(database.conn, "default", Keep(cancelled=days(3)), schema=old)
-    assert chancy.cancel(database.conn, jobs[0], schema=old) is True
-
-    link = Link(database.dsn, old, "upkeep", deadline=20)
-    await link.connect()
-    await drop_overdue(link)
-    assert len(database.rows(WHERE, schema=old)) == 3
-    database.conn.execute(
-        f'CREATE OR REPLACE FUNCTION "{old}".clock() RETURNS timestamptz LANGUAGE sql STABLE AS '
-        f"$$ SELECT now() + interval '15 days' $$"
-    )
-    assert (f"history_{today}", "history_default", False) in await link.send(overdue())
-    await drop_overdue(link)
-    await link.close()
-    assert database.rows(WHERE, schema=old) == []
-    assert chancy.get(database.conn, jobs[3], schema=old).state is State.READY
 
 
 def test_a_completion_of_the_handlers_own_is_kept_as_long_as_any(database):

@@ -382,8 +382,7 @@ def test_dead_rows_and_indexes_of_air_are_told():
 
 def test_a_schema_that_is_older_is_all_that_is_told(site):
     newest = site.one("SELECT max(number) FROM {}.migration")
-    site.one("DELETE FROM {}.migration WHERE number = %s RETURNING number", newest)
-    before = site.one("SELECT max(number) FROM {}.migration")
+    before = site.one("UPDATE {}.migration SET number = number - 1000000 RETURNING number")
     (found,) = examined(site)
     assert (found.check, found.severity) == ("schema", Severity.ERROR)
     assert (

@@ -6,7 +6,7 @@ import click
 import psycopg
 
 import chancy
-from chancy.migrate import migrations, printed
+from chancy.migrate import printed, steps
 
 from .faults import DONE, NOT_DONE, Refusal
 from .screen import answer
@@ -15,7 +15,7 @@ from .site import Site, command
 
 @command("migrate")
 @click.option("--print", "shown", is_flag=True, help="Print the SQL and send nothing.")
-@click.option("--after", type=int, default=0, metavar="N", help="With --print: only migrations above number N.")
+@click.option("--after", type=int, default=0, metavar="N", help="With --print: only steps above number N.")
 @click.option("--check", is_flag=True, help="Change nothing; end with 1 and the names if something is missing.")
 def migrate(site: Site, shown: bool, after: int, check: bool) -> int:
     """Bring the schema up to date, or say what is missing."""
@@ -29,7 +29,7 @@ def migrate(site: Site, shown: bool, after: int, check: bool) -> int:
         return DONE
     with site.connect_to_any() as conn:
         found = site.version(conn)
-        missing = [migration.name for migration in migrations() if migration.number > found]
+        missing = [step.name for step in steps() if step.number > found]
         if not check:
             try:
                 missing = chancy.migrate(conn, schema=site.schema)

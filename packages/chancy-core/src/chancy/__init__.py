@@ -12,6 +12,7 @@ from .doctor import doctor
 from .errors import (
     AttemptStopped,
     ChancyError,
+    DevelopmentSchema,
     DuplicateJob,
     InvalidArguments,
     InvalidConnection,
@@ -63,6 +64,7 @@ __all__ = [
     "ChancyError",
     "Cron",
     "CurrentJob",
+    "DevelopmentSchema",
     "Discard",
     "DuplicateJob",
     "Every",

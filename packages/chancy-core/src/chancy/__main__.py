@@ -23,9 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     command.add_argument("--schema", help="default: CHANCY_SCHEMA, then chancy")
     command.add_argument("--print", action="store_true", help="print the SQL and send nothing")
-    command.add_argument(
-        "--after", type=int, default=0, metavar="N", help="with --print: only migrations above number N"
-    )
+    command.add_argument("--after", type=int, default=0, metavar="N", help="with --print: only steps above number N")
     options = parser.parse_args(arguments)
     try:
         schema = checked(schema_in_use(options.schema))

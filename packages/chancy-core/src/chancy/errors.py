@@ -5,6 +5,7 @@ ChancyError
 ├── InvalidArguments    arguments or options that do not fit; raised before any SQL is sent
 ├── InvalidConnection   not a connection that Chancy can write to, or not in the state that a verb needs
 ├── SchemaOutdated      the database lacks migrations that this version needs
+├── DevelopmentSchema   the schema was made before the first release
 ├── UnknownJob          no such job, live or finished
 ├── UnknownBatch        no such batch
 ├── UnknownSchedule     no schedule has this name
@@ -66,6 +67,16 @@ class SchemaOutdated(ChancyError):
         super().__init__(
             f"schema {schema!r} {state}, this version of Chancy needs migration {needed}: "
             f"run `python -m chancy migrate --schema {schema}` (or start the worker with --migrate)"
+        )
+
+
+class DevelopmentSchema(ChancyError):
+    """The schema was made before the first release, by a version whose tables nothing can bring up to date."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the schema was made by a development version of Chancy, which no release can bring up to date: "
+            "drop it (DROP SCHEMA … CASCADE, its jobs with it), or choose another with --schema, and migrate again"
         )
 
 

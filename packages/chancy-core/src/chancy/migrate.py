@@ -1,4 +1,8 @@
-"""Bring a schema up to date: numbered files, forward only, in one transaction, by one process at a time."""
+"""Bring a schema up to date, in one transaction, by one process at a time.
+
+Tables change by numbered steps, forward only: a folder `sql/NNNN_name` each, with a file a capability. Functions and
+views are whole files beside them, which every migration replaces.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,21 @@ import textwrap
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Any, overload
 
+from .errors import DevelopmentSchema
 from .model import Rows, Script, Statement, Steps
 from .run import AsyncConn, SyncConn, perform_alone
 from .schema import named, schema_in_use
+from .statements import make_partitions
+
+DAYS_AHEAD = 7
 
 
 @dataclass(frozen=True, slots=True)
-class Migration:
-    """One file: `0001_first.sql`."""
+class Step:
+    """What changes the tables: the files of `0001_start`, say, in order."""
 
     number: int
     name: str
@@ -24,16 +33,30 @@ class Migration:
 
 
 @functools.cache
-def migrations() -> tuple[Migration, ...]:
+def steps() -> tuple[Step, ...]:
     """All of them, in order."""
-    files = (resources.files(__package__) / "migrations").iterdir()
-    found = [(file.name.removesuffix(".sql"), file) for file in files if file.name.endswith(".sql")]
-    return tuple(Migration(int(name[:4]), name, file.read_text("utf-8")) for name, file in sorted(found))
+    folders = sorted((folder for folder in _home().iterdir() if folder.is_dir()), key=lambda folder: folder.name)
+    return tuple(Step(int(folder.name[:4]), folder.name, _text(folder)) for folder in folders)
+
+
+@functools.cache
+def functions() -> str:
+    """The functions and views, as this version has them."""
+    return _text(_home())
 
 
 def newest() -> int:
-    """The number that this version of Chancy needs."""
-    return migrations()[-1].number
+    """The number of the step that this version of Chancy needs."""
+    return steps()[-1].number
+
+
+def _home() -> Traversable:
+    return resources.files(__package__) / "sql"
+
+
+def _text(folder: Traversable) -> str:
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    return "\n".join(file.read_text("utf-8") for file in files)
 
 
 # A lock_timeout, so that a migration waiting for a long transaction never stalls everybody behind itself.
@@ -50,18 +73,25 @@ CREATE_LEDGER = """
     )
 """
 LEDGER_EXISTS = "SELECT to_regclass('{schema}.migration') IS NOT NULL"
-VERSION = "SELECT coalesce(max(number), 0) FROM {schema}.migration"
+VERSION = """
+    SELECT coalesce(max(number), 0), coalesce(bool_or(name = '0001_first'), false) FROM {schema}.migration
+"""
 RECORD = "INSERT INTO {schema}.migration (number, name) VALUES (%(number)s::integer, %(name)s::text) RETURNING number"
 
 PRINTED_RECORD = "INSERT INTO {schema}.migration (number, name) VALUES (%d, '%s');"
 
 
 def version() -> Steps[int]:
-    """The number of the newest migration that the database has; 0 where there is none."""
+    """The number of the newest step that the database has; 0 where there is none.
+
+    Raises `DevelopmentSchema` for one that was made before the first release.
+    """
     if not (yield _value(LEDGER_EXISTS)):
         return 0
-    found: int = yield _value(VERSION)
-    return found
+    found, early = yield Statement(VERSION, {}, lambda rows: rows[0])
+    if early:
+        raise DevelopmentSchema
+    return int(found)
 
 
 @overload
@@ -84,21 +114,28 @@ def _apply_missing() -> Steps[list[str]]:
         yield Script(CREATE_SCHEMA)
     if not (yield _value(LEDGER_EXISTS)):
         yield Script(CREATE_LEDGER)
-    found: int = yield _value(VERSION)
-    missing = [migration for migration in migrations() if migration.number > found]
-    for migration in missing:
-        yield Script(migration.sql)
-        yield Statement(RECORD, {"number": migration.number, "name": migration.name}, _first)
-    return [migration.name for migration in missing]
+    found: int = yield from version()
+    missing = [step for step in steps() if step.number > found]
+    if not missing:
+        return []
+    for step in missing:
+        yield Script(step.sql)
+    yield Script(functions())
+    yield make_partitions(DAYS_AHEAD)
+    for step in missing:
+        yield Statement(RECORD, {"number": step.number, "name": step.name}, _first)
+    return [step.name for step in missing]
 
 
 def printed(schema: str | None = None, after: int = 0) -> str:
-    """The SQL of every migration with a number above `after`, for a person to read and run."""
+    """The SQL of every step with a number above `after`, and of the functions, for a person to read and run."""
+    missing = [step for step in steps() if step.number > after]
     parts = [] if after else [f"{CREATE_SCHEMA};", f"{textwrap.dedent(CREATE_LEDGER).strip()};\n"]
-    for migration in migrations():
-        if migration.number > after:
-            parts.append(migration.sql)
-            parts.append(PRINTED_RECORD % (migration.number, migration.name))
+    parts += [step.sql for step in missing]
+    if missing:
+        made = textwrap.dedent(make_partitions(DAYS_AHEAD).sql).strip()
+        parts += [functions(), made.replace("%(days)s", str(DAYS_AHEAD)) + ";"]
+    parts += [PRINTED_RECORD % (step.number, step.name) for step in missing]
     return named("\n".join(["BEGIN;", *parts, "COMMIT;"]), schema_in_use(schema)) + "\n"
 
 

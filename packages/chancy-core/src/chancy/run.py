@@ -24,7 +24,7 @@ from psycopg.rows import tuple_row
 from .errors import InvalidConnection
 from .literals import JsonColumn
 from .model import Pause, Script, Statement, Steps
-from .schema import fill, numbered
+from .schema import named, numbered
 
 T = TypeVar("T")
 
@@ -235,7 +235,7 @@ def _walk(conn: SyncConn, steps: Steps[T], schema: str, backend: Backend) -> T:
     def do(step: Statement[Any] | Script) -> Any:
         if isinstance(step, Statement):
             return backend.send(conn, step, schema)
-        return _Cursor(conn).execute(fill(step.sql, schema))
+        return _Cursor(conn).execute(named(step.sql, schema).encode())
 
     return walk(steps, do)
 
@@ -244,7 +244,7 @@ async def _walk_async(conn: AsyncConn, steps: Steps[T], schema: str, backend: Ba
     def do(step: Statement[Any] | Script) -> Awaitable[Any]:
         if isinstance(step, Statement):
             return backend.send_async(conn, step, schema)
-        return _AsyncCursor(conn).execute(fill(step.sql, schema))
+        return _AsyncCursor(conn).execute(named(step.sql, schema).encode())
 
     return await follow(steps, do)
 

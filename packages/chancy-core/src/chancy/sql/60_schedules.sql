@@ -1,28 +1,7 @@
--- Recurring jobs: what ticks, and when next. Any worker that knows the task may submit the jobs of a tick.
-
-CREATE TABLE {schema}.schedule (
-    name text PRIMARY KEY,
-    -- Another one after each change. Who has read the row and then changes it, changes this revision or nothing.
-    revision bigint GENERATED ALWAYS AS IDENTITY,
-    task text NOT NULL,
-    arguments json NOT NULL,
-    changes json NOT NULL,    -- of the options and keys that the task declares
-    recurrence json NOT NULL, -- as in Python, which knows time zones
-    declared boolean NOT NULL, -- by the task, in its code
-    since timestamptz NOT NULL, -- from when on ticks count
-    next_at timestamptz,      -- the first tick that nobody has seen to; null: to be computed
-    paused_until timestamptz, -- ticks up to then get no job; 'infinity' is without end
-    due_at timestamptz NOT NULL GENERATED ALWAYS AS (coalesce(greatest(next_at, paused_until), '-infinity')) STORED,
-    last_at timestamptz,      -- of the last tick that got a job
-    last_job bigint,
-    note text                 -- what went otherwise than planned, the last time
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
-CREATE INDEX schedule_due_at ON {schema}.schedule (due_at);
-
 -- Moves a schedule on to `next_at` and submits the jobs of its ticks, if it still is at this revision; says whether it
 -- was. Unless overlaps are `allowed`, not while the job of its last tick is live. So a tick has its jobs once, and who dies
 -- has done both or nothing. A row that somebody else holds is passed by.
-CREATE FUNCTION {schema}.tick(
+CREATE OR REPLACE FUNCTION {schema}.tick(
     name text, revision bigint, next_at timestamptz, note text, allowed boolean, jobs {schema}.submission[],
     OUT moved boolean, OUT skipped text
 )

@@ -1,68 +1,6 @@
--- Unique jobs: one live job a key, and at most one submit within a time. A plain job has no key and is in none of this.
-
--- What a second submit of the key must not be beside, and until when: the first claim, or the end.
--- (No CHECK: two cost each plain INSERT 4 of 130 µs, and nobody but `submit_unique` fills these columns.)
-ALTER TABLE {schema}.job
-    ADD COLUMN unique_key text COLLATE "C",
-    ADD COLUMN unique_until text;
-ALTER TABLE {schema}.history
-    ADD COLUMN unique_key text COLLATE "C",
-    ADD COLUMN unique_until text;
-
--- `claims` only ever grows. So a job whose key is held until it is started leaves this index with its first claim, by
--- that claim's own UPDATE, and never comes back into it: neither a retry nor a release nor a rescue can meet the job
--- that has the key by then. One whose key is held until it is finished stays in it until its row is deleted.
-CREATE UNIQUE INDEX job_unique ON {schema}.job (task, unique_key)
-    WHERE unique_key IS NOT NULL AND (claims = 0 OR unique_until = 'finished');
-
--- The last submit of a key that asked for `within`, whatever has become of its job. Past `expires_at` it means nothing,
--- and anybody may take it over or delete it.
-CREATE TABLE {schema}.unique_window (
-    task text,
-    key text COLLATE "C",
-    job bigint NOT NULL,
-    expires_at timestamptz NOT NULL,
-    PRIMARY KEY (task, key)
-) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
-CREATE INDEX unique_window_expires_at ON {schema}.unique_window (expires_at);
-
-CREATE OR REPLACE VIEW {schema}.any_job AS
-    SELECT id, task, queue, priority,
-        CASE WHEN state = 'ready' AND run_at > {schema}.clock() THEN 'scheduled' ELSE state END AS state,
-        attempt, max_attempts, claims, crashes, worker, run_at, submitted_at, started_at,
-        NULL::timestamptz AS finished_at, arguments, retry, limits, NULL::json AS result, errors, cancel_at, progress,
-        unique_key
-    FROM {schema}.job
-    UNION ALL
-    SELECT id, task, queue, priority, state,
-        attempt, max_attempts, claims, crashes, worker, run_at, submitted_at, started_at,
-        finished_at, arguments, retry, limits, result, errors, NULL, NULL,
-        unique_key
-    FROM {schema}.history;
-
--- A job on its way into the table.
-CREATE TYPE {schema}.submission AS (
-    position integer, -- in the call, from 1
-    id bigint,        -- that it has if it is inserted
-    task text,
-    queue text,
-    priority smallint,
-    max_attempts smallint,
-    run_at timestamptz,
-    delay interval,
-    arguments json,
-    retry json,
-    limits json,
-    gates json,
-    key text,
-    until text,
-    within interval,
-    on_conflict text -- 'existing', 'replace' or 'raise'
-);
-
 -- Whether a row that is seen here was written by this very transaction, in a savepoint or not: what is seen and is not
 -- committed is one's own. `xmin` has lost its upper half; ids of savepoints come after that of their transaction.
-CREATE FUNCTION {schema}.is_own(writer xid) RETURNS boolean
+CREATE OR REPLACE FUNCTION {schema}.is_own(writer xid) RETURNS boolean
     LANGUAGE sql STABLE
     AS $$
     SELECT CASE WHEN after < 1000000 THEN pg_xact_status((top + after)::text::xid8) = 'in progress' ELSE false END
@@ -73,7 +11,7 @@ $$;
 -- Gives a job that waits what `new` brings, and says whether it did: not where it runs or has gone meanwhile.
 -- Its queue, its key, its attempts and, unless `new` names another, its time stay. Admitted by its gates, it has to pass
 -- them anew. `rings` is whether an idle worker has to know.
-CREATE FUNCTION {schema}.replace_waiting(job bigint, new {schema}.submission, OUT replaced boolean, OUT rings boolean)
+CREATE OR REPLACE FUNCTION {schema}.replace_waiting(job bigint, new {schema}.submission, OUT replaced boolean, OUT rings boolean)
     LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
     AS $$
@@ -101,7 +39,7 @@ $$;
 -- the call. `own` is what nobody else can see yet. Keys are taken one after the other in their order, each with all its
 -- locks before the first of the next, so that no two calls ever wait for each other. Each statement in here has a
 -- snapshot of its own: who has waited for another transaction sees what that has committed.
-CREATE FUNCTION {schema}.submit_unique(
+CREATE OR REPLACE FUNCTION {schema}.submit_unique(
     jobs {schema}.submission[], OUT ids bigint[], OUT outcomes text[], OUT queues text[], OUT own boolean[]
 )
     LANGUAGE plpgsql
@@ -207,7 +145,7 @@ END
 $$;
 
 -- The same, but if one is refused nothing has been added or changed.
-CREATE FUNCTION {schema}.submit_unique_or_none(
+CREATE OR REPLACE FUNCTION {schema}.submit_unique_or_none(
     jobs {schema}.submission[], OUT ids bigint[], OUT outcomes text[], OUT queues text[], OUT own boolean[]
 )
     LANGUAGE plpgsql

@@ -1,15 +1,5 @@
--- `submit` for other languages knows what tasks declare in Python: limits over all workers, groups, unique keys.
-
--- Written by each worker that starts, for the tasks that it knows and that declare any of it.
-CREATE TABLE {schema}.task (
-    name text PRIMARY KEY,
-    gates json,         -- in the order in which a job passes them: start, names of the key's arguments, most, per
-    unique_until text,
-    unique_within interval
-);
-
 -- What a job of a task has to pass, with this text as the key of whatever has one: as `chancy.gates` makes it.
-CREATE FUNCTION {schema}.passes(task text, declared json, key text) RETURNS json
+CREATE OR REPLACE FUNCTION {schema}.passes(task text, declared json, key text) RETURNS json
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
     AS $$
@@ -58,12 +48,9 @@ BEGIN
 END
 $$;
 
--- A function cannot be given more parameters, only a namesake.
-DROP FUNCTION {schema}.submit(text, json, text, integer, timestamptz, integer);
-
 -- For triggers, psql and other languages: adds one job in the caller's transaction and returns its id; or, of a key that
 -- a live job has, that job's. A task that declares keys is refused without them.
-CREATE FUNCTION {schema}.submit(
+CREATE OR REPLACE FUNCTION {schema}.submit(
     task text,
     arguments json DEFAULT '{}',
     queue text DEFAULT 'default',

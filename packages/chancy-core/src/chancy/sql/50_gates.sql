@@ -1,33 +1,4 @@
--- Limits over all workers, and groups that take turns.
--- A job with gates is parked: it is no entry of the index that claims read, until it is admitted. So it keeps nobody
--- waiting, and jobs without gates cost what they did. Rebuilds that index, in which submits and workers wait.
-
-ALTER TABLE {schema}.job
-    ADD COLUMN gates json,  -- what it has to pass, and under which text it is parked while it may not
-    ADD COLUMN parked text; -- that text, from the submit and from each return until it is admitted
-ALTER TABLE {schema}.history ADD COLUMN gates json;
-
-DROP INDEX {schema}.job_ready;
-CREATE INDEX job_ready ON {schema}.job (queue, priority DESC, run_at, id) WHERE state = 'ready' AND parked IS NULL;
-CREATE INDEX job_parked ON {schema}.job (queue, priority DESC, parked COLLATE "C", run_at, id)
-    WHERE state = 'ready' AND parked IS NOT NULL;
-
--- A slot is owned by one claim of one job: from its admission (`claims` is the fence then) to the end of the claim that
--- follows. When the job ends, returns or is taken back, it is free: nobody has to give it back, so none can be lost.
--- Those of a rate are free again `per` after the claim. Rows are written under the lock that `admit` takes.
-CREATE TABLE {schema}.slot (
-    gate text COLLATE "C",
-    n integer,
-    job bigint NOT NULL,
-    fence integer NOT NULL,
-    per interval,          -- of a rate
-    opens_at timestamptz,  -- of a rate, once its job was claimed
-    PRIMARY KEY (gate, n)
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
--- What a claim of rated jobs looks up.
-CREATE INDEX slot_unclaimed ON {schema}.slot (job) WHERE per IS NOT NULL AND opens_at IS NULL;
-
-CREATE FUNCTION {schema}.is_owned(job bigint, fence integer) RETURNS boolean
+CREATE OR REPLACE FUNCTION {schema}.is_owned(job bigint, fence integer) RETURNS boolean
     LANGUAGE sql STABLE
     AS $$
     SELECT EXISTS (
@@ -38,7 +9,7 @@ CREATE FUNCTION {schema}.is_owned(job bigint, fence integer) RETURNS boolean
 $$;
 
 -- The numbers of the slots of a gate that are taken.
-CREATE FUNCTION {schema}.taken(gate text) RETURNS SETOF integer
+CREATE OR REPLACE FUNCTION {schema}.taken(gate text) RETURNS SETOF integer
     LANGUAGE sql STABLE
     AS $$
     SELECT slot.n FROM {schema}.slot AS slot
@@ -47,10 +18,10 @@ CREATE FUNCTION {schema}.taken(gate text) RETURNS SETOF integer
             ELSE slot.opens_at > {schema}.clock() END
 $$;
 
--- Admits up to `most` jobs of one queue and priority that are parked under `key`, as far as the `gates` have room.
--- `used` is how many places of each gate are taken, as far as it was counted. If a gate is full, `full_to` is the length
--- of the key up to and with it, and `opens_at` when time will open it, if it will. Under the lock of `admit`.
-CREATE FUNCTION {schema}.let_in(
+-- Admits up to `most` jobs of one queue and priority that are parked under `key`, as far as the `gates` have room; none of
+-- a paused task. `used` is how many places of each gate are taken, as far as it was counted. If a gate is full, `full_to`
+-- is the length of the key up to and with it, and `opens_at` when time will open it, if it will. Under the lock of `admit`.
+CREATE OR REPLACE FUNCTION {schema}.let_in(
     queue text, lane smallint, key text, gates json, most integer, INOUT used jsonb, OUT admitted integer,
     OUT full_to integer, OUT opens_at timestamptz
 )
@@ -81,6 +52,8 @@ BEGIN
         SELECT job.id, job.claims FROM {schema}.job AS job
         WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = let_in.queue AND job.priority = lane
             AND job.parked COLLATE "C" = key AND job.run_at <= {schema}.clock()
+            AND job.task <> ALL (ARRAY(
+                SELECT pause.name FROM {schema}.pause AS pause WHERE pause.kind = 'task' AND pause.until > {schema}.clock()))
         ORDER BY job.run_at, job.id
         LIMIT room
         FOR UPDATE SKIP LOCKED
@@ -114,7 +87,7 @@ $$;
 -- snapshot of its own.
 -- Returns how many were admitted; where the circle was left, or null if it was not gone; in how many seconds time alone
 -- may make more possible (null: not by time); and whether it stopped before it had come round.
-CREATE FUNCTION {schema}.admit(
+CREATE OR REPLACE FUNCTION {schema}.admit(
     queue text, want integer, after text, ended text[], OUT admitted integer, OUT stopped_at text,
     OUT next_in double precision, OUT more boolean
 )
@@ -221,15 +194,9 @@ BEGIN
 END
 $$;
 
--- How many of a queue may run at a time, over all workers, whatever their tasks are: for operators.
-CREATE TABLE {schema}.queue_limit (
-    queue text PRIMARY KEY,
-    concurrency integer NOT NULL CHECK (concurrency >= 0)
-);
-
 -- How many of `free` a claim may take of a queue with a limit. Holds the lock until the claim commits: whoever waited
 -- for it sees, with the snapshot of a statement of its own, what was claimed before.
-CREATE FUNCTION {schema}.allowance(queue text, free integer) RETURNS integer
+CREATE OR REPLACE FUNCTION {schema}.allowance(queue text, free integer) RETURNS integer
     LANGUAGE plpgsql
     AS $$
 DECLARE
@@ -250,7 +217,7 @@ $$;
 
 -- Deletes slots that are nobody's, up to `most`, and returns how many. Under the lock of `admit`, or one that is just
 -- being taken might look as if it were nobody's.
-CREATE FUNCTION {schema}.sweep_slots(most integer) RETURNS integer
+CREATE OR REPLACE FUNCTION {schema}.sweep_slots(most integer) RETURNS integer
     LANGUAGE plpgsql
     AS $$
 DECLARE

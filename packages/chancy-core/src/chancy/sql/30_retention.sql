@@ -1,18 +1,6 @@
--- How long finished jobs are kept, by queue and by how they ended: one table for each number of days, of the same days.
--- Reads all of `history` once, about a second for a million finished jobs, in which workers wait. A worker of the version
--- before goes on; where it cannot drop a day by the name that it knows, it says so in its log, and a newer one does it.
-
--- 0 days leave no row. What is not here follows the schema's own retention, `setting`.
-CREATE TABLE {schema}.retention (
-    queue text,
-    what text CHECK (what IN ('succeeded', 'failed', 'discarded', 'cancelled', 'results')),
-    days smallint NOT NULL CHECK (days >= 0),
-    PRIMARY KEY (queue, what)
-);
-
 -- For how many days to keep a job that has ended so, and its result; 0 is the schema's own retention, or of a result that
 -- of its job; NULL leaves none. Asked only where there are any rules.
-CREATE FUNCTION {schema}.keep_days(queue text, state text) RETURNS smallint[]
+CREATE OR REPLACE FUNCTION {schema}.keep_days(queue text, state text) RETURNS smallint[]
     LANGUAGE plpgsql STABLE
     AS $$
 #variable_conflict use_column
@@ -30,34 +18,8 @@ BEGIN
 END
 $$;
 
--- The table that was `history` is now the part of it whose jobs follow the schema's own retention.
-ALTER TABLE {schema}.history RENAME TO history_default;
-ALTER TABLE {schema}.history_default ADD COLUMN keep_days smallint NOT NULL DEFAULT 0;
--- No primary key here, which would have to contain `keep_days`: each part has its own.
-CREATE TABLE {schema}.history (LIKE {schema}.history_default INCLUDING DEFAULTS INCLUDING CONSTRAINTS)
-    PARTITION BY LIST (keep_days);
-ALTER TABLE {schema}.history ATTACH PARTITION {schema}.history_default FOR VALUES IN (0);
-
--- Results of queues that keep them for a shorter time than their jobs. They are not in `history` then.
-CREATE TABLE {schema}.history_result (
-    id bigint NOT NULL,
-    finished_at timestamptz NOT NULL,
-    result json NOT NULL,
-    keep_days smallint NOT NULL
-) PARTITION BY LIST (keep_days);
-
--- What attempts have said. Kept as long as any job may be.
-CREATE TABLE {schema}.log (
-    job bigint NOT NULL,
-    attempt smallint NOT NULL,
-    n integer NOT NULL,
-    at timestamptz NOT NULL,
-    entry json NOT NULL,
-    PRIMARY KEY (job, attempt, n, at)
-) PARTITION BY RANGE (at);
-
 -- Makes the part of `history` or `history_result` for so many days, and returns its name.
-CREATE FUNCTION {schema}.make_class(parent text, days smallint) RETURNS text
+CREATE OR REPLACE FUNCTION {schema}.make_class(parent text, days smallint) RETURNS text
     LANGUAGE plpgsql
     AS $$
 DECLARE
@@ -79,7 +41,7 @@ $$;
 
 -- Makes the day (UTC) of a table whose parts are days, with the same indexes; returns 1, or 0 where there is one.
 -- ATTACH and not PARTITION OF: that would lock the table exclusively and wait behind every open reader.
-CREATE FUNCTION {schema}.make_day(parent text, prefix text, day date) RETURNS integer
+CREATE OR REPLACE FUNCTION {schema}.make_day(parent text, prefix text, day date) RETURNS integer
     LANGUAGE plpgsql
     AS $$
 DECLARE
@@ -107,29 +69,6 @@ BEGIN
     EXECUTE format('ALTER TABLE {schema}.%I DROP CONSTRAINT day', name);
     RETURN 1;
 END
-$$;
-
--- The days of history, results and logs, and whether each may go because its whole day has been older than its retention
--- for so long: the name of a day says the retention where it is not the schema's own, and logs stay as long as any job
--- may. Some may be half detached, some not yet dropped.
-CREATE FUNCTION {schema}.kept_days(
-    grace interval, OUT name text, OUT parent text, OUT detaching boolean, OUT over boolean
-) RETURNS SETOF record
-    LANGUAGE sql STABLE
-    AS $$
-    SELECT child.relname::text, parent.relname::text, coalesce(link.inhdetachpending, false),
-        to_date(right(child.relname, 8), 'YYYYMMDD') + 1
-            <= ({schema}.clock() AT TIME ZONE 'UTC') - kept_days.grace - CASE
-                WHEN child.relname ~ '^log_' THEN greatest(setting.keep, (
-                    SELECT max(rule.days) FROM {schema}.retention AS rule) * interval '1 day')
-                ELSE coalesce(substring(child.relname FROM '_([0-9]+)d_')::integer * interval '1 day', setting.keep) END
-    FROM (SELECT value::interval AS keep FROM {schema}.setting AS setting WHERE setting.name = 'keep') AS setting
-    CROSS JOIN pg_class AS child
-    LEFT JOIN pg_inherits AS link ON link.inhrelid = child.oid
-    LEFT JOIN pg_class AS parent ON parent.oid = link.inhparent
-    WHERE child.relnamespace = '{schema}'::regnamespace AND child.relkind = 'r'
-        AND child.relname ~ '^(history(_result)?(_[0-9]+d)?|log)_[0-9]{8}$'
-    ORDER BY child.relname
 $$;
 
 -- Makes what is missing of the given days (UTC), for every retention in use, and returns how many it made.
@@ -162,9 +101,32 @@ BEGIN
 END
 $$;
 
+-- The days of history, results and logs, and whether each may go because its whole day has been older than its retention
+-- for so long: the name of a day says the retention where it is not the schema's own, and logs stay as long as any job
+-- may. Some may be half detached, some not yet dropped.
+CREATE OR REPLACE FUNCTION {schema}.kept_days(
+    grace interval, OUT name text, OUT parent text, OUT detaching boolean, OUT over boolean
+) RETURNS SETOF record
+    LANGUAGE sql STABLE
+    AS $$
+    SELECT child.relname::text, parent.relname::text, coalesce(link.inhdetachpending, false),
+        to_date(right(child.relname, 8), 'YYYYMMDD') + 1
+            <= ({schema}.clock() AT TIME ZONE 'UTC') - kept_days.grace - CASE
+                WHEN child.relname ~ '^log_' THEN greatest(setting.keep, (
+                    SELECT max(rule.days) FROM {schema}.retention AS rule) * interval '1 day')
+                ELSE coalesce(substring(child.relname FROM '_([0-9]+)d_')::integer * interval '1 day', setting.keep) END
+    FROM (SELECT value::interval AS keep FROM {schema}.setting AS setting WHERE setting.name = 'keep') AS setting
+    CROSS JOIN pg_class AS child
+    LEFT JOIN pg_inherits AS link ON link.inhrelid = child.oid
+    LEFT JOIN pg_class AS parent ON parent.oid = link.inhparent
+    WHERE child.relnamespace = '{schema}'::regnamespace AND child.relkind = 'r'
+        AND child.relname ~ '^(history(_result)?(_[0-9]+d)?|log)_[0-9]{8}$'
+    ORDER BY child.relname
+$$;
+
 -- Sets the rules of these queues to those given, and makes what they need, so that nobody sees a rule without the tables
 -- that it names. One process at a time; a worker that starts and changes nothing waits for nobody.
-CREATE FUNCTION {schema}.keep_queues(queues text[], rule_queues text[], whats text[], days smallint[]) RETURNS void
+CREATE OR REPLACE FUNCTION {schema}.keep_queues(queues text[], rule_queues text[], whats text[], days smallint[]) RETURNS void
     LANGUAGE plpgsql
     SET lock_timeout = '5s'
     AS $$
@@ -185,25 +147,3 @@ BEGIN
         ({schema}.clock() AT TIME ZONE 'UTC')::date, ({schema}.clock() AT TIME ZONE 'UTC')::date + 7);
 END
 $$;
-
-SELECT {schema}.make_partitions(
-    ({schema}.clock() AT TIME ZONE 'UTC')::date, ({schema}.clock() AT TIME ZONE 'UTC')::date + 7);
-
--- A result of None is JSON's null, so where there is none, it is kept elsewhere, or was.
-CREATE OR REPLACE VIEW {schema}.any_job AS
-    SELECT id, task, queue, priority,
-        CASE WHEN state = 'ready' AND run_at > {schema}.clock() THEN 'scheduled' ELSE state END AS state,
-        attempt, max_attempts, claims, crashes, worker, run_at, submitted_at, started_at,
-        NULL::timestamptz AS finished_at, arguments, retry, limits, NULL::json AS result, errors, cancel_at, progress,
-        unique_key
-    FROM {schema}.job
-    UNION ALL
-    SELECT id, task, queue, priority, state,
-        attempt, max_attempts, claims, crashes, worker, run_at, submitted_at, started_at,
-        finished_at, arguments, retry, limits,
-        CASE WHEN past.result IS NULL AND state = 'succeeded' THEN (
-            SELECT apart.result FROM {schema}.history_result AS apart
-            WHERE apart.id = past.id AND apart.finished_at = past.finished_at
-        ) ELSE past.result END, errors, NULL, NULL,
-        unique_key
-    FROM {schema}.history AS past;

@@ -1,0 +1,52 @@
+-- Every instant in Chancy's SQL comes from here. It is inlined and costs nothing; a test's clock replaces it.
+CREATE OR REPLACE FUNCTION {schema}.clock() RETURNS timestamptz
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$ SELECT now() $$;
+
+-- Any job, live or finished. (A result of None is JSON's null, so where there is none, it is kept elsewhere, or was.)
+CREATE OR REPLACE VIEW {schema}.any_job AS
+    SELECT id, task, queue, priority,
+        CASE WHEN state = 'ready' AND run_at > {schema}.clock() THEN 'scheduled' ELSE state END AS state,
+        attempt, max_attempts, claims, crashes, worker, run_at, submitted_at, started_at,
+        NULL::timestamptz AS finished_at, arguments, retry, limits, NULL::json AS result, errors, cancel_at, progress,
+        unique_key, batch
+    FROM {schema}.job
+    UNION ALL
+    SELECT id, task, queue, priority, state,
+        attempt, max_attempts, claims, crashes, worker, run_at, submitted_at, started_at,
+        finished_at, arguments, retry, limits,
+        CASE WHEN past.result IS NULL AND state = 'succeeded' THEN (
+            SELECT apart.result FROM {schema}.history_result AS apart
+            WHERE apart.id = past.id AND apart.finished_at = past.finished_at
+        ) ELSE past.result END, errors, NULL, NULL,
+        unique_key, batch
+    FROM {schema}.history AS past;
+
+-- The errors of a job with one more, the newest ten. (json and not jsonb: a message may hold a NUL.)
+CREATE OR REPLACE FUNCTION {schema}.with_error(errors json, error json) RETURNS json
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT json_agg(value ORDER BY position)
+    FROM (
+        SELECT value, position
+        FROM (
+            SELECT value, position FROM json_array_elements(coalesce(errors, '[]')) WITH ORDINALITY AS old (value, position)
+            UNION ALL SELECT error, 1000
+        ) AS every
+        ORDER BY position DESC
+        LIMIT 10
+    ) AS newest
+$$;
+
+-- Whether the last of these errors is of this kind. Looked for in the text of the JSON, since Postgres refuses to look
+-- into one that has a NUL anywhere; in a message each quote has a backslash before it. Workers write "kind":"X", and this
+-- database "kind" : "X". One expression, so that it is inlined; and unsafe to run in parallel, so that an operator's look
+-- through the history has one processor and leaves the others to the workers.
+CREATE OR REPLACE FUNCTION {schema}.last_error_is(errors json, kind text) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL UNSAFE
+    AS $$
+    SELECT starts_with(
+        ltrim(CASE WHEN length(split_part(errors::text, '"kind":', -1)) < length(split_part(errors::text, '"kind" :', -1))
+            THEN split_part(errors::text, '"kind":', -1) ELSE split_part(errors::text, '"kind" :', -1) END),
+        to_json(kind)::text)
+$$;

@@ -1,0 +1,58 @@
+-- The doorbell. An idle worker holds, or waits in line for, the exclusive session lock on its queues' keys;
+-- who adds work tries each key shared, until commit, and notifies only where that fails. So nobody pays for a
+-- notification while every worker is busy, and Postgres' own lock queue hands the key on when its holder dies.
+CREATE OR REPLACE FUNCTION {schema}.bell_key(queue text) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    -- 64 keys, so that a transaction that submits to thousands of queues cannot fill the lock table.
+    AS $$ SELECT 1 + (hashtext(queue) & 63) $$;
+
+CREATE OR REPLACE FUNCTION {schema}.ring(queue text) RETURNS void
+    LANGUAGE sql
+    -- As an expression it is inlined: nothing is called.
+    AS $$
+    SELECT CASE WHEN NOT pg_try_advisory_xact_lock_shared('{schema}'::regnamespace::oid::integer, {schema}.bell_key(queue))
+        THEN pg_notify('{name}', left(queue, 2000)) END
+$$;
+
+CREATE OR REPLACE FUNCTION {schema}.ring(queues text[]) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    queue text;
+BEGIN
+    FOREACH queue IN ARRAY queues LOOP
+        IF NOT pg_try_advisory_xact_lock_shared('{schema}'::regnamespace::oid::integer, {schema}.bell_key(queue)) THEN
+            PERFORM pg_notify('{name}', left(queue, 2000));
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- Takes whichever of the missing keys are free, and returns those. Where none is, waits in line for the first: at most
+-- twice 0.9 s, below deadlock_timeout, because a waiter pins xmin. It used to wait for the first that was held, and left
+-- those behind it to nobody: their jobs began with the fallback look.
+CREATE OR REPLACE FUNCTION {schema}.bell_wait(missing integer[]) RETURNS integer[]
+    LANGUAGE plpgsql
+    SET lock_timeout = '900ms'
+    AS $$
+DECLARE
+    key integer;
+    got integer[] := '{}';
+BEGIN
+    FOREACH key IN ARRAY missing LOOP
+        IF pg_try_advisory_lock('{schema}'::regnamespace::oid::integer, key) THEN
+            got := got || key;
+        END IF;
+    END LOOP;
+    IF got = '{}' THEN
+        FOR try IN 1..2 LOOP
+            BEGIN
+                PERFORM pg_advisory_lock('{schema}'::regnamespace::oid::integer, missing[1]);
+                RETURN ARRAY[missing[1]];
+            EXCEPTION WHEN lock_not_available THEN NULL;
+            END;
+        END LOOP;
+    END IF;
+    RETURN got;
+END
+$$;
