@@ -20,23 +20,23 @@ CATALOG = """
     FROM pg_class AS relation
     JOIN pg_attribute AS attribute ON attrelid = relation.oid AND attnum > 0 AND NOT attisdropped
     LEFT JOIN pg_attrdef ON adrelid = relation.oid AND adnum = attnum
-    WHERE relnamespace = %(schema)s::regnamespace AND relkind IN ('r', 'p', 'v', 'c') AND relname !~ '_[0-9]{8}$'
+    WHERE relnamespace = %(schema)s::text::regnamespace AND relkind IN ('r', 'p', 'v', 'c') AND relname !~ '_[0-9]{8}$'
     UNION ALL
     SELECT 'constraint ' || relname || ' ' || pg_get_constraintdef(constraint_.oid)
     FROM pg_constraint AS constraint_ JOIN pg_class ON pg_class.oid = conrelid
-    WHERE connamespace = %(schema)s::regnamespace AND contype <> 'n' AND relname !~ '_[0-9]{8}$'
+    WHERE connamespace = %(schema)s::text::regnamespace AND contype <> 'n' AND relname !~ '_[0-9]{8}$'
     UNION ALL
     SELECT 'index ' || indexdef FROM pg_indexes WHERE schemaname = %(schema)s::text AND tablename !~ '_[0-9]{8}$'
     UNION ALL
     SELECT 'storage ' || relname || ' ' || reloptions::text FROM pg_class
-    WHERE relnamespace = %(schema)s::regnamespace AND reloptions IS NOT NULL AND relname !~ '_[0-9]{8}$'
+    WHERE relnamespace = %(schema)s::text::regnamespace AND reloptions IS NOT NULL AND relname !~ '_[0-9]{8}$'
     UNION ALL
-    SELECT 'function ' || proname || '(' || pg_get_function_arguments(oid) || ')' || provolatile || proparallel
+    SELECT 'function ' || proname || '(' || pg_get_function_arguments(oid) || ') ' || provolatile::text || proparallel::text
         || coalesce(' ' || proconfig::text, '')
-    FROM pg_proc WHERE pronamespace = %(schema)s::regnamespace
+    FROM pg_proc WHERE pronamespace = %(schema)s::text::regnamespace
     UNION ALL
     SELECT 'enum ' || typname || ' ' || enumlabel
-    FROM pg_enum JOIN pg_type ON pg_type.oid = enumtypid WHERE typnamespace = %(schema)s::regnamespace
+    FROM pg_enum JOIN pg_type ON pg_type.oid = enumtypid WHERE typnamespace = %(schema)s::text::regnamespace
 """
 
 
