@@ -31,6 +31,7 @@ from .errors import (
     UnknownBatch,
     UnknownJob,
     UnknownSchedule,
+    UnsupportedDatabase,
 )
 from .findings import Finding, Severity
 from .limits import Limit, SharedLimit
@@ -109,6 +110,7 @@ __all__ = [
     "UnknownBatch",
     "UnknownJob",
     "UnknownSchedule",
+    "UnsupportedDatabase",
     "Why",
     "WorkerRow",
     "batch",

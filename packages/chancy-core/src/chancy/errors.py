@@ -6,6 +6,7 @@ ChancyError
 ├── InvalidConnection   not a connection that Chancy can write to, or not in the state that a verb needs
 ├── SchemaOutdated      the database lacks migrations that this version needs
 ├── DevelopmentSchema   the schema was made before the first release
+├── UnsupportedDatabase its encoding is not UTF-8
 ├── UnknownJob          no such job, live or finished
 ├── UnknownBatch        no such batch
 ├── UnknownSchedule     no schedule has this name
@@ -59,13 +60,30 @@ class InvalidConnection(ChancyError):
 class SchemaOutdated(ChancyError):
     """The schema in the database is older than this version of Chancy, or is not there at all."""
 
-    def __init__(self, schema: str, found: int, needed: int) -> None:
+    def __init__(
+        self,
+        schema: str,
+        found: int | None = None,
+        needed: int | None = None,
+        *,
+        was: str | None = None,
+        lacks: str | None = None,
+    ) -> None:
         self.schema = schema
         self.found = found
+        """The number of its newest migration; None where a statement has met with something that is not there."""
         self.needed = needed
-        state = f"is at migration {found}" if found else "has not been migrated"
+        self.was = was
+        """Its name when it was migrated."""
+        if lacks is not None:
+            state = f"lacks what this version of Chancy needs ({lacks})"
+        elif found and was not in (None, schema):
+            state = f"was {was!r} when it was migrated, and its functions still name that"
+        else:
+            state = f"is at migration {found}" if found else "has not been migrated"
+            state += f", this version of Chancy needs migration {needed}"
         super().__init__(
-            f"schema {schema!r} {state}, this version of Chancy needs migration {needed}: "
+            f"schema {schema!r} {state}: "
             f"run `python -m chancy migrate --schema {schema}` (or start the worker with --migrate)"
         )
 
@@ -77,6 +95,17 @@ class DevelopmentSchema(ChancyError):
         super().__init__(
             "the schema was made by a development version of Chancy, which no release can bring up to date: "
             "drop it (DROP SCHEMA … CASCADE, its jobs with it), or choose another with --schema, and migrate again"
+        )
+
+
+class UnsupportedDatabase(ChancyError):
+    """The database cannot hold what jobs carry."""
+
+    def __init__(self, encoding: str) -> None:
+        self.encoding = encoding
+        super().__init__(
+            f"this database's encoding is {encoding}, and Chancy needs UTF8, which alone holds every text: "
+            "make another one (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)"
         )
 
 

@@ -14,9 +14,24 @@ from contextvars import ContextVar
 
 from .errors import ChancyError
 
-# No quotes: the name also stands inside string literals of the migrations. 48 characters leave room
-# for the suffixes of the partitions' constraint names within Postgres' 63.
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,47}")
+# No quotes and no dollars: the name also stands inside string literals and bodies of the schema's functions. 48
+# characters leave room for the suffixes of the partitions' constraint names within Postgres' 63.
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
+
+_NAMES = """
+    age array_agg array_cat array_position bool_or cardinality clock_timestamp concat_ws convert_to count
+    current_database current_setting generate_series hashtext isfinite json_agg json_build_object
+    json_object_agg json_typeof left length max min nextval now octet_length pg_advisory_unlock
+    pg_advisory_xact_lock pg_backend_pid pg_column_size pg_current_xact_id pg_current_xact_id_if_assigned
+    pg_drop_replication_slot pg_encoding_to_char pg_get_functiondef pg_get_userbyid pg_has_role
+    pg_is_in_recovery pg_notification_queue_usage pg_notify pg_relation_size pg_table_size pg_terminate_backend
+    pg_try_advisory_lock pg_try_advisory_xact_lock row_number set_config setval string_agg strpos sum to_char
+    to_json to_jsonb to_regclass to_regnamespace unnest
+"""
+BUILT_INS = frozenset(_NAMES.split())
+"""The functions of Postgres that statements call. Each is sent with its schema: in the caller's `search_path` there may
+be another one of the name that fits better, by whoever may create functions there (CVE-2018-1058)."""
+_CALL = re.compile(rf"(?<![\w.])({'|'.join(sorted(BUILT_INS))})\(")
 
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 
@@ -59,10 +74,31 @@ def named(sql: str, schema: str) -> str:
     return sql.replace("{schema}", f'"{checked(schema)}"').replace("{name}", schema)
 
 
+def _with_schema(call: re.Match[str]) -> str:
+    """Of several arrays `unnest` is no function but syntax, which knows no schema and finds that of Postgres."""
+    if call[1] == "unnest" and _has_several_arguments(call.string[call.end() :]):
+        return call[0]
+    return f"pg_catalog.{call[0]}"
+
+
+def _has_several_arguments(text: str) -> bool:
+    depth = 0
+    for character in text:
+        if character in "([":
+            depth += 1
+        elif character in ")]":
+            depth -= 1
+        if depth < 0:
+            return False
+        if character == "," and depth == 0:
+            return True
+    return False
+
+
 @functools.cache
 def fill(sql: str, schema: str) -> bytes:
-    """The text for this schema, without indentation."""
-    lines = (line.strip() for line in named(sql, schema).splitlines())
+    """The text of a statement for this schema, without indentation, each function with its schema."""
+    lines = (line.strip() for line in _CALL.sub(_with_schema, named(sql, schema)).splitlines())
     return "\n".join(line for line in lines if line).encode()
 
 

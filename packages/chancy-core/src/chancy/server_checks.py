@@ -23,9 +23,10 @@ _OLD_TRANSACTIONS = 1_000_000
 
 def migrations(schema: str) -> Steps[Finding]:
     """Whether the schema fits this version of Chancy. An error: nothing else can be asked."""
-    found, needed = (yield from version()), newest()
-    if found < needed:
-        state, _, remedy = str(SchemaOutdated(schema, found, needed)).partition(": ")
+    made, needed = (yield from version()), newest()
+    found = made.number
+    if found < needed or made.schema not in (None, schema):
+        state, _, remedy = str(SchemaOutdated(schema, found, needed, was=made.schema)).partition(": ")
         return Finding("schema", Severity.ERROR, f"{state}.", f"{remedy[0].upper()}{remedy[1:]}.")
     if found > needed:
         return Finding(
@@ -42,7 +43,7 @@ PARTITIONS = """
     WITH kept (name) AS (
         VALUES ('history'), ('log')
         UNION
-        SELECT CASE what WHEN 'results' THEN 'history_result_' ELSE 'history_' END || days || 'd'
+        SELECT CASE what WHEN 'results' THEN 'history_result_' ELSE 'history_' END || days::text || 'd'
         FROM {schema}.retention WHERE days > 0
     )
     SELECT ARRAY(
@@ -50,7 +51,8 @@ PARTITIONS = """
         WHERE EXISTS (
             SELECT FROM kept
             LEFT JOIN pg_inherits AS part
-                ON part.inhrelid = to_regclass('{schema}.' || kept.name || to_char(today.day + ahead, '_YYYYMMDD'))
+                ON part.inhrelid = to_regclass(
+                    '{schema}.' || kept.name || to_char((today.day + ahead)::timestamp, '_YYYYMMDD'))
             WHERE part.inhrelid IS NULL)
         ORDER BY ahead
     ), today.day::text

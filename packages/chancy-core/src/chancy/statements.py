@@ -383,7 +383,8 @@ CANCEL_JOBS = keeping(
     SELECT sent.id IN (SELECT id FROM cancelled) OR sent.id IN (SELECT id FROM asked),
         EXISTS (SELECT FROM {schema}.job AS job WHERE job.id = sent.id),
         EXISTS (SELECT FROM {schema}.history AS past WHERE past.id = sent.id),
-        (SELECT pg_notify('{name}.cancel', worker || ' ' || asked.id)::text FROM asked WHERE asked.id = sent.id)
+        (SELECT pg_notify('{name}.cancel', worker::text || ' ' || asked.id::text)::text
+         FROM asked WHERE asked.id = sent.id)
     FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS sent (id, position)
     ORDER BY sent.position
 """,

@@ -127,7 +127,7 @@ _CLAIM = """
         SELECT kind, name FROM {schema}.pause WHERE until > {schema}.clock()
     ),
     left_out AS MATERIALIZED (
-        SELECT %(without)s::text[] || ARRAY(SELECT name FROM paused WHERE kind = 'task') AS tasks
+        SELECT array_cat(%(without)s::text[], ARRAY(SELECT name FROM paused WHERE kind = 'task')) AS tasks
     ),
     allowed AS MATERIALIZED (
         SELECT want.queue, want.free AS wanted,

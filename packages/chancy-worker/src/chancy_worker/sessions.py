@@ -80,7 +80,7 @@ class OwnSession:
 
     async def send(self, conn: AsyncConn, statement: Statement[T], schema: str, /) -> T:
         """One round trip."""
-        return await send_async(conn, statement, schema, binary=True)
+        return await send_async(conn, statement, schema)
 
     async def run(self, conn: AsyncConn, script: Script, schema: str) -> None:
         """One round trip. A script of one statement runs in no transaction block."""

@@ -16,9 +16,9 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from chancy.app import AsyncChancy, Chancy
-from chancy.errors import InvalidTask, SchemaOutdated
+from chancy.errors import InvalidTask
 from chancy.limits import LimitType, Place
-from chancy.migrate import newest, version
+from chancy.migrate import check_version
 from chancy.states import State
 from chancy.steering import keep_queues
 from chancy.task import BaseTask, registered
@@ -280,9 +280,7 @@ class Worker:
         )  # fmt: skip
 
     async def _check_version(self, link: Link) -> None:
-        found = await link.walk(version())
-        if found < newest():
-            raise SchemaOutdated(self.app.schema_name, found, newest())
+        await link.walk(check_version(self.app.schema_name))
 
     @contextlib.contextmanager
     def _signals(self) -> Any:

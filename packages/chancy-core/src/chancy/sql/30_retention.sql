@@ -2,6 +2,7 @@
 -- of its job; NULL leaves none. Asked only where there are any rules.
 CREATE OR REPLACE FUNCTION {schema}.keep_days(queue text, state text) RETURNS smallint[]
     LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
     AS $$
 #variable_conflict use_column
 DECLARE
@@ -21,6 +22,7 @@ $$;
 -- Makes the part of `history` or `history_result` for so many days, and returns its name.
 CREATE OR REPLACE FUNCTION {schema}.make_class(parent text, days smallint) RETURNS text
     LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
     AS $$
 DECLARE
     name text := format('%s_%sd', parent, days);
@@ -43,9 +45,12 @@ $$;
 -- ATTACH and not PARTITION OF: that would lock the table exclusively and wait behind every open reader.
 CREATE OR REPLACE FUNCTION {schema}.make_day(parent text, prefix text, day date) RETURNS integer
     LANGUAGE plpgsql
+    -- What is written as text is read again by the same rules, whatever those of the session are.
+    SET datestyle = 'ISO, YMD' SET timezone = 'UTC'
+    SET search_path = pg_catalog, pg_temp
     AS $$
 DECLARE
-    name text := prefix || to_char(day, '_YYYYMMDD');
+    name text := prefix || to_char(day::timestamp, '_YYYYMMDD');
     since timestamptz := day::timestamp AT TIME ZONE 'UTC';
     until timestamptz := (day + 1)::timestamp AT TIME ZONE 'UTC';
     instant text;
@@ -74,6 +79,7 @@ $$;
 -- Makes what is missing of the given days (UTC), for every retention in use, and returns how many it made.
 CREATE OR REPLACE FUNCTION {schema}.make_partitions(first_day date, last_day date) RETURNS integer
     LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
     AS $$
 DECLARE
     made integer := 0;
@@ -93,7 +99,7 @@ BEGIN
         IF kept.days IS NOT NULL THEN
             kept.parent := {schema}.make_class(kept.parent, kept.days);
         END IF;
-        FOR day IN SELECT generate_series(first_day, last_day, interval '1 day')::date LOOP
+        FOR day IN SELECT generate_series(first_day::timestamp, last_day::timestamp, interval '1 day')::date LOOP
             made := made + {schema}.make_day(kept.parent, coalesce(kept.prefix, kept.parent), day);
         END LOOP;
     END LOOP;
@@ -108,6 +114,7 @@ CREATE OR REPLACE FUNCTION {schema}.kept_days(
     grace interval, OUT name text, OUT parent text, OUT detaching boolean, OUT over boolean
 ) RETURNS SETOF record
     LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
     AS $$
     SELECT child.relname::text, parent.relname::text, coalesce(link.inhdetachpending, false),
         to_date(right(child.relname, 8), 'YYYYMMDD') + 1
@@ -128,6 +135,7 @@ $$;
 -- that it names. One process at a time; a worker that starts and changes nothing waits for nobody.
 CREATE OR REPLACE FUNCTION {schema}.keep_queues(queues text[], rule_queues text[], whats text[], days smallint[]) RETURNS void
     LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
     SET lock_timeout = '5s'
     AS $$
 BEGIN
