@@ -15,13 +15,13 @@ WORKER = PACKAGES / "chancy-worker/src/chancy_worker"
 
 FLOORS = [
     {"states", "errors", "phrases", "findings"},
-    {"limits", "literals", "outcomes", "recurrence", "retention", "retry", "schema"},
+    {"dsn", "limits", "literals", "outcomes", "recurrence", "retention", "retry", "schema"},
     {"unique"},
     {"model"},
     {"codec"},
     {"keys"},
     {"gates"},
-    {"statements", "surroundings"},
+    {"roles", "statements", "surroundings"},
     {"run"},
     {"client", "current", "fleet_checks", "log", "migrate", "overview", "why"},
     {"batch", "server_checks", "task"},

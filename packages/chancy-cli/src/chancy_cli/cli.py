@@ -24,6 +24,7 @@ COMMANDS = {
     "delete": ("sweep", "Delete jobs that wait or are finished."),
     "doctor": ("doctor", "Look for what keeps the queue from working well."),
     "edit": ("steer", "Change when a waiting job is due, or its priority."),
+    "grants": ("grants", "Print what roles of the database have to be granted."),
     "job": ("jobs", "Everything about one job."),
     "jobs": ("jobs", "Jobs, newest first."),
     "limit": ("steer", "Let at most so many jobs of a queue run at a time."),

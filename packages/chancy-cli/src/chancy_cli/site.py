@@ -56,8 +56,10 @@ class Site:
         """A connection in autocommit, whatever is there."""
         import psycopg
 
+        from chancy.dsn import understood
+
         options: dict[str, Any] = {"connect_timeout": 10, "fallback_application_name": "chancy"}
-        with psycopg.connect(self.dsn, autocommit=True, prepare_threshold=None, **options) as conn:
+        with psycopg.connect(understood(self.dsn), autocommit=True, prepare_threshold=None, **options) as conn:
             yield conn
 
     def version(self, conn: SyncConn) -> Version:

@@ -16,12 +16,14 @@ from .errors import (
     DuplicateJob,
     InvalidArguments,
     InvalidConnection,
+    InvalidDSN,
     InvalidResult,
     InvalidTask,
     JobCancelled,
     JobFailed,
     LeaseLost,
     MemoryLimitExceeded,
+    MissingRights,
     NotCommitted,
     ProcessDied,
     ResultExpired,
@@ -43,6 +45,7 @@ from .overview import QueueRow, WorkerRow, queues, workers
 from .recurrence import Cron, Every, cron, every
 from .retention import Keep, days
 from .retry import Backoff
+from .roles import grants
 from .schedules import ScheduleRow, run_now, schedule, schedules, unschedule
 from .schema import configure, schema_in_use
 from .states import State
@@ -72,6 +75,7 @@ __all__ = [
     "Finding",
     "InvalidArguments",
     "InvalidConnection",
+    "InvalidDSN",
     "InvalidResult",
     "InvalidTask",
     "Job",
@@ -84,6 +88,7 @@ __all__ = [
     "Limit",
     "LogEntry",
     "MemoryLimitExceeded",
+    "MissingRights",
     "NewJob",
     "NotCommitted",
     "Outcome",
@@ -129,6 +134,7 @@ __all__ = [
     "edit",
     "every",
     "get",
+    "grants",
     "jobs",
     "keep",
     "limit",

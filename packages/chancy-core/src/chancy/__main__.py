@@ -8,6 +8,7 @@ import sys
 
 import psycopg
 
+from .dsn import understood
 from .errors import ChancyError
 from .migrate import migrate, printed
 from .schema import checked, schema_in_use
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.print:
             sys.stdout.write(printed(schema, options.after))
             return 0
-        with psycopg.connect(options.dsn, connect_timeout=10, prepare_threshold=None) as conn:
+        with psycopg.connect(understood(options.dsn), connect_timeout=10, prepare_threshold=None) as conn:
             applied = migrate(conn, schema=schema)
     except ChancyError as error:
         return _failed(str(error))

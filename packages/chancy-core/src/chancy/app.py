@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from .client import Job, submit_many
+from .dsn import understood
 from .migrate import migrate
 from .model import NewJob, Queue
 from .run import AsyncConn, SyncConn
@@ -56,8 +57,8 @@ class Chancy:
 
     @property
     def conninfo(self) -> str:
-        """The connection string in use."""
-        return self.dsn if self.dsn is not None else os.environ.get("CHANCY_DSN", "")
+        """The connection string in use. Raises `InvalidDSN` for one that libpq cannot read."""
+        return understood(self.dsn if self.dsn is not None else os.environ.get("CHANCY_DSN", ""))
 
     @property
     def schema_name(self) -> str:

@@ -4,9 +4,11 @@ ChancyError
 ├── InvalidTask         the decorated function cannot be a task
 ├── InvalidArguments    arguments or options that do not fit; raised before any SQL is sent
 ├── InvalidConnection   not a connection that Chancy can write to, or not in the state that a verb needs
+├── InvalidDSN          a connection string that cannot be read
 ├── SchemaOutdated      the database lacks migrations that this version needs
 ├── DevelopmentSchema   the schema was made before the first release
 ├── UnsupportedDatabase its encoding is not UTF-8
+├── MissingRights       the worker's role of the database may not do what it has to
 ├── UnknownJob          no such job, live or finished
 ├── UnknownBatch        no such batch
 ├── UnknownSchedule     no schedule has this name
@@ -57,6 +59,17 @@ class InvalidConnection(ChancyError):
     """The object given as a connection cannot be used for this verb."""
 
 
+class InvalidDSN(ChancyError):
+    """A connection string that libpq cannot read. The message does not repeat it."""
+
+    def __init__(self, hint: str) -> None:
+        self.hint = hint
+        super().__init__(
+            f"the connection string (--dsn, CHANCY_DSN, or the app's) cannot be read: {hint}. It is not shown here, "
+            "because it may hold a password"
+        )
+
+
 class SchemaOutdated(ChancyError):
     """The schema in the database is older than this version of Chancy, or is not there at all."""
 
@@ -105,8 +118,12 @@ class UnsupportedDatabase(ChancyError):
         self.encoding = encoding
         super().__init__(
             f"this database's encoding is {encoding}, and Chancy needs UTF8, which alone holds every text: "
-            "make another one (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)"
+            "move to a database that was made with ENCODING 'UTF8' TEMPLATE template0"
         )
+
+
+class MissingRights(ChancyError):
+    """The role of this connection may not do what a worker has to."""
 
 
 class UnknownJob(ChancyError):

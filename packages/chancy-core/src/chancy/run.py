@@ -182,31 +182,35 @@ _MISSING = (
 
 
 class Postgres:
-    """The backend that there is outside of tests. Where the schema lacks what a statement names: `SchemaOutdated`."""
+    """The backend that there is outside of tests."""
 
     elsewhere = True
 
     def send(self, conn: SyncConn, statement: Statement[T], schema: str) -> T:
-        """One round trip."""
+        """One round trip. Raises `SchemaOutdated` where the schema lacks what the statement names."""
         try:
             return send(conn, statement, schema)
-        except _MISSING as error:
-            raise _outdated(error, schema) from error
+        except (*_MISSING, psycopg.DataError) as error:
+            raise _told(error, schema) from error
 
     async def send_async(self, conn: AsyncConn, statement: Statement[T], schema: str) -> T:
-        """One round trip."""
+        """`send`, awaited."""
         try:
             return await send_async(conn, statement, schema)
-        except _MISSING as error:
-            raise _outdated(error, schema) from error
+        except (*_MISSING, psycopg.DataError) as error:
+            raise _told(error, schema) from error
 
 
-def _outdated(error: psycopg.Error, schema: str) -> Exception:
+def _told(error: psycopg.Error, schema: str) -> Exception:
     """What the error means, unless a trigger or a function that is not ours has raised it."""
-    context = error.diag.context or ""
+    message, context = error.diag.message_primary or "", error.diag.context or ""
+    if isinstance(error, psycopg.DataError):
+        if message.endswith(': "NULL"'):
+            return InvalidConnection("the session has array_nulls = off, and Chancy sends arrays with NULLs: set it on")
+        return error
     if context and f"{schema}." not in context and f'"{schema}".' not in context:
         return error
-    return SchemaOutdated(schema, lacks=error.diag.message_primary or "")
+    return SchemaOutdated(schema, lacks=message)
 
 
 _backend: Backend = Postgres()

@@ -16,9 +16,10 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from chancy.app import AsyncChancy, Chancy
-from chancy.errors import InvalidTask
+from chancy.errors import InvalidTask, MissingRights
 from chancy.limits import LimitType, Place
 from chancy.migrate import check_version
+from chancy.roles import missing_rights
 from chancy.states import State
 from chancy.steering import keep_queues
 from chancy.task import BaseTask, registered
@@ -281,6 +282,8 @@ class Worker:
 
     async def _check_version(self, link: Link) -> None:
         await link.walk(check_version(self.app.schema_name))
+        if lacking := await link.send(missing_rights()):
+            raise MissingRights(lacking)
 
     @contextlib.contextmanager
     def _signals(self) -> Any:

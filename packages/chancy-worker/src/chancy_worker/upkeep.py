@@ -38,7 +38,10 @@ def keep(wish: timedelta | None) -> Statement[timedelta]:
     return Statement(KEEP, {"keep": wish}, lambda rows: rows[0][0])
 
 
-TRY_ALONE = "SELECT pg_try_advisory_lock('{schema}'::regnamespace::oid::integer, -1)"
+TRY_ALONE = """
+    SELECT pg_try_advisory_lock('{schema}'::regnamespace::oid::integer, -1),
+        (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('{schema}.history'))
+"""
 
 OVERDUE = "SELECT name, parent, detaching FROM {schema}.kept_days('0') WHERE over"
 
@@ -115,9 +118,10 @@ async def care_for_history(
 
 
 async def drop_alone(link: Link) -> None:
-    """`drop_overdue` unless another process is at it. The lock is the session's, and ends with it."""
-    if await link.send(Statement(TRY_ALONE, {}, lambda rows: bool(rows[0][0]))):
-        await drop_overdue(link)
+    """Drop what is over unless another process is at it. The lock is the session's, and ends with it."""
+    alone, owner = await link.send(Statement(TRY_ALONE, {}, lambda rows: rows[0]))
+    if alone:
+        await (drop_overdue if owner else drop_briefly)(link)
 
 
 DETACH = 'ALTER TABLE {schema}."{parent}" DETACH PARTITION {schema}."{partition}" {how}'
@@ -133,30 +137,16 @@ async def drop_overdue(link: Link) -> None:
         log.info("dropped %s: the retention of its jobs is over", name)
 
 
-# DETACH CONCURRENTLY cannot run in a transaction, and without one there is no setting and no lock that would not stay
-# in a pooler's session. So the lock on all days of a retention, behind which every completion has to queue, is waited
-# for no longer than a round waits for a row; an open reader is in the way longer than that, and is left for the next
-# time.
-DROP_BRIEFLY = """
-    DO $$ BEGIN
-        IF pg_try_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -1) THEN
-            SET LOCAL lock_timeout = '100ms';
-            DROP TABLE IF EXISTS {schema}."{partition}";
-        END IF;
-    END $$
-"""
+DROP_DAY = "SELECT {schema}.drop_day(%(day)s::text)"
 
 
 async def drop_briefly(link: Link) -> None:
-    """Drop each in a transaction of its own, for a link whose session is lent. One process at a time, by the same key.
+    """Drop each in a transaction of its own: for a link whose session is lent, or whose role does not own the tables.
 
-    Holds up completions for 100 ms at most. Raises `LockNotAvailable` when a reader is in the way.
+    DETACH CONCURRENTLY runs in no transaction and in no function, and without one there is no setting and no lock that
+    would not stay in a pooler's session. One process at a time. Holds up completions for 100 ms at most. Raises
+    `LockNotAvailable` when a reader is in the way.
     """
-    names = [name for name, _, _ in await link.send(overdue())]
-    for name in names:
-        await link.run(Script(DROP_BRIEFLY.replace("{partition}", name)))
-    if names:
-        left = {name for name, _, _ in await link.send(overdue())}  # another process had the key
-        for name in names:
-            if name not in left:
-                log.info("dropped %s: the retention of its jobs is over", name)
+    for name, _, _ in await link.send(overdue()):
+        if await link.send(Statement(DROP_DAY, {"day": name}, lambda rows: bool(rows[0][0]))):
+            log.info("dropped %s: the retention of its jobs is over", name)

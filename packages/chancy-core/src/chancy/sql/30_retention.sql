@@ -76,9 +76,12 @@ BEGIN
 END
 $$;
 
--- Makes what is missing of the given days (UTC), for every retention in use, and returns how many it made.
+-- Makes what is missing of the given days (UTC), for every retention in use, and returns how many it made. With the
+-- rights of its owner, as all that makes and drops days: a role that works or completes has to own nothing.
 CREATE OR REPLACE FUNCTION {schema}.make_partitions(first_day date, last_day date) RETURNS integer
     LANGUAGE plpgsql
+    SECURITY DEFINER
+    SET timezone = 'UTC'
     SET search_path = pg_catalog, pg_temp
     AS $$
 DECLARE
@@ -86,6 +89,9 @@ DECLARE
     kept record;
     day date;
 BEGIN
+    IF last_day - first_day > 400 THEN
+        RAISE invalid_parameter_value USING MESSAGE = 'history is made for at most 400 days at once';
+    END IF;
     FOR kept IN
         SELECT 'history_default' AS parent, 'history' AS prefix, NULL::smallint AS days
         UNION ALL SELECT 'log', 'log', NULL
@@ -135,6 +141,7 @@ $$;
 -- that it names. One process at a time; a worker that starts and changes nothing waits for nobody.
 CREATE OR REPLACE FUNCTION {schema}.keep_queues(queues text[], rule_queues text[], whats text[], days smallint[]) RETURNS void
     LANGUAGE plpgsql
+    SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
     SET lock_timeout = '5s'
     AS $$
@@ -155,3 +162,24 @@ BEGIN
         ({schema}.clock() AT TIME ZONE 'UTC')::date, ({schema}.clock() AT TIME ZONE 'UTC')::date + 7);
 END
 $$;
+
+-- Drops a day that is over and whose retention is over, one process at a time, and says whether it did. Raises
+-- lock_not_available when a reader is in the way.
+CREATE OR REPLACE FUNCTION {schema}.drop_day(day text) RETURNS boolean
+    LANGUAGE plpgsql
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '100ms' -- as long as a round waits for a row: behind this lock every completion has to queue
+    AS $$
+BEGIN
+    IF NOT pg_try_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -1)
+        OR NOT EXISTS (SELECT FROM {schema}.kept_days('0') AS kept WHERE kept.name = drop_day.day AND kept.over) THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('DROP TABLE {schema}.%I', day);
+    RETURN true;
+END
+$$;
+
+REVOKE ALL ON FUNCTION {schema}.make_partitions(date, date), {schema}.drop_day(text),
+    {schema}.keep_queues(text[], text[], text[], smallint[]) FROM PUBLIC;
