@@ -15,7 +15,7 @@ WORKER = PACKAGES / "chancy-worker/src/chancy_worker"
 
 FLOORS = [
     {"states", "errors", "phrases", "findings"},
-    {"dsn", "limits", "literals", "outcomes", "recurrence", "retention", "retry", "schema"},
+    {"dsn", "limits", "modules", "literals", "outcomes", "recurrence", "retention", "retry", "schema"},
     {"unique"},
     {"model"},
     {"codec"},

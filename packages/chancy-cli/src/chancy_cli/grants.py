@@ -21,9 +21,10 @@ KINDS = (
 @click.option("--viewer", multiple=True, metavar="ROLE", help=KINDS[2][1])
 @click.option("--operator", multiple=True, metavar="ROLE", help=KINDS[3][1])
 def grants(site: Site, /, **roles: tuple[str, ...]) -> None:
-    """Print the SQL that grants roles of the database what they need; send nothing.
+    """Print the SQL that grants roles of the database what they need.
 
-    Run it as the owner of the schema: `chancy grants --worker shop_worker | psql`. Again after an upgrade.
+    Sends nothing. Run it as the owner of the schema (`chancy grants --worker shop_worker | psql`), and again after an
+    upgrade.
     """
     import chancy
 

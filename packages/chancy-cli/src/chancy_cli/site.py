@@ -100,7 +100,7 @@ def site_options() -> list[click.Parameter]:
     about: list[tuple[str, dict[str, Any]]] = [
         ("--dsn", {"help": "Where Postgres is; default: CHANCY_DSN, then libpq's variables."}),
         ("--schema", {"help": "Default: CHANCY_SCHEMA, then chancy."}),
-        ("--json", {"is_flag": True, "help": "One JSON document in site of tables."}),
+        ("--json", {"is_flag": True, "help": "One JSON document in place of tables."}),
     ]
     return [click.Option([name], expose_value=False, callback=_remember, **more) for name, more in about]
 

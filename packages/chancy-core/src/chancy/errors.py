@@ -4,6 +4,7 @@ ChancyError
 ├── InvalidTask         the decorated function cannot be a task
 ├── InvalidArguments    arguments or options that do not fit; raised before any SQL is sent
 ├── InvalidConnection   not a connection that Chancy can write to, or not in the state that a verb needs
+├── InvalidModule       a module that a command cannot import
 ├── InvalidDSN          a connection string that cannot be read
 ├── SchemaOutdated      the database lacks migrations that this version needs
 ├── DevelopmentSchema   the schema was made before the first release
@@ -57,6 +58,14 @@ class InvalidArguments(ChancyError):
 
 class InvalidConnection(ChancyError):
     """The object given as a connection cannot be used for this verb."""
+
+
+class InvalidModule(ChancyError):
+    """A module of the user's that a command has to import and cannot."""
+
+    def __init__(self, module: str, reason: str) -> None:
+        self.module = module
+        super().__init__(reason)
 
 
 class InvalidDSN(ChancyError):
