@@ -172,6 +172,7 @@ class Backend(Protocol):
         """The same, awaited."""
 
 
+NO_LOOP = "async connections need an event loop of asyncio, and none runs here: trio is not supported"
 _MISSING = (
     psycopg.errors.InvalidSchemaName,
     psycopg.errors.UndefinedTable,
@@ -199,6 +200,10 @@ class Postgres:
             return await send_async(conn, statement, schema)
         except (*_MISSING, psycopg.DataError) as error:
             raise _told(error, schema) from error
+        except RuntimeError as error:
+            if str(error) == "no running event loop":
+                raise InvalidConnection(NO_LOOP) from None
+            raise
 
 
 def _told(error: psycopg.Error, schema: str) -> Exception:

@@ -113,7 +113,10 @@ class Memory:
         if statement.sql == statements.SELECT_OUTCOME:
             return [self._outcome(statement.params["id"], transaction)]
         if (answer := self._answers.get(statement.sql)) is None:
-            raise NotImplementedError(f"there is no database here, and no answer in memory to: {statement.sql}")
+            raise NotImplementedError(
+                "eager mode has no database, and in memory there is no answer to this verb, as to pause, resume, "
+                "limit, keep, queues, workers, why and doctor: use the fixture chancy_conn, on a real Postgres"
+            )
         return list(answer(statement.params))
 
     def claim(self, job_id: int) -> Claimed | None:
@@ -186,7 +189,7 @@ class Memory:
         """End the batches of which no job is live; the jobs that this has added."""
         added = []
         for batch_id, kept in self.batches.items():
-            if kept.finished_at is None and all(self.jobs[id_].row.state in FINISHED for id_ in reversed(kept.members)):
+            if kept.finished_at is None and not any(self._is_live(id_) for id_ in reversed(kept.members)):
                 self.batches[batch_id] = msgspec.structs.replace(kept, finished_at=_now())
                 counts = BatchCounts(batch_id, len(kept.members), **self._ended(kept))
                 success = counts.succeeded == counts.total
@@ -196,8 +199,15 @@ class Memory:
                         added += [job_id] if outcome == "inserted" else []
         return added
 
+    def _is_live(self, job_id: int) -> bool:
+        return job_id in self.jobs and self.jobs[job_id].row.state not in FINISHED
+
+    def _states(self, kept: KeptBatch) -> Counter[State]:
+        """Of its jobs, without those that were deleted."""
+        return Counter(self.jobs[id_].row.state for id_ in kept.members if id_ in self.jobs)
+
     def _ended(self, kept: KeptBatch) -> dict[str, int]:
-        states = Counter(self.jobs[id_].row.state for id_ in kept.members)
+        states = self._states(kept)
         return {state.value: states[state] for state in _ENDS}
 
     def _insert_batch(self, params: Mapping[str, Any], callbacks: Sequence[NewJob[Any]]) -> int:
@@ -211,7 +221,7 @@ class Memory:
 
     def _progress(self, params: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         if kept := self.batches.get(params["id"]):
-            states = Counter(self.jobs[id_].row.state for id_ in kept.members)
+            states = self._states(kept)
             ended = self._ended(kept).values()
             yield len(kept.members), states[State.READY], states[State.RUNNING], *ended, kept.finished_at
 
@@ -252,9 +262,9 @@ class Memory:
         given = [(job, position, next(self._ids)) for position, job in enumerate(jobs)]
         for job, position, new_id in sorted(given, key=lambda one: (one[0].task, _text(one[0].unique), one[1])):
             job_id, outcome = self._submit_one(job, transaction or "0", new_id)
-            kept = self.jobs[job_id]
-            own = outcome in ("inserted", "replaced") or kept.transaction == transaction
-            made[position] = job_id, outcome, kept.row.queue, own
+            kept = self.jobs.get(job_id)  # none that was deleted, and whose time is not over
+            own = outcome in ("inserted", "replaced") or (kept is not None and kept.transaction == transaction)
+            made[position] = job_id, outcome, job.options.queue if kept is None else kept.row.queue, own
             if outcome == "refused":
                 restore()
                 break
@@ -272,8 +282,8 @@ class Memory:
                 if key.within is not None:
                     self.windows[place] = now + key.within, new_id
                 return self._add(job, transaction, new_id), "inserted"
-        kept = self.jobs[other]
-        if key.on_conflict != "replace" or kept.row.state is not State.READY:
+        kept = self.jobs.get(other)
+        if kept is None or key.on_conflict != "replace" or kept.row.state is not State.READY:
             return other, "refused" if key.on_conflict == "raise" else "existing"
         self._add(job, transaction, other)
         asked, brought = job.options, self.jobs[other]
