@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from worker_help import FAST, all_finished, eventually, working
 
 import chancy
 from chancy import Backoff, Queue, Reason, State
-from chancy.phrases import counted, jobs_named, one_line, sized, span
+from chancy.phrases import argument, counted, jobs_named, one_line, sized, span
 from chancy.run import send
 from chancy_worker import Timing, WorkerConfig
 from chancy_worker.claims import Wanted, play_round
@@ -390,3 +391,13 @@ def test_numbers_are_said_with_their_nouns():
 def test_the_guide_has_every_reason():
     guide = (Path(__file__).parents[2] / "docs/guides/why-and-doctor.md").read_text(encoding="utf-8")
     assert [reason for reason in Reason if f"`{reason}`" not in guide] == []
+
+
+@pytest.mark.parametrize("name", [" ", "\n", "a b", "it's", "\x9b31m", "\u202e", "a\\b", "\U000e0001", "", "ä"])
+def test_a_name_in_a_remedy_reaches_the_command_as_it_is(name):
+    word = argument(name)
+    assert "\n" not in word
+    said = subprocess.run(
+        ["bash", "-c", f"printf %s {word}"], capture_output=True, check=True, env={"LC_ALL": "C.UTF-8"}
+    ).stdout
+    assert said.decode() == name

@@ -33,6 +33,8 @@ BUILT_INS = frozenset(_NAMES.split())
 be another one of the name that fits better, by whoever may create functions there (CVE-2018-1058)."""
 _CALL = re.compile(rf"(?<![\w.])({'|'.join(sorted(BUILT_INS))})\(")
 
+_STATEMENTS = 4096
+"""So many texts are kept: of each statement one for each schema, of which an application may have one a tenant."""
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 
 attempt_schema: ContextVar[str | None] = ContextVar("chancy_attempt_schema", default=None)
@@ -95,14 +97,14 @@ def _has_several_arguments(text: str) -> bool:
     return False
 
 
-@functools.cache
+@functools.lru_cache(_STATEMENTS)
 def fill(sql: str, schema: str) -> bytes:
     """The text of a statement for this schema, without indentation, each function with its schema."""
     lines = (line.strip() for line in _CALL.sub(_with_schema, named(sql, schema)).splitlines())
     return "\n".join(line for line in lines if line).encode()
 
 
-@functools.cache
+@functools.lru_cache(_STATEMENTS)
 def numbered(sql: str, schema: str) -> tuple[bytes, tuple[str, ...]]:
     """The same with `$1`, `$2` … for its parameters, and their names in that order.
 

@@ -145,7 +145,7 @@ class Postgres:
         arguments += ["-cunix_socket_permissions=0700"]
         arguments += [f"-c{name}={value}" for name, value in self.settings.items()]
         foreign = ("PG", "LC_", "LANG", "LD_PRELOAD")  # settings of the caller's own database and locale
-        with log.open("ab") as errors:
+        with open(log, "ab", opener=_in_place) as errors:
             self._guard = subprocess.Popen(
                 ["/bin/sh", "-c", GUARD, "chancy-postgres", *arguments],
                 stdin=subprocess.PIPE,
@@ -316,13 +316,18 @@ def give(path: Path, user: User) -> None:
 
 def lock_of_owner(path: Path) -> IO[str]:
     """Hold the directory for this process; raises `RuntimeError` when another one does."""
-    lock = path.open("a+")
+    lock = open(path, "a+", opener=_in_place)  # noqa: SIM115
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         lock.close()
         raise RuntimeError(f"{path.parent} is in use by another process: one server at a time") from None
     return lock
+
+
+def _in_place(path: str, flags: int) -> int:
+    """Open no link: root writes into a folder that belongs to another user, who may have laid one."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _dismiss(guard: subprocess.Popen[str], word: str) -> None:
