@@ -12,7 +12,7 @@ import soak_tasks
 from producer import REQUEUED_ATTEMPTS, Record
 
 FAULTS = {"WorkerDied", "ProcessDied"}
-BY_ITS_OWN = {"fail_always": {"ValueError"}}
+BY_ITS_OWN = {"fail_always": {"ValueError"}, "exit_in_subtask": {"SystemExit"}}
 
 
 @dataclass(frozen=True)
