@@ -11,6 +11,7 @@
     lanes         where to claim from: (queue, priority), from a high-water mark or from the start
     paused        queues and tasks of which nothing may begin now
     left_out      the tasks of which none may be claimed here and now
+    suspects      jobs that were running when a worker died, of those that were chosen: no others of their kind
     allowed       how many of each queue may be claimed: as many as are wanted, or less where an operator limits it
     claimed       for each queue as many as are wanted, in the order priority, run_at, id
     rated         for those that count against a rate, from when on others may have their slots
@@ -129,6 +130,18 @@ _CLAIM = """
     left_out AS MATERIALIZED (
         SELECT %(without)s::text[] || ARRAY(SELECT name FROM paused WHERE kind = 'task') AS tasks
     ),
+    suspects AS MATERIALIZED (
+        SELECT mine.place, mine.queue, mine.priority
+        FROM unnest(%(suspects)s::bigint[]) AS chosen (id)
+        CROSS JOIN LATERAL (
+            SELECT job.ctid AS place, job.* FROM {schema}.job AS job
+            WHERE job.id = chosen.id
+            LIMIT 1
+            FOR UPDATE SKIP LOCKED
+        ) AS mine
+        WHERE mine.state = 'ready' AND mine.parked IS NULL AND mine.crashes > 0 AND mine.run_at <= {schema}.clock()
+            AND mine.task <> ALL ((SELECT tasks FROM left_out)::text[])
+    ),
     allowed AS MATERIALIZED (
         SELECT want.queue, want.free AS wanted,
             CASE WHEN EXISTS (SELECT FROM {schema}.queue_limit) THEN {schema}.allowance(want.queue, want.free)
@@ -148,15 +161,19 @@ _CLAIM = """
                 SELECT ready.ctid
                 FROM lanes
                 CROSS JOIN LATERAL (
-                    SELECT job.ctid FROM {schema}.job AS job
-                    WHERE job.state = 'ready' AND job.parked IS NULL
-                        AND job.queue = lanes.queue AND job.priority = lanes.priority
-                        AND (job.run_at, job.id) > (lanes.run_at, lanes.id) AND job.run_at <= {schema}.clock()
-                        AND job.task <> ALL ((SELECT tasks FROM left_out)::text[])
-                        AND (job.crashes = 0 OR %(suspects)s::boolean)
-                    ORDER BY job.run_at, job.id
-                    LIMIT want.free
-                    FOR UPDATE SKIP LOCKED
+                    SELECT suspect.place AS ctid FROM suspects AS suspect
+                    WHERE suspect.queue = lanes.queue AND suspect.priority = lanes.priority
+                    UNION ALL
+                    SELECT first.ctid FROM (
+                        SELECT job.ctid FROM {schema}.job AS job
+                        WHERE job.state = 'ready' AND job.parked IS NULL AND job.crashes = 0
+                            AND job.queue = lanes.queue AND job.priority = lanes.priority
+                            AND (job.run_at, job.id) > (lanes.run_at, lanes.id) AND job.run_at <= {schema}.clock()
+                            AND job.task <> ALL ((SELECT tasks FROM left_out)::text[])
+                        ORDER BY job.run_at, job.id
+                        LIMIT want.free
+                        FOR UPDATE SKIP LOCKED
+                    ) AS first
                 ) AS ready
                 WHERE lanes.queue = want.queue
                 LIMIT want.free
@@ -190,13 +207,17 @@ _CLAIM = """
         ARRAY(SELECT look.queue FROM unnest(%(looking)s::text[]) AS look (queue) CROSS JOIN LATERAL (
             SELECT FROM {schema}.job AS job
             WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = look.queue LIMIT 1) AS parked),
+        ARRAY(SELECT look.queue FROM unnest(%(looking)s::text[]) AS look (queue) CROSS JOIN LATERAL (
+            SELECT FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NULL AND job.crashes > 0
+                AND job.queue = look.queue LIMIT 1) AS suspect),
         ARRAY(SELECT queue FROM allowed WHERE free < wanted),
         CASE WHEN EXISTS (SELECT FROM returned)
             THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM returned))::text END,
         NULL::text, NULL::text, NULL::smallint, NULL::timestamptz, NULL::smallint, NULL::smallint, NULL::integer,
         NULL::smallint, NULL::json, NULL::json, NULL::json, NULL::json, NULL::text, NULL::bigint
     UNION ALL
-    SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL,
+    SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         task, queue, priority, run_at, attempt, max_attempts, claims, crashes, arguments, retry, limits, errors,
         gates->>'key', batch
     FROM claimed
@@ -226,8 +247,8 @@ class Wanted:
     looking: tuple[str, ...] = ()
     """Queues to look at from the start, learning their priorities."""
     without: tuple[str, ...] = ()
-    suspects: bool = True
-    """Whether to take jobs that were running when a worker died."""
+    suspects: Sequence[int] = ()
+    """The ids of the jobs to take that were running when a worker died; others of that kind are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +267,8 @@ class Answer:
     marks: dict[tuple[str, int], Mark]
     parked: Sequence[str] = ()
     """Of the queues looked at, those in which jobs wait to be admitted."""
+    suspects: Sequence[str] = ()
+    """Of the queues looked at, those in which suspects wait."""
     at_limit: Sequence[str] = ()
     """Queues of which a limit let less be claimed than was wanted."""
 
@@ -281,28 +304,29 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
             "queues": of_texts(wanted.free),
             "free": of_numbers(wanted.free.values()),
             "without": of_texts(wanted.without),
-            "suspects": wanted.suspects,
+            "suspects": of_numbers(wanted.suspects),
         },
         _parse_answer,
     )
 
 
-_FIRST_OF_JOB = 8
+_FIRST_OF_JOB = 9
 """Of a claimed job's row: id, true, and then empty columns, which the first row has."""
 
 
 def _parse_answer(rows: Rows) -> Answer:
-    (settled, holding, next_in, queues, priorities, parked, at_limit, *_), *claimed_rows = rows
+    (settled, holding, next_in, queues, priorities, parked, suspects, at_limit, *_), *claimed_rows = rows
     claimed: list[Claimed] = []
     marks: dict[tuple[str, int], Mark] = {}
     for row in claimed_rows:
         id_, (task, queue, priority, run_at, *rest) = row[0], row[_FIRST_OF_JOB:]
-        claimed.append(Claimed(id_, task, queue, *rest))
+        job = Claimed(id_, task, queue, *rest)
+        claimed.append(job)
         lane, mark = (queue, priority), (run_at, id_)
-        if mark > marks.get(lane, START):
+        if mark > marks.get(lane, START) and not job.crashes:  # a suspect comes before its turn
             marks[lane] = mark
     lanes = list(zip(queues, priorities, strict=True))
-    return Answer(settled, holding, next_in, lanes, claimed, marks, parked, at_limit)
+    return Answer(settled, holding, next_in, lanes, claimed, marks, parked, suspects, at_limit)
 
 
 SETTLE = """

@@ -274,15 +274,22 @@ async def rescue(link: Link, timing: Timing, rescued: Callable[[], None]) -> Non
             dead, to_bury = await link.send(declare_dead())
             for name in dead:
                 log.warning("worker %s is dead: its lease ran out", name)
-            again, failed = await link.send(take_back()) if to_bury else (0, 0)
+            if to_bury:
+                await take_back_all(link, rescued)
         except psycopg.Error as error:
             lost = time.monotonic()
             if await _recover(link, error) and time.monotonic() - lost > timing.lease / 15:
                 connected = time.monotonic()
-            continue
-        if again or failed:
-            log.warning("took back %d jobs of dead workers; %d more had no attempt left", again, failed)
-            rescued()
+
+
+async def take_back_all(link: Link, rescued: Callable[[], None]) -> None:
+    """One statement after the other, until nothing is left but what somebody has locked: that is for the next look."""
+    while True:
+        again, failed = await link.send(take_back())
+        if not again and not failed:
+            return
+        log.warning("took back %d jobs of dead workers; %d more had no attempt left", again, failed)
+        rescued()
 
 
 async def _recover(link: Link, error: psycopg.Error) -> bool:
