@@ -349,15 +349,6 @@ async def test_chosen_suspects_are_found_by_their_ids_and_come_before_what_waits
     assert_claims_by_its_index(seen)
 
 
-async def test_a_look_sees_whether_suspects_wait_at_one_place(link, deep):
-    for queue, wait in (("lost", True), ("tidy", False)):
-        look = play_round(deep.worker, [], Wanted({queue: 1}, looking=(queue,)))
-        seen = await watch(link, look)
-        async with link.conn.transaction(force_rollback=True):
-            assert (await link.send(look)).suspects == [queue] * wait
-        assert seen.blocks["job_suspect"] <= 12, seen.blocks  # 4
-
-
 @pytest.mark.parametrize("known", ["nothing is known", "known to be empty"])
 async def test_suspects_are_chosen_as_well_by_a_plan_made_while_there_were_no_jobs(chancy_dsn, chancy_schema, known):
     link = Link(chancy_dsn, chancy_schema, "plans", deadline=60)
@@ -608,20 +599,20 @@ async def test_the_plans_of_the_function_made_while_the_table_was_empty_serve_fo
 
 @pytest.mark.parametrize("text", [ROUND, PATIENT_ROUND], ids=["quick", "patient"])
 @pytest.mark.parametrize("known", ["nothing is known", "known to be empty"])
+@pytest.mark.parametrize("suspects", [(), (1, 2)], ids=["plain", "with suspects"])
 async def test_the_plan_of_a_round_made_while_the_table_was_empty_serves_for_a_full_one(
-    chancy_dsn, chancy_schema, known, text
+    chancy_dsn, chancy_schema, known, text, suspects
 ):
     # A worker that comes before its jobs keeps that plan until the table is analyzed.
     link = Link(chancy_dsn, chancy_schema, "plans", deadline=60)
     await link.connect()
     if known == "known to be empty":
         await link.conn.execute(fill("VACUUM ANALYZE {schema}.job", chancy_schema))
-    wanted = Wanted({"default": 100}, {("default", 0): START}, looking=("default",))
+    wanted = Wanted({"default": 100}, {("default", 0): START}, looking=("default",), suspects=suspects)
     seen = await watch(link, play_round(1, [], wanted, text=text))
     await link.close()
     assert_claims_by_its_index(seen)
-    assert seen.indexes("suspects") == {"job_pkey"}
-    assert "job_suspect" in seen.indexes()  # whether there are any, and not by reading those that are none
+    assert seen.indexes("suspects") == ({"job_pkey"} if suspects else set())
     assert not seen.indexes() & {"job_cancelling", "job_running"}
     assert_every_scan_has_its_place(seen)
 

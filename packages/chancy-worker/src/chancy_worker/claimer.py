@@ -141,6 +141,11 @@ class Claimer:
         self._look_again()
         self._changed.set()
 
+    def rescued(self) -> None:
+        """Jobs of the dead are ready again."""
+        self._suspects.ask()
+        self.wake()
+
     def stop(self) -> None:
         """Claim no more; `work` returns when the last verdict is written."""
         self.stopping = True
@@ -285,7 +290,7 @@ class Claimer:
             return False
         if wanted.looking:
             self._gates.looked(wanted.looking, answer.parked)
-            self._suspects.looked(wanted.looking, answer.suspects)
+            self._suspects.looked()
             self._due_at = None if answer.next_in is None else time.monotonic() + answer.next_in
         self._at_limit = frozenset(answer.at_limit)
         if self._at_limit:

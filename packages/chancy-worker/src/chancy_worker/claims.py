@@ -130,18 +130,7 @@ _CLAIM = """
     left_out AS MATERIALIZED (
         SELECT %(without)s::text[] || ARRAY(SELECT name FROM paused WHERE kind = 'task') AS tasks
     ),
-    suspects AS MATERIALIZED (
-        SELECT mine.place, mine.queue, mine.priority
-        FROM unnest(%(suspects)s::bigint[]) AS chosen (id)
-        CROSS JOIN LATERAL (
-            SELECT job.ctid AS place, job.* FROM {schema}.job AS job
-            WHERE job.id = chosen.id
-            LIMIT 1
-            FOR UPDATE SKIP LOCKED
-        ) AS mine
-        WHERE mine.state = 'ready' AND mine.parked IS NULL AND mine.crashes > 0 AND mine.run_at <= {schema}.clock()
-            AND mine.task <> ALL ((SELECT tasks FROM left_out)::text[])
-    ),
+    {suspects}
     allowed AS MATERIALIZED (
         SELECT want.queue, want.free AS wanted,
             CASE WHEN EXISTS (SELECT FROM {schema}.queue_limit) THEN {schema}.allowance(want.queue, want.free)
@@ -161,19 +150,7 @@ _CLAIM = """
                 SELECT ready.ctid
                 FROM lanes
                 CROSS JOIN LATERAL (
-                    SELECT suspect.place AS ctid FROM suspects AS suspect
-                    WHERE suspect.queue = lanes.queue AND suspect.priority = lanes.priority
-                    UNION ALL
-                    SELECT first.ctid FROM (
-                        SELECT job.ctid FROM {schema}.job AS job
-                        WHERE job.state = 'ready' AND job.parked IS NULL AND job.crashes = 0
-                            AND job.queue = lanes.queue AND job.priority = lanes.priority
-                            AND (job.run_at, job.id) > (lanes.run_at, lanes.id) AND job.run_at <= {schema}.clock()
-                            AND job.task <> ALL ((SELECT tasks FROM left_out)::text[])
-                        ORDER BY job.run_at, job.id
-                        LIMIT want.free
-                        FOR UPDATE SKIP LOCKED
-                    ) AS first
+                    {ready}
                 ) AS ready
                 WHERE lanes.queue = want.queue
                 LIMIT want.free
@@ -207,21 +184,42 @@ _CLAIM = """
         ARRAY(SELECT look.queue FROM unnest(%(looking)s::text[]) AS look (queue) CROSS JOIN LATERAL (
             SELECT FROM {schema}.job AS job
             WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = look.queue LIMIT 1) AS parked),
-        ARRAY(SELECT look.queue FROM unnest(%(looking)s::text[]) AS look (queue) CROSS JOIN LATERAL (
-            SELECT FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.parked IS NULL AND job.crashes > 0
-                AND job.queue = look.queue LIMIT 1) AS suspect),
         ARRAY(SELECT queue FROM allowed WHERE free < wanted),
         CASE WHEN EXISTS (SELECT FROM returned)
             THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM returned))::text END,
         NULL::text, NULL::text, NULL::smallint, NULL::timestamptz, NULL::smallint, NULL::smallint, NULL::integer,
         NULL::smallint, NULL::json, NULL::json, NULL::json, NULL::json, NULL::text, NULL::bigint
     UNION ALL
-    SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL,
         task, queue, priority, run_at, attempt, max_attempts, claims, crashes, arguments, retry, limits, errors,
         gates->>'key', batch
     FROM claimed
 """
+
+_READY = """SELECT job.ctid FROM {schema}.job AS job
+                    WHERE job.state = 'ready' AND job.parked IS NULL AND job.crashes = 0
+                        AND job.queue = lanes.queue AND job.priority = lanes.priority
+                        AND (job.run_at, job.id) > (lanes.run_at, lanes.id) AND job.run_at <= {schema}.clock()
+                        AND job.task <> ALL ((SELECT tasks FROM left_out)::text[])
+                    ORDER BY job.run_at, job.id
+                    LIMIT want.free
+                    FOR UPDATE SKIP LOCKED"""
+_SUSPECTS = """suspects AS MATERIALIZED (
+        SELECT mine.place, mine.queue, mine.priority
+        FROM unnest(%(suspects)s::bigint[]) AS chosen (id)
+        CROSS JOIN LATERAL (
+            SELECT job.ctid AS place, job.* FROM {schema}.job AS job
+            WHERE job.id = chosen.id
+            LIMIT 1
+            FOR UPDATE SKIP LOCKED
+        ) AS mine
+        WHERE mine.state = 'ready' AND mine.parked IS NULL AND mine.crashes > 0 AND mine.run_at <= {schema}.clock()
+            AND mine.task <> ALL ((SELECT tasks FROM left_out)::text[])
+    ),"""
+_SUSPECTS_FIRST = """SELECT suspect.place AS ctid FROM suspects AS suspect
+                    WHERE suspect.queue = lanes.queue AND suspect.priority = lanes.priority
+                    UNION ALL
+                    SELECT plain.ctid FROM ({ready}) AS plain"""
 
 _NTH = "array_position(%(again_ids)s::bigint[], job.id)"
 _DONE_NTH = "array_position(%(done_ids)s::bigint[], job.id)"
@@ -231,11 +229,18 @@ _ROUND = (
     .replace("{nth}", _NTH)
     .replace("{done_nth}", _DONE_NTH)
 )
+_PLAIN = _ROUND.replace("    {suspects}\n", "").replace("{ready}", _READY)
+_RESCUING = _ROUND.replace("{suspects}", _SUSPECTS).replace("{ready}", _SUSPECTS_FIRST).replace("{ready}", _READY)
 
-ROUND = _ROUND.replace("{lock}", "")
+ROUND = _PLAIN.replace("{lock}", "")
 """Waits for a locked row as long as the connection's lock_timeout lets it."""
-PATIENT_ROUND = _ROUND.replace("{lock}", "FOR UPDATE SKIP LOCKED")
+PATIENT_ROUND = _PLAIN.replace("{lock}", "FOR UPDATE SKIP LOCKED")
 """Passes locked rows by; a third dearer. For when the first form ran into a lock, until nothing is left over."""
+_WITH_SUSPECTS = {
+    ROUND: _RESCUING.replace("{lock}", ""),
+    PATIENT_ROUND: _RESCUING.replace("{lock}", "FOR UPDATE SKIP LOCKED"),
+}
+"""The two for when there are any to claim: what they need would cost every other round a twentieth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,8 +272,6 @@ class Answer:
     marks: dict[tuple[str, int], Mark]
     parked: Sequence[str] = ()
     """Of the queues looked at, those in which jobs wait to be admitted."""
-    suspects: Sequence[str] = ()
-    """Of the queues looked at, those in which suspects wait."""
     at_limit: Sequence[str] = ()
     """Queues of which a limit let less be claimed than was wanted."""
 
@@ -283,7 +286,7 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
     done = [v for v in verdicts if v.state is not State.READY]
     again = [v for v in verdicts if v.state is State.READY]
     return Statement(
-        text,
+        _WITH_SUSPECTS[text] if wanted.suspects else text,
         {
             "worker": worker,
             "done_ids": of_numbers(v.id for v in done),
@@ -310,12 +313,12 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
     )
 
 
-_FIRST_OF_JOB = 9
+_FIRST_OF_JOB = 8
 """Of a claimed job's row: id, true, and then empty columns, which the first row has."""
 
 
 def _parse_answer(rows: Rows) -> Answer:
-    (settled, holding, next_in, queues, priorities, parked, suspects, at_limit, *_), *claimed_rows = rows
+    (settled, holding, next_in, queues, priorities, parked, at_limit, *_), *claimed_rows = rows
     claimed: list[Claimed] = []
     marks: dict[tuple[str, int], Mark] = {}
     for row in claimed_rows:
@@ -326,7 +329,7 @@ def _parse_answer(rows: Rows) -> Answer:
         if mark > marks.get(lane, START) and not job.crashes:  # a suspect comes before its turn
             marks[lane] = mark
     lanes = list(zip(queues, priorities, strict=True))
-    return Answer(settled, holding, next_in, lanes, claimed, marks, parked, suspects, at_limit)
+    return Answer(settled, holding, next_in, lanes, claimed, marks, parked, at_limit)
 
 
 SETTLE = """

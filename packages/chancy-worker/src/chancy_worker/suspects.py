@@ -5,7 +5,7 @@ harm one more at a time. Those that cannot, since they have one attempt left, or
 without another suspect beside them. So the recovery takes about as long as the work, and a job that kills its workers
 takes nobody's last attempt. (docs/decisions/0020 has the numbers.) Jobs that are no suspects go on beside all of them.
 
-Which ones are next is read by an index of their own, and only while a look has seen that any wait; the round then
+Which ones are next is read by an index of their own, after each look, and when one of them has ended; the round then
 claims those by their ids, and leaves out all others.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from chancy.literals import of_texts
@@ -27,6 +28,7 @@ FIRST = 2
 """So many run untried at a time at first."""
 MOST = 32
 """And so many in all, tried or not: as many can lose an attempt to one of them."""
+LOOK_SECONDS = 1.0
 AGAIN_SECONDS = 0.25
 """When those that were chosen could not be claimed, though there was room."""
 
@@ -106,29 +108,27 @@ class Suspects:
         self._tried: set[Key] = set()
         self._alone: Key | None = None
         self._may = FIRST
-        self._waiting: set[str] = set()
-        """Queues in which there are some, as far as is known."""
-        self._asks = False
+        self._asks, self._asked_at = True, 0.0
         self.chosen: Sequence[int] = ()
         """Those that the next round has to claim, by id."""
 
-    def looked(self, queues: Collection[str], found: Collection[str]) -> None:
-        """What a look into these queues has found: those in which suspects wait."""
-        self._waiting.difference_update(queues)
-        self._waiting.update(found)
-        if found:
+    def looked(self) -> None:
+        """The worker has looked for jobs: now and then this is the time to ask, whoever has taken suspects back."""
+        if time.monotonic() - self._asked_at >= LOOK_SECONDS:
             self._asks, self.chosen = True, ()
+
+    def ask(self) -> None:
+        """There may be more by now, or there is room for more: ask before the next round."""
+        self._asks = True
+        self._changed()
 
     def wish(self, free: Mapping[str, int], without: Sequence[str]) -> Statement[list[int]] | None:
         """What has to be asked before the next round, if anything, by a worker with so many free slots a queue."""
-        if not self._asks or self.chosen:
+        together = min(self._room(), sum(free.values()))
+        if not self._asks or self.chosen or together < 1:
             return None
-        queues = self._waiting.intersection(free)
-        together = min(self._room(), sum(free[queue] for queue in queues))
-        if together < 1:
-            return None
-        self._asks = False
-        return choose(queues, without, together, alone=not self._is_any_here)
+        self._asks, self._asked_at = False, time.monotonic()
+        return choose(free, without, together, alone=not self._is_any_here)
 
     def learn(self, chosen: Sequence[int]) -> None:
         """The answer to that."""
@@ -145,7 +145,7 @@ class Suspects:
             left = [id_ for id_ in self.chosen if id_ not in got]
             self.chosen = left if full else ()
             if left and not full:
-                asyncio.get_running_loop().call_later(AGAIN_SECONDS * random.uniform(0.5, 1.5), self._ask)
+                asyncio.get_running_loop().call_later(AGAIN_SECONDS * random.uniform(0.5, 1.5), self.ask)
 
     def begins(self, job: Claimed) -> None:
         """A suspect that was claimed is about to run."""
@@ -167,9 +167,9 @@ class Suspects:
             self._may += not verdict.refund  # of one that was released nothing is known
         elif key in self._tried:
             self._tried.remove(key)
-        else:
+        else:  # it never began
             return
-        self._ask()
+        self.ask()
 
     @property
     def _is_any_here(self) -> bool:
@@ -186,9 +186,4 @@ class Suspects:
         del self._untried[key]
         self._tried.add(key)
         self._may += 1
-        self._ask()
-
-    def _ask(self) -> None:
-        self._asks = bool(self._waiting)
-        if self._asks:
-            self._changed()
+        self.ask()
