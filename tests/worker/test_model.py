@@ -354,7 +354,7 @@ class Life(RuleBasedStateMachine):
             dying, statement = {id_ for id_ in self.alive if self.workers[id_] == name}, declare_dead(name=name)
         else:
             dying, statement = {worker} & self.alive, declare_dead(worker)
-        names, _ = self.send(statement)
+        names = self.send(statement).names
         assert sorted(names) == sorted(self.workers[worker] for worker in dying)
         self.alive -= dying
         self.expired -= dying

@@ -113,8 +113,10 @@ def deep(chancy_dsn):
             run("SELECT {schema}.deepen('tidy', 0, 30000, '-1 day')")
             run("SELECT {schema}.deepen('tidy', 10, 100000, '1 day')")
             run("SELECT {schema}.deepen('lost', 0, 8000, '-1 day')")
-            run("UPDATE {schema}.job SET attempt = 1, crashes = CASE WHEN id % 100 = 0 THEN 1 ELSE 2 END "
-                "WHERE queue = 'lost'")
+            run(
+                "UPDATE {schema}.job SET attempt = 1, crashes = CASE WHEN id % 100 = 0 THEN 1 ELSE 2 END "
+                "WHERE queue = 'lost'"
+            )
             run("SELECT {schema}.park('concurrency(a)', 60000)")
             run("SELECT {schema}.park('concurrency(b=' || n || ')', 1000) FROM generate_series(1, 40) AS n")
             run("""

@@ -12,8 +12,9 @@ from worker_tasks import add, count_neighbours, gates, kill_my_worker, nap, note
 
 import chancy
 from chancy import Queue, State
+from chancy.run import send
 from chancy_worker import Timing, WorkerConfig
-from chancy_worker.leases import DECLARE_DEAD, TAKE_BACK
+from chancy_worker.leases import DECLARE_DEAD, TAKE_BACK, register
 from chancy_worker.link import Link
 from chancy_worker.suspects import FIRST, MOST
 
@@ -238,10 +239,10 @@ async def test_a_poison_job_takes_nobodys_last_attempt_where_everybody_has_two(s
 
 async def test_a_rescue_goes_on_at_once_while_there_is_more_to_take_back(site, monkeypatch):
     looks = []
-    send = Link.send
+    unwatched = Link.send
 
     async def told(link, statement):
-        answer = await send(link, statement)
+        answer = await unwatched(link, statement)
         if statement.sql == DECLARE_DEAD and link.purpose == "rescue":
             looks.append("look")
         if statement.sql == TAKE_BACK:
@@ -263,3 +264,16 @@ async def test_a_rescue_goes_on_at_once_while_there_is_more_to_take_back(site, m
     while looks[0] == "look" and looks[1] in ("look", 0):
         looks = looks[1:]
     assert looks == ["look", 500, 500, 500, 200, 0]
+
+
+async def test_a_lease_that_nobody_extends_is_seen_to_run_out_between_two_looks(site):
+    (job,) = site.submit(add.bind(1, 2))
+    gone = send(site.conn, register("gone", 4), site.schema)
+    site.rows(
+        "UPDATE {}.job SET state = 'running', worker = %s, attempt = 1, claims = 1, started_at = now() RETURNING id",
+        gone,
+    )
+    rare = Timing(lease=1.5, extend=0.5, rescue=3600)
+    async with working(site.app(), WorkerConfig(timing=rare, grace=1)):
+        await eventually(lambda: site.row(job).state is State.SUCCEEDED)
+    assert site.row(job).attempt == 2
