@@ -35,6 +35,7 @@ from chancy_worker.claims import PATIENT_ROUND, ROUND, Wanted, play_round, settl
 from chancy_worker.gatekeeper import admit
 from chancy_worker.leases import declare_dead, extend, register, take_back
 from chancy_worker.sessions import OwnSession
+from chancy_worker.suspects import choose
 from chancy_worker.verdict import Claimed, cancelled, judged, released, since_now, succeeded
 
 WAITING = {"ready", "scheduled"}
@@ -226,11 +227,11 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.jobs_in({"ready"}))
     @rule(worker=one_of("alive") | one_of("workers"), free=st.integers(1, 3), patient=st.booleans())
     def claim(self, worker, free, patient):
-        self.play(worker, [], free, patient, None)
+        self.play(worker, [], free, set(self.rows), patient, None)
 
     @rule(claim=a_claim, ending=endings, delay=delays, patient=st.booleans())
     def end(self, claim, ending, delay, patient):
-        self.play(min(self.alive), [(claim, ending, delay)], 0, patient, None)
+        self.play(min(self.alive), [(claim, ending, delay)], 0, set(), patient, None)
 
     @rule(
         worker=one_of("alive") | one_of("workers"),
@@ -241,15 +242,17 @@ class Life(RuleBasedStateMachine):
             unique_by=lambda said: said[0],
         ),
         free=st.integers(0, 3),
+        chosen=st.sets(one_of("rows"), max_size=3),
         patient=st.booleans(),
         locked=st.none() | one_of("rows"),
     )
-    def play(self, worker, said, free, patient, locked):
+    def play(self, worker, said, free, chosen, patient, locked):
         verdicts = [ENDINGS[ending](self.claims[claim], delay) for claim, ending, delay in said]
         holding = [(job, ending, delay) for (job, fence), ending, delay in said if self.rows[job].is_held_by(fence)]
         written = [verdict for verdict in holding if verdict[0] != locked]
-        due = {job for job, row in self.rows.items() if row.state == "ready" and not row.parked and job != locked}
-        wanted = Wanted(free={"default": free}, looking=("default",))
+        ready = {job: row for job, row in self.rows.items() if row.state == "ready" and not row.parked}
+        due = {job for job, row in ready.items() if job != locked and (job in chosen or not row.crashes)}
+        wanted = Wanted(free={"default": free}, looking=("default",), suspects=sorted(chosen))
         played = play_round(worker, verdicts, wanted, text=PATIENT_ROUND if patient else ROUND)
         with self.somebody_locking(locked):
             if written != holding and not patient:
@@ -269,6 +272,14 @@ class Life(RuleBasedStateMachine):
             self.claims[claim.id, claim.fence] = claim
         fates = {(job, fence): self.rows[job].fate(fence, ending) for (job, fence), ending, _ in said}
         assert self.send(settle(verdicts, {})) == fates
+
+    @rule(together=st.integers(1, 3), alone=st.booleans())
+    def choose_suspects(self, together, alone):
+        ready = {job: row for job, row in self.rows.items() if row.state == "ready" and not row.parked and row.crashes}
+        company = {job for job, row in ready.items() if row.crashes == 1 and row.max_attempts - row.attempt > 1}
+        chosen = self.send(choose(["default"], [], together, alone))
+        assert set(chosen) <= (company or set(ready))
+        assert len(chosen) == (min(together, len(company)) if company else alone and len(ready) > 0)
 
     @precondition(lambda self: any(row.gated for row in self.rows.values()))
     @rule(want=st.integers(1, 2), locked=st.none() | one_of("rows"))
@@ -343,7 +354,7 @@ class Life(RuleBasedStateMachine):
             dying, statement = {id_ for id_ in self.alive if self.workers[id_] == name}, declare_dead(name=name)
         else:
             dying, statement = {worker} & self.alive, declare_dead(worker)
-        names, _ = self.send(statement)
+        names = self.send(statement).names
         assert sorted(names) == sorted(self.workers[worker] for worker in dying)
         self.alive -= dying
         self.expired -= dying

@@ -43,6 +43,7 @@ from chancy_worker.gatekeeper import admit
 from chancy_worker.leases import Offer, declare_dead, extend, register, take_back
 from chancy_worker.link import Link
 from chancy_worker.sessions import LentSession, OwnSession
+from chancy_worker.suspects import choose
 from chancy_worker.upkeep import sweep_windows
 from chancy_worker.verdict import Claimed, Completion
 
@@ -111,6 +112,11 @@ def deep(chancy_dsn):
             run("SELECT {schema}.deepen('default', 10, 100000, '1 day')")
             run("SELECT {schema}.deepen('tidy', 0, 30000, '-1 day')")
             run("SELECT {schema}.deepen('tidy', 10, 100000, '1 day')")
+            run("SELECT {schema}.deepen('lost', 0, 8000, '-1 day')")
+            run(
+                "UPDATE {schema}.job SET attempt = 1, crashes = CASE WHEN id % 100 = 0 THEN 1 ELSE 2 END "
+                "WHERE queue = 'lost'"
+            )
             run("SELECT {schema}.park('concurrency(a)', 60000)")
             run("SELECT {schema}.park('concurrency(b=' || n || ')', 1000) FROM generate_series(1, 40) AS n")
             run("""
@@ -315,6 +321,46 @@ def assert_bounded(seen, blocks):
 
 def assert_every_scan_has_its_place(seen):
     assert seen.read_whole() <= {"dead_worker"}  # as many rows as workers have died of late
+    assert seen.adrift() == []
+
+
+# Suspects.
+
+
+async def test_suspects_are_chosen_by_an_index_that_has_no_other_jobs(link, deep):
+    """Of the 8,000 that the queue has, 80 may run beside each other."""
+    seen = await watch(link, choose(["lost"], [], 32, alone=True))
+    assert seen.indexes() <= {"job_suspect", "pause_pkey"}
+    assert_every_scan_has_its_place(seen)
+    assert not seen.types("company", "lone") & {"Sort", "Incremental Sort", "Bitmap Heap Scan"}
+    assert_bounded(seen, 4 * 32)  # 38
+
+
+async def test_where_there_are_none_no_other_job_is_read(link, deep):
+    seen = await watch(link, choose(["default", "tidy", "none"], [], 32, alone=True))
+    assert seen.indexes() <= {"job_suspect", "pause_pkey"}
+    assert_bounded(seen, 60)  # 14
+
+
+async def test_chosen_suspects_are_found_by_their_ids_and_come_before_what_waits_with_them(link, deep):
+    chosen = await link.send(choose(["lost"], [], 32, alone=True))
+    wanted = Wanted({"lost": 100}, {("lost", 0): START}, suspects=chosen)
+    seen = await watch(link, play_round(deep.worker, [], wanted))
+    assert seen.written("claimed") == 32
+    assert seen.indexes("suspects") == {"job_pkey"}
+    assert_claims_by_its_index(seen)
+
+
+@pytest.mark.parametrize("known", ["nothing is known", "known to be empty"])
+async def test_suspects_are_chosen_as_well_by_a_plan_made_while_there_were_no_jobs(chancy_dsn, chancy_schema, known):
+    link = Link(chancy_dsn, chancy_schema, "plans", deadline=60)
+    await link.connect()
+    if known == "known to be empty":
+        await link.conn.execute(fill("VACUUM ANALYZE {schema}.job", chancy_schema))
+    seen = await watch(link, choose(["default"], [], 32, alone=True))
+    await link.close()
+    assert {index for index in seen.indexes() if index.startswith("job")} == {"job_suspect"}
+    assert not seen.types("company", "lone") & {"Sort", "Incremental Sort", "Bitmap Heap Scan"}
     assert seen.adrift() == []
 
 
@@ -555,18 +601,20 @@ async def test_the_plans_of_the_function_made_while_the_table_was_empty_serve_fo
 
 @pytest.mark.parametrize("text", [ROUND, PATIENT_ROUND], ids=["quick", "patient"])
 @pytest.mark.parametrize("known", ["nothing is known", "known to be empty"])
+@pytest.mark.parametrize("suspects", [(), (1, 2)], ids=["plain", "with suspects"])
 async def test_the_plan_of_a_round_made_while_the_table_was_empty_serves_for_a_full_one(
-    chancy_dsn, chancy_schema, known, text
+    chancy_dsn, chancy_schema, known, text, suspects
 ):
     # A worker that comes before its jobs keeps that plan until the table is analyzed.
     link = Link(chancy_dsn, chancy_schema, "plans", deadline=60)
     await link.connect()
     if known == "known to be empty":
         await link.conn.execute(fill("VACUUM ANALYZE {schema}.job", chancy_schema))
-    wanted = Wanted({"default": 100}, {("default", 0): START}, looking=("default",))
+    wanted = Wanted({"default": 100}, {("default", 0): START}, looking=("default",), suspects=suspects)
     seen = await watch(link, play_round(1, [], wanted, text=text))
     await link.close()
     assert_claims_by_its_index(seen)
+    assert seen.indexes("suspects") == ({"job_pkey"} if suspects else set())
     assert not seen.indexes() & {"job_cancelling", "job_running"}
     assert_every_scan_has_its_place(seen)
 

@@ -294,15 +294,21 @@ def _in_turn(job: JobRow, passes: Passes, same: int, groups: int) -> Why:
     return Why(Reason.TURN, sentence)
 
 
+def _suspect(job: JobRow, line: Line) -> Why:
+    died = "a worker died while it ran" if job.crashes == 1 else f"{job.crashes} workers died while they ran"
+    if job.crashes == 1 and job.max_attempts - job.attempt > 1:
+        rule = "a worker runs few such jobs at a time at first, and more as those end"
+    else:
+        which = "such a job" if job.crashes > 1 else "such a job, when it has one attempt left,"
+        rule = f"a worker runs {which} without another one beside it"
+    now = jobs_named(line.suspects[:3], len(line.suspects))
+    return Why(Reason.SUSPECT, f"{_subject(job)} waits because {died} it, and {rule}: now {now}.")
+
+
 def _in_line(job: JobRow, seen: Around, line: Line, same: int) -> Why:
     queue = one_line(job.queue)
     if job.crashes and line.with_suspect >= seen.takers:
-        died = "a worker died while it ran" if job.crashes == 1 else f"{job.crashes} workers died while they ran"
-        sentence = (
-            f"{_subject(job)} waits because {died} it, and a worker runs one such job at a time: now "
-            f"{jobs_named(line.suspects[:3], len(line.suspects))}."
-        )
-        return Why(Reason.SUSPECT, sentence)
+        return _suspect(job, line)
     before, complete = line.higher + line.earlier + same, line.complete and same <= MOST_JOBS
     waited = seen.now - max(job.run_at, job.submitted_at)
     first = "nothing comes before it" if complete else f"of the first {MOST_JOBS:,} jobs before it none could begin now"

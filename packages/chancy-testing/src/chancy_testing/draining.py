@@ -44,10 +44,11 @@ NEXT_JOB = """
     SELECT ARRAY(
             SELECT DISTINCT queue FROM {schema}.job
             WHERE state = 'ready' AND parked IS NOT NULL AND task = ANY (%(tasks)s::text[])
-        ), next.queue, next.priority, next.run_at, next.id, next.run_at <= {schema}.clock(), next.parked IS NOT NULL
+        ), next.queue, next.priority, next.run_at, next.id, next.run_at <= {schema}.clock(), next.parked IS NOT NULL,
+        next.crashes > 0
     FROM (SELECT) AS always
     LEFT JOIN LATERAL (
-        SELECT queue, priority, run_at, id, parked FROM {schema}.job
+        SELECT queue, priority, run_at, id, parked, crashes FROM {schema}.job
         WHERE state = 'ready' AND task = ANY (%(tasks)s::text[]) AND id <> ALL (%(passed)s::bigint[])
             AND CASE WHEN run_at <= {schema}.clock() THEN parked IS NULL ELSE %(scheduled)s::boolean END
         ORDER BY greatest(run_at, {schema}.clock()), priority DESC, run_at, id
@@ -66,6 +67,7 @@ class _Next(NamedTuple):
     id: int
     due: bool
     parked: bool
+    suspect: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +189,8 @@ def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit:
         if found.parked:
             continue
         # From just before it: whatever the plan, it is the first of its lane.
-        wanted = Wanted({found.queue: 1}, {(found.queue, found.priority): (run_at, found.id - 1)})
+        lane = {(found.queue, found.priority): (run_at, found.id - 1)}
+        wanted = Wanted({found.queue: 1}, lane, suspects=[found.id] if found.suspect else [])
         claimed = (yield play_round(worker, [], wanted)).claimed
         yield from _commit(commits)
         if [job.id for job in claimed] != [found.id]:

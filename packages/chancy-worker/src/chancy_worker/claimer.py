@@ -29,6 +29,7 @@ from .link import Link, one_line
 from .outbox import Outbox
 from .pace import REST_SECONDS, Pace
 from .slots import Room
+from .suspects import Suspects
 from .verdict import Claimed, Completion, released
 
 log = logging.getLogger("chancy.worker")
@@ -111,14 +112,9 @@ class Claimer:
         self.turned_at = time.monotonic()
         self._running: Counter[str] = Counter()
         self._unknown: dict[str, None] = {}
-        self._suspect: tuple[int, int] | None = None
-        self._next_suspect: tuple[Claimed, int] | None = None
-        """It and the lease under which it was claimed: it begins when those that were claimed with it are back."""
-        self._going_back: set[tuple[int, int]] = set()
         self._marks = Marks()
         self._without: tuple[str, ...] = ()
-        self._shunned = False
-        """The last claim left suspects out, because one was running."""
+        self._ahead: Mapping[str, int] = {}
         self._barren: frozenset[str] = frozenset()
         """With these tasks left out, the last look found nothing."""
         self._empty: set[str] = set()
@@ -128,6 +124,9 @@ class Claimer:
         """Queues that were at their limit in the last claim."""
         self._patient = False
         self._changed = asyncio.Event()
+        self._suspects = Suspects(timing.harmless, self._changed.set)
+        self._claims_under = 0
+        """The lease under which the last round claimed."""
         self._hungry = self._woken = True
         self._due_at: float | None = None
         self._pace = Pace()
@@ -142,6 +141,11 @@ class Claimer:
         self._look_again()
         self._changed.set()
 
+    def rescued(self) -> None:
+        """Jobs of the dead are ready again."""
+        self._suspects.ask()
+        self.wake()
+
     def stop(self) -> None:
         """Claim no more; `work` returns when the last verdict is written."""
         self.stopping = True
@@ -150,8 +154,8 @@ class Claimer:
     def complete(self, job: Claimed, verdict: Completion) -> None:
         """The attempt is over: its slot is free, its verdict goes out with the next round."""
         self._running[job.queue] -= 1
-        if self._suspect == (job.id, job.fence):
-            self._suspect = None
+        if job.suspect:
+            self._suspects.ended(job, verdict)
         self._send(verdict)
 
     def give_back(self, claim: tuple[int, int]) -> None:
@@ -166,6 +170,7 @@ class Claimer:
             self._changed.clear()
             self.turned_at = time.monotonic()
             admits_in = await self._admit()
+            await self._choose_suspects()
             # Read once: what is over between the decision and the sleep would be slept through.
             rests_for = self._rests_until - time.monotonic()
             wanted = self._wanted(rests_for)
@@ -184,18 +189,19 @@ class Claimer:
             return Wanted()
         room = self._room()
         without = tuple(sorted({*self._unknown, *room.without}))
-        shunned = self._suspect is not None
-        if set(self._without) - set(without) or (self._shunned and not shunned):
+        if set(self._without) - set(without):
             # There is room again for what was left out.
             self._look_again()
-        self._without, self._shunned = without, shunned
-        if not self._hungry or (self._is_barren and self._marks.next_look_in > 0):
+        self._without = without
+        suspects = self._suspects.chosen
+        if not suspects and (not self._hungry or (self._is_barren and self._marks.next_look_in > 0)):
             return Wanted()
+        self._ahead = room.ahead
         free = self._free(room.ahead)
         looking = tuple(free) if self._marks.next_look_in <= 0 else ()
         if room.most is not None:
             free = _shared({queue: n for queue, n in free.items() if queue not in self._empty} or free, room.most)
-        return Wanted(free, {} if looking else self._marks.lanes(free), looking, without, not shunned)
+        return Wanted(free, {} if looking else self._marks.lanes(free), looking, without, suspects)
 
     def _look_again(self) -> None:
         """The next round looks, also where the last ones have found nothing."""
@@ -230,6 +236,18 @@ class Claimer:
                 self._look_again()
         return self._gates.due_in
 
+    async def _choose_suspects(self) -> None:
+        """Find out which suspects the next round claims, when some wait and may begin."""
+        if self.stopping or (statement := self._suspects.wish(self._free(self._ahead), self._without)) is None:
+            return
+        try:
+            self._suspects.learn(await self._link.send(statement))
+        except psycopg.Error as error:
+            await self._recover(error, [])
+        else:
+            if self._suspects.chosen:
+                self._empty.clear()
+
     @property
     def _is_barren(self) -> bool:
         """Whether all that waits, as far as is known, is for executors that are full: looking past it is not free."""
@@ -239,9 +257,10 @@ class Claimer:
         verdicts = self.outbox.take()
         text = PATIENT_ROUND if self._patient else ROUND
         self._woken = False
+        self._claims_under = self._lease()
         began = time.monotonic()
         try:
-            answer = await self._link.send(play_round(self._lease(), verdicts, wanted, text=text))
+            answer = await self._link.send(play_round(self._claims_under, verdicts, wanted, text=text))
         except psycopg.errors.CheckViolation:
             self.outbox.put_back(verdicts)
             await self._make_partitions()
@@ -259,15 +278,19 @@ class Claimer:
 
     def _take(self, answer: Answer, wanted: Wanted) -> bool:
         """Start what was claimed, and see whether there may be more; whether there is a backlog."""
+        per_queue = Counter(job.queue for job in answer.claimed)
+        full = any(per_queue[queue] == n for queue, n in wanted.free.items())
+        self._suspects.claimed(answer.claimed, full)
+        ours = self._claims_under == self._lease()
         for job in answer.claimed:
-            self._accept(job)
-        self._begin_suspect()
+            self._accept(job, ours)
         if not answer.holding:
             self._hungry = False  # until the next look: by then there is a new lease
         if not wanted.free or not answer.holding:
             return False
         if wanted.looking:
             self._gates.looked(wanted.looking, answer.parked)
+            self._suspects.looked()
             self._due_at = None if answer.next_in is None else time.monotonic() + answer.next_in
         self._at_limit = frozenset(answer.at_limit)
         if self._at_limit:
@@ -279,8 +302,7 @@ class Claimer:
             self._pace.came(len(answer.claimed))
         elif wanted.looking and not self._woken:
             self._empty.update(wanted.free)
-        per_queue = Counter(job.queue for job in answer.claimed)
-        if any(per_queue[queue] == n for queue, n in wanted.free.items()):
+        if full:
             return True
         if self._pace.is_brisk and not wanted.without:
             self._rests_until = time.monotonic() + REST_SECONDS
@@ -293,7 +315,7 @@ class Claimer:
             self._marks.forget()
         return False
 
-    def _accept(self, job: Claimed) -> None:
+    def _accept(self, job: Claimed, ours: bool) -> None:
         key = job.id, job.fence
         self.held[key] = job
         self._running[job.queue] += 1
@@ -307,23 +329,11 @@ class Claimer:
                     job.id,
                 )
             self.complete(job, released(job, "unknown task"))
-        elif not job.suspect:
-            self._start(job)
-        elif self._suspect is None:
-            self._suspect = key
-            self._next_suspect = job, self._lease()
+        elif not ours:
+            self.complete(job, released(job, "its worker's lease was lost before it began"))
         else:
-            self._going_back.add(key)
-            self.complete(job, released(job, "one suspect at a time"))
-
-    def _begin_suspect(self) -> None:
-        """A job that kills its worker must not take along the suspects that were released to let it run alone."""
-        if self._next_suspect is None or self._going_back:
-            return
-        (job, lease), self._next_suspect = self._next_suspect, None
-        if self.stopping or lease != self._lease():
-            self.complete(job, released(job, "interrupted before it began"))
-        else:
+            if job.suspect:
+                self._suspects.begins(job)
             self._start(job)
 
     async def _confirm(self, verdicts: list[Completion], answer: Answer) -> None:
@@ -350,8 +360,6 @@ class Claimer:
                     self._left_batch(job.batch)
                 if job.queue in self._at_limit:
                     self.wake()
-            self._going_back.discard(key)
-        self._begin_suspect()
 
     async def _make_partitions(self) -> None:
         try:

@@ -11,6 +11,7 @@
     lanes         where to claim from: (queue, priority), from a high-water mark or from the start
     paused        queues and tasks of which nothing may begin now
     left_out      the tasks of which none may be claimed here and now
+    suspects      jobs that were running when a worker died, of those that were chosen: no others of their kind
     allowed       how many of each queue may be claimed: as many as are wanted, or less where an operator limits it
     claimed       for each queue as many as are wanted, in the order priority, run_at, id
     rated         for those that count against a rate, from when on others may have their slots
@@ -129,6 +130,7 @@ _CLAIM = """
     left_out AS MATERIALIZED (
         SELECT array_cat(%(without)s::text[], ARRAY(SELECT name FROM paused WHERE kind = 'task')) AS tasks
     ),
+    {suspects}
     allowed AS MATERIALIZED (
         SELECT want.queue, want.free AS wanted,
             CASE WHEN EXISTS (SELECT FROM {schema}.queue_limit) THEN {schema}.allowance(want.queue, want.free)
@@ -148,15 +150,7 @@ _CLAIM = """
                 SELECT ready.ctid
                 FROM lanes
                 CROSS JOIN LATERAL (
-                    SELECT job.ctid FROM {schema}.job AS job
-                    WHERE job.state = 'ready' AND job.parked IS NULL
-                        AND job.queue = lanes.queue AND job.priority = lanes.priority
-                        AND (job.run_at, job.id) > (lanes.run_at, lanes.id) AND job.run_at <= {schema}.clock()
-                        AND job.task <> ALL ((SELECT tasks FROM left_out)::text[])
-                        AND (job.crashes = 0 OR %(suspects)s::boolean)
-                    ORDER BY job.run_at, job.id
-                    LIMIT want.free
-                    FOR UPDATE SKIP LOCKED
+                    {ready}
                 ) AS ready
                 WHERE lanes.queue = want.queue
                 LIMIT want.free
@@ -202,6 +196,31 @@ _CLAIM = """
     FROM claimed
 """
 
+_READY = """SELECT job.ctid FROM {schema}.job AS job
+                    WHERE job.state = 'ready' AND job.parked IS NULL AND job.crashes = 0
+                        AND job.queue = lanes.queue AND job.priority = lanes.priority
+                        AND (job.run_at, job.id) > (lanes.run_at, lanes.id) AND job.run_at <= {schema}.clock()
+                        AND job.task <> ALL ((SELECT tasks FROM left_out)::text[])
+                    ORDER BY job.run_at, job.id
+                    LIMIT want.free
+                    FOR UPDATE SKIP LOCKED"""
+_SUSPECTS = """suspects AS MATERIALIZED (
+        SELECT mine.place, mine.queue, mine.priority
+        FROM unnest(%(suspects)s::bigint[]) AS chosen (id)
+        CROSS JOIN LATERAL (
+            SELECT job.ctid AS place, job.* FROM {schema}.job AS job
+            WHERE job.id = chosen.id
+            LIMIT 1
+            FOR UPDATE SKIP LOCKED
+        ) AS mine
+        WHERE mine.state = 'ready' AND mine.parked IS NULL AND mine.crashes > 0 AND mine.run_at <= {schema}.clock()
+            AND mine.task <> ALL ((SELECT tasks FROM left_out)::text[])
+    ),"""
+_SUSPECTS_FIRST = """SELECT suspect.place AS ctid FROM suspects AS suspect
+                    WHERE suspect.queue = lanes.queue AND suspect.priority = lanes.priority
+                    UNION ALL
+                    SELECT plain.ctid FROM ({ready}) AS plain"""
+
 _NTH = "array_position(%(again_ids)s::bigint[], job.id)"
 _DONE_NTH = "array_position(%(done_ids)s::bigint[], job.id)"
 _ROUND = (
@@ -210,11 +229,18 @@ _ROUND = (
     .replace("{nth}", _NTH)
     .replace("{done_nth}", _DONE_NTH)
 )
+_PLAIN = _ROUND.replace("    {suspects}\n", "").replace("{ready}", _READY)
+_RESCUING = _ROUND.replace("{suspects}", _SUSPECTS).replace("{ready}", _SUSPECTS_FIRST).replace("{ready}", _READY)
 
-ROUND = _ROUND.replace("{lock}", "")
+ROUND = _PLAIN.replace("{lock}", "")
 """Waits for a locked row as long as the connection's lock_timeout lets it."""
-PATIENT_ROUND = _ROUND.replace("{lock}", "FOR UPDATE SKIP LOCKED")
+PATIENT_ROUND = _PLAIN.replace("{lock}", "FOR UPDATE SKIP LOCKED")
 """Passes locked rows by; a third dearer. For when the first form ran into a lock, until nothing is left over."""
+_WITH_SUSPECTS = {
+    ROUND: _RESCUING.replace("{lock}", ""),
+    PATIENT_ROUND: _RESCUING.replace("{lock}", "FOR UPDATE SKIP LOCKED"),
+}
+"""The two for when there are any to claim: what they need would cost every other round a twentieth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +252,8 @@ class Wanted:
     looking: tuple[str, ...] = ()
     """Queues to look at from the start, learning their priorities."""
     without: tuple[str, ...] = ()
-    suspects: bool = True
-    """Whether to take jobs that were running when a worker died."""
+    suspects: Sequence[int] = ()
+    """The ids of the jobs to take that were running when a worker died; others of that kind are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +286,7 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
     done = [v for v in verdicts if v.state is not State.READY]
     again = [v for v in verdicts if v.state is State.READY]
     return Statement(
-        text,
+        _WITH_SUSPECTS[text] if wanted.suspects else text,
         {
             "worker": worker,
             "done_ids": of_numbers(v.id for v in done),
@@ -281,7 +307,7 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
             "queues": of_texts(wanted.free),
             "free": of_numbers(wanted.free.values()),
             "without": of_texts(wanted.without),
-            "suspects": wanted.suspects,
+            "suspects": of_numbers(wanted.suspects),
         },
         _parse_answer,
     )
@@ -297,9 +323,10 @@ def _parse_answer(rows: Rows) -> Answer:
     marks: dict[tuple[str, int], Mark] = {}
     for row in claimed_rows:
         id_, (task, queue, priority, run_at, *rest) = row[0], row[_FIRST_OF_JOB:]
-        claimed.append(Claimed(id_, task, queue, *rest))
+        job = Claimed(id_, task, queue, *rest)
+        claimed.append(job)
         lane, mark = (queue, priority), (run_at, id_)
-        if mark > marks.get(lane, START):
+        if mark > marks.get(lane, START) and not job.crashes:  # a suspect comes before its turn
             marks[lane] = mark
     lanes = list(zip(queues, priorities, strict=True))
     return Answer(settled, holding, next_in, lanes, claimed, marks, parked, at_limit)

@@ -25,6 +25,8 @@ class Timing:
     """The fallback look of an idle worker; every wakeup may be lost."""
     unheard: float = 10.0
     """A job claimed this long ago in our name that we do not know was claimed by a round whose answer was lost."""
+    harmless: float = 10.0
+    """A suspect that has run for so long is taken for one that kills nobody."""
     round: float = 8.0
     """The deadline of one call to the database, after which its connection is cut; below `unheard`."""
     upkeep: float = 3600.0

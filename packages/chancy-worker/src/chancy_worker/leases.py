@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import psycopg
 
@@ -128,16 +129,26 @@ DECLARE_DEAD = """
     noted AS (
         INSERT INTO {schema}.dead_worker (id, name, died_at) SELECT id, name, {schema}.clock() FROM gone RETURNING name
     )
-    SELECT ARRAY(SELECT name FROM noted), EXISTS (SELECT FROM noted) OR EXISTS (SELECT FROM {schema}.dead_worker)
+    SELECT ARRAY(SELECT name FROM noted), EXISTS (SELECT FROM noted) OR EXISTS (SELECT FROM {schema}.dead_worker),
+        (SELECT extract(epoch FROM min(expires_at) - {schema}.clock())::float8
+         FROM {schema}.worker WHERE expires_at >= {schema}.clock())
 """
 
 
-def declare_dead(worker: int | None = None, name: str | None = None) -> Statement[tuple[list[str], bool]]:
-    """End the lease of `worker` or `name`, or else all that have expired; the names of their workers.
+class Deaths(NamedTuple):
+    """What a look for the dead has found."""
 
-    Also whether any dead worker may have jobs left to take back.
-    """
-    return Statement(DECLARE_DEAD, {"worker": worker, "name": name}, lambda rows: (rows[0][0], rows[0][1]))
+    names: list[str]
+    """Of the workers that were declared dead by it."""
+    to_bury: bool
+    """Whether any dead worker may have jobs left to take back."""
+    next_in: float | None
+    """Seconds until the next lease runs out, if nobody extends it."""
+
+
+def declare_dead(worker: int | None = None, name: str | None = None) -> Statement[Deaths]:
+    """End the lease of `worker` or `name`, or else all that have expired."""
+    return Statement(DECLARE_DEAD, {"worker": worker, "name": name}, lambda rows: Deaths(*rows[0]))
 
 
 # Locked rows are passed by and taken at the next look: a dead worker is kept until nothing is left of it. Nothing is
@@ -261,28 +272,43 @@ async def keep_alive(
 
 
 async def rescue(link: Link, timing: Timing, rescued: Callable[[], None]) -> None:
-    """Look for the dead for ever. Only once it has been connected for a whole lease: after an outage the living
-    extend theirs before anybody is declared dead. A connection that was cut and could be made anew at once was none.
+    """Look for the dead for ever: now and then, and when a lease that nobody extends runs out. Only once it has been
+    connected for a whole lease: after an outage the living extend theirs before anybody is declared dead. A connection
+    that was cut and could be made anew at once was none.
     """
     await link.reconnect()
     connected = time.monotonic()
+    next_in: float | None = timing.lease
     while True:
-        await asyncio.sleep(timing.rescue * random.uniform(0.75, 1.25))
+        pause = timing.rescue * random.uniform(0.75, 1.25)
+        if next_in is not None:
+            pause = min(pause, next_in + timing.lease * random.uniform(0, 0.05))
+        await asyncio.sleep(pause)
+        next_in = None
         try:
-            if time.monotonic() - connected < timing.lease:
+            if (since := time.monotonic() - connected) < timing.lease:
+                next_in = timing.lease - since
                 continue
-            dead, to_bury = await link.send(declare_dead())
-            for name in dead:
+            found = await link.send(declare_dead())
+            for name in found.names:
                 log.warning("worker %s is dead: its lease ran out", name)
-            again, failed = await link.send(take_back()) if to_bury else (0, 0)
+            next_in = found.next_in
+            if found.to_bury:
+                await take_back_all(link, rescued)
         except psycopg.Error as error:
             lost = time.monotonic()
             if await _recover(link, error) and time.monotonic() - lost > timing.lease / 15:
                 connected = time.monotonic()
-            continue
-        if again or failed:
-            log.warning("took back %d jobs of dead workers; %d more had no attempt left", again, failed)
-            rescued()
+
+
+async def take_back_all(link: Link, rescued: Callable[[], None]) -> None:
+    """One statement after the other, until nothing is left but what somebody has locked: that is for the next look."""
+    while True:
+        again, failed = await link.send(take_back())
+        if not again and not failed:
+            return
+        log.warning("took back %d jobs of dead workers; %d more had no attempt left", again, failed)
+        rescued()
 
 
 async def _recover(link: Link, error: psycopg.Error) -> bool:

@@ -19,7 +19,7 @@ import psycopg
 
 from .config import Pooler, Timing
 from .health import answering, ask, tell_service_manager
-from .leases import declare_dead, take_back
+from .leases import declare_dead, take_back_all
 from .link import Link, one_line
 from .pooler import session_behind
 from .sessions import OwnSession, Session
@@ -128,7 +128,7 @@ class Processes:
             try:
                 await link.reconnect()
                 await link.send(declare_dead(name=name))
-                await link.send(take_back())
+                await take_back_all(link, lambda: None)
                 break
             except psycopg.Error as error:
                 log.warning("worker %s is not yet declared dead: %s", name, one_line(error))

@@ -147,7 +147,7 @@ class Worker:
                 "chancy lease": keep_alive(
                     lives, lease, claimer.held.keys(), claimer.give_back, slots.cancel, batches.found, schedules.set
                 ),
-                "chancy rescue": rescue(rescuer, config.timing, claimer.wake),
+                "chancy rescue": rescue(rescuer, config.timing, claimer.rescued),
                 "chancy upkeep": care_for_history(lambda: self._link("upkeep", lock_timeout="2s"), drop, config.timing),
                 "chancy reports": report(reporter, slots.progress, keeper),
                 "chancy batches": batches.serve(),

@@ -73,6 +73,11 @@ CREATE TABLE {schema}.job (
 -- Exactly the claim's predicate and order.
 CREATE INDEX job_ready ON {schema}.job (queue, priority DESC, run_at, id) WHERE state = 'ready' AND parked IS NULL;
 
+-- Suspects: first those that may run beside each other, then those that have to be alone.
+CREATE INDEX job_suspect ON {schema}.job (
+    queue, (CASE WHEN crashes = 1 AND max_attempts - attempt > 1 THEN 0 ELSE 1 END), priority DESC, run_at, id
+) WHERE state = 'ready' AND parked IS NULL AND crashes > 0;
+
 CREATE INDEX job_running ON {schema}.job (worker, started_at) WHERE state = 'running';
 
 -- What a heartbeat asks for: nothing, nearly always.
