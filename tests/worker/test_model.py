@@ -343,7 +343,7 @@ class Life(RuleBasedStateMachine):
             dying, statement = {id_ for id_ in self.alive if self.workers[id_] == name}, declare_dead(name=name)
         else:
             dying, statement = {worker} & self.alive, declare_dead(worker)
-        names, _ = self.send(statement)
+        names, _, _ = self.send(statement)
         assert sorted(names) == sorted(self.workers[worker] for worker in dying)
         self.alive -= dying
         self.expired -= dying

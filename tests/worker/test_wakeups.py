@@ -3,25 +3,26 @@
 import asyncio
 import select
 
-import psycopg
 import worker_tasks
 from worker_help import ONLY_WOKEN, all_finished, eventually, working
 
 from chancy import Queue
 from chancy_worker import WorkerConfig
+from chancy_worker.link import Link
 from chancy_worker.wakeups import Ear
 
 
 async def test_a_wakeup_that_was_read_together_with_an_answer_is_heard_when_the_worker_goes_to_sleep(site):
     woken = asyncio.Event()
     ear = Ear(site.schema, ["default"], woken.set, lambda: 1, lambda ids: None)
-    async with await psycopg.AsyncConnection.connect(site.dsn, autocommit=True) as conn:
-        await ear.listen(conn)
-        site.conn.execute("SELECT pg_notify(%s, 'default')", [site.schema])
-        await eventually(lambda: received(conn.pgconn))
-        assert not woken.is_set()
-        with ear.open(conn):
-            await asyncio.wait_for(woken.wait(), 5)
+    link = Link(site.dsn, site.schema, "claim", deadline=8)
+    link.on_connect, link.on_notify = ear.listen, ear.heard
+    await link.connect()
+    site.conn.execute("SELECT pg_notify(%s, 'default')", [site.schema])
+    await eventually(lambda: received(link.conn.pgconn))
+    assert not woken.is_set()
+    await asyncio.wait_for(link.wait(woken), 5)
+    await link.close()
 
 
 def received(pgconn):

@@ -6,23 +6,21 @@ jobs taken back; so a worker that was away and comes back before that has lost n
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-
-import psycopg
+from datetime import UTC, datetime, timedelta
 
 from chancy.literals import of_texts
 from chancy.model import Rows, Statement
+from chancy.run import AsyncConn
 from chancy.statements import MOVED, keeping
 
 from .__about__ import __version__
 from .config import Timing
-from .link import Link, one_line
+from .link import Link
 
 log = logging.getLogger("chancy.worker")
 
@@ -116,7 +114,8 @@ DECLARE_DEAD = """
     WITH expired AS (
         SELECT id FROM {schema}.worker
         WHERE id = %(worker)s::bigint OR name = %(name)s::text
-            OR (%(worker)s::bigint IS NULL AND %(name)s::text IS NULL AND expires_at < {schema}.clock())
+            OR (%(worker)s::bigint IS NULL AND %(name)s::text IS NULL
+                AND expires_at < least({schema}.clock(), %(latest)s::timestamptz))
         ORDER BY id
         FOR UPDATE SKIP LOCKED
     ),
@@ -128,16 +127,29 @@ DECLARE_DEAD = """
     noted AS (
         INSERT INTO {schema}.dead_worker (id, name, died_at) SELECT id, name, {schema}.clock() FROM gone RETURNING name
     )
-    SELECT ARRAY(SELECT name FROM noted), EXISTS (SELECT FROM noted) OR EXISTS (SELECT FROM {schema}.dead_worker)
+    SELECT ARRAY(SELECT name FROM noted), EXISTS (SELECT FROM noted) OR EXISTS (SELECT FROM {schema}.dead_worker),
+        {schema}.clock()
 """
 
 
-def declare_dead(worker: int | None = None, name: str | None = None) -> Statement[tuple[list[str], bool]]:
+def declare_dead(
+    worker: int | None = None, name: str | None = None, *, latest: datetime | None = None
+) -> Statement[tuple[list[str], bool, datetime]]:
     """End the lease of `worker` or `name`, or else all that have expired; the names of their workers.
 
-    Also whether any dead worker may have jobs left to take back.
+    Also whether any dead worker may have jobs left to take back, and the database's time. Where that is later than
+    `latest`, what was over by then has expired.
     """
-    return Statement(DECLARE_DEAD, {"worker": worker, "name": name}, lambda rows: (rows[0][0], rows[0][1]))
+    params = {"worker": worker, "name": name, "latest": latest}
+    return Statement(DECLARE_DEAD, params, lambda rows: (rows[0][0], rows[0][1], rows[0][2]))
+
+
+NOW = "SELECT {schema}.clock()"
+
+
+def now() -> Statement[datetime]:
+    """The database's time."""
+    return Statement(NOW, {}, lambda rows: rows[0][0])
 
 
 # Locked rows are passed by and taken at the next look: a dead worker is kept until nothing is left of it. Nothing is
@@ -242,54 +254,87 @@ async def keep_alive(
     somebody wants to stop, should its notification have been lost. Also tells that there are unfinished batches, and
     schedules.
     """
-    while True:
-        try:
-            answer = await lease.extend(link)
-            if answer.holding:
-                for claim in answer.claims:
-                    if claim not in held:
-                        give_back(claim)
-                cancel(answer.cancelled)
-            if answer.batches:
-                found_batches()
-            if answer.schedules:
-                found_schedules()
-        except psycopg.Error as error:
-            await _recover(link, error)
-            continue
-        await asyncio.sleep(lease.timing.extend)
+
+    async def turn() -> float:
+        await link.open()
+        known = set(held)  # its verdict may be written before the answer is read
+        answer = await lease.extend(link)
+        if answer.holding:
+            for claim in answer.claims:
+                if claim not in known and claim not in held:
+                    give_back(claim)
+            cancel(answer.cancelled)
+        if answer.batches:
+            found_batches()
+        if answer.schedules:
+            found_schedules()
+        return lease.timing.extend
+
+    await link.forever(turn)
+
+
+class Patience:
+    """Since when a rescuer has been in touch with the database; and the database's clock, which may be set forward.
+
+    After an outage, and after such a jump, the living need time to extend their leases before anybody is declared dead.
+    """
+
+    def __init__(self, timing: Timing) -> None:
+        self._timing = timing
+        self._since: float | None = None
+        self._at: tuple[datetime, float] | None = None
+
+    def connected(self, at: datetime, away: float) -> None:
+        """There is a connection, after so many seconds without. One cut and made anew at once was no outage."""
+        if self._since is None or away > self._timing.lease / 15:
+            self._since = time.monotonic()
+        self._at = at, time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all who live have had the time to extend their leases."""
+        return self._since is not None and time.monotonic() - self._since >= self._timing.lease
+
+    @property
+    def latest(self) -> datetime:
+        """What the database's clock can show now, by our own. A jump up to a third of a lease ends nobody's."""
+        assert self._at is not None
+        at, then = self._at
+        return at + timedelta(seconds=time.monotonic() - then + self._timing.lease / 3)
+
+    def looked(self, at: datetime) -> bool:
+        """What the clock did show; whether it has jumped, and everybody has to be waited for anew."""
+        jumped = at > self.latest
+        if jumped:
+            self._since = time.monotonic()
+        self._at = at, time.monotonic()
+        return jumped
 
 
 async def rescue(link: Link, timing: Timing, rescued: Callable[[], None]) -> None:
-    """Look for the dead for ever. Only once it has been connected for a whole lease: after an outage the living
-    extend theirs before anybody is declared dead. A connection that was cut and could be made anew at once was none.
-    """
-    await link.reconnect()
-    connected = time.monotonic()
-    while True:
-        await asyncio.sleep(timing.rescue * random.uniform(0.75, 1.25))
-        try:
-            if time.monotonic() - connected < timing.lease:
-                continue
-            dead, to_bury = await link.send(declare_dead())
-            for name in dead:
-                log.warning("worker %s is dead: its lease ran out", name)
-            again, failed = await link.send(take_back()) if to_bury else (0, 0)
-        except psycopg.Error as error:
-            lost = time.monotonic()
-            if await _recover(link, error) and time.monotonic() - lost > timing.lease / 15:
-                connected = time.monotonic()
-            continue
+    """Look for the dead for ever, with `Patience`."""
+    patience = Patience(timing)
+    known: AsyncConn | None = None
+
+    async def turn() -> float:
+        nonlocal known
+        await link.open()
+        if link.conn is not known:
+            patience.connected(await link.send(now()), link.recovery.lasts)
+            known = link.conn
+        if patience.is_over:
+            await look()
+        return timing.rescue * random.uniform(0.75, 1.25)
+
+    async def look() -> None:
+        dead, to_bury, at = await link.send(declare_dead(latest=patience.latest))
+        if patience.looked(at):
+            log.warning("the database's clock has jumped to %s; nobody is declared dead for %.0f s", at, timing.lease)
+        for name in dead:
+            log.warning("worker %s is dead: its lease ran out", name)
+        again, failed = await link.send(take_back()) if to_bury else (0, 0)
         if again or failed:
             log.warning("took back %d jobs of dead workers; %d more had no attempt left", again, failed)
             rescued()
 
-
-async def _recover(link: Link, error: psycopg.Error) -> bool:
-    """After an error: a new connection if it was lost (then True), else a line in the log and a second's pause."""
-    if link.is_broken(error):
-        await link.reconnect()
-        return True
-    log.error("%s: %s", link.purpose, one_line(error))
-    await asyncio.sleep(1)
-    return False
+    await link.forever(turn)
