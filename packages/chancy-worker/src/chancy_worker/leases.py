@@ -7,6 +7,7 @@ jobs taken back; so a worker that was away and comes back before that has lost n
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -15,7 +16,6 @@ from datetime import UTC, datetime, timedelta
 
 from chancy.literals import of_texts
 from chancy.model import Rows, Statement
-from chancy.run import AsyncConn
 from chancy.statements import MOVED, keeping
 
 from .__about__ import __version__
@@ -144,12 +144,8 @@ def declare_dead(
     return Statement(DECLARE_DEAD, params, lambda rows: (rows[0][0], rows[0][1], rows[0][2]))
 
 
-NOW = "SELECT {schema}.clock()"
-
-
-def now() -> Statement[datetime]:
-    """The database's time."""
-    return Statement(NOW, {}, lambda rows: rows[0][0])
+NEVER = datetime.min.replace(tzinfo=UTC)
+"""No lease has ended before this instant."""
 
 
 # Locked rows are passed by and taken at the next look: a dead worker is kept until nothing is left of it. Nothing is
@@ -274,67 +270,58 @@ async def keep_alive(
 
 
 class Patience:
-    """Since when a rescuer has been in touch with the database; and the database's clock, which may be set forward.
-
-    After an outage, and after such a jump, the living need time to extend their leases before anybody is declared dead.
+    """Whether anybody may be declared dead yet. After an outage, and when the database's clock was set forward, all who
+    live need time to extend their leases: nobody is dead until a whole lease has passed since this worker could write
+    again. A connection that was cut and could be made anew at once was no outage.
     """
 
     def __init__(self, timing: Timing) -> None:
         self._timing = timing
-        self._since: float | None = None
-        self._at: tuple[datetime, float] | None = None
+        self._since = math.inf
+        self._seen: tuple[datetime, float] | None = None
 
-    def connected(self, at: datetime, away: float) -> None:
-        """There is a connection, after so many seconds without. One cut and made anew at once was no outage."""
-        if self._since is None or away > self._timing.lease / 15:
+    def latest(self, away: float) -> datetime:
+        """Leases that ended before this instant are over, for one that could not look for so many seconds."""
+        if self._is_outage(away) or time.monotonic() - self._since < self._timing.lease:
+            return NEVER
+        return self._expected
+
+    def looked(self, at: datetime, away: float) -> bool:
+        """What the database's clock did show; whether it has jumped."""
+        jumped = self._seen is not None and at > self._expected
+        if jumped or self._is_outage(away) or self._since == math.inf:
             self._since = time.monotonic()
-        self._at = at, time.monotonic()
+        self._seen = at, time.monotonic()
+        return jumped
 
     @property
-    def is_over(self) -> bool:
-        """Whether all who live have had the time to extend their leases."""
-        return self._since is not None and time.monotonic() - self._since >= self._timing.lease
-
-    @property
-    def latest(self) -> datetime:
-        """What the database's clock can show now, by our own. A jump up to a third of a lease ends nobody's."""
-        assert self._at is not None
-        at, then = self._at
+    def _expected(self) -> datetime:
+        """What that clock can show now, by our own. A jump of less than a third of a lease ends nobody's."""
+        assert self._seen is not None
+        at, then = self._seen
         return at + timedelta(seconds=time.monotonic() - then + self._timing.lease / 3)
 
-    def looked(self, at: datetime) -> bool:
-        """What the clock did show; whether it has jumped, and everybody has to be waited for anew."""
-        jumped = at > self.latest
-        if jumped:
-            self._since = time.monotonic()
-        self._at = at, time.monotonic()
-        return jumped
+    def _is_outage(self, away: float) -> bool:
+        return away > self._timing.lease / 15
 
 
 async def rescue(link: Link, timing: Timing, rescued: Callable[[], None]) -> None:
     """Look for the dead for ever, with `Patience`."""
     patience = Patience(timing)
-    known: AsyncConn | None = None
 
     async def turn() -> float:
-        nonlocal known
         await link.open()
-        if link.conn is not known:
-            patience.connected(await link.send(now()), link.recovery.lasts)
-            known = link.conn
-        if patience.is_over:
-            await look()
-        return timing.rescue * random.uniform(0.75, 1.25)
-
-    async def look() -> None:
-        dead, to_bury, at = await link.send(declare_dead(latest=patience.latest))
-        if patience.looked(at):
+        away = link.recovery.lasts
+        latest = patience.latest(away)
+        dead, to_bury, at = await link.send(declare_dead(latest=latest))
+        if patience.looked(at, away):
             log.warning("the database's clock has jumped to %s; nobody is declared dead for %.0f s", at, timing.lease)
         for name in dead:
             log.warning("worker %s is dead: its lease ran out", name)
-        again, failed = await link.send(take_back()) if to_bury else (0, 0)
+        again, failed = await link.send(take_back()) if to_bury and latest != NEVER else (0, 0)
         if again or failed:
             log.warning("took back %d jobs of dead workers; %d more had no attempt left", again, failed)
             rescued()
+        return timing.rescue * random.uniform(0.75, 1.25)
 
     await link.forever(turn)

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import math
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, NoReturn, TypeVar
 
@@ -52,18 +53,20 @@ class _Conn(psycopg.AsyncConnection[tuple[Any, ...]]):
     """
 
     deadline: float
+    _timer: asyncio.TimerHandle
 
     async def wait(self, gen: Any, *arguments: Any, **more: Any) -> Any:
         """See psycopg: all its waits come through here, but for those of connecting."""
-        cut = asyncio.get_running_loop().call_later(self.deadline, self.cut)
+        self._timer = asyncio.get_running_loop().call_later(self.deadline, self.cut)
         try:
             return await super().wait(gen, *arguments, **more)
         finally:
-            cut.cancel()
+            self._timer.cancel()
 
     async def cancel_safe(self, **more: Any) -> None:
-        """See psycopg, which calls this when the task that waits is cancelled."""
-        asyncio.get_running_loop().call_later(TO_CANCEL_SECONDS, self.cut)
+        """See psycopg, which calls this, and waits on, when the task that waits is cancelled."""
+        self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(TO_CANCEL_SECONDS, self.cut)
         if psycopg.capabilities.has_cancel_safe():
             await super().cancel_safe(timeout=TO_CANCEL_SECONDS)
         else:  # it would ask in a thread of the default executor
@@ -158,34 +161,39 @@ class Link:
     async def persist(self, turn: Callable[[], Awaitable[T]]) -> T:
         """Take this turn until it succeeds."""
         while True:
-            self._answered = False
+            self._answered, began = False, time.monotonic()
             try:
                 result = await turn()
             except psycopg.Error as error:
-                await self.recover(error)
+                await self.recover(error, since=began)
                 continue
             if self._answered or self.conn is None:  # it was of use, or not needed
                 self.recovery.over()
             return result
 
-    async def recover(self, error: psycopg.Error) -> None:
-        """Part with a broken connection, and wait until it is time for another attempt at whatever has failed."""
+    async def recover(self, error: psycopg.Error, *, since: float | None = None) -> None:
+        """Part with a broken connection, and wait until it is time for another attempt at whatever has failed.
+
+        `since` when that was tried, by the monotonic clock: a server may have taken its time to say nothing.
+        """
         broken = self.is_broken(error)
         if broken:
             await self.close()
         if isinstance(error, Ended):
-            wait = self.recovery.failed(logging.INFO, f"its connection was lost while it was idle ({one_line(error)})")
+            level, text = logging.INFO, f"its connection was lost while it was idle ({one_line(error)})"
         elif broken:
-            wait = self.recovery.failed(logging.WARNING, f"lost the database ({one_line(error)}); trying again")
+            level, text = logging.WARNING, f"lost the database ({one_line(error)}); trying again"
         else:
-            wait = self.recovery.failed(logging.ERROR, f"{one_line(error)}; trying again")
-        await asyncio.sleep(wait)
+            level, text = logging.ERROR, f"{one_line(error)}; trying again"
+        await asyncio.sleep(self.recovery.failed(level, text, since))
 
     async def wait(self, told: asyncio.Event, seconds: float = math.inf) -> None:
-        """Until `told` is set, or for so many seconds; then it is set, too. Notifications are heard meanwhile.
+        """Until `told` is set, or for so many seconds (which may set it, too). Notifications are heard meanwhile.
 
         Raises `Ended` as soon as the connection, if there is one, is known to be lost.
         """
+        if told.is_set() or seconds <= 0:
+            return await asyncio.sleep(0)
         conn = self._conn if self.conn is not None else None
         timer = asyncio.get_running_loop().call_later(seconds, told.set) if seconds < math.inf else None
         try:

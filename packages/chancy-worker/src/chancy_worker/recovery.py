@@ -9,7 +9,7 @@ import time
 
 log = logging.getLogger("chancy.worker")
 
-FIRST_SECONDS, LONGEST_SECONDS = 0.1, 5.0
+FIRST_SECONDS, LONGEST_SECONDS = 0.05, 5.0
 """Between the begins of two attempts."""
 SAID_SECONDS = 60.0
 """Trouble that goes on, or comes again and again, is told so often."""
@@ -35,11 +35,14 @@ class Recovery:
         """Seconds since the first of the failures that nothing of use has followed; 0 if there are none."""
         return 0.0 if self._since is None else time.monotonic() - self._since
 
-    def failed(self, level: int, text: str) -> float:
-        """Tell it, at most once a minute a level. Seconds until the next attempt, which begins then."""
+    def failed(self, level: int, text: str, since: float | None = None) -> float:
+        """Tell it, at most once a minute a level. Seconds until the next attempt, which begins then.
+
+        `since` is when the attempt began, if that was not now.
+        """
         now = time.monotonic()
         if self._since is None:
-            self._since = now
+            self._since = now if since is None else since
         if now - self._said_at.get(level, -math.inf) >= SAID_SECONDS:
             self._said_at[level] = now
             self._complained |= level >= logging.WARNING
