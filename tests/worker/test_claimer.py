@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from types import SimpleNamespace
 
 from chancy import Queue
 from chancy_worker import Timing, claimer
 from chancy_worker.claims import Answer
+from chancy_worker.recovery import Recovery
 from chancy_worker.slots import Room
 
 
@@ -19,14 +19,16 @@ async def test_a_rest_that_ends_between_the_decision_and_the_sleep_is_not_slept_
         played.set()
         return Answer(0, True, None, [], [], {})
 
+    async def wait(told):
+        await told.wait()
+
     mine = claimer.Claimer(
-        link=SimpleNamespace(conn=object(), send=send),
+        link=SimpleNamespace(send=send, wait=wait, recovery=Recovery("claim")),
         lease=lambda: 1,
         queues=[Queue()],
         timing=Timing(look=60),
         idle=lambda: None,
         busy=lambda: None,
-        hearing=lambda conn: contextlib.nullcontext(),
         room=lambda: Room(None, (), {}),
         knows=lambda task: True,
         start=lambda job: None,

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import time
+from datetime import timedelta
 
 import psycopg
 from worker_help import FAST, Proxy, Site, all_finished, eventually, kill_one_of_two, states, warm_up, working
@@ -17,6 +18,7 @@ from worker_tasks import (
     gates,
     kill_my_worker,
     nap,
+    note,
     notes,
     pass_gate,
     record,
@@ -26,7 +28,7 @@ from worker_tasks import (
 import chancy
 from chancy import State
 from chancy_testing.postgres import Postgres
-from chancy_worker import Timing, WorkerConfig, claimer
+from chancy_worker import Timing, WorkerConfig, claimer, recovery
 from chancy_worker.claims import Wanted
 from chancy_worker.link import Link
 from chancy_worker.upkeep import drop_overdue
@@ -178,6 +180,89 @@ async def test_jobs_of_a_claim_whose_answer_was_lost_start_soon_and_no_attempt_i
         proxy.mute = False
         await eventually(lambda: site.count("succeeded") == 15, 20)
     assert {site.row(job).attempt for job in jobs} == {1}
+
+
+async def test_a_verdict_that_is_written_while_the_heart_beats_is_not_taken_for_a_claim_that_was_not_heard(
+    site, monkeypatch, caplog
+):
+    gates["beat"] = asyncio.Event()
+    send = Link.send
+
+    async def slowly(link, statement):
+        answer = await send(link, statement)
+        if claims := getattr(answer, "claims", None):
+            gates["beat"].set()
+            await eventually(lambda: site.row(claims[0][0]).finished_at)
+            await asyncio.sleep(0.2)  # until the worker has heard of that, too
+        return answer
+
+    monkeypatch.setattr(Link, "send", slowly)
+    async with working(site.app()):
+        (job,) = site.submit(pass_gate.bind("beat"))
+        await eventually(lambda: site.row(job).finished_at)
+        await asyncio.sleep(0.5)
+    assert "giving it back" not in caplog.text
+
+
+async def test_a_job_whose_claim_is_answered_when_its_lease_is_lost_already_is_given_back_and_not_begun(
+    site, monkeypatch
+):
+    send, told = Link.send, asyncio.Event()
+
+    async def slowly(link, statement):
+        answer = await send(link, statement)
+        if getattr(answer, "claimed", None) and not told.is_set():
+            told.set()
+            site.conn.execute(f'DELETE FROM "{site.schema}".worker')  # as by somebody who looks for the dead
+            await eventually(lambda: site.workers() and 1 not in site.workers())
+        return answer
+
+    monkeypatch.setattr(Link, "send", slowly)
+    async with working(site.app()):
+        (job,) = site.submit(note.bind("once"))
+        await eventually(lambda: site.row(job).finished_at)
+    assert notes == ["once"]
+    assert (site.row(job).attempt, site.one("SELECT claims FROM {}.history")) == (1, 2)
+
+
+async def test_no_living_worker_is_declared_dead_when_the_databases_clock_is_set_forward(site, chancy_clock, caplog):
+    gates["jump"] = asyncio.Event()
+    async with working(site.app()):
+        await asyncio.sleep(2 * FAST.lease)  # it looks for the dead by now
+        (job,) = site.submit(pass_gate.bind("jump"))
+        await eventually(lambda: site.count("running") == 1)
+        chancy_clock.move(timedelta(minutes=5))
+        await eventually(lambda: "clock has jumped" in caplog.text)
+        await asyncio.sleep(1.5 * FAST.lease)  # and again
+        assert list(site.workers()) == [1]
+        gates["jump"].set()
+        await all_finished(site)
+    assert (site.row(job).attempt, site.row(job).crashes) == (1, 0)
+
+
+async def test_no_living_worker_is_declared_dead_after_a_time_in_which_nobody_could_write(tmp_path, monkeypatch):
+    monkeypatch.setattr(recovery, "LONGEST_SECONDS", FAST.lease / 3)
+    gates["dry"] = asyncio.Event()
+    with Postgres() as server:
+        with psycopg.connect(server.dsn) as conn:
+            chancy.migrate(conn, schema="chancy")
+        site = Site(server.dsn, "chancy", tmp_path)
+        site.conn.execute("SET default_transaction_read_only = off")
+        try:
+            async with working(site.app()):
+                await asyncio.sleep(2 * FAST.lease)  # it looks for the dead by now
+                (job,) = site.submit(pass_gate.bind("dry"))
+                await eventually(lambda: site.count("running") == 1)
+                for change in ("SET default_transaction_read_only = on", "RESET default_transaction_read_only"):
+                    site.conn.execute(f"ALTER SYSTEM {change}")
+                    site.conn.execute("SELECT pg_reload_conf()")
+                    await asyncio.sleep(2 * FAST.lease)
+                assert list(site.workers()) == [1]
+                gates["dry"].set()
+                await all_finished(site)
+                assert (site.row(job).attempt, site.row(job).crashes) == (1, 0)
+        finally:
+            site.close()
 
 
 async def test_a_verdict_whose_answer_was_lost_is_written_once_and_not_called_late(site, chancy_dsn, caplog):

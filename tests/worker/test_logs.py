@@ -218,7 +218,7 @@ async def test_while_the_database_is_away_nothing_is_raised_at_handlers_and_late
                 await eventually(lambda: all(len(messages(site, job)) == 5 for job in jobs))
                 server.stop(immediate=True)
                 tasks.gates["away"].set()
-                await eventually(lambda: "is kept for now" in caplog.text or "no connection for reports" in caplog.text)
+                await eventually(lambda: "reports: lost the database" in caplog.text)
                 server.start()
                 site.conn = psycopg.connect(server.dsn, autocommit=True)
                 await all_finished(site)
@@ -379,7 +379,7 @@ async def test_progress_that_could_not_be_written_is_written_when_the_database_i
     async with working(site.app()):
         (job,) = site.submit(tasks.tell_strangely.bind(str(gate)))
         site.conn.execute(f'ALTER TABLE "{site.schema}".job ADD CONSTRAINT mute CHECK (progress IS NULL)')
-        await eventually(lambda: "was not written" in caplog.text)
+        await eventually(lambda: "reports: new row" in caplog.text)
         site.conn.execute(f'ALTER TABLE "{site.schema}".job DROP CONSTRAINT mute')
         await eventually(lambda: site.row(job).progress)
         gate.touch()

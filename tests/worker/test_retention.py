@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 
 import limit_tasks
+import psycopg
 import pytest
 import worker_tasks as tasks
 from psycopg import sql
@@ -283,7 +284,7 @@ async def test_a_detach_that_was_interrupted_is_ended_at_the_next_upkeep(site):
     send(site.conn, make_partitions(0), site.schema)
     site.conn.execute(f"SELECT \"{site.schema}\".make_partitions('2020-01-01', '2020-01-01')")
     detach = 'ALTER TABLE "{0}".history_5d DETACH PARTITION "{0}".history_5d_20200101 CONCURRENTLY'
-    reader = await asyncio.to_thread(lambda: __import__("psycopg").connect(site.dsn))
+    reader = await asyncio.to_thread(psycopg.connect, site.dsn)
     reader.execute(f'SELECT count(*) FROM "{site.schema}".history')
     link = Link(site.dsn, site.schema, "upkeep", deadline=20, lock_timeout="300ms")
     await link.connect()
@@ -294,6 +295,29 @@ async def test_a_detach_that_was_interrupted_is_ended_at_the_next_upkeep(site):
     await drop_overdue(link)
     await link.close()
     assert site.one("SELECT to_regclass('{}.history_5d_20200101')") is None
+
+
+async def test_a_day_that_cannot_be_dropped_keeps_no_other_one(site, upkeep):
+    site.conn.execute(f"SELECT \"{site.schema}\".make_partitions('2020-01-01', '2020-01-03')")
+    days = [name for (name,) in site.rows("SELECT name FROM {}.kept_days('0') WHERE over AND name ~ '^history'")]
+    site.conn.execute(f'CREATE VIEW "{site.schema}".in_the_way AS SELECT id FROM "{site.schema}"."{days[0]}"')
+    with pytest.raises(psycopg.errors.DependentObjectsStillExist, match=days[0]):
+        await upkeep()
+    assert len(days) == 3
+    assert site.rows("SELECT name FROM {}.kept_days('0') WHERE over AND name ~ '^history'") == [(days[0],)]
+
+
+async def test_what_is_in_the_way_of_one_duty_of_the_upkeep_is_in_the_way_of_no_other(site):
+    site.conn.execute(f"SELECT \"{site.schema}\".make_partitions('2020-01-01', '2020-01-01')")
+    site.rows(
+        "INSERT INTO {}.unique_window (task, key, job, expires_at) VALUES ('t', 'k', 1, now() - interval '1 day') "
+        "RETURNING key"
+    )
+    with psycopg.connect(site.dsn) as reader:
+        reader.execute(f'SELECT count(*) FROM "{site.schema}".history')
+        async with working(site.app(), QUICK):
+            await eventually(lambda: site.one("SELECT count(*) FROM {}.unique_window") == 0)
+        assert site.one("SELECT to_regclass('{}.history_20200101')") is not None
 
 
 # Results.

@@ -46,7 +46,7 @@ async def test_a_cancelled_coroutine_and_a_cancelled_process_are_stopped_at_once
 
 
 async def test_a_cancel_whose_notification_is_lost_arrives_with_the_heartbeat(site, monkeypatch):
-    monkeypatch.setattr(Ear, "_heard", lambda self, notify: None)
+    monkeypatch.setattr(Ear, "heard", lambda self, notify: None)
     async with working(site.app(), QUICK):
         (job,) = site.submit(tasks.pass_gate.bind("never"))
         await running(site, job)
@@ -77,7 +77,7 @@ async def test_a_thread_sees_that_it_is_cancelled_and_what_it_returns_counts(sit
 
 async def test_a_job_that_is_cancelled_while_it_fails_is_not_tried_again(site, tmp_path, monkeypatch):
     """The one rule: what would make it ready again makes it cancelled."""
-    monkeypatch.setattr(Ear, "_heard", lambda self, notify: None)
+    monkeypatch.setattr(Ear, "heard", lambda self, notify: None)
     async with working(site.app(), WorkerConfig(grace=1)):  # the next heartbeat is far away
         (job,) = site.submit(tasks.fail_at_gate.bind("go"))
         await running(site, job)

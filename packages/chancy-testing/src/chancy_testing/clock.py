@@ -25,7 +25,8 @@ class Clock:
 
     It runs on, from where it was moved to; `set` makes it stand still. Everybody sees the change at once, also in a
     transaction that is open (of which Postgres' own `now()` is the beginning). Idle workers are woken, since jobs may
-    have come due. A worker believes leases by this clock, too: move it by more than 15 s, and others take its jobs.
+    have come due. Leases go by this clock, too: when it has jumped, workers declare nobody dead for 15 s, so that all
+    who live have extended theirs.
     """
 
     def __init__(self, dsn: str, schema: str) -> None:

@@ -22,6 +22,7 @@ from chancy.errors import MemoryLimitExceeded, ProcessDied
 from . import child, memory
 from .attempt import Attempt
 from .line import Line, NoVerdict
+from .threads import in_own_thread
 from .verdict import Completion, judged, released
 
 log = logging.getLogger("chancy.worker")
@@ -154,7 +155,7 @@ class Children:
                 arguments = theirs, self._modules, logging.getLogger().level
                 process = self._context.Process(target=child.main, args=arguments, name="chancy child")
                 # In a thread: the first one waits for the fork server, a quarter of a second.
-                await asyncio.to_thread(self._launch, process)
+                await in_own_thread(self._launch, process)
         except OSError as error:
             ours.close()
             log.error("no child process can be started: %s", error)
@@ -167,7 +168,7 @@ class Children:
         if self._closed:
             line.kill()
         await line.gone.wait()
-        await asyncio.to_thread(process.join)
+        await in_own_thread(process.join)
         line.ended.set_result(process.exitcode)
         if not line.is_ready and not self._closed:
             log.error(

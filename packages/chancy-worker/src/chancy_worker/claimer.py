@@ -12,20 +12,19 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
 import psycopg
 
 from chancy.model import Queue
-from chancy.run import AsyncConn
 from chancy.statements import make_partitions
 from chancy.states import State
 
 from .claims import PATIENT_ROUND, ROUND, START, Answer, Mark, Wanted, play_round, settle
 from .config import Timing
 from .gatekeeper import Gatekeeper
-from .link import Link, one_line
+from .link import Ended, Link, one_line
 from .outbox import Outbox
 from .pace import REST_SECONDS, Pace
 from .slots import Room
@@ -87,7 +86,6 @@ class Claimer:
         timing: Timing,
         idle: Callable[[], None],
         busy: Callable[[], None],
-        hearing: Callable[[AsyncConn], AbstractContextManager[None]],
         room: Callable[[], Room],
         knows: Callable[[str], bool],
         start: Callable[[Claimed], None],
@@ -100,7 +98,6 @@ class Claimer:
         self._timing = timing
         self._idle = idle
         self._busy = busy
-        self._hearing = hearing
         self._room = room
         self._knows = knows
         self._start = start
@@ -166,7 +163,7 @@ class Claimer:
 
     async def work(self) -> None:
         """Play rounds until stopped and empty."""
-        while not (self.stopping and not self.held and not self.outbox):
+        while not self._is_over:
             self._changed.clear()
             self.turned_at = time.monotonic()
             admits_in = await self._admit()
@@ -178,6 +175,15 @@ class Claimer:
                 await self._turn(wanted)
             else:
                 await self._sleep(rests_for, admits_in)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a verdict could be written now, as far as is known."""
+        return self._link.conn is not None
+
+    @property
+    def _is_over(self) -> bool:
+        return self.stopping and not self.held and not self.outbox
 
     def _send(self, verdict: Completion) -> None:
         self.outbox.add(verdict)
@@ -270,6 +276,7 @@ class Claimer:
         except psycopg.Error as error:
             await self._recover(error, verdicts)
         else:
+            self._link.recovery.over()
             self.outbox.accepted()
             await self._confirm(verdicts, answer)
             self._marks.learn(answer, wanted.looking, time.monotonic() - began)
@@ -368,18 +375,27 @@ class Claimer:
             await self._recover(error, [])
 
     async def _recover(self, error: psycopg.Error, verdicts: list[Completion]) -> None:
-        if self._link.is_broken(error):
-            # The round may have committed: then the verdicts are found in history under their fence.
-            self.outbox.put_back(verdicts)
-            log.warning("lost the database (%s); %d jobs go on running", one_line(error), len(self.held))
-            await self._link.reconnect()
-            self.wake()
-        elif verdicts and isinstance(error, _BAD_DATA):
+        if verdicts and isinstance(error, _BAD_DATA) and not self._link.is_broken(error):
             self.outbox.refused(verdicts, one_line(error))
-        else:
-            self.outbox.put_back(verdicts)
-            log.error("a round failed: %s", one_line(error))
-            await asyncio.sleep(1)
+            return
+        # The round may have committed: then the verdicts are found in history under their fence.
+        self.outbox.put_back(verdicts)
+        await self._unless_over(self._link.reconnect(error))
+        self.wake()
+
+    async def _unless_over(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do this, but leave it when the worker stops and has nothing to write down."""
+        doing = asyncio.create_task(work)
+        doing.add_done_callback(lambda _: self._changed.set())
+        try:
+            while not (doing.done() or self._is_over):
+                self._changed.clear()
+                await self._changed.wait()
+        finally:
+            doing.cancel()
+            await asyncio.wait([doing])
+        if not doing.cancelled():
+            doing.result()
 
     async def _sleep(self, rests_for: float, admits_in: float) -> None:
         """Until something changes, the next scheduled job is due, or it is time for a look, a round or an admission."""
@@ -390,15 +406,11 @@ class Claimer:
             pause = min(pause, rests_for)
         if self._hungry and self._is_barren:
             pause = min(pause, max(self._marks.next_look_in, 0.001))
-        conn = self._link.conn
-        if conn is None:
-            await self._link.reconnect()
-            self.wake()
-            return
         timer = asyncio.get_running_loop().call_later(pause, self.wake)
         try:
-            with self._hearing(conn):
-                await self._changed.wait()
+            await self._link.wait(self._changed)
+        except Ended as error:
+            await self._recover(error, [])
         finally:
             timer.cancel()
 

@@ -6,16 +6,14 @@ jobs taken back; so a worker that was away and comes back before that has lost n
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
-
-import psycopg
 
 from chancy.literals import of_texts
 from chancy.model import Rows, Statement
@@ -23,7 +21,7 @@ from chancy.statements import MOVED, keeping
 
 from .__about__ import __version__
 from .config import Timing
-from .link import Link, one_line
+from .link import Link
 
 log = logging.getLogger("chancy.worker")
 
@@ -117,7 +115,8 @@ DECLARE_DEAD = """
     WITH expired AS (
         SELECT id FROM {schema}.worker
         WHERE id = %(worker)s::bigint OR name = %(name)s::text
-            OR (%(worker)s::bigint IS NULL AND %(name)s::text IS NULL AND expires_at < {schema}.clock())
+            OR (%(worker)s::bigint IS NULL AND %(name)s::text IS NULL
+                AND expires_at < least({schema}.clock(), %(latest)s::timestamptz))
         ORDER BY id
         FOR UPDATE SKIP LOCKED
     ),
@@ -131,7 +130,8 @@ DECLARE_DEAD = """
     )
     SELECT ARRAY(SELECT name FROM noted), EXISTS (SELECT FROM noted) OR EXISTS (SELECT FROM {schema}.dead_worker),
         (SELECT extract(epoch FROM min(expires_at) - {schema}.clock())::float8
-         FROM {schema}.worker WHERE expires_at >= {schema}.clock())
+         FROM {schema}.worker WHERE expires_at >= {schema}.clock()),
+        {schema}.clock()
 """
 
 
@@ -144,11 +144,22 @@ class Deaths(NamedTuple):
     """Whether any dead worker may have jobs left to take back."""
     next_in: float | None
     """Seconds until the next lease runs out, if nobody extends it."""
+    at: datetime
+    """The database's time."""
 
 
-def declare_dead(worker: int | None = None, name: str | None = None) -> Statement[Deaths]:
-    """End the lease of `worker` or `name`, or else all that have expired."""
-    return Statement(DECLARE_DEAD, {"worker": worker, "name": name}, lambda rows: Deaths(*rows[0]))
+def declare_dead(
+    worker: int | None = None, name: str | None = None, *, latest: datetime | None = None
+) -> Statement[Deaths]:
+    """End the lease of `worker` or `name`, or else all that have expired.
+
+    Where the database's time is later than `latest`, what was over by then has expired.
+    """
+    return Statement(DECLARE_DEAD, {"worker": worker, "name": name, "latest": latest}, lambda rows: Deaths(*rows[0]))
+
+
+NEVER = datetime.min.replace(tzinfo=UTC)
+"""No lease has ended before this instant."""
 
 
 # Locked rows are passed by and taken at the next look: a dead worker is kept until nothing is left of it. Nothing is
@@ -253,52 +264,84 @@ async def keep_alive(
     somebody wants to stop, should its notification have been lost. Also tells that there are unfinished batches, and
     schedules.
     """
-    while True:
-        try:
-            answer = await lease.extend(link)
-            if answer.holding:
-                for claim in answer.claims:
-                    if claim not in held:
-                        give_back(claim)
-                cancel(answer.cancelled)
-            if answer.batches:
-                found_batches()
-            if answer.schedules:
-                found_schedules()
-        except psycopg.Error as error:
-            await _recover(link, error)
-            continue
-        await asyncio.sleep(lease.timing.extend)
+
+    async def turn() -> float:
+        await link.open()
+        known = set(held)  # its verdict may be written before the answer is read
+        answer = await lease.extend(link)
+        if answer.holding:
+            for claim in answer.claims:
+                if claim not in known and claim not in held:
+                    give_back(claim)
+            cancel(answer.cancelled)
+        if answer.batches:
+            found_batches()
+        if answer.schedules:
+            found_schedules()
+        return lease.timing.extend
+
+    await link.forever(turn)
+
+
+class Patience:
+    """Whether anybody may be declared dead yet. After an outage, and when the database's clock was set forward, all who
+    live need time to extend their leases: nobody is dead until a whole lease has passed since this worker could write
+    again. A connection that was cut and could be made anew at once was no outage.
+    """
+
+    def __init__(self, timing: Timing) -> None:
+        self._timing = timing
+        self._since = math.inf
+        self._seen: tuple[datetime, float] | None = None
+
+    def latest(self, away: float) -> datetime:
+        """Leases that ended before this instant are over, for one that could not look for so many seconds."""
+        if self._is_outage(away) or time.monotonic() - self._since < self._timing.lease:
+            return NEVER
+        return self._expected
+
+    def looked(self, at: datetime, away: float) -> bool:
+        """What the database's clock did show; whether it has jumped."""
+        jumped = self._seen is not None and at > self._expected
+        if jumped or self._is_outage(away) or self._since == math.inf:
+            self._since = time.monotonic()
+        self._seen = at, time.monotonic()
+        return jumped
+
+    @property
+    def _expected(self) -> datetime:
+        """What that clock can show now, by our own. A jump of less than a third of a lease ends nobody's."""
+        assert self._seen is not None
+        at, then = self._seen
+        return at + timedelta(seconds=time.monotonic() - then + self._timing.lease / 3)
+
+    def _is_outage(self, away: float) -> bool:
+        return away > self._timing.lease / 15
 
 
 async def rescue(link: Link, timing: Timing, rescued: Callable[[], None]) -> None:
-    """Look for the dead for ever: now and then, and when a lease that nobody extends runs out. Only once it has been
-    connected for a whole lease: after an outage the living extend theirs before anybody is declared dead. A connection
-    that was cut and could be made anew at once was none.
-    """
-    await link.reconnect()
-    connected = time.monotonic()
-    next_in: float | None = timing.lease
-    while True:
+    """Look for the dead for ever, with `Patience`: now and then, and when a lease that nobody extends runs out."""
+    patience = Patience(timing)
+
+    async def turn() -> float:
+        await link.open()
+        away = link.recovery.lasts
+        latest = patience.latest(away)
+        found = await link.send(declare_dead(latest=latest))
+        if patience.looked(found.at, away):
+            log.warning(
+                "the database's clock has jumped to %s; nobody is declared dead for %.0f s", found.at, timing.lease
+            )
+        for name in found.names:
+            log.warning("worker %s is dead: its lease ran out", name)
+        if found.to_bury and latest != NEVER:
+            await take_back_all(link, rescued)
         pause = timing.rescue * random.uniform(0.75, 1.25)
-        if next_in is not None:
-            pause = min(pause, next_in + timing.lease * random.uniform(0, 0.05))
-        await asyncio.sleep(pause)
-        next_in = None
-        try:
-            if (since := time.monotonic() - connected) < timing.lease:
-                next_in = timing.lease - since
-                continue
-            found = await link.send(declare_dead())
-            for name in found.names:
-                log.warning("worker %s is dead: its lease ran out", name)
-            next_in = found.next_in
-            if found.to_bury:
-                await take_back_all(link, rescued)
-        except psycopg.Error as error:
-            lost = time.monotonic()
-            if await _recover(link, error) and time.monotonic() - lost > timing.lease / 15:
-                connected = time.monotonic()
+        if found.next_in is not None:
+            pause = min(pause, found.next_in + timing.lease * random.uniform(0, 0.05))
+        return pause
+
+    await link.forever(turn)
 
 
 async def take_back_all(link: Link, rescued: Callable[[], None]) -> None:
@@ -310,12 +353,4 @@ async def take_back_all(link: Link, rescued: Callable[[], None]) -> None:
         log.warning("took back %d jobs of dead workers; %d more had no attempt left", again, failed)
         rescued()
 
-
-async def _recover(link: Link, error: psycopg.Error) -> bool:
-    """After an error: a new connection if it was lost (then True), else a line in the log and a second's pause."""
-    if link.is_broken(error):
-        await link.reconnect()
-        return True
-    log.error("%s: %s", link.purpose, one_line(error))
-    await asyncio.sleep(1)
-    return False
+    await link.forever(turn)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 
-from chancy.run import AsyncConn
+from .link import Link
 
 FIRST_SECONDS, LONGEST_SECONDS = 0.05, 1.0
 
@@ -48,12 +46,8 @@ class Poll:
                 self._idle.clear()
                 self._wake()
 
-    async def listen(self, conn: AsyncConn) -> None:
+    def hear_on(self, link: Link) -> None:
         """Nothing can be heard."""
-
-    def hearing(self, conn: AsyncConn) -> AbstractContextManager[None]:
-        """Nothing can be heard."""
-        return contextlib.nullcontext()
 
     async def close(self) -> None:
         """There is no connection of its own."""

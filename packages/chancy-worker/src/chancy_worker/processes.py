@@ -15,12 +15,10 @@ import socket
 import sys
 from collections.abc import Sequence
 
-import psycopg
-
 from .config import Pooler, Timing
 from .health import answering, ask, tell_service_manager
 from .leases import declare_dead, take_back_all
-from .link import Link, one_line
+from .link import Link
 from .pooler import session_behind
 from .sessions import OwnSession, Session
 
@@ -56,6 +54,7 @@ class Processes:
         self._health_port = health_port
         self._children: dict[int, asyncio.subprocess.Process] = {}
         self._helpers: set[asyncio.Task[None]] = set()
+        self._burying = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._refused = 0
 
@@ -124,16 +123,15 @@ class Processes:
             self._conninfo, self._schema, "supervisor",
             deadline=Timing().round, lock_timeout="1s", session=self._session,
         )  # fmt: skip
-        while True:
-            try:
-                await link.reconnect()
-                await link.send(declare_dead(name=name))
-                await take_back_all(link, lambda: None)
-                break
-            except psycopg.Error as error:
-                log.warning("worker %s is not yet declared dead: %s", name, one_line(error))
-                await asyncio.sleep(1)
-        await link.close()
+
+        async def turn() -> None:
+            await link.open()
+            await link.send(declare_dead(name=name))
+            await take_back_all(link, lambda: None)
+
+        async with self._burying:  # one connection, and one that tries to get it, however many have died
+            await link.persist(turn)
+            await link.close()
 
 
 async def watch_parent(stop: asyncio.Event) -> None:

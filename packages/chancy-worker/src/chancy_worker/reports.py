@@ -55,20 +55,16 @@ async def report(link: Link, told: dict[tuple[int, int], Progress], keeper: Keep
 
     Connects at the first word, and asks nothing while nobody says any.
     """
+
+    async def turn() -> float:
+        if told or (keeper and keeper.waiting):
+            await link.open()
+            await _write_progress(link, told)
+            await _write_logs(link, keeper)
+        return EVERY_SECONDS
+
     try:
-        while True:
-            await asyncio.sleep(EVERY_SECONDS)
-            if not told and not (keeper and keeper.waiting):
-                continue
-            if link.conn is None:
-                await link.reconnect()
-            try:
-                await _write_progress(link, told)
-                await _write_logs(link, keeper)
-            except psycopg.Error as error:
-                log.warning("what jobs have said was not written, and is kept for now: %s", one_line(error))
-                if link.is_broken(error):
-                    await link.close()
+        await link.forever(turn, first=EVERY_SECONDS)
     finally:
         if keeper and keeper.waiting:
             await _last_words(link, keeper)

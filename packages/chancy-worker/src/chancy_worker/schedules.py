@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -196,33 +197,29 @@ async def keep_time(link: Link, tasks: Mapping[str, BaseTask[..., Any]], timing:
     `found` that there are any at all. Connects at the first look.
     """
     aside: dict[int, float] = {}
-    ahead = False
-    while True:
-        if not ahead:
-            await found.wait()
-            found.clear()
-        if link.conn is None:
-            await link.reconnect()
+    due_at = 0.0
+
+    async def turn() -> float:
+        nonlocal aside, due_at
+        if (left := due_at - time.monotonic()) > 0 and due_at < math.inf:  # `found` once more
+            return left
+        await link.open()
         aside = {revision: until for revision, until in aside.items() if until > time.monotonic()}
-        try:
-            seen = await link.send(look_at_schedules(tasks, aside))
-            for due in seen.due:
-                if (pause := await _see_to(link, due, tasks[due.task], seen.at)) is not None:
-                    aside[due.revision] = time.monotonic() + pause
-        except psycopg.Error as error:
-            if link.is_broken(error):
-                await link.reconnect()
-            else:
-                log.error("%s: %s", link.purpose, one_line(error))
-                await asyncio.sleep(1)
-            continue
-        ahead = bool(seen.due or aside) or seen.ahead is not None
-        if ahead and not seen.due:
-            now = time.monotonic()
-            waits = [timing.look * random.uniform(0.75, 1), *(until - now for until in aside.values())]
-            if seen.ahead is not None:
-                waits.append(seen.ahead + random.uniform(0, SPREAD))
-            await asyncio.sleep(max(0, min(waits)))
+        seen = await link.send(look_at_schedules(tasks, aside))
+        for due in seen.due:
+            if (pause := await _see_to(link, due, tasks[due.task], seen.at)) is not None:
+                aside[due.revision] = time.monotonic() + pause
+        now = time.monotonic()
+        waits = [until - now for until in aside.values()]
+        if seen.ahead is not None:
+            waits.append(seen.ahead + random.uniform(0, SPREAD))
+        if seen.due:
+            waits.append(0.0)
+        rest = min([timing.look * random.uniform(0.75, 1), *waits]) if waits else math.inf
+        due_at = now + rest
+        return rest
+
+    await link.forever(turn, found, first=math.inf)
 
 
 async def _see_to(link: Link, due: Due, task: BaseTask[..., Any], at: datetime) -> float | None:

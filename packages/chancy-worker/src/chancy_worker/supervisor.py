@@ -52,6 +52,8 @@ _TO_OBEY = 1.0
 """Seconds that stopped jobs get for their `finally`, at the end."""
 _LAST_VERDICTS = 10.0
 """Seconds that the last verdicts get to reach the database at the end."""
+_LAST_WORD = 2.0
+"""Seconds for giving up the lease, which is over soon in any case."""
 
 
 class Worker:
@@ -125,14 +127,13 @@ class Worker:
             timing=config.timing,
             idle=wakeups.idle,
             busy=wakeups.busy,
-            hearing=wakeups.hearing,
             room=slots.room,
             knows=self._tasks.__contains__,
             start=slots.begin,
             settled=self._settled,
             left_batch=batches.left,
         )
-        link.on_connect = wakeups.listen
+        wakeups.hear_on(link)
         await link.connect()
 
         async def problems() -> list[str]:
@@ -168,7 +169,8 @@ class Worker:
                     task.cancel()
                 await asyncio.gather(*background, return_exceptions=True)
                 with contextlib.suppress(Exception):
-                    await lives.send(declare_dead(worker=lease.id))
+                    async with asyncio.timeout(_LAST_WORD):
+                        await lives.send(declare_dead(worker=lease.id))
                 for executor in executors.values():
                     await executor.close()
                 threads = executors[Place.THREAD]
@@ -205,7 +207,8 @@ class Worker:
         slots.interrupt()
         await asyncio.wait([rounds], timeout=_TO_OBEY)
         self.left_running = slots.give_up()
-        await asyncio.wait([rounds], timeout=_LAST_VERDICTS)
+        # Where the database is away they have had the whole grace.
+        await asyncio.wait([rounds], timeout=_LAST_VERDICTS if claimer.is_connected else 0)
         if claimer.held:
             log.error(
                 "%d verdicts could not be written; those jobs run again when this lease is over", len(claimer.held)

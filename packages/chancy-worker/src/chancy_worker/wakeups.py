@@ -8,10 +8,8 @@ blocked session gets no notifications. A wakeup may be lost: the truth is the cl
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+import math
+from collections.abc import Callable, Iterable, Sequence
 
 import psycopg
 from psycopg import Notify, sql
@@ -19,9 +17,7 @@ from psycopg import Notify, sql
 from chancy.model import Statement
 from chancy.run import AsyncConn
 
-from .link import Link, one_line
-
-log = logging.getLogger("chancy.worker")
+from .link import Link
 
 BELL_KEYS = "SELECT array_agg(DISTINCT {schema}.bell_key(queue)) FROM unnest(%(queues)s::text[]) AS queue"
 BELL_WAIT = "SELECT {schema}.bell_wait(%(missing)s::integer[])"
@@ -52,46 +48,52 @@ class Bell:
         self.link = link
         self._queues = queues
         self._wake = wake
-        self._idle = asyncio.Event()
-        self._busy = asyncio.Event()
-        self._busy.set()
+        self._keys: list[int] = []
+        self._held: set[int] = set()
+        self._idle = False
+        self._told = asyncio.Event()
 
     def idle(self) -> None:
         """From now on, be heard of."""
-        self._busy.clear()
-        self._idle.set()
+        if not self._idle:
+            self._idle = True
+            self._told.set()
 
     def busy(self) -> None:
         """From now on, cost nobody anything."""
-        self._idle.clear()
-        self._busy.set()
+        if self._idle:
+            self._idle = False
+            self._told.set()
 
     async def serve(self) -> None:
         """Take the keys and give them back, for ever."""
-        while True:
-            try:
-                await self.link.reconnect()
-                await self._hold(await self.link.send(bell_keys(self._queues)))
-            except psycopg.Error as error:
-                log.warning("%s: %s", self.link.purpose, one_line(error))
-                await asyncio.sleep(1)
+        await self.link.forever(self._turn, self._told)
 
-    async def _hold(self, keys: list[int]) -> None:
-        held: set[int] = set()
-        while True:
-            await self._idle.wait()
-            while self._idle.is_set() and len(held) < len(keys):
-                if got := await self.link.send(bell_wait([key for key in keys if key not in held])):
-                    held.update(got)
+    async def _turn(self) -> float:
+        """One step towards holding all keys while idle, and none while busy."""
+        if self.link.conn is None:
+            self._keys, self._held = [], set()
+            await self.link.connect()
+        if not self._keys:
+            self._keys = await self.link.send(bell_keys(self._queues))
+        missing = [key for key in self._keys if key not in self._held]
+        try:
+            if self._idle and missing:
+                if got := await self.link.send(bell_wait(missing)):
+                    self._held.update(got)
                     self._wake()
-            await self._busy.wait()
-            if held:
-                await self.link.send(bell_unlock(sorted(held)))
-                held.clear()
+                return 0.0
+            if self._held and not self._idle:
+                await self.link.send(bell_unlock(sorted(self._held)))
+                self._held = set()
+        except psycopg.Error:
+            await self.link.close()  # nobody knows what a statement that has failed has left locked
+            raise
+        return math.inf
 
 
 class Ear:
-    """Hears of work and of cancelled jobs, on the claim connection: between queries by a reader, else by psycopg."""
+    """Hears of work and of cancelled jobs, on the claim connection."""
 
     def __init__(
         self,
@@ -110,38 +112,14 @@ class Ear:
 
     async def listen(self, conn: AsyncConn) -> None:
         """Start listening on a new connection."""
-        conn.add_notify_handler(self._heard)
         for channel in (self._bell, self._stops):
             await conn.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
 
-    @contextlib.contextmanager
-    def open(self, conn: AsyncConn) -> Iterator[None]:
-        """Hear while no query runs. A broken connection wakes, too: the next query finds out.
-
-        What was read together with the end of the last answer lies in libpq's buffer, of which no socket tells.
-        """
-
-        def readable() -> None:
-            try:
-                conn.pgconn.consume_input()
-                while (notify := conn.pgconn.notifies()) is not None:
-                    self._heard(Notify(notify.relname.decode(), notify.extra.decode(), notify.be_pid))
-            except psycopg.OperationalError:
-                self._wake()
-
-        loop = asyncio.get_running_loop()
-        descriptor = conn.fileno()
-        loop.add_reader(descriptor, readable)
-        readable()
-        try:
-            yield
-        finally:
-            loop.remove_reader(descriptor)
-
-    def _heard(self, notify: Notify) -> None:
+    def heard(self, notify: Notify) -> None:
+        """What somebody has said there, whoever that is."""
         if notify.channel == self._stops:
             worker, _, job = notify.payload.partition(" ")
-            if worker == str(self._lease()):
+            if worker == str(self._lease()) and job.isdecimal():
                 self._cancel([int(job)])
         elif notify.payload[:500] in self._queues:
             self._wake()
@@ -166,13 +144,9 @@ class Doorbell:
         """Take the keys and give them back, for ever."""
         await self._bell.serve()
 
-    async def listen(self, conn: AsyncConn) -> None:
-        """Start listening on a new connection of the claimer's."""
-        await self._ear.listen(conn)
-
-    def hearing(self, conn: AsyncConn) -> AbstractContextManager[None]:
-        """Hear while no query runs."""
-        return self._ear.open(conn)
+    def hear_on(self, link: Link) -> None:
+        """Listen on the claimer's link, from its next connection on."""
+        link.on_connect, link.on_notify = self._ear.listen, self._ear.heard
 
     async def close(self) -> None:
         """Close the bell's own connection, and with that give up its keys."""
