@@ -352,5 +352,3 @@ async def take_back_all(link: Link, rescued: Callable[[], None]) -> None:
             return
         log.warning("took back %d jobs of dead workers; %d more had no attempt left", again, failed)
         rescued()
-
-    await link.forever(turn)
