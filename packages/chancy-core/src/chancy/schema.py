@@ -25,7 +25,7 @@ _NAMES = """
     pg_advisory_unlock pg_advisory_xact_lock pg_backend_pid pg_column_size pg_current_xact_id
     pg_current_xact_id_if_assigned pg_drop_replication_slot pg_encoding_to_char pg_get_functiondef
     pg_get_userbyid pg_has_role pg_is_in_recovery pg_notification_queue_usage pg_notify pg_relation_size
-    pg_table_size pg_terminate_backend pg_try_advisory_lock pg_try_advisory_xact_lock row_number set_config
+    pg_table_size pg_terminate_backend pg_try_advisory_lock pg_try_advisory_xact_lock random row_number set_config
     setval string_agg strpos sum to_char to_json to_jsonb to_regclass to_regnamespace unnest
 """
 BUILT_INS = frozenset(_NAMES.split())

@@ -243,6 +243,7 @@ class Lease:
         answer = await link.send(extend(self.id, self.timing.lease, self._seen, self.timing.unheard))
         if not answer.holding:
             log.warning("worker %s (lease %d) was declared dead; its jobs may run elsewhere", self.name, self.id)
+            self.id = 0  # what is claimed under that is nobody's, until there is another
             self._lost()
             await self.take(link)
             return answer

@@ -41,8 +41,8 @@ CHOOSE = """
         ORDER BY random()
     ),
     left_out AS MATERIALIZED (
-        SELECT %(without)s::text[] || ARRAY(
-            SELECT name FROM {schema}.pause WHERE kind = 'task' AND until > {schema}.clock()) AS tasks
+        SELECT array_cat(%(without)s::text[], ARRAY(
+            SELECT name FROM {schema}.pause WHERE kind = 'task' AND until > {schema}.clock())) AS tasks
     ),
     company AS MATERIALIZED (
         SELECT first.id FROM wanted
