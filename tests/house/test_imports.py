@@ -15,8 +15,8 @@ WORKER = PACKAGES / "chancy-worker/src/chancy_worker"
 
 FLOORS = [
     {"states", "errors", "phrases", "findings"},
-    {"limits", "literals", "outcomes", "recurrence", "retention", "retry", "schema"},
-    {"unique"},
+    {"limits", "literals", "recurrence", "retention", "retry", "schema"},
+    {"outcomes", "unique"},
     {"model"},
     {"codec"},
     {"keys"},

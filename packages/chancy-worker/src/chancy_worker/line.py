@@ -217,7 +217,8 @@ def _log_again(said: Logged, pid: int, current: CurrentJob | None) -> None:
     context = contextvars.Context()  # and not this one, of the job for which the child was started
     if current is not None:
         context.run(running_attempt.set, current)
-    context.run(logger.handle, record)
+    with contextlib.suppress(BaseException):  # a handler of the application that raises would break the line
+        context.run(logger.handle, record)
 
 
 def _settle(future: asyncio.Future[Any], value: Any) -> None:
