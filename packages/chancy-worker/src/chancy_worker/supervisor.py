@@ -88,6 +88,7 @@ class Worker:
         self.app = app.settings if isinstance(app, AsyncChancy) else app
         self.config = config or WorkerConfig()
         self._tasks: Mapping[str, BaseTask[..., Any]] = registered()
+        self._slots: Slots | None = None
         self._parts: _Parts | None = None
         self._session: type[Session] = OwnSession
         self.begun = asyncio.Event()
@@ -182,7 +183,7 @@ class Worker:
     @property
     def busy(self) -> int:
         """How many jobs run here now."""
-        return len(self._parts.slots.running) if self._parts else 0
+        return len(self._slots.running) if self._slots else 0
 
     def stop(self) -> None:
         """Begin to stop; called again, skip what is left of a stage, the grace first of all. From the worker's loop."""
@@ -208,7 +209,7 @@ class Worker:
         executors = self._executors()
         stack.push_async_callback(self._close_executors, executors)
         keeper = Keeper() if any(task.keep_logs for task in self._tasks.values()) else None
-        slots = Slots(
+        slots = self._slots = Slots(
             tasks=self._tasks,
             executors=executors,
             concurrency={queue.name: queue.concurrency for queue in self.app.queues},
@@ -248,8 +249,6 @@ class Worker:
             settled=self._settled,
             left_batch=batches.left,
         )
-        stack.push_async_callback(_give_up, lives, lease, claimer)
-        await lease.take(lives)
         parts = self._parts = _Parts(link, lease, slots, claimer, keeper)
 
         async def made_anew(conn: AsyncConn) -> None:
@@ -258,6 +257,8 @@ class Worker:
 
         link.on_connect = made_anew
         await link.connect()
+        stack.push_async_callback(_give_up, lives, lease, claimer)
+        await lease.take(lives)  # from here on outages are waited for
 
         async def problems() -> list[str]:
             return _problems(link, lease, claimer)
