@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
@@ -119,7 +120,7 @@ def call(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain 
         args, kwargs = task.signature.decode_arguments(job.arguments)
         return _returned(job, task, task.function(*args, **kwargs), since)
     except BaseException as error:  # SystemExit too: whatever ends the function, the worker goes on
-        return judged(job, explain(error), since, task.retry_delay)
+        return _judged(job, task, since, explain, error)
 
 
 async def call_async(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain = _as_it_is) -> Completion:
@@ -130,7 +131,15 @@ async def call_async(job: Claimed, task: BaseTask[..., Any], since: Since, expla
     except asyncio.CancelledError:
         raise
     except BaseException as error:
-        return judged(job, explain(error), since, task.retry_delay)
+        return _judged(job, task, since, explain, error)
+
+
+def _judged(
+    job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain, error: BaseException
+) -> Completion:
+    with contextlib.suppress(BaseException):  # what an error says of itself is code of the job
+        error = explain(error)
+    return judged(job, error, since, task.retry_delay)
 
 
 def _returned(job: Claimed, task: BaseTask[..., Any], result: Any, since: Since) -> Completion:

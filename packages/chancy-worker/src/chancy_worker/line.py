@@ -161,7 +161,8 @@ class Line(asyncio.Protocol):
                         current = self.flight[0].attempt.current
                         current.report(current, progress)
                 case Logged() as said:
-                    _log_again(said, self.pid, self._attempt_of(said.claim))
+                    with contextlib.suppress(BaseException):  # of the application's handlers; it would break the line
+                        _log_again(said, self.pid, self._attempt_of(said.claim))
                 case Recalled(count):
                     self._recalling = False
                     for _ in range(count):
@@ -217,8 +218,7 @@ def _log_again(said: Logged, pid: int, current: CurrentJob | None) -> None:
     context = contextvars.Context()  # and not this one, of the job for which the child was started
     if current is not None:
         context.run(running_attempt.set, current)
-    with contextlib.suppress(BaseException):  # a handler of the application that raises would break the line
-        context.run(logger.handle, record)
+    context.run(logger.handle, record)
 
 
 def _settle(future: asyncio.Future[Any], value: Any) -> None:
