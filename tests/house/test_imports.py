@@ -15,8 +15,8 @@ WORKER = PACKAGES / "chancy-worker/src/chancy_worker"
 
 FLOORS = [
     {"states", "errors", "phrases", "findings"},
-    {"dsn", "limits", "modules", "literals", "outcomes", "recurrence", "retention", "retry", "schema"},
-    {"unique"},
+    {"dsn", "limits", "modules", "literals", "recurrence", "retention", "retry", "schema"},
+    {"outcomes", "unique"},
     {"model"},
     {"codec"},
     {"keys"},

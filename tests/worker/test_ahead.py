@@ -122,7 +122,7 @@ async def test_what_was_claimed_ahead_of_long_jobs_goes_back_unharmed_and_anothe
         *[tasks.add.bind(2, number) for number in range(10)],
     )
     async with working(site.app(queues=queues)) as first:
-        await eventually(lambda: first.running == 2 and site.row(jobs[41]).state is State.RUNNING)
+        await eventually(lambda: first.busy == 2 and site.row(jobs[41]).state is State.RUNNING)
         await eventually(lambda: "no slot was free" in caplog.text)
         async with working(site.app(queues=queues), WorkerConfig(timing=FAST, name="second")):
             last = [await eventually(lambda job=job: (row := site.row(job)).finished_at and row) for job in jobs[42:]]

@@ -179,7 +179,7 @@ async def test_a_last_job_that_is_rescued_to_failure_ends_its_batch(site):
 async def test_a_running_last_job_that_is_cancelled_ends_its_batch_at_once(site):
     batch, (job,) = batch_of(site, worker_tasks.pass_gate.bind("never"))
     async with working(site.app(), PROMPT) as worker:
-        await eventually(lambda: worker.running == 1)
+        await eventually(lambda: worker.busy == 1)
         chancy.cancel(site.conn, job.id, schema=site.schema)
         await eventually(lambda: tasks.told)
     assert tasks.told == [("", BatchCounts(batch.id, 1, cancelled=1))]

@@ -75,7 +75,7 @@ async def test_a_verdict_that_comes_after_the_rescue_changes_nothing(site):
         await eventually(lambda: site.row(job).state is State.SUCCEEDED)
         before = site.row(job)
         gates["late"].set()
-        await eventually(lambda: not frozen.running)
+        await eventually(lambda: not frozen.busy)
     assert site.row(job) == before
     assert before.attempt == 2
     assert job.result(site.conn) == "second"
@@ -141,7 +141,7 @@ async def test_a_claim_that_the_database_refuses_is_not_blamed_on_the_verdicts_o
         await eventually(lambda: site.count("succeeded") == 9)
         monkeypatch.undo()
     assert {site.row(job).result for job in jobs} == {b'"claim"'}
-    assert not worker.running
+    assert not worker.busy
 
 
 async def test_a_missing_partition_loses_no_completion(site):

@@ -132,7 +132,7 @@ async def test_a_job_that_its_handler_completes_may_leave_no_row(site, caplog, h
     async with working(site.app(), QUICK) as worker:
         (job,) = site.submit(limit_tasks.effect.bind(site.dsn, f'"{site.schema}".effect', how))
         await all_finished(site)
-        await eventually(lambda: worker.running == 0)
+        await eventually(lambda: worker.busy == 0)
     assert site.rows("SELECT job FROM {}.effect") == [(job.id,)]
     assert site.one("SELECT count(*) FROM {}.any_job") == 0
     assert "too late" not in caplog.text

@@ -21,7 +21,7 @@ from .keys import UniqueKeys, unique_of
 from .limits import KeyFunction, Limit, Place, PlaceWish, SharedLimit, divided, place_of
 from .model import NewJob, Options
 from .recurrence import Cron, Every, When, checked
-from .retry import DEFAULT_BACKOFF, Backoff, RetryFunction
+from .retry import DEFAULT_BACKOFF, Backoff, RetryFunction, delay_of, problem_of
 from .run import AsyncConn, SyncConn, backend, perform
 from .schema import schema_in_use
 from .unique import Unique
@@ -77,9 +77,16 @@ class BaseTask(Generic[P, R]):
     """When workers submit it by themselves."""
 
     def retry_delay(self, attempt: int, error: BaseException, own: Backoff | None) -> timedelta | None:
-        """The delay after failed attempt `attempt` of a job with a backoff of its `own`; None for "give up"."""
+        """The delay after failed attempt `attempt` of a job with a backoff of its `own`; None for "give up".
+
+        Raises what a retry function raises, and `TypeError` or `ValueError` for one that returns no delay.
+        """
         if own is None and self.retry is not None:
-            return self.retry(attempt, error)
+            given = self.retry(attempt, error)
+            try:
+                return None if given is None else delay_of(given)
+            except (TypeError, ValueError) as wrong:
+                raise type(wrong)(f"the retry function of task {self.name} returned no delay: {wrong}") from None
         return (own or self.options.retry or DEFAULT_BACKOFF).delay(attempt)
 
     def place(self, limits: Iterable[Limit] | None = None) -> Place:
@@ -240,8 +247,8 @@ def task(
 
     The name defaults to `module.qualname` and is what the rows say: give `name` before you move the function, or
     `aliases` (older names) afterwards. `max_attempts` counts the first attempt. Larger `priority` runs sooner,
-    from -100 to 100. `retry` is a `Backoff`, or a function of attempt and exception that returns a delay, or None
-    to give up. Raises `InvalidTask` for a function that could not be carried as a row.
+    from -100 to 100. `retry` is a `Backoff`, or a function of attempt and exception that returns a delay (a timedelta
+    or seconds), or None to give up. Raises `InvalidTask` for a function that could not be carried as a row.
 
     `limits` decide where it runs: a memory limit, or a time limit of a plain function, puts each of its jobs into a
     child process, since nothing else can be stopped. `executor="process"` asks for one openly, `"thread"` never.
@@ -262,6 +269,8 @@ def task(
     def make(function: Callable[..., Any]) -> BaseTask[..., Any]:
         full_name = name or f"{_module_of(function)}.{function.__qualname__}"
         data, decide = (retry, None) if retry is None or isinstance(retry, Backoff) else (None, retry)
+        if decide is not None and (problem := problem_of(decide)):
+            raise InvalidTask(full_name, f"retry: {problem}")
         if not (unique is None or isinstance(unique, Unique)):
             raise InvalidTask(full_name, f"unique: expected a Unique, got {unique!r}")
         try:
@@ -269,8 +278,8 @@ def task(
         except TypeError as error:
             raise InvalidTask(full_name, f"limits: {error}") from None
         options = Options(queue, priority, max_attempts, own or None, data)
-        if problem := options.problem():
-            raise InvalidTask(full_name, "{}: {}".format(*problem))
+        if unfit := options.problem():
+            raise InvalidTask(full_name, "{}: {}".format(*unfit))
         signature = signature_of(function, full_name)
         kind = AsyncTask if inspect.iscoroutinefunction(function) else Task
         made: BaseTask[..., Any] = kind(

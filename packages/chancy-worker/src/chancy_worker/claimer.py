@@ -275,6 +275,9 @@ class Claimer:
             self._patient = True
         except psycopg.Error as error:
             await self._recover(error, verdicts)
+        except asyncio.CancelledError:
+            self.outbox.put_back(verdicts)  # rounds go on once more where a whole loop is cancelled
+            raise
         else:
             self._link.recovery.over()
             self.outbox.accepted()
@@ -352,6 +355,9 @@ class Claimer:
             except psycopg.Error as error:
                 await self._recover(error, verdicts)
                 return
+            except asyncio.CancelledError:
+                self.outbox.put_back(verdicts)
+                raise
         self._patient = "busy" in fates.values()
         for verdict in verdicts:
             key = verdict.id, verdict.fence

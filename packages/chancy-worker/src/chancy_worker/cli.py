@@ -10,13 +10,12 @@ import asyncio
 import importlib
 import logging
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import get_args
+from typing import NoReturn, get_args
 
 import psycopg
 
@@ -26,13 +25,17 @@ from chancy.migrate import migrate
 from chancy.model import Queue
 from chancy.task import registered
 
-from . import logs
+from . import logs, signals
 from .__about__ import __version__
 from .config import Pooler, WorkerConfig
-from .processes import PARENT, Processes, watch_parent
+from .ending import end, to_the_end
+from .processes import PARENT, Processes, say_begun, say_refused, watch_parent
 from .supervisor import Worker
 
 log = logging.getLogger("chancy.worker")
+
+_TO_OBEY = 0.25
+"""Seconds that the asyncio tasks get at the end which jobs have left."""
 
 
 class Refusal(Exception):
@@ -77,8 +80,19 @@ def parser() -> argparse.ArgumentParser:
     return command
 
 
+def command() -> NoReturn:
+    """The script `chancy-worker`: `main`, and the end of this process, whatever is left in it."""
+    with signals.taken(signals.end_at_once):
+        try:
+            code = main()
+        except signals.Asked:
+            code = 0
+        with signals.taken(lambda: None):  # who has stopped may be told to stop again
+            end(code)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a worker; 0 after an orderly stop, 2 for bad input.
+    """Run a worker; 2 for bad input, 0 after an orderly stop of `--processes`. A single worker ends this process.
 
     A worker that its parent has started while Postgres was away returns 1, and is started again.
     """
@@ -96,14 +110,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             more = {"pooler": options.pooler, "health_port": options.health_port}
             return asyncio.run(Processes(arguments, options.processes, *place, **more).run())
         with runner(options.loop) as loop:
-            return loop.run(work(app, configured(options)))
+            return to_the_end(loop.get_loop(), work(app, configured(options)))
     except (Refusal, ChancyError, ValueError) as error:
         code, message = 2, str(error)
+        say_refused()
     except psycopg.Error as error:
         code = 1 if PARENT in os.environ else 2
         message = f"{' '.join(str(error).split())}; say where Postgres is with --dsn, CHANCY_DSN or PGHOST and the like"
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # who has stopped may be told to stop again
     print(f"chancy-worker: {message}", file=sys.stderr)
     return code
 
@@ -121,32 +134,51 @@ def runner(wish: str) -> asyncio.Runner:
     return asyncio.Runner(loop_factory=uvloop.new_event_loop)
 
 
-async def work(app: Chancy, config: WorkerConfig) -> int:
-    """One worker until it is stopped."""
+async def work(app: Chancy, config: WorkerConfig) -> NoReturn:
+    """One worker until it is stopped, and the end of its process, which nothing can hold up that its jobs have left.
+
+    Raises what keeps it from beginning.
+    """
     worker = Worker(app, config)
     for line in banner(app, config):
         log.info("%s", line)
-    log.info("event loop %s", type(asyncio.get_running_loop()).__module__.partition(".")[0])
+    loop = asyncio.get_running_loop()
+    log.info("event loop %s", type(loop).__module__.partition(".")[0])
     orphaned = asyncio.Event()
-    watch = asyncio.create_task(watch_parent(orphaned))
-    orphan_stop = asyncio.create_task(_stop_when(orphaned, worker))
-    try:
-        await worker.start()
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # at once: closing the loop takes a while
-        watch.cancel()
-        orphan_stop.cancel()
-    if worker.left_running:
-        # Their jobs are released already and may run elsewhere; waiting for them would only do the work twice.
-        log.warning("%d functions did not stop and are ended with this process", worker.left_running)
-        logging.shutdown()
-        os._exit(0)
-    return 0
+    beside = [
+        asyncio.create_task(coroutine)
+        for coroutine in (watch_parent(orphaned), _stop_when(orphaned, worker), _tell_when(worker.begun))
+    ]
+    code = 0
+    with signals.taken(signals.asking(loop, worker.stop)):
+        try:
+            await worker.start()
+        except BaseException:
+            if not worker.begun.is_set():
+                raise
+            log.exception("this worker has ended by an error")
+            code = 1
+        finally:
+            for task in beside:
+                task.cancel()
+        if worker.left_running:
+            # Their jobs are released already and may run elsewhere; waiting for them would only do the work twice.
+            log.warning("%d functions did not stop and are ended with this process", worker.left_running)
+        if left := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=_TO_OBEY)
+        end(code)
 
 
 async def _stop_when(event: asyncio.Event, worker: Worker) -> None:
     await event.wait()
     worker.stop()
+
+
+async def _tell_when(begun: asyncio.Event) -> None:
+    await begun.wait()
+    say_begun()
 
 
 def load(options: argparse.Namespace) -> Chancy:
@@ -166,7 +198,9 @@ def load(options: argparse.Namespace) -> Chancy:
                 f"there is no module {module_name!r} here; start it where `python -c 'import {module_name}'` works"
             ) from None
         raise Refusal(f"module {module_name!r} cannot be imported: {_last_line(error)}") from None
-    except Exception as error:
+    except signals.Asked:
+        raise
+    except (Exception, SystemExit) as error:
         raise Refusal(f"module {module_name!r} cannot be imported: {_last_line(error)}") from None
     app = getattr(module, attribute, None) if attribute else Chancy(queues=())
     if not isinstance(app, Chancy):

@@ -161,7 +161,8 @@ class Line(asyncio.Protocol):
                         current = self.flight[0].attempt.current
                         current.report(current, progress)
                 case Logged() as said:
-                    _log_again(said, self.pid, self._attempt_of(said.claim))
+                    with contextlib.suppress(BaseException):  # of the application's handlers; it would break the line
+                        _log_again(said, self.pid, self._attempt_of(said.claim))
                 case Recalled(count):
                     self._recalling = False
                     for _ in range(count):

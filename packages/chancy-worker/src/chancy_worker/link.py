@@ -105,6 +105,8 @@ class Link:
         self._session = session(lock_timeout=lock_timeout, deadline=deadline)
         self._conn: _Conn | None = None
         self._answered = False
+        self.connected_at = 0.0
+        """When the connection was made that is there, or was, by `time.monotonic`."""
 
     @property
     def conn(self) -> AsyncConn | None:
@@ -125,6 +127,7 @@ class Link:
         except BaseException:
             await self.close()
             raise
+        self.connected_at = time.monotonic()
 
     async def open(self) -> None:
         """Connect once, unless there is a connection."""

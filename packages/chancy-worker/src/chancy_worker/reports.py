@@ -73,8 +73,8 @@ async def report(link: Link, told: dict[tuple[int, int], Progress], keeper: Keep
 async def _write_progress(link: Link, told: dict[tuple[int, int], Progress]) -> None:
     if not told:
         return
-    batch = dict(told)
-    told.clear()
+    # One by one: a thread may say something between any two steps, and what it says is taken now or stays.
+    batch = dict(told.popitem() for _ in range(len(told)))
     try:
         await link.send(write_down(batch))
     except psycopg.Error:

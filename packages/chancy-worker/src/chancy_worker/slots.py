@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from chancy.current import CurrentJob
-from chancy.errors import TimeLimitExceeded
+from chancy.errors import ChancyError, TimeLimitExceeded
 from chancy.limits import Limit, LimitType, Place, tightest
 from chancy.model import Progress
 from chancy.task import BaseTask
@@ -41,6 +41,17 @@ _LEAST_SHARE = 0.01
 
 Key = tuple[int, int]
 """A claim: the job's id and its fence."""
+
+
+class UnreadableLimits(ChancyError):
+    """A job's limits are none that this version knows. They are not kept, so it does not run here."""
+
+    def __init__(self, given: bytes, error: Exception) -> None:
+        said = given[:200].decode("utf-8", "replace")
+        super().__init__(
+            f"its limits cannot be read by this worker, and so not be kept: {error} in {said}. If a newer version of "
+            f"Chancy has submitted it, start workers of that version; else submit it again with limits=[Limit…]"
+        )
 
 
 class Stop(Enum):
@@ -104,6 +115,7 @@ class Slots:
         middleware: Sequence[Middleware],
         keeper: Keeper | None,
         ended: Callable[[Claimed, Completion, float], None],
+        is_cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         self._tasks = tasks
         self._executors = executors
@@ -113,6 +125,8 @@ class Slots:
         self._middleware = middleware
         self._keeper = keeper
         self._ended = ended
+        self._is_cancelled = is_cancelled
+        """Whether the worker itself was cancelled, as by the end of its loop, which cancels all tasks at once."""
         self.running: dict[Key, Running] = {}
         self.progress: dict[Key, Progress] = {}
         """What handlers have said since it was last written down."""
@@ -121,7 +135,7 @@ class Slots:
         self._names = {place: tuple(n for n, p in self._places.items() if p is place) for place in Place}
         self._used: Counter[Place] = Counter()
         self._memory_used = 0
-        bursts = Bursts(self._perform, self._ends)
+        bursts = Bursts(self._perform, self._ends, self._breaks)
         self._turnstile = Turnstile(concurrency, bursts.add, lambda running: self._stop(running, Stop.WAITED))
         self._begun: Counter[Place] = Counter()
         self._share = dict.fromkeys(Place, 1.0)
@@ -150,9 +164,11 @@ class Slots:
     def begin(self, job: Claimed) -> None:
         """Start a claimed job, or give it back if there is no room for it."""
         task = self._tasks[job.task]
-        limits, place = self._placed(job, task)
-        size = self._executors[place].size
-        memory = int(limits.get(LimitType.MEMORY, 0))
+        try:
+            limits, place = self._placed(job, task)
+            size, memory = self._executors[place].size, int(limits.get(LimitType.MEMORY, 0))
+        except Exception as error:  # of what somebody has written into the row
+            return self._ended(job, judged(job, error, since_now(self._worker), task.retry_delay), 0.0)
         self._begun[place] += 1
         if size is not None and self._used[place] >= size:
             return self._ended(job, released(job, f"no room in a {place}"), 0.0)
@@ -181,7 +197,10 @@ class Slots:
     def _placed(self, job: Claimed, task: BaseTask[..., Any]) -> tuple[dict[str, float], Place]:
         if job.limits is None:
             return self._limits[job.task], self._places[job.task]
-        given = msgspec.json.decode(job.limits, type=list[Limit])
+        try:
+            given = msgspec.json.decode(job.limits, type=list[Limit])
+        except (msgspec.DecodeError, ValueError) as error:
+            raise UnreadableLimits(job.limits, error) from None
         try:
             return tightest(given), task.place(given)
         except ValueError:  # the task has been given another executor since this job was submitted
@@ -220,7 +239,7 @@ class Slots:
         """Give back the jobs that would not stop; how many."""
         left = list(self.running.values())
         for running in left:
-            self._finish(running, _verdict_of_stopped(running))
+            self._finish(running, self._verdict_of_stopped(running))
         return len(left)
 
     def _told(self, current: CurrentJob, progress: Progress) -> None:
@@ -228,13 +247,15 @@ class Slots:
         self.progress[current.id, current.fence] = progress
 
     def _begins(self, running: Running) -> None:
+        if running.began or running.over:  # a middleware may proceed twice: it is one attempt all the same
+            return
         running.began = time.perf_counter()
         if (limit := running.limits.get(LimitType.TIME)) is not None:
             loop = asyncio.get_running_loop()
             running.timer = loop.call_later(limit, self._stop, running, Stop.TIME)
 
     def _stop(self, running: Running, why: Stop) -> None:
-        if running.stop is not None:
+        if running.stop is not None or running.over:
             return
         running.stop = why
         if running.carrier is None:  # it has not begun
@@ -261,7 +282,19 @@ class Slots:
 
     def _ends(self, running: Running, verdict: Completion | None) -> None:
         if not running.over:
-            self._finish(running, verdict or _verdict_of_stopped(running))
+            self._finish(running, verdict or self._verdict_of_stopped(running))
+
+    def _breaks(self, running: Running, error: BaseException) -> None:
+        """Something was raised where nothing should be: the attempt has failed, and its slot is free."""
+        log.error("job %d (%s) ended in an error of its worker", running.job.id, running.job.task, exc_info=error)
+        if not running.over:
+            since = since_now(self._worker) if running.attempt is None else running.attempt.since
+            self._finish(running, judged(running.job, error, since, running.task.retry_delay))
+
+    def _verdict_of_stopped(self, running: Running) -> Completion:
+        if running.stop is None and self._is_cancelled():
+            running.stop = Stop.SHUTDOWN
+        return _verdict_of_stopped(running)
 
     def _finish(self, running: Running, verdict: Completion) -> None:
         running.over = True
