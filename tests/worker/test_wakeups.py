@@ -14,7 +14,7 @@ from chancy_worker.wakeups import Ear
 
 async def test_a_wakeup_that_was_read_together_with_an_answer_is_heard_when_the_worker_goes_to_sleep(site):
     woken = asyncio.Event()
-    ear = Ear(site.schema, ["default"], woken.set, lambda: 1, lambda ids: None)
+    ear = Ear(site.schema, ["default"], lambda queues: woken.set(), lambda: 1, lambda ids: None)
     async with await psycopg.AsyncConnection.connect(site.dsn, autocommit=True) as conn:
         await ear.listen(conn)
         site.conn.execute("SELECT pg_notify(%s, 'default')", [site.schema])

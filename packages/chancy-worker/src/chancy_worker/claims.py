@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from operator import attrgetter
 from typing import TypeAlias
 
@@ -43,12 +43,12 @@ from chancy.model import Rows, Statement
 from chancy.statements import KEEP, keeping
 from chancy.states import State
 
-from .verdict import Claimed, Completion
+from .verdict import EARLIEST, Claimed, Completion
 
 Mark: TypeAlias = tuple[datetime, int]
 """The (run_at, id) of the last job claimed from a lane."""
 
-START: Mark = (datetime.min.replace(tzinfo=UTC), 0)
+START: Mark = (EARLIEST, 0)
 """The mark of a lane that nothing has been claimed from."""
 
 _FINISH = """
@@ -180,25 +180,25 @@ _CLAIM = """
     SELECT
         (SELECT count(*) FROM finished) + (SELECT count(*) FROM returned) + (SELECT count(*) FROM dropped),
         EXISTS (SELECT FROM lease),
-        (SELECT extract(epoch FROM min(ahead.run_at) - {schema}.clock())::float8
-         FROM in_use CROSS JOIN LATERAL (
-            SELECT job.run_at FROM {schema}.job AS job
+        ARRAY(SELECT queue FROM in_use), ARRAY(SELECT priority FROM in_use),
+        ARRAY(SELECT (
+            SELECT extract(epoch FROM job.run_at)::float8 - extract(epoch FROM {schema}.clock())::float8
+            FROM {schema}.job AS job
             WHERE job.state = 'ready' AND job.parked IS NULL
                 AND job.queue = in_use.queue AND job.priority = in_use.priority AND job.run_at > {schema}.clock()
-            ORDER BY job.run_at LIMIT 1) AS ahead),
-        ARRAY(SELECT queue FROM in_use), ARRAY(SELECT priority FROM in_use),
+            ORDER BY job.run_at LIMIT 1) FROM in_use),
         ARRAY(SELECT look.queue FROM unnest(%(looking)s::text[]) AS look (queue) CROSS JOIN LATERAL (
             SELECT FROM {schema}.job AS job
             WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = look.queue LIMIT 1) AS parked),
         ARRAY(SELECT queue FROM allowed WHERE free < wanted),
         CASE WHEN EXISTS (SELECT FROM returned)
             THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM returned))::text END,
-        NULL::text, NULL::text, NULL::smallint, NULL::timestamptz, NULL::smallint, NULL::smallint, NULL::integer,
-        NULL::smallint, NULL::json, NULL::json, NULL::json, NULL::json, NULL::text, NULL::bigint
+        NULL::text, NULL::text, NULL::smallint, NULL::smallint, NULL::integer, NULL::smallint,
+        NULL::json, NULL::json, NULL::json, NULL::json, NULL::text, NULL::bigint, NULL::smallint, NULL::timestamptz
     UNION ALL
     SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL,
-        task, queue, priority, run_at, attempt, max_attempts, claims, crashes, arguments, retry, limits, errors,
-        gates->>'key', batch
+        task, queue, attempt, max_attempts, claims, crashes, arguments, retry, limits, errors, gates->>'key', batch,
+        priority, run_at
     FROM claimed
 """
 
@@ -238,11 +238,12 @@ class Answer:
     """How many of the verdicts found their row; the others are asked for by `settle`."""
     holding: bool
     """Whether this worker's lease was still there; without it nothing is claimed."""
-    next_in: float | None
-    """Seconds until the next scheduled job of the queues looked at."""
     lanes: list[tuple[str, int]]
     """The lanes that a look has found, best first within each queue."""
+    next_in: Mapping[str, float | None]
+    """Of the queues looked at that have any lane, seconds until the next scheduled job, if there is one."""
     claimed: list[Claimed]
+    """In the order in which those of each queue are to begin: priority, run_at, id."""
     marks: dict[tuple[str, int], Mark]
     parked: Sequence[str] = ()
     """Of the queues looked at, those in which jobs wait to be admitted."""
@@ -289,20 +290,32 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
 
 _FIRST_OF_JOB = 8
 """Of a claimed job's row: id, true, and then empty columns, which the first row has."""
+_MARK, _PRIORITY = attrgetter("run_at", "id"), attrgetter("priority")
 
 
 def _parse_answer(rows: Rows) -> Answer:
-    (settled, holding, next_in, queues, priorities, parked, at_limit, *_), *claimed_rows = rows
-    claimed: list[Claimed] = []
-    marks: dict[tuple[str, int], Mark] = {}
-    for row in claimed_rows:
-        id_, (task, queue, priority, run_at, *rest) = row[0], row[_FIRST_OF_JOB:]
-        claimed.append(Claimed(id_, task, queue, *rest))
-        lane, mark = (queue, priority), (run_at, id_)
-        if mark > marks.get(lane, START):
-            marks[lane] = mark
+    (settled, holding, queues, priorities, ahead, parked, at_limit, *_), *claimed_rows = rows
+    claimed = [Claimed(row[0], *row[_FIRST_OF_JOB:]) for row in claimed_rows]
+    _sort(claimed)
+    marks: dict[tuple[str, int], Mark] = {(job.queue, job.priority): (job.run_at, job.id) for job in claimed}
     lanes = list(zip(queues, priorities, strict=True))
-    return Answer(settled, holding, next_in, lanes, claimed, marks, parked, at_limit)
+    return Answer(settled, holding, lanes, _soonest(queues, ahead), claimed, marks, parked, at_limit)
+
+
+def _sort(claimed: list[Claimed]) -> None:
+    """By priority, run_at and id: RETURNING gives rows in no order."""
+    claimed.sort(key=_MARK)
+    if len(set(map(_PRIORITY, claimed))) > 1:
+        claimed.sort(key=_PRIORITY, reverse=True)
+
+
+def _soonest(queues: Sequence[str], ahead: Sequence[float | None]) -> dict[str, float | None]:
+    soonest: dict[str, float | None] = dict.fromkeys(queues)
+    for queue, next_in in zip(queues, ahead, strict=True):
+        before = soonest[queue]
+        if next_in is not None and (before is None or next_in < before):
+            soonest[queue] = next_in
+    return soonest
 
 
 SETTLE = """

@@ -12,7 +12,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any
 
 from chancy.app import AsyncChancy, Chancy
@@ -107,8 +107,8 @@ class Worker:
         lease = Lease(config.name, config.timing, slots.lose, offer)
         await lease.take(lives)
 
-        def wake() -> None:
-            claimer.wake()
+        def wake(queues: Collection[str] | None) -> None:
+            claimer.wake(queues)
 
         wakeups: Doorbell | Poll
         if self._session is LentSession:
