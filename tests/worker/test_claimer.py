@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from chancy import Queue
 from chancy_worker import Timing, claimer
 from chancy_worker.claims import Answer
-from chancy_worker.slots import Room
+from chancy_worker.room import Room
 
 
 def claimer_with(send, **more):
@@ -23,7 +23,7 @@ def claimer_with(send, **more):
             "idle": lambda queues: None,
             "busy": lambda queues: None,
             "hearing": lambda conn: contextlib.nullcontext(),
-            "room": lambda: Room(None, (), {}),
+            "room": lambda: Room(),
             "knows": lambda task: True,
             "start": lambda job: None,
             "settled": lambda verdict, fate: None,

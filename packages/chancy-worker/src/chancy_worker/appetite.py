@@ -82,7 +82,7 @@ class Appetite:
             self._next = min(self._later.values(), default=math.inf)
         if without != self._without:
             if self._without - without:
-                self.look_again([queue for queue, passed in self._passed_over.items() if not passed <= without])
+                self._find_room(without)
             self._without = without
         if self._barren:
             self._spare_the_barren(now)
@@ -148,6 +148,14 @@ class Appetite:
             self._barren[queue] = without
         if queue in self._due:
             self._ask_at(queue, self._due[queue])
+
+    def _find_room(self, without: frozenset[str]) -> None:
+        """Some of what was left out is not any more."""
+        self.look_again([queue for queue, passed in self._passed_over.items() if not passed <= without])
+        for queue, barren in self._barren.items():
+            if not barren <= without:
+                self._hungry[queue] = None
+                self._later.pop(queue, None)
 
     def _spare_the_barren(self, now: float) -> None:
         """Where all that waits, as far as is known, is left out, only a look that is due reads past it: it is dear."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -30,7 +29,7 @@ from .link import Link, one_line
 from .marks import Marks
 from .outbox import Outbox
 from .returns import Returns
-from .slots import Room
+from .room import Room, shared
 from .verdict import Claimed, Completion, released
 
 log = logging.getLogger("chancy.worker")
@@ -159,8 +158,8 @@ class Claimer:
             self._appetite.look_again()
         self._shunned = shunned
         free = self._free(self._appetite.ask(now, without), room.ahead)
-        if room.most is not None:
-            free = _shared(free, room.most)
+        if room.bounds:
+            free = shared(free, room.bounds)
         looking = self._marks.due(free, now)
         lanes = self._marks.lanes(free.keys() - set(looking) if looking else free)
         return Wanted(free, lanes, looking, tuple(sorted(without)), not shunned)
@@ -364,15 +363,3 @@ class Claimer:
                 await self._changed.wait()
         finally:
             timer.cancel()
-
-
-def _shared(free: dict[str, int], most: int) -> dict[str, int]:
-    """At most `most` in all: equal shares, in an order that changes so that no queue is always the last."""
-    queues = random.sample(sorted(free), len(free))
-    shared: dict[str, int] = {}
-    for left, queue in zip(range(len(queues), 0, -1), queues, strict=True):
-        share = min(free[queue], -(-most // left))
-        most -= share
-        if share:
-            shared[queue] = share
-    return shared
