@@ -45,6 +45,8 @@ class Appetite:
         self._barren: dict[str, frozenset[str]] = {}
         """With these tasks left out a look has found nothing, and nothing was found or heard of since."""
         self._quiet: list[str] = []
+        self.at_limit: set[str] = set()
+        """Queues whose limit let less be claimed than was wanted, when they were asked last."""
         self._pace = Pace()
         self._came_at: dict[str, float] = {}
         self.rests_until = 0.0
@@ -106,13 +108,15 @@ class Appetite:
         """Take over what a round has brought: `got` so many jobs of each queue. Whether there is a backlog anywhere."""
         looked, without = frozenset(wanted.looking), frozenset(wanted.without)
         self._remember(looked, answer, got, now)
+        self.at_limit.difference_update(wanted.free)
+        self.at_limit.update(answer.at_limit)
         rests, backlog = not without and self._pace.is_brisk, False
         for queue, n in wanted.free.items():
             count = got.get(queue, 0)
             self._pass_over(queue, without, found=count > 0, anew=queue in looked)
             if count == n:
                 backlog = True
-            elif queue in answer.at_limit and (queue not in looked or queue in answer.next_in):
+            elif queue in self.at_limit and (queue not in looked or queue in answer.next_in):
                 self._ask_at(queue, now + LIMIT_SECONDS * random.uniform(0.75, 1.25))
             elif rests and now - self._came_at.get(queue, -math.inf) < MEMORY_SECONDS:
                 self.rest([queue], now + REST_SECONDS)
@@ -144,6 +148,7 @@ class Appetite:
     def _sate(self, queue: str, without: frozenset[str]) -> None:
         self._hungry.pop(queue, None)
         self._quiet.append(queue)
+        self._barren.pop(queue, None)
         if without:
             self._barren[queue] = without
         if queue in self._due:

@@ -86,8 +86,6 @@ class Claimer:
         self._appetite = Appetite(list(self._concurrency), self._marks, timing.look)
         self._returns = Returns()
         self._gates = Gatekeeper()
-        self._at_limit: frozenset[str] = frozenset()
-        """Queues that were at their limit in the last claim."""
         self._patient = False
         self._changed = asyncio.Event()
         self._asking = False
@@ -238,7 +236,6 @@ class Claimer:
             return False
         if wanted.looking:
             self._gates.looked(wanted.looking, answer.parked)
-        self._at_limit = frozenset(answer.at_limit)
         got = Counter(job.queue for job in answer.claimed)
         if got:
             self._busy(got.keys())
@@ -248,11 +245,12 @@ class Claimer:
         """Start what was claimed under this lease."""
         self.held.update({(job.id, job.fence): job for job in answer.claimed})
         late = {job.queue for job in answer.claimed if job.queue in self._returns} if self._returns else ()
+        lost = lease != self._lease()
         for job in answer.claimed:
             self._running[job.queue] += 1
-            if lease != self._lease():
+            if lost:
                 self.complete(job, released(job, "its worker's lease was lost before it began"))
-            elif job.queue in late:
+            elif late and job.queue in late:
                 self.complete(job, released(job, "jobs of its queue that come before it are going back"))
             else:
                 self._accept(job)
@@ -308,20 +306,22 @@ class Claimer:
                 self._settled(verdict, fate)
             if (job := self.held.pop(key, None)) is None:
                 self._appetite.look_again()  # it was claimed unheard, and is back at its place, wherever that is
-            else:
-                self._let_go(job, verdict)
-            self._going_back.discard(key)
+                continue
+            if job.parked is not None:
+                self._gates.ended(job.queue, job.parked)
+            if job.batch is not None:
+                self._left_batch(job.batch)
+            if job.queue in self._appetite.at_limit:
+                self.wake([job.queue])
+            if verdict.state is not State.SUCCEEDED:
+                self._went_back(job, verdict)
         self._begin_suspect()
 
-    def _let_go(self, job: Claimed, verdict: Completion) -> None:
-        """The verdict is written: what that means for the others of its queue."""
-        if job.parked is not None:
-            self._gates.ended(job.queue, job.parked)
-        if job.batch is not None:
-            self._left_batch(job.batch)
-        if job.queue in self._at_limit:
-            self.wake([job.queue])
-        if self._returns and (queue := self._returns.arrived((job.id, job.fence))) is not None:
+    def _went_back(self, job: Claimed, verdict: Completion) -> None:
+        """To its place, or to another one in its queue; or it has ended instead."""
+        key = job.id, job.fence
+        self._going_back.discard(key)
+        if (queue := self._returns.arrived(key)) is not None:
             self._appetite.look_again([queue])
         if verdict.state is State.READY and verdict.delay is not None:
             self._appetite.put_off(job.queue, time.monotonic() + verdict.delay.total_seconds())

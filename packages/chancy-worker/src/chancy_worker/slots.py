@@ -124,8 +124,8 @@ class Slots:
         self._inside: Counter[Place] = Counter()
         """Of the confined, by what has begun."""
         self._memory_used = self._memory_inside = 0
-        self._bursts = Bursts(self._perform, self._ends)
-        self._turnstile = Turnstile(concurrency, self._fits, self._enters, self._waited)
+        bursts = Bursts(self._perform, self._ends)
+        self._turnstile = Turnstile(concurrency, self._takes_room, bursts.add, self._waited)
         self._in_vain: dict[str, tuple[Place, int]] = {}
         """Tasks of which a job has waited for room where it runs, and the least memory that one was to have."""
         self._shares = Shares()
@@ -164,22 +164,26 @@ class Slots:
         running = Running(job, task, limits, place)
         if self._executors[place].size is not None:
             running.confined, running.memory = True, memory
+            self._memory_used += memory
             if place not in self._bounded:
                 self._bounded.append(place)
         if self._bounded:
             self._shares.began(job.queue, place)
         self._used[place] += 1
-        self._memory_used += running.memory
         self.running[job.id, job.fence] = running
         self._turnstile.arrive(job.queue, running)
         return None
 
-    def _fits(self, running: Running) -> bool:
-        """Whether there is room where it runs."""
+    def _takes_room(self, running: Running) -> bool:
+        """Whether there is room where it runs; then that is its own."""
         size = self._executors[running.place].size
         if size is not None and self._inside[running.place] >= size:
             return False
-        return self._memory is None or self._memory_inside + running.memory <= self._memory
+        if self._memory is not None and self._memory_inside + running.memory > self._memory:
+            return False
+        self._inside[running.place] += 1
+        self._memory_inside += running.memory
+        return True
 
     def _has_room(self, place: Place, memory: int) -> bool:
         """Whether there would be room for one more claim."""
@@ -189,16 +193,11 @@ class Slots:
         )
 
     def _waited(self, running: Running) -> None:
-        if running.confined and not self._fits(running):
-            _, least = self._in_vain.get(running.job.task, (running.place, running.memory))
-            self._in_vain[running.job.task] = running.place, min(least, running.memory)
+        need = running.place, running.memory
+        if running.confined and not self._has_room(*need):
+            task = running.job.task
+            self._in_vain[task] = min(need, self._in_vain.get(task, need))
         self._stop(running, Stop.WAITED)
-
-    def _enters(self, running: Running) -> None:
-        if running.confined:
-            self._inside[running.place] += 1
-            self._memory_inside += running.memory
-        self._bursts.add(running)
 
     def _perform(self, running: Running) -> Coroutine[Any, Any, Completion]:
         job, task = running.job, running.task
@@ -309,10 +308,11 @@ class Slots:
         del self.running[key]
         self.progress.pop(key, None)
         self._used[running.place] -= 1
-        self._memory_used -= running.memory
-        if running.confined and running.inside:
-            self._inside[running.place] -= 1
-            self._memory_inside -= running.memory
+        if running.confined:
+            self._memory_used -= running.memory
+            if running.inside:
+                self._inside[running.place] -= 1
+                self._memory_inside -= running.memory
         if verdict.state is State.READY and verdict.delay is None:
             self._turnstile.send_back(job.queue, running.rank)
         self._turnstile.leave(job.queue, running)

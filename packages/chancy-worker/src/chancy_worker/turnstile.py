@@ -14,7 +14,7 @@ import bisect
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 AHEAD_SECONDS = 0.05
 KEPT = 0.97
@@ -42,15 +42,9 @@ class Visitor(Protocol):
 V = TypeVar("V", bound=Visitor)
 
 
-class _Waiting(NamedTuple, Generic[V]):
-    rank: Rank
-    since: float
-    attempt: V
-
-
 class Turnstile(Generic[V]):
-    """`begin` is called of each that gets a slot, `too_long` of each that waited in vain; `fits` says of one that is
-    confined whether there is room for it.
+    """`begin` is called of each that gets a slot, `too_long` of each that waited in vain. `fits` is asked of a confined
+    one that could have a slot: it takes its room where it runs, or there is none.
     """
 
     def __init__(
@@ -65,8 +59,8 @@ class Turnstile(Generic[V]):
         self._begin = begin
         self._too_long = too_long
         self._inside: Counter[str] = Counter()
-        self._lines: dict[str, deque[_Waiting[V]]] = {}
-        """In order, by queue."""
+        self._lines: dict[str, deque[tuple[Rank, float, V]]] = {}
+        """Of each queue those that wait, in order: their place, since when, and the attempt."""
         self._confined: dict[str, None] = {}
         """Queues in which somebody waits though a slot is free."""
         self._emptied: Counter[str] = Counter()
@@ -75,13 +69,14 @@ class Turnstile(Generic[V]):
 
     def arrive(self, queue: str, attempt: V) -> None:
         """Give it a slot, now or within 50 ms."""
-        line = self._lines.get(queue)
-        if not line and self._inside[queue] < self._concurrency[queue] and self._has_room(attempt):
+        line, has_slot = self._lines.get(queue), self._inside[queue] < self._concurrency[queue]
+        if has_slot and not line and (not attempt.confined or self._fits(attempt)):
             self._enter(queue, attempt)
             return
         loop = asyncio.get_running_loop()
-        self._stand(queue, _Waiting(attempt.rank, loop.time(), attempt))
-        self._let_in(queue)
+        self._stand(queue, attempt, loop.time())
+        if has_slot:
+            self._let_in(queue)
         if self._timer is None:
             self._timer = loop.call_later(AHEAD_SECONDS, self._sweep)
 
@@ -98,14 +93,12 @@ class Turnstile(Generic[V]):
 
     def send_back(self, queue: str, rank: Rank) -> None:
         """One with this place in the order goes back, and so do all that wait behind it."""
-        line = self._lines.get(queue)
-        if not line or line[-1].rank < rank:
-            return
-        first = bisect.bisect_left([waiting.rank for waiting in line], rank)
-        going = [line.pop() for _ in range(len(line) - first)]
-        for waiting in reversed(going):
-            if not waiting.attempt.over:
-                self._too_long(waiting.attempt)
+        line, going = self._lines.get(queue), deque[V]()
+        while line and line[-1][0] >= rank:
+            going.appendleft(line.pop()[2])
+        for attempt in going:
+            if not attempt.over:
+                self._too_long(attempt)
 
     def ahead(self) -> Mapping[str, int]:
         """How many of each queue to claim ahead: as many as have ended since this was asked last, or a little less than
@@ -119,18 +112,15 @@ class Turnstile(Generic[V]):
         self._emptied.clear()
         return self._ahead
 
-    def _has_room(self, attempt: V) -> bool:
-        return not attempt.confined or self._fits(attempt)
-
     def _enter(self, queue: str, attempt: V) -> None:
         self._inside[queue] += 1
         attempt.inside = True
         self._begin(attempt)
 
-    def _stand(self, queue: str, waiting: _Waiting[V]) -> None:
-        line = self._lines.setdefault(queue, deque())
-        if line and waiting.rank < line[-1].rank:
-            line.insert(bisect.bisect([each.rank for each in line], waiting.rank), waiting)
+    def _stand(self, queue: str, attempt: V, since: float) -> None:
+        line, waiting = self._lines.setdefault(queue, deque()), (attempt.rank, since, attempt)
+        if line and line[-1][0] > waiting[0]:
+            line.insert(bisect.bisect([rank for rank, _, _ in line], waiting[0]), waiting)
         else:
             line.append(waiting)
 
@@ -139,24 +129,24 @@ class Turnstile(Generic[V]):
         line, slots = self._lines[queue], self._concurrency[queue]
         self._confined.pop(queue, None)
         while line and self._inside[queue] < slots:
-            attempt = line[0].attempt
+            attempt = line[0][2]
             if attempt.over:
                 line.popleft()
-            elif self._has_room(attempt):
+            elif not attempt.confined or self._fits(attempt):
                 line.popleft()
                 self._enter(queue, attempt)
             elif (index := self._next_that_fits(line, slots)) is not None:
-                passing = line[index].attempt
+                passing = line[index][2]
                 del line[index]
                 self._enter(queue, passing)
             else:
                 self._confined[queue] = None
                 return
 
-    def _next_that_fits(self, line: deque[_Waiting[V]], slots: int) -> int | None:
+    def _next_that_fits(self, line: deque[tuple[Rank, float, V]], slots: int) -> int | None:
         if slots > 1:
-            for index, waiting in enumerate(line):
-                if not waiting.attempt.over and self._has_room(waiting.attempt):
+            for index, (_, _, attempt) in enumerate(line):
+                if not attempt.over and (not attempt.confined or self._fits(attempt)):
                     return index
         return None
 
@@ -170,7 +160,7 @@ class Turnstile(Generic[V]):
         self._try_the_confined()
         since = loop.time() - AHEAD_SECONDS
         for queue, line in list(self._lines.items()):
-            late = [waiting.rank for waiting in line if waiting.since <= since and not waiting.attempt.over]
+            late = [rank for rank, came, attempt in line if came <= since and not attempt.over]
             if late:
                 self.send_back(queue, late[0])
         if any(self._lines.values()):
