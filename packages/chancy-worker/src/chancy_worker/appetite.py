@@ -106,7 +106,7 @@ class Appetite:
 
     def learn(self, wanted: Wanted, answer: Answer, got: Mapping[str, int], now: float) -> bool:
         """Take over what a round has brought: `got` so many jobs of each queue. Whether there is a backlog anywhere."""
-        looked, without = frozenset(wanted.looking), frozenset(wanted.without)
+        looked, without = frozenset(wanted.looking), frozenset(wanted.without).union(wanted.full)
         self._remember(looked, answer, got, now)
         self.at_limit.difference_update(wanted.free)
         self.at_limit.update(answer.at_limit)

@@ -150,17 +150,19 @@ class Claimer:
         if self.stopping or self.outbox.is_searching or self._appetite.rests(now):
             return Wanted()
         room = self._room()
-        without = frozenset(room.without).union(self._unknown)
+        full = frozenset(room.without).difference(self._unknown)
         shunned = self._suspect is not None
         if self._shunned and not shunned:
             self._appetite.look_again()
         self._shunned = shunned
-        free = self._free(self._appetite.ask(now, without), room.ahead)
+        free = self._free(self._appetite.ask(now, full.union(self._unknown)), room.ahead)
+        in_line = frozenset(queue for queue in free if self._concurrency[queue] == 1) if full else frozenset()
+        free |= dict.fromkeys(in_line, 1)
         if room.bounds:
             free = shared(free, room.bounds)
         looking = self._marks.due(free, now)
         lanes = self._marks.lanes(free.keys() - set(looking) if looking else free)
-        return Wanted(free, lanes, looking, tuple(sorted(without)), not shunned)
+        return Wanted(free, lanes, looking, tuple(sorted(self._unknown)), not shunned, tuple(sorted(full)), in_line)
 
     def _free(self, queues: Iterable[str], ahead: Mapping[str, int]) -> dict[str, int]:
         """How many more jobs of each of these queues there is room for."""

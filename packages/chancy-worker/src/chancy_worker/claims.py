@@ -10,7 +10,8 @@
     in_use        which priorities each queue that is looked at has, by skipping through the index
     lanes         where to claim from: (queue, priority), from a high-water mark or from the start
     paused        queues and tasks of which nothing may begin now
-    left_out      the tasks of which none may be claimed here and now
+    left_out      the tasks of which none may be claimed here and now; those that have no room are told apart, because
+                  a queue in which nobody may be passed waits for them
     allowed       how many of each queue may be claimed: as many as are wanted, or less where an operator limits it
     claimed       for each queue as many as are wanted, in the order priority, run_at, id
     rated         for those that count against a rate, from when on others may have their slots
@@ -130,10 +131,10 @@ _CLAIM = """
         SELECT %(without)s::text[] || ARRAY(SELECT name FROM paused WHERE kind = 'task') AS tasks
     ),
     allowed AS MATERIALIZED (
-        SELECT want.queue, want.free AS wanted,
+        SELECT want.queue, want.in_line, want.free AS wanted,
             CASE WHEN EXISTS (SELECT FROM {schema}.queue_limit) THEN {schema}.allowance(want.queue, want.free)
                 ELSE want.free END AS free
-        FROM unnest(%(queues)s::text[], %(free)s::integer[]) AS want (queue, free)
+        FROM unnest(%(queues)s::text[], %(free)s::integer[], %(in_line)s::boolean[]) AS want (queue, free, in_line)
         WHERE want.queue <> ALL (ARRAY(SELECT name FROM paused WHERE kind = 'queue'))
     ),
     claimed AS (
@@ -145,14 +146,15 @@ _CLAIM = """
             FROM lease
             CROSS JOIN allowed AS want
             CROSS JOIN LATERAL (
-                SELECT ready.ctid
+                SELECT ready.ctid, ready.task
                 FROM lanes
                 CROSS JOIN LATERAL (
-                    SELECT job.ctid FROM {schema}.job AS job
+                    SELECT job.ctid, job.task FROM {schema}.job AS job
                     WHERE job.state = 'ready' AND job.parked IS NULL
                         AND job.queue = lanes.queue AND job.priority = lanes.priority
                         AND (job.run_at, job.id) > (lanes.run_at, lanes.id) AND job.run_at <= {schema}.clock()
                         AND job.task <> ALL ((SELECT tasks FROM left_out)::text[])
+                        AND (want.in_line OR job.task <> ALL (%(full)s::text[]))
                         AND (job.crashes = 0 OR %(suspects)s::boolean)
                     ORDER BY job.run_at, job.id
                     LIMIT want.free
@@ -161,6 +163,7 @@ _CLAIM = """
                 WHERE lanes.queue = want.queue
                 LIMIT want.free
             ) AS chosen
+            WHERE chosen.task <> ALL (%(full)s::text[])
         ))
         RETURNING job.*
     ),
@@ -219,7 +222,7 @@ PATIENT_ROUND = _ROUND.replace("{lock}", "FOR UPDATE SKIP LOCKED")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to claim: from which queue how many, where to start in each lane, and which tasks to leave out."""
+    """What to claim: of which queue how many, where to start in each lane, and which tasks to leave out."""
 
     free: dict[str, int] = field(default_factory=dict)
     lanes: dict[tuple[str, int], Mark] = field(default_factory=dict)
@@ -228,6 +231,10 @@ class Wanted:
     without: tuple[str, ...] = ()
     suspects: bool = True
     """Whether to take jobs that were running when a worker died."""
+    full: tuple[str, ...] = ()
+    """Tasks to leave out, too, because there is no room where they run."""
+    in_line: frozenset[str] = frozenset()
+    """Queues in which such a job is not passed by: if it is the first, nothing is claimed. Of each one job is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +288,9 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
             "mark_ids": of_numbers(id_ for _, id_ in wanted.lanes.values()),
             "queues": of_texts(wanted.free),
             "free": of_numbers(wanted.free.values()),
+            "in_line": of_texts(str(queue in wanted.in_line).lower() for queue in wanted.free),
             "without": of_texts(wanted.without),
+            "full": of_texts(wanted.full),
             "suspects": wanted.suspects,
         },
         _parse_answer,
