@@ -37,11 +37,11 @@ from chancy.statements import (
 )
 from chancy.surroundings import around
 from chancy.why import _held_up
-from chancy_worker.claimer import Marks
 from chancy_worker.claims import PATIENT_ROUND, ROUND, START, Mark, Wanted, play_round, settle
 from chancy_worker.gatekeeper import admit
 from chancy_worker.leases import Offer, declare_dead, extend, register, take_back
 from chancy_worker.link import Link
+from chancy_worker.marks import Marks
 from chancy_worker.sessions import LentSession, OwnSession
 from chancy_worker.suspects import choose
 from chancy_worker.upkeep import sweep_windows

@@ -15,7 +15,7 @@ from chancy_worker.wakeups import Ear
 
 async def test_a_wakeup_that_was_read_together_with_an_answer_is_heard_when_the_worker_goes_to_sleep(site):
     woken = asyncio.Event()
-    ear = Ear(site.schema, ["default"], woken.set, lambda: 1, lambda ids: None)
+    ear = Ear(site.schema, ["default"], lambda queues: woken.set(), lambda: 1, lambda ids: None)
     link = Link(site.dsn, site.schema, "claim", deadline=8)
     link.on_connect, link.on_notify = ear.listen, ear.heard
     await link.connect()

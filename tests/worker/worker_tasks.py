@@ -236,3 +236,24 @@ async def see_running() -> int:
         table = sql.Identifier(schema_in_use(), "job")
         row = conn.execute(sql.SQL("SELECT count(*) FROM {} WHERE state = 'running'").format(table)).fetchone()
     return int(row[0]) if row else 0
+
+
+# In what order jobs begin. A thread and a child tell by a file, which has one line for each.
+
+
+@task
+async def begin(path: str, seconds: float) -> None:
+    write_line(path, current_job().id)
+    await asyncio.sleep(seconds)
+
+
+@task
+def begin_in_thread(path: str, seconds: float) -> None:
+    write_line(path, current_job().id)
+    time.sleep(seconds)
+
+
+@task(executor="process")
+def begin_in_child(path: str, seconds: float) -> None:
+    write_line(path, current_job().id)
+    time.sleep(seconds)

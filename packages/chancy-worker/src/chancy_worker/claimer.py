@@ -1,33 +1,34 @@
 """The rounds: while one is in flight verdicts gather, and when it returns they go out with a claim for every free slot.
 
 So the loop sets its own pace, without a timer. An idle worker sleeps until the doorbell, a verdict, the next
-scheduled job or the fallback look.
+scheduled job or the fallback look. What is known of the queues belongs to each of them (`appetite`, `marks`,
+`returns`); the round is one for all.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import random
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 import psycopg
 
-from chancy.model import Queue
+from chancy.model import Queue, Statement
 from chancy.statements import make_partitions
 from chancy.states import State
 
-from .claims import PATIENT_ROUND, ROUND, START, Answer, Mark, Wanted, play_round, settle
+from .appetite import Appetite
+from .claims import PATIENT_ROUND, ROUND, Answer, Wanted, play_round, settle
 from .config import Timing
 from .gatekeeper import Gatekeeper
 from .link import Ended, Link, one_line
+from .marks import Marks
 from .outbox import Outbox
-from .pace import REST_SECONDS, Pace
-from .slots import Room
+from .returns import Returns
+from .room import Room, shared
 from .suspects import Suspects
 from .verdict import Claimed, Completion, released
 
@@ -36,42 +37,6 @@ log = logging.getLogger("chancy.worker")
 _LOCKED = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 _BAD_DATA = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
 _BUSY_PAUSE = 0.05
-LIMIT_SECONDS = 0.25
-"""How soon a worker looks again at a queue whose limit other workers have used up: nobody tells it."""
-
-
-class Marks:
-    """Where to claim from: a high-water mark for each (queue, priority), so that dead index entries are read once.
-
-    A look starts from the beginning and learns which priorities are in use. It is due every second, or after 20
-    times what the last one took.
-    """
-
-    def __init__(self) -> None:
-        self._lanes: dict[tuple[str, int], Mark] = {}
-        self._next_look = 0.0
-
-    @property
-    def next_look_in(self) -> float:
-        """Seconds until a round has to look from the start; 0 or less is now."""
-        return self._next_look - time.monotonic() if self._lanes else 0.0
-
-    def forget(self) -> None:
-        """The next round looks: something may have appeared behind the marks."""
-        self._next_look = 0.0
-
-    def lanes(self, queues: Mapping[str, int]) -> dict[tuple[str, int], Mark]:
-        """The marked lanes of these queues, best first."""
-        return {lane: mark for lane, mark in self._lanes.items() if lane[0] in queues}
-
-    def learn(self, answer: Answer, looked: Sequence[str], took: float) -> None:
-        """Take over what a round has found, `took` seconds long."""
-        if looked:
-            kept = {lane: mark for lane, mark in self._lanes.items() if lane[0] not in looked}
-            self._lanes = kept | dict.fromkeys(answer.lanes, START)
-            self._next_look = time.monotonic() + max(1.0, 20 * took)
-        for lane, mark in answer.marks.items():
-            self._lanes[lane] = max(self._lanes.get(lane, START), mark)
 
 
 class Claimer:
@@ -84,8 +49,8 @@ class Claimer:
         lease: Callable[[], int],
         queues: Sequence[Queue],
         timing: Timing,
-        idle: Callable[[], None],
-        busy: Callable[[], None],
+        idle: Callable[[Collection[str]], None],
+        busy: Callable[[Collection[str]], None],
         room: Callable[[], Room],
         knows: Callable[[str], bool],
         start: Callable[[Claimed], None],
@@ -110,32 +75,24 @@ class Claimer:
         self._running: Counter[str] = Counter()
         self._unknown: dict[str, None] = {}
         self._marks = Marks()
-        self._without: tuple[str, ...] = ()
-        self._ahead: Mapping[str, int] = {}
-        self._barren: frozenset[str] = frozenset()
-        """With these tasks left out, the last look found nothing."""
-        self._empty: set[str] = set()
-        """Queues in which the looks since the last wakeup or job have found nothing: a look may be for a few only."""
+        self._appetite = Appetite(list(self._concurrency), self._marks, timing.look)
+        self._returns = Returns()
         self._gates = Gatekeeper()
-        self._at_limit: frozenset[str] = frozenset()
-        """Queues that were at their limit in the last claim."""
         self._patient = False
         self._changed = asyncio.Event()
         self._suspects = Suspects(timing.harmless, self._changed.set)
-        self._claims_under = 0
-        """The lease under which the last round claimed."""
-        self._hungry = self._woken = True
-        self._due_at: float | None = None
-        self._pace = Pace()
-        self._rests_until = 0.0
-        """Until then jobs and verdicts gather for one round, while they come briskly but leave no backlog."""
+        self._left_out: frozenset[str] = frozenset()
+        """The tasks that the last claim left out: unknown ones, and those that had no room."""
+        self._ahead: Mapping[str, int] = {}
+        self._asking = False
+        """A round is on its way: what it claims is not among the held yet."""
+        self._strange: list[tuple[int, int]] = []
+        """Claims in our name that were not among the held while a round was on its way."""
         self.stopping = False
 
-    def wake(self) -> None:
-        """There may be work: look from the start."""
-        self._woken = True
-        self._barren = frozenset()
-        self._look_again()
+    def wake(self, queues: Collection[str] | None = None) -> None:
+        """There may be work in these queues, or in any: look from the start."""
+        self._appetite.wake(queues)
         self._changed.set()
 
     def rescued(self) -> None:
@@ -153,10 +110,17 @@ class Claimer:
         self._running[job.queue] -= 1
         if job.suspect:
             self._suspects.ended(job, verdict)
+        if verdict.state is State.READY and verdict.delay is None:
+            self._returns.add((job.id, job.fence), job.queue)
         self._send(verdict)
 
     def give_back(self, claim: tuple[int, int]) -> None:
-        """A job that was claimed in our name by a round whose answer was lost."""
+        """A job that was claimed in our name, and is not among the held: by a round whose answer was lost, if it is
+        not that of the round that is on its way.
+        """
+        if self._asking:
+            self._strange.append(claim)
+            return
         id_, fence = claim
         log.warning("job %d was claimed by a round whose answer was lost; giving it back", id_)
         self._send(Completion(id_, fence, State.READY, refund=True, note="claimed unheard"))
@@ -166,15 +130,18 @@ class Claimer:
         while not self._is_over:
             self._changed.clear()
             self.turned_at = time.monotonic()
-            admits_in = await self._admit()
+            admits_at = await self._admit()
             await self._choose_suspects()
             # Read once: what is over between the decision and the sleep would be slept through.
-            rests_for = self._rests_until - time.monotonic()
-            wanted = self._wanted(rests_for)
+            now = time.monotonic()
+            wanted = self._wanted(now)
+            if quiet := self._appetite.quiet():
+                self._idle(quiet)
+            rests_for = self._appetite.rests_until - now
             if wanted.free or (self.outbox and (rests_for <= 0 or self.stopping)):
                 await self._turn(wanted)
             else:
-                await self._sleep(rests_for, admits_in)
+                await self._sleep(now, rests_for, admits_at)
 
     @property
     def is_connected(self) -> bool:
@@ -189,84 +156,72 @@ class Claimer:
         self.outbox.add(verdict)
         self._changed.set()
 
-    def _wanted(self, rests_for: float) -> Wanted:
+    def _wanted(self, now: float) -> Wanted:
         """What the next round should claim: nothing unless there may be something."""
-        if self.stopping or self.outbox.is_searching or rests_for > 0:
+        if self.stopping or self.outbox.is_searching or self._appetite.rests(now):
             return Wanted()
         room = self._room()
-        without = tuple(sorted({*self._unknown, *room.without}))
-        if set(self._without) - set(without):
-            # There is room again for what was left out.
-            self._look_again()
-        self._without = without
+        full = frozenset(room.without).difference(self._unknown)
+        self._left_out, self._ahead = full.union(self._unknown), room.ahead
+        hungry = self._appetite.ask(now, self._left_out)
         suspects = self._suspects.chosen
-        if not suspects and (not self._hungry or (self._is_barren and self._marks.next_look_in > 0)):
-            return Wanted()
-        self._ahead = room.ahead
-        free = self._free(room.ahead)
-        looking = tuple(free) if self._marks.next_look_in <= 0 else ()
-        if room.most is not None:
-            free = _shared({queue: n for queue, n in free.items() if queue not in self._empty} or free, room.most)
-        return Wanted(free, {} if looking else self._marks.lanes(free), looking, without, suspects)
+        free = self._free(self._concurrency if suspects else hungry, room.ahead)
+        in_line = frozenset(queue for queue in free if self._concurrency[queue] == 1) if full else frozenset()
+        free |= dict.fromkeys(in_line, 1)
+        if room.bounds:
+            free = shared(free, room.bounds)
+        looking = self._marks.due(free, now)
+        lanes = self._marks.lanes(free.keys() - set(looking) if looking else free)
+        return Wanted(free, lanes, looking, tuple(sorted(self._unknown)), suspects, tuple(sorted(full)), in_line)
 
-    def _look_again(self) -> None:
-        """The next round looks, also where the last ones have found nothing."""
-        self._hungry = True
-        self._empty.clear()
-        self._marks.forget()
-
-    def _free(self, ahead: Mapping[str, int]) -> dict[str, int]:
-        """How many more jobs of each queue there is room for."""
+    def _free(self, queues: Iterable[str], ahead: Mapping[str, int]) -> dict[str, int]:
+        """How many more jobs of each of these queues there is room for."""
         return {
             queue: n
-            for queue, slots in self._concurrency.items()
-            if (n := slots + ahead.get(queue, 0) - self._running[queue]) > 0
+            for queue in queues
+            if (n := self._concurrency[queue] + ahead.get(queue, 0) - self._running[queue]) > 0
+            and queue not in self._returns
         }
 
     async def _admit(self) -> float:
-        """Admit parked jobs for the free slots, when there may be some that can be. Seconds until the next time; what
-        is due and could not be done waits for a change.
+        """Admit parked jobs for the free slots, where there may be some that can be. When the next time is; a queue
+        without room waits for a change.
         """
-        if (due_in := self._gates.due_in) > 0:
-            return due_in
-        if self.stopping or (statement := self._gates.wish(self._free({}))) is None:
-            return math.inf
+        now = time.monotonic()
+        due = () if self.stopping else self._gates.due(now)
+        if not due or (statement := self._gates.wish(self._free(due, {}))) is None:
+            return self._gates.next_at(now)
         try:
             answers = await self._link.send(statement)
         except _LOCKED:
             self._gates.try_again()
         except psycopg.Error as error:
+            self._gates.try_again()
             await self._recover(error, [])
         else:
-            if self._gates.learn(answers):
-                self._look_again()
-        return self._gates.due_in
+            if admitted := self._gates.learn(answers):
+                self._appetite.look_again(admitted)
+        return self._gates.next_at(now)
 
     async def _choose_suspects(self) -> None:
         """Find out which suspects the next round claims, when some wait and may begin."""
-        if self.stopping or (statement := self._suspects.wish(self._free(self._ahead), self._without)) is None:
+        if self.stopping:
+            return
+        free = self._free(self._concurrency, self._ahead) if self._suspects.asks else {}
+        if (statement := self._suspects.wish(free, tuple(self._left_out))) is None:
             return
         try:
             self._suspects.learn(await self._link.send(statement))
         except psycopg.Error as error:
             await self._recover(error, [])
-        else:
-            if self._suspects.chosen:
-                self._empty.clear()
-
-    @property
-    def _is_barren(self) -> bool:
-        """Whether all that waits, as far as is known, is for executors that are full: looking past it is not free."""
-        return bool(self._barren) and self._barren <= set(self._without)
 
     async def _turn(self, wanted: Wanted) -> None:
         verdicts = self.outbox.take()
         text = PATIENT_ROUND if self._patient else ROUND
-        self._woken = False
-        self._claims_under = self._lease()
-        began = time.monotonic()
+        self._appetite.asked()
+        began, lease = time.monotonic(), self._lease()
         try:
-            answer = await self._link.send(play_round(self._claims_under, verdicts, wanted, text=text))
+            answer = await self._play(play_round(lease, verdicts, wanted, text=text))
         except psycopg.errors.CheckViolation:
             self.outbox.put_back(verdicts)
             await self._make_partitions()
@@ -280,55 +235,57 @@ class Claimer:
             raise
         else:
             self._link.recovery.over()
+            # Before anything else is awaited: what the database has under our name has to be among the held.
             self.outbox.accepted()
-            await self._confirm(verdicts, answer)
             self._marks.learn(answer, wanted.looking, time.monotonic() - began)
-            if not self._take(answer, wanted):
+            self._take(answer, lease, wanted)
+            backlog = self._learn(answer, wanted)
+            await self._confirm(verdicts, answer)
+            if not backlog:
                 await asyncio.sleep(0)  # what was claimed begins before the next round is made
+        strange, self._strange = self._strange, []
+        for claim in strange:
+            if claim not in self.held:
+                self.give_back(claim)
 
-    def _take(self, answer: Answer, wanted: Wanted) -> bool:
-        """Start what was claimed, and see whether there may be more; whether there is a backlog."""
-        per_queue = Counter(job.queue for job in answer.claimed)
-        full = any(per_queue[queue] == n for queue, n in wanted.free.items())
-        self._suspects.claimed(answer.claimed, full)
-        ours = self._claims_under == self._lease()
-        for job in answer.claimed:
-            self._accept(job, ours)
+    async def _play(self, statement: Statement[Answer]) -> Answer:
+        self._asking = True
+        try:
+            return await self._link.send(statement)
+        finally:
+            self._asking = False
+
+    def _learn(self, answer: Answer, wanted: Wanted) -> bool:
+        """See whether there may be more, and where; whether there is a backlog."""
+        if not wanted.free:
+            return False
         if not answer.holding:
-            self._hungry = False  # until the next look: by then there is a new lease
-        if not wanted.free or not answer.holding:
+            self._appetite.lost_lease(wanted.free)
             return False
         if wanted.looking:
             self._gates.looked(wanted.looking, answer.parked)
             self._suspects.looked()
-            self._due_at = None if answer.next_in is None else time.monotonic() + answer.next_in
-        self._at_limit = frozenset(answer.at_limit)
-        if self._at_limit:
-            look = time.monotonic() + LIMIT_SECONDS * random.uniform(0.75, 1.25)
-            self._due_at = look if self._due_at is None else min(self._due_at, look)
-        if answer.claimed:
-            self._empty.clear()
-            self._busy()
-            self._pace.came(len(answer.claimed))
-        elif wanted.looking and not self._woken:
-            self._empty.update(wanted.free)
-        if full:
-            return True
-        if self._pace.is_brisk and not wanted.without:
-            self._rests_until = time.monotonic() + REST_SECONDS
-            self._marks.forget()
-        elif wanted.looking and self._empty.issuperset(wanted.looking):
-            self._hungry = False
-            self._barren = frozenset(wanted.without)
-            self._idle()
-        else:
-            self._marks.forget()
-        return False
+        got = Counter(job.queue for job in answer.claimed)
+        if got:
+            self._busy(got.keys())
+        return self._appetite.learn(wanted, answer, got, time.monotonic())
 
-    def _accept(self, job: Claimed, ours: bool) -> None:
-        key = job.id, job.fence
-        self.held[key] = job
-        self._running[job.queue] += 1
+    def _take(self, answer: Answer, lease: int, wanted: Wanted) -> None:
+        """Start what was claimed under this lease."""
+        self._suspects.claimed(answer.claimed, wanted.free)
+        self.held.update({(job.id, job.fence): job for job in answer.claimed})
+        late = {job.queue for job in answer.claimed if job.queue in self._returns} if self._returns else ()
+        lost = lease != self._lease()
+        for job in answer.claimed:
+            self._running[job.queue] += 1
+            if lost:
+                self.complete(job, released(job, "its worker's lease was lost before it began"))
+            elif late and job.queue in late:
+                self.complete(job, released(job, "jobs of its queue that come before it are going back"))
+            else:
+                self._accept(job)
+
+    def _accept(self, job: Claimed) -> None:
         if not self._knows(job.task):
             if job.task not in self._unknown:
                 self._unknown[job.task] = None
@@ -339,8 +296,6 @@ class Claimer:
                     job.id,
                 )
             self.complete(job, released(job, "unknown task"))
-        elif not ours:
-            self.complete(job, released(job, "its worker's lease was lost before it began"))
         else:
             if job.suspect:
                 self._suspects.begins(job)
@@ -366,13 +321,25 @@ class Claimer:
                     asyncio.get_running_loop().call_later(_BUSY_PAUSE, self._send, verdict)
                     continue
                 self._settled(verdict, fate)
-            if (job := self.held.pop(key, None)) is not None:
-                if job.parked is not None:
-                    self._gates.ended(job.queue, job.parked)
-                if job.batch is not None:
-                    self._left_batch(job.batch)
-                if job.queue in self._at_limit:
-                    self.wake()
+            if (job := self.held.pop(key, None)) is None:
+                self._appetite.look_again()  # it was claimed unheard, and is back at its place, wherever that is
+                continue
+            if job.parked is not None:
+                self._gates.ended(job.queue, job.parked)
+            if job.batch is not None:
+                self._left_batch(job.batch)
+            if job.queue in self._appetite.at_limit:
+                self.wake([job.queue])
+            if verdict.state is not State.SUCCEEDED:
+                self._went_back(job, verdict)
+
+    def _went_back(self, job: Claimed, verdict: Completion) -> None:
+        """To its place, or to another one in its queue; or it has ended instead."""
+        key = job.id, job.fence
+        if (queue := self._returns.arrived(key)) is not None:
+            self._appetite.look_again([queue])
+        if verdict.state is State.READY and verdict.delay is not None:
+            self._appetite.put_off(job.queue, time.monotonic() + verdict.delay.total_seconds())
 
     async def _make_partitions(self) -> None:
         try:
@@ -403,31 +370,16 @@ class Claimer:
         if not doing.cancelled():
             doing.result()
 
-    async def _sleep(self, rests_for: float, admits_in: float) -> None:
-        """Until something changes, the next scheduled job is due, or it is time for a look, a round or an admission."""
-        pause = min(self._timing.look * random.uniform(0.75, 1.25), max(admits_in, 0.001))
-        if not self._hungry and self._due_at is not None:
-            pause = min(pause, max(self._due_at - time.monotonic(), 0.001))
-        if rests_for > 0:
-            pause = min(pause, rests_for)
-        if self._hungry and self._is_barren:
-            pause = min(pause, max(self._marks.next_look_in, 0.001))
-        timer = asyncio.get_running_loop().call_later(pause, self.wake)
+    async def _sleep(self, now: float, rests_for: float, admits_at: float) -> None:
+        """Until something changes, a queue is to be asked, or it is time for a round or an admission."""
+        until = min(admits_at, now + self._timing.look)
+        if not self.stopping:
+            until = min(until, self._appetite.sleeps_until())
+        pause = min(until - now, rests_for) if rests_for > 0 else until - now
+        timer = asyncio.get_running_loop().call_later(max(pause, 0.001), self._changed.set)
         try:
             await self._link.wait(self._changed)
         except Ended as error:
             await self._recover(error, [])
         finally:
             timer.cancel()
-
-
-def _shared(free: dict[str, int], most: int) -> dict[str, int]:
-    """At most `most` in all: equal shares, in an order that changes so that no queue is always the last."""
-    queues = random.sample(sorted(free), len(free))
-    shared: dict[str, int] = {}
-    for left, queue in zip(range(len(queues), 0, -1), queues, strict=True):
-        share = min(free[queue], -(-most // left))
-        most -= share
-        if share:
-            shared[queue] = share
-    return shared

@@ -10,7 +10,8 @@
     in_use        which priorities each queue that is looked at has, by skipping through the index
     lanes         where to claim from: (queue, priority), from a high-water mark or from the start
     paused        queues and tasks of which nothing may begin now
-    left_out      the tasks of which none may be claimed here and now
+    left_out      the tasks of which none may be claimed here and now; those that have no room are told apart, because
+                  a queue in which nobody may be passed waits for them
     suspects      jobs that were running when a worker died, of those that were chosen: no others of their kind
     allowed       how many of each queue may be claimed: as many as are wanted, or less where an operator limits it
     claimed       for each queue as many as are wanted, in the order priority, run_at, id
@@ -35,7 +36,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from operator import attrgetter
 from typing import TypeAlias
 
@@ -44,12 +45,12 @@ from chancy.model import Rows, Statement
 from chancy.statements import KEEP, keeping
 from chancy.states import State
 
-from .verdict import Claimed, Completion
+from .verdict import EARLIEST, Claimed, Completion
 
 Mark: TypeAlias = tuple[datetime, int]
 """The (run_at, id) of the last job claimed from a lane."""
 
-START: Mark = (datetime.min.replace(tzinfo=UTC), 0)
+START: Mark = (EARLIEST, 0)
 """The mark of a lane that nothing has been claimed from."""
 
 _FINISH = """
@@ -132,10 +133,10 @@ _CLAIM = """
     ),
     {suspects}
     allowed AS MATERIALIZED (
-        SELECT want.queue, want.free AS wanted,
+        SELECT want.queue, want.in_line, want.free AS wanted,
             CASE WHEN EXISTS (SELECT FROM {schema}.queue_limit) THEN {schema}.allowance(want.queue, want.free)
                 ELSE want.free END AS free
-        FROM unnest(%(queues)s::text[], %(free)s::integer[]) AS want (queue, free)
+        FROM unnest(%(queues)s::text[], %(free)s::integer[], %(in_line)s::boolean[]) AS want (queue, free, in_line)
         WHERE want.queue <> ALL (ARRAY(SELECT name FROM paused WHERE kind = 'queue'))
     ),
     claimed AS (
@@ -147,7 +148,7 @@ _CLAIM = """
             FROM lease
             CROSS JOIN allowed AS want
             CROSS JOIN LATERAL (
-                SELECT ready.ctid
+                SELECT ready.ctid, ready.task
                 FROM lanes
                 CROSS JOIN LATERAL (
                     {ready}
@@ -155,6 +156,7 @@ _CLAIM = """
                 WHERE lanes.queue = want.queue
                 LIMIT want.free
             ) AS chosen
+            WHERE chosen.task <> ALL (%(full)s::text[])
         ))
         RETURNING job.*
     ),
@@ -174,38 +176,39 @@ _CLAIM = """
     SELECT
         (SELECT count(*) FROM finished) + (SELECT count(*) FROM returned) + (SELECT count(*) FROM dropped),
         EXISTS (SELECT FROM lease),
-        (SELECT extract(epoch FROM min(ahead.run_at) - {schema}.clock())::float8
-         FROM in_use CROSS JOIN LATERAL (
-            SELECT job.run_at FROM {schema}.job AS job
+        ARRAY(SELECT queue FROM in_use), ARRAY(SELECT priority FROM in_use),
+        ARRAY(SELECT (
+            SELECT extract(epoch FROM job.run_at)::float8 - extract(epoch FROM {schema}.clock())::float8
+            FROM {schema}.job AS job
             WHERE job.state = 'ready' AND job.parked IS NULL
                 AND job.queue = in_use.queue AND job.priority = in_use.priority AND job.run_at > {schema}.clock()
-            ORDER BY job.run_at LIMIT 1) AS ahead),
-        ARRAY(SELECT queue FROM in_use), ARRAY(SELECT priority FROM in_use),
+            ORDER BY job.run_at LIMIT 1) FROM in_use),
         ARRAY(SELECT look.queue FROM unnest(%(looking)s::text[]) AS look (queue) CROSS JOIN LATERAL (
             SELECT FROM {schema}.job AS job
             WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = look.queue LIMIT 1) AS parked),
         ARRAY(SELECT queue FROM allowed WHERE free < wanted),
         CASE WHEN EXISTS (SELECT FROM returned)
             THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM returned))::text END,
-        NULL::text, NULL::text, NULL::smallint, NULL::timestamptz, NULL::smallint, NULL::smallint, NULL::integer,
-        NULL::smallint, NULL::json, NULL::json, NULL::json, NULL::json, NULL::text, NULL::bigint
+        NULL::text, NULL::text, NULL::smallint, NULL::smallint, NULL::integer, NULL::smallint,
+        NULL::json, NULL::json, NULL::json, NULL::json, NULL::text, NULL::bigint, NULL::smallint, NULL::timestamptz
     UNION ALL
     SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL,
-        task, queue, priority, run_at, attempt, max_attempts, claims, crashes, arguments, retry, limits, errors,
-        gates->>'key', batch
+        task, queue, attempt, max_attempts, claims, crashes, arguments, retry, limits, errors, gates->>'key', batch,
+        priority, run_at
     FROM claimed
 """
 
-_READY = """SELECT job.ctid FROM {schema}.job AS job
+_READY = """SELECT job.ctid, job.task FROM {schema}.job AS job
                     WHERE job.state = 'ready' AND job.parked IS NULL AND job.crashes = 0
                         AND job.queue = lanes.queue AND job.priority = lanes.priority
                         AND (job.run_at, job.id) > (lanes.run_at, lanes.id) AND job.run_at <= {schema}.clock()
                         AND job.task <> ALL ((SELECT tasks FROM left_out)::text[])
+                        AND (want.in_line OR job.task <> ALL (%(full)s::text[]))
                     ORDER BY job.run_at, job.id
                     LIMIT want.free
                     FOR UPDATE SKIP LOCKED"""
 _SUSPECTS = """suspects AS MATERIALIZED (
-        SELECT mine.place, mine.queue, mine.priority
+        SELECT mine.place, mine.task, mine.queue, mine.priority
         FROM unnest(%(suspects)s::bigint[]) AS chosen (id)
         CROSS JOIN LATERAL (
             SELECT job.ctid AS place, job.* FROM {schema}.job AS job
@@ -216,10 +219,10 @@ _SUSPECTS = """suspects AS MATERIALIZED (
         WHERE mine.state = 'ready' AND mine.parked IS NULL AND mine.crashes > 0 AND mine.run_at <= {schema}.clock()
             AND mine.task <> ALL ((SELECT tasks FROM left_out)::text[])
     ),"""
-_SUSPECTS_FIRST = """SELECT suspect.place AS ctid FROM suspects AS suspect
+_SUSPECTS_FIRST = """SELECT suspect.place AS ctid, suspect.task FROM suspects AS suspect
                     WHERE suspect.queue = lanes.queue AND suspect.priority = lanes.priority
                     UNION ALL
-                    SELECT plain.ctid FROM ({ready}) AS plain"""
+                    SELECT plain.ctid, plain.task FROM ({ready}) AS plain"""
 
 _NTH = "array_position(%(again_ids)s::bigint[], job.id)"
 _DONE_NTH = "array_position(%(done_ids)s::bigint[], job.id)"
@@ -245,7 +248,7 @@ _WITH_SUSPECTS = {
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to claim: from which queue how many, where to start in each lane, and which tasks to leave out."""
+    """What to claim: of which queue how many, where to start in each lane, and which tasks to leave out."""
 
     free: dict[str, int] = field(default_factory=dict)
     lanes: dict[tuple[str, int], Mark] = field(default_factory=dict)
@@ -254,6 +257,10 @@ class Wanted:
     without: tuple[str, ...] = ()
     suspects: Sequence[int] = ()
     """The ids of the jobs to take that were running when a worker died; others of that kind are left out."""
+    full: tuple[str, ...] = ()
+    """Tasks to leave out, too, because there is no room where they run."""
+    in_line: frozenset[str] = frozenset()
+    """Queues in which such a job is not passed by: if it is the first, nothing is claimed. Of each one job is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,11 +271,12 @@ class Answer:
     """How many of the verdicts found their row; the others are asked for by `settle`."""
     holding: bool
     """Whether this worker's lease was still there; without it nothing is claimed."""
-    next_in: float | None
-    """Seconds until the next scheduled job of the queues looked at."""
     lanes: list[tuple[str, int]]
     """The lanes that a look has found, best first within each queue."""
+    next_in: Mapping[str, float | None]
+    """Of the queues looked at that have any lane, seconds until the next scheduled job, if there is one."""
     claimed: list[Claimed]
+    """In the order in which those of each queue are to begin: priority, run_at, id."""
     marks: dict[tuple[str, int], Mark]
     parked: Sequence[str] = ()
     """Of the queues looked at, those in which jobs wait to be admitted."""
@@ -306,7 +314,9 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
             "mark_ids": of_numbers(id_ for _, id_ in wanted.lanes.values()),
             "queues": of_texts(wanted.free),
             "free": of_numbers(wanted.free.values()),
+            "in_line": of_texts(str(queue in wanted.in_line).lower() for queue in wanted.free),
             "without": of_texts(wanted.without),
+            "full": of_texts(wanted.full),
             "suspects": of_numbers(wanted.suspects),
         },
         _parse_answer,
@@ -315,21 +325,35 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
 
 _FIRST_OF_JOB = 8
 """Of a claimed job's row: id, true, and then empty columns, which the first row has."""
+_MARK, _PRIORITY = attrgetter("run_at", "id"), attrgetter("priority")
 
 
 def _parse_answer(rows: Rows) -> Answer:
-    (settled, holding, next_in, queues, priorities, parked, at_limit, *_), *claimed_rows = rows
-    claimed: list[Claimed] = []
-    marks: dict[tuple[str, int], Mark] = {}
-    for row in claimed_rows:
-        id_, (task, queue, priority, run_at, *rest) = row[0], row[_FIRST_OF_JOB:]
-        job = Claimed(id_, task, queue, *rest)
-        claimed.append(job)
-        lane, mark = (queue, priority), (run_at, id_)
-        if mark > marks.get(lane, START) and not job.crashes:  # a suspect comes before its turn
-            marks[lane] = mark
+    (settled, holding, queues, priorities, ahead, parked, at_limit, *_), *claimed_rows = rows
+    claimed = [Claimed(row[0], *row[_FIRST_OF_JOB:]) for row in claimed_rows]
+    _sort(claimed)
+    # A suspect comes before its turn.
+    marks: dict[tuple[str, int], Mark] = {
+        (job.queue, job.priority): (job.run_at, job.id) for job in claimed if not job.crashes
+    }
     lanes = list(zip(queues, priorities, strict=True))
-    return Answer(settled, holding, next_in, lanes, claimed, marks, parked, at_limit)
+    return Answer(settled, holding, lanes, _soonest(queues, ahead), claimed, marks, parked, at_limit)
+
+
+def _sort(claimed: list[Claimed]) -> None:
+    """By priority, run_at and id: RETURNING gives rows in no order."""
+    claimed.sort(key=_MARK)
+    if len(set(map(_PRIORITY, claimed))) > 1:
+        claimed.sort(key=_PRIORITY, reverse=True)
+
+
+def _soonest(queues: Sequence[str], ahead: Sequence[float | None]) -> dict[str, float | None]:
+    soonest: dict[str, float | None] = dict.fromkeys(queues)
+    for queue, next_in in zip(queues, ahead, strict=True):
+        before = soonest[queue]
+        if next_in is not None and (before is None or next_in < before):
+            soonest[queue] = next_in
+    return soonest
 
 
 SETTLE = """

@@ -14,7 +14,7 @@ import functools
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
@@ -225,8 +225,8 @@ class Worker:
         offer = Offer(names, list(self._tasks), listens=self._session is not LentSession)
         lease = Lease(config.name, config.timing, slots.lose, offer)
 
-        def wake() -> None:
-            claimer.wake()
+        def wake(queues: Collection[str] | None) -> None:
+            claimer.wake(queues)
 
         wakeups: Doorbell | Poll
         if self._session is LentSession:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from chancy.literals import of_texts
@@ -122,6 +123,11 @@ class Suspects:
         self._asks = True
         self._changed()
 
+    @property
+    def asks(self) -> bool:
+        """Whether `wish` may have a question."""
+        return self._asks and not self.chosen
+
     def wish(self, free: Mapping[str, int], without: Sequence[str]) -> Statement[list[int]] | None:
         """What has to be asked before the next round, if anything, by a worker with so many free slots a queue."""
         together = min(self._room(), sum(free.values()))
@@ -136,11 +142,13 @@ class Suspects:
         if not chosen and not self._is_any_here:
             self._may = FIRST
 
-    def claimed(self, jobs: Collection[Claimed], full: bool) -> None:
-        """A round has claimed these jobs, and with that filled a queue, or not. What was chosen and does not come
-        waits behind others then; or else another worker was faster, or its queue is at a limit.
+    def claimed(self, jobs: Collection[Claimed], wanted: Mapping[str, int]) -> None:
+        """A round has claimed these jobs, of so many that were wanted of each queue. Where that has filled a queue, what
+        was chosen and does not come waits behind others; or else another worker was faster, or its queue is at a limit.
         """
         if self.chosen:
+            per_queue = Counter(job.queue for job in jobs)
+            full = any(per_queue[queue] == n for queue, n in wanted.items())
             got = {job.id for job in jobs}
             left = [id_ for id_ in self.chosen if id_ not in got]
             self.chosen = left if full else ()

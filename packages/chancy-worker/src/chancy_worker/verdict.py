@@ -27,6 +27,8 @@ MAX_MESSAGE_BYTES = 4 * 1024
 MAX_TRACEBACK_BYTES = 64 * 1024
 KEPT_ERRORS = 10
 
+EARLIEST = datetime.min.replace(tzinfo=UTC)
+
 _HERE = str(Path(__file__).parent)
 _QUALNAME: Callable[[type], str] = type.__dict__["__qualname__"].__get__
 """Past whatever a metaclass has made of it."""
@@ -59,6 +61,8 @@ class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     parked: str | None = None
     """What it was parked under, if it has passed gates, which its end may open for others."""
     batch: int | None = None
+    priority: int = 0
+    run_at: datetime = EARLIEST
 
     @property
     def suspect(self) -> bool:

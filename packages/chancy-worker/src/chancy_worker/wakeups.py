@@ -1,7 +1,7 @@
 """The doorbell: how an idle worker hears of new work within a millisecond, and a busy one costs submitters nothing.
 
-An idle worker holds, or waits in line for, the exclusive lock on its queues' keys; who submits tries each key shared
-and notifies where that fails. LISTEN is on the claim connection, the waiting on one of its own, because a
+Of each queue that is idle a worker holds, or waits in line for, the exclusive lock on its key; who submits tries the
+key shared, and notifies where that fails. LISTEN is on the claim connection, the waiting on one of its own, because a
 blocked session gets no notifications. A wakeup may be lost: the truth is the claimer's fallback look.
 """
 
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import psycopg
 from psycopg import Notify, sql
@@ -19,16 +21,25 @@ from chancy.run import AsyncConn
 
 from .link import Link
 
-BELL_KEYS = "SELECT array_agg(DISTINCT {schema}.bell_key(queue)) FROM unnest(%(queues)s::text[]) AS queue"
+BELL_KEYS = "SELECT queue, {schema}.bell_key(queue) FROM unnest(%(queues)s::text[]) AS queue"
+BELL_TRY = """
+    SELECT key FROM unnest(%(missing)s::integer[]) AS key
+    WHERE pg_try_advisory_lock('{schema}'::regnamespace::oid::integer, key)
+"""
 BELL_WAIT = "SELECT {schema}.bell_wait(%(missing)s::integer[])"
 BELL_UNLOCK = """
     SELECT pg_advisory_unlock('{schema}'::regnamespace::oid::integer, key) FROM unnest(%(held)s::integer[]) AS key
 """
 
 
-def bell_keys(queues: Sequence[str]) -> Statement[list[int]]:
-    """The queues' keys, each once."""
-    return Statement(BELL_KEYS, {"queues": list(queues)}, lambda rows: sorted(rows[0][0]))
+def bell_keys(queues: Sequence[str]) -> Statement[dict[str, int]]:
+    """The key of each queue. Queues may share one: it is a hash."""
+    return Statement(BELL_KEYS, {"queues": list(queues)}, lambda rows: {row[0]: row[1] for row in rows})
+
+
+def bell_try(missing: Sequence[int]) -> Statement[list[int]]:
+    """Take those of the keys that are free; returns them."""
+    return Statement(BELL_TRY, {"missing": list(missing)}, lambda rows: [key for (key,) in rows])
 
 
 def bell_wait(missing: Sequence[int]) -> Statement[list[int]]:
@@ -41,55 +52,79 @@ def bell_unlock(held: Sequence[int]) -> Statement[None]:
     return Statement(BELL_UNLOCK, {"held": list(held)}, lambda rows: None)
 
 
-class Bell:
-    """Holds the keys while its worker is idle. `wake` is called at a grant: somebody may have submitted before it."""
+KEEP_SECONDS = 0.05
+"""A queue that has work keeps its key for so long: by then it may be idle again, as it is after a lone job."""
+RETRY_SECONDS = 0.25
+"""How often a worker that has work in other queues tries for the key of an idle one that somebody else holds."""
 
-    def __init__(self, link: Link, queues: Sequence[str], wake: Callable[[], None]) -> None:
+
+class Bell:
+    """Holds the keys of its worker's idle queues. `wake` is called at a grant: somebody may have submitted before it.
+
+    Where somebody else holds the key, submits are heard of all the same, but that one may give it up. A worker that is
+    idle altogether waits in line for it; one that has work in other queues could take no other key meanwhile.
+    """
+
+    def __init__(self, link: Link, queues: Sequence[str], wake: Callable[[Collection[str]], None]) -> None:
         self.link = link
         self._queues = queues
         self._wake = wake
-        self._keys: list[int] = []
+        self._keys: Mapping[str, int] = {}
         self._held: set[int] = set()
-        self._idle = False
-        self._told = asyncio.Event()
+        self._idle: set[str] = set()
+        self._leaving: dict[str, float] = {}
+        """Queues that have work again, and until when their keys are kept."""
+        self._changed = asyncio.Event()
 
-    def idle(self) -> None:
-        """From now on, be heard of."""
-        if not self._idle:
-            self._idle = True
-            self._told.set()
+    def idle(self, queues: Iterable[str]) -> None:
+        """From now on, be heard of there."""
+        for queue in queues:
+            self._idle.add(queue)
+            self._leaving.pop(queue, None)
+        self._changed.set()
 
-    def busy(self) -> None:
-        """From now on, cost nobody anything."""
-        if self._idle:
-            self._idle = False
-            self._told.set()
+    def busy(self, queues: Iterable[str]) -> None:
+        """There is work in these queues: soon, cost nobody anything there."""
+        for queue in self._idle.intersection(queues):
+            self._idle.remove(queue)
+            self._leaving[queue] = time.monotonic() + KEEP_SECONDS
+            self._changed.set()
 
     async def serve(self) -> None:
         """Take the keys and give them back, for ever."""
-        await self.link.forever(self._turn, self._told)
+        await self.link.forever(self._turn, self._changed)
 
     async def _turn(self) -> float:
-        """One step towards holding all keys while idle, and none while busy."""
+        """One step towards holding the keys of all idle queues, and no others; seconds until the next one."""
         if self.link.conn is None:
-            self._keys, self._held = [], set()
+            self._keys, self._held = {}, set()
             await self.link.connect()
         if not self._keys:
             self._keys = await self.link.send(bell_keys(self._queues))
-        missing = [key for key in self._keys if key not in self._held]
         try:
-            if self._idle and missing:
-                if got := await self.link.send(bell_wait(missing)):
-                    self._held.update(got)
-                    self._wake()
-                return 0.0
-            if self._held and not self._idle:
-                await self.link.send(bell_unlock(sorted(self._held)))
-                self._held = set()
+            return await self._step(self._keys)
         except psycopg.Error:
             await self.link.close()  # nobody knows what a statement that has failed has left locked
             raise
-        return math.inf
+
+    async def _step(self, keys: Mapping[str, int]) -> float:
+        now = time.monotonic()
+        self._leaving = {queue: until for queue, until in self._leaving.items() if until > now}
+        wanted = {keys[queue] for queue in self._idle}
+        if given_up := self._held - wanted - {keys[queue] for queue in self._leaving}:
+            await self.link.send(bell_unlock(sorted(given_up)))
+            self._held -= given_up
+        pause = min(self._leaving.values(), default=math.inf) - now
+        if missing := sorted(wanted - self._held):
+            in_line = len(self._idle) == len(self._queues)
+            got = set(await self.link.send((bell_wait if in_line else bell_try)(missing)))
+            self._held |= got
+            if got:
+                self._wake([queue for queue in self._idle if keys[queue] in got])
+            if got or in_line:
+                return 0.0
+            pause = min(pause, RETRY_SECONDS)
+        return pause
 
 
 class Ear:
@@ -99,13 +134,16 @@ class Ear:
         self,
         schema: str,
         queues: Sequence[str],
-        wake: Callable[[], None],
+        wake: Callable[[Collection[str] | None], None],
         lease: Callable[[], int],
         cancel: Callable[[Iterable[int]], None],
     ) -> None:
         self._bell = schema
         self._stops = f"{schema}.cancel"
-        self._queues = frozenset(queue[:500] for queue in queues)
+        self._queues: defaultdict[str, list[str]] = defaultdict(list)
+        """By what a notification says of them."""
+        for queue in queues:
+            self._queues[queue[:500]].append(queue)
         self._wake = wake
         self._lease = lease
         self._cancel = cancel
@@ -121,8 +159,8 @@ class Ear:
             worker, _, job = notify.payload.partition(" ")
             if worker == str(self._lease()) and job.isdecimal():
                 self._cancel([int(job)])
-        elif notify.payload[:500] in self._queues:
-            self._wake()
+        elif queues := self._queues.get(notify.payload[:500]):
+            self._wake(queues)
 
 
 class Doorbell:
@@ -132,13 +170,13 @@ class Doorbell:
         self._bell = bell
         self._ear = ear
 
-    def idle(self) -> None:
-        """From now on, be heard of."""
-        self._bell.idle()
+    def idle(self, queues: Iterable[str]) -> None:
+        """From now on, be heard of there."""
+        self._bell.idle(queues)
 
-    def busy(self) -> None:
-        """From now on, cost nobody anything."""
-        self._bell.busy()
+    def busy(self, queues: Iterable[str]) -> None:
+        """There is work in these queues: soon, cost nobody anything there."""
+        self._bell.busy(queues)
 
     async def serve(self) -> None:
         """Take the keys and give them back, for ever."""
