@@ -208,7 +208,7 @@ async def test_every_wait_for_a_server_that_has_fallen_silent_ends_at_the_deadli
             await asking.connect()
             await asking.send(one("SELECT now()"))
 
-        with pytest.raises(psycopg.OperationalError):
+        with pytest.raises(psycopg.OperationalError, match=r"no answer within 0\.3 s"):
             await asyncio.wait_for(ask(), 10)
         assert proxy.deaf == 1
         assert asking.conn is None

@@ -54,12 +54,17 @@ class _Conn(psycopg.AsyncConnection[tuple[Any, ...]]):
 
     deadline: float
     _timer: asyncio.TimerHandle
+    _was_cut = False
 
     async def wait(self, gen: Any, *arguments: Any, **more: Any) -> Any:
         """See psycopg: all its waits come through here, but for those of connecting."""
         self._timer = asyncio.get_running_loop().call_later(self.deadline, self.cut)
         try:
             return await super().wait(gen, *arguments, **more)
+        except psycopg.OperationalError as error:
+            if self._was_cut:
+                raise psycopg.OperationalError(f"no answer within {self.deadline:g} s") from error
+            raise
         finally:
             self._timer.cancel()
 
@@ -74,6 +79,7 @@ class _Conn(psycopg.AsyncConnection[tuple[Any, ...]]):
 
     def cut(self) -> None:
         """Shut the socket down, which libpq finds out and closes. Needs no new descriptor: there may be none."""
+        self._was_cut = True
         with contextlib.suppress(OSError, psycopg.Error):
             twin = socket.socket(fileno=self.fileno())
             try:
