@@ -143,8 +143,8 @@ class Suspects:
             self._may = FIRST
 
     def claimed(self, jobs: Collection[Claimed], wanted: Mapping[str, int]) -> None:
-        """A round has claimed these jobs, of so many that were wanted of each queue. Where that has filled a queue, what
-        was chosen and does not come waits behind others; or else another worker was faster, or its queue is at a limit.
+        """A round has claimed these jobs, of so many that were wanted of each queue. Where that has filled one, what was
+        chosen and does not come waits behind others; or else another worker was faster, or its queue is at a limit.
         """
         if self.chosen:
             per_queue = Counter(job.queue for job in jobs)
