@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from chancy import Queue
 from chancy_worker import Timing, claimer
 from chancy_worker.claims import Answer
+from chancy_worker.refusals import Refusals
 from chancy_worker.slots import Room
 
 
@@ -29,6 +30,8 @@ async def test_a_rest_that_ends_between_the_decision_and_the_sleep_is_not_slept_
         hearing=lambda conn: contextlib.nullcontext(),
         room=lambda: Room(None, (), {}),
         knows=lambda task: True,
+        strange=lambda job: None,
+        refusals=Refusals("w:1", ["default"], {}),
         start=lambda job: None,
         settled=lambda verdict, fate: None,
         left_batch=lambda batch: None,

@@ -28,6 +28,7 @@ from .gatekeeper import Gatekeeper
 from .link import Link, one_line
 from .outbox import Outbox
 from .pace import REST_SECONDS, Pace
+from .refusals import Refusals
 from .slots import Room
 from .suspects import Suspects
 from .verdict import Claimed, Completion, released
@@ -90,6 +91,8 @@ class Claimer:
         hearing: Callable[[AsyncConn], AbstractContextManager[None]],
         room: Callable[[], Room],
         knows: Callable[[str], bool],
+        strange: Callable[[Claimed], None],
+        refusals: Refusals,
         start: Callable[[Claimed], None],
         settled: Callable[[Completion, str], None],
         left_batch: Callable[[int], None],
@@ -103,6 +106,8 @@ class Claimer:
         self._hearing = hearing
         self._room = room
         self._knows = knows
+        self._strange = strange
+        self._refusals = refusals
         self._start = start
         self._settled = settled
         self._left_batch = left_batch
@@ -111,7 +116,6 @@ class Claimer:
         """The jobs that are ours until the database has confirmed their verdict, by (id, fence)."""
         self.turned_at = time.monotonic()
         self._running: Counter[str] = Counter()
-        self._unknown: dict[str, None] = {}
         self._marks = Marks()
         self._without: tuple[str, ...] = ()
         self._ahead: Mapping[str, int] = {}
@@ -142,7 +146,7 @@ class Claimer:
         self._changed.set()
 
     def rescued(self) -> None:
-        """Jobs of the dead are ready again."""
+        """Jobs of the dead are ready again, or still."""
         self._suspects.ask()
         self.wake()
 
@@ -171,6 +175,7 @@ class Claimer:
             self.turned_at = time.monotonic()
             admits_in = await self._admit()
             await self._choose_suspects()
+            await self._ask_who_else_is_there()
             # Read once: what is over between the decision and the sleep would be slept through.
             rests_for = self._rests_until - time.monotonic()
             wanted = self._wanted(rests_for)
@@ -188,7 +193,7 @@ class Claimer:
         if self.stopping or self.outbox.is_searching or rests_for > 0:
             return Wanted()
         room = self._room()
-        without = tuple(sorted({*self._unknown, *room.without}))
+        without = tuple(sorted(self._refusals.left_out().union(room.without)))
         if set(self._without) - set(without):
             # There is room again for what was left out.
             self._look_again()
@@ -248,6 +253,15 @@ class Claimer:
             if self._suspects.chosen:
                 self._empty.clear()
 
+    async def _ask_who_else_is_there(self) -> None:
+        """Of what was refused: whether there is another worker that might take it."""
+        if self.stopping or (statement := self._refusals.wish()) is None:
+            return
+        try:
+            self._refusals.learn(await self._link.send(statement))
+        except psycopg.Error as error:
+            await self._recover(error, [])
+
     @property
     def _is_barren(self) -> bool:
         """Whether all that waits, as far as is known, is for executors that are full: looking past it is not free."""
@@ -290,7 +304,6 @@ class Claimer:
             return False
         if wanted.looking:
             self._gates.looked(wanted.looking, answer.parked)
-            self._suspects.looked()
             self._due_at = None if answer.next_in is None else time.monotonic() + answer.next_in
         self._at_limit = frozenset(answer.at_limit)
         if self._at_limit:
@@ -320,15 +333,7 @@ class Claimer:
         self.held[key] = job
         self._running[job.queue] += 1
         if not self._knows(job.task):
-            if job.task not in self._unknown:
-                self._unknown[job.task] = None
-                log.warning(
-                    "task %r of job %d is unknown to this worker, which leaves such jobs to others; "
-                    "if it should know it, name the task's module on the command line",
-                    job.task,
-                    job.id,
-                )
-            self.complete(job, released(job, "unknown task"))
+            self._strange(job)
         elif not ours:
             self.complete(job, released(job, "its worker's lease was lost before it began"))
         else:

@@ -34,6 +34,8 @@ class Offer:
 
     queues: Sequence[str] = ()
     tasks: Sequence[str] = ()
+    signatures: Sequence[str] = ()
+    """Of these tasks, in this order."""
     listens: bool = True
     """At the doorbell."""
 
@@ -44,8 +46,8 @@ REGISTER = """
         VALUES (%(name)s::text, {schema}.clock(), {schema}.clock() + %(lease)s::float8 * interval '1 s')
         RETURNING id
     )
-    INSERT INTO {schema}.offer (worker, queues, tasks, version, listens)
-    SELECT id, %(queues)s::text[], %(tasks)s::text[], %(version)s::text, %(listens)s::boolean FROM lease
+    INSERT INTO {schema}.offer (worker, queues, tasks, signatures, version, listens)
+    SELECT id, %(queues)s::text[], %(tasks)s::text[], %(signatures)s::text[], %(version)s::text, %(listens)s::boolean FROM lease
     RETURNING worker
 """
 
@@ -57,6 +59,7 @@ def register(name: str, lease: float, offer: Offer = Offer()) -> Statement[int]:
         "lease": lease,
         "queues": of_texts(offer.queues),
         "tasks": of_texts(offer.tasks),
+        "signatures": of_texts(offer.signatures),
         "version": __version__,
         "listens": offer.listens,
     }
@@ -131,7 +134,8 @@ DECLARE_DEAD = """
     )
     SELECT ARRAY(SELECT name FROM noted), EXISTS (SELECT FROM noted) OR EXISTS (SELECT FROM {schema}.dead_worker),
         (SELECT extract(epoch FROM min(expires_at) - {schema}.clock())::float8
-         FROM {schema}.worker WHERE expires_at >= {schema}.clock())
+         FROM {schema}.worker WHERE expires_at >= {schema}.clock()),
+        EXISTS (SELECT FROM {schema}.job WHERE state = 'ready' AND parked IS NULL AND crashes > 0)
 """
 
 
@@ -144,6 +148,8 @@ class Deaths(NamedTuple):
     """Whether any dead worker may have jobs left to take back."""
     next_in: float | None
     """Seconds until the next lease runs out, if nobody extends it."""
+    suspects: bool
+    """Whether any job that was running when its worker died waits."""
 
 
 def declare_dead(worker: int | None = None, name: str | None = None) -> Statement[Deaths]:
@@ -295,6 +301,8 @@ async def rescue(link: Link, timing: Timing, rescued: Callable[[], None]) -> Non
             next_in = found.next_in
             if found.to_bury:
                 await take_back_all(link, rescued)
+            if found.suspects:
+                rescued()
         except psycopg.Error as error:
             lost = time.monotonic()
             if await _recover(link, error) and time.monotonic() - lost > timing.lease / 15:

@@ -35,6 +35,7 @@ from .link import Link
 from .polling import Poll
 from .pooler import session_behind
 from .records import Keeper, listening
+from .refusals import Refusals, signature_of
 from .reports import report
 from .schedules import declare_schedules, keep_time
 from .sessions import LentSession, OwnSession, Session
@@ -103,7 +104,9 @@ class Worker:
             ended=lambda job, verdict, seconds: self._ended(claimer, job, verdict, seconds),
         )
         names = [queue.name for queue in self.app.queues]
-        offer = Offer(names, list(self._tasks), listens=self._session is not LentSession)
+        signatures = {name: signature_of(task) for name, task in self._tasks.items()}
+        refusals = self._refusals = Refusals(config.name, names, signatures)
+        offer = Offer(names, list(signatures), list(signatures.values()), listens=self._session is not LentSession)
         lease = Lease(config.name, config.timing, slots.lose, offer)
         await lease.take(lives)
 
@@ -127,6 +130,8 @@ class Worker:
             hearing=wakeups.hearing,
             room=slots.room,
             knows=self._tasks.__contains__,
+            strange=lambda job: self._ended(claimer, job, refusals.unknown(job), 0.0),
+            refusals=refusals,
             start=slots.begin,
             settled=self._settled,
             left_batch=batches.left,
@@ -211,6 +216,8 @@ class Worker:
             )
 
     def _ended(self, claimer: Claimer, job: Claimed, verdict: Completion, seconds: float) -> None:
+        if verdict.refusal:
+            verdict = self._refusals.decided(job, verdict)
         self._log(job, verdict, seconds)
         claimer.complete(job, verdict)
 

@@ -44,6 +44,8 @@ class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     parked: str | None = None
     """What it was parked under, if it has passed gates, which its end may open for others."""
     batch: int | None = None
+    refused_for: float | None = None
+    """Seconds since the first of the refusals that it has met until now."""
 
     @property
     def suspect(self) -> bool:
@@ -67,6 +69,8 @@ class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     refund: bool = False
     note: str = ""
     """What happened in one phrase, for the log."""
+    refusal: bool = False
+    """The worker could not take it; another one perhaps can."""
 
     @property
     def size(self) -> int:
