@@ -9,6 +9,7 @@ from chancy import Queue
 from chancy_worker import Timing, claimer
 from chancy_worker.claims import Answer
 from chancy_worker.recovery import Recovery
+from chancy_worker.refusals import Refusals
 from chancy_worker.room import Room
 
 
@@ -28,6 +29,8 @@ def claimer_with(send, **more):
             "busy": lambda queues: None,
             "room": lambda: Room(),
             "knows": lambda task: True,
+            "strange": lambda job: None,
+            "refusals": Refusals("w:1", ["default"], {}),
             "start": lambda job: None,
             "settled": lambda verdict, fate: None,
             "left_batch": lambda batch: None,

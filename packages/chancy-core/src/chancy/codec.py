@@ -46,10 +46,13 @@ class Signature:
     keyword_only: tuple[str, ...]
 
     def encode_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        """The JSON of a call. Raises `InvalidArguments` that names the argument."""
+        """The JSON of a call: of what was given, in the order of the signature. Defaults are filled in where it runs, so
+        that a deploy may add, change or remove an argument that nobody gave. Raises `InvalidArguments` that names the
+        argument.
+        """
         values = self._bound(args, kwargs)
         try:
-            payload = encode_json(self.struct(**values))
+            payload = encode_json(values)
             self.decoder.decode(payload)
         except Exception as error:
             raise self._explained(values, error) from None
@@ -112,6 +115,8 @@ class Signature:
         for name in self.required:
             if name not in values:
                 raise InvalidArguments(self.task, name, "is missing")
+        if len(kwargs) > 1:
+            return {name: values[name] for name in self.struct.__struct_fields__ if name in values}
         return values
 
     def _explained(self, values: Mapping[str, Any], error: Exception) -> InvalidArguments:

@@ -21,6 +21,7 @@ from chancy.model import Progress
 from chancy.task import AsyncTask, BaseTask
 from chancy_worker.attempt import Attempt, call, call_async, perform
 from chancy_worker.records import Keeper, Kept, listening
+from chancy_worker.refusals import given_up
 from chancy_worker.verdict import Claimed, Completion, judged, since_now
 
 T = TypeVar("T")
@@ -147,6 +148,8 @@ async def _perform(asked: Call) -> Performed:
             await perform(attempt, here, (), asked.schema)
             attempt = msgspec.structs.replace(attempt, since=since_now(WORKER))
         verdict = await perform(attempt, here, (), asked.schema)
+    if verdict.refusal:
+        verdict = given_up(verdict, "a test has no other worker to leave it to")
     if here.error is not None and not isinstance(here.error, (Exception, asyncio.CancelledError, SystemExit)):
         raise here.error  # Ctrl-C, and pytest's own: pytest.fail() in a handler ends the test
     if keeper is None or book is None:

@@ -12,11 +12,12 @@ from typing import Any, Protocol, cast
 import msgspec
 
 from chancy.current import CurrentJob, running_attempt
-from chancy.errors import ChancyError, InvalidResult
+from chancy.errors import ChancyError, InvalidArguments, InvalidResult
 from chancy.schema import attempt_schema
 from chancy.states import State
 from chancy.task import BaseTask
 
+from .refusals import unfit
 from .verdict import Claimed, Completion, Since, failure, flaw_of, judged, succeeded
 
 Proceed = Callable[[], Awaitable[Completion]]
@@ -117,7 +118,10 @@ def _as_it_is(error: BaseException) -> BaseException:
 def call(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain = _as_it_is) -> Completion:
     """Call a plain function here and now."""
     try:
-        args, kwargs = task.signature.decode_arguments(job.arguments)
+        try:
+            args, kwargs = task.signature.decode_arguments(job.arguments)
+        except InvalidArguments as error:
+            return unfit(job, task, error, since)
         return _returned(job, task, task.function(*args, **kwargs), since)
     except BaseException as error:  # SystemExit too: whatever ends the function, the worker goes on
         return _judged(job, task, since, explain, error)
@@ -126,7 +130,10 @@ def call(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain 
 async def call_async(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain = _as_it_is) -> Completion:
     """Await an async function here and now."""
     try:
-        args, kwargs = task.signature.decode_arguments(job.arguments)
+        try:
+            args, kwargs = task.signature.decode_arguments(job.arguments)
+        except InvalidArguments as error:
+            return unfit(job, task, error, since)
         return _returned(job, task, await task.function(*args, **kwargs), since)
     except asyncio.CancelledError:
         raise

@@ -27,6 +27,7 @@ from .gatekeeper import Gatekeeper
 from .link import Ended, Link, one_line
 from .marks import Marks
 from .outbox import Outbox
+from .refusals import Refusals
 from .returns import Returns
 from .room import Room, shared
 from .suspects import Suspects
@@ -53,6 +54,8 @@ class Claimer:
         busy: Callable[[Collection[str]], None],
         room: Callable[[], Room],
         knows: Callable[[str], bool],
+        strange: Callable[[Claimed], None],
+        refusals: Refusals,
         start: Callable[[Claimed], None],
         settled: Callable[[Completion, str], None],
         left_batch: Callable[[int], None],
@@ -65,6 +68,8 @@ class Claimer:
         self._busy = busy
         self._room = room
         self._knows = knows
+        self._strange = strange
+        self._refusals = refusals
         self._start = start
         self._settled = settled
         self._left_batch = left_batch
@@ -73,7 +78,6 @@ class Claimer:
         """The jobs that are ours until the database has confirmed their verdict, by (id, fence)."""
         self.turned_at = time.monotonic()
         self._running: Counter[str] = Counter()
-        self._unknown: dict[str, None] = {}
         self._marks = Marks()
         self._appetite = Appetite(list(self._concurrency), self._marks, timing.look)
         self._returns = Returns()
@@ -86,7 +90,7 @@ class Claimer:
         self._ahead: Mapping[str, int] = {}
         self._asking = False
         """A round is on its way: what it claims is not among the held yet."""
-        self._strange: list[tuple[int, int]] = []
+        self._unmatched: list[tuple[int, int]] = []
         """Claims in our name that were not among the held while a round was on its way."""
         self.stopping = False
 
@@ -96,7 +100,7 @@ class Claimer:
         self._changed.set()
 
     def rescued(self) -> None:
-        """Jobs of the dead are ready again."""
+        """Jobs of the dead are ready again, or still."""
         self._suspects.ask()
         self.wake()
 
@@ -119,7 +123,7 @@ class Claimer:
         not that of the round that is on its way.
         """
         if self._asking:
-            self._strange.append(claim)
+            self._unmatched.append(claim)
             return
         id_, fence = claim
         log.warning("job %d was claimed by a round whose answer was lost; giving it back", id_)
@@ -132,6 +136,7 @@ class Claimer:
             self.turned_at = time.monotonic()
             admits_at = await self._admit()
             await self._choose_suspects()
+            await self._ask_who_else_is_there()
             # Read once: what is over between the decision and the sleep would be slept through.
             now = time.monotonic()
             wanted = self._wanted(now)
@@ -161,8 +166,9 @@ class Claimer:
         if self.stopping or self.outbox.is_searching or self._appetite.rests(now):
             return Wanted()
         room = self._room()
-        full = frozenset(room.without).difference(self._unknown)
-        self._left_out, self._ahead = full.union(self._unknown), room.ahead
+        unknown = self._refusals.left_out()
+        full = frozenset(room.without).difference(unknown)
+        self._left_out, self._ahead = full.union(unknown), room.ahead
         hungry = self._appetite.ask(now, self._left_out)
         suspects = self._suspects.chosen
         free = self._free(self._concurrency if suspects else hungry, room.ahead)
@@ -172,7 +178,7 @@ class Claimer:
             free = shared(free, room.bounds)
         looking = self._marks.due(free, now)
         lanes = self._marks.lanes(free.keys() - set(looking) if looking else free)
-        return Wanted(free, lanes, looking, tuple(sorted(self._unknown)), suspects, tuple(sorted(full)), in_line)
+        return Wanted(free, lanes, looking, tuple(sorted(unknown)), suspects, tuple(sorted(full)), in_line)
 
     def _free(self, queues: Iterable[str], ahead: Mapping[str, int]) -> dict[str, int]:
         """How many more jobs of each of these queues there is room for."""
@@ -215,6 +221,15 @@ class Claimer:
         except psycopg.Error as error:
             await self._recover(error, [])
 
+    async def _ask_who_else_is_there(self) -> None:
+        """Of what was refused: whether there is another worker that might take it."""
+        if self.stopping or (statement := self._refusals.wish()) is None:
+            return
+        try:
+            self._refusals.learn(await self._link.send(statement))
+        except psycopg.Error as error:
+            await self._recover(error, [])
+
     async def _turn(self, wanted: Wanted) -> None:
         verdicts = self.outbox.take()
         text = PATIENT_ROUND if self._patient else ROUND
@@ -243,8 +258,8 @@ class Claimer:
             await self._confirm(verdicts, answer)
             if not backlog:
                 await asyncio.sleep(0)  # what was claimed begins before the next round is made
-        strange, self._strange = self._strange, []
-        for claim in strange:
+        unmatched, self._unmatched = self._unmatched, []
+        for claim in unmatched:
             if claim not in self.held:
                 self.give_back(claim)
 
@@ -264,7 +279,6 @@ class Claimer:
             return False
         if wanted.looking:
             self._gates.looked(wanted.looking, answer.parked)
-            self._suspects.looked()
         got = Counter(job.queue for job in answer.claimed)
         if got:
             self._busy(got.keys())
@@ -287,15 +301,7 @@ class Claimer:
 
     def _accept(self, job: Claimed) -> None:
         if not self._knows(job.task):
-            if job.task not in self._unknown:
-                self._unknown[job.task] = None
-                log.warning(
-                    "task %r of job %d is unknown to this worker, which leaves such jobs to others; "
-                    "if it should know it, name the task's module on the command line",
-                    job.task,
-                    job.id,
-                )
-            self.complete(job, released(job, "unknown task"))
+            self._strange(job)
         else:
             if job.suspect:
                 self._suspects.begins(job)

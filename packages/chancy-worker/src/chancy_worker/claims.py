@@ -79,7 +79,9 @@ _FINISH = """
         SET state = 'ready', worker = NULL, progress = NULL, parked = job.gates->>'key',
             run_at = coalesce({schema}.clock() + (%(delays)s::interval[])[{nth}], job.run_at),
             attempt = job.attempt - (%(refunds)s::smallint[])[{nth}],
-            errors = coalesce((%(again_errors)s::json[])[{nth}], job.errors)
+            errors = coalesce((%(again_errors)s::json[])[{nth}], job.errors),
+            refused_at = CASE WHEN (%(refusals)s::smallint[])[{nth}] = 1
+                THEN CASE WHEN {refused_of_late} THEN job.refused_at ELSE {schema}.clock() END END
         WHERE job.ctid = ANY (ARRAY(SELECT ctid FROM again WHERE NOT cancelled))
         RETURNING job.queue
     ),
@@ -190,13 +192,17 @@ _CLAIM = """
         CASE WHEN EXISTS (SELECT FROM returned)
             THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM returned))::text END,
         NULL::text, NULL::text, NULL::smallint, NULL::smallint, NULL::integer, NULL::smallint,
-        NULL::json, NULL::json, NULL::json, NULL::json, NULL::text, NULL::bigint, NULL::smallint, NULL::timestamptz
+        NULL::json, NULL::json, NULL::json, NULL::json, NULL::text, NULL::bigint, NULL::smallint, NULL::timestamptz,
+        NULL::float8
     UNION ALL
     SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL,
         task, queue, attempt, max_attempts, claims, crashes, arguments, retry, limits, errors, gates->>'key', batch,
-        priority, run_at
-    FROM claimed
+        priority, run_at,
+        CASE WHEN {refused_of_late} THEN extract(epoch FROM {schema}.clock() - job.refused_at)::float8 END
+    FROM claimed AS job
 """
+# Nobody has tried it for a while where all workers were away, or its queue was paused: then the time counts anew.
+_REFUSED_OF_LATE = "job.refused_at IS NOT NULL AND job.run_at > {schema}.clock() - interval '10 minutes'"
 
 _READY = """SELECT job.ctid, job.task FROM {schema}.job AS job
                     WHERE job.state = 'ready' AND job.parked IS NULL AND job.crashes = 0
@@ -229,6 +235,7 @@ _DONE_NTH = "array_position(%(done_ids)s::bigint[], job.id)"
 _ROUND = (
     keeping(_FINISH + _CLAIM, "(%(states)s::text[])[{done_nth}]")
     .replace("{keep_cancelled}", KEEP.replace("{state}", "'cancelled'"))
+    .replace("{refused_of_late}", _REFUSED_OF_LATE)
     .replace("{nth}", _NTH)
     .replace("{done_nth}", _DONE_NTH)
 )
@@ -306,6 +313,7 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
             "again_fences": of_numbers(v.fence for v in again),
             "delays": of_intervals(v.delay for v in again),
             "refunds": of_numbers(int(v.refund) for v in again),
+            "refusals": of_numbers(int(v.refusal) for v in again),
             "again_errors": JsonColumn(v.errors for v in again),
             "looking": of_texts(wanted.looking),
             "lane_queues": of_texts(queue for queue, _ in wanted.lanes),

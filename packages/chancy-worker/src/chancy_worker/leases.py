@@ -32,6 +32,8 @@ class Offer:
 
     queues: Sequence[str] = ()
     tasks: Sequence[str] = ()
+    signatures: Sequence[str] = ()
+    """Of these tasks, in this order."""
     listens: bool = True
     """At the doorbell."""
 
@@ -42,8 +44,8 @@ REGISTER = """
         VALUES (%(name)s::text, {schema}.clock(), {schema}.clock() + %(lease)s::float8 * interval '1 s')
         RETURNING id
     )
-    INSERT INTO {schema}.offer (worker, queues, tasks, version, listens)
-    SELECT id, %(queues)s::text[], %(tasks)s::text[], %(version)s::text, %(listens)s::boolean FROM lease
+    INSERT INTO {schema}.offer (worker, queues, tasks, signatures, version, listens)
+    SELECT id, %(queues)s::text[], %(tasks)s::text[], %(signatures)s::text[], %(version)s::text, %(listens)s::boolean FROM lease
     RETURNING worker
 """
 
@@ -55,6 +57,7 @@ def register(name: str, lease: float, offer: Offer = Offer()) -> Statement[int]:
         "lease": lease,
         "queues": of_texts(offer.queues),
         "tasks": of_texts(offer.tasks),
+        "signatures": of_texts(offer.signatures),
         "version": __version__,
         "listens": offer.listens,
     }
@@ -131,7 +134,8 @@ DECLARE_DEAD = """
     SELECT ARRAY(SELECT name FROM noted), EXISTS (SELECT FROM noted) OR EXISTS (SELECT FROM {schema}.dead_worker),
         (SELECT extract(epoch FROM min(expires_at) - {schema}.clock())::float8
          FROM {schema}.worker WHERE expires_at >= {schema}.clock()),
-        {schema}.clock()
+        {schema}.clock(),
+        EXISTS (SELECT FROM {schema}.job WHERE state = 'ready' AND parked IS NULL AND crashes > 0)
 """
 
 
@@ -146,6 +150,8 @@ class Deaths(NamedTuple):
     """Seconds until the next lease runs out, if nobody extends it."""
     at: datetime
     """The database's time."""
+    suspects: bool
+    """Whether any job that was running when its worker died waits."""
 
 
 def declare_dead(
@@ -338,6 +344,8 @@ async def rescue(link: Link, timing: Timing, rescued: Callable[[], None]) -> Non
         if found.to_bury and latest != NEVER:
             await take_back_all(link, rescued)
         pause = timing.rescue * random.uniform(0.75, 1.25)
+        if found.suspects:
+            rescued()
         if found.next_in is not None:
             pause = min(pause, found.next_in + timing.lease * random.uniform(0, 0.05))
         return pause

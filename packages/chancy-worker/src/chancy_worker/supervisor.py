@@ -45,6 +45,7 @@ from .logs import unfailing
 from .polling import Poll
 from .pooler import session_behind
 from .records import Keeper, listening
+from .refusals import Refusals, signature_of
 from .reports import report
 from .schedules import declare_schedules, keep_time
 from .sessions import LentSession, OwnSession, Session
@@ -222,7 +223,9 @@ class Worker:
             is_cancelled=self._is_cancelled,
         )
         names = [queue.name for queue in self.app.queues]
-        offer = Offer(names, list(self._tasks), listens=self._session is not LentSession)
+        signatures = {name: signature_of(task) for name, task in self._tasks.items()}
+        refusals = self._refusals = Refusals(config.name, names, signatures)
+        offer = Offer(names, list(signatures), list(signatures.values()), listens=self._session is not LentSession)
         lease = Lease(config.name, config.timing, slots.lose, offer)
 
         def wake(queues: Collection[str] | None) -> None:
@@ -244,6 +247,8 @@ class Worker:
             busy=wakeups.busy,
             room=slots.room,
             knows=self._tasks.__contains__,
+            strange=lambda job: self._ended(claimer, job, refusals.unknown(job), 0.0),
+            refusals=refusals,
             start=slots.begin,
             settled=self._settled,
             left_batch=batches.left,
@@ -386,6 +391,8 @@ class Worker:
         self.left_running += threads.stranded if isinstance(threads, Threads) else 0
 
     def _ended(self, claimer: Claimer, job: Claimed, verdict: Completion, seconds: float) -> None:
+        if verdict.refusal:
+            verdict = self._refusals.decided(job, verdict)
         claimer.complete(job, verdict)
         self._log(job, verdict, seconds)
 

@@ -5,15 +5,14 @@ harm one more at a time. Those that cannot, since they have one attempt left, or
 without another suspect beside them. So the recovery takes about as long as the work, and a job that kills its workers
 takes nobody's last attempt. (docs/decisions/0020 has the numbers.) Jobs that are no suspects go on beside all of them.
 
-Which ones are next is read by an index of their own, after each look, and when one of them has ended; the round then
-claims those by their ids, and leaves out all others.
+Which ones are next is read by an index of their own, when whoever looks for the dead has seen that some wait, and when
+one has ended here; the round then claims those by their ids, and leaves out all others.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -29,7 +28,6 @@ FIRST = 2
 """So many run untried at a time at first."""
 MOST = 32
 """And so many in all, tried or not: as many can lose an attempt to one of them."""
-LOOK_SECONDS = 1.0
 AGAIN_SECONDS = 0.25
 """When those that were chosen could not be claimed, though there was room."""
 
@@ -109,18 +107,13 @@ class Suspects:
         self._tried: set[Key] = set()
         self._alone: Key | None = None
         self._may = FIRST
-        self._asks, self._asked_at = True, 0.0
+        self._asks = True
         self.chosen: Sequence[int] = ()
         """Those that the next round has to claim, by id."""
 
-    def looked(self) -> None:
-        """The worker has looked for jobs: now and then this is the time to ask, whoever has taken suspects back."""
-        if time.monotonic() - self._asked_at >= LOOK_SECONDS:
-            self._asks, self.chosen = True, ()
-
     def ask(self) -> None:
         """There may be more by now, or there is room for more: ask before the next round."""
-        self._asks = True
+        self._asks, self.chosen = True, ()
         self._changed()
 
     @property
@@ -133,7 +126,7 @@ class Suspects:
         together = min(self._room(), sum(free.values()))
         if not self._asks or self.chosen or together < 1:
             return None
-        self._asks, self._asked_at = False, time.monotonic()
+        self._asks = False
         return choose(free, without, together, alone=not self._is_any_here)
 
     def learn(self, chosen: Sequence[int]) -> None:
@@ -143,8 +136,8 @@ class Suspects:
             self._may = FIRST
 
     def claimed(self, jobs: Collection[Claimed], wanted: Mapping[str, int]) -> None:
-        """A round has claimed these jobs, of so many that were wanted of each queue. Where that has filled one, what was
-        chosen and does not come waits behind others; or else another worker was faster, or its queue is at a limit.
+        """A round has claimed these jobs, of so many that were wanted of each queue. Where that has filled one, what
+        was chosen and does not come waits behind others; or else another worker was faster, or its queue is at a limit.
         """
         if self.chosen:
             per_queue = Counter(job.queue for job in jobs)

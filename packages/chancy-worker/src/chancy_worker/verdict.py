@@ -63,6 +63,8 @@ class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     batch: int | None = None
     priority: int = 0
     run_at: datetime = EARLIEST
+    refused_for: float | None = None
+    """Seconds since the first of the refusals that it has met until now."""
 
     @property
     def suspect(self) -> bool:
@@ -86,6 +88,8 @@ class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     refund: bool = False
     note: str = ""
     """What happened in one phrase, for the log."""
+    refusal: bool = False
+    """The worker could not take it; another one perhaps can."""
 
     @property
     def size(self) -> int:

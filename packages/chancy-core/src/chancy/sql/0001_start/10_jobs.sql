@@ -25,6 +25,7 @@ CREATE TABLE {schema}.offer (
     worker bigint PRIMARY KEY REFERENCES {schema}.worker ON DELETE CASCADE,
     queues text[] NOT NULL,
     tasks text[] NOT NULL,
+    signatures text[] NOT NULL, -- of these tasks, in this order: equal ones take the same arguments
     version text NOT NULL,
     listens boolean NOT NULL -- at the doorbell; otherwise it looks for work by the clock
 );
@@ -62,6 +63,7 @@ CREATE TABLE {schema}.job (
     gates json,                     -- see 50_gates: what it has to pass, and under which text it is parked while it may not
     parked text,
     batch bigint,                   -- see 70_batches
+    refused_at timestamptz,         -- since when workers say that they cannot take it
     CHECK ((state = 'running') = (worker IS NOT NULL))
 ) WITH (
     fillfactor = 70,
