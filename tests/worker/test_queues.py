@@ -149,7 +149,7 @@ async def test_a_key_that_another_worker_gives_up_is_taken_by_one_that_has_work_
         await eventually(lambda: bells(site, "shared") == {"shared"})
         site.submit(*[tasks.pass_gate.using(queue="busy").bind("busy") for _ in range(3)])
         async with working(site.app(queues=[Queue("shared"), Queue("busy", 2)]), CONFIG) as other:
-            await eventually(lambda: other.running == 2)
+            await eventually(lambda: other.busy == 2)
             await asyncio.sleep(0.3)  # until it has found the key taken
             site.submit(*[tasks.pass_gate.using(queue="shared").bind("shared") for _ in range(200)])
             # All slots are taken: nobody is idle there.
