@@ -311,7 +311,8 @@ def test_a_schema_name_that_could_not_stand_in_sql_is_refused(name):
         {"queue": 5},
         {"run_at": datetime(2026, 1, 1)},  # noqa: DTZ001
         {"run_at": "tomorrow"},
-        {"delay": 5},
+        {"delay": "5"},
+        {"delay": True},
         {"limits": ["time"]},
         {"retry": lambda attempt, error: None},
         {"unique": True},

@@ -15,7 +15,8 @@ WORKER = PACKAGES / "chancy-worker/src/chancy_worker"
 
 FLOORS = [
     {"states", "errors", "phrases", "findings"},
-    {"limits", "literals", "outcomes", "recurrence", "retention", "retry", "schema"},
+    {"plain"},
+    {"arrival", "limits", "literals", "outcomes", "recurrence", "retention", "retry", "schema"},
     {"unique"},
     {"model"},
     {"codec"},
@@ -37,6 +38,8 @@ PURE = [
     "errors",
     "phrases",
     "findings",
+    "plain",
+    "arrival",
     "limits",
     "literals",
     "recurrence",
