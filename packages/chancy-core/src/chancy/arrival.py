@@ -116,8 +116,8 @@ def difference(given: Any, arrived: Any, loosely: bool = False) -> str | None:
 def is_lost(given: Any, arrived: Any) -> bool:
     """Whether a part of it would not arrive at all: what kinds its parts have does not count here."""
     try:
-        one, other = (msgspec.to_builtins(each, order="deterministic", enc_hook=base_of) for each in (given, arrived))
-    except Exception:  # keys or members that have no order: nobody knows
+        one, other = (msgspec.to_builtins(each, enc_hook=base_of) for each in (given, arrived))
+    except Exception:  # it was encoded, so nobody knows why not
         return False
     return not _says_the_same(one, other)
 
@@ -206,7 +206,10 @@ def _says_the_same(one: Any, other: Any) -> bool:
             _says_the_same(value, named.get(str(key), _ABSENT)) for key, value in one.items()
         )
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(map(_says_the_same, one, other))
+        # What was a set has no order.
+        return len(one) == len(other) and (
+            all(map(_says_the_same, one, other)) or sorted(map(repr, one)) == sorted(map(repr, other))
+        )
     return bool(one == other)
 
 

@@ -52,11 +52,12 @@ def job_of(task: BaseTask[..., Any], arguments: bytes, changes: bytes, tick: dat
     task.signature.decode_arguments(arguments)
     plain, changed = task.carrying(arguments), _decode_changes(changes)
     named = {name: value for name in _OPTIONS if (value := getattr(changed, name)) is not msgspec.UNSET}
+    unique = plain.unique if changed.unique is msgspec.UNSET else changed.unique
     return msgspec.structs.replace(
         plain,
         options=replace(plain.options, run_at=tick, **named),
         gates=plain.gates if changed.gates is msgspec.UNSET else changed.gates and encode_json(changed.gates),
-        unique=plain.unique if changed.unique is msgspec.UNSET else changed.unique,
+        unique=unique and msgspec.structs.replace(unique, others=task.aliases),  # it may have been renamed since
     )
 
 

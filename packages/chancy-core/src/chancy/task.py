@@ -469,7 +469,9 @@ def _same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
 
 
 def _place_of(function: Callable[..., Any]) -> str:
-    name, file, _ = _origin(function)
+    name, file, inner = _origin(function)
+    while inner:
+        name, file, inner = inner[0]
     return f"{name} in {file}"
 
 
