@@ -16,7 +16,7 @@ WORKER = PACKAGES / "chancy-worker/src/chancy_worker"
 FLOORS = [
     {"states", "errors", "phrases", "findings"},
     {"plain"},
-    {"arrival", "limits", "literals", "outcomes", "recurrence", "retention", "retry", "schema"},
+    {"arrival", "functions", "limits", "literals", "outcomes", "recurrence", "retention", "retry", "schema"},
     {"unique"},
     {"model"},
     {"codec"},
@@ -40,6 +40,7 @@ PURE = [
     "findings",
     "plain",
     "arrival",
+    "functions",
     "limits",
     "literals",
     "recurrence",

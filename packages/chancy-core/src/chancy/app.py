@@ -23,7 +23,7 @@ from .client import Job, submit_many
 from .errors import InvalidOption
 from .migrate import migrate
 from .model import NewJob, Queue
-from .plain import Duration, several, shown
+from .plain import Duration, a_kind, several, shown
 from .retention import days, whole_days
 from .run import AsyncConn, SyncConn
 from .schema import checked, schema_in_use
@@ -146,7 +146,7 @@ def _secret_text(option: str, value: object) -> str:
     """A text that may have a password in it, and is not shown."""
     if isinstance(value, str):
         return str.__str__(value)
-    raise InvalidOption(option, f"expected a connection string of libpq, got a {type(value).__name__}")
+    raise InvalidOption(option, f"expected a connection string of libpq, got {a_kind(value)}")
 
 
 @dataclass(frozen=True)

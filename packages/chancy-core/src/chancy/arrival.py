@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import inspect as types
 
-from .plain import base_of
+from .plain import a_kind, base_of
 
 _LEAVES = frozenset({bool, int, float, str, bytes, type(None), date, timedelta})
 """Two of the same of these kinds that are equal are the same."""
@@ -73,6 +73,11 @@ def takes_sequences(annotation: Any) -> bool:
     return any((typing.get_origin(part) or part) in _ANY_SEQUENCE for part in _parts(annotation, set()))
 
 
+def takes_booleans(annotation: Any) -> bool:
+    """Whether a boolean is one in it, and no number."""
+    return any(isinstance(node, (types.AnyType, types.BoolType)) for node in walked(types.type_info(annotation)))
+
+
 def walked(node: types.Type) -> Iterator[types.Type]:
     """Every type within a type, each once."""
     seen: set[int] = set()
@@ -111,6 +116,19 @@ def difference(given: Any, arrived: Any, loosely: bool = False) -> str | None:
     elif isinstance(given, Mapping) and isinstance(arrived, dict):
         return _of_keys(given, arrived, loosely)
     return None if _parts_of(kind) is None and _equal(given, arrived) else _becomes(given, arrived)
+
+
+def as_numbers(value: Any) -> Any:
+    """The same with 1 for True and 0 for False; the very same where there is none."""
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        items = [as_numbers(item) for item in value]
+        return value if all(one is other for one, other in zip(items, value, strict=True)) else items
+    if isinstance(value, dict):
+        values = {as_numbers(key): as_numbers(item) for key, item in value.items()}
+        return value if all(values.get(key) is item for key, item in value.items()) else values
+    return value
 
 
 def is_lost(given: Any, arrived: Any) -> bool:
@@ -225,10 +243,7 @@ def _becomes(given: Any, arrived: Any) -> str:
 
 
 def _named(value: Any) -> str:
-    if value is None:
-        return "None"
-    name = type(value).__qualname__
-    return f"{'an' if name[:1] in 'aeiouAEIOU' else 'a'} {name}"
+    return "None" if value is None else a_kind(value)
 
 
 def _parts(annotation: Any, seen: set[int]) -> Iterator[Any]:

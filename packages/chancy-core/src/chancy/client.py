@@ -151,9 +151,9 @@ def submit_many(
 def bound(jobs: object) -> tuple[NewJob[Any], ...]:
     """Jobs to be submitted, of a list or a generator. Raises `InvalidOption` for what is no job."""
     given = several("jobs", jobs, "jobs, of task.bind(…)")
-    for position, job in enumerate(given):
-        if not isinstance(job, NewJob):
-            raise InvalidOption("jobs", f"expected what task.bind(…) gives, got {shown(job)} at [{position}]")
+    if not set(map(type, given)) <= {NewJob}:
+        wrong = next(position for position, job in enumerate(given) if type(job) is not NewJob)
+        raise InvalidOption("jobs", f"expected what task.bind(…) gives, got {shown(given[wrong])} at [{wrong}]")
     return given
 
 

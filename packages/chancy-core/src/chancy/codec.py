@@ -18,14 +18,22 @@ from typing import Any
 import msgspec
 from msgspec import inspect as types
 
-from .arrival import Trust, difference, is_lost, takes_sequences, trust, walked
+from .arrival import (
+    Trust,
+    as_numbers,
+    difference,
+    is_lost,
+    takes_booleans,
+    takes_sequences,
+    trust,
+    walked,
+)
 from .errors import InvalidArguments, InvalidResult, InvalidTask
 from .model import MAX_PAYLOAD_BYTES
 from .plain import base_of
 
 _NO_NAN = "NaN and infinity cannot be carried as JSON"
 _WAY_OUT = "annotate it as what it is, or give what its annotation says"
-_FULL_TRUST, _NO_TRUST = Trust.FULL, Trust.NONE
 _NO_MUTABLE_DEFAULT = (list, dict, set, bytearray)
 
 encode_json = msgspec.json.Encoder(enc_hook=base_of).encode
@@ -42,15 +50,19 @@ class Signature:
     keywords: frozenset[str]
     """The arguments that may be given by name."""
     required: tuple[str, ...]
+    count: int
+    """Of all arguments."""
     struct: type[msgspec.Struct]
     decoder: msgspec.json.Decoder[Any]
+    plain: bool
+    """Arguments that are equal are the same."""
     trust: Trust
-    """Whether arguments that are equal are the same."""
     sequences: frozenset[str]
     """The arguments that may be any sequence."""
     numbers: frozenset[str]
     """The arguments that are no booleans, so that a boolean in them is a number."""
     result: msgspec.json.Decoder[Any]
+    result_is_plain: bool
     result_trust: Trust
     result_is_number: bool
     positional: Callable[[Any], tuple[Any, ...]]
@@ -63,14 +75,14 @@ class Signature:
             given = self.struct(**values)
             payload = encode_json(given)
             arrived = self.decoder.decode(payload)
-            same = self.trust is not _NO_TRUST and given == arrived
+            same = self.plain and given == arrived
         except Exception as error:
             payload, given, arrived = self._with_numbers(values, error)
             same = False
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise InvalidArguments(self.task, *_largest(values))
-        if not same or (self.trust is not _FULL_TRUST and encode_json(arrived) != payload):
-            self._compare(given, arrived)
+        if not same:
+            self._compare(given, arrived, payload)
         return payload
 
     def decode_arguments(self, payload: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -90,14 +102,14 @@ class Signature:
         try:
             payload = encode_json(value)
             arrived = self.result.decode(payload)
-            same = self.result_trust is not _NO_TRUST and bool(value == arrived)
+            same = self.result_is_plain and bool(value == arrived)
         except Exception as error:
             payload, arrived = self._result_with_numbers(value, error)
             same = False
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise InvalidResult(self.task, _too_large(len(payload)))
-        if not same or (self.result_trust is not _FULL_TRUST and encode_json(arrived) != payload):
-            self._compare_result(value, arrived)
+        if not same:
+            self._compare_result(value, arrived, payload)
         return payload
 
     def decode_result(self, payload: bytes) -> Any:
@@ -123,14 +135,15 @@ class Signature:
             if name in values:
                 raise InvalidArguments(self.task, name, "given twice, by position and by name")
             values[name] = value
-        for name in self.required:
-            if name not in values:
-                raise InvalidArguments(self.task, name, "is missing")
+        if len(values) < self.count:
+            for name in self.required:
+                if name not in values:
+                    raise InvalidArguments(self.task, name, "is missing")
         return values
 
     def _with_numbers(self, values: dict[str, Any], error: Exception) -> tuple[bytes, Any, Any]:
         """The same with each boolean as the number that it is, where a boolean is not meant."""
-        plain = {name: _numbered(value) if name in self.numbers else value for name, value in values.items()}
+        plain = {name: as_numbers(value) if name in self.numbers else value for name, value in values.items()}
         try:
             if all(plain[name] is value for name, value in values.items()):
                 raise error
@@ -140,7 +153,7 @@ class Signature:
             raise self._explained(values, error) from None
 
     def _result_with_numbers(self, value: Any, error: Exception) -> tuple[bytes, Any]:
-        plain = _numbered(value) if self.result_is_number else value
+        plain = as_numbers(value) if self.result_is_number else value
         try:
             if plain is value:
                 raise error
@@ -149,8 +162,10 @@ class Signature:
         except Exception:
             raise InvalidResult(self.task, str(error)) from None
 
-    def _compare(self, given: Any, arrived: Any) -> None:
+    def _compare(self, given: Any, arrived: Any, payload: bytes) -> None:
         """Raise `InvalidArguments` for the first argument that would arrive as something else."""
+        if _is_surely_the_same(given, arrived, payload, self.trust):
+            return
         for name in self.struct.__struct_fields__:
             value = getattr(given, name)
             try:
@@ -160,10 +175,12 @@ class Signature:
             if found is not None:
                 raise InvalidArguments(self.task, name, _NO_NAN if _holds_nan(value) else f"{found}; {_WAY_OUT}")
 
-    def _compare_result(self, value: Any, arrived: Any) -> None:
+    def _compare_result(self, value: Any, arrived: Any, payload: bytes) -> None:
         """Raise `InvalidResult` where a part of it would be lost. The effects of the job are there: the kinds of its
         parts do not count.
         """
+        if _is_surely_the_same(value, arrived, payload, self.result_trust):
+            return
         try:
             found = difference(value, arrived, loosely=True)
         except Exception:
@@ -205,20 +222,24 @@ def signature_of(function: Callable[..., Any], task: str) -> Signature:
         forbid_unknown_fields=True,
         gc=False,
     )
+    trusted, result_trusted = trust(hints[p.name] for p in parameters), trust([result])
     by_position = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
     return Signature(
         task=task,
         names=tuple(by_position),
         keywords=frozenset(p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY),
         required=tuple(p.name for p in parameters if p.default is p.empty),
+        count=len(parameters),
         struct=struct,
         decoder=msgspec.json.Decoder(struct),
-        trust=trust(hints[p.name] for p in parameters),
+        plain=trusted is Trust.FULL,
+        trust=trusted,
         sequences=frozenset(p.name for p in parameters if takes_sequences(hints[p.name])),
-        numbers=frozenset(p.name for p in parameters if not _takes_bool(hints[p.name])),
+        numbers=frozenset(p.name for p in parameters if not takes_booleans(hints[p.name])),
         result=msgspec.json.Decoder(type(None) if result is None else result),
-        result_trust=trust([result]),
-        result_is_number=not _takes_bool(result),
+        result_is_plain=result_trusted is Trust.FULL,
+        result_trust=result_trusted,
+        result_is_number=not takes_booleans(result),
         positional=_attributes(by_position),
         keyword_only=tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY),
     )
@@ -263,21 +284,12 @@ def _attributes(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
     return get if len(names) > 1 else lambda given: (get(given),)
 
 
-def _takes_bool(annotation: Any) -> bool:
-    return any(isinstance(node, (types.AnyType, types.BoolType)) for node in walked(types.type_info(annotation)))
-
-
-def _numbered(value: Any) -> Any:
-    """The same with 1 for True and 0 for False; the very same where there is none."""
-    if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, (list, tuple, set, frozenset)):
-        items = [_numbered(item) for item in value]
-        return value if all(one is other for one, other in zip(items, value, strict=True)) else items
-    if isinstance(value, dict):
-        values = {_numbered(key): _numbered(item) for key, item in value.items()}
-        return value if all(values.get(key) is item for key, item in value.items()) else values
-    return value
+def _is_surely_the_same(given: Any, arrived: Any, payload: bytes, trusted: Trust) -> bool:
+    """Whether it need not be looked at part by part."""
+    try:
+        return trusted is Trust.OF_WRITTEN and bool(given == arrived) and encode_json(arrived) == payload
+    except Exception:
+        return False
 
 
 def _holds_nan(value: Any) -> bool:

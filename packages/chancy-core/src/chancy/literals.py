@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from .plain import Duration, duration, instant
+from .errors import InvalidOption
+from .plain import Duration, duration, instant, shown
 
 _MANY_SECONDS = 2_000_000_000
 
@@ -55,6 +56,10 @@ def either(until: datetime | Duration | None) -> dict[str, Any]:
     """
     if until is None or isinstance(until, datetime):
         return {"until": until and instant("until", until), "duration": None}
+    if isinstance(until, bool) or not isinstance(until, (timedelta, int, float)):
+        raise InvalidOption(
+            "until", f"expected a datetime with a time zone, or how long (seconds or a timedelta), got {shown(until)}"
+        )
     return {"until": None, "duration": in_seconds(duration("until", until))}
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from types import BuiltinFunctionType, FunctionType
 from typing import Any, TypeAlias, TypeVar
 
 from .errors import InvalidOption
@@ -39,6 +40,9 @@ year 294276 and has an infinity, Python ends with the years 1 and 9999; and a da
 """
 
 _SHOWN = 60
+_TOLD = (
+    str, bytes, int, float, Decimal, date, time, timedelta, Enum, type, type(None), FunctionType, BuiltinFunctionType,
+)  # fmt: skip
 
 
 class _Real:
@@ -195,11 +199,19 @@ def either_of(words: tuple[str, ...]) -> str:
 
 
 def shown(value: object) -> str:
-    """A value of somebody else's, in an error: on one line, and not all of it."""
-    try:
-        return one_line(repr(value), _SHOWN)
-    except Exception:  # an int of more digits than Python says, or a class that fails to say anything
-        return f"one of {type(value).__name__}"
+    """A value of somebody else's, in an error: on one line, and not all of it. Of what has parts only the kind, since
+    errors go into logs.
+    """
+    if isinstance(value, _TOLD):
+        with contextlib.suppress(Exception):  # an int of more digits than Python says, or a class that says nothing
+            return one_line(repr(value), _SHOWN)
+    return a_kind(value)
+
+
+def a_kind(value: object) -> str:
+    """`a list`, `an int`: by the name of its class."""
+    name = type(value).__qualname__
+    return f"{'an' if name[:1] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def _size(option: str, value: str) -> int:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from pathlib import Path
-from types import FunctionType, MappingProxyType
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, overload
 
 from typing_extensions import ParamSpec, Unpack
@@ -17,6 +15,7 @@ from typing_extensions import ParamSpec, Unpack
 from .client import Job, submit_one
 from .codec import Signature, signature_of
 from .errors import InvalidArguments, InvalidOption, InvalidTask
+from .functions import checked_function, is_async, is_same, place_of_code, refusal, task_name
 from .gates import Gates, gates_of
 from .keys import UniqueKeys, unique_of
 from .limits import KeyFunction, Limit, Place, PlaceWish, SharedLimit, checked_key, divided, place_of, wish_of
@@ -304,8 +303,10 @@ def task(
     limits, aliases = _kept(limits), _kept(aliases)
 
     def make(function: Callable[..., Any]) -> BaseTask[..., Any]:
-        function = _checked_function(function)
-        full_name = _name_of(function, name)
+        if isinstance(function, BaseTask):
+            raise InvalidTask(function.name, "it is a task already: leave one @task away")
+        function = checked_function(function)
+        full_name = task_name(function, name)
         try:
             own, together = divided(limits)
             given = (name_of("aliases", alias) for alias in several("aliases", aliases, "names"))
@@ -321,7 +322,7 @@ def task(
         except InvalidOption as error:
             raise InvalidTask(full_name, str(error)) from None
         signature = signature_of(function, full_name)
-        kind = AsyncTask if _is_async(function) and wish != "thread" else Task
+        kind = AsyncTask if is_async(function) and wish != "thread" else Task
         made: BaseTask[..., Any] = kind(
             full_name,
             function,
@@ -334,7 +335,7 @@ def task(
             gates_of(together, turn, signature, older[0] if older else full_name),
             unique,
             unique_of(unique, signature, older),
-            _refusal(function, full_name),
+            refusal(function),
             keeps,
             _schedule(schedule, signature),
             older,
@@ -365,10 +366,10 @@ def registered() -> Mapping[str, BaseTask[..., Any]]:
 def _register(made: BaseTask[..., Any]) -> None:
     for name in made.names:
         known = _tasks.get(name)
-        if known is not None and not _same(known.function, made.function):
+        if known is not None and not is_same(known.function, made.function):
             raise InvalidTask(
                 name,
-                f"another function has this name already, {_place_of(known.function)}: give one of them another "
+                f"another function has this name already, {place_of_code(known.function)}: give one of them another "
                 f"one, as @task(name=…)",
             )
     _tasks.update(dict.fromkeys(made.names, made))
@@ -391,113 +392,3 @@ def _schedule(when: When | None, signature: Signature) -> When | None:
         ) from None
     except ValueError as error:
         raise InvalidTask(signature.task, f"schedule: {error}") from None
-
-
-def _checked_function(given: Any) -> Callable[..., Any]:
-    """The function, or `InvalidTask` for what has no name, no code and no arguments of its own."""
-    if isinstance(given, staticmethod):
-        given = given.__func__
-    called = getattr(given, "__qualname__", None) or shown(given)
-    wrong = None
-    if isinstance(given, BaseTask):
-        called, wrong = given.name, "it is a task already: leave one @task away"
-    elif isinstance(given, functools.partial):
-        wrong = "it is a partial, which has no name of its own: write a function that makes the call"
-    elif isinstance(given, type):
-        wrong = "it is a class: write a function that makes one"
-    elif inspect.ismethod(given) or isinstance(given, classmethod):
-        wrong = "it is a method, and its object cannot be carried: a task is a module-level function"
-    elif not callable(given):
-        wrong = "it is no function: @task stands above one, and takes its options by name"
-    elif not isinstance(_innermost(given), FunctionType):
-        wrong = f"it is {shown(given)}, and not a function with code of its own: write one that calls it"
-    elif inspect.isgeneratorfunction(given) or inspect.isasyncgenfunction(given):
-        wrong = "it is a generator, and a job has one result: return a list, or submit a job for each item"
-    if wrong is not None:
-        raise InvalidTask(str(called), wrong)
-    function: Callable[..., Any] = given
-    return function
-
-
-def _innermost(function: Any) -> Any:
-    """What decorators that say what they wrap have been put around."""
-    try:
-        return inspect.unwrap(function)
-    except ValueError:  # they wrap each other
-        return function
-
-
-def _is_async(function: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(_innermost(function))
-
-
-def _name_of(function: Callable[..., Any], name: str | None) -> str:
-    called, module = getattr(function, "__qualname__", None), getattr(function, "__module__", None)
-    if name is None:
-        if not called or not module or called.endswith("<lambda>"):
-            raise InvalidTask(called or shown(function), "it has no name by which it could be found: give name=")
-        name = f"{_module_of(function)}.{called}"
-    try:
-        return name_of("name", name)
-    except InvalidOption as error:
-        raise InvalidTask(called or shown(name), str(error)) from None
-
-
-_Origin = tuple[str | None, str | None, tuple[Any, ...]]
-
-
-def _origin(function: Any, within: frozenset[int] = frozenset()) -> _Origin:
-    """Where a function is written; of one that a decorator has made and not said so, also where what it wraps is."""
-    function = _innermost(function)
-    code, within = getattr(function, "__code__", None), within | {id(function)}
-    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or () if _is_filled(cell)]
-    inner = [_origin(each, within) for each in cells if isinstance(each, FunctionType) and id(each) not in within]
-    return getattr(function, "__qualname__", None), code and code.co_filename, tuple(inner)
-
-
-def _is_filled(cell: Any) -> bool:
-    try:
-        _ = cell.cell_contents
-    except ValueError:
-        return False
-    return True
-
-
-def _same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
-    """Whether the two are one function of one file: reloaded, or defined again by the next run of a test."""
-    return _origin(one) == _origin(other)
-
-
-def _place_of(function: Callable[..., Any]) -> str:
-    name, file, inner = _origin(function)
-    while inner:
-        name, file, inner = inner[0]
-    return f"{name} in {file}"
-
-
-def _module_of(function: Callable[..., Any]) -> str:
-    """The name by which a worker can import the function's module; `__main__` is looked through."""
-    module: str = getattr(function, "__module__", None) or "__main__"
-    if module not in ("__main__", "__mp_main__"):
-        return module
-    main = sys.modules[module]
-    if (spec := getattr(main, "__spec__", None)) is not None:
-        return str(spec.name).removesuffix(".__main__")
-    file = getattr(main, "__file__", None)
-    if file and not file.startswith("<"):  # <stdin>
-        return Path(file).stem
-    return "__main__"
-
-
-def _refusal(function: Callable[..., Any], name: str) -> str | None:
-    if "<locals>" in getattr(function, "__qualname__", ""):
-        return (
-            "it is defined inside a function, where no worker can import it: move it to module level; and if it is "
-            "there, give its decorator functools.wraps"
-        )
-    if _module_of(function) == "__main__":
-        return (
-            "its module is __main__ (an interactive session, or a folder or archive that is run), which no worker can "
-            "import: write it into a module"
-        )
-    return None
