@@ -32,7 +32,7 @@ def count(number: int = 0) -> int:
     ],
 )
 def test_a_retention_that_is_no_whole_days_is_refused_and_named(times):
-    with pytest.raises(ValueError, match=f"Keep\\({next(iter(times))}=.*whole days"):
+    with pytest.raises(ValueError, match=f"{next(iter(times))}: .*whole days"):
         Keep(**times)
 
 

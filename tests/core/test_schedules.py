@@ -123,11 +123,11 @@ def test_to_resume_what_is_not_paused_loses_no_tick(database):
     ("name", "when", "reason"),
     [
         ("", every(days=1), "needs a name"),
-        ("a\0b", every(days=1), "needs a name"),
+        ("a\0b", every(days=1), "name: expected a text without NUL"),
         ("a" * 201, every(days=1), "needs a name"),
-        (7, every(days=1), "needs a name"),
+        (7, every(days=1), "name: expected a text, got 7"),
         ("a", "0 9 * * *", "schedule 'a': expected cron"),
-        ("a", chancy.Every(timedelta(0)), "an interval is from a second"),
+        ("a", chancy.Every(timedelta(0)), "interval: expected 1 s"),
     ],
 )
 def test_a_name_or_a_recurrence_that_does_not_do_is_refused_before_anything_is_sent(name, when, reason):

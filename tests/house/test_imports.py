@@ -15,7 +15,8 @@ WORKER = PACKAGES / "chancy-worker/src/chancy_worker"
 
 FLOORS = [
     {"states", "errors", "phrases", "findings"},
-    {"dsn", "limits", "modules", "literals", "recurrence", "retention", "retry", "schema"},
+    {"plain"},
+    {"arrival", "dsn", "functions", "limits", "literals", "modules", "recurrence", "retention", "retry", "schema"},
     {"outcomes", "unique"},
     {"model"},
     {"codec"},
@@ -37,6 +38,9 @@ PURE = [
     "errors",
     "phrases",
     "findings",
+    "plain",
+    "arrival",
+    "functions",
     "limits",
     "literals",
     "recurrence",

@@ -474,6 +474,40 @@ def test_a_task_with_a_new_name_has_no_schedule_under_its_old_one(site):
     assert names(site) == ["new"]
 
 
+def test_a_schedule_that_has_another_name_goes_on_where_it_was_and_stays_paused(site, clock, ticker):
+    clock.set(NINE)
+    daily = changed(tasks.beat, schedule=every(days=1, missed="all"))
+    declare(site, daily)
+    ticker(daily)
+    renamed = changed(daily, name="new", aliases=(daily.name,))
+    both = {"new": renamed, daily.name: renamed}
+    clock.set(NINE + timedelta(days=3))
+    chancy.pause(site.conn, schedule=daily.name, until=timedelta(hours=1), schema=site.schema)
+    last = row(site, daily.name).last_job
+    send(site.conn, declare_schedules(both), site.schema)
+    assert names(site) == ["new"]
+    found = row(site, "new")
+    assert (found.paused_until, found.last_job, found.task) == (NINE + timedelta(days=3, hours=1), last, "new")
+    chancy.resume(site.conn, schedule="new", schema=site.schema)
+    send(site.conn, declare_schedules(both), site.schema)  # a second worker changes nothing
+    assert names(site) == ["new"]
+
+
+def test_ticks_that_were_missed_during_the_deploy_of_a_new_name_are_not_lost(site, clock, ticker):
+    clock.set(NINE)
+    daily = changed(tasks.beat, schedule=every(days=1, missed="all"))
+    declare(site, daily)
+    ticker(daily)
+    next_at = row(site, daily.name).next_at
+    clock.set(NINE + timedelta(days=3))
+    renamed = changed(daily, name="new", aliases=(daily.name,))
+    send(site.conn, declare_schedules({"new": renamed, daily.name: renamed}), site.schema)
+    assert row(site, "new").next_at == next_at
+    other = changed(renamed, name="newer", aliases=("new",), schedule=every(days=2, missed="all"))
+    send(site.conn, declare_schedules({"newer": other, "new": other}), site.schema)
+    assert (names(site), row(site, "newer").next_at) == (["newer"], None)  # another recurrence begins anew
+
+
 def test_what_was_made_at_run_time_is_never_touched_by_what_a_task_declares(site):
     add(site, every(days=7), tasks.yearly.bind(False), name=tasks.yearly.name)
     add(site, every(days=7), tasks.beat.bind(), name="other")

@@ -15,11 +15,12 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 import msgspec
 from typing_extensions import ParamSpec
 
-from .client import Job, submit_all
+from .client import Job, bound, submit_all
 from .codec import encode_json
-from .errors import ChancyError, InvalidArguments, UnknownBatch
+from .errors import ChancyError, InvalidArguments, InvalidOption, UnknownBatch
 from .literals import in_seconds, of_numbers
 from .model import BatchCounts, BatchProgress, NewJob, Rows, Statement, Steps
+from .plain import identity, shown
 from .run import AsyncConn, SyncConn, around, perform
 from .schema import schema_in_use
 from .unique import SubmitOutcome
@@ -59,6 +60,10 @@ def callback(task: TakesCountsAndMore[P], /, *args: P.args, **kwargs: P.kwargs) 
     Raises `InvalidArguments`, which names the argument; and for a task that is unique, limited or grouped by a key that
     is made of the counts, which nobody knows yet.
     """
+    if not hasattr(task, "bind"):
+        raise InvalidOption(
+            "callback", f"a callback of a batch is a task, or what callback(task, …) gives, got {shown(task)}"
+        )
     job, other = task.bind(_NO_COUNTS, *args, **kwargs), task.bind(_OTHER_COUNTS, *args, **kwargs)
     for option, differs in {"unique": job.unique != other.unique, "limits": job.gates != other.gates}.items():
         if differs:
@@ -93,7 +98,7 @@ class Batch(Generic[C]):
 
         A unique job that was there already belongs to whoever submitted it, and the batch does not wait for it.
         """
-        return perform(self._open, self._submit_one(job), self.schema)
+        return perform(self._open, self._submit_one(*bound([job])), self.schema)
 
     @overload
     def submit_many(self: Batch[SyncConn], jobs: Sequence[NewJob[R]], /) -> list[Job[R]]: ...
@@ -101,7 +106,7 @@ class Batch(Generic[C]):
     def submit_many(self: Batch[AsyncConn], jobs: Sequence[NewJob[R]], /) -> Coroutine[Any, Any, list[Job[R]]]: ...
     def submit_many(self, jobs: Sequence[NewJob[R]], /) -> list[Job[R]] | Coroutine[Any, Any, list[Job[R]]]:
         """Add many jobs, all or none, in one round trip; the handles come back in the order given."""
-        return perform(self._open, self._submit(list(jobs)), self.schema)
+        return perform(self._open, self._submit(bound(jobs)), self.schema)
 
     @overload
     def progress(self, conn: SyncConn, /) -> BatchProgress: ...
@@ -186,8 +191,6 @@ def batch(
 def _callback(given: TakesCounts | Callback | None) -> Callback | None:
     if given is None or isinstance(given, Callback):
         return given
-    if not hasattr(given, "bind"):
-        raise ValueError(f"a callback of a batch is a task, or what callback(task, …) gives, got {given!r}")
     return callback(given)
 
 
@@ -205,7 +208,7 @@ def batch_progress(
     Raises `UnknownBatch`.
     """
     where = schema_in_use(schema)
-    return perform(conn, _progress(batch_id, where), where)
+    return perform(conn, _progress(identity("batch_id", batch_id), where), where)
 
 
 def _progress(batch_id: int, schema: str) -> Steps[BatchProgress]:

@@ -3,6 +3,7 @@
 ChancyError
 ├── InvalidTask         the decorated function cannot be a task
 ├── InvalidArguments    arguments or options that do not fit; raised before any SQL is sent
+├── InvalidOption       an option of a verb that does not fit; a ValueError, raised before any SQL is sent
 ├── InvalidConnection   not a connection that Chancy can write to, or not in the state that a verb needs
 ├── InvalidModule       a module that a command cannot import
 ├── InvalidDSN          a connection string that cannot be read
@@ -54,6 +55,17 @@ class InvalidArguments(ChancyError):
         self.reason = reason
         where = f"argument {argument!r} of task {task}" if argument else f"arguments of task {task}"
         super().__init__(f"{where}: {reason}")
+
+
+class InvalidOption(ChancyError, ValueError):
+    """An option that no row, no column and no clock could take, or of another kind than it says. Nothing was sent; the
+    caller's transaction is still usable.
+    """
+
+    def __init__(self, option: str, reason: str) -> None:
+        self.option = option
+        self.reason = reason
+        super().__init__(f"{option}: {reason}")
 
 
 class InvalidConnection(ChancyError):

@@ -8,9 +8,12 @@ import random
 from collections.abc import Callable
 from datetime import timedelta
 from numbers import Real
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
+
+from .errors import InvalidOption
+from .plain import Duration, amount, duration, shown
 
 Delay: TypeAlias = timedelta | float
 """A number is seconds."""
@@ -33,8 +36,8 @@ def delay_of(given: object) -> timedelta:
 class Backoff(msgspec.Struct, frozen=True, kw_only=True):
     """Exponential delays: `base * factor ** (attempt - 1)`, at most `maximum`, spread by `jitter`.
 
-    `base` and `maximum` are timedeltas or seconds. `jitter` is a fraction: 0.25 moves each delay by up to a quarter
-    either way, so that jobs which failed together do not come back together.
+    `jitter` is a fraction: 0.25 moves each delay by up to a quarter either way, so that jobs which failed
+    together do not come back together. `base` and `maximum` may be given in seconds.
     """
 
     base: timedelta = timedelta(seconds=5)
@@ -45,16 +48,14 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
     if TYPE_CHECKING:
 
         def __init__(
-            self, *, base: Delay = ..., factor: float = ..., maximum: Delay = ..., jitter: float = ...
+            self, *, base: Duration = ..., factor: float = ..., maximum: Duration = ..., jitter: float = ...
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        for name in ("base", "maximum"):
-            msgspec.structs.force_setattr(self, name, delay_of(getattr(self, name)))
-        if self.base < timedelta(0) or self.maximum < timedelta(0):
-            raise ValueError("a backoff cannot be negative")
-        if not (1 <= self.factor < math.inf and 0 <= self.jitter <= 1):
-            raise ValueError("a backoff needs a finite factor >= 1 and 0 <= jitter <= 1")
+        base, maximum = (duration(name, getattr(self, name), timedelta(0)) for name in ("base", "maximum"))
+        factor, jitter = _ratio("factor", self.factor, 1, 1_000_000), _ratio("jitter", self.jitter, 0, 1)
+        for name, value in (("base", base), ("maximum", maximum), ("factor", factor), ("jitter", jitter)):
+            msgspec.structs.force_setattr(self, name, value)
 
     def delay(self, attempt: int, spread: Callable[[float, float], float] = random.uniform) -> timedelta:
         """The delay after failed attempt number `attempt`, counted from 1."""
@@ -62,11 +63,18 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
             return self.base
         try:
             # The exponent is capped because a float overflows long before a job has had that many attempts.
-            growth = float(self.factor) ** min(attempt - 1, 64)
+            growth = self.factor ** min(attempt - 1, 64)
         except OverflowError:
             growth = math.inf
         seconds = min(self.base.total_seconds() * growth, self.maximum.total_seconds())
         return delay_of(seconds * (1 + spread(-self.jitter, self.jitter)))
+
+
+def _ratio(name: str, value: object, least: float, most: float) -> float:
+    plain = amount(name, value)
+    if not least <= plain <= most:
+        raise InvalidOption(name, f"expected {least:g} to {most:g}, got {shown(value)}")
+    return float(plain)
 
 
 RetryFunction: TypeAlias = Callable[[int, BaseException], Delay | None]
@@ -74,27 +82,26 @@ RetryFunction: TypeAlias = Callable[[int, BaseException], Delay | None]
 
 DEFAULT_BACKOFF = Backoff()
 
+_THE_RIGHT_WAY = (
+    "give Backoff(base=5, factor=3), or a function of the attempt's number and its exception that returns a delay, or "
+    "None to give up; how often is max_attempts="
+)
 
-def problem_of(function: object) -> str | None:
-    """Why this cannot be a retry function, if so, with the right spelling where that can be guessed."""
-    expected = "expected a Backoff, or a function of attempt and exception"
-    if isinstance(function, bool):
-        return f"{expected}, got {function}: max_attempts=1 is how to say that there is one attempt only"
-    if isinstance(function, (int, float)):
-        return (
-            f"{expected}, got {function}: how often is max_attempts={function}, how long after is "
-            f"Backoff(base={function}, factor=1)"
-        )
-    if isinstance(function, timedelta):
-        return f"{expected}, got {function!r}: always after the same delay is Backoff(base={function!r}, factor=1)"
-    if isinstance(function, type) or not callable(function):
-        return f"{expected}, got {function!r}"
-    if inspect.iscoroutinefunction(function):
-        return f"{expected} that is no coroutine: it is called where nothing can be awaited"
+
+def checked_retry(retry: object) -> Backoff | RetryFunction | None:
+    """The same, if it can say how long to wait. Raises `InvalidOption` with the right spelling."""
+    if retry is None or isinstance(retry, Backoff):
+        return retry
+    if callable(retry) and not isinstance(retry, type) and not inspect.iscoroutinefunction(retry) and _takes_two(retry):
+        return retry
+    raise InvalidOption("retry", f"{_THE_RIGHT_WAY}, got {shown(retry)}")
+
+
+def _takes_two(function: Callable[..., Any]) -> bool:
     try:
-        inspect.signature(function).bind(1, Exception())
+        inspect.signature(function).bind(1, None)
     except TypeError:
-        return f"{expected}: {function!r} does not take these two"
-    except ValueError:  # one of C, which says nothing about itself
-        return None
-    return None
+        return False
+    except ValueError:  # written in C, and silent about it
+        return True
+    return True

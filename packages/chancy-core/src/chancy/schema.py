@@ -13,6 +13,7 @@ import re
 from contextvars import ContextVar
 
 from .errors import ChancyError
+from .plain import text
 
 # No quotes and no dollars: the name also stands inside string literals and bodies of the schema's functions. 48
 # characters leave room for the suffixes of the partitions' constraint names within Postgres' 63.
@@ -50,8 +51,10 @@ def configure(*, schema: str | None) -> None:
 
 
 def schema_in_use(given: str | None = None) -> str:
-    """The schema for a verb that was given `given`."""
-    return given or attempt_schema.get() or _default or _from_environment()
+    """The schema for a verb that was given `given`. Raises `ChancyError` for what cannot be the name of one."""
+    if given is not None:
+        return checked(given)
+    return attempt_schema.get() or _default or _from_environment()
 
 
 def _from_environment() -> str:
@@ -63,6 +66,8 @@ def _from_environment() -> str:
 
 def checked(schema: str) -> str:
     """The same name, or an error that says what a schema may be called."""
+    if type(schema) is not str:
+        schema = text("schema", schema)
     if not _NAME.fullmatch(schema):
         raise ChancyError(
             f"{schema!r} cannot be the name of Chancy's schema: use up to 48 letters, digits and underscores, "

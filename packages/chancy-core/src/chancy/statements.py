@@ -136,19 +136,32 @@ def _columns_of(jobs: Sequence[NewJob[Any]]) -> dict[str, Any]:
     }
 
 
-# Keys are carried as JSON, which reaches the server whole whatever the connection's client_encoding is.
+# Keys are carried as JSON, which reaches the server whole whatever the connection's client_encoding is. A job whose key
+# is held under another name of its task goes under that name, and finds it: so a rename leaves no key twice.
 SUBMISSIONS = """
     WITH new AS MATERIALIZED (
-        SELECT position, nextval('{schema}.job_id_seq') AS id, task, queue, priority, max_attempts, run_at, delay,
-            arguments, retry, limits, gates, key #>> '{}' AS key, until, within, on_conflict
+        SELECT position, nextval('{schema}.job_id_seq') AS id,
+            CASE WHEN others IS NULL THEN task ELSE coalesce(
+                (SELECT held.task FROM {schema}.unique_window AS held
+                 WHERE held.task = ANY (ARRAY(SELECT json_array_elements_text(others)))
+                    AND held.key = given.key #>> '{}' AND within IS NOT NULL AND held.expires_at > {schema}.clock()
+                 ORDER BY held.task LIMIT 1),
+                (SELECT holder.task FROM {schema}.job AS holder
+                 WHERE holder.task = ANY (ARRAY(SELECT json_array_elements_text(others)))
+                    AND holder.unique_key = given.key #>> '{}'
+                    AND (holder.claims = 0 OR holder.unique_until = 'finished')
+                 ORDER BY holder.task LIMIT 1),
+                task) END AS task,
+            queue, priority, max_attempts, run_at, delay, arguments, retry, limits, gates, key #>> '{}' AS key,
+            until, within, on_conflict
         FROM unnest(
             %(tasks)s::text[], %(queues)s::text[], %(priorities)s::smallint[], %(max_attempts)s::smallint[],
             %(run_at)s::timestamptz[], %(delays)s::interval[],
             %(arguments)s::json[], %(retries)s::json[], %(limits)s::json[], %(gates)s::json[],
-            %(keys)s::json[], %(untils)s::text[], %(withins)s::interval[], %(on_conflicts)s::text[]
+            %(keys)s::json[], %(untils)s::text[], %(withins)s::interval[], %(on_conflicts)s::text[], %(others)s::json[]
         ) WITH ORDINALITY AS given
             (task, queue, priority, max_attempts, run_at, delay, arguments, retry, limits, gates,
-             key, until, within, on_conflict, position)
+             key, until, within, on_conflict, others, position)
     )
 """
 """Jobs of `of_submissions` as rows of the type `submission`."""
@@ -200,6 +213,7 @@ def of_submissions(jobs: Sequence[NewJob[Any]]) -> dict[str, Any]:
         "untils": of_texts(None if key is None else key.until for key in keys),
         "withins": of_intervals(None if key is None else key.within for key in keys),
         "on_conflicts": of_texts(None if key is None else key.on_conflict for key in keys),
+        "others": JsonColumn(None if key is None or not key.others else encode_json(key.others) for key in keys),
     }
 
 
@@ -236,7 +250,7 @@ SELECT_JOBS = (
     + """
     FROM {schema}.any_job
     WHERE (%(queue)s::text IS NULL OR queue = %(queue)s::text)
-        AND (%(task)s::text IS NULL OR task = %(task)s::text)
+        AND (%(tasks)s::text[] IS NULL OR task = ANY (%(tasks)s::text[]))
         AND (%(state)s::text IS NULL OR state = %(state)s::text::{schema}.state)
         AND (%(batch)s::bigint IS NULL OR batch = %(batch)s::bigint)
         AND (%(before)s::bigint IS NULL OR id < %(before)s::bigint)
@@ -252,15 +266,20 @@ def select_job(job_id: int) -> Statement[JobRow | None]:
 
 
 def select_jobs(
-    queue: str | None, task: str | None, state: State | None, limit: int, before: int | None, batch: int | None = None
+    queue: str | None,
+    tasks: Sequence[str] | None,
+    state: State | None,
+    limit: int,
+    before: int | None,
+    batch: int | None = None,
 ) -> Statement[list[JobRow]]:
-    """Jobs, live and finished, newest id first."""
+    """Jobs, live and finished, newest id first; of any of these tasks."""
     return Statement(
         SELECT_JOBS,
         {
             "queue": queue,
-            "task": task,
-            "state": state and State(state).value,
+            "tasks": None if tasks is None else list(tasks),
+            "state": state and state.value,
             "batch": batch,
             "limit": limit,
             "before": before,
@@ -313,9 +332,13 @@ def _parse_job(row: tuple[Any, ...]) -> JobRow:
     )
 
 
+_decode_errors: Callable[[bytes], tuple[AttemptError, ...]] = msgspec.json.Decoder(tuple[AttemptError, ...]).decode
+"""Made here and now: at the first use a library might stop the clock, and `datetime` be something else."""
+
+
 def parse_errors(errors: bytes | None) -> tuple[AttemptError, ...]:
     """The errors of a job, oldest first, from their column."""
-    return () if errors is None else msgspec.json.decode(errors, type=tuple[AttemptError, ...])
+    return () if errors is None else _decode_errors(errors)
 
 
 SELECT_OUTCOME = """
@@ -324,6 +347,16 @@ SELECT_OUTCOME = """
         pg_current_xact_id_if_assigned()::text, current_setting('transaction_isolation')
     FROM (SELECT) AS always
     LEFT JOIN {schema}.any_job AS job ON job.id = %(id)s::bigint
+"""
+
+
+# Of a live job the same, without a look into the history, whose days would stay locked until the transaction ends.
+SELECT_LIVE_OUTCOME = """
+    SELECT CASE WHEN job.state = 'ready' AND job.run_at > {schema}.clock() THEN 'scheduled' ELSE job.state END::text,
+        job.task, job.attempt, NULL, NULL,
+        pg_current_xact_id_if_assigned()::text, current_setting('transaction_isolation')
+    FROM (SELECT) AS always
+    LEFT JOIN {schema}.job AS job ON job.id = %(id)s::bigint
 """
 
 
@@ -343,6 +376,11 @@ class Outlook:
 def select_outcome(job_id: int) -> Statement[Outlook]:
     """How far the job is: always one row."""
     return Statement(SELECT_OUTCOME, {"id": job_id}, _parse_outcome)
+
+
+def select_live_outcome(job_id: int) -> Statement[Outlook]:
+    """How far the job is while it is live; without a state once it is not."""
+    return Statement(SELECT_LIVE_OUTCOME, {"id": job_id}, _parse_outcome)
 
 
 def _parse_outcome(rows: Rows) -> Outlook:

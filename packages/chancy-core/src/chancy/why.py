@@ -18,6 +18,7 @@ from .errors import UnknownJob
 from .gates import SEPARATOR, Gate, Passes
 from .model import JobRow, Steps
 from .phrases import argument, counted, jobs_named, moment, one_line, span
+from .plain import identity
 from .run import AsyncConn, SyncConn, perform
 from .schema import schema_in_use
 from .statements import select_job
@@ -89,7 +90,7 @@ def why(conn: SyncConn | AsyncConn, job_id: int, /, *, schema: str | None = None
     How many come before it is counted up to 10,000 jobs and 1,000 groups. Raises `UnknownJob`.
     """
     where = schema_in_use(schema)
-    return perform(conn, _why(job_id, where), where)
+    return perform(conn, _why(identity("job_id", job_id), where), where)
 
 
 def _why(job_id: int, schema: str) -> Steps[Why]:

@@ -37,7 +37,7 @@ def submitted(conn: AsyncConn, task: BaseTask[..., R], /) -> Coroutine[Any, Any,
 def submitted(
     conn: SyncConn | AsyncConn, task: BaseTask[..., R], /
 ) -> list[Job[R]] | Coroutine[Any, Any, list[Job[R]]]:
-    """The jobs of this task that the connection sees, live and finished, first one first. One round trip a name."""
+    """The jobs of this task that the connection sees, live and finished, first one first. One round trip."""
     schema = schema_in_use()
     return perform(conn, _submitted(task, schema), schema)
 
@@ -117,10 +117,7 @@ def _refute_submitted(task: BaseTask[..., Any], wanted: dict[str, Any]) -> Steps
 
 def _rows(task: BaseTask[..., Any]) -> Steps[list[JobRow]]:
     """Under each of its names, oldest first."""
-    names = {name for name, known in registered().items() if known.function is task.function} | {task.name}
-    rows: list[JobRow] = []
-    for name in names:
-        rows += yield select_jobs(None, name, None, MOST, None)
+    rows: list[JobRow] = yield select_jobs(None, task.names, None, MOST, None)
     return sorted(rows, key=lambda row: row.id)
 
 

@@ -9,6 +9,7 @@ import psycopg
 from psycopg import sql
 
 from chancy.model import Statement
+from chancy.plain import Duration, duration, instant
 from chancy.run import send
 from chancy.statements import DAYS_AHEAD, make_partitions
 
@@ -43,8 +44,9 @@ class Clock:
         now: datetime = row[0]
         return now
 
-    def move(self, by: timedelta) -> None:
-        """Forward by so much, or back; a clock that stands still does so at the new instant."""
+    def move(self, by: Duration) -> None:
+        """Forward by a `timedelta` or seconds, or back; a clock that stands still does so at the new instant."""
+        by = duration("by", by)
         if self._stands is not None:
             self._stands += by
         else:
@@ -53,9 +55,7 @@ class Clock:
 
     def set(self, to: datetime) -> None:
         """Stand still at this instant. Raises `ValueError` for one without a time zone."""
-        if to.tzinfo is None:
-            raise ValueError("a clock is set to an instant with a time zone: datetime(…, tzinfo=UTC)")
-        self._stands = to
+        self._stands = instant("to", to)
         self._replace()
 
     def reset(self) -> None:

@@ -18,6 +18,7 @@ from chancy.batch import finish_batches, finish_unfinished
 from chancy.errors import ChancyError
 from chancy.literals import of_numbers, of_texts
 from chancy.model import Script, Statement
+from chancy.plain import number
 from chancy.run import AsyncConn, SyncConn, follow, send, send_async, walk
 from chancy.schema import fill, schema_in_use
 from chancy.statements import DAYS_AHEAD, make_partitions, select_outcome
@@ -145,7 +146,7 @@ def drain(
     move the clock and drain again.
     """
     where = schema_in_use(schema)
-    steps = _drain(conn, where, with_scheduled, limit)
+    steps = _drain(conn, where, with_scheduled, None if limit is None else number("limit", limit, 0))
     if isinstance(conn, psycopg.AsyncConnection):
         return _follow(conn, where, steps)
 

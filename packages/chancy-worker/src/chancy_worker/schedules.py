@@ -40,7 +40,7 @@ BROKEN = 60.0
 MOST_DUE = 100
 
 # Under the lock of `declarations.DECLARE`. Ticks that were missed are not lost by a restart: what ticks as before goes
-# on where it was.
+# on where it was, and so does what has another name now.
 DECLARE_SCHEDULES = """
     WITH alone AS MATERIALIZED (
         SELECT pg_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -4)
@@ -48,18 +48,29 @@ DECLARE_SCHEDULES = """
     given AS MATERIALIZED (
         SELECT task.*
         FROM alone
-        CROSS JOIN unnest(%(names)s::text[], %(whens)s::json[], %(arguments)s::json[])
-            AS task (name, recurrence, arguments)
+        CROSS JOIN unnest(%(names)s::text[], %(now)s::text[], %(whens)s::json[], %(arguments)s::json[])
+            AS task (name, now, recurrence, arguments)
     ),
     gone AS (
         DELETE FROM {schema}.schedule AS schedule
-        WHERE schedule.declared AND schedule.name IN (SELECT name FROM given WHERE recurrence IS NULL)
+        USING given
+        WHERE schedule.declared AND schedule.name = given.name AND given.recurrence IS NULL
+        RETURNING given.now, schedule.recurrence::text AS recurrence, schedule.since, schedule.next_at,
+            schedule.paused_until, schedule.last_at, schedule.last_job
+    ),
+    former AS (
+        SELECT DISTINCT ON (now) * FROM gone ORDER BY now, since DESC
     ),
     kept AS (
-        INSERT INTO {schema}.schedule AS schedule (name, task, arguments, changes, recurrence, declared, since)
-        SELECT name, name, arguments, '{}', recurrence, true, {schema}.clock()
+        INSERT INTO {schema}.schedule AS schedule
+            (name, task, arguments, changes, recurrence, declared, since, next_at, paused_until, last_at, last_job)
+        SELECT given.name, given.name, given.arguments, '{}', given.recurrence, true,
+            CASE WHEN former.recurrence = given.recurrence::text THEN former.since ELSE {schema}.clock() END,
+            CASE WHEN former.recurrence = given.recurrence::text THEN former.next_at END,
+            former.paused_until, former.last_at, former.last_job
         FROM given
-        WHERE recurrence IS NOT NULL
+        LEFT JOIN former ON former.now = given.name
+        WHERE given.recurrence IS NOT NULL
         ON CONFLICT (name) DO UPDATE
         SET arguments = excluded.arguments, recurrence = excluded.recurrence, revision = DEFAULT, note = NULL,
             next_at = CASE WHEN schedule.recurrence::text = excluded.recurrence::text THEN schedule.next_at END,
@@ -91,6 +102,7 @@ def declare_schedules(tasks: Mapping[str, BaseTask[..., Any]]) -> Statement[list
         DECLARE_SCHEDULES,
         {
             "names": of_texts(names),
+            "now": of_texts(tasks[name].name if name in tasks else name for name in names),
             "whens": JsonColumn(whens),
             "arguments": JsonColumn(arguments),
         },
