@@ -34,6 +34,11 @@ class Chancy:
     `lifespan` is entered once around a worker's life, before its first job (open a pool there). `middleware`
     surrounds each attempt, the first outermost. `keep` is the retention of finished jobs, stored in the schema
     when a worker starts; None leaves what is stored, 14 days at first.
+
+    `preload` names modules that are imported once, by the process from which child processes are forked, and are there
+    in each child at its start. For large modules which at their import open nothing (no connection, file, socket,
+    thread) and seed nothing: what such a module opens or seeds, all children would share. The modules of the tasks are
+    imported by each child for itself.
     """
 
     dsn: str | None = field(default=None, repr=False)  # may hold a password
@@ -42,6 +47,7 @@ class Chancy:
     lifespan: Lifespan | None = None
     middleware: Sequence[Callable[..., Awaitable[Any]]] = ()
     keep: timedelta | None = None
+    preload: Sequence[str] = ()
 
     _open: list[Any] = field(default_factory=list, init=False, repr=False, compare=False)
 
@@ -53,6 +59,8 @@ class Chancy:
             raise ValueError(f"a queue is named twice: {', '.join(names)}")
         if self.keep is not None and self.keep < timedelta(days=1):
             raise ValueError("keep is at least a day: finished jobs are dropped by whole days")
+        if isinstance(self.preload, str) or not all(map(_is_module_name, self.preload)):
+            raise ValueError(f'preload is a list of names of modules, as in preload=["numpy"]; got {self.preload!r}')
 
     @property
     def conninfo(self) -> str:
@@ -81,6 +89,10 @@ class Chancy:
 
     async def __aexit__(self, *_: object) -> None:
         await self._open.pop().conn.close()
+
+
+def _is_module_name(name: object) -> bool:
+    return isinstance(name, str) and all(part.isidentifier() for part in name.split("."))
 
 
 @dataclass(frozen=True)

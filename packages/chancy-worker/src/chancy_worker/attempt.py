@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from chancy.schema import attempt_schema
 from chancy.states import State
 from chancy.task import BaseTask
 
+from . import forks
 from .verdict import Claimed, Completion, Since, failure, judged, succeeded
 
 _STOPPED = (asyncio.CancelledError, GeneratorExit)
@@ -45,6 +47,10 @@ class Executor(Protocol):
     def size(self) -> int | None:
         """How many attempts it takes at a time at the moment; None leaves that to the queues."""
 
+    @property
+    def problem(self) -> str | None:
+        """Why none can begin there at the moment, for whoever asks how the worker is; None if all is well."""
+
     async def run(self, attempt: Attempt, /) -> Completion:
         """Call the task's function and return the verdict."""
 
@@ -73,27 +79,36 @@ Explain = Callable[[BaseException], BaseException]
 """What an exception of the function really means, where it has run."""
 
 
-def _as_it_is(error: BaseException) -> BaseException:
+def as_it_is(error: BaseException) -> BaseException:
+    """Nothing else."""
     return error
 
 
-def call(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain = _as_it_is) -> Completion:
-    """Call a plain function here and now."""
+def call(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain = as_it_is) -> Completion:
+    """Call a plain function here and now. Does not return in a process that the function has forked."""
+    here = os.getpid()
     try:
         args, kwargs = task.signature.decode_arguments(job.arguments)
-        return _returned(job, task, task.function(*args, **kwargs), since)
+        result = task.function(*args, **kwargs)
+        forks.end_unless(here)
+        return _returned(job, task, result, since)
     except BaseException as error:  # SystemExit too: whatever ends the function, the worker goes on
+        forks.end_unless(here, error)
         return judged(job, explain(error), since, task.retry_delay)
 
 
-async def call_async(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain = _as_it_is) -> Completion:
-    """Await an async function here and now."""
+async def call_async(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain = as_it_is) -> Completion:
+    """Await an async function here and now. Does not return in a process that the function has forked."""
+    here = os.getpid()
     try:
         args, kwargs = task.signature.decode_arguments(job.arguments)
-        return _returned(job, task, await task.function(*args, **kwargs), since)
-    except _STOPPED:
-        raise
+        result = await task.function(*args, **kwargs)
+        forks.end_unless(here)
+        return _returned(job, task, result, since)
     except BaseException as error:
+        forks.end_unless(here, error)
+        if isinstance(error, _STOPPED):
+            raise
         return judged(job, explain(error), since, task.retry_delay)
 
 

@@ -16,6 +16,7 @@ import psycopg
 from chancy.model import Script, Statement, Steps
 from chancy.run import AsyncConn, follow
 
+from . import forks
 from .sessions import OwnSession, Session
 
 T = TypeVar("T")
@@ -67,6 +68,7 @@ class Link:
             tcp_user_timeout=20_000,
         )
         self._conn = conn
+        forks.keep_from_forks(conn)
         try:
             cut = self._cut_later(conn)
             try:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import logging
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from chancy.app import AsyncChancy, Chancy
@@ -23,6 +24,7 @@ from chancy.states import State
 from chancy.steering import keep_queues
 from chancy.task import BaseTask, registered
 
+from . import forks
 from .attempt import Executor
 from .batches import Batches
 from .claimer import Claimer
@@ -70,9 +72,9 @@ class Worker:
     async def start(self) -> None:
         """Work until `stop` is called, or SIGTERM or Ctrl-C arrives; returns when everything is written.
 
-        Raises `SchemaOutdated`, `InvalidTask` for a task whose limits cannot be enforced here, and psycopg's error
-        when the database cannot be reached at the start; later outages are waited for. Cancelling it is a stop
-        without a grace.
+        Raises `SchemaOutdated`, `InvalidTask` for a task whose limits cannot be enforced here, `ValueError` for an app
+        that wants a module preloaded which is not there, and psycopg's error when the database cannot be reached at
+        the start; later outages are waited for. Cancelling it is a stop without a grace.
         """
         config, schema = self.config, self.app.schema_name
         self._refuse_what_cannot_be_kept()
@@ -89,7 +91,11 @@ class Worker:
 
         lives = self._link("lease", lock_timeout="1s")
         await lives.connect()
-        executors = self._executors()
+
+        def wake() -> None:
+            claimer.wake()
+
+        executors = self._executors(wake)
         keeper = Keeper() if any(task.keep_logs for task in self._tasks.values()) else None
         slots = self._slots = Slots(
             tasks=self._tasks,
@@ -106,10 +112,6 @@ class Worker:
         offer = Offer(names, list(self._tasks), listens=self._session is not LentSession)
         lease = Lease(config.name, config.timing, slots.lose, offer)
         await lease.take(lives)
-
-        def wake() -> None:
-            claimer.wake()
-
         wakeups: Doorbell | Poll
         if self._session is LentSession:
             wakeups, drop = Poll(wake), drop_briefly
@@ -137,6 +139,10 @@ class Worker:
         async def problems() -> list[str]:
             return _problems(link, lease, claimer)
 
+        async def all_problems() -> list[str]:
+            """With those for which it would be no help to start this worker anew."""
+            return [*await problems(), *(each.problem for each in executors.values() if each.problem is not None)]
+
         rescuer, reporter = self._link("rescue", lock_timeout="1s"), self._link("reports")
         scheduler, schedules = self._link("schedules"), asyncio.Event()
         background: list[asyncio.Task[Any]] = [
@@ -155,10 +161,11 @@ class Worker:
             }.items()
         ]
         watchdog = Watchdog(self.app.conninfo, schema, lease)
-        with self._signals():  # to the end: a second signal must not cut the last words short
+        # To the end: a second signal must not cut the last words short.
+        with forks.guarding(asyncio.get_running_loop()), self._signals():
             try:
                 with watchdog:
-                    async with answering(config.health_host, config.health_port, problems), self._lifespan():
+                    async with answering(config.health_host, config.health_port, all_problems), self._lifespan():
                         tell_service_manager("READY=1")
                         with listening(keeper):  # after `lifespan`, which may configure logging anew
                             await self._serve(background, claimer, slots)
@@ -244,17 +251,20 @@ class Worker:
                 verdict.note or verdict.state,
             )
 
-    def _executors(self) -> dict[Place, Executor]:
+    def _executors(self, recovered: Callable[[], None]) -> dict[Place, Executor]:
         config = self.config
         executors: dict[Place, Executor] = {Place.LOOP: Loop(), Place.THREAD: Threads(config.threads)}
         if sys.platform != "win32":
-            from .children import Children  # needs what only POSIX has
+            from .children import Children, setup_for  # needs what only POSIX has
 
-            modules = sorted({task.function.__module__ for task in self._tasks.values()} - {"__main__", "__mp_main__"})
-            executors[Place.PROCESS] = Children(config.children, modules, recycle=config.recycle)
+            setup = setup_for(self._tasks.values(), self.app.preload)
+            executors[Place.PROCESS] = Children(config.children, setup, recycle=config.recycle, recovered=recovered)
         return executors
 
     def _refuse_what_cannot_be_kept(self) -> None:
+        for module in self.app.preload:
+            if not _exists(module):
+                raise ValueError(f"preload: there is no module {module!r} here; install it, or leave it out")
         budget = self.config.memory_budget
         for name, task in self._tasks.items():
             place = task.place()
@@ -305,6 +315,13 @@ class Worker:
         else:
             async with self.app.lifespan():
                 yield
+
+
+def _exists(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:
+        return False
 
 
 def _problems(link: Link, lease: Lease, claimer: Claimer) -> list[str]:

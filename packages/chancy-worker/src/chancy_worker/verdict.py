@@ -133,7 +133,7 @@ def judged(job: Claimed, error: BaseException, since: Since, decide: Decide) -> 
             try:
                 own = None if job.retry is None else msgspec.json.decode(job.retry, type=Backoff)
                 delay = decide(job.attempt, error, own)
-            except Exception as broken:
+            except BaseException as broken:
                 broken.__context__ = error
                 return failure(job, State.FAILED, broken, since)
     if delay is None:
@@ -199,7 +199,7 @@ def _with(errors: bytes | None, error: AttemptError) -> bytes:
 def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as broken:
+    except BaseException as broken:
         return f"its message could not be read: {type(broken).__qualname__}"
 
 
@@ -212,5 +212,5 @@ def _traceback(error: BaseException) -> str:
         return ""
     try:
         return "".join(traceback.format_exception(type(error), error, frames))
-    except Exception as broken:
+    except BaseException as broken:
         return f"the traceback could not be formatted: {type(broken).__qualname__}"
