@@ -315,16 +315,6 @@ async def test_beside_tasks_that_keep_their_logs_others_do_not(site):
     assert [messages(site, job) for job in jobs] == [[], []]
 
 
-async def test_what_a_job_has_left_in_a_child_does_not_speak_for_the_next_one(site, tmp_path):
-    files = str(tmp_path / "gate"), str(tmp_path / "spoken")
-    async with working(site.app(), WorkerConfig(timing=FAST, grace=1, children=1)):
-        (first,) = site.submit(tasks.leave_a_thread.bind(*files))
-        await all_finished(site)
-        second, unkept = site.submit(tasks.open_and_wait.bind(*files), tasks.speak_unkept_in_process.bind(2))
-        await all_finished(site)
-    assert [messages(site, job) for job in (first, second, unkept)] == [["in time"], ["its own"], []]
-
-
 async def test_the_traceback_of_a_child_is_logged_by_its_worker(site, caplog):
     async with working(site.app()):
         site.submit(tasks.speak_strangely_in_process.bind())

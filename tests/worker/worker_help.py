@@ -62,7 +62,9 @@ def worker_with(app: Chancy, config: WorkerConfig) -> Worker:
     worker._tasks = {
         name: task
         for name, task in registered().items()
-        if name.startswith(("worker_tasks.", "limit_tasks.", "gate_tasks.", "batch_tasks.", "log_tasks."))
+        if name.startswith(
+            ("worker_tasks.", "limit_tasks.", "gate_tasks.", "batch_tasks.", "log_tasks.", "child_tasks.")
+        )
     }
     return worker
 

@@ -45,8 +45,12 @@ class Chancy:
     `dsn` None reads `CHANCY_DSN`, then libpq's own variables. `schema` None is the process's default.
     `lifespan` is entered once around a worker's life, before its first job (open a pool there). `middleware`
     surrounds each attempt, the first outermost. `keep` is the retention of finished jobs, stored in the schema
-    when a worker starts, as a `timedelta` or in seconds; None leaves what is stored, 14 days at first. Raises
-    `InvalidOption`.
+    when a worker starts, as a `timedelta` or in seconds; None leaves what is stored, 14 days at first.
+
+    `preload` names modules that are imported once, by the process from which child processes are forked, and are there
+    in each child at its start. For large modules which at their import open nothing (no connection, file, socket,
+    thread) and seed nothing: what such a module opens or seeds, all children would share. The modules of the tasks are
+    imported by each child for itself. Raises `InvalidOption`.
     """
 
     dsn: str | None = field(default=None, repr=False)  # may hold a password
@@ -55,6 +59,7 @@ class Chancy:
     lifespan: Lifespan | None = None
     middleware: Sequence[Callable[..., Awaitable[Any]]] = ()
     keep: timedelta | None = None
+    preload: Sequence[str] = ()
 
     _open: dict[int, _Entered] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -68,6 +73,7 @@ class Chancy:
             lifespan: Lifespan | None = ...,
             middleware: Sequence[Callable[..., Awaitable[Any]]] = ...,
             keep: Duration | None = ...,
+            preload: Sequence[str] = ...,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -84,6 +90,10 @@ class Chancy:
         names = [queue.name for queue in plain["queues"]]
         if len(set(names)) < len(names):
             raise InvalidOption("queues", f"a queue is named twice: {', '.join(names)}")
+        plain["preload"] = several("preload", self.preload, "names of modules")
+        for module in plain["preload"]:
+            if not _is_module_name(module):
+                raise InvalidOption("preload", f"expected names of modules, as ['numpy'], got {shown(module)} in it")
         for name, value in plain.items():
             object.__setattr__(self, name, value)
 
@@ -148,6 +158,10 @@ def _secret_text(option: str, value: object) -> str:
     if isinstance(value, str):
         return str.__str__(value)
     raise InvalidOption(option, f"expected a connection string of libpq, got {a_kind(value)}")
+
+
+def _is_module_name(name: object) -> bool:
+    return isinstance(name, str) and all(part.isidentifier() for part in name.split("."))
 
 
 @dataclass(frozen=True)

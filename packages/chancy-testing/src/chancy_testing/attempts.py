@@ -57,6 +57,7 @@ class _Here:
     """The worker's executor for the place where the test itself is."""
 
     size: int | None = None
+    problem: str | None = None
 
     def __init__(self) -> None:
         self.error: BaseException | None = None

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, cast
 
@@ -17,6 +18,7 @@ from chancy.schema import attempt_schema
 from chancy.states import State
 from chancy.task import BaseTask
 
+from . import forks
 from .refusals import unfit
 from .verdict import Claimed, Completion, Since, failure, flaw_of, judged, succeeded
 
@@ -44,6 +46,10 @@ class Executor(Protocol):
     @property
     def size(self) -> int | None:
         """How many attempts it takes at a time at the moment; None leaves that to the queues."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why none can begin there at the moment, for whoever asks how the worker is; None if all is well."""
 
     async def run(self, attempt: Attempt, /) -> Completion:
         """Call the task's function and return the verdict."""
@@ -111,33 +117,42 @@ Explain = Callable[[BaseException], BaseException]
 """What an exception of the function really means, where it has run."""
 
 
-def _as_it_is(error: BaseException) -> BaseException:
+def as_it_is(error: BaseException) -> BaseException:
+    """Nothing else."""
     return error
 
 
-def call(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain = _as_it_is) -> Completion:
-    """Call a plain function here and now."""
+def call(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain = as_it_is) -> Completion:
+    """Call a plain function here and now. Does not return in a process that the function has forked."""
+    here = os.getpid()
     try:
         try:
             args, kwargs = task.signature.decode_arguments(job.arguments)
         except InvalidArguments as error:
             return unfit(job, task, error, since)
-        return _returned(job, task, task.function(*args, **kwargs), since)
+        result = task.function(*args, **kwargs)
+        forks.end_unless(here)
+        return _returned(job, task, result, since)
     except BaseException as error:  # SystemExit too: whatever ends the function, the worker goes on
+        forks.end_unless(here, error)
         return _judged(job, task, since, explain, error)
 
 
-async def call_async(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain = _as_it_is) -> Completion:
-    """Await an async function here and now."""
+async def call_async(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain = as_it_is) -> Completion:
+    """Await an async function here and now. Does not return in a process that the function has forked."""
+    here = os.getpid()
     try:
         try:
             args, kwargs = task.signature.decode_arguments(job.arguments)
         except InvalidArguments as error:
             return unfit(job, task, error, since)
-        return _returned(job, task, await task.function(*args, **kwargs), since)
-    except asyncio.CancelledError:
-        raise
+        result = await task.function(*args, **kwargs)
+        forks.end_unless(here)
+        return _returned(job, task, result, since)
     except BaseException as error:
+        forks.end_unless(here, error)
+        if isinstance(error, asyncio.CancelledError):
+            raise
         return _judged(job, task, since, explain, error)
 
 

@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, Protocol, TypeVar
 
+from . import forks
+
 TURN_JOBS = 100
 """So many may begin before the loop gets a turn: as many as a queue has slots by default. Their verdicts go out, and
 more is claimed, while what was claimed ahead runs; in smaller pieces the rounds cost more than the overlap saves."""
@@ -76,6 +78,8 @@ class Bursts(Generic[C, R]):
                 attempt = self._waiting.popleft()
                 if attempt.over:
                     continue
+                if forks.is_fork:
+                    forks.leave()
                 attempt.carrier = me
                 holders = sys.getrefcount(me)
                 try:
@@ -119,6 +123,8 @@ def _rest(work: Coroutine[Any, Any, R], step: Callable[..., Any], waits_for: obj
         while True:
             try:
                 given = yield waits_for
+                if forks.is_fork:
+                    forks.leave()
             except GeneratorExit:  # the loop is gone, and this task with it
                 step(work.close)
                 raise

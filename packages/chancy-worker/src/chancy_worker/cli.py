@@ -25,7 +25,7 @@ from chancy.migrate import migrate
 from chancy.model import Queue
 from chancy.task import registered
 
-from . import logs, signals
+from . import init, logs, signals
 from .__about__ import __version__
 from .config import Pooler, WorkerConfig
 from .ending import end, to_the_end
@@ -65,6 +65,13 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         help="the event loop; auto (the default): uvloop where it is installed, as by chancy-worker[fast]",
     )
+    command.add_argument(
+        "--preload",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import this once for all child processes; only what opens and seeds nothing at its import",
+    )
     command.add_argument("--dsn", help="default: the app's, then CHANCY_DSN, then libpq's variables")
     command.add_argument("--schema", help="default: the app's, then CHANCY_SCHEMA, then chancy")
     command.add_argument(
@@ -96,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     A worker that its parent has started while Postgres was away returns 1, and is started again.
     """
+    if os.getpid() == 1 and (ended := init.stay_behind()) is not None:
+        return ended
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
     logs.set_up(options.log_format)
@@ -215,6 +224,7 @@ def load(options: argparse.Namespace) -> Chancy:
         dsn=options.dsn or app.dsn,
         schema=options.schema or app.schema,
         queues=tuple(queues),
+        preload=(*app.preload, *options.preload),
         keep=app.keep if options.keep is None else timedelta(days=options.keep),
     )
 

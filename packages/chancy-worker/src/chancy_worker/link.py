@@ -21,6 +21,7 @@ from psycopg.pq import TransactionStatus
 from chancy.model import Script, Statement, Steps
 from chancy.run import AsyncConn, follow
 
+from . import forks
 from .recovery import Recovery
 from .sessions import OwnSession, Session
 from .threads import in_own_thread
@@ -126,6 +127,7 @@ class Link:
         conn.deadline = self.deadline
         if self.on_notify is not None:
             conn.add_notify_handler(self.on_notify)
+        forks.keep_from_forks(conn)
         try:
             await self._session.set_up(conn)
             if self.on_connect is not None:

@@ -225,7 +225,7 @@ def message_of(record: logging.LogRecord) -> str:
     """The message of a record, or why there is none: to read it is code of the job. Never raises."""
     try:
         return record.getMessage()
-    except Exception as broken:
+    except BaseException as broken:
         return f"its message could not be read: {type(broken).__qualname__}"
 
 
@@ -237,5 +237,5 @@ def traceback_of(record: logging.LogRecord) -> str:
         return ""
     try:
         return "".join(traceback.format_exception(*record.exc_info))
-    except Exception as broken:
+    except BaseException as broken:
         return f"the traceback could not be formatted: {type(broken).__qualname__}"

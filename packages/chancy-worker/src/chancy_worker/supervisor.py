@@ -11,10 +11,11 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import importlib.util
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
@@ -29,7 +30,7 @@ from chancy.states import State
 from chancy.steering import keep_queues
 from chancy.task import BaseTask, registered
 
-from . import signals
+from . import forks, signals
 from .attempt import Executor
 from .batches import Batches
 from .claimer import Claimer
@@ -109,8 +110,9 @@ class Worker:
         For a program that is this worker, or several of them. A signal that the program handles itself is left to it;
         what was there before is put back.
 
-        Raises `SchemaOutdated`, `InvalidTask` for a task whose limits cannot be enforced here, and psycopg's error
-        when the database cannot be reached at the start; later outages are waited for.
+        Raises `SchemaOutdated`, `InvalidTask` for a task whose limits cannot be enforced here, `ValueError` for an app
+        that wants a module preloaded which is not there, and psycopg's error when the database cannot be reached at
+        the start; later outages are waited for.
 
         Cancelling it is a stop without a grace: running coroutines are cancelled, what has not ended a second later is
         released, the last verdicts are written within ten seconds, and the lease is given up. Cancelled again, it skips
@@ -207,7 +209,11 @@ class Worker:
 
         lives = self._link(stack, "lease", lock_timeout="1s")
         await lives.connect()
-        executors = self._executors()
+
+        def wake(queues: Collection[str] | None = None) -> None:
+            claimer.wake(queues)
+
+        executors = self._executors(wake)
         stack.push_async_callback(self._close_executors, executors)
         keeper = Keeper() if any(task.keep_logs for task in self._tasks.values()) else None
         slots = self._slots = Slots(
@@ -227,10 +233,6 @@ class Worker:
         refusals = self._refusals = Refusals(config.name, names, signatures)
         offer = Offer(names, list(signatures), list(signatures.values()), listens=self._session is not LentSession)
         lease = Lease(config.name, config.timing, slots.lose, offer)
-
-        def wake(queues: Collection[str] | None) -> None:
-            claimer.wake(queues)
-
         wakeups: Doorbell | Poll
         if self._session is LentSession:
             wakeups, drop = Poll(wake), drop_briefly
@@ -262,6 +264,10 @@ class Worker:
         async def problems() -> list[str]:
             return _problems(link, lease, claimer)
 
+        async def all_problems() -> list[str]:
+            """With those for which it would be no help to start this worker anew."""
+            return [*await problems(), *(each.problem for each in executors.values() if each.problem is not None)]
+
         rescuer, reporter = self._link(stack, "rescue", lock_timeout="1s"), self._link(stack, "reports")
         scheduler, schedules = self._link(stack, "schedules"), asyncio.Event()
         upkeep = functools.partial(self._new_link, "upkeep", lock_timeout="2s")
@@ -280,8 +286,9 @@ class Worker:
                 "chancy schedules": keep_time(scheduler, self._tasks, config.timing, schedules),
             }.items()
         ]
+        stack.enter_context(forks.guarding(asyncio.get_running_loop()))
         stack.enter_context(Watchdog(self.app.conninfo, schema, lease))
-        await stack.enter_async_context(answering(config.health_host, config.health_port, problems))
+        await stack.enter_async_context(answering(config.health_host, config.health_port, all_problems))
         return parts
 
     async def _serve(self, parts: _Parts, context: contextvars.Context) -> None:
@@ -426,17 +433,20 @@ class Worker:
                 verdict.note or verdict.state,
             )
 
-    def _executors(self) -> dict[Place, Executor]:
+    def _executors(self, recovered: Callable[[], None]) -> dict[Place, Executor]:
         config = self.config
         executors: dict[Place, Executor] = {Place.LOOP: Loop(), Place.THREAD: Threads(config.threads)}
         if sys.platform != "win32":
-            from .children import Children  # needs what only POSIX has
+            from .children import Children, setup_for  # needs what only POSIX has
 
-            modules = sorted({task.function.__module__ for task in self._tasks.values()} - {"__main__", "__mp_main__"})
-            executors[Place.PROCESS] = Children(config.children, modules, recycle=config.recycle)
+            setup = setup_for(self._tasks.values(), self.app.preload)
+            executors[Place.PROCESS] = Children(config.children, setup, recycle=config.recycle, recovered=recovered)
         return executors
 
     def _refuse_what_cannot_be_kept(self) -> None:
+        for module in self.app.preload:
+            if not _exists(module):
+                raise ValueError(f"preload: there is no module {module!r} here; install it, or leave it out")
         budget = self.config.memory_budget
         for name, task in self._tasks.items():
             place = task.place()
@@ -505,6 +515,13 @@ async def _give_up(link: Link, lease: Lease, claimer: Claimer) -> None:
             if unheard:
                 await link.send(play_round(lease.id, unheard, Wanted()))
             await link.send(declare_dead(worker=lease.id))
+
+
+def _exists(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:
+        return False
 
 
 def _problems(link: Link, lease: Lease, claimer: Claimer) -> list[str]:
