@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import psycopg
+
 from chancy.literals import of_texts
 from chancy.model import Rows, Statement
 from chancy.statements import MOVED, keeping
@@ -278,20 +280,27 @@ class Patience:
     def __init__(self, timing: Timing) -> None:
         self._timing = timing
         self._since = math.inf
+        self._failing_since: float | None = None
         self._seen: tuple[datetime, float] | None = None
 
-    def latest(self, away: float) -> datetime:
-        """Leases that ended before this instant are over, for one that could not look for so many seconds."""
-        if self._is_outage(away) or time.monotonic() - self._since < self._timing.lease:
+    @property
+    def latest(self) -> datetime:
+        """Leases that ended before this instant are over."""
+        if self._is_outage or time.monotonic() - self._since < self._timing.lease:
             return NEVER
         return self._expected
 
-    def looked(self, at: datetime, away: float) -> bool:
+    def failed(self, began: float) -> None:
+        """A look that began then could not be made."""
+        if self._failing_since is None:
+            self._failing_since = began
+
+    def looked(self, at: datetime) -> bool:
         """What the database's clock did show; whether it has jumped."""
         jumped = self._seen is not None and at > self._expected
-        if jumped or self._is_outage(away) or self._since == math.inf:
+        if jumped or self._is_outage or self._since == math.inf:
             self._since = time.monotonic()
-        self._seen = at, time.monotonic()
+        self._failing_since, self._seen = None, (at, time.monotonic())
         return jumped
 
     @property
@@ -301,8 +310,9 @@ class Patience:
         at, then = self._seen
         return at + timedelta(seconds=time.monotonic() - then + self._timing.lease / 3)
 
-    def _is_outage(self, away: float) -> bool:
-        return away > self._timing.lease / 15
+    @property
+    def _is_outage(self) -> bool:
+        return self._failing_since is not None and time.monotonic() - self._failing_since > self._timing.lease / 15
 
 
 async def rescue(link: Link, timing: Timing, rescued: Callable[[], None]) -> None:
@@ -310,18 +320,27 @@ async def rescue(link: Link, timing: Timing, rescued: Callable[[], None]) -> Non
     patience = Patience(timing)
 
     async def turn() -> float:
-        await link.open()
-        away = link.recovery.lasts
-        latest = patience.latest(away)
-        dead, to_bury, at = await link.send(declare_dead(latest=latest))
-        if patience.looked(at, away):
+        if await look():
+            again, failed = await link.send(take_back())
+            if again or failed:
+                log.warning("took back %d jobs of dead workers; %d more had no attempt left", again, failed)
+                rescued()
+        return timing.rescue * random.uniform(0.75, 1.25)
+
+    async def look() -> bool:
+        """Declare dead who is; whether there may be jobs to take back, and it is time for that."""
+        began = time.monotonic()
+        try:
+            await link.open()
+            latest = patience.latest
+            dead, to_bury, at = await link.send(declare_dead(latest=latest))
+        except psycopg.Error:
+            patience.failed(began)
+            raise
+        if patience.looked(at):
             log.warning("the database's clock has jumped to %s; nobody is declared dead for %.0f s", at, timing.lease)
         for name in dead:
             log.warning("worker %s is dead: its lease ran out", name)
-        again, failed = await link.send(take_back()) if to_bury and latest != NEVER else (0, 0)
-        if again or failed:
-            log.warning("took back %d jobs of dead workers; %d more had no attempt left", again, failed)
-            rescued()
-        return timing.rescue * random.uniform(0.75, 1.25)
+        return to_bury and latest != NEVER
 
     await link.forever(turn)
