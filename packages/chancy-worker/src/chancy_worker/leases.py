@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+import psycopg
+
 from chancy.literals import of_texts
 from chancy.model import Rows, Statement
 from chancy.statements import MOVED, keeping
@@ -300,20 +302,27 @@ class Patience:
     def __init__(self, timing: Timing) -> None:
         self._timing = timing
         self._since = math.inf
+        self._failing_since: float | None = None
         self._seen: tuple[datetime, float] | None = None
 
-    def latest(self, away: float) -> datetime:
-        """Leases that ended before this instant are over, for one that could not look for so many seconds."""
-        if self._is_outage(away) or time.monotonic() - self._since < self._timing.lease:
+    @property
+    def latest(self) -> datetime:
+        """Leases that ended before this instant are over."""
+        if self._is_outage or time.monotonic() - self._since < self._timing.lease:
             return NEVER
         return self._expected
 
-    def looked(self, at: datetime, away: float) -> bool:
+    def failed(self, began: float) -> None:
+        """A look that began then could not be made."""
+        if self._failing_since is None:
+            self._failing_since = began
+
+    def looked(self, at: datetime) -> bool:
         """What the database's clock did show; whether it has jumped."""
         jumped = self._seen is not None and at > self._expected
-        if jumped or self._is_outage(away) or self._since == math.inf:
+        if jumped or self._is_outage or self._since == math.inf:
             self._since = time.monotonic()
-        self._seen = at, time.monotonic()
+        self._failing_since, self._seen = None, (at, time.monotonic())
         return jumped
 
     @property
@@ -323,8 +332,9 @@ class Patience:
         at, then = self._seen
         return at + timedelta(seconds=time.monotonic() - then + self._timing.lease / 3)
 
-    def _is_outage(self, away: float) -> bool:
-        return away > self._timing.lease / 15
+    @property
+    def _is_outage(self) -> bool:
+        return self._failing_since is not None and time.monotonic() - self._failing_since > self._timing.lease / 15
 
 
 async def rescue(link: Link, timing: Timing, rescued: Callable[[], None]) -> None:
@@ -332,24 +342,31 @@ async def rescue(link: Link, timing: Timing, rescued: Callable[[], None]) -> Non
     patience = Patience(timing)
 
     async def turn() -> float:
-        await link.open()
-        away = link.recovery.lasts
-        latest = patience.latest(away)
-        found = await link.send(declare_dead(latest=latest))
-        if patience.looked(found.at, away):
+        found, is_time = await look()
+        if found.to_bury and is_time:
+            await take_back_all(link, rescued)
+        if found.suspects:
+            rescued()
+        pause = timing.rescue * random.uniform(0.75, 1.25)
+        return pause if found.next_in is None else min(pause, found.next_in + timing.lease * random.uniform(0, 0.05))
+
+    async def look() -> tuple[Deaths, bool]:
+        """Declare dead who is; and whether it is time for that."""
+        began = time.monotonic()
+        try:
+            await link.open()
+            latest = patience.latest
+            found = await link.send(declare_dead(latest=latest))
+        except psycopg.Error:
+            patience.failed(began)
+            raise
+        if patience.looked(found.at):
             log.warning(
                 "the database's clock has jumped to %s; nobody is declared dead for %.0f s", found.at, timing.lease
             )
         for name in found.names:
             log.warning("worker %s is dead: its lease ran out", name)
-        if found.to_bury and latest != NEVER:
-            await take_back_all(link, rescued)
-        pause = timing.rescue * random.uniform(0.75, 1.25)
-        if found.suspects:
-            rescued()
-        if found.next_in is not None:
-            pause = min(pause, found.next_in + timing.lease * random.uniform(0, 0.05))
-        return pause
+        return found, latest != NEVER
 
     await link.forever(turn)
 

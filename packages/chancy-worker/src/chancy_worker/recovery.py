@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import random
@@ -43,19 +44,24 @@ class Recovery:
         now = time.monotonic()
         if self._since is None:
             self._since = now if since is None else since
-        if now - self._said_at.get(level, -math.inf) >= SAID_SECONDS:
-            self._said_at[level] = now
-            self._complained |= level >= logging.WARNING
-            log.log(level, "%s: %s", self._purpose, text)
         wait = max(0.0, self._tried_at + self._pause * random.uniform(0.75, 1.25) - now)
         self._tried_at = now + wait
         self._pause = min(2 * self._pause, LONGEST_SECONDS)
+        if now - self._said_at.get(level, -math.inf) >= SAID_SECONDS:
+            self._said_at[level] = now
+            self._complained |= level >= logging.WARNING
+            self._say(level, text)
         return wait
 
     def over(self) -> None:
         """The last attempt was of use."""
         if self._since is None:
             return
-        if self._complained:
-            log.warning("%s: works again, after %.1f s", self._purpose, self.lasts)
+        complained, lasted = self._complained, self.lasts
         self._pause, self._since, self._complained = FIRST_SECONDS, None, False
+        if complained:
+            self._say(logging.WARNING, f"works again, after {lasted:.1f} s")
+
+    def _say(self, level: int, text: str) -> None:
+        with contextlib.suppress(Exception):  # what a handler of the log raises is no reason to give up
+            log.log(level, "%s: %s", self._purpose, text)

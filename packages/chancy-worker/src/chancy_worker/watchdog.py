@@ -74,6 +74,7 @@ class Watchdog:
             # Where this thread has waited too long itself, the whole process stood still, and nobody blocks the loop.
             with contextlib.suppress(Exception):  # nor may a handler of the log that raises end the watch
                 self._look(looked - self._beat_at if looked - before <= LATE_SECONDS else 0.0)
+            looked = time.monotonic()
 
     def _look(self, blocked: float) -> None:
         """The loop has been blocked for so many seconds."""
