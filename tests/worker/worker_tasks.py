@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from chancy import Backoff, Discard, Retry, Snooze, current_job, schema_in_use, task
+from chancy import Backoff, Discard, Retry, Snooze, Unique, current_job, schema_in_use, task
 
 AT_ONCE = Backoff(base=timedelta(milliseconds=20), factor=1, jitter=0)
 
@@ -236,3 +236,12 @@ async def see_running() -> int:
         table = sql.Identifier(schema_in_use(), "job")
         row = conn.execute(sql.SQL("SELECT count(*) FROM {} WHERE state = 'running'").format(table)).fetchone()
     return int(row[0]) if row else 0
+
+
+@task
+async def submits_a_misfit() -> None:
+    add.signature.decode_arguments(b'{"a":1}')
+
+
+@task(unique=Unique())
+async def once_by_all(a: int, b: int = 2) -> None: ...

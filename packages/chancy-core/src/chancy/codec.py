@@ -46,7 +46,7 @@ class Signature:
     keyword_only: tuple[str, ...]
 
     def encode_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        """The JSON of a call: of what was given, in the order of the signature. Defaults are filled in where it runs, so
+        """The JSON of a call: what was given, in the order of the signature. Defaults are filled in where it runs, so
         that a deploy may add, change or remove an argument that nobody gave. Raises `InvalidArguments` that names the
         argument.
         """

@@ -47,7 +47,8 @@ REGISTER = """
         RETURNING id
     )
     INSERT INTO {schema}.offer (worker, queues, tasks, signatures, version, listens)
-    SELECT id, %(queues)s::text[], %(tasks)s::text[], %(signatures)s::text[], %(version)s::text, %(listens)s::boolean FROM lease
+    SELECT id, %(queues)s::text[], %(tasks)s::text[], %(signatures)s::text[], %(version)s::text, %(listens)s::boolean
+    FROM lease
     RETURNING worker
 """
 

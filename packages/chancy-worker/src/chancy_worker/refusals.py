@@ -1,5 +1,5 @@
-"""Jobs that this worker cannot take and another one perhaps can: of a task that it does not know, or with arguments that
-its version of the task does not take.
+"""Jobs that this worker cannot take and another one perhaps can: of a task that it does not know, or with arguments
+that its version of the task does not take.
 
 They go back, attempt refunded: in a rolling deploy, forward or back, the other version takes them. A task that is not
 known is left out of the claims from then on. Of one that is, only the job goes back, for some seconds, so that the
