@@ -1,138 +1,216 @@
 """Suspects in company, simulated: jobs that were running when their worker died, on the workers that are left.
 
-Every event is exact; nothing but suspects runs. A poison job kills its worker so many seconds after it began. What ran
-there comes back RESCUE seconds later with one attempt less, and another worker takes the dead one's place at once.
+    python benchmarks/suspects.py [SEEDS]
+
+The numbers of docs/decisions/0020. Events are exact, and nothing but suspects runs. A poison job kills its worker so
+many seconds after it began; what ran there comes back RESCUE_SECONDS later with one attempt less, and another worker
+takes the dead one's place at once.
 """
+
 from __future__ import annotations
-import heapq, itertools, random, statistics, sys
-from dataclasses import dataclass, field
 
-RESCUE = 15.0
+import heapq
+import itertools
+import random
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf
 
-@dataclass
+RESCUE_SECONDS = 15.0
+SLOTS = 100
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How the company of suspects grows in a worker."""
+
+    name: str
+    first: int
+    """So many at first that are untried: have not ended, nor run for `harmless` seconds."""
+    grows: Callable[[int], int] = lambda may: may + 1
+    """What one that turned out harmless makes of that number."""
+    most: float = inf
+    """So many in all, tried or not."""
+    harmless: float = 10.0
+    after_two_deaths: bool = False
+    """Those that have met two deaths run in company, too."""
+    in_line: bool = False
+    """Those that have to be alone have their turn in the order of the queue, and not after all others."""
+
+
+@dataclass(eq=False)
 class Job:
-    n: int
+    """One that was running when its worker died: its first attempt is gone."""
+
+    place: int
     seconds: float
-    most: int
-    poison: float | None = None
+    max_attempts: int
+    kills_after: float = inf
     attempt: int = 1
     crashes: int = 1
-    state: str = "ready"
-    @property
-    def left(self): return self.most - self.attempt
+    failed: bool = False
 
-@dataclass
-class Policy:
-    name: str
-    first: int            # how many may run untried at first
-    growth: str           # "none", "double": twice as many each time, "more": one more each time
-    proof: float = 10.0   # so long without harm is as good as an end
-    second: bool = False  # company also after a second death
-    order: str = "together"  # who goes first: those in company, or "line"
-    cap: int = 1000
-    total: bool = False   # the bound is on all that run, not on the untried
-    def together(self, job): return job.left >= 2 and (job.crashes == 1 or self.second)
+    def runs_alone(self, policy: Policy) -> bool:
+        """Whether no other suspect may be beside it."""
+        return self.max_attempts - self.attempt < 2 or (self.crashes > 1 and not policy.after_two_deaths)
 
-@dataclass
+
+@dataclass(eq=False)
 class Worker:
-    slots: int
+    """What runs in it, and how many may be untried."""
+
     may: int
-    running: dict = field(default_factory=dict)   # job n -> tried?
-    alone: bool = False
-    alive: bool = True
+    untried: set[Job] = field(default_factory=set)
+    tried: set[Job] = field(default_factory=set)
+    alone: Job | None = None
+    dead: bool = False
 
-def run(policy, jobs, workers, slots=100):
-    now, tick, events = 0.0, itertools.count(), []
-    ready = list(jobs)
-    ws = [Worker(slots, policy.first) for _ in range(workers)]
-    at = lambda t, *what: heapq.heappush(events, (t, next(tick), what))
-    burnt = 0; deaths = 0
-    def untried(w): return len(w.running) if policy.total else sum(not x for x in w.running.values())
-    def begin(w, job):
-        ready.remove(job); job.attempt += 1; w.running[job.n] = False
-        token = job.attempt
-        if job.poison is not None and job.poison < job.seconds: at(now + job.poison, "kill", w, job, token)
-        else: at(now + job.seconds, "end", w, job, token)
-        if policy.growth != "none" : at(now + policy.proof, "proof", w, job, token)
-    def fill():
-        for w in random.sample(ws, len(ws)):
-            while not w.alone and len(w.running) < w.slots:
-                company = [j for j in ready if policy.together(j)]
-                pick = None
-                if policy.order == "line" and ready and not policy.together(ready[0]):
-                    if not w.running: pick, lone = ready[0], True
-                    else: break
-                elif company and untried(w) < w.may and len(w.running) < policy.cap: pick, lone = company[0], False
-                elif not company and ready and not w.running: pick, lone = ready[0], True
-                if pick is None: break
-                if lone: w.alone = True
-                elif not w.running and False: pass
-                begin(w, pick)
-    def harmless(w):
-        if w.alone: return
-        w.may = min(1000, w.may * 2 if policy.growth == "double" else w.may + 1 if policy.growth == "more" else w.may)
-    global by
-    fill(); last = 0.0
-    while events:
-        now, _, (what, w, job, token) = heapq.heappop(events)
-        if what == "back":
-            ready.extend(w); ready.sort(key=lambda j: j.n); fill(); continue
-        if not w.alive or job.attempt != token or job.n not in w.running: continue
-        if what == "proof":
-            if not w.running[job.n]: w.running[job.n] = True; harmless(w)
-        elif what == "end":
-            tried = w.running.pop(job.n); job.state = "done"; last = now
-            if not tried: harmless(w)
-            if not w.running: w.alone = False
+    @property
+    def running(self) -> set[Job]:
+        """All of them."""
+        return self.untried | self.tried | ({self.alone} if self.alone else set())
+
+
+@dataclass
+class Life:
+    """From the rescue to the end of the last job."""
+
+    policy: Policy
+    jobs: Sequence[Job]
+    workers: list[Worker]
+    now: float = 0.0
+    burnt: int = 0
+    """Attempts of innocent jobs."""
+
+    def __post_init__(self) -> None:
+        self.ready = list(self.jobs)
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+
+    def run(self) -> None:
+        """Until nothing happens any more."""
+        last = 0.0
+        self._fill()
+        while self._events:
+            self.now, _, happen = heapq.heappop(self._events)
+            busy = len(self.ready) + sum(len(worker.running) for worker in self.workers)
+            happen()
+            last = self.now if busy or self.ready else last
+            self._fill()
+        self.now = last
+
+    def _at(self, seconds: float, happen: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (self.now + seconds, next(self._order), happen))
+
+    def _fill(self) -> None:
+        for worker in random.sample(self.workers, len(self.workers)):
+            while (job := self._next(worker)) is not None:
+                self._begin(worker, job)
+
+    def _next(self, worker: Worker) -> Job | None:
+        if worker.alone or not self.ready:
+            return None
+        company = [job for job in self.ready if not job.runs_alone(self.policy)]
+        if not company or (self.policy.in_line and self.ready[0] is not company[0]):
+            return None if worker.running else self.ready[0]
+        most = min(self.policy.most, SLOTS)
+        return company[0] if len(worker.untried) < worker.may and len(worker.running) < most else None
+
+    def _begin(self, worker: Worker, job: Job) -> None:
+        self.ready.remove(job)
+        if job.runs_alone(self.policy):
+            worker.alone = job
         else:
-            w.alive = False; deaths += 1
-            ws[ws.index(w)] = Worker(w.slots, policy.first)
-            back = []
-            for n in w.running:
-                j = by[n]; j.crashes += 1
-                if j.poison is None: burnt += 1
-                if j.attempt >= j.most: j.state = "failed"; last = now
-                else: back.append(j)
-            at(now + RESCUE, "back", back, None, None)
-        fill()
-    return last, burnt, sum(j.state == "failed" and j.poison is None for j in by.values()), deaths, sum(j.state!="done" and j.state!="failed" for j in by.values())
+            worker.untried.add(job)
+            self._at(self.policy.harmless, lambda attempt=job.attempt + 1: self._lasts(worker, job, attempt))
+        job.attempt += 1
+        if job.kills_after < job.seconds:
+            self._at(job.kills_after, lambda: self._die(worker))
+        else:
+            self._at(job.seconds, lambda: self._end(worker, job))
 
+    def _lasts(self, worker: Worker, job: Job, attempt: int) -> None:
+        if not worker.dead and job in worker.untried and job.attempt == attempt:
+            worker.untried.remove(job)
+            worker.tried.add(job)
+            worker.may = self.policy.grows(worker.may)
+
+    def _end(self, worker: Worker, job: Job) -> None:
+        if worker.dead:
+            return
+        if job in worker.untried:
+            worker.may = self.policy.grows(worker.may)
+        worker.untried.discard(job)
+        worker.tried.discard(job)
+        worker.alone = None if worker.alone is job else worker.alone
+
+    def _die(self, worker: Worker) -> None:
+        if worker.dead:
+            return
+        worker.dead = True
+        self.workers[self.workers.index(worker)] = Worker(self.policy.first)
+        lost = sorted(worker.running, key=lambda job: job.place)
+        for job in lost:
+            job.crashes += 1
+            job.failed = job.attempt >= job.max_attempts
+            self.burnt += job.kills_after == inf
+        back = [job for job in lost if not job.failed]
+        self._at(RESCUE_SECONDS, lambda: self._take_back(back))
+
+    def _take_back(self, jobs: Sequence[Job]) -> None:
+        self.ready = sorted([*self.ready, *jobs], key=lambda job: job.place)
+
+
+TWO = Policy("two at first, one more at each", 2)
 POLICIES = [
-    Policy("one at a time (as it was)", 1, "none"),
-    Policy("1, doubled at each", 1, "double", total=True),
-    Policy("2, one more at each", 2, "more"),
-    Policy("2, more, at most 64", 2, "more", cap=64),
-    Policy("2, more, at most 32", 2, "more", cap=32),
-    Policy("2, more, at most 16", 2, "more", cap=16),
-    Policy("2, more, at most 8", 2, "more", cap=8),
-    Policy("4, more, at most 16", 4, "more", cap=16),
+    Policy("one at a time", 1, lambda may: may, most=1),
+    Policy("one at first, doubled at each", 1, lambda may: min(may * 2, 1000)),
+    Policy("one at first, one more at each", 1),
+    TWO,
+    *(replace(TWO, name=f"the same, at most {most}", most=most) for most in (64, 32, 16, 8)),
+    replace(TWO, name="four at first, at most 16", first=4, most=16),
+    replace(TWO, name="two, harmless after 5 s", harmless=5),
+    replace(TWO, name="two, harmless after 20 s", harmless=20),
+    replace(TWO, name="two, after two deaths as well", after_two_deaths=True),
+    replace(TWO, name="two, in the order of the queue", in_line=True),
 ]
-CASES = [  # name, n, seconds, most, poison after, workers
-    ("30 of 5 s", 30, 5, 3, None, 1),
-    ("100 of 0.2 s", 100, .2, 3, None, 1),
-    ("100 of 60 s", 100, 60, 3, None, 1),
-    ("300 of 10 s, two", 300, 10, 3, None, 2),
-    ("100 of 5 s, poison", 100, 5, 3, 0.0, 1),
-    ("100 of 5 s, poison after 3", 100, 5, 3, 3.0, 1),
-    ("100 of 60 s, poison", 100, 60, 3, 0.0, 1),
-    ("100 of 60 s, poison at 30", 100, 60, 3, 30.0, 1),
-    ("100 of 5 s, poison, 2 attempts", 100, 5, 2, 0.0, 1),
-    ("100 of 5 s, poison, 10 attempts", 100, 5, 10, 0.0, 1),
-    ("100 of 60 s, poison at 30, 10 attempts", 100, 60, 10, 30.0, 1),
-    ("100 of 3600 s", 100, 3600, 3, None, 1),
-    ("100 of 3600 s, poison", 100, 3600, 3, 0.0, 1),
-    ("100 of 5 s, half with 2 attempts", 100, 5, (2, 3), None, 1),
+CASES: list[tuple[str, int, float, tuple[int, ...], float, int]] = [
+    ("30 of 5 s", 30, 5, (3,), inf, 1),
+    ("100 of 60 s", 100, 60, (3,), inf, 1),
+    ("300 of 10 s on two workers", 300, 10, (3,), inf, 2),
+    ("100 of an hour", 100, 3600, (3,), inf, 1),
+    ("100 of 5 s and poison", 100, 5, (3,), 0, 1),
+    ("100 of 60 s and poison", 100, 60, (3,), 0, 1),
+    ("100 of 60 s and poison that takes 30 s", 100, 60, (3,), 30, 1),
+    ("100 of 60 s and poison that takes 30 s, 10 attempts", 100, 60, (10,), 30, 1),
+    ("100 of 5 s and poison, 2 attempts", 100, 5, (2,), 0, 1),
+    ("100 of 5 s, half with 2 attempts", 100, 5, (2, 3), inf, 1),
 ]
-if __name__ == "__main__":
+
+
+def main() -> None:
+    """Median seconds, and the mean of innocent attempts burnt and of innocent jobs failed."""
     seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 40
-    for name, n, seconds, most, poison, workers in CASES:
+    for name, number, seconds, attempts, kills_after, workers in CASES:
         print(f"\n{name}")
         for policy in POLICIES:
-            got = []
-            for seed in range(seeds if poison is not None or isinstance(most, tuple) else 1):
+            lives = []
+            for seed in range(seeds):
                 random.seed(seed)
-                bad = random.randrange(n) if poison is not None else None
-                by = {i: Job(i, seconds + (.01 if i == bad else 0), most[i % 2] if isinstance(most, tuple) else most, poison if i == bad else None) for i in range(n)}
-                got.append(run(policy, list(by.values()), workers))
-            t = sorted(g[0] for g in got)
-            print(f"  {policy.name:32s} {statistics.median(t):7.0f} s  worst {t[-1]:7.0f}  burnt {statistics.mean(g[1] for g in got):6.1f} max {max(g[1] for g in got):4d}  failed {sum(g[2] for g in got)}  deaths {statistics.mean(g[3] for g in got):.1f} stuck {sum(g[4] for g in got)}")
+                jobs = [Job(place, seconds, attempts[place % len(attempts)]) for place in range(number)]
+                if kills_after < inf:
+                    random.choice(jobs).kills_after = kills_after
+                lives.append(Life(policy, jobs, [Worker(policy.first) for _ in range(workers)]))
+                lives[-1].run()
+            innocent = [job for life in lives for job in life.jobs if job.kills_after == inf]
+            print(
+                f"  {policy.name:32} {statistics.median(life.now for life in lives):8,.0f} s"
+                f"  burnt {statistics.mean(life.burnt for life in lives):5.1f}"
+                f"  failed {sum(job.failed for job in innocent) / seeds:.1f}"
+            )
+
+
+if __name__ == "__main__":
+    main()
