@@ -11,6 +11,7 @@ import os
 from dataclasses import astuple, dataclass, replace
 from datetime import timedelta
 
+import msgspec
 import psycopg
 import pytest
 from hypothesis import settings
@@ -91,7 +92,7 @@ class Row:
         return replace(self, state=waiting(delay), attempt=self.attempt - refund, worker=None, parked=self.gated)
 
     def ended(self, ending, delay):
-        if ending in ("snoozed", "released"):
+        if ending in ("snoozed", "released", "refused"):
             return self.again(delay, refund=1)
         if ending == "retried":
             return self.again(delay) if self.attempt < self.max_attempts else self.finished("failed")
@@ -133,6 +134,7 @@ ENDINGS = {
     "retried": lambda job, delay: judged(job, OSError(), SINCE, lambda *_: delay),
     "snoozed": lambda job, delay: judged(job, Snooze(delay), SINCE, None),
     "released": lambda job, delay: released(job, "model", delay or None),
+    "refused": lambda job, delay: msgspec.structs.replace(released(job, "model", delay), refusal=True),
 }
 
 delays = st.sampled_from([NOW, LATER])

@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from chancy import Backoff, Discard, Retry, Snooze, current_job, schema_in_use, task
+from chancy import Backoff, Discard, Retry, Snooze, Unique, current_job, schema_in_use, task
 
 AT_ONCE = Backoff(base=timedelta(milliseconds=20), factor=1, jitter=0)
 
@@ -257,3 +257,10 @@ def begin_in_thread(path: str, seconds: float) -> None:
 def begin_in_child(path: str, seconds: float) -> None:
     write_line(path, current_job().id)
     time.sleep(seconds)
+@task
+async def submits_a_misfit() -> None:
+    add.signature.decode_arguments(b'{"a":1}')
+
+
+@task(unique=Unique())
+async def once_by_all(a: int, b: int = 2) -> None: ...

@@ -48,6 +48,8 @@ class Reason(StrEnum):
 
     SCHEDULED = "scheduled"
     RETRY = "retry"
+    REFUSED = "refused"
+    """Workers could not take it: they do not know its task, or have a version with other arguments."""
     QUEUE_PAUSED = "queue_paused"
     TASK_PAUSED = "task_paused"
     NO_WORKER = "no_worker"
@@ -186,6 +188,12 @@ def _scheduled(job: JobRow, seen: Around) -> Why | None:
     if job.errors and job.attempt and job.errors[-1].attempt == job.attempt:
         sentence = f"{_subject(job)} is tried again at {when}: attempt {_attempt(job)} failed with {_error(job)}."
         return Why(Reason.RETRY, sentence, job.run_at)
+    if job.errors and job.errors[-1].attempt > job.attempt:  # that attempt was refunded
+        sentence = (
+            f"{_subject(job)} was left to others by worker {one_line(job.errors[-1].worker)}, with {_error(job)}; it is "
+            f"offered again at {when}, and fails when for an hour nobody could take it: start a worker whose code fits."
+        )
+        return Why(Reason.REFUSED, sentence, job.run_at)
     return Why(Reason.SCHEDULED, f"{_subject(job)} is scheduled for {when}.", job.run_at)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Coroutine, Generator
 from datetime import timedelta
 from typing import Any, TypeVar, overload
@@ -146,7 +147,7 @@ def _options(task: BaseTask[..., Any]) -> dict[str, Any]:
 
 def _differences(row: JobRow, task: BaseTask[..., Any], wanted: dict[str, Any], options: dict[str, Any]) -> list[str]:
     """What is otherwise than wanted, in words."""
-    given: dict[str, msgspec.Raw] = msgspec.json.decode(row.arguments, type=dict[str, msgspec.Raw])
+    given = _defaults(task) | msgspec.json.decode(row.arguments, type=dict[str, msgspec.Raw])
     different = []
     for name, value in wanted.items():
         if name not in given:
@@ -160,6 +161,16 @@ def _differences(row: JobRow, task: BaseTask[..., Any], wanted: dict[str, Any], 
         if not near:
             different.append(f"{name}={seen[name]}")
     return different
+
+
+def _defaults(task: BaseTask[..., Any]) -> dict[str, msgspec.Raw]:
+    """Of the arguments that were not given, which are not stored."""
+    found = {}
+    for field in msgspec.structs.fields(task.signature.struct):
+        default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        with contextlib.suppress(TypeError):  # of a type that is not carried; or there is none
+            found[field.name] = msgspec.Raw(encode_json(default))
+    return found
 
 
 def _same(given: bytes, value: Any, task: BaseTask[..., Any], name: str) -> bool:
