@@ -234,7 +234,8 @@ class Wanted:
     full: tuple[str, ...] = ()
     """Tasks to leave out, too, because there is no room where they run."""
     in_line: frozenset[str] = frozenset()
-    """Queues in which such a job is not passed by: if it is the first, nothing is claimed. Of each one job is wanted."""
+    """Queues in which such a job is not passed by: if it is the first, nothing is claimed. Of each, one job is wanted.
+    """
 
 
 @dataclass(frozen=True, slots=True)
