@@ -278,7 +278,7 @@ async def test_a_job_that_was_claimed_while_the_verdict_before_it_is_looked_into
         await eventually(lambda: site.row(claimed).state is State.RUNNING)
         seen = site.one("SELECT expires_at FROM {}.worker")
         for _ in range(4):  # each a look at all that was claimed a second ago
-            await eventually(lambda: site.one("SELECT expires_at FROM {}.worker") > seen)
+            await eventually(lambda seen=seen: site.one("SELECT expires_at FROM {}.worker") > seen)
             seen = site.one("SELECT expires_at FROM {}.worker")
         gate.set()
         tasks.gates["end"].set()
