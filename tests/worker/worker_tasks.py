@@ -264,3 +264,11 @@ async def submits_a_misfit() -> None:
 
 @task(unique=Unique())
 async def once_by_all(a: int, b: int = 2) -> None: ...
+
+
+@task
+async def complete_at_gate(name: str) -> None:
+    """In a transaction of its own, so that the verdict of its worker finds no row."""
+    await gates[name].wait()
+    async with await psycopg.AsyncConnection.connect(dsn) as conn:
+        await current_job().complete(conn)
