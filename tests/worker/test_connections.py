@@ -84,7 +84,7 @@ async def test_an_idle_worker_whose_sessions_are_ended_one_by_one_has_them_again
 async def test_a_busy_worker_whose_sessions_are_ended_one_by_one_has_them_again_at_once(site):
     async with working(site.app(concurrency=1), WorkerConfig(timing=NEVER_BY_THE_CLOCK)) as worker:
         (job,) = site.submit(pass_gate.bind("busy"))
-        await eventually(lambda: worker.running)
+        await eventually(lambda: worker.busy)
         await eventually(lambda: site.conn.execute(PID, ["chancy bell"]).fetchone())
         for name in ("chancy bell", "chancy claim", "chancy lease", "chancy rescue"):
             await end(site, name)
@@ -403,7 +403,7 @@ async def test_a_worker_with_running_jobs_whose_database_is_away_stops_within_it
     async with Proxy(chancy_dsn) as proxy:
         async with stopping(site, proxy.dsn, WorkerConfig(grace=1)) as worker:
             site.submit(pass_gate.bind("never"))
-            await eventually(lambda: worker.running)
+            await eventually(lambda: worker.busy)
             proxy.closes = True
             proxy.cut()
             await eventually(lambda: "claim: lost the database" in caplog.text)

@@ -151,7 +151,7 @@ async def call_async(job: Claimed, task: BaseTask[..., Any], since: Since, expla
         return _returned(job, task, result, since)
     except BaseException as error:
         forks.end_unless(here, error)
-        if isinstance(error, asyncio.CancelledError):
+        if issubclass(type(error), asyncio.CancelledError):  # what an error says of its class is its own code
             raise
         return _judged(job, task, since, explain, error)
 
