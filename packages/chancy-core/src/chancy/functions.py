@@ -47,9 +47,13 @@ def _innermost(function: Any) -> Any:
         return function
 
 
-def is_async(function: Callable[..., Any]) -> bool:
-    """Whether what it returns has to be awaited, as far as decorators say what they wrap."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(_innermost(function))
+def is_async(function: Callable[..., Any], in_a_thread: bool) -> bool:
+    """Whether what it returns has to be awaited, as far as decorators say what they wrap. A plain wrapper around a
+    coroutine that is wanted `in_a_thread` awaits by itself.
+    """
+    if inspect.iscoroutinefunction(function):
+        return True
+    return not in_a_thread and inspect.iscoroutinefunction(_innermost(function))
 
 
 def task_name(function: Callable[..., Any], name: str | None) -> str:

@@ -329,7 +329,7 @@ def task(
         except InvalidOption as error:
             raise InvalidTask(full_name, str(error)) from None
         signature = signature_of(function, full_name)
-        kind = AsyncTask if is_async(function) and wish != "thread" else Task
+        kind = AsyncTask if is_async(function, wish == "thread") else Task
         made: BaseTask[..., Any] = kind(
             full_name,
             function,
