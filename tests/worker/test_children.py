@@ -55,6 +55,13 @@ async def pids_in(file, count=1):
     return [int(pid) for pid in file.read_text().split()]
 
 
+@pytest.fixture
+def port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 # What children have in common.
 
 
@@ -213,18 +220,22 @@ async def test_a_fork_says_nothing_for_the_job_that_it_is_of(site, tmp_path, cap
     assert "said by a fork" in capfd.readouterr().err  # and not lost
 
 
-async def test_a_fork_keeps_no_session_of_its_dead_worker_alive(site, tmp_path):
-    worker = command(site)
+async def test_a_fork_keeps_neither_the_sessions_nor_the_port_of_its_dead_worker(site, tmp_path, port):
+    own = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'chancy %%' AND datname = current_database()"
+    others = site.rows(own)
+    worker = command(site, "child_tasks", "--health-port", str(port))
     (job,) = site.submit(tasks.fork_and_leave.bind(str(tmp_path / "pids")))
     await finished(site, job)
     (pid,) = await pids_in(tmp_path / "pids")
-    sessions = (
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'chancy %%' AND pid <> pg_backend_pid()"
-    )
+    sessions = [pid for (pid,) in set(site.rows(own)) - set(others)]
+    assert len(sessions) >= 3
     try:
-        before = site.one(sessions)
         worker.signal(signal.SIGKILL)
-        await eventually(lambda: site.one(sessions) <= before - 3)
+        await eventually(lambda: worker.code is not None)
+        with socket.create_server(("0.0.0.0", port)):
+            assert is_alive(pid)
+        left = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY (%s)"
+        await eventually(lambda: site.one(left, sessions) == 0)
         assert is_alive(pid)
     finally:
         os.kill(pid, signal.SIGKILL)
@@ -335,13 +346,6 @@ async def test_children_and_their_server_are_gone_when_their_worker_has_been_kil
 
 
 # While no child can be started.
-
-
-@pytest.fixture
-def port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @pytest.fixture

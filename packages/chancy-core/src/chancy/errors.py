@@ -287,13 +287,16 @@ class TimeLimitExceeded(AttemptStopped):
 
 
 class MemoryLimitExceeded(AttemptStopped):
-    """The attempt's process used more memory than its limit, or asked for more. Both in bytes."""
+    """The attempt's process, with those that it has started, used more memory than its limit, or asked for more.
+
+    Both in bytes.
+    """
 
     def __init__(self, limit: int, peak: int) -> None:
         self.limit = limit
         self.peak = peak
         how = "which is above" if peak > limit else "and was refused more than fits into"
-        super().__init__(f"its process had {_mebibytes(peak)}, {how} its memory limit of {_mebibytes(limit)}")
+        super().__init__(f"it had {_mebibytes(peak)}, {how} its memory limit of {_mebibytes(limit)}")
 
 
 class ProcessDied(AttemptStopped):

@@ -280,7 +280,9 @@ class Loop:
                     return self._loop.run_until_complete(task)
                 except (SystemExit, KeyboardInterrupt, RuntimeError):
                     # Of another asyncio task, after which asyncio leaves the loop; or the loop has been stopped.
-                    if task.done() or self._loop.is_closed():
+                    if task.done():
+                        return task.result()
+                    if self._loop.is_closed():
                         raise
         finally:
             if self._threads.used:

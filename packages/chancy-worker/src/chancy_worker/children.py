@@ -265,8 +265,8 @@ class Children:
                 self._lines[number].pid = pid
             case Refused(number, why):
                 self._lines[number].end(why)
-            case Ended(number) as ended:
-                self._lines[number].end(ended)
+            case Ended(number):
+                self._lines[number].end(said)
             case Unloaded(module, why):
                 log.error("module %s, which is to be preloaded for child processes, %s", module, why)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ import threading
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn, Protocol
 
 _DEFAULTS: dict[int, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
@@ -31,6 +32,7 @@ class Open(Protocol):
 
 
 _files: weakref.WeakSet[Open] = weakref.WeakSet()
+_held: list[list[Open]] = []
 _loops: list[tuple[int, asyncio.AbstractEventLoop]] = []
 """Event loops that forks do not go on with, and the threads in which they turn."""
 _handlers: dict[int, object] = {}
@@ -44,6 +46,16 @@ is_fork = False
 def keep_from_forks(file: Open) -> None:
     """What is open there is the worker's alone: forks find /dev/null in its place."""
     _files.add(file)
+
+
+@contextlib.contextmanager
+def keeping(files: Iterable[Open]) -> Iterator[None]:
+    """The same for as long as the block lasts, for what cannot be referred to weakly."""
+    _held.append(held := list(files))
+    try:
+        yield
+    finally:
+        _held.remove(held)
 
 
 def guard_loop(loop: asyncio.AbstractEventLoop) -> None:
@@ -146,8 +158,9 @@ def _after_in_child() -> None:
 
 def _drop_files() -> None:
     """Not closed: the number would be somebody else's next, and the objects that hold it are still here."""
-    files = list(_files)
+    files = [*_files, *itertools.chain.from_iterable(_held)]
     _files.clear()
+    _held.clear()
     if not files:
         return
     with contextlib.suppress(OSError):

@@ -13,6 +13,8 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
+from . import forks
+
 log = logging.getLogger("chancy.worker")
 
 LONGEST_TURN = 30.0
@@ -45,7 +47,8 @@ async def answering(host: str, port: int | None, problems: Problems) -> AsyncIte
     except OSError as error:
         raise ValueError(f"--health-port {port} cannot be had: {error.strerror}; choose another") from None
     async with server:
-        yield
+        with forks.keeping(server.sockets):  # the port would be taken for as long as a fork of a job lives
+            yield
 
 
 def _response(path: bytes, found: Sequence[str]) -> bytes:

@@ -181,7 +181,8 @@ class Line(asyncio.Protocol):
         self._dismissed = True
         asyncio.get_running_loop().call_later(within, self.kill)
         if not self._last and not self.gone.is_set():
-            self._transport.write_eof()
+            with contextlib.suppress(OSError):  # it is ending just now
+                self._transport.write_eof()
 
     def end(self, how: Ended | str) -> None:
         """The process is dead. What it has said before arrives yet."""
