@@ -76,7 +76,7 @@ class Deadly(Exception):
 
 class NotEvenText(Exception):
     def __str__(self):
-        return 7
+        return 7  # noqa: PLE0307 - which is what it is for
 
 
 class OddText(str):
@@ -214,7 +214,9 @@ raising("shared", lambda: SHARED, "failed ValueError")
 raising("memory", MemoryError, "failed MemoryError")
 raising("surrogate", lambda: ValueError("\ud800 \0 \x1b[31m"), "failed ValueError")
 raising("fifty_megabytes", lambda: ValueError("x" * 50_000_000), "failed ValueError")
-raising("group", lambda: ExceptionGroup("g", [ValueError(), ExceptionGroup("h", [KeyError()])]), "failed ExceptionGroup")
+raising(
+    "group", lambda: ExceptionGroup("g", [ValueError(), ExceptionGroup("h", [KeyError()])]), "failed ExceptionGroup"
+)
 raising(
     "base_group", lambda: BaseExceptionGroup("g", [SystemExit(), Base(), asyncio.CancelledError()]),
     "failed BaseExceptionGroup",
@@ -276,12 +278,12 @@ returning("a_coroutine", lambda: asyncio.sleep(0), "failed InvalidResult")
 returning("an_exception", lambda: SystemExit(1), "failed InvalidResult")
 
 
-class Awaitable_:
+class AnAwaitable:
     def __await__(self):
         raise SystemExit(11)
 
 
-returning("an_awaitable", Awaitable_, "failed InvalidResult")
+returning("an_awaitable", AnAwaitable, "failed InvalidResult")
 
 
 @ends("failed InvalidResult")

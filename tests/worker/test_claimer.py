@@ -77,7 +77,11 @@ async def wait(told):
 @contextlib.asynccontextmanager
 async def claiming(send, queues=("mail",), **more):
     """A claimer with nothing but this way to the database, at work for as long as the block lasts."""
-    link = send if isinstance(send, Database) else SimpleNamespace(conn=object(), send=send, wait=wait, recovery=Recovery("claim"))
+    link = (
+        send
+        if isinstance(send, Database)
+        else SimpleNamespace(conn=object(), send=send, wait=wait, recovery=Recovery("claim"))
+    )
     started = []
     mine = claimer.Claimer(
         **{

@@ -212,7 +212,9 @@ async def test_to_cancel_start_is_a_stop_without_a_grace_and_no_crash(site, tmp_
     except BaseException as error:
         seen.append(type(error))
     assert seen == [{"cancel": asyncio.CancelledError, "timeout": TimeoutError, "group": ExceptionGroup}[how]]
-    assert {(site.row(job).state, site.row(job).attempt, site.row(job).crashes) for job in jobs} == {(State.READY, 0, 0)}
+    assert {(site.row(job).state, site.row(job).attempt, site.row(job).crashes) for job in jobs} == {
+        (State.READY, 0, 0)
+    }
     assert worker.left_running == 2  # the thread, and the coroutine that swallows its cancellation
     (tmp_path / "never").touch()
     async with asyncio.timeout(10):
@@ -254,7 +256,9 @@ def test_when_a_whole_loop_ends_its_jobs_go_back_as_at_a_stop(site, tmp_path, de
 
     with pytest.raises(ZeroDivisionError):
         asyncio.run(program())
-    assert {(site.row(job).state, site.row(job).attempt, site.row(job).errors) for job in jobs} == {(State.READY, 0, ())}
+    assert {(site.row(job).state, site.row(job).attempt, site.row(job).errors) for job in jobs} == {
+        (State.READY, 0, ())
+    }
     assert states(site).keys() <= {"ready", "succeeded"}
     assert site.one("SELECT max(attempt) FROM {}.job") == 0
 

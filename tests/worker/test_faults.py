@@ -28,7 +28,7 @@ from worker_tasks import (
 import chancy
 from chancy import State
 from chancy_testing.postgres import Postgres
-from chancy_worker import Timing, WorkerConfig, claimer, recovery
+from chancy_worker import Timing, WorkerConfig, claimer, cli, recovery
 from chancy_worker.claims import Wanted
 from chancy_worker.link import Link
 from chancy_worker.upkeep import drop_overdue
@@ -394,6 +394,14 @@ def test_bad_input_gets_one_line_that_says_what_to_do_and_exit_code_2(site, tmp_
         assert words in process.text.splitlines()[-1]
         assert process.text.splitlines()[-1].startswith("chancy-worker: ")
         assert "Traceback" not in process.text
+
+
+def test_a_queue_that_no_task_has_is_told_and_taken(caplog):
+    options = cli.parser().parse_args(["worker_tasks", "--queue", "mial", "--queue", "default"])
+    assert [queue.name for queue in cli.load(options).queues] == ["mial", "default"]
+    assert [record.message for record in caplog.records] == [
+        "queue 'mial' is no task's of module worker_tasks: only jobs that were given it when submitted are in it"
+    ]
 
 
 async def test_a_rescuer_whose_connection_is_cut_again_and_again_still_rescues(site, tmp_path):

@@ -257,6 +257,8 @@ def begin_in_thread(path: str, seconds: float) -> None:
 def begin_in_child(path: str, seconds: float) -> None:
     write_line(path, current_job().id)
     time.sleep(seconds)
+
+
 @task
 async def submits_a_misfit() -> None:
     add.signature.decode_arguments(b'{"a":1}')

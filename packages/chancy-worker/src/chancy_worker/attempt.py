@@ -156,9 +156,7 @@ async def call_async(job: Claimed, task: BaseTask[..., Any], since: Since, expla
         return _judged(job, task, since, explain, error)
 
 
-def _judged(
-    job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain, error: BaseException
-) -> Completion:
+def _judged(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain, error: BaseException) -> Completion:
     with contextlib.suppress(BaseException):  # what an error says of itself is code of the job
         error = explain(error)
     return judged(job, error, since, task.retry_delay)

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -19,6 +17,7 @@ from typing import NoReturn, get_args
 
 import psycopg
 
+from chancy import modules
 from chancy.app import Chancy
 from chancy.errors import ChancyError
 from chancy.migrate import migrate
@@ -197,20 +196,7 @@ def load(options: argparse.Namespace) -> Chancy:
     for name, value in counts.items():
         if value is not None and value < 1:
             raise Refusal(f"{name} must be at least 1")
-    # As `python -m` does: a task's module is found from where one stands.
-    sys.path.insert(0, "")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (module_name + ".").startswith(error.name + "."):
-            raise Refusal(
-                f"there is no module {module_name!r} here; start it where `python -c 'import {module_name}'` works"
-            ) from None
-        raise Refusal(f"module {module_name!r} cannot be imported: {_last_line(error)}") from None
-    except signals.Asked:
-        raise
-    except (Exception, SystemExit) as error:
-        raise Refusal(f"module {module_name!r} cannot be imported: {_last_line(error)}") from None
+    module = modules.load(module_name)
     app = getattr(module, attribute, None) if attribute else Chancy(queues=())
     if not isinstance(app, Chancy):
         raise Refusal(f"{options.target!r} is no Chancy object (found {type(app).__name__})")
@@ -219,6 +205,9 @@ def load(options: argparse.Namespace) -> Chancy:
     kept = {queue.name: queue.keep for queue in app.queues}
     queues = [replace(queue, keep=kept.get(queue.name)) for queue in map(_queue, options.queue)] or list(app.queues)
     queues = queues or [Queue(name) for name in sorted({task.options.queue for task in registered().values()})]
+    for name in {queue.name for queue in queues}.difference(task.options.queue for task in registered().values()):
+        log.warning("queue %r is no task's of module %s: only jobs that were given it when submitted are in it",
+                    name, module_name)  # fmt: skip
     return replace(
         app,
         dsn=options.dsn or app.dsn,
@@ -269,7 +258,3 @@ def _queue(text: str) -> Queue:
 def _bytes(text: str) -> int:
     number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
     return int(float(number) * 1024 ** ("", "K", "M", "G", "T").index(unit))
-
-
-def _last_line(error: BaseException) -> str:
-    return traceback.format_exception_only(error)[-1].strip()
