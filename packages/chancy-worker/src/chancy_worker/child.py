@@ -121,6 +121,7 @@ class Child:
             schema=order.schema,
             encode_result=task.signature.encode_result,
             report=lambda _, progress: self.say(Told(progress)),
+            lease=job.lease,
         )
         running_attempt.set(current)
         attempt_schema.set(order.schema)

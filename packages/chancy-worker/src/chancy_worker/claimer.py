@@ -22,22 +22,44 @@ from chancy.run import AsyncConn
 from chancy.statements import make_partitions
 from chancy.states import State
 
-from .claims import PATIENT_ROUND, ROUND, START, Answer, Mark, Wanted, play_round, settle
+from .claims import (
+    PATIENT_ROUND,
+    PATIENT_WEIGHED_ROUND,
+    ROUND,
+    START,
+    WEIGHED_ROUND,
+    Answer,
+    Mark,
+    Wanted,
+    play_round,
+    settle,
+)
 from .config import Timing
-from .gatekeeper import Gatekeeper
+from .gatekeeper import Admission, Gatekeeper
 from .link import Link, one_line
 from .outbox import Outbox
 from .pace import REST_SECONDS, Pace
+from .portions import Portion
+from .sifting import LOCKED, Sieve, claimed_by, end, is_of_a_row, is_unread
 from .slots import Room
 from .verdict import Claimed, Completion, released
 
 log = logging.getLogger("chancy.worker")
 
-_LOCKED = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
-_BAD_DATA = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
 _BUSY_PAUSE = 0.05
+_LONGEST_PAUSE, _LONGEST_PAUSE_OF_CLAIMS = 5.0, 30.0
+"""After a round that failed, and failed again: seconds, up to which pauses grow. Without claims verdicts go on."""
 LIMIT_SECONDS = 0.25
 """How soon a worker looks again at a queue whose limit other workers have used up: nobody tells it."""
+
+
+TEXTS = {
+    (False, False): ROUND,
+    (True, False): PATIENT_ROUND,
+    (False, True): WEIGHED_ROUND,
+    (True, True): PATIENT_WEIGHED_ROUND,
+}
+"""By whether it passes locked rows by, and whether it weighs."""
 
 
 class Marks:
@@ -105,9 +127,19 @@ class Claimer:
         self._start = start
         self._settled = settled
         self._left_batch = left_batch
-        self.outbox = Outbox()
+        self._portion = Portion()
+        self.outbox = Outbox(self._portion.held)
         self.held: dict[tuple[int, int], Claimed] = {}
         """The jobs that are ours until the database has confirmed their verdict, by (id, fence)."""
+        self._under = 0
+        """The lease of the last claim that brought anything, and so of all that is held but for the `_former`."""
+        self._former: dict[tuple[int, int], int] = {}
+        self._sieve = Sieve()
+        self._doubtful = False
+        """The last claim failed, or its answer could not be read: the next goes one by one."""
+        self._failures = self._fruitless = 0
+        """Rounds in a row that failed, and claims."""
+        self._claims_from = 0.0
         self.turned_at = time.monotonic()
         self._running: Counter[str] = Counter()
         self._unknown: dict[str, None] = {}
@@ -158,6 +190,11 @@ class Claimer:
         """A job that was claimed in our name by a round whose answer was lost."""
         id_, fence = claim
         log.warning("job %d was claimed by a round whose answer was lost; giving it back", id_)
+        self._give_back(id_, fence)
+
+    def _give_back(self, id_: int, fence: int) -> None:
+        if (lease := self._lease()) != self._under:
+            self._former[id_, fence] = lease
         self._send(Completion(id_, fence, State.READY, refund=True, note="claimed unheard"))
 
     async def work(self) -> None:
@@ -180,7 +217,7 @@ class Claimer:
 
     def _wanted(self, rests_for: float) -> Wanted:
         """What the next round should claim: nothing unless there may be something."""
-        if self.stopping or self.outbox.is_searching or rests_for > 0:
+        if self.stopping or self.outbox.is_searching or rests_for > 0 or self._claims_from > time.monotonic():
             return Wanted()
         room = self._room()
         without = tuple(sorted({*self._unknown, *room.without}))
@@ -217,11 +254,11 @@ class Claimer:
         """
         if (due_in := self._gates.due_in) > 0:
             return due_in
-        if self.stopping or (statement := self._gates.wish(self._free({}))) is None:
+        if self.stopping:
             return math.inf
         try:
-            answers = await self._link.send(statement)
-        except _LOCKED:
+            answers = await self._admitted(self._free({}))
+        except LOCKED:
             self._gates.try_again()
         except psycopg.Error as error:
             await self._recover(error, [])
@@ -230,28 +267,56 @@ class Claimer:
                 self._look_again()
         return self._gates.due_in
 
+    async def _admitted(self, free: dict[str, int]) -> list[Admission]:
+        """What came of one admission for all queues; where that fails, of one for each: no queue holds up another."""
+        if (statement := self._gates.wish(free)) is None:
+            return []
+        try:
+            return await self._link.send(statement)
+        except psycopg.Error as error:
+            if isinstance(error, LOCKED) or self._link.is_broken(error):
+                raise
+        answers: list[Admission] = []
+        for queue, n in free.items():
+            try:
+                if (statement := self._gates.wish({queue: n})) is not None:
+                    answers += await self._link.send(statement)
+            except psycopg.Error as error:
+                if isinstance(error, LOCKED) or self._link.is_broken(error):
+                    raise
+                log.error("jobs of queue %r that wait for limits or turns cannot be let in: %s", queue, one_line(error))
+        return answers
+
     @property
     def _is_barren(self) -> bool:
         """Whether all that waits, as far as is known, is for executors that are full: looking past it is not free."""
         return bool(self._barren) and self._barren <= set(self._without)
 
     async def _turn(self, wanted: Wanted) -> None:
-        verdicts = self.outbox.take()
-        text = PATIENT_ROUND if self._patient else ROUND
+        if self._doubtful and wanted.free:
+            return await self._sift(wanted)
+        verdicts, under = self._of_one_lease(self.outbox.take())
+        wanted = self._portion.of(wanted, self._running)
+        weighs = self._portion.weighs
+        text = TEXTS[self._patient, weighs]
         self._woken = False
         began = time.monotonic()
         try:
-            answer = await self._link.send(play_round(self._lease(), verdicts, wanted, text=text))
-        except psycopg.errors.CheckViolation:
-            self.outbox.put_back(verdicts)
-            await self._make_partitions()
-        except _LOCKED:
+            answer = await self._link.send(play_round(self._lease(), verdicts, wanted, under=under, text=text))
+        except LOCKED:
             self.outbox.put_back(verdicts)
             self._patient = True
-        except psycopg.Error as error:
-            await self._recover(error, verdicts)
+        except Exception as error:  # an answer that Python cannot read, too
+            await self._failed(error, verdicts, wanted)
         else:
+            self._failures = 0
             self.outbox.accepted()
+            if answer.claimed:
+                self._fruitless = 0
+                self._portion.grow()
+                self._claimed_under(answer.claimed[0].lease)
+                if weighs:
+                    self._portion.came(answer.claimed)
             await self._confirm(verdicts, answer)
             self._marks.learn(answer, wanted.looking, time.monotonic() - began)
             if not self._take(answer, wanted):
@@ -293,11 +358,38 @@ class Claimer:
             self._marks.forget()
         return False
 
+    def _claimed_under(self, lease: int) -> None:
+        """What is held already was claimed under another one, if this is new."""
+        if lease != self._under:
+            self._former.update({key: job.lease for key, job in self.held.items()})
+            self._under = lease
+
+    def _of_one_lease(self, verdicts: list[Completion]) -> tuple[list[Completion], int]:
+        """A round writes the verdicts of claims under one lease: all, unless this worker has had to take a new one."""
+        if not self._former or not verdicts:
+            return verdicts, self._under
+        leases = [self._former.get((verdict.id, verdict.fence), self._under) for verdict in verdicts]
+        under = leases[0]
+        self.outbox.put_back(verdict for verdict, lease in zip(verdicts, leases, strict=True) if lease != under)
+        return [verdict for verdict, lease in zip(verdicts, leases, strict=True) if lease == under], under
+
     def _accept(self, job: Claimed) -> None:
         key = job.id, job.fence
+        again = key in self.held
         self.held[key] = job
         self._running[job.queue] += 1
-        if not self._knows(job.task):
+        if again:  # the one before is nobody's any more, and its verdict will find no row
+            self._former.pop(key, None)
+            log.error(
+                "job %d was claimed twice under one fence: the database has lost what it had committed, as after a "
+                "failover; what is running here as this job is another one, which is lost",
+                job.id,
+            )
+            self.complete(job, released(job, "claimed a second time"))
+        elif job.is_withheld:
+            self._portion.weigh()
+            self.complete(job, released(job, "large: claimed again by its weight"))
+        elif not self._knows(job.task):
             if job.task not in self._unknown:
                 self._unknown[job.task] = None
                 log.warning(
@@ -331,7 +423,7 @@ class Claimer:
         fates: dict[tuple[int, int], str] = {}
         if answer.settled < len(verdicts):
             try:
-                fates = await self._link.send(settle(verdicts, self.held))
+                fates = await self._link.send(settle(self._under, verdicts, self.held))
             except psycopg.Error as error:
                 await self._recover(error, verdicts)
                 return
@@ -348,30 +440,121 @@ class Claimer:
                     self._gates.ended(job.queue, job.parked)
                 if job.batch is not None:
                     self._left_batch(job.batch)
-                if job.queue in self._at_limit:
+                if job.queue in self._at_limit or (self._portion.held and self._portion.let_go(key)):
                     self.wake()
+            if self._former:
+                self._former.pop(key, None)
             self._going_back.discard(key)
         self._begin_suspect()
 
-    async def _make_partitions(self) -> None:
+    async def _failed(self, error: Exception, verdicts: list[Completion], wanted: Wanted) -> None:
+        """After a round that raised. Its claim never costs the verdicts anything: they go alone first, and what fails
+        then is theirs; the next claim goes one by one.
+        """
+        reason = one_line(error)
+        if isinstance(error, psycopg.Error) and self._link.is_broken(error):
+            # The round may have committed: then the verdicts are found in history under their fence.
+            self.outbox.cut(verdicts, reason)
+            self._portion.cut(wanted)
+            await self._recover(error, [])
+        elif isinstance(error, psycopg.errors.QueryCanceled):
+            self.outbox.cut(verdicts, reason)
+            self._portion.cut(wanted)
+            await self._pause(f"a round took too long, and is halved: {reason}")
+        elif isinstance(error, psycopg.errors.CheckViolation) and error.diag.constraint_name is None:
+            self.outbox.put_back(verdicts)
+            await self._make_partitions(reason)
+        elif wanted.free:
+            log.error("a round failed: %s; its verdicts go alone, and then its claim one by one", reason)
+            self._doubtful = True
+            self.outbox.alone(verdicts)
+            if is_unread(error):
+                await self._give_back_unheard()
+        elif not is_of_a_row(error) and len(verdicts) == 1:
+            asyncio.get_running_loop().call_later(_LONGEST_PAUSE, self._send, verdicts[0])
+            await self._pause(f"the verdict of job {verdicts[0].id} could not be written, and is sent again: {reason}")
+        elif (beyond := self.outbox.refused(verdicts, reason)) is not None:
+            await self._end(beyond, reason)
+
+    async def _sift(self, wanted: Wanted) -> None:
+        """Claim one by one, after a claim that failed: whichever row was to blame ends, and the others begin."""
+        self._doubtful = False
+        lease = self._lease()
+        self._claimed_under(lease)
+
+        def accept(job: Claimed) -> None:
+            self._portion.came([job])
+            self._accept(job)
+
+        try:
+            ended = await self._sieve.sift(self._link, lease, wanted, accept, lambda: self.stopping)
+        except LOCKED:
+            self._doubtful = True
+            self._rest_from_claims()
+        except psycopg.Error as error:
+            if self._link.is_broken(error):
+                self._doubtful = True
+                await self._recover(error, [])
+            else:
+                log.error("nothing can be claimed, not even one by one: %s", one_line(error))
+                self._rest_from_claims()
+        else:
+            if not ended:
+                self._rest_from_claims()
+        self._begin_suspect()
+        self._look_again()
+        await asyncio.sleep(0)
+
+    def _rest_from_claims(self) -> None:
+        self._fruitless += 1
+        self._claims_from = time.monotonic() + min(0.25 * 2**self._fruitless, _LONGEST_PAUSE_OF_CLAIMS)
+
+    async def _give_back_unheard(self) -> None:
+        """A claim has been committed, and what it brought could not be read: not by this worker's heartbeat alone."""
+        try:
+            for id_, fence in await self._link.send(claimed_by(self._lease())):
+                if (id_, fence) not in self.held:
+                    self._give_back(id_, fence)
+        except psycopg.Error as error:
+            await self._recover(error, [])
+
+    async def _end(self, verdict: Completion, reason: str) -> None:
+        """A verdict that is refused even bare: the row cannot be moved as it is."""
+        key = verdict.id, verdict.fence
+        job = self.held.get(key)
+        try:
+            await end(
+                self._link, self._under if job is None else job.lease, verdict.id, verdict.fence, reason, claimed=True
+            )
+        except psycopg.Error as error:
+            asyncio.get_running_loop().call_later(_LONGEST_PAUSE_OF_CLAIMS, self._send, verdict)
+            await self._recover(error, [])
+        else:
+            self.outbox.add(verdict)  # whose row is found in history by now
+
+    async def _make_partitions(self, reason: str) -> None:
         try:
             await self._link.send(make_partitions(1))
         except psycopg.Error as error:
             await self._recover(error, [])
+        else:
+            await self._pause(f"a round found no partition of the history, and is sent again: {reason}")
 
     async def _recover(self, error: psycopg.Error, verdicts: list[Completion]) -> None:
+        """After an error that is no verdict's and no row's: these are sent again."""
+        self.outbox.put_back(verdicts)
         if self._link.is_broken(error):
-            # The round may have committed: then the verdicts are found in history under their fence.
-            self.outbox.put_back(verdicts)
             log.warning("lost the database (%s); %d jobs go on running", one_line(error), len(self.held))
             await self._link.reconnect()
             self.wake()
-        elif verdicts and isinstance(error, _BAD_DATA):
-            self.outbox.refused(verdicts, one_line(error))
         else:
-            self.outbox.put_back(verdicts)
-            log.error("a round failed: %s", one_line(error))
-            await asyncio.sleep(1)
+            await self._pause(f"a round failed: {one_line(error)}")
+
+    async def _pause(self, words: str) -> None:
+        """Say it, and wait; longer each time until a round succeeds."""
+        log.error("%s", words)
+        self._failures += 1
+        await asyncio.sleep(min(0.05 * 2**self._failures, _LONGEST_PAUSE))
 
     async def _sleep(self, rests_for: float, admits_in: float) -> None:
         """Until something changes, the next scheduled job is due, or it is time for a look, a round or an admission."""
@@ -382,6 +565,8 @@ class Claimer:
             pause = min(pause, rests_for)
         if self._hungry and self._is_barren:
             pause = min(pause, max(self._marks.next_look_in, 0.001))
+        if (until_claims := self._claims_from - time.monotonic()) > 0:
+            pause = min(pause, until_claims)
         conn = self._link.conn
         if conn is None:
             await self._link.reconnect()

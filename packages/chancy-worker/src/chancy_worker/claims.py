@@ -12,7 +12,7 @@
     paused        queues and tasks of which nothing may begin now
     left_out      the tasks of which none may be claimed here and now
     allowed       how many of each queue may be claimed: as many as are wanted, or less where an operator limits it
-    claimed       for each queue as many as are wanted, in the order priority, run_at, id
+    claimed       for each queue as many as are wanted, in the order priority, run_at, id, up to so many bytes
     rated         for those that count against a rate, from when on others may have their slots
 
 A slot of a rate opens a little after its window: between a claim and the begin of its function up to 50 ms may pass,
@@ -26,8 +26,15 @@ A plan is made once a connection, often while the table is empty, and has to ser
 rows to write are found one by one, LATERAL, and are addressed by ctid; the planner has no join of `job` with anything
 whose order it could choose. (A DELETE … USING read the whole index of a table that was empty when it was planned.)
 What belongs to a row is taken from the arrays by its position: each id is there once. For the same reason
-`worker IS NOT NULL` says "running", which it is by the table's CHECK: the planner could take the index `job_running`
+`worker = …` says "running", which it is by the table's CHECK: the planner could take the index `job_running`
 for the cheaper one.
+
+A verdict matches the id, the fence and the lease of its claim. After a failover that has lost the last transactions
+Postgres gives ids and fences out again, and the row of that id may be another job.
+
+Nothing in here can be made to raise by what a row holds but for the claimed rows themselves: no arithmetic with
+instants that may be infinite, and none comes back that Python could not read. A row that raises all the same is found
+by `sifting`.
 """
 
 from __future__ import annotations
@@ -38,7 +45,7 @@ from datetime import UTC, datetime
 from operator import attrgetter
 from typing import TypeAlias
 
-from chancy.literals import JsonColumn, of_intervals, of_numbers, of_texts
+from chancy.literals import READABLE, JsonColumn, of_intervals, of_numbers, of_texts
 from chancy.model import Rows, Statement
 from chancy.statements import KEEP, keeping
 from chancy.states import State
@@ -47,6 +54,9 @@ from .verdict import Claimed, Completion
 
 Mark: TypeAlias = tuple[datetime, int]
 """The (run_at, id) of the last job claimed from a lane."""
+
+CLAIM_BYTES = 8 * 1024**2
+"""Of large jobs that a queue brings in one claim, and the last of them may go above it."""
 
 START: Mark = (datetime.min.replace(tzinfo=UTC), 0)
 """The mark of a lane that nothing has been claimed from."""
@@ -58,7 +68,7 @@ _FINISH = """
             SELECT mine.ctid FROM unnest(%(done_ids)s::bigint[], %(done_fences)s::integer[]) AS sent (id, fence)
             CROSS JOIN LATERAL (
                 SELECT job.ctid FROM {schema}.job AS job
-                WHERE job.id = sent.id AND job.claims = sent.fence AND job.worker IS NOT NULL
+                WHERE job.id = sent.id AND job.claims = sent.fence AND job.worker = %(under)s::bigint
                 LIMIT 1 {lock}
             ) AS mine))
         RETURNING job.*, {done_nth} AS nth, {keep}
@@ -68,7 +78,7 @@ _FINISH = """
         FROM unnest(%(again_ids)s::bigint[], %(again_fences)s::integer[]) AS sent (id, fence)
         CROSS JOIN LATERAL (
             SELECT job.ctid, job.cancel_at FROM {schema}.job AS job
-            WHERE job.id = sent.id AND job.claims = sent.fence AND job.worker IS NOT NULL
+            WHERE job.id = sent.id AND job.claims = sent.fence AND job.worker = %(under)s::bigint
             LIMIT 1 {lock}
         ) AS mine
     ),
@@ -120,22 +130,9 @@ _CLAIM = """
         UNION ALL
         SELECT queue, priority, '-infinity', 0 FROM in_use
     ),
-    lease AS MATERIALIZED (
-        SELECT id FROM {schema}.worker WHERE id = %(worker)s::bigint FOR KEY SHARE
-    ),
-    paused AS MATERIALIZED (
-        SELECT kind, name FROM {schema}.pause WHERE until > {schema}.clock()
-    ),
-    left_out AS MATERIALIZED (
-        SELECT %(without)s::text[] || ARRAY(SELECT name FROM paused WHERE kind = 'task') AS tasks
-    ),
-    allowed AS MATERIALIZED (
-        SELECT want.queue, want.free AS wanted,
-            CASE WHEN EXISTS (SELECT FROM {schema}.queue_limit) THEN {schema}.allowance(want.queue, want.free)
-                ELSE want.free END AS free
-        FROM unnest(%(queues)s::text[], %(free)s::integer[]) AS want (queue, free)
-        WHERE want.queue <> ALL (ARRAY(SELECT name FROM paused WHERE kind = 'queue'))
-    ),
+    {lease},
+    {paused},
+    {allowed},
     claimed AS (
         UPDATE {schema}.job AS job
         SET state = 'running', attempt = job.attempt + 1, claims = job.claims + 1,
@@ -145,10 +142,10 @@ _CLAIM = """
             FROM lease
             CROSS JOIN allowed AS want
             CROSS JOIN LATERAL (
-                SELECT ready.ctid
+                SELECT ready.ctid{weighed}
                 FROM lanes
                 CROSS JOIN LATERAL (
-                    SELECT job.ctid FROM {schema}.job AS job
+                    SELECT job.ctid{weight} FROM {schema}.job AS job
                     WHERE job.state = 'ready' AND job.parked IS NULL
                         AND job.queue = lanes.queue AND job.priority = lanes.priority
                         AND (job.run_at, job.id) > (lanes.run_at, lanes.id) AND job.run_at <= {schema}.clock()
@@ -160,27 +157,16 @@ _CLAIM = """
                 ) AS ready
                 WHERE lanes.queue = want.queue
                 LIMIT want.free
-            ) AS chosen
+            ) AS chosen{within}
         ))
         RETURNING job.*
     ),
-    rated AS (
-        UPDATE {schema}.slot AS slot
-        SET opens_at = {schema}.clock() + slot.per + least(slot.per / 20, interval '50 ms')
-        WHERE slot.ctid = ANY (ARRAY(
-            SELECT mine.ctid
-            FROM claimed
-            CROSS JOIN LATERAL (
-                SELECT slot.ctid FROM {schema}.slot AS slot
-                WHERE slot.job = claimed.id AND slot.per IS NOT NULL AND slot.opens_at IS NULL
-            ) AS mine
-            WHERE claimed.gates IS NOT NULL
-        ))
-    )
+    {rated}
     SELECT
         (SELECT count(*) FROM finished) + (SELECT count(*) FROM returned) + (SELECT count(*) FROM dropped),
         EXISTS (SELECT FROM lease),
-        (SELECT extract(epoch FROM min(ahead.run_at) - {schema}.clock())::float8
+        (SELECT extract(epoch FROM
+            min(least(ahead.run_at, {schema}.clock() + interval '1 day')) - {schema}.clock())::float8
          FROM in_use CROSS JOIN LATERAL (
             SELECT job.run_at FROM {schema}.job AS job
             WHERE job.state = 'ready' AND job.parked IS NULL
@@ -197,24 +183,100 @@ _CLAIM = """
         NULL::smallint, NULL::json, NULL::json, NULL::json, NULL::json, NULL::text, NULL::bigint
     UNION ALL
     SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL,
-        task, queue, priority, run_at, attempt, max_attempts, claims, crashes, arguments, retry, limits, errors,
-        gates->>'key', batch
-    FROM claimed
+        task, queue, priority, {run_at}, attempt, max_attempts, claims, crashes, {arguments}, retry, limits,
+        {errors}, gates->>'key', batch
+    FROM claimed AS job
 """
+
+LEASE = """lease AS MATERIALIZED (
+        SELECT id FROM {schema}.worker WHERE id = %(worker)s::bigint FOR KEY SHARE
+    )"""
+PAUSED = """paused AS MATERIALIZED (
+        SELECT kind, name FROM {schema}.pause WHERE until > {schema}.clock()
+    ),
+    left_out AS MATERIALIZED (
+        SELECT %(without)s::text[] || ARRAY(SELECT name FROM paused WHERE kind = 'task') AS tasks
+    )"""
+ALLOWED = """allowed AS MATERIALIZED (
+        SELECT want.queue, want.free AS wanted, want.bytes,
+            CASE WHEN EXISTS (SELECT FROM {schema}.queue_limit) THEN {schema}.allowance(want.queue, want.free)
+                ELSE want.free END AS free
+        FROM unnest(%(queues)s::text[], %(free)s::integer[], %(bytes)s::integer[]) AS want (queue, free, bytes)
+        WHERE want.queue <> ALL (ARRAY(SELECT name FROM paused WHERE kind = 'queue'))
+    )"""
+RATED = """rated AS (
+        UPDATE {schema}.slot AS slot
+        SET opens_at = {schema}.clock() + slot.per + least(slot.per / 20, interval '50 ms')
+        WHERE slot.ctid = ANY (ARRAY(
+            SELECT mine.ctid
+            FROM claimed
+            CROSS JOIN LATERAL (
+                SELECT slot.ctid FROM {schema}.slot AS slot
+                WHERE slot.job = claimed.id AND slot.per IS NOT NULL AND slot.opens_at IS NULL
+            ) AS mine
+            WHERE claimed.gates IS NOT NULL
+        ))
+    )"""
+
+LARGE_BYTES = 32 * 1024
+"""Jobs with more than that in arguments and errors are large: claims count their bytes."""
+
+_SIZE = "octet_length(job.arguments::text) + coalesce(octet_length(job.errors::text), 0)"
+"""In bytes as they arrive. Does not read what Postgres has put aside, out of the row."""
+
+_UNWEIGHED = {
+    "weight": "",
+    "weighed": "",
+    "within": "",
+    "arguments": "CASE WHEN {size} <= {large} THEN job.arguments::json END",
+    "errors": "CASE WHEN octet_length(job.errors::text) <= {large} THEN job.errors END",
+}
+"""Large jobs come without their arguments: they have to go back, and the next claims weigh. So a claim of the usual
+jobs costs next to nothing more, and what it brings has a bound.
+"""
+_WEIGHED = {
+    "weight": ", greatest({size} - {large}, 0) AS bytes",
+    "weighed": ", ready.bytes, sum(ready.bytes) OVER (ROWS UNBOUNDED PRECEDING) AS total",
+    "within": """
+            WHERE chosen.total <= want.bytes OR chosen.total - chosen.bytes < want.bytes""",
+    "arguments": "job.arguments::json",
+    "errors": "job.errors",
+}
 
 _NTH = "array_position(%(again_ids)s::bigint[], job.id)"
 _DONE_NTH = "array_position(%(done_ids)s::bigint[], job.id)"
+
+
+def _filled(text: str, pieces: Mapping[str, str]) -> str:
+    for slot, piece in pieces.items():
+        text = text.replace("{" + slot + "}", piece)
+    return text
+
+
 _ROUND = (
-    keeping(_FINISH + _CLAIM, "(%(states)s::text[])[{done_nth}]")
+    keeping(
+        _FINISH + _filled(_CLAIM, {"lease": LEASE, "paused": PAUSED, "allowed": ALLOWED, "rated": RATED}),
+        "(%(states)s::text[])[{done_nth}]",
+    )
     .replace("{keep_cancelled}", KEEP.replace("{state}", "'cancelled'"))
     .replace("{nth}", _NTH)
     .replace("{done_nth}", _DONE_NTH)
+    .replace("{run_at}", READABLE.replace("{instant}", "run_at"))
 )
 
-ROUND = _ROUND.replace("{lock}", "")
+
+def _round(lock: str, weighing: Mapping[str, str]) -> str:
+    return _filled(_ROUND, {"lock": lock, **weighing, "size": _SIZE, "large": str(LARGE_BYTES)})
+
+
+ROUND = _round("", _UNWEIGHED)
 """Waits for a locked row as long as the connection's lock_timeout lets it."""
-PATIENT_ROUND = _ROUND.replace("{lock}", "FOR UPDATE SKIP LOCKED")
+PATIENT_ROUND = _round("FOR UPDATE SKIP LOCKED", _UNWEIGHED)
 """Passes locked rows by; a third dearer. For when the first form ran into a lock, until nothing is left over."""
+WEIGHED_ROUND = _round("", _WEIGHED)
+"""Claims large jobs, up to so many bytes; a twentieth dearer. For when there have been any lately."""
+PATIENT_WEIGHED_ROUND = _round("FOR UPDATE SKIP LOCKED", _WEIGHED)
+"""Both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +290,9 @@ class Wanted:
     without: tuple[str, ...] = ()
     suspects: bool = True
     """Whether to take jobs that were running when a worker died."""
+    large: dict[str, int] = field(default_factory=dict)
+    """How many bytes each queue may bring in large jobs, `CLAIM_BYTES` where it does not say: as many jobs as are
+    within that, in their order, and the one that goes above it; with 0 none that is large. For the forms that weigh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +308,7 @@ class Answer:
     lanes: list[tuple[str, int]]
     """The lanes that a look has found, best first within each queue."""
     claimed: list[Claimed]
+    """Large ones come without arguments where the round did not weigh, and have to go back."""
     marks: dict[tuple[str, int], Mark]
     parked: Sequence[str] = ()
     """Of the queues looked at, those in which jobs wait to be admitted."""
@@ -250,9 +316,12 @@ class Answer:
     """Queues of which a limit let less be claimed than was wanted."""
 
 
-def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, text: str = ROUND) -> Statement[Answer]:
-    """Write verdicts and claim, in one statement and one commit. `text` is one of the two forms.
+def play_round(
+    worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, under: int | None = None, text: str = ROUND
+) -> Statement[Answer]:
+    """Write verdicts and claim, in one statement and one commit. `text` is one of the four forms.
 
+    The verdicts are of claims under one lease, `under`; None is `worker`, under which is claimed.
     Of two claims of one job the later alone has a say; the other's verdict is not sent, and counts as not settled.
     """
     if len({verdict.id for verdict in verdicts}) < len(verdicts):
@@ -263,6 +332,7 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
         text,
         {
             "worker": worker,
+            "under": worker if under is None else under,
             "done_ids": of_numbers(v.id for v in done),
             "done_fences": of_numbers(v.fence for v in done),
             "states": of_texts(v.state.value for v in done),
@@ -280,10 +350,11 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
             "mark_ids": of_numbers(id_ for _, id_ in wanted.lanes.values()),
             "queues": of_texts(wanted.free),
             "free": of_numbers(wanted.free.values()),
+            "bytes": of_numbers(wanted.large.get(queue, CLAIM_BYTES) for queue in wanted.free),
             "without": of_texts(wanted.without),
             "suspects": wanted.suspects,
         },
-        _parse_answer,
+        lambda rows: _parse_answer(rows, worker),
     )
 
 
@@ -291,13 +362,13 @@ _FIRST_OF_JOB = 8
 """Of a claimed job's row: id, true, and then empty columns, which the first row has."""
 
 
-def _parse_answer(rows: Rows) -> Answer:
+def _parse_answer(rows: Rows, worker: int) -> Answer:
     (settled, holding, next_in, queues, priorities, parked, at_limit, *_), *claimed_rows = rows
     claimed: list[Claimed] = []
     marks: dict[tuple[str, int], Mark] = {}
     for row in claimed_rows:
         id_, (task, queue, priority, run_at, *rest) = row[0], row[_FIRST_OF_JOB:]
-        claimed.append(Claimed(id_, task, queue, *rest))
+        claimed.append(Claimed(*(id_, task, queue, *rest, worker)))
         lane, mark = (queue, priority), (run_at, id_)
         if mark > marks.get(lane, START):
             marks[lane] = mark
@@ -308,8 +379,9 @@ def _parse_answer(rows: Rows) -> Answer:
 SETTLE = """
     SELECT sent.id, sent.fence,
         CASE
-            WHEN job.state = 'running' THEN 'busy'
+            WHEN job.state = 'running' THEN CASE WHEN job.worker = sent.lease THEN 'busy' ELSE 'lost' END
             WHEN job.id IS NOT NULL THEN 'done'
+            WHEN past.worker <> sent.lease THEN 'lost'
             WHEN past.state = 'succeeded' AND sent.state <> 'succeeded' THEN 'completed'
             WHEN past.id IS NOT NULL THEN 'done'
             WHEN EXISTS (SELECT FROM {schema}.retention WHERE days = 0)
@@ -319,21 +391,25 @@ SETTLE = """
                 AND (SELECT past.id FROM {schema}.history AS past WHERE past.id = sent.id LIMIT 1) IS NULL THEN 'done'
             ELSE 'lost'
         END
-    FROM unnest(%(ids)s::bigint[], %(fences)s::integer[], %(states)s::text[], %(queues)s::text[])
-        AS sent (id, fence, state, queue)
+    FROM unnest(
+        %(ids)s::bigint[], %(fences)s::integer[], %(leases)s::bigint[], %(states)s::text[], %(queues)s::text[]
+    ) AS sent (id, fence, lease, state, queue)
     LEFT JOIN LATERAL (
-        SELECT id, state FROM {schema}.job AS job WHERE job.id = sent.id AND job.claims = sent.fence LIMIT 1
+        SELECT id, state, worker FROM {schema}.job AS job WHERE job.id = sent.id AND job.claims = sent.fence LIMIT 1
     ) AS job ON true
     LEFT JOIN LATERAL (
-        SELECT id, state FROM {schema}.history AS past WHERE past.id = sent.id AND past.claims = sent.fence LIMIT 1
+        SELECT id, state, worker FROM {schema}.history AS past
+        WHERE past.id = sent.id AND past.claims = sent.fence
+        LIMIT 1
     ) AS past ON true
 """
 
 
 def settle(
-    verdicts: Sequence[Completion], held: Mapping[tuple[int, int], Claimed]
+    under: int, verdicts: Sequence[Completion], held: Mapping[tuple[int, int], Claimed]
 ) -> Statement[dict[tuple[int, int], str]]:
-    """What became of verdicts, by (id, fence); `held` knows the queues of their jobs.
+    """What became of verdicts, by (id, fence); `held` knows the queues and leases of their jobs, and of one that it
+    does not know the lease is `under`.
 
     'done'; 'busy' (still ours, the row was locked); 'completed' (as succeeded, by the handler's own transaction);
     'lost' (another claim has it). A job that is nowhere any more is done if its queue has ends that leave no row: a
@@ -343,6 +419,7 @@ def settle(
     params = {
         "ids": of_numbers(v.id for v in verdicts),
         "fences": of_numbers(v.fence for v in verdicts),
+        "leases": of_numbers(under if job is None else job.lease for job in jobs),
         "states": of_texts(v.state.value for v in verdicts),
         "queues": of_texts(None if job is None else job.queue for job in jobs),
     }

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 
@@ -25,6 +26,10 @@ MAX_TRACEBACK_BYTES = 64 * 1024
 KEPT_ERRORS = 10
 
 _HERE = str(Path(__file__).parent)
+
+
+Owner: TypeAlias = tuple[int, int, int]
+"""Whose a row is: the job's id, the fence of the claim, and the lease under which it was made."""
 
 
 class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -44,6 +49,24 @@ class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     parked: str | None = None
     """What it was parked under, if it has passed gates, which its end may open for others."""
     batch: int | None = None
+    lease: int = 0
+    """Under which it was claimed. With id and fence it says whose a row is, also after a failover that has lost the
+    last transactions, when Postgres gives out ids and fences again."""
+
+    @property
+    def owner(self) -> Owner:
+        """What every write about this claim carries."""
+        return self.id, self.fence, self.lease
+
+    @property
+    def is_withheld(self) -> bool:
+        """Whether it is large, and was claimed by a round that leaves the arguments of such jobs behind."""
+        return not self.arguments
+
+    @property
+    def size(self) -> int:
+        """Bytes of what it brings."""
+        return len(self.arguments) + len(self.errors or b"")
 
     @property
     def suspect(self) -> bool:
@@ -161,9 +184,10 @@ def failure(
     )
 
 
-def without_data(completion: Completion) -> Completion:
+def without_data(completion: Completion, reason: str) -> Completion:
     """What is left to say of a verdict that the database does not take: the job failed, and why it looks so bare."""
-    error = AttemptError(attempt=0, kind="InvalidResult", message="the verdict of this attempt could not be stored")
+    message = safe(f"the verdict of this attempt could not be stored: {reason}", MAX_MESSAGE_BYTES)
+    error = AttemptError(attempt=0, kind="InvalidResult", message=message)
     return Completion(
         completion.id,
         completion.fence,
