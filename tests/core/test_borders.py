@@ -75,6 +75,10 @@ def test_the_size_of_arguments_is_the_same_in_sql_and_in_python(database):
         database.rows("SELECT {}.submit('t', json_build_object('a', repeat('a', %s)))", bound + 1)
 
 
+SCHEDULE = (
+    "INSERT INTO {{0}}.schedule (name, task, arguments, changes, recurrence, declared, since) "
+    "VALUES ('s', 't', {}, '{{{{}}}}', '{{{{}}}}', false, {})"
+)
 ODD_OTHERS = [
     "INSERT INTO {0}.pause (kind, name, until, paused_at) VALUES ('queue', 'q', '-infinity', now())",
     "INSERT INTO {0}.pause (kind, name, until, paused_at) VALUES ('job', 'q', 'infinity', now())",
@@ -84,10 +88,8 @@ ODD_OTHERS = [
     "INSERT INTO {0}.queue_limit (queue, concurrency) VALUES ('', 1)",
     "UPDATE {0}.setting SET value = '1 hour' WHERE name = 'keep'",
     "UPDATE {0}.setting SET value = '200 years' WHERE name = 'keep'",
-    "INSERT INTO {0}.schedule (name, task, arguments, changes, recurrence, declared, since) "
-    "VALUES ('s', 't', '{{}}', '{{}}', '{{}}', false, '-infinity')",
-    "INSERT INTO {0}.schedule (name, task, arguments, changes, recurrence, declared, since) "
-    "VALUES ('s', 't', '[]', '{{}}', '{{}}', false, now())",
+    SCHEDULE.format("'{{}}'", "'-infinity'"),
+    SCHEDULE.format("'[]'", "now()"),
     "INSERT INTO {0}.batch (on_finished, total, created_at, witness) VALUES ('[]', 1, now(), 1)",
     "INSERT INTO {0}.worker (name, started_at, expires_at) VALUES ('w', now(), 'infinity')",
 ]
@@ -100,4 +102,6 @@ def test_no_other_row_comes_to_hold_what_a_worker_could_not_read(database, text)
 
 
 def test_only_a_pause_has_no_end(database):
-    database.rows("INSERT INTO {}.pause (kind, name, until, paused_at) VALUES ('queue', 'q', 'infinity', now()) RETURNING 1")
+    database.rows(
+        "INSERT INTO {}.pause (kind, name, until, paused_at) VALUES ('queue', 'q', 'infinity', now()) RETURNING 1"
+    )

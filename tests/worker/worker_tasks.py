@@ -236,3 +236,8 @@ async def see_running() -> int:
         table = sql.Identifier(schema_in_use(), "job")
         row = conn.execute(sql.SQL("SELECT count(*) FROM {} WHERE state = 'running'").format(table)).fetchone()
     return int(row[0]) if row else 0
+
+
+@task
+async def weigh(text: str) -> int:
+    return len(text)

@@ -36,8 +36,11 @@ def in_seconds(value: timedelta) -> str:
 FINITE = "CASE {instant} WHEN 'infinity' THEN timestamptz '9999-12-31 00:00:00+00' ELSE {instant} END"
 """An instant that Python can read, for `{instant}`: without an end it is `model.WITHOUT_END`."""
 
-READABLE = "greatest({instant}::timestamptz, timestamptz '0001-01-02 00:00:00+00')"
-"""An instant of the past, for `{instant}`, that Python can read in any time zone, whatever a row has come to hold."""
+
+def readable(instant: str) -> str:
+    """An expression for this instant that Python can read in any time zone, whatever a row has come to hold."""
+    later = f"greatest({instant}::timestamptz, timestamptz '0001-01-02 00:00:00+00')"
+    return f"least({later}, timestamptz '9999-12-31 00:00:00+00')"
 
 
 def either(until: datetime | timedelta | None) -> dict[str, Any]:

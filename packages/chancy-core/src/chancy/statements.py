@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from .codec import encode_json
-from .literals import READABLE, JsonColumn, in_seconds, of_intervals, of_numbers, of_texts
+from .literals import JsonColumn, in_seconds, of_intervals, of_numbers, of_texts, readable
 from .model import AttemptError, JobRow, NewJob, Progress, Rows, Statement
 from .states import State
 
@@ -20,9 +20,8 @@ MOVED = """id, task, queue, priority, attempt, max_attempts, claims, crashes, wo
             arguments, retry, limits, gates, unique_key, unique_until, batch"""
 """The columns that a job takes along from `job` to `history`, for `{moved}` in a statement."""
 
-_AS_MOVED = MOVED.replace("run_at,", f"{READABLE.replace('{instant}', 'run_at')},").replace(
-    "arguments,", "arguments::json,"
-)
+_PLAIN = {"run_at": readable("run_at"), "arguments": "arguments::json", "gates": "gates::json"}
+_AS_MOVED = ", ".join(_PLAIN.get(name, name) for name in MOVED.replace(",", " ").split())
 """The same as history has them, without the domains: where types differ Postgres copies each row once more."""
 
 KEEP = "CASE WHEN EXISTS (SELECT FROM {schema}.retention) THEN {schema}.keep_days(queue, {state}) END AS keep"

@@ -29,6 +29,7 @@ from . import memory
 from .attempt import call, call_async
 from .frames import Answer, Done, Logged, Order, Ready, Recalled, Said, Splitter, Told, decode_said, framed
 from .records import message_of, traceback_of
+from .telling import Lately
 from .verdict import Completion, judged
 
 
@@ -62,6 +63,7 @@ class Child:
         self._orders: deque[Order] = deque()
         self._changed = threading.Condition()
         self._busy = self._over = False
+        self._progress = Lately[Told](self.say)
         threading.Thread(target=self._listen, name="chancy line", daemon=True).start()
 
     def say(self, answer: Answer) -> None:
@@ -120,7 +122,7 @@ class Child:
             fence=job.fence,
             schema=order.schema,
             encode_result=task.signature.encode_result,
-            report=lambda _, progress: self.say(Told(progress)),
+            report=lambda _, progress: self._progress.tell(Told(progress)),
             lease=job.lease,
         )
         running_attempt.set(current)
@@ -132,6 +134,7 @@ class Child:
                 completion: Completion = runner.run(work, context=contextvars.copy_context())
             else:
                 completion = call(job, task, order.since, limit.explain)
+        self._progress.forget()  # before the verdict: what comes behind it is of no job
         return Done(completion, time.perf_counter() - began, last=limit.reached)
 
 

@@ -45,7 +45,7 @@ from datetime import UTC, datetime
 from operator import attrgetter
 from typing import TypeAlias
 
-from chancy.literals import READABLE, JsonColumn, of_intervals, of_numbers, of_texts
+from chancy.literals import JsonColumn, of_intervals, of_numbers, of_texts, readable
 from chancy.model import Rows, Statement
 from chancy.statements import KEEP, keeping
 from chancy.states import State
@@ -218,24 +218,29 @@ RATED = """rated AS (
         ))
     )"""
 
-LARGE_BYTES = 32 * 1024
-"""Jobs with more than that in arguments and errors are large: claims count their bytes."""
+LARGE_BYTES = 4 * 1024
+"""Jobs with more than that in arguments and errors, as stored, are large: claims count their bytes."""
 
-_SIZE = "octet_length(job.arguments::text) + coalesce(octet_length(job.errors::text), 0)"
-"""In bytes as they arrive. Does not read what Postgres has put aside, out of the row."""
+_SIZE = "pg_catalog.pg_column_size(job.arguments) + coalesce(pg_catalog.pg_column_size(job.errors), 0)"
+"""In bytes as stored. To know how long a compressed JSON is would be to read and write out all of it."""
+_WEIGHT = """CASE WHEN pg_catalog.pg_column_compression(job.arguments) IS NULL THEN 1 ELSE 8 END
+                        * pg_catalog.pg_column_size(job.arguments)
+                        + coalesce(pg_catalog.pg_column_size(job.errors), 0) - {large}"""
+"""Of a large job: JSON is seldom compressed to less than an eighth. Where it is, and the answer is too long for the
+line, the next claim asks for fewer."""
 
 _UNWEIGHED = {
     "weight": "",
     "weighed": "",
     "within": "",
     "arguments": "CASE WHEN {size} <= {large} THEN job.arguments::json END",
-    "errors": "CASE WHEN octet_length(job.errors::text) <= {large} THEN job.errors END",
+    "errors": "CASE WHEN pg_catalog.pg_column_size(job.errors) <= {large} THEN job.errors END",
 }
 """Large jobs come without their arguments: they have to go back, and the next claims weigh. So a claim of the usual
 jobs costs next to nothing more, and what it brings has a bound.
 """
 _WEIGHED = {
-    "weight": ", greatest({size} - {large}, 0) AS bytes",
+    "weight": ", greatest({weight_of}, 0) AS bytes",
     "weighed": ", ready.bytes, sum(ready.bytes) OVER (ROWS UNBOUNDED PRECEDING) AS total",
     "within": """
             WHERE chosen.total <= want.bytes OR chosen.total - chosen.bytes < want.bytes""",
@@ -261,12 +266,12 @@ _ROUND = (
     .replace("{keep_cancelled}", KEEP.replace("{state}", "'cancelled'"))
     .replace("{nth}", _NTH)
     .replace("{done_nth}", _DONE_NTH)
-    .replace("{run_at}", READABLE.replace("{instant}", "run_at"))
+    .replace("{run_at}", readable("run_at"))
 )
 
 
 def _round(lock: str, weighing: Mapping[str, str]) -> str:
-    return _filled(_ROUND, {"lock": lock, **weighing, "size": _SIZE, "large": str(LARGE_BYTES)})
+    return _filled(_ROUND, {"lock": lock, **weighing, "size": _SIZE, "weight_of": _WEIGHT, "large": str(LARGE_BYTES)})
 
 
 ROUND = _round("", _UNWEIGHED)

@@ -13,9 +13,9 @@ Pooler: TypeAlias = Literal["auto", "session", "transaction"]
 """How a connection pooler before Postgres works: "auto" finds out whether there is one, and takes it for the worse."""
 
 
-TOKEN = "CHANCY_WORKER_TOKEN"
+KNOWN_BY = "CHANCY_WORKER_KNOWN_BY"
 """The environment variable by which a parent tells a child what it is known by."""
-PROCESS = os.environ.pop(TOKEN, "") or secrets.token_hex(8)
+PROCESS = os.environ.pop(KNOWN_BY, "") or secrets.token_hex(8)
 """What tells this process from all others. Taken out of the environment, which the programs that jobs start inherit."""
 
 

@@ -40,7 +40,8 @@ class Offer:
 REGISTER = """
     WITH lease AS (
         INSERT INTO {schema}.worker (name, process, started_at, expires_at)
-        VALUES (%(name)s::text, %(process)s::text, {schema}.clock(), {schema}.clock() + %(lease)s::float8 * interval '1 s')
+        VALUES (%(name)s::text, %(process)s::text,
+            {schema}.clock(), {schema}.clock() + %(lease)s::float8 * interval '1 s')
         RETURNING id
     )
     INSERT INTO {schema}.offer (worker, queues, tasks, version, listens)

@@ -1,8 +1,8 @@
 """How much a claim may bring: so many bytes that its answer comes within the deadline and fits into memory.
 
-Jobs of the usual size are bounded by their number, and cost nothing here. Large ones, those with more than
-`claims.LARGE_BYTES` of arguments and errors, are weighed: a queue brings 8 MiB of them in a claim and one job more, and
-a worker holds 128 MiB of them in all. Above that a queue has one large job at a time, so that none stands still.
+Jobs of the usual size are bounded by their number, and cost nothing here. Large ones, whose arguments and errors take
+more than `claims.LARGE_BYTES`, are weighed: a queue brings about 8 MiB of them in a claim and one job more, and a
+worker holds 128 MiB of them in all. Above that a queue has one large job at a time, so that none stands still.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import psycopg
 
-from .config import TOKEN, Pooler, Timing
+from .config import KNOWN_BY, Pooler, Timing
 from .health import answering, ask, tell_service_manager
 from .leases import declare_dead, take_back
 from .link import Link, one_line
@@ -99,10 +99,10 @@ class Processes:
             command += ["--health-port", str(self._health_port + 1 + number)]
         env = {name: value for name, value in os.environ.items() if name not in ("NOTIFY_SOCKET", "WATCHDOG_USEC")}
         while not self._stopping.is_set() and not self._refused:
-            token = secrets.token_hex(8)
+            known_by = secrets.token_hex(8)
             # A session of its own: Ctrl-C reaches the children through us, once.
             child = await asyncio.create_subprocess_exec(
-                *command, env={**env, PARENT: str(os.getpid()), TOKEN: token}, start_new_session=True
+                *command, env={**env, PARENT: str(os.getpid()), KNOWN_BY: known_by}, start_new_session=True
             )
             self._children[child.pid] = child
             if self._stopping.is_set():
@@ -114,13 +114,13 @@ class Processes:
                 self._forward()
             elif code != 0:
                 log.error("worker process %d died with code %d", child.pid, code)
-                helper = asyncio.create_task(self._declare_dead(child.pid, token))
+                helper = asyncio.create_task(self._declare_dead(child.pid, known_by))
                 self._helpers.add(helper)
                 helper.add_done_callback(self._helpers.discard)
                 if not self._stopping.is_set():
                     await asyncio.sleep(random.uniform(0.2, 0.6))
 
-    async def _declare_dead(self, pid: int, token: str) -> None:
+    async def _declare_dead(self, pid: int, known_by: str) -> None:
         link = Link(
             self._conninfo, self._schema, "supervisor",
             deadline=Timing().round, lock_timeout="1s", session=self._session,
@@ -128,7 +128,7 @@ class Processes:
         while True:
             try:
                 await link.reconnect()
-                await link.send(declare_dead(process=token))
+                await link.send(declare_dead(process=known_by))
                 await link.send(take_back())
                 break
             except psycopg.Error as error:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from chancy.literals import READABLE, of_numbers, of_texts
+from chancy.literals import of_numbers, of_texts, readable
 from chancy.model import Statement
 from chancy.statements import DAYS_AHEAD, MOVED, keeping, make_partitions
 
@@ -174,7 +174,7 @@ END_ALONE = keeping(
 )
 _BARE = {name: f"NULL::json AS {name}" for name in ("retry", "limits", "gates")} | {
     "arguments": "'{}'::json AS arguments",
-    "run_at": READABLE.replace("{instant}", "run_at") + " AS run_at",
+    "run_at": f"{readable('run_at')} AS run_at",
 }
 END_BARE = keeping(
     _END_ALONE.replace("{taken}", ", ".join(_BARE.get(name, name) for name in MOVED.replace(",", " ").split())).replace(

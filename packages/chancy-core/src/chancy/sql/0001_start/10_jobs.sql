@@ -16,12 +16,19 @@ CREATE DOMAIN {schema}.pause_end AS timestamptz
     CONSTRAINT from_the_year_1_to_9999_or_infinity
         CHECK (VALUE BETWEEN '0001-01-02 00:00:00+00' AND '9999-12-31 00:00:00+00' OR VALUE = 'infinity');
 
--- The size is `chancy.model.MAX_PAYLOAD_BYTES`.
+-- The size is `chancy.model.MAX_PAYLOAD_BYTES` and the four bytes in which Postgres writes it. (To ask for the length of
+-- the text would be to write it out.)
 CREATE DOMAIN {schema}.arguments AS json
-    CONSTRAINT an_object_of_at_most_16_mib CHECK (json_typeof(VALUE) = 'object' AND octet_length(VALUE::text) <= 16777216);
+    CONSTRAINT an_object_of_at_most_16_mib
+        CHECK (pg_catalog.json_typeof(VALUE) = 'object' AND pg_catalog.pg_column_size(VALUE) <= 16777220);
 
 CREATE DOMAIN {schema}.fields AS json
-    CONSTRAINT an_object_of_at_most_16_mib CHECK (json_typeof(VALUE) = 'object' AND octet_length(VALUE::text) <= 16777216);
+    CONSTRAINT an_object_of_at_most_16_mib
+        CHECK (pg_catalog.json_typeof(VALUE) = 'object' AND pg_catalog.pg_column_size(VALUE) <= 16777220);
+
+-- What a job has to pass (50_gates). Whoever gives a job back, or takes it back from the dead, reads the key.
+CREATE DOMAIN {schema}.gates AS json
+    CONSTRAINT an_object_with_a_key CHECK (VALUE->>'key' IS NOT NULL OR VALUE IS NULL);
 
 CREATE TABLE {schema}.setting (
     name text PRIMARY KEY,
@@ -82,7 +89,7 @@ CREATE TABLE {schema}.job (
     progress json,
     unique_key text COLLATE "C",    -- see 40_unique
     unique_until text,
-    gates json,                     -- see 50_gates: what it has to pass, and under which text it is parked while it may not
+    gates {schema}.gates,           -- see 50_gates: what it has to pass, and under which text it is parked while it may not
     parked text,
     batch bigint,                   -- see 70_batches
     -- One check: four cost a submit a tenth of its time.
