@@ -260,9 +260,13 @@ def test_the_ends_of_the_priority_range_are_in_it(database, priority):
     assert count.using(priority=priority).submit(database.conn).refresh(database.conn).priority == priority
 
 
-def test_the_table_itself_keeps_the_priority_range(database):
-    with pytest.raises(psycopg.errors.CheckViolation):
-        database.rows("SELECT {}.submit('t', priority => 101)")
+def test_a_job_that_has_used_up_every_attempt_there_is_can_be_requeued(database):
+    job = count.submit(database.conn)
+    database.finish(job.id, "failed")
+    database.rows("UPDATE {}.history SET attempt = 32767, max_attempts = 32767 RETURNING 1")
+    assert chancy.requeue(database.conn, job.id, attempts=3)
+    row = job.refresh(database.conn)
+    assert (row.attempt, row.max_attempts) == (32_764, 32_767)
 
 
 def test_other_languages_submit_with_one_sql_function(database):

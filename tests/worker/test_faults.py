@@ -10,6 +10,7 @@ import time
 from datetime import timedelta
 
 import psycopg
+import pytest
 from worker_help import FAST, Proxy, Site, all_finished, eventually, kill_one_of_two, states, warm_up, working
 from worker_tasks import (
     add,
@@ -126,19 +127,20 @@ async def test_three_verdicts_that_cannot_be_stored_as_they_are_do_not_spoil_the
     assert [error.message for error in errors[:2]] == ["a\x00b", "a\\ud800b"]
 
 
-async def test_a_claim_that_the_database_refuses_is_not_blamed_on_the_verdicts_of_its_round(site, monkeypatch):
+@pytest.mark.parametrize("number", [1, 9])
+async def test_a_claim_that_the_database_refuses_is_not_blamed_on_the_verdicts_of_its_round(site, monkeypatch, number):
     """An integer out of range in what is wanted: an error of data, like a verdict that cannot be stored."""
     gates["claim"] = asyncio.Event()
     async with working(site.app()) as worker:
-        jobs = site.submit(*[pass_gate.bind("claim") for _ in range(9)])
-        await eventually(lambda: site.count("running") == 9)
+        jobs = site.submit(*[pass_gate.bind("claim") for _ in range(number)])
+        await eventually(lambda: site.count("running") == number)
         wanted = claimer.Claimer._wanted
         broken = Wanted({"default": -1}, {}, ("default",))
         monkeypatch.setattr(
             claimer.Claimer, "_wanted", lambda self, rests: wanted(self, rests) if self.outbox.is_searching else broken
         )
         gates["claim"].set()
-        await eventually(lambda: site.count("succeeded") == 9)
+        await eventually(lambda: site.count("succeeded") == number)
         monkeypatch.undo()
     assert {site.row(job).result for job in jobs} == {b'"claim"'}
     assert not worker.busy

@@ -447,7 +447,9 @@ async def test_a_claim_never_reads_the_dead_entries_behind_its_mark(link, deep):
 
 async def test_what_became_of_verdicts_is_asked_by_id(link, deep):
     running, finished = verdicts_of(deep.running)[:50], deep.finished[:50]
-    seen = await watch(link, settle([*running, *(Completion(id_, 1, State.SUCCEEDED) for id_ in finished)], {}))
+    seen = await watch(
+        link, settle(deep.worker, [*running, *(Completion(id_, 1, State.SUCCEEDED) for id_ in finished)], {})
+    )
     assert seen.indexes() == {"job_pkey", "history_pkey", "retention_pkey"}
     assert_bounded(seen, (12 + 7 * deep.partitions) * 100)  # 4 for the live ones, and 2.3 a partition
 
@@ -518,7 +520,7 @@ async def test_cancelling_a_job_reads_it_by_its_id(caller, deep, which):
 
 async def test_completing_a_job_touches_only_its_row(caller, deep):
     job = deep.running[0]
-    seen = await watch(caller, complete_job(job.id, job.fence, b"3"))
+    seen = await watch(caller, complete_job(job.id, job.fence, job.lease, b"3"))
     assert seen.written("completed") == 1
     assert seen.indexes() == {"job_pkey"}
     assert seen.read_whole() == set()
@@ -627,7 +629,7 @@ async def test_so_do_the_plans_of_what_else_a_worker_asks(chancy_dsn, chancy_sch
     await link.connect()
     if known == "known to be empty":
         await link.conn.execute(fill("VACUUM ANALYZE {schema}.job, {schema}.history", chancy_schema))
-    settling = await watch(link, settle([], {}))
+    settling = await watch(link, settle(1, [], {}))
     beating = await watch(link, extend(1, 15, None, 0))
     await link.close()
     assert settling.indexes() == {"job_pkey", "history_pkey", "retention_pkey"}
@@ -686,7 +688,7 @@ async def test_a_look_at_a_batch_of_which_most_has_finished_reads_no_more_than_o
         pin.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         pin.execute("SELECT")
         run("DELETE FROM {schema}.job WHERE id < (SELECT max(id) - 100 FROM {schema}.job)")
-        assert await link.send(finish_batches([1, 2])) == 0  # the witnesses move up
+        assert (await link.send(finish_batches([1, 2]))).ended == 0  # the witnesses move up
         late = await watch(link, finish_batches([1, 2]))
         every = await watch(link, finish_unfinished(0))
         await link.close()

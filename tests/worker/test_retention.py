@@ -165,14 +165,14 @@ async def test_a_released_job_that_was_cancelled_may_leave_no_row_and_is_settled
     (job,) = site.submit(tasks.add.bind(1, 2))
     claimed = claim(site, send(site.conn, register("w", 60), site.schema))
     job.cancel(site.conn)
-    answer = send(site.conn, play_round(0, [released(claimed, "")], Wanted()), site.schema)
+    answer = send(site.conn, play_round(claimed.lease, [released(claimed, "")], Wanted()), site.schema)
     assert answer.settled == 1
     assert site.one("SELECT count(*) FROM {}.any_job") == 0
 
 
 def fate(site, job, verdict):
     held = {(job.id, job.fence): job}
-    return send(site.conn, settle([verdict], held), site.schema)[job.id, job.fence]
+    return send(site.conn, settle(job.lease, [verdict], held), site.schema)[job.id, job.fence]
 
 
 async def test_a_verdict_whose_answer_was_lost_is_done_though_it_left_no_row(site):

@@ -552,7 +552,7 @@ def test_more_broken_ones_than_one_look_takes_keep_no_good_one_waiting(site, clo
     clock.set(NINE)
     for number in range(room.MOST_DUE + 20):
         add(site, every(minutes=5), tasks.beat.bind(), name=f"bad {number}")
-    site.conn.execute(f"""UPDATE {site.schema}.schedule SET arguments = '[]', next_at = '2026-01-01'""")
+    site.conn.execute(f"""UPDATE {site.schema}.schedule SET arguments = '{{"odd": 1}}', next_at = '2026-01-01'""")
     add(site, every(minutes=5), name="good")
     clock.set(NINE + timedelta(minutes=5))
     ticker()

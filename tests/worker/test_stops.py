@@ -144,11 +144,15 @@ async def test_a_sync_handler_completes_its_job_on_its_sync_connection(site, eff
 def test_a_job_is_completed_in_a_transaction_and_under_its_fence_only(site):
     (job,) = site.submit(tasks.add.bind(1, 2))
     site.conn.execute(f"UPDATE \"{site.schema}\".job SET state = 'running', worker = 1, claims = 2")
-    late = CurrentJob(job.id, job.task, job.queue, 1, 3, fence=1, schema=site.schema, encode_result=lambda _: b"3")
-    with pytest.raises(InvalidConnection, match=r"with conn\.transaction"):
-        late.complete(site.conn)
-    with pytest.raises(chancy.LeaseLost, match=str(job.id)), site.conn.transaction():
-        late.complete(site.conn)
+    for fence, lease in [(1, 1), (2, 2)]:  # an earlier claim; and one before a failover, under another lease
+        late = CurrentJob(
+            job.id, job.task, job.queue, 1, 3,
+            fence=fence, schema=site.schema, encode_result=lambda _: b"3", lease=lease,
+        )  # fmt: skip
+        with pytest.raises(InvalidConnection, match=r"with conn\.transaction"):
+            late.complete(site.conn)
+        with pytest.raises(chancy.LeaseLost, match=str(job.id)), site.conn.transaction():
+            late.complete(site.conn)
     assert site.row(job).state is State.RUNNING
 
 

@@ -118,7 +118,9 @@ async def test_a_job_whose_queue_nobody_takes_says_which_queues_are_taken(site):
         await eventually(lambda: site.workers())
         sentence = "waits because no worker takes queue 'mail': 1 live worker, for 'a', 'b'; start one that takes it."
         told(site, job, Reason.NO_WORKER, sentence)
-        site.one("INSERT INTO {}.worker (name, started_at, expires_at) VALUES ('old', now(), 'infinity') RETURNING id")
+        site.one(
+            "INSERT INTO {}.worker (name, started_at, expires_at) VALUES ('old', now(), now() + interval '1 hour') RETURNING id"
+        )
         sentence = (
             "waits because no worker takes queue 'mail': 2 live workers, 1 of an older version that did not say, "
             "for 'a', 'b'; start one that takes it."

@@ -274,3 +274,8 @@ async def complete_at_gate(name: str) -> None:
     await gates[name].wait()
     async with await psycopg.AsyncConnection.connect(dsn) as conn:
         await current_job().complete(conn)
+
+
+@task
+async def weigh(text: str) -> int:
+    return len(text)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload
 
 import msgspec
 from typing_extensions import ParamSpec
@@ -311,30 +311,41 @@ def told(job: NewJob[Any], counts: BatchCounts) -> NewJob[Any]:
     return msgspec.structs.replace(job, arguments=encode_json(arguments))
 
 
-FINISH_BATCHES = "SELECT {schema}.finish_batches(%(ids)s::bigint[])"
+class Ends(NamedTuple):
+    """How many batches a look has ended, and what went wrong with others, or with callbacks: a sentence each."""
+
+    ended: int
+    troubles: Sequence[str] = ()
 
 
-def finish_batches(ids: Collection[int]) -> Statement[int]:
-    """End those of these batches of which no job is live, and submit their callbacks; how many it has ended.
+FINISH_BATCHES = "SELECT ended, troubles FROM {schema}.finish_batches(%(ids)s::bigint[])"
 
-    A batch that may be over is locked, in the order of the ids, and one that somebody else is at is waited for.
+
+def finish_batches(ids: Collection[int]) -> Statement[Ends]:
+    """End those of these batches of which no job is live, and submit their callbacks.
+
+    A batch that may be over is locked, in the order of the ids, and one that somebody else is at is waited for. What
+    goes wrong with one batch stops no other.
     """
-    return Statement(FINISH_BATCHES, {"ids": of_numbers(ids)}, lambda rows: int(rows[0][0]))
+    return Statement(FINISH_BATCHES, {"ids": of_numbers(ids)}, lambda rows: Ends(*rows[0]))
 
 
 FINISH_UNFINISHED = """
-    SELECT max(id), {schema}.finish_batches(array_agg(id))
+    SELECT unfinished.last, looked.ended, looked.troubles
     FROM (
-        SELECT id FROM {schema}.batch WHERE finished_at IS NULL AND id > %(after)s::bigint ORDER BY id LIMIT 500
+        SELECT max(id) AS last, array_agg(id) AS ids FROM (
+            SELECT id FROM {schema}.batch WHERE finished_at IS NULL AND id > %(after)s::bigint ORDER BY id LIMIT 500
+        ) AS listed
     ) AS unfinished
+    CROSS JOIN LATERAL {schema}.finish_batches(unfinished.ids) AS looked
 """
 
 
-def finish_unfinished(after: int) -> Statement[tuple[int | None, int]]:
-    """The same for 500 that are not finished, from the one behind `after` on: the last of them, None if there is none,
-    and how many it has ended.
+def finish_unfinished(after: int) -> Statement[tuple[int | None, Ends]]:
+    """The same for 500 that are not finished, from the one behind `after` on; also the last of them, None if there is
+    none.
     """
-    return Statement(FINISH_UNFINISHED, {"after": after}, lambda rows: (rows[0][0], rows[0][1]))
+    return Statement(FINISH_UNFINISHED, {"after": after}, lambda rows: (rows[0][0], Ends(*rows[0][1:])))
 
 
 SELECT_PROGRESS = """

@@ -49,6 +49,12 @@ FINITE = "CASE {instant} WHEN 'infinity' THEN timestamptz '9999-12-31 00:00:00+0
 """An instant that Python can read, for `{instant}`: without an end it is `model.WITHOUT_END`."""
 
 
+def readable(instant: str) -> str:
+    """An expression for this instant that Python can read in any time zone, whatever a row has come to hold."""
+    later = f"greatest({instant}::timestamptz, timestamptz '0001-01-02 00:00:00+00')"
+    return f"least({later}, timestamptz '9999-12-31 00:00:00+00')"
+
+
 def either(until: datetime | Duration | None) -> dict[str, Any]:
     """An instant or a time from now, as the parameters `until` and `duration` of which one is null.
 

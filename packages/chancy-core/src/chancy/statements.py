@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from .codec import encode_json
-from .literals import JsonColumn, in_seconds, of_intervals, of_numbers, of_texts
+from .literals import JsonColumn, in_seconds, of_intervals, of_numbers, of_texts, readable
 from .model import AttemptError, JobRow, NewJob, Progress, Rows, Statement
 from .states import State
 
@@ -20,13 +20,17 @@ MOVED = """id, task, queue, priority, attempt, max_attempts, claims, crashes, wo
             arguments, retry, limits, gates, unique_key, unique_until, batch"""
 """The columns that a job takes along from `job` to `history`, for `{moved}` in a statement."""
 
+_PLAIN = {"run_at": readable("run_at"), "arguments": "arguments::json", "gates": "gates::json"}
+_AS_MOVED = ", ".join(_PLAIN.get(name, name) for name in MOVED.replace(",", " ").split())
+"""The same as history has them, without the domains: where types differ Postgres copies each row once more."""
+
 KEEP = "CASE WHEN EXISTS (SELECT FROM {schema}.retention) THEN {schema}.keep_days(queue, {state}) END AS keep"
 """For how long a job that ended as `{state}` is kept, and its result. NULL where there are no rules at all: that costs
 one look a statement, calls no function and reads no array.
 """
 _KEPT = """kept AS (
         INSERT INTO {schema}.history ({moved}, state, finished_at, result, errors, keep_days)
-        SELECT {moved}, state, {schema}.clock(), CASE WHEN keep IS NULL OR keep[2] = 0 THEN result END, errors,
+        SELECT {as_moved}, state, {schema}.clock(), CASE WHEN keep IS NULL OR keep[2] = 0 THEN result END, errors,
             coalesce(keep[1], 0)
         FROM ended
         WHERE keep IS NULL OR keep[1] IS NOT NULL OR batch IS NOT NULL -- which is counted from its rows
@@ -47,7 +51,8 @@ def keeping(text: str, state: str) -> str:
     have succeeded.
     """
     keep = KEEP.replace("{state}", state)
-    return text.replace("{kept}", _KEPT).replace("{apart}", _APART).replace("{keep}", keep).replace("{moved}", MOVED)
+    text = text.replace("{kept}", _KEPT).replace("{apart}", _APART).replace("{keep}", keep)
+    return text.replace("{as_moved}", _AS_MOVED).replace("{moved}", MOVED)
 
 
 INSERT_JOB = """
@@ -452,7 +457,8 @@ def cancel_jobs(ids: Sequence[int]) -> Statement[list[Cancellation]]:
 COMPLETE_JOB = keeping(
     """
     WITH completed AS (
-        DELETE FROM {schema}.job WHERE id = %(id)s::bigint AND claims = %(fence)s::integer AND state = 'running'
+        DELETE FROM {schema}.job
+        WHERE id = %(id)s::bigint AND claims = %(fence)s::integer AND worker = %(lease)s::bigint
         RETURNING *, {keep}
     ),
     ended AS NOT MATERIALIZED (
@@ -466,12 +472,12 @@ COMPLETE_JOB = keeping(
 )
 
 
-def complete_job(job_id: int, fence: int, result: bytes) -> Statement[bool]:
-    """Write the verdict "succeeded" of the claim `fence`; whether the job was still that claim's.
+def complete_job(job_id: int, fence: int, lease: int, result: bytes) -> Statement[bool]:
+    """Write the verdict "succeeded" of the claim `fence`, under this lease; whether the job was still that claim's.
 
     Holds the row until the caller's transaction ends; the worker's rounds pass it by.
     """
-    params = {"id": job_id, "fence": fence, "result": msgspec.Raw(result)}
+    params = {"id": job_id, "fence": fence, "lease": lease, "result": msgspec.Raw(result)}
     return Statement(COMPLETE_JOB, params, lambda rows: bool(rows[0][0]))
 
 
@@ -484,7 +490,8 @@ REQUEUE_JOBS = """
             (id, task, queue, priority, state, attempt, max_attempts, claims, crashes,
              run_at, submitted_at, started_at, arguments, retry, limits, gates, parked, errors,
              unique_key, unique_until, batch)
-        SELECT id, task, queue, priority, 'ready', attempt, least(attempt + %(attempts)s::integer, 32767), claims,
+        SELECT id, task, queue, priority, 'ready', least(attempt, 32767 - %(attempts)s::integer),
+            least(attempt + %(attempts)s::integer, 32767), claims,
             crashes, {schema}.clock(), submitted_at, started_at, arguments, retry, limits, gates, gates->>'key', errors,
             unique_key, unique_until, batch
         FROM finished

@@ -191,8 +191,8 @@ def _scheduled(job: JobRow, seen: Around) -> Why | None:
     if job.errors and job.errors[-1].attempt > job.attempt:  # that attempt was refunded
         sentence = (
             f"{_subject(job)} was left to others by worker {one_line(job.errors[-1].worker)}, with {_error(job)}; "
-            f"it is offered again at {when}, and fails when for an hour nobody could take it: start a worker whose code "
-            "fits."
+            f"it is offered again at {when}, and fails when for an hour nobody could take it: start a worker whose "
+            "code fits."
         )
         return Why(Reason.REFUSED, sentence, job.run_at)
     return Why(Reason.SCHEDULED, f"{_subject(job)} is scheduled for {when}.", job.run_at)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, overload
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from chancy.batch import finish_batches, finish_unfinished
+from chancy.batch import Ends, finish_batches, finish_unfinished
 from chancy.errors import ChancyError
 from chancy.literals import of_numbers, of_texts
 from chancy.model import Script, Statement
@@ -24,7 +24,7 @@ from chancy.schema import fill, schema_in_use
 from chancy.statements import DAYS_AHEAD, make_partitions, select_outcome
 from chancy.states import State
 from chancy.task import registered
-from chancy_worker.claims import Answer, Wanted, play_round, settle
+from chancy_worker.claims import WEIGHED_ROUND, Answer, Wanted, play_round, settle
 from chancy_worker.gatekeeper import Admission, admit
 from chancy_worker.leases import declare_dead, register, take_back
 from chancy_worker.records import write_logs
@@ -192,7 +192,7 @@ def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit:
         # From just before it: whatever the plan, it is the first of its lane.
         lane = {(found.queue, found.priority): (run_at, found.id - 1)}
         wanted = Wanted({found.queue: 1}, lane, suspects=[found.id] if found.suspect else [])
-        claimed = (yield play_round(worker, [], wanted)).claimed
+        claimed = (yield play_round(worker, [], wanted, text=WEIGHED_ROUND)).claimed
         yield from _commit(commits)
         if [job.id for job in claimed] != [found.id]:
             passed.append(found.id)  # somebody else has locked it
@@ -207,7 +207,7 @@ def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit:
             if (fault := faults.next_of_attempts(job.task)) is None:
                 yield from _write(worker, job, performed.verdict, drained)
                 if job.batch is not None:
-                    yield finish_batches([job.batch])
+                    _refuse_troubles((yield finish_batches([job.batch])))
             else:
                 yield declare_dead(worker=worker)
                 yield take_back()
@@ -235,9 +235,16 @@ def _finish_batches() -> Steps[int]:
     """Look at all that are not finished, as each worker does now and then; how many are by now."""
     last, finished = 0, 0
     while last is not None:
-        last, ended = yield finish_unfinished(last)
-        finished += ended
+        last, ends = yield finish_unfinished(last)
+        finished += _refuse_troubles(ends)
     return finished
+
+
+def _refuse_troubles(ends: Ends) -> int:
+    """How many have ended. Raises `ChancyError` for a callback that could not be submitted; a worker logs it."""
+    if ends.troubles:
+        raise ChancyError("; ".join(ends.troubles))
+    return ends.ended
 
 
 def _commit(commits: bool) -> Steps[None]:
@@ -263,7 +270,8 @@ def _attempt(conn: SyncConn | AsyncConn, job: Claimed, schema: str, inside: bool
 def _write(worker: int, job: Claimed, verdict: Completion, drained: Drained) -> Steps[None]:
     """Write the verdict, and count what became of it."""
     answer: Answer = yield play_round(worker, [verdict], Wanted())
-    fate = "done" if answer.settled else (yield settle([verdict], {(job.id, job.fence): job}))[job.id, job.fence]
+    key = job.id, job.fence
+    fate = "done" if answer.settled else (yield settle(worker, [verdict], {key: job}))[key]
     if fate == "lost":
         drained.late += 1
     elif fate == "completed" or verdict.state is State.SUCCEEDED:

@@ -96,7 +96,7 @@ class Memory:
             statements.MAKE_PARTITIONS: lambda params: iter([(0,)]),
             SELECT_LOGS: self._logs,
             DRAW_BATCH: lambda params: iter([(next(self._batch_ids),)]),
-            FINISH_BATCHES: lambda params: iter([(0,)]),  # whoever asks does so by himself, after each answer
+            FINISH_BATCHES: lambda params: iter([(0, ())]),  # whoever asks does so by himself, after each answer
             SELECT_PROGRESS: self._progress,
             **self.schedules.answers,
         }

@@ -6,16 +6,19 @@ A job may also end by a cancel, by a rescue, or with a worker that dies before i
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 import time
 
 import psycopg
 
-from chancy.batch import finish_batches, finish_unfinished
+from chancy.batch import Ends, finish_batches, finish_unfinished
 
 from .config import Timing
 from .link import Link
+
+log = logging.getLogger("chancy.worker")
 
 PAUSE_SECONDS = 0.05
 """Between two looks: many jobs that end in it cost one."""
@@ -59,17 +62,24 @@ class Batches:
         left, self._left = self._left, set()
         try:
             if left:
-                await self.link.send(finish_batches(left))
+                _tell(await self.link.send(finish_batches(left)))
         except psycopg.Error:
             self._left |= left
             raise
         if time.monotonic() < self._look_at:
             return
-        last, _ = await self.link.send(finish_unfinished(0))
+        last, ends = await self.link.send(finish_unfinished(0))
+        _tell(ends)
         self._look_at = math.inf if last is None else time.monotonic() + self._pause
         while last is not None:
-            last, _ = await self.link.send(finish_unfinished(last))
+            last, ends = await self.link.send(finish_unfinished(last))
+            _tell(ends)
 
     @property
     def _pause(self) -> float:
         return self._timing.look * random.uniform(0.75, 1.25)
+
+
+def _tell(ends: Ends) -> None:
+    for trouble in ends.troubles:
+        log.error("%s", " ".join(trouble.split()))

@@ -55,6 +55,7 @@ from .frames import (
 )
 from .leftovers import Start
 from .records import message_of, traceback_of
+from .telling import Lately
 from .verdict import Claimed, Completion, Since, judged, safe
 
 MOST_OF_A_REASON_BYTES = 500
@@ -157,6 +158,7 @@ class Child:
         self._orders: SimpleQueue[Order | None] = SimpleQueue()
         """Those that have not begun; None is the end. Each is taken out once, to be performed or to be forgotten."""
         self._busy = False
+        self._progress = Lately[Told](self.say)
         threading.Thread(target=self._listen, name="chancy line", daemon=True).start()
 
     @property
@@ -213,7 +215,7 @@ class Child:
         current = CurrentJob(
             job.id, job.task, job.queue, job.attempt, job.max_attempts,
             False, False, job.fence, order.schema, task.signature.encode_result,
-            self._report,
+            self._report, lease=job.lease,
         )  # fmt: skip
         running_attempt.set(current)
         attempt_schema.set(order.schema)
@@ -225,6 +227,7 @@ class Child:
             with limit:
                 completion = _complete(job, task, order.since, limit.explain, loop)
         seconds = time.perf_counter() - began
+        self._progress.forget()  # before the verdict: what comes behind it is of no job
         return Done(completion, seconds, "" if limit is not None and limit.reached else _left(start, seconds))
 
     def _grown(self, job: Claimed, start: Start) -> int:
@@ -235,7 +238,7 @@ class Child:
         return grown
 
     def _report(self, current: CurrentJob, progress: Progress) -> None:
-        self.say(Told((current.id, current.fence), progress))
+        self._progress.tell(Told((current.id, current.fence), progress))
 
 
 def _complete(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain, loop: Loop) -> Completion:

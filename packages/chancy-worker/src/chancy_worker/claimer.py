@@ -21,23 +21,42 @@ from chancy.statements import make_partitions
 from chancy.states import State
 
 from .appetite import Appetite
-from .claims import PATIENT_ROUND, ROUND, Answer, Wanted, play_round, settle
+from .claims import (
+    PATIENT_ROUND,
+    PATIENT_WEIGHED_ROUND,
+    ROUND,
+    WEIGHED_ROUND,
+    Answer,
+    Wanted,
+    play_round,
+    settle,
+)
 from .config import Timing
-from .gatekeeper import Gatekeeper
+from .gatekeeper import Admission, Gatekeeper
 from .link import Ended, Link, one_line
 from .marks import Marks
 from .outbox import Outbox
+from .portions import Portion
 from .refusals import Refusals
 from .returns import Returns
 from .room import Room, shared
+from .sifting import LOCKED, Sieve, claimed_by, end, is_of_a_row, is_unread
 from .suspects import Suspects
 from .verdict import Claimed, Completion, released
 
 log = logging.getLogger("chancy.worker")
 
-_LOCKED = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
-_BAD_DATA = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
 _BUSY_PAUSE = 0.05
+_LONGEST_PAUSE, _LONGEST_PAUSE_OF_CLAIMS = 5.0, 30.0
+"""After a round that failed, and failed again: seconds, up to which pauses grow. Without claims verdicts go on."""
+
+TEXTS = {
+    (False, False): ROUND,
+    (True, False): PATIENT_ROUND,
+    (False, True): WEIGHED_ROUND,
+    (True, True): PATIENT_WEIGHED_ROUND,
+}
+"""By whether it passes locked rows by, and whether it weighs."""
 
 
 class Claimer:
@@ -73,9 +92,19 @@ class Claimer:
         self._start = start
         self._settled = settled
         self._left_batch = left_batch
-        self.outbox = Outbox()
+        self._portion = Portion()
+        self.outbox = Outbox(self._portion.held)
         self.held: dict[tuple[int, int], Claimed] = {}
         """The jobs that are ours until the database has confirmed their verdict, by (id, fence)."""
+        self._under = 0
+        """The lease of the last claim that brought anything, and so of all that is held but for the `_former`."""
+        self._former: dict[tuple[int, int], int] = {}
+        self._sieve = Sieve()
+        self._doubtful = False
+        """The last claim failed, or its answer could not be read: the next goes one by one."""
+        self._failures = self._fruitless = 0
+        """Rounds in a row that failed, and claims."""
+        self._claims_from = 0.0
         self.turned_at = time.monotonic()
         self._running: Counter[str] = Counter()
         self._marks = Marks()
@@ -127,6 +156,11 @@ class Claimer:
             return
         id_, fence = claim
         log.warning("job %d was claimed by a round whose answer was lost; giving it back", id_)
+        self._give_back(id_, fence)
+
+    def _give_back(self, id_: int, fence: int) -> None:
+        if (lease := self._lease()) != self._under:
+            self._former[id_, fence] = lease
         self._send(Completion(id_, fence, State.READY, refund=True, note="claimed unheard"))
 
     async def work(self) -> None:
@@ -163,7 +197,7 @@ class Claimer:
 
     def _wanted(self, now: float) -> Wanted:
         """What the next round should claim: nothing unless there may be something."""
-        if self.stopping or self.outbox.is_searching or self._appetite.rests(now):
+        if self.stopping or self.outbox.is_searching or self._claims_from > now or self._appetite.rests(now):
             return Wanted()
         room = self._room()
         unknown = self._refusals.left_out()
@@ -195,11 +229,11 @@ class Claimer:
         """
         now = time.monotonic()
         due = () if self.stopping else self._gates.due(now)
-        if not due or (statement := self._gates.wish(self._free(due, {}))) is None:
+        if not due:
             return self._gates.next_at(now)
         try:
-            answers = await self._link.send(statement)
-        except _LOCKED:
+            answers = await self._admitted(self._free(due, {}))
+        except LOCKED:
             self._gates.try_again()
         except psycopg.Error as error:
             self._gates.try_again()
@@ -208,6 +242,26 @@ class Claimer:
             if admitted := self._gates.learn(answers):
                 self._appetite.look_again(admitted)
         return self._gates.next_at(now)
+
+    async def _admitted(self, free: dict[str, int]) -> list[Admission]:
+        """What came of one admission for all queues; where that fails, of one for each: no queue holds up another."""
+        if (statement := self._gates.wish(free)) is None:
+            return []
+        try:
+            return await self._link.send(statement)
+        except psycopg.Error as error:
+            if isinstance(error, LOCKED) or self._link.is_broken(error):
+                raise
+        answers: list[Admission] = []
+        for queue, n in free.items():
+            try:
+                if (statement := self._gates.wish({queue: n})) is not None:
+                    answers += await self._link.send(statement)
+            except psycopg.Error as error:
+                if isinstance(error, LOCKED) or self._link.is_broken(error):
+                    raise
+                log.error("jobs of queue %r that wait for limits or turns cannot be let in: %s", queue, one_line(error))
+        return answers
 
     async def _choose_suspects(self) -> None:
         """Find out which suspects the next round claims, when some wait and may begin."""
@@ -231,37 +285,46 @@ class Claimer:
             await self._recover(error, [])
 
     async def _turn(self, wanted: Wanted) -> None:
-        verdicts = self.outbox.take()
-        text = PATIENT_ROUND if self._patient else ROUND
+        if self._doubtful and wanted.free:
+            return await self._sift(wanted)
+        verdicts, under = self._of_one_lease(self.outbox.take())
+        wanted = self._portion.of(wanted, self._running)
+        weighs = self._portion.weighs
+        text = TEXTS[self._patient, weighs]
         self._appetite.asked()
         began, lease = time.monotonic(), self._lease()
         try:
-            answer = await self._play(play_round(lease, verdicts, wanted, text=text))
-        except psycopg.errors.CheckViolation:
-            self.outbox.put_back(verdicts)
-            await self._make_partitions()
-        except _LOCKED:
+            answer = await self._play(play_round(lease, verdicts, wanted, under=under, text=text))
+        except LOCKED:
             self.outbox.put_back(verdicts)
             self._patient = True
-        except psycopg.Error as error:
-            await self._recover(error, verdicts)
         except asyncio.CancelledError:
             self.outbox.put_back(verdicts)  # rounds go on once more where a whole loop is cancelled
             raise
+        except Exception as error:  # an answer that Python cannot read, too
+            await self._failed(error, verdicts, wanted)
         else:
             self._link.recovery.over()
+            self._failures = 0
             # Before anything else is awaited: what the database has under our name has to be among the held.
             self.outbox.accepted()
+            if answer.claimed:
+                self._fruitless = 0
+                self._portion.grow()
+                self._claimed_under(lease)
+                if weighs:
+                    self._portion.came(answer.claimed)
             self._marks.learn(answer, wanted.looking, time.monotonic() - began)
             self._take(answer, lease, wanted)
             backlog = self._learn(answer, wanted)
-            await self._confirm(verdicts, answer)
+            await self._confirm(verdicts, under, answer)
             if not backlog:
                 await asyncio.sleep(0)  # what was claimed begins before the next round is made
         unmatched, self._unmatched = self._unmatched, []
         for claim in unmatched:
             if claim not in self.held:
                 self.give_back(claim)
+        return None
 
     async def _play(self, statement: Statement[Answer]) -> Answer:
         self._asking = True
@@ -284,35 +347,66 @@ class Claimer:
             self._busy(got.keys())
         return self._appetite.learn(wanted, answer, got, time.monotonic())
 
+    def _claimed_under(self, lease: int) -> None:
+        """What is held already was claimed under another one, if this is new."""
+        if lease != self._under:
+            self._former.update({key: job.lease for key, job in self.held.items()})
+            self._under = lease
+
+    def _of_one_lease(self, verdicts: list[Completion]) -> tuple[list[Completion], int]:
+        """A round writes the verdicts of claims under one lease: all, unless this worker has had to take a new one."""
+        if not self._former or not verdicts:
+            return verdicts, self._under
+        leases = [self._former.get((verdict.id, verdict.fence), self._under) for verdict in verdicts]
+        under = leases[0]
+        self.outbox.put_back(verdict for verdict, lease in zip(verdicts, leases, strict=True) if lease != under)
+        return [verdict for verdict, lease in zip(verdicts, leases, strict=True) if lease == under], under
+
     def _take(self, answer: Answer, lease: int, wanted: Wanted) -> None:
         """Start what was claimed under this lease."""
         self._suspects.claimed(answer.claimed, wanted.free)
+        twice = {(job.id, job.fence) for job in answer.claimed}.intersection(self.held)
         self.held.update({(job.id, job.fence): job for job in answer.claimed})
         late = {job.queue for job in answer.claimed if job.queue in self._returns} if self._returns else ()
         lost = lease != self._lease()
         for job in answer.claimed:
             self._running[job.queue] += 1
-            if lost:
+            if twice and (job.id, job.fence) in twice:
+                self._claimed_twice(job)
+            elif lost:
                 self.complete(job, released(job, "its worker's lease was lost before it began"))
             elif late and job.queue in late:
                 self.complete(job, released(job, "jobs of its queue that come before it are going back"))
             else:
                 self._accept(job)
 
+    def _claimed_twice(self, job: Claimed) -> None:
+        """The one before is nobody's any more, and its verdict will find no row."""
+        self._former.pop((job.id, job.fence), None)
+        log.error(
+            "job %d was claimed twice under one fence: the database has lost what it had committed, as after a "
+            "failover; what is running here as this job is another one, which is lost",
+            job.id,
+        )
+        self.complete(job, released(job, "claimed a second time"))
+
     def _accept(self, job: Claimed) -> None:
-        if not self._knows(job.task):
+        if job.is_withheld:
+            self._portion.weigh()
+            self.complete(job, released(job, "large: claimed again by its weight"))
+        elif not self._knows(job.task):
             self._strange(job)
         else:
             if job.suspect:
                 self._suspects.begins(job)
             self._start(job)
 
-    async def _confirm(self, verdicts: list[Completion], answer: Answer) -> None:
+    async def _confirm(self, verdicts: list[Completion], under: int, answer: Answer) -> None:
         """Let go of what is written; ask what became of verdicts whose row was not found or was locked."""
         fates: dict[tuple[int, int], str] = {}
         if answer.settled < len(verdicts):
             try:
-                fates = await self._link.send(settle(verdicts, self.held))
+                fates = await self._link.send(settle(under, verdicts, self.held))
             except psycopg.Error as error:
                 await self._recover(error, verdicts)
                 return
@@ -336,6 +430,10 @@ class Claimer:
                 self._left_batch(job.batch)
             if job.queue in self._appetite.at_limit:
                 self.wake([job.queue])
+            if self._portion.held and self._portion.let_go(key):
+                self.wake()
+            if self._former:
+                self._former.pop(key, None)
             if verdict.state is not State.SUCCEEDED:
                 self._went_back(job, verdict)
 
@@ -347,20 +445,109 @@ class Claimer:
         if verdict.state is State.READY and verdict.delay is not None:
             self._appetite.put_off(job.queue, time.monotonic() + verdict.delay.total_seconds())
 
-    async def _make_partitions(self) -> None:
+    async def _failed(self, error: Exception, verdicts: list[Completion], wanted: Wanted) -> None:
+        """After a round that raised. Its claim never costs the verdicts anything: they go alone first, and what fails
+        then is theirs; the next claim goes one by one.
+        """
+        reason = one_line(error)
+        if isinstance(error, psycopg.Error) and self._link.is_broken(error):
+            # The round may have committed: then the verdicts are found in history under their fence.
+            self.outbox.cut(verdicts, reason)
+            self._portion.cut(wanted)
+            await self._recover(error, [])
+        elif isinstance(error, psycopg.errors.QueryCanceled):
+            self.outbox.cut(verdicts, reason)
+            self._portion.cut(wanted)
+            await self._pause(f"a round took too long, and is halved: {reason}")
+        elif isinstance(error, psycopg.errors.CheckViolation) and error.diag.constraint_name is None:
+            self.outbox.put_back(verdicts)
+            await self._make_partitions(reason)
+        elif wanted.free:
+            log.error("a round failed: %s; its verdicts go alone, and then its claim one by one", reason)
+            self._doubtful = True
+            self.outbox.alone(verdicts)
+            if is_unread(error):
+                await self._give_back_unheard()
+        elif not is_of_a_row(error) and len(verdicts) == 1:
+            asyncio.get_running_loop().call_later(_LONGEST_PAUSE, self._send, verdicts[0])
+            await self._pause(f"the verdict of job {verdicts[0].id} could not be written, and is sent again: {reason}")
+        elif (beyond := self.outbox.refused(verdicts, reason)) is not None:
+            await self._end(beyond, reason)
+
+    async def _sift(self, wanted: Wanted) -> None:
+        """Claim one by one, after a claim that failed: whichever row was to blame ends, and the others begin."""
+        self._doubtful = False
+        lease = self._lease()
+        self._claimed_under(lease)
+
+        def accept(job: Claimed) -> None:
+            self._portion.came([job])
+            self.held[job.id, job.fence] = job
+            self._running[job.queue] += 1
+            self._accept(job)
+
+        try:
+            ended = await self._sieve.sift(self._link, lease, wanted, accept, lambda: self.stopping)
+        except LOCKED:
+            self._doubtful = True
+            self._rest_from_claims()
+        except psycopg.Error as error:
+            if self._link.is_broken(error):
+                self._doubtful = True
+                await self._recover(error, [])
+            else:
+                log.error("nothing can be claimed, not even one by one: %s", one_line(error))
+                self._rest_from_claims()
+        else:
+            if not ended:
+                self._rest_from_claims()
+        self._appetite.look_again()
+        await asyncio.sleep(0)
+
+    def _rest_from_claims(self) -> None:
+        self._fruitless += 1
+        self._claims_from = time.monotonic() + min(0.25 * 2**self._fruitless, _LONGEST_PAUSE_OF_CLAIMS)
+
+    async def _give_back_unheard(self) -> None:
+        """A claim has been committed, and what it brought could not be read: not by this worker's heartbeat alone."""
+        try:
+            for id_, fence in await self._link.send(claimed_by(self._lease())):
+                if (id_, fence) not in self.held:
+                    self._give_back(id_, fence)
+        except psycopg.Error as error:
+            await self._recover(error, [])
+
+    async def _end(self, verdict: Completion, reason: str) -> None:
+        """A verdict that is refused even bare: the row cannot be moved as it is."""
+        job = self.held.get((verdict.id, verdict.fence))
+        lease = self._under if job is None else job.lease
+        try:
+            await end(self._link, lease, verdict.id, verdict.fence, reason, claimed=True)
+        except psycopg.Error as error:
+            asyncio.get_running_loop().call_later(_LONGEST_PAUSE_OF_CLAIMS, self._send, verdict)
+            await self._recover(error, [])
+        else:
+            self.outbox.add(verdict)  # whose row is found in history by now
+
+    async def _make_partitions(self, reason: str) -> None:
         try:
             await self._link.send(make_partitions(1))
         except psycopg.Error as error:
             await self._recover(error, [])
+        else:
+            await self._pause(f"a round found no partition of the history, and is sent again: {reason}")
 
     async def _recover(self, error: psycopg.Error, verdicts: list[Completion]) -> None:
-        if verdicts and isinstance(error, _BAD_DATA) and not self._link.is_broken(error):
-            self.outbox.refused(verdicts, one_line(error))
-            return
-        # The round may have committed: then the verdicts are found in history under their fence.
+        """After an error that is no verdict's and no row's: these are sent again."""
         self.outbox.put_back(verdicts)
         await self._unless_over(self._link.reconnect(error))
         self.wake()
+
+    async def _pause(self, words: str) -> None:
+        """Say it, and wait; longer each time until a round succeeds."""
+        log.error("%s", words)
+        self._failures += 1
+        await asyncio.sleep(min(0.05 * 2**self._failures, _LONGEST_PAUSE))
 
     async def _unless_over(self, work: Coroutine[Any, Any, None]) -> None:
         """Do this, but leave it when the worker stops and has nothing to write down."""
@@ -381,6 +568,8 @@ class Claimer:
         until = min(admits_at, now + self._timing.look)
         if not self.stopping:
             until = min(until, self._appetite.sleeps_until())
+            if self._claims_from > now:
+                until = min(until, self._claims_from)
         pause = min(until - now, rests_for) if rests_for > 0 else until - now
         timer = asyncio.get_running_loop().call_later(max(pause, 0.001), self._changed.set)
         try:

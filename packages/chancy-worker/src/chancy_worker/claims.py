@@ -14,7 +14,7 @@
                   a queue in which nobody may be passed waits for them
     suspects      jobs that were running when a worker died, of those that were chosen: no others of their kind
     allowed       how many of each queue may be claimed: as many as are wanted, or less where an operator limits it
-    claimed       for each queue as many as are wanted, in the order priority, run_at, id
+    claimed       for each queue as many as are wanted, in the order priority, run_at, id, up to so many bytes
     rated         for those that count against a rate, from when on others may have their slots
 
 A slot of a rate opens a little after its window: between a claim and the begin of its function up to 50 ms may pass,
@@ -28,8 +28,15 @@ A plan is made once a connection, often while the table is empty, and has to ser
 rows to write are found one by one, LATERAL, and are addressed by ctid; the planner has no join of `job` with anything
 whose order it could choose. (A DELETE … USING read the whole index of a table that was empty when it was planned.)
 What belongs to a row is taken from the arrays by its position: each id is there once. For the same reason
-`worker IS NOT NULL` says "running", which it is by the table's CHECK: the planner could take the index `job_running`
+`worker = …` says "running", which it is by the table's CHECK: the planner could take the index `job_running`
 for the cheaper one.
+
+A verdict matches the id, the fence and the lease of its claim. After a failover that has lost the last transactions
+Postgres gives ids and fences out again, and the row of that id may be another job.
+
+Nothing in here can be made to raise by what a row holds but for the claimed rows themselves: no arithmetic with
+instants that may be infinite, and none comes back that Python could not read. A row that raises all the same is found
+by `sifting`.
 """
 
 from __future__ import annotations
@@ -40,7 +47,7 @@ from datetime import datetime
 from operator import attrgetter
 from typing import TypeAlias
 
-from chancy.literals import JsonColumn, of_intervals, of_numbers, of_texts
+from chancy.literals import JsonColumn, of_intervals, of_numbers, of_texts, readable
 from chancy.model import Rows, Statement
 from chancy.statements import KEEP, keeping
 from chancy.states import State
@@ -49,6 +56,9 @@ from .verdict import EARLIEST, Claimed, Completion
 
 Mark: TypeAlias = tuple[datetime, int]
 """The (run_at, id) of the last job claimed from a lane."""
+
+CLAIM_BYTES = 8 * 1024**2
+"""Of large jobs that a queue brings in one claim, and the last of them may go above it."""
 
 START: Mark = (EARLIEST, 0)
 """The mark of a lane that nothing has been claimed from."""
@@ -60,7 +70,7 @@ _FINISH = """
             SELECT mine.ctid FROM unnest(%(done_ids)s::bigint[], %(done_fences)s::integer[]) AS sent (id, fence)
             CROSS JOIN LATERAL (
                 SELECT job.ctid FROM {schema}.job AS job
-                WHERE job.id = sent.id AND job.claims = sent.fence AND job.worker IS NOT NULL
+                WHERE job.id = sent.id AND job.claims = sent.fence AND job.worker = %(under)s::bigint
                 LIMIT 1 {lock}
             ) AS mine))
         RETURNING job.*, {done_nth} AS nth, {keep}
@@ -70,7 +80,7 @@ _FINISH = """
         FROM unnest(%(again_ids)s::bigint[], %(again_fences)s::integer[]) AS sent (id, fence)
         CROSS JOIN LATERAL (
             SELECT job.ctid, job.cancel_at FROM {schema}.job AS job
-            WHERE job.id = sent.id AND job.claims = sent.fence AND job.worker IS NOT NULL
+            WHERE job.id = sent.id AND job.claims = sent.fence AND job.worker = %(under)s::bigint
             LIMIT 1 {lock}
         ) AS mine
     ),
@@ -124,23 +134,10 @@ _CLAIM = """
         UNION ALL
         SELECT queue, priority, '-infinity', 0 FROM in_use
     ),
-    lease AS MATERIALIZED (
-        SELECT id FROM {schema}.worker WHERE id = %(worker)s::bigint FOR KEY SHARE
-    ),
-    paused AS MATERIALIZED (
-        SELECT kind, name FROM {schema}.pause WHERE until > {schema}.clock()
-    ),
-    left_out AS MATERIALIZED (
-        SELECT array_cat(%(without)s::text[], ARRAY(SELECT name FROM paused WHERE kind = 'task')) AS tasks
-    ),
+    {lease},
+    {paused},
     {suspects}
-    allowed AS MATERIALIZED (
-        SELECT want.queue, want.in_line, want.free AS wanted,
-            CASE WHEN EXISTS (SELECT FROM {schema}.queue_limit) THEN {schema}.allowance(want.queue, want.free)
-                ELSE want.free END AS free
-        FROM unnest(%(queues)s::text[], %(free)s::integer[], %(in_line)s::boolean[]) AS want (queue, free, in_line)
-        WHERE want.queue <> ALL (ARRAY(SELECT name FROM paused WHERE kind = 'queue'))
-    ),
+    {allowed},
     claimed AS (
         UPDATE {schema}.job AS job
         SET state = 'running', attempt = job.attempt + 1, claims = job.claims + 1,
@@ -150,7 +147,7 @@ _CLAIM = """
             FROM lease
             CROSS JOIN allowed AS want
             CROSS JOIN LATERAL (
-                SELECT ready.ctid, ready.task
+                SELECT ready.ctid, ready.task{weighed}
                 FROM lanes
                 CROSS JOIN LATERAL (
                     {ready}
@@ -158,29 +155,18 @@ _CLAIM = """
                 WHERE lanes.queue = want.queue
                 LIMIT want.free
             ) AS chosen
-            WHERE chosen.task <> ALL (%(full)s::text[])
+            WHERE chosen.task <> ALL (%(full)s::text[]){within}
         ))
         RETURNING job.*
     ),
-    rated AS (
-        UPDATE {schema}.slot AS slot
-        SET opens_at = {schema}.clock() + slot.per + least(slot.per / 20, interval '50 ms')
-        WHERE slot.ctid = ANY (ARRAY(
-            SELECT mine.ctid
-            FROM claimed
-            CROSS JOIN LATERAL (
-                SELECT slot.ctid FROM {schema}.slot AS slot
-                WHERE slot.job = claimed.id AND slot.per IS NOT NULL AND slot.opens_at IS NULL
-            ) AS mine
-            WHERE claimed.gates IS NOT NULL
-        ))
-    )
+    {rated}
     SELECT
         (SELECT count(*) FROM finished) + (SELECT count(*) FROM returned) + (SELECT count(*) FROM dropped),
         EXISTS (SELECT FROM lease),
         ARRAY(SELECT queue FROM in_use), ARRAY(SELECT priority FROM in_use),
         ARRAY(SELECT (
-            SELECT extract(epoch FROM job.run_at)::float8 - extract(epoch FROM {schema}.clock())::float8
+            SELECT extract(epoch FROM least(job.run_at, {schema}.clock() + interval '1 day'))::float8
+                - extract(epoch FROM {schema}.clock())::float8
             FROM {schema}.job AS job
             WHERE job.state = 'ready' AND job.parked IS NULL
                 AND job.queue = in_use.queue AND job.priority = in_use.priority AND job.run_at > {schema}.clock()
@@ -196,15 +182,15 @@ _CLAIM = """
         NULL::float8
     UNION ALL
     SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL,
-        task, queue, attempt, max_attempts, claims, crashes, arguments, retry, limits, errors, gates->>'key', batch,
-        priority, run_at,
+        task, queue, attempt, max_attempts, claims, crashes, {arguments}, retry, limits, {errors}, gates->>'key', batch,
+        priority, {run_at},
         CASE WHEN {refused_of_late} THEN extract(epoch FROM {schema}.clock() - job.refused_at)::float8 END
     FROM claimed AS job
 """
 # Nobody has tried it for a while where all workers were away, or its queue was paused: then the time counts anew.
 _REFUSED_OF_LATE = "job.refused_at IS NOT NULL AND job.run_at > {schema}.clock() - interval '10 minutes'"
 
-_READY = """SELECT job.ctid, job.task FROM {schema}.job AS job
+_READY = """SELECT job.ctid, job.task{weight} FROM {schema}.job AS job
                     WHERE job.state = 'ready' AND job.parked IS NULL AND job.crashes = 0
                         AND job.queue = lanes.queue AND job.priority = lanes.priority
                         AND (job.run_at, job.id) > (lanes.run_at, lanes.id) AND job.run_at <= {schema}.clock()
@@ -214,7 +200,7 @@ _READY = """SELECT job.ctid, job.task FROM {schema}.job AS job
                     LIMIT want.free
                     FOR UPDATE SKIP LOCKED"""
 _SUSPECTS = """suspects AS MATERIALIZED (
-        SELECT mine.place, mine.task, mine.queue, mine.priority
+        SELECT mine.place, mine.task, mine.queue, mine.priority{weight_of_mine}
         FROM unnest(%(suspects)s::bigint[]) AS chosen (id)
         CROSS JOIN LATERAL (
             SELECT job.ctid AS place, job.* FROM {schema}.job AS job
@@ -225,32 +211,124 @@ _SUSPECTS = """suspects AS MATERIALIZED (
         WHERE mine.state = 'ready' AND mine.parked IS NULL AND mine.crashes > 0 AND mine.run_at <= {schema}.clock()
             AND mine.task <> ALL ((SELECT tasks FROM left_out)::text[])
     ),"""
-_SUSPECTS_FIRST = """SELECT suspect.place AS ctid, suspect.task FROM suspects AS suspect
+_SUSPECTS_FIRST = """SELECT suspect.place AS ctid, suspect.task{bytes_of_suspect} FROM suspects AS suspect
                     WHERE suspect.queue = lanes.queue AND suspect.priority = lanes.priority
                     UNION ALL
-                    SELECT plain.ctid, plain.task FROM ({ready}) AS plain"""
+                    SELECT plain.ctid, plain.task{bytes_of_plain} FROM ({ready}) AS plain"""
+
+LEASE = """lease AS MATERIALIZED (
+        SELECT id FROM {schema}.worker WHERE id = %(worker)s::bigint FOR KEY SHARE
+    )"""
+PAUSED = """paused AS MATERIALIZED (
+        SELECT kind, name FROM {schema}.pause WHERE until > {schema}.clock()
+    ),
+    left_out AS MATERIALIZED (
+        SELECT array_cat(%(without)s::text[], ARRAY(SELECT name FROM paused WHERE kind = 'task')) AS tasks
+    )"""
+ALLOWED = """allowed AS MATERIALIZED (
+        SELECT want.queue, want.in_line, want.free AS wanted, want.bytes,
+            CASE WHEN EXISTS (SELECT FROM {schema}.queue_limit) THEN {schema}.allowance(want.queue, want.free)
+                ELSE want.free END AS free
+        FROM unnest(%(queues)s::text[], %(free)s::integer[], %(in_line)s::boolean[], %(bytes)s::integer[])
+            AS want (queue, free, in_line, bytes)
+        WHERE want.queue <> ALL (ARRAY(SELECT name FROM paused WHERE kind = 'queue'))
+    )"""
+RATED = """rated AS (
+        UPDATE {schema}.slot AS slot
+        SET opens_at = {schema}.clock() + slot.per + least(slot.per / 20, interval '50 ms')
+        WHERE slot.ctid = ANY (ARRAY(
+            SELECT mine.ctid
+            FROM claimed
+            CROSS JOIN LATERAL (
+                SELECT slot.ctid FROM {schema}.slot AS slot
+                WHERE slot.job = claimed.id AND slot.per IS NOT NULL AND slot.opens_at IS NULL
+            ) AS mine
+            WHERE claimed.gates IS NOT NULL
+        ))
+    )"""
+
+LARGE_BYTES = 4 * 1024
+"""Jobs with more than that in arguments and errors, as stored, are large: claims count their bytes."""
+
+_SIZE = "pg_catalog.pg_column_size(job.arguments) + coalesce(pg_catalog.pg_column_size(job.errors), 0)"
+"""In bytes as stored. To know how long a compressed JSON is would be to read and write out all of it."""
+_WEIGHT = """CASE WHEN pg_catalog.pg_column_compression(job.arguments) IS NULL THEN 1 ELSE 8 END
+                        * pg_catalog.pg_column_size(job.arguments)
+                        + coalesce(pg_catalog.pg_column_size(job.errors), 0) - {large}"""
+"""Of a large job: JSON is seldom compressed to less than an eighth. Where it is, and the answer is too long for the
+line, the next claim asks for fewer."""
+
+_UNWEIGHED = {
+    "weight": "",
+    "weight_of_mine": "",
+    "bytes_of_suspect": "",
+    "bytes_of_plain": "",
+    "weighed": "",
+    "within": "",
+    "arguments": "CASE WHEN {size} <= {large} THEN job.arguments::json END",
+    "errors": "CASE WHEN pg_catalog.pg_column_size(job.errors) <= {large} THEN job.errors END",
+}
+"""Large jobs come without their arguments: they have to go back, and the next claims weigh. So a claim of the usual
+jobs costs next to nothing more, and what it brings has a bound.
+"""
+_WEIGHED = {
+    "weight": ", greatest({weight_of}, 0) AS bytes",
+    "weight_of_mine": ", greatest(" + _WEIGHT.replace("job.", "mine.") + ", 0) AS bytes",
+    "bytes_of_suspect": ", suspect.bytes",
+    "bytes_of_plain": ", plain.bytes",
+    "weighed": ", ready.bytes, sum(ready.bytes) OVER (ROWS UNBOUNDED PRECEDING) AS total",
+    "within": """
+                AND (chosen.total <= want.bytes OR chosen.total - chosen.bytes < want.bytes)""",
+    "arguments": "job.arguments::json",
+    "errors": "job.errors",
+}
 
 _NTH = "array_position(%(again_ids)s::bigint[], job.id)"
 _DONE_NTH = "array_position(%(done_ids)s::bigint[], job.id)"
+
+
+def _filled(text: str, pieces: Mapping[str, str]) -> str:
+    for slot, piece in pieces.items():
+        text = text.replace("{" + slot + "}", piece)
+    return text
+
+
 _ROUND = (
-    keeping(_FINISH + _CLAIM, "(%(states)s::text[])[{done_nth}]")
+    keeping(
+        _FINISH + _filled(_CLAIM, {"lease": LEASE, "paused": PAUSED, "allowed": ALLOWED, "rated": RATED}),
+        "(%(states)s::text[])[{done_nth}]",
+    )
     .replace("{keep_cancelled}", KEEP.replace("{state}", "'cancelled'"))
     .replace("{refused_of_late}", _REFUSED_OF_LATE)
     .replace("{nth}", _NTH)
     .replace("{done_nth}", _DONE_NTH)
+    .replace("{run_at}", readable("run_at"))
 )
 _PLAIN = _ROUND.replace("    {suspects}\n", "").replace("{ready}", _READY)
 _RESCUING = _ROUND.replace("{suspects}", _SUSPECTS).replace("{ready}", _SUSPECTS_FIRST).replace("{ready}", _READY)
 
-ROUND = _PLAIN.replace("{lock}", "")
+
+def _round(lock: str, weighing: Mapping[str, str], text: str) -> str:
+    pieces = {"lock": lock, **weighing, "size": _SIZE, "weight_of": _WEIGHT, "large": str(LARGE_BYTES)}
+    return _filled(text, pieces)
+
+
+_WAITS, _PASSES_BY = "", "FOR UPDATE SKIP LOCKED"
+ROUND = _round(_WAITS, _UNWEIGHED, _PLAIN)
 """Waits for a locked row as long as the connection's lock_timeout lets it."""
-PATIENT_ROUND = _PLAIN.replace("{lock}", "FOR UPDATE SKIP LOCKED")
+PATIENT_ROUND = _round(_PASSES_BY, _UNWEIGHED, _PLAIN)
 """Passes locked rows by; a third dearer. For when the first form ran into a lock, until nothing is left over."""
+WEIGHED_ROUND = _round(_WAITS, _WEIGHED, _PLAIN)
+"""Claims large jobs, up to so many bytes; a twentieth dearer. For when there have been any lately."""
+PATIENT_WEIGHED_ROUND = _round(_PASSES_BY, _WEIGHED, _PLAIN)
+"""Both."""
 _WITH_SUSPECTS = {
-    ROUND: _RESCUING.replace("{lock}", ""),
-    PATIENT_ROUND: _RESCUING.replace("{lock}", "FOR UPDATE SKIP LOCKED"),
+    ROUND: _round(_WAITS, _UNWEIGHED, _RESCUING),
+    PATIENT_ROUND: _round(_PASSES_BY, _UNWEIGHED, _RESCUING),
+    WEIGHED_ROUND: _round(_WAITS, _WEIGHED, _RESCUING),
+    PATIENT_WEIGHED_ROUND: _round(_PASSES_BY, _WEIGHED, _RESCUING),
 }
-"""The two for when there are any to claim: what they need would cost every other round a twentieth."""
+"""The four for when there are any to claim: what they need would cost every other round a twentieth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +346,9 @@ class Wanted:
     """Tasks to leave out, too, because there is no room where they run."""
     in_line: frozenset[str] = frozenset()
     """Queues in which such a job is not passed by: if it is the first, nothing is claimed. One job is wanted there."""
+    large: dict[str, int] = field(default_factory=dict)
+    """How many bytes each queue may bring in large jobs, `CLAIM_BYTES` where it does not say: as many jobs as are
+    within that, in their order, and the one that goes above it; with 0 none that is large. For the forms that weigh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +364,8 @@ class Answer:
     next_in: Mapping[str, float | None]
     """Of the queues looked at that have any lane, seconds until the next scheduled job, if there is one."""
     claimed: list[Claimed]
-    """In the order in which those of each queue are to begin: priority, run_at, id."""
+    """In the order in which those of each queue are to begin: priority, run_at, id. Large ones come without arguments
+    where the round did not weigh, and have to go back."""
     marks: dict[tuple[str, int], Mark]
     parked: Sequence[str] = ()
     """Of the queues looked at, those in which jobs wait to be admitted."""
@@ -291,9 +373,12 @@ class Answer:
     """Queues of which a limit let less be claimed than was wanted."""
 
 
-def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, text: str = ROUND) -> Statement[Answer]:
-    """Write verdicts and claim, in one statement and one commit. `text` is one of the two forms.
+def play_round(
+    worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, under: int | None = None, text: str = ROUND
+) -> Statement[Answer]:
+    """Write verdicts and claim, in one statement and one commit. `text` is one of the four forms.
 
+    The verdicts are of claims under one lease, `under`; None is `worker`, under which is claimed.
     Of two claims of one job the later alone has a say; the other's verdict is not sent, and counts as not settled.
     """
     if len({verdict.id for verdict in verdicts}) < len(verdicts):
@@ -304,6 +389,7 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
         _WITH_SUSPECTS[text] if wanted.suspects else text,
         {
             "worker": worker,
+            "under": worker if under is None else under,
             "done_ids": of_numbers(v.id for v in done),
             "done_fences": of_numbers(v.fence for v in done),
             "states": of_texts(v.state.value for v in done),
@@ -323,11 +409,12 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
             "queues": of_texts(wanted.free),
             "free": of_numbers(wanted.free.values()),
             "in_line": of_texts(str(queue in wanted.in_line).lower() for queue in wanted.free),
+            "bytes": of_numbers(wanted.large.get(queue, CLAIM_BYTES) for queue in wanted.free),
             "without": of_texts(wanted.without),
             "full": of_texts(wanted.full),
             "suspects": of_numbers(wanted.suspects),
         },
-        _parse_answer,
+        lambda rows: _parse_answer(rows, worker),
     )
 
 
@@ -336,9 +423,9 @@ _FIRST_OF_JOB = 8
 _MARK, _PRIORITY = attrgetter("run_at", "id"), attrgetter("priority")
 
 
-def _parse_answer(rows: Rows) -> Answer:
+def _parse_answer(rows: Rows, worker: int) -> Answer:
     (settled, holding, queues, priorities, ahead, parked, at_limit, *_), *claimed_rows = rows
-    claimed = [Claimed(row[0], *row[_FIRST_OF_JOB:]) for row in claimed_rows]
+    claimed = [Claimed(*(row[0], *row[_FIRST_OF_JOB:], worker)) for row in claimed_rows]
     _sort(claimed)
     # A suspect comes before its turn.
     marks: dict[tuple[str, int], Mark] = {
@@ -367,8 +454,9 @@ def _soonest(queues: Sequence[str], ahead: Sequence[float | None]) -> dict[str, 
 SETTLE = """
     SELECT sent.id, sent.fence,
         CASE
-            WHEN job.state = 'running' THEN 'busy'
+            WHEN job.state = 'running' THEN CASE WHEN job.worker = sent.lease THEN 'busy' ELSE 'lost' END
             WHEN job.id IS NOT NULL THEN 'done'
+            WHEN past.worker <> sent.lease THEN 'lost'
             WHEN past.state = 'succeeded' AND sent.state <> 'succeeded' THEN 'completed'
             WHEN past.id IS NOT NULL THEN 'done'
             WHEN EXISTS (SELECT FROM {schema}.retention WHERE days = 0)
@@ -378,21 +466,25 @@ SETTLE = """
                 AND (SELECT past.id FROM {schema}.history AS past WHERE past.id = sent.id LIMIT 1) IS NULL THEN 'done'
             ELSE 'lost'
         END
-    FROM unnest(%(ids)s::bigint[], %(fences)s::integer[], %(states)s::text[], %(queues)s::text[])
-        AS sent (id, fence, state, queue)
+    FROM unnest(
+        %(ids)s::bigint[], %(fences)s::integer[], %(leases)s::bigint[], %(states)s::text[], %(queues)s::text[]
+    ) AS sent (id, fence, lease, state, queue)
     LEFT JOIN LATERAL (
-        SELECT id, state FROM {schema}.job AS job WHERE job.id = sent.id AND job.claims = sent.fence LIMIT 1
+        SELECT id, state, worker FROM {schema}.job AS job WHERE job.id = sent.id AND job.claims = sent.fence LIMIT 1
     ) AS job ON true
     LEFT JOIN LATERAL (
-        SELECT id, state FROM {schema}.history AS past WHERE past.id = sent.id AND past.claims = sent.fence LIMIT 1
+        SELECT id, state, worker FROM {schema}.history AS past
+        WHERE past.id = sent.id AND past.claims = sent.fence
+        LIMIT 1
     ) AS past ON true
 """
 
 
 def settle(
-    verdicts: Sequence[Completion], held: Mapping[tuple[int, int], Claimed]
+    under: int, verdicts: Sequence[Completion], held: Mapping[tuple[int, int], Claimed]
 ) -> Statement[dict[tuple[int, int], str]]:
-    """What became of verdicts, by (id, fence); `held` knows the queues of their jobs.
+    """What became of verdicts, by (id, fence); `held` knows the queues and leases of their jobs, and of one that it
+    does not know the lease is `under`.
 
     'done'; 'busy' (still ours, the row was locked); 'completed' (as succeeded, by the handler's own transaction);
     'lost' (another claim has it). A job that is nowhere any more is done if its queue has ends that leave no row: a
@@ -402,6 +494,7 @@ def settle(
     params = {
         "ids": of_numbers(v.id for v in verdicts),
         "fences": of_numbers(v.fence for v in verdicts),
+        "leases": of_numbers(under if job is None else job.lease for job in jobs),
         "states": of_texts(v.state.value for v in verdicts),
         "queues": of_texts(None if job is None else job.queue for job in jobs),
     }

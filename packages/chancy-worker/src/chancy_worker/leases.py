@@ -22,7 +22,7 @@ from chancy.model import Rows, Statement
 from chancy.statements import MOVED, keeping
 
 from .__about__ import __version__
-from .config import Timing
+from .config import PROCESS, Timing
 from .link import Link
 
 log = logging.getLogger("chancy.worker")
@@ -42,8 +42,9 @@ class Offer:
 
 REGISTER = """
     WITH lease AS (
-        INSERT INTO {schema}.worker (name, started_at, expires_at)
-        VALUES (%(name)s::text, {schema}.clock(), {schema}.clock() + %(lease)s::float8 * interval '1 s')
+        INSERT INTO {schema}.worker (name, process, started_at, expires_at)
+        VALUES (%(name)s::text, %(process)s::text,
+            {schema}.clock(), {schema}.clock() + %(lease)s::float8 * interval '1 s')
         RETURNING id
     )
     INSERT INTO {schema}.offer (worker, queues, tasks, signatures, version, listens)
@@ -53,10 +54,13 @@ REGISTER = """
 """
 
 
-def register(name: str, lease: float, offer: Offer = Offer()) -> Statement[int]:
-    """A new lease of so many seconds; returns its id, under which the worker claims."""
+def register(name: str, lease: float, offer: Offer = Offer(), process: str | None = None) -> Statement[int]:
+    """A new lease of so many seconds; returns its id, under which the worker claims. `process` is what its parent can
+    declare it dead by.
+    """
     params = {
         "name": name,
+        "process": process,
         "lease": lease,
         "queues": of_texts(offer.queues),
         "tasks": of_texts(offer.tasks),
@@ -120,8 +124,8 @@ def _parse_extension(rows: Rows) -> Extension:
 DECLARE_DEAD = """
     WITH expired AS (
         SELECT id FROM {schema}.worker
-        WHERE id = %(worker)s::bigint OR name = %(name)s::text
-            OR (%(worker)s::bigint IS NULL AND %(name)s::text IS NULL
+        WHERE id = %(worker)s::bigint OR process = %(process)s::text
+            OR (%(worker)s::bigint IS NULL AND %(process)s::text IS NULL
                 AND expires_at < least({schema}.clock(), %(latest)s::timestamptz))
         ORDER BY id
         FOR UPDATE SKIP LOCKED
@@ -158,13 +162,15 @@ class Deaths(NamedTuple):
 
 
 def declare_dead(
-    worker: int | None = None, name: str | None = None, *, latest: datetime | None = None
+    worker: int | None = None, process: str | None = None, *, latest: datetime | None = None
 ) -> Statement[Deaths]:
-    """End the lease of `worker` or `name`, or else all that have expired.
+    """End the lease of `worker`, or those of this process, or else all that have expired.
 
-    Where the database's time is later than `latest`, what was over by then has expired.
+    By no name: two workers may have the same. Where the database's time is later than `latest`, what was over by then
+    has expired.
     """
-    return Statement(DECLARE_DEAD, {"worker": worker, "name": name, "latest": latest}, lambda rows: Deaths(*rows[0]))
+    params = {"worker": worker, "process": process, "latest": latest}
+    return Statement(DECLARE_DEAD, params, lambda rows: Deaths(*rows[0]))
 
 
 NEVER = datetime.min.replace(tzinfo=UTC)
@@ -205,7 +211,7 @@ TAKE_BACK = keeping(
     {kept},
     rescued AS (
         UPDATE {schema}.job AS job
-        SET state = 'ready', worker = NULL, crashes = job.crashes + 1, run_at = {schema}.clock(),
+        SET state = 'ready', worker = NULL, crashes = least(job.crashes, 32766) + 1, run_at = {schema}.clock(),
             errors = suspect.errors, progress = NULL, parked = job.gates->>'key'
         FROM suspect
         WHERE job.ctid = ANY (ARRAY(SELECT place FROM suspect)) AND job.id = suspect.id
@@ -219,7 +225,7 @@ TAKE_BACK = keeping(
     )
     SELECT (SELECT count(*) FROM rescued), (SELECT count(*) FROM over),
         CASE WHEN EXISTS (SELECT FROM rescued) THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM rescued))::text END
-""".replace("{moved_by_a_crash}", MOVED.replace("crashes", "crashes + 1 AS crashes")),
+""".replace("{moved_by_a_crash}", MOVED.replace("crashes", "least(crashes, 32766) + 1 AS crashes")),
     "CASE WHEN cancel_at IS NULL THEN 'failed' ELSE 'cancelled' END",
 )
 
@@ -243,7 +249,7 @@ class Lease:
 
     async def take(self, link: Link) -> None:
         """Register, under a new id."""
-        self.id = await link.send(register(self.name, self.timing.lease, self.offer))
+        self.id = await link.send(register(self.name, self.timing.lease, self.offer, PROCESS))
         self._seen = None
         self.extended_at = time.monotonic()
 

@@ -11,13 +11,13 @@ import contextlib
 import logging
 import os
 import random
+import secrets
 import signal
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 
 from . import signals
-from .config import Pooler, Timing
+from .config import KNOWN_BY, Pooler, Timing
 from .health import answering, ask, tell_service_manager
 from .leases import declare_dead, take_back_all
 from .link import Link
@@ -107,8 +107,9 @@ class Processes:
         env = {name: value for name, value in os.environ.items() if name not in ("NOTIFY_SOCKET", "WATCHDOG_USEC")}
         has_begun, pause = False, 1.0
         while not self._stopping.is_set():
+            known_by = secrets.token_hex(8)
             try:
-                pid, code, said = await self._one_life(command, env)
+                pid, code, said = await self._one_life(command, env | {KNOWN_BY: known_by})
             except OSError as error:
                 log.error("no worker process can be started: %s", error)
                 await asyncio.sleep(random.uniform(0.75, 1.25))
@@ -124,7 +125,7 @@ class Processes:
                 pause = min(2 * pause, _LONGEST_PAUSE)
             elif code != 0 or not self._stopping.is_set():  # a job may end its process with any code
                 log.error("worker process %d died with code %d", pid, code)
-                helper = asyncio.create_task(self._declare_dead(f"{socket.gethostname()}:{pid}"))
+                helper = asyncio.create_task(self._declare_dead(known_by))
                 self._helpers.add(helper)
                 helper.add_done_callback(self._helpers.discard)
                 if not self._stopping.is_set():
@@ -156,7 +157,7 @@ class Processes:
             os.close(hears)
             os.close(tells)
 
-    async def _declare_dead(self, name: str) -> None:
+    async def _declare_dead(self, known_by: str) -> None:
         link = Link(
             self._conninfo, self._schema, "supervisor",
             deadline=Timing().round, lock_timeout="1s", session=self._session,
@@ -164,7 +165,7 @@ class Processes:
 
         async def turn() -> None:
             await link.open()
-            await link.send(declare_dead(name=name))
+            await link.send(declare_dead(process=known_by))
             await take_back_all(link, lambda: None)
 
         async with self._burying:  # one connection, and one that tries to get it, however many have died

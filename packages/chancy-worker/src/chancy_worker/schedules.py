@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 
 from chancy.codec import encode_json
-from chancy.literals import JsonColumn, of_numbers, of_texts
+from chancy.literals import JsonColumn, of_numbers, of_texts, readable
 from chancy.model import NewJob, Rows, Statement
 from chancy.recurrence import Look, look, ticks
 from chancy.schedules import decode_when, job_of
@@ -118,13 +118,16 @@ LOOK = """
         due.*
     FROM (SELECT) AS always
     LEFT JOIN LATERAL (
-        SELECT name, revision, task, recurrence, arguments, changes, since, next_at, paused_until
+        SELECT name, revision, task, recurrence, arguments, changes,
+            {since} AS since, {next_at} AS next_at, {paused_until} AS paused_until
         FROM {schema}.schedule
         WHERE due_at <= {schema}.clock() AND task = ANY (%(tasks)s::text[]) AND revision <> ALL (%(aside)s::bigint[])
         ORDER BY due_at
         LIMIT %(most)s::integer
     ) AS due ON true
 """
+for _instant in ("since", "next_at", "paused_until"):  # one that no datetime can be must not hide the others
+    LOOK = LOOK.replace("{" + _instant + "}", f"CASE WHEN {_instant} IS NOT NULL THEN {readable(_instant)} END")
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +252,12 @@ async def _see_to(link: Link, due: Due, task: BaseTask[..., Any], at: datetime) 
             return 10 * CONTESTED
         reason = one_line(error).encode(errors="backslashreplace").decode().replace("\0", "\\0")[:500]
         log.error("schedule %s cannot tick, its next try is in a minute: %s", due.name, reason)
-        await link.send(write_note(due, f"no jobs for ticks from {_told(due.next_at or due.since)} on: {reason}"))
+        try:
+            await link.send(write_note(due, f"no jobs for ticks from {_told(due.next_at or due.since)} on: {reason}"))
+        except psycopg.Error as worse:
+            if link.is_broken(worse):
+                raise
+            log.error("schedule %s: what is wrong with it cannot be noted: %s", due.name, one_line(worse))
         return BROKEN
     if moved and note:
         log.warning("schedule %s: %s", due.name, note)

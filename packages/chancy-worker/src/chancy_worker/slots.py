@@ -32,7 +32,7 @@ from .bursts import Bursts
 from .records import Book, Keeper
 from .room import Room, Shares
 from .turnstile import Rank, Turnstile
-from .verdict import Claimed, Completion, cancelled, judged, released, since_now
+from .verdict import Claimed, Completion, Owner, cancelled, judged, released, since_now
 
 log = logging.getLogger("chancy.worker")
 
@@ -128,7 +128,7 @@ class Slots:
         self._is_cancelled = is_cancelled
         """Whether the worker itself was cancelled, as by the end of its loop, which cancels all tasks at once."""
         self.running: dict[Key, Running] = {}
-        self.progress: dict[Key, Progress] = {}
+        self.progress: dict[Owner, Progress] = {}
         """What handlers have said since it was last written down."""
         self._limits = {name: tightest(task.options.limits or ()) for name, task in tasks.items()}
         self._places = {name: task.place() for name, task in tasks.items()}
@@ -222,7 +222,7 @@ class Slots:
         current = CurrentJob(
             job.id, job.task, job.queue, job.attempt, job.max_attempts,
             False, False, job.fence, self._schema, task.signature.encode_result,
-            self._told,
+            self._told, lease=job.lease,
         )  # fmt: skip
         if task.keep_logs and self._keeper is not None:
             current.book = running.book = self._keeper.open(job)
@@ -280,7 +280,7 @@ class Slots:
 
     def _told(self, current: CurrentJob, progress: Progress) -> None:
         """From any thread."""
-        self.progress[current.id, current.fence] = progress
+        self.progress[current.id, current.fence, current.lease] = progress
 
     def _begins(self, running: Running) -> None:
         if running.began or running.over:  # a middleware may proceed twice: it is one attempt all the same
@@ -341,7 +341,7 @@ class Slots:
         job = running.job
         key = job.id, job.fence
         del self.running[key]
-        self.progress.pop(key, None)
+        self.progress.pop(job.owner, None)
         self._used[running.place] -= 1
         if running.confined:
             self._memory_used -= running.memory

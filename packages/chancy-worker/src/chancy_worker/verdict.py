@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import NoneType
+from typing import TypeAlias
 
 import msgspec
 
@@ -44,6 +45,10 @@ _FIELDS: dict[str, tuple[type, ...]] = {
 }
 
 
+Owner: TypeAlias = tuple[int, int, int]
+"""Whose a row is: the job's id, the fence of the claim, and the lease under which it was made."""
+
+
 class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One claimed job: what a worker needs to perform it and to prove that it is still its own."""
 
@@ -65,6 +70,24 @@ class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     run_at: datetime = EARLIEST
     refused_for: float | None = None
     """Seconds since the first of the refusals that it has met until now."""
+    lease: int = 0
+    """Under which it was claimed. With id and fence it says whose a row is, also after a failover that has lost the
+    last transactions, when Postgres gives out ids and fences again."""
+
+    @property
+    def owner(self) -> Owner:
+        """What every write about this claim carries."""
+        return self.id, self.fence, self.lease
+
+    @property
+    def is_withheld(self) -> bool:
+        """Whether it is large, and was claimed by a round that leaves the arguments of such jobs behind."""
+        return not self.arguments
+
+    @property
+    def size(self) -> int:
+        """Bytes of what it brings."""
+        return len(self.arguments) + len(self.errors or b"")
 
     @property
     def suspect(self) -> bool:
@@ -204,9 +227,10 @@ def flaw_of(given: object, job: Claimed) -> str | None:
     return None
 
 
-def without_data(completion: Completion) -> Completion:
+def without_data(completion: Completion, reason: str) -> Completion:
     """What is left to say of a verdict that the database does not take: the job failed, and why it looks so bare."""
-    error = AttemptError(attempt=0, kind="InvalidResult", message="the verdict of this attempt could not be stored")
+    message = safe(f"the verdict of this attempt could not be stored: {reason}", MAX_MESSAGE_BYTES)
+    error = AttemptError(attempt=0, kind="InvalidResult", message=message)
     return Completion(
         completion.id,
         completion.fence,
