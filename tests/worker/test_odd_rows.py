@@ -17,7 +17,7 @@ from worker_tasks import add, gates, pass_gate
 
 from chancy import State
 from chancy.run import send
-from chancy_worker import WorkerConfig, reports
+from chancy_worker import WorkerConfig, reports, sifting
 from chancy_worker.claims import Wanted
 from chancy_worker.leases import register
 from chancy_worker.link import Link
@@ -283,7 +283,8 @@ class Stubborn:
         return [Claimed(statement.params["id"], "t", "q", 1, 3, 1, 0, b"{}", None, None, None)]
 
 
-async def test_a_job_that_alone_fails_again_and_again_is_taken_for_the_culprit_in_the_end():
+async def test_a_job_that_alone_fails_again_and_again_is_taken_for_the_culprit_in_the_end(monkeypatch):
+    monkeypatch.setattr(sifting, "STRUCK_SECONDS", 0)
     sieve, link, begun = Sieve(), Stubborn({2}), []
     ended = [await sieve.sift(link, 1, Wanted({"q": 3}), begun.append, lambda: False) for _ in range(5)]
     assert ended == [0, 0, 0, 0, 1]

@@ -70,14 +70,14 @@ async def test_each_end_is_kept_as_long_as_the_queue_says(site):
 
 async def test_a_worker_stores_the_rules_of_its_queues_and_leaves_those_that_it_does_not_name(site):
     keep(site, Keep(failed=days(9)))
-    async with working(site.app(), QUICK):
-        pass
+    async with working(site.app(), QUICK) as worker:
+        await worker.begun.wait()
     assert site.rows(RULES) == [("failed", 9)]
-    async with working(site.app(queues=[Queue(keep=Keep(succeeded=days(3)))]), QUICK):
-        pass
+    async with working(site.app(queues=[Queue(keep=Keep(succeeded=days(3)))]), QUICK) as worker:
+        await worker.begun.wait()
     assert site.rows(RULES) == [("succeeded", 3)]
-    async with working(site.app(queues=[Queue(keep=Keep())]), QUICK):
-        pass
+    async with working(site.app(queues=[Queue(keep=Keep())]), QUICK) as worker:
+        await worker.begun.wait()
     assert site.rows(RULES) == []
 
 

@@ -422,7 +422,7 @@ def test_what_a_task_declares_is_there_once_a_worker_has_started(site):
     assert (found.task, found.when, found.arguments, found.declared) == (
         tasks.yearly.name,
         tasks.YEARLY,
-        b'{"full":true}',
+        b"{}",
         True,
     )
     assert names(site) == [tasks.yearly.name]
@@ -445,7 +445,7 @@ def test_a_restart_loses_no_missed_tick_and_a_change_begins_anew(site, clock, ti
     assert row(site, daily.name).when == every(days=2, missed="all")
 
 
-def test_other_defaults_of_its_arguments_are_for_the_ticks_to_come(site, clock, ticker):
+def test_defaults_of_its_arguments_are_of_the_code_that_performs_a_tick(site, clock, ticker):
     clock.set(NINE)
     daily = changed(tasks.beat, schedule=every(days=1, missed="all"))
     declare(site, daily)
@@ -456,7 +456,7 @@ def test_other_defaults_of_its_arguments_are_for_the_ticks_to_come(site, clock, 
     clock.set(NINE + timedelta(days=2))
     ticker(other)
     found = site.rows("SELECT arguments::text FROM {}.job ORDER BY run_at")
-    assert found == [('{"what":""}',), ('{"full":true}',)]
+    assert found == [("{}",), ("{}",)]
 
 
 def test_a_task_that_declares_no_schedule_any_more_loses_it_and_one_that_is_not_known_keeps_it(site):

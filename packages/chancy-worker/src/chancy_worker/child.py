@@ -276,15 +276,19 @@ class Loop:
         """Until that is done, whatever else goes wrong on the loop."""
         if self._loop is None or self._loop.is_closed():
             self._loop = self._made()
-        task = self._loop.create_task(work, context=contextvars.copy_context())
+        verdicts: list[Completion] = []
+        task = self._loop.create_task(_into(verdicts, work), context=contextvars.copy_context())
         try:
             while True:
                 try:
-                    return self._loop.run_until_complete(task)
-                except (SystemExit, KeyboardInterrupt, RuntimeError):
+                    self._loop.run_until_complete(task)
+                    return verdicts[0]
+                except (SystemExit, KeyboardInterrupt, RuntimeError, asyncio.CancelledError):
+                    if verdicts:  # the function has cancelled itself and returned
+                        return verdicts[0]
                     # Of another asyncio task, after which asyncio leaves the loop; or the loop has been stopped.
                     if task.done():
-                        return task.result()
+                        task.result()
                     if self._loop.is_closed():
                         raise
         finally:
@@ -302,6 +306,10 @@ class Loop:
     def _renewed(self) -> _Threads:
         self._threads = _Threads(thread_name_prefix="asyncio")
         return self._threads
+
+
+async def _into(verdicts: list[Completion], work: Coroutine[Any, Any, Completion]) -> None:
+    verdicts.append(await work)
 
 
 class _Threads(ThreadPoolExecutor):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections import Counter
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,6 +37,8 @@ MOST_SIFTED = 100
 """Jobs of one claim that are claimed one by one: verdicts wait meanwhile."""
 MOST_STRIKES = 5
 """So often a job alone cannot be claimed, for a reason that may not be its own, before it is taken for the culprit."""
+STRUCK_SECONDS = 60.0
+"""And for so long: a disk or a server that fails for a moment costs no job."""
 MOST_REASON_BYTES = 1000
 
 
@@ -230,7 +232,8 @@ class Sieve:
     """What becomes of the jobs of a claim that has failed, one after the other."""
 
     def __init__(self) -> None:
-        self._strikes: Counter[int] = Counter()
+        self._strikes: dict[int, tuple[int, float]] = {}
+        """Per job: how often, and since when on the monotonic clock."""
 
     async def sift(
         self,
@@ -267,9 +270,12 @@ class Sieve:
                 break
         if failed and not brought:
             raise next(why for _, why in failed.values())
-        self._strikes = Counter({id_: self._strikes[id_] + 1 for id_ in failed})
+        now = time.monotonic()
+        before = {id_: self._strikes.get(id_, (0, now)) for id_ in failed}
+        self._strikes = {id_: (count + 1, since) for id_, (count, since) in before.items()}
         for id_, (this, why) in failed.items():
-            if self._strikes[id_] >= MOST_STRIKES:
+            count, since = self._strikes[id_]
+            if count >= MOST_STRIKES and now - since >= STRUCK_SECONDS:
                 await end(link, worker, this.id, this.fence, one_line(why))
                 ended += 1
         return ended
