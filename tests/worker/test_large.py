@@ -32,7 +32,7 @@ class SlowLine(Proxy):
         super().__init__(dsn)
         self.rate = rate
 
-    async def _pipe(self, reader, writer, *, answers=False):
+    async def _pipe(self, number, reader, writer, *, answers=False):
         free_at = time.monotonic()
         try:
             while data := await reader.read(65536):
