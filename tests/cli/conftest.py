@@ -107,11 +107,12 @@ class Shell:
             VALUES ('web-1:77', {0}.clock(), {0}.clock() + interval '1 h', 0.004) RETURNING id"""
         )
         self.rows(
-            """INSERT INTO {0}.offer (worker, queues, tasks, version, listens)
-            VALUES (%s, %s, %s, '0.1.0', true) RETURNING worker""",
+            """INSERT INTO {0}.offer (worker, queues, tasks, signatures, version, listens)
+            VALUES (%s, %s, %s, array_fill(''::text, ARRAY[%s]), '0.1.0', true) RETURNING worker""",
             worker,
             list(queues),
             list(tasks),
+            len(tasks),
         )
         self.rows(
             """UPDATE {0}.job SET state = 'running', attempt = 1, claims = 1, worker = %s, started_at = {0}.clock(),

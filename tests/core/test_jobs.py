@@ -179,6 +179,70 @@ async def test_waiting_in_one_snapshot_is_refused(caller, database, level, older
         await caller.now(job.result(conn, timeout=timedelta(seconds=1)))
 
 
+LOCKED = """
+    SELECT DISTINCT relation::regclass::text, state FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE pid = %s AND locktype = 'relation' AND relation::regclass::text ~ ANY (%s)
+"""
+
+
+@pytest.fixture
+async def waiting(caller, database, monkeypatch):
+    """Waits for a job on a connection, and tells after each look what its session holds."""
+    job = count.submit(database.conn)
+    seen = []
+
+    async def wait(conn):
+        pid, pauses = conn.info.backend_pid, []
+
+        def look(seconds):
+            pauses.append(seconds)
+            seen.append(database.rows(LOCKED.replace("{", "{{"), pid, [f"{database.schema}.{t}" for t in (".*",)]))
+            if len(pauses) == 3:
+                database.finish(job.id, result="42")
+
+        async def look_async(seconds):
+            look(seconds)
+
+        monkeypatch.setattr("chancy.run.time.sleep", look)
+        monkeypatch.setattr("chancy.run.asyncio.sleep", look_async)
+        return await caller.now(job.result(conn, timeout=60))
+
+    wait.seen = seen
+    return wait
+
+
+async def test_a_wait_on_an_idle_connection_holds_nothing_between_its_looks(caller, database, waiting):
+    conn = await caller.connect()
+    assert await waiting(conn) == 42
+    assert waiting.seen == [[], [], []]
+
+
+async def test_a_wait_in_autocommit_holds_nothing_between_its_looks(caller, waiting):
+    assert await waiting(await caller.connect(autocommit=True)) == 42
+    assert waiting.seen == [[], [], []]
+
+
+async def test_a_wait_inside_a_transaction_holds_nothing_of_the_history_and_leaves_it_open(caller, database, waiting):
+    conn = await caller.connect()
+    kept = await caller.now(count.submit(conn))
+    await caller.now(conn.commit())
+    async with caller.entered(conn.transaction()):
+        other = await caller.now(count.submit(conn))
+        assert await waiting(conn) == 42
+        held = {table for rows in waiting.seen for table, state in rows}
+        assert f"{database.schema}.job" in held
+        assert not [table for table in held if "history" in table]
+    assert {kept.id, other.id} <= set(database.ids())
+
+
+async def test_a_wait_that_began_no_transaction_ends_none(caller, database, waiting):
+    conn = await caller.connect()
+    mine = await caller.now(count.submit(conn))
+    assert await waiting(conn) == 42
+    await caller.now(conn.commit())
+    assert mine.id in database.ids()
+
+
 async def test_a_job_of_later_is_scheduled_by_the_databases_clock(caller, database):
     conn = await caller.connect(autocommit=True)
     at = datetime(2099, 1, 1, tzinfo=UTC)
@@ -196,9 +260,13 @@ def test_the_ends_of_the_priority_range_are_in_it(database, priority):
     assert count.using(priority=priority).submit(database.conn).refresh(database.conn).priority == priority
 
 
-def test_the_table_itself_keeps_the_priority_range(database):
-    with pytest.raises(psycopg.errors.CheckViolation):
-        database.rows("SELECT {}.submit('t', priority => 101)")
+def test_a_job_that_has_used_up_every_attempt_there_is_can_be_requeued(database):
+    job = count.submit(database.conn)
+    database.finish(job.id, "failed")
+    database.rows("UPDATE {}.history SET attempt = 32767, max_attempts = 32767 RETURNING 1")
+    assert chancy.requeue(database.conn, job.id, attempts=3)
+    row = job.refresh(database.conn)
+    assert (row.attempt, row.max_attempts) == (32_764, 32_767)
 
 
 def test_other_languages_submit_with_one_sql_function(database):
@@ -407,7 +475,8 @@ def test_a_schema_name_that_could_not_stand_in_sql_is_refused(name):
         {"queue": 5},
         {"run_at": datetime(2026, 1, 1)},  # noqa: DTZ001
         {"run_at": "tomorrow"},
-        {"delay": 5},
+        {"delay": "5"},
+        {"delay": True},
         {"limits": ["time"]},
         {"retry": lambda attempt, error: None},
         {"unique": True},

@@ -15,8 +15,9 @@ WORKER = PACKAGES / "chancy-worker/src/chancy_worker"
 
 FLOORS = [
     {"states", "errors", "phrases", "findings"},
-    {"dsn", "limits", "modules", "literals", "outcomes", "recurrence", "retention", "retry", "schema"},
-    {"unique"},
+    {"plain"},
+    {"arrival", "dsn", "functions", "limits", "literals", "modules", "recurrence", "retention", "retry", "schema"},
+    {"outcomes", "unique"},
     {"model"},
     {"codec"},
     {"keys"},
@@ -37,6 +38,9 @@ PURE = [
     "errors",
     "phrases",
     "findings",
+    "plain",
+    "arrival",
+    "functions",
     "limits",
     "literals",
     "recurrence",

@@ -118,7 +118,9 @@ async def test_a_job_whose_queue_nobody_takes_says_which_queues_are_taken(site):
         await eventually(lambda: site.workers())
         sentence = "waits because no worker takes queue 'mail': 1 live worker, for 'a', 'b'; start one that takes it."
         told(site, job, Reason.NO_WORKER, sentence)
-        site.one("INSERT INTO {}.worker (name, started_at, expires_at) VALUES ('old', now(), 'infinity') RETURNING id")
+        site.one(
+            "INSERT INTO {}.worker (name, started_at, expires_at) VALUES ('old', now(), now() + interval '1 hour') RETURNING id"
+        )
         sentence = (
             "waits because no worker takes queue 'mail': 2 live workers, 1 of an older version that did not say, "
             "for 'a', 'b'; start one that takes it."
@@ -221,18 +223,36 @@ async def test_a_job_of_a_group_says_how_many_groups_wait_and_how_many_of_its_ow
 
 async def test_a_job_that_was_running_when_a_worker_died_waits_for_others_of_its_kind(site):
     gone = hand(site)
-    first, second = claimed(site, gone, 2)
+    jobs = claimed(site, gone, 3)
+    site.rows("UPDATE {}.job SET max_attempts = 2 WHERE id = %s RETURNING id", jobs[-1].id)
     send(site.conn, declare_dead(worker=gone), site.schema)
     send(site.conn, take_back(), site.schema)
     async with working(site.app(), QUIET):
-        states = {State.RUNNING, State.READY}
-        await eventually(lambda: {site.row(first).state, site.row(second).state} == states)
-        runs, waits = sorted([first, second], key=lambda job: site.row(job).state is State.READY)
+        await eventually(lambda: site.count("running") == 2)
+        *runs, waits = jobs
+        now = f": now jobs {runs[0].id} and {runs[1].id}."
         sentence = (
-            f"waits because a worker died while it ran it, and a worker runs one such job at a time: now job {runs.id}."
+            "waits because a worker died while it ran it, and a worker runs such a job, when it has one attempt "
+            f"left, without another one beside it{now}"
         )
         await eventually(lambda: why(site, waits).reason is Reason.SUSPECT)
         told(site, waits, Reason.SUSPECT, sentence)
+        site.rows("UPDATE {}.job SET max_attempts = 9, crashes = 2 WHERE id = %s RETURNING id", waits.id)
+        told(
+            site,
+            waits,
+            Reason.SUSPECT,
+            f"waits because 2 workers died while they ran it, and a worker runs such a job without another one beside "
+            f"it{now}",
+        )
+        site.rows("UPDATE {}.job SET crashes = 1 WHERE id = %s RETURNING id", waits.id)
+        told(
+            site,
+            waits,
+            Reason.SUSPECT,
+            f"waits because a worker died while it ran it, and a worker runs few such jobs at a time at first, and "
+            f"more as those end{now}",
+        )
         hand(site, "free of suspects")
         assert why(site, waits).reason is not Reason.SUSPECT
 

@@ -3,6 +3,7 @@
 ChancyError
 ├── InvalidTask         the decorated function cannot be a task
 ├── InvalidArguments    arguments or options that do not fit; raised before any SQL is sent
+├── InvalidOption       an option of a verb that does not fit; a ValueError, raised before any SQL is sent
 ├── InvalidConnection   not a connection that Chancy can write to, or not in the state that a verb needs
 ├── InvalidModule       a module that a command cannot import
 ├── InvalidDSN          a connection string that cannot be read
@@ -54,6 +55,17 @@ class InvalidArguments(ChancyError):
         self.reason = reason
         where = f"argument {argument!r} of task {task}" if argument else f"arguments of task {task}"
         super().__init__(f"{where}: {reason}")
+
+
+class InvalidOption(ChancyError, ValueError):
+    """An option that no row, no column and no clock could take, or of another kind than it says. Nothing was sent; the
+    caller's transaction is still usable.
+    """
+
+    def __init__(self, option: str, reason: str) -> None:
+        self.option = option
+        self.reason = reason
+        super().__init__(f"{option}: {reason}")
 
 
 class InvalidConnection(ChancyError):
@@ -275,13 +287,16 @@ class TimeLimitExceeded(AttemptStopped):
 
 
 class MemoryLimitExceeded(AttemptStopped):
-    """The attempt's process used more memory than its limit, or asked for more. Both in bytes."""
+    """The attempt's process, with those that it has started, used more memory than its limit, or asked for more.
+
+    Both in bytes.
+    """
 
     def __init__(self, limit: int, peak: int) -> None:
         self.limit = limit
         self.peak = peak
         how = "which is above" if peak > limit else "and was refused more than fits into"
-        super().__init__(f"its process had {_mebibytes(peak)}, {how} its memory limit of {_mebibytes(limit)}")
+        super().__init__(f"it had {_mebibytes(peak)}, {how} its memory limit of {_mebibytes(limit)}")
 
 
 class ProcessDied(AttemptStopped):

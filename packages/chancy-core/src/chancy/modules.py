@@ -24,7 +24,7 @@ def load(name: str) -> ModuleType:
             reason = f"there is no module {name!r} here; start it where `python -c 'import {name}'` works"
             raise InvalidModule(name, reason) from None
         raise InvalidModule(name, f"module {name!r} cannot be imported: {_at_its_place(error)}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InvalidModule(name, f"module {name!r} cannot be imported: {_at_its_place(error)}") from error
 
 

@@ -26,7 +26,7 @@ from psycopg.types.array import register_all_arrays
 
 from .errors import InvalidConnection, SchemaOutdated
 from .literals import JsonColumn
-from .model import Pause, Script, Statement, Steps
+from .model import LetGo, Pause, Script, Statement, Steps
 from .schema import named, numbered
 
 T = TypeVar("T")
@@ -127,6 +127,13 @@ def in_transaction(conn: SyncConn | AsyncConn) -> bool:
     return _driver(conn).info.transaction_status is not TransactionStatus.IDLE or not conn.autocommit
 
 
+def begins_its_own(conn: SyncConn | AsyncConn) -> bool:
+    """Whether what is sent next on `conn` begins a transaction in which there is nothing else."""
+    driver = _driver(conn)
+    idle = driver.info.transaction_status is TransactionStatus.IDLE
+    return idle and not driver.autocommit and driver.pgconn.pipeline_status == PipelineStatus.OFF
+
+
 def backend_pid(conn: SyncConn | AsyncConn) -> int:
     """Of the server process at the other end of `conn`, as it was told at the start: a pooler tells one of its own."""
     return _driver(conn).info.backend_pid
@@ -136,9 +143,14 @@ def _driver(conn: SyncConn | AsyncConn) -> SyncConn | AsyncConn:
     if isinstance(conn, (psycopg.Connection, psycopg.AsyncConnection)):
         return conn
     raise InvalidConnection(
-        f"expected a psycopg.Connection or psycopg.AsyncConnection, "
+        f"the first argument is your connection: expected a psycopg.Connection or psycopg.AsyncConnection, "
         f"got {type(conn).__module__}.{type(conn).__qualname__}"
     )
+
+
+def refuse_no_connection(conn: object) -> None:
+    """Raise `InvalidConnection` for what is none."""
+    _driver(conn)  # type: ignore[arg-type]
 
 
 def send(conn: SyncConn, statement: Statement[T], schema: str) -> T:
@@ -281,18 +293,22 @@ async def follow(steps: Generator[Any, Any, T], do: Callable[[Any], Awaitable[An
 
 
 def _walk(conn: SyncConn, steps: Steps[T], schema: str, backend: Backend) -> T:
-    def do(step: Statement[Any] | Script) -> Any:
+    def do(step: Statement[Any] | Script | LetGo) -> Any:
         if isinstance(step, Statement):
             return backend.send(conn, step, schema)
+        if isinstance(step, LetGo):
+            return conn.rollback()
         return _Cursor(conn).execute(named(step.sql, schema).encode())
 
     return walk(steps, do)
 
 
 async def _walk_async(conn: AsyncConn, steps: Steps[T], schema: str, backend: Backend) -> T:
-    def do(step: Statement[Any] | Script) -> Awaitable[Any]:
+    def do(step: Statement[Any] | Script | LetGo) -> Awaitable[Any]:
         if isinstance(step, Statement):
             return backend.send_async(conn, step, schema)
+        if isinstance(step, LetGo):
+            return conn.rollback()
         return _AsyncCursor(conn).execute(named(step.sql, schema).encode())
 
     return await follow(steps, do)

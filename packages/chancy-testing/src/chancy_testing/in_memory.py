@@ -27,7 +27,7 @@ from chancy.gates import Passes
 from chancy.limits import LimitType
 from chancy.model import AttemptError, Progress, Rows, Statement
 from chancy.run import NO_LOOP, AsyncConn, SyncConn, answered_by, follow, walk
-from chancy.statements import CANCEL_JOBS, INSERT_JOB, INSERT_JOBS, REQUEUE_JOBS, SELECT_OUTCOME
+from chancy.statements import CANCEL_JOBS, INSERT_JOB, INSERT_JOBS, REQUEUE_JOBS, SELECT_LIVE_OUTCOME, SELECT_OUTCOME
 from chancy.states import State
 from chancy.task import BaseTask, registered
 from chancy_worker.verdict import Completion
@@ -170,7 +170,7 @@ class Eager:
     def _answer(self, conn: SyncConn | AsyncConn, statement: Statement[T], schema: str) -> Calls[T]:
         memory = self._memories[schema]
         block = conn.block if isinstance(conn, (StandIn, AsyncStandIn)) and conn.depth else None
-        if statement.sql == SELECT_OUTCOME:
+        if statement.sql in (SELECT_OUTCOME, SELECT_LIVE_OUTCOME):
             yield from self._before_result((schema, statement.params["id"]), block)
         rows = memory.answer(statement, block)
         if statement.sql == CANCEL_JOBS:

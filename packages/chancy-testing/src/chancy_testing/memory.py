@@ -96,7 +96,7 @@ class Memory:
             statements.MAKE_PARTITIONS: lambda params: iter([(0,)]),
             SELECT_LOGS: self._logs,
             DRAW_BATCH: lambda params: iter([(next(self._batch_ids),)]),
-            FINISH_BATCHES: lambda params: iter([(0,)]),  # whoever asks does so by himself, after each answer
+            FINISH_BATCHES: lambda params: iter([(0, ())]),  # whoever asks does so by himself, after each answer
             SELECT_PROGRESS: self._progress,
             **self.schedules.answers,
         }
@@ -110,7 +110,7 @@ class Memory:
         if statement.adds:
             ids = [self._add(job, transaction or "0") for job in statement.adds]
             return [(ids if statement.sql == statements.INSERT_JOBS else ids[0], transaction or "0", None)]
-        if statement.sql == statements.SELECT_OUTCOME:
+        if statement.sql in (statements.SELECT_OUTCOME, statements.SELECT_LIVE_OUTCOME):
             return [self._outcome(statement.params["id"], transaction)]
         if (answer := self._answers.get(statement.sql)) is None:
             raise NotImplementedError(
@@ -274,7 +274,9 @@ class Memory:
         key = job.unique
         if key is None:
             return self._add(job, transaction, new_id), "inserted"
-        place, now = (job.task, key.text), _now()
+        now = _now()
+        job = msgspec.structs.replace(job, task=self._name_with_key(job.task, key, now))
+        place = job.task, key.text
         ends, other = self.windows.get(place, (now, 0))
         if key.within is None or ends <= now:
             other = self._holder(*place) or 0
@@ -294,6 +296,13 @@ class Memory:
             kept, transaction=transaction, retry=brought.retry, limits=brought.limits, gates=brought.gates
         ).with_row(**changed)
         return other, "replaced"
+
+    def _name_with_key(self, task: str, key: UniqueKey, now: datetime) -> str:
+        """Under which of its names the key is held already."""
+        names = sorted(key.others)
+        timed = [name for name in names if key.within and self.windows.get((name, key.text), (now, 0))[0] > now]
+        held = [name for name in names if self._holder(name, key.text)]
+        return next(iter(timed + held), task)
 
     def _holder(self, task: str, key: str | None) -> int | None:
         """The job that has the key."""
@@ -320,7 +329,7 @@ class Memory:
             row = kept.row
             return (
                 params["queue"] in (None, row.queue)
-                and params["task"] in (None, row.task)
+                and (params["tasks"] is None or row.task in params["tasks"])
                 and params["state"] in (None, state_of(row))
                 and params["batch"] in (None, row.batch)
                 and (params["before"] is None or row.id < params["before"])
@@ -407,7 +416,7 @@ class Memory:
             instant = row.finished_at or row.submitted_at
             if (
                 params["queue"] in (None, row.queue)
-                and params["task"] in (None, row.task)
+                and (params["tasks"] is None or row.task in params["tasks"])
                 and state_of(row) in params["states"]
                 and (params["since"] is None or instant >= params["since"])
                 and (params["until"] is None or instant < params["until"])

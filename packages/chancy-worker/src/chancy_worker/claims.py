@@ -10,9 +10,11 @@
     in_use        which priorities each queue that is looked at has, by skipping through the index
     lanes         where to claim from: (queue, priority), from a high-water mark or from the start
     paused        queues and tasks of which nothing may begin now
-    left_out      the tasks of which none may be claimed here and now
+    left_out      the tasks of which none may be claimed here and now; those that have no room are told apart, because
+                  a queue in which nobody may be passed waits for them
+    suspects      jobs that were running when a worker died, of those that were chosen: no others of their kind
     allowed       how many of each queue may be claimed: as many as are wanted, or less where an operator limits it
-    claimed       for each queue as many as are wanted, in the order priority, run_at, id
+    claimed       for each queue as many as are wanted, in the order priority, run_at, id, up to so many bytes
     rated         for those that count against a rate, from when on others may have their slots
 
 A slot of a rate opens a little after its window: between a claim and the begin of its function up to 50 ms may pass,
@@ -26,29 +28,39 @@ A plan is made once a connection, often while the table is empty, and has to ser
 rows to write are found one by one, LATERAL, and are addressed by ctid; the planner has no join of `job` with anything
 whose order it could choose. (A DELETE … USING read the whole index of a table that was empty when it was planned.)
 What belongs to a row is taken from the arrays by its position: each id is there once. For the same reason
-`worker IS NOT NULL` says "running", which it is by the table's CHECK: the planner could take the index `job_running`
+`worker = …` says "running", which it is by the table's CHECK: the planner could take the index `job_running`
 for the cheaper one.
+
+A verdict matches the id, the fence and the lease of its claim. After a failover that has lost the last transactions
+Postgres gives ids and fences out again, and the row of that id may be another job.
+
+Nothing in here can be made to raise by what a row holds but for the claimed rows themselves: no arithmetic with
+instants that may be infinite, and none comes back that Python could not read. A row that raises all the same is found
+by `sifting`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from operator import attrgetter
 from typing import TypeAlias
 
-from chancy.literals import JsonColumn, of_intervals, of_numbers, of_texts
+from chancy.literals import JsonColumn, of_intervals, of_numbers, of_texts, readable
 from chancy.model import Rows, Statement
 from chancy.statements import KEEP, keeping
 from chancy.states import State
 
-from .verdict import Claimed, Completion
+from .verdict import EARLIEST, Claimed, Completion
 
 Mark: TypeAlias = tuple[datetime, int]
 """The (run_at, id) of the last job claimed from a lane."""
 
-START: Mark = (datetime.min.replace(tzinfo=UTC), 0)
+CLAIM_BYTES = 8 * 1024**2
+"""Of large jobs that a queue brings in one claim, and the last of them may go above it."""
+
+START: Mark = (EARLIEST, 0)
 """The mark of a lane that nothing has been claimed from."""
 
 _FINISH = """
@@ -58,7 +70,7 @@ _FINISH = """
             SELECT mine.ctid FROM unnest(%(done_ids)s::bigint[], %(done_fences)s::integer[]) AS sent (id, fence)
             CROSS JOIN LATERAL (
                 SELECT job.ctid FROM {schema}.job AS job
-                WHERE job.id = sent.id AND job.claims = sent.fence AND job.worker IS NOT NULL
+                WHERE job.id = sent.id AND job.claims = sent.fence AND job.worker = %(under)s::bigint
                 LIMIT 1 {lock}
             ) AS mine))
         RETURNING job.*, {done_nth} AS nth, {keep}
@@ -68,7 +80,7 @@ _FINISH = """
         FROM unnest(%(again_ids)s::bigint[], %(again_fences)s::integer[]) AS sent (id, fence)
         CROSS JOIN LATERAL (
             SELECT job.ctid, job.cancel_at FROM {schema}.job AS job
-            WHERE job.id = sent.id AND job.claims = sent.fence AND job.worker IS NOT NULL
+            WHERE job.id = sent.id AND job.claims = sent.fence AND job.worker = %(under)s::bigint
             LIMIT 1 {lock}
         ) AS mine
     ),
@@ -77,7 +89,9 @@ _FINISH = """
         SET state = 'ready', worker = NULL, progress = NULL, parked = job.gates->>'key',
             run_at = coalesce({schema}.clock() + (%(delays)s::interval[])[{nth}], job.run_at),
             attempt = job.attempt - (%(refunds)s::smallint[])[{nth}],
-            errors = coalesce((%(again_errors)s::json[])[{nth}], job.errors)
+            errors = coalesce((%(again_errors)s::json[])[{nth}], job.errors),
+            refused_at = CASE WHEN (%(refusals)s::smallint[])[{nth}] = 1
+                THEN CASE WHEN {refused_of_late} THEN job.refused_at ELSE {schema}.clock() END END
         WHERE job.ctid = ANY (ARRAY(SELECT ctid FROM again WHERE NOT cancelled))
         RETURNING job.queue
     ),
@@ -120,22 +134,10 @@ _CLAIM = """
         UNION ALL
         SELECT queue, priority, '-infinity', 0 FROM in_use
     ),
-    lease AS MATERIALIZED (
-        SELECT id FROM {schema}.worker WHERE id = %(worker)s::bigint FOR KEY SHARE
-    ),
-    paused AS MATERIALIZED (
-        SELECT kind, name FROM {schema}.pause WHERE until > {schema}.clock()
-    ),
-    left_out AS MATERIALIZED (
-        SELECT array_cat(%(without)s::text[], ARRAY(SELECT name FROM paused WHERE kind = 'task')) AS tasks
-    ),
-    allowed AS MATERIALIZED (
-        SELECT want.queue, want.free AS wanted,
-            CASE WHEN EXISTS (SELECT FROM {schema}.queue_limit) THEN {schema}.allowance(want.queue, want.free)
-                ELSE want.free END AS free
-        FROM unnest(%(queues)s::text[], %(free)s::integer[]) AS want (queue, free)
-        WHERE want.queue <> ALL (ARRAY(SELECT name FROM paused WHERE kind = 'queue'))
-    ),
+    {lease},
+    {paused},
+    {suspects}
+    {allowed},
     claimed AS (
         UPDATE {schema}.job AS job
         SET state = 'running', attempt = job.attempt + 1, claims = job.claims + 1,
@@ -145,26 +147,93 @@ _CLAIM = """
             FROM lease
             CROSS JOIN allowed AS want
             CROSS JOIN LATERAL (
-                SELECT ready.ctid
+                SELECT ready.ctid, ready.task{weighed}
                 FROM lanes
                 CROSS JOIN LATERAL (
-                    SELECT job.ctid FROM {schema}.job AS job
-                    WHERE job.state = 'ready' AND job.parked IS NULL
-                        AND job.queue = lanes.queue AND job.priority = lanes.priority
-                        AND (job.run_at, job.id) > (lanes.run_at, lanes.id) AND job.run_at <= {schema}.clock()
-                        AND job.task <> ALL ((SELECT tasks FROM left_out)::text[])
-                        AND (job.crashes = 0 OR %(suspects)s::boolean)
-                    ORDER BY job.run_at, job.id
-                    LIMIT want.free
-                    FOR UPDATE SKIP LOCKED
+                    {ready}
                 ) AS ready
                 WHERE lanes.queue = want.queue
                 LIMIT want.free
             ) AS chosen
+            WHERE chosen.task <> ALL (%(full)s::text[]){within}
         ))
         RETURNING job.*
     ),
-    rated AS (
+    {rated}
+    SELECT
+        (SELECT count(*) FROM finished) + (SELECT count(*) FROM returned) + (SELECT count(*) FROM dropped),
+        EXISTS (SELECT FROM lease),
+        ARRAY(SELECT queue FROM in_use), ARRAY(SELECT priority FROM in_use),
+        ARRAY(SELECT (
+            SELECT extract(epoch FROM least(job.run_at, {schema}.clock() + interval '1 day'))::float8
+                - extract(epoch FROM {schema}.clock())::float8
+            FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NULL
+                AND job.queue = in_use.queue AND job.priority = in_use.priority AND job.run_at > {schema}.clock()
+            ORDER BY job.run_at LIMIT 1) FROM in_use),
+        ARRAY(SELECT look.queue FROM unnest(%(looking)s::text[]) AS look (queue) CROSS JOIN LATERAL (
+            SELECT FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = look.queue LIMIT 1) AS parked),
+        ARRAY(SELECT queue FROM allowed WHERE free < wanted),
+        CASE WHEN EXISTS (SELECT FROM returned)
+            THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM returned))::text END,
+        NULL::text, NULL::text, NULL::smallint, NULL::smallint, NULL::integer, NULL::smallint,
+        NULL::json, NULL::json, NULL::json, NULL::json, NULL::text, NULL::bigint, NULL::smallint, NULL::timestamptz,
+        NULL::float8
+    UNION ALL
+    SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL,
+        task, queue, attempt, max_attempts, claims, crashes, {arguments}, retry, limits, {errors}, gates->>'key', batch,
+        priority, {run_at},
+        CASE WHEN {refused_of_late} THEN extract(epoch FROM {schema}.clock() - job.refused_at)::float8 END
+    FROM claimed AS job
+"""
+# Nobody has tried it for a while where all workers were away, or its queue was paused: then the time counts anew.
+_REFUSED_OF_LATE = "job.refused_at IS NOT NULL AND job.run_at > {schema}.clock() - interval '10 minutes'"
+
+_READY = """SELECT job.ctid, job.task{weight} FROM {schema}.job AS job
+                    WHERE job.state = 'ready' AND job.parked IS NULL AND job.crashes = 0
+                        AND job.queue = lanes.queue AND job.priority = lanes.priority
+                        AND (job.run_at, job.id) > (lanes.run_at, lanes.id) AND job.run_at <= {schema}.clock()
+                        AND job.task <> ALL ((SELECT tasks FROM left_out)::text[])
+                        AND (want.in_line OR job.task <> ALL (%(full)s::text[]))
+                    ORDER BY job.run_at, job.id
+                    LIMIT want.free
+                    FOR UPDATE SKIP LOCKED"""
+_SUSPECTS = """suspects AS MATERIALIZED (
+        SELECT mine.place, mine.task, mine.queue, mine.priority{weight_of_mine}
+        FROM unnest(%(suspects)s::bigint[]) AS chosen (id)
+        CROSS JOIN LATERAL (
+            SELECT job.ctid AS place, job.* FROM {schema}.job AS job
+            WHERE job.id = chosen.id
+            LIMIT 1
+            FOR UPDATE SKIP LOCKED
+        ) AS mine
+        WHERE mine.state = 'ready' AND mine.parked IS NULL AND mine.crashes > 0 AND mine.run_at <= {schema}.clock()
+            AND mine.task <> ALL ((SELECT tasks FROM left_out)::text[])
+    ),"""
+_SUSPECTS_FIRST = """SELECT suspect.place AS ctid, suspect.task{bytes_of_suspect} FROM suspects AS suspect
+                    WHERE suspect.queue = lanes.queue AND suspect.priority = lanes.priority
+                    UNION ALL
+                    SELECT plain.ctid, plain.task{bytes_of_plain} FROM ({ready}) AS plain"""
+
+LEASE = """lease AS MATERIALIZED (
+        SELECT id FROM {schema}.worker WHERE id = %(worker)s::bigint FOR KEY SHARE
+    )"""
+PAUSED = """paused AS MATERIALIZED (
+        SELECT kind, name FROM {schema}.pause WHERE until > {schema}.clock()
+    ),
+    left_out AS MATERIALIZED (
+        SELECT array_cat(%(without)s::text[], ARRAY(SELECT name FROM paused WHERE kind = 'task')) AS tasks
+    )"""
+ALLOWED = """allowed AS MATERIALIZED (
+        SELECT want.queue, want.in_line, want.free AS wanted, want.bytes,
+            CASE WHEN EXISTS (SELECT FROM {schema}.queue_limit) THEN {schema}.allowance(want.queue, want.free)
+                ELSE want.free END AS free
+        FROM unnest(%(queues)s::text[], %(free)s::integer[], %(in_line)s::boolean[], %(bytes)s::integer[])
+            AS want (queue, free, in_line, bytes)
+        WHERE want.queue <> ALL (ARRAY(SELECT name FROM paused WHERE kind = 'queue'))
+    )"""
+RATED = """rated AS (
         UPDATE {schema}.slot AS slot
         SET opens_at = {schema}.clock() + slot.per + least(slot.per / 20, interval '50 ms')
         WHERE slot.ctid = ANY (ARRAY(
@@ -176,58 +245,110 @@ _CLAIM = """
             ) AS mine
             WHERE claimed.gates IS NOT NULL
         ))
-    )
-    SELECT
-        (SELECT count(*) FROM finished) + (SELECT count(*) FROM returned) + (SELECT count(*) FROM dropped),
-        EXISTS (SELECT FROM lease),
-        (SELECT extract(epoch FROM min(ahead.run_at) - {schema}.clock())::float8
-         FROM in_use CROSS JOIN LATERAL (
-            SELECT job.run_at FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.parked IS NULL
-                AND job.queue = in_use.queue AND job.priority = in_use.priority AND job.run_at > {schema}.clock()
-            ORDER BY job.run_at LIMIT 1) AS ahead),
-        ARRAY(SELECT queue FROM in_use), ARRAY(SELECT priority FROM in_use),
-        ARRAY(SELECT look.queue FROM unnest(%(looking)s::text[]) AS look (queue) CROSS JOIN LATERAL (
-            SELECT FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = look.queue LIMIT 1) AS parked),
-        ARRAY(SELECT queue FROM allowed WHERE free < wanted),
-        CASE WHEN EXISTS (SELECT FROM returned)
-            THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM returned))::text END,
-        NULL::text, NULL::text, NULL::smallint, NULL::timestamptz, NULL::smallint, NULL::smallint, NULL::integer,
-        NULL::smallint, NULL::json, NULL::json, NULL::json, NULL::json, NULL::text, NULL::bigint
-    UNION ALL
-    SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL,
-        task, queue, priority, run_at, attempt, max_attempts, claims, crashes, arguments, retry, limits, errors,
-        gates->>'key', batch
-    FROM claimed
+    )"""
+
+LARGE_BYTES = 4 * 1024
+"""Jobs with more than that in arguments and errors, as stored, are large: claims count their bytes."""
+
+_SIZE = "pg_catalog.pg_column_size(job.arguments) + coalesce(pg_catalog.pg_column_size(job.errors), 0)"
+"""In bytes as stored. To know how long a compressed JSON is would be to read and write out all of it."""
+_WEIGHT = """CASE WHEN pg_catalog.pg_column_compression(job.arguments) IS NULL THEN 1 ELSE 8 END
+                        * pg_catalog.pg_column_size(job.arguments)
+                        + coalesce(pg_catalog.pg_column_size(job.errors), 0) - {large}"""
+"""Of a large job: JSON is seldom compressed to less than an eighth. Where it is, and the answer is too long for the
+line, the next claim asks for fewer."""
+
+_UNWEIGHED = {
+    "weight": "",
+    "weight_of_mine": "",
+    "bytes_of_suspect": "",
+    "bytes_of_plain": "",
+    "weighed": "",
+    "within": "",
+    "arguments": "CASE WHEN {size} <= {large} THEN job.arguments::json END",
+    "errors": "CASE WHEN pg_catalog.pg_column_size(job.errors) <= {large} THEN job.errors END",
+}
+"""Large jobs come without their arguments: they have to go back, and the next claims weigh. So a claim of the usual
+jobs costs next to nothing more, and what it brings has a bound.
 """
+_WEIGHED = {
+    "weight": ", greatest({weight_of}, 0) AS bytes",
+    "weight_of_mine": ", greatest(" + _WEIGHT.replace("job.", "mine.") + ", 0) AS bytes",
+    "bytes_of_suspect": ", suspect.bytes",
+    "bytes_of_plain": ", plain.bytes",
+    "weighed": ", ready.bytes, sum(ready.bytes) OVER (ROWS UNBOUNDED PRECEDING) AS total",
+    "within": """
+                AND (chosen.total <= want.bytes OR chosen.total - chosen.bytes < want.bytes)""",
+    "arguments": "job.arguments::json",
+    "errors": "job.errors",
+}
 
 _NTH = "array_position(%(again_ids)s::bigint[], job.id)"
 _DONE_NTH = "array_position(%(done_ids)s::bigint[], job.id)"
+
+
+def _filled(text: str, pieces: Mapping[str, str]) -> str:
+    for slot, piece in pieces.items():
+        text = text.replace("{" + slot + "}", piece)
+    return text
+
+
 _ROUND = (
-    keeping(_FINISH + _CLAIM, "(%(states)s::text[])[{done_nth}]")
+    keeping(
+        _FINISH + _filled(_CLAIM, {"lease": LEASE, "paused": PAUSED, "allowed": ALLOWED, "rated": RATED}),
+        "(%(states)s::text[])[{done_nth}]",
+    )
     .replace("{keep_cancelled}", KEEP.replace("{state}", "'cancelled'"))
+    .replace("{refused_of_late}", _REFUSED_OF_LATE)
     .replace("{nth}", _NTH)
     .replace("{done_nth}", _DONE_NTH)
+    .replace("{run_at}", readable("run_at"))
 )
+_PLAIN = _ROUND.replace("    {suspects}\n", "").replace("{ready}", _READY)
+_RESCUING = _ROUND.replace("{suspects}", _SUSPECTS).replace("{ready}", _SUSPECTS_FIRST).replace("{ready}", _READY)
 
-ROUND = _ROUND.replace("{lock}", "")
+
+def _round(lock: str, weighing: Mapping[str, str], text: str) -> str:
+    pieces = {"lock": lock, **weighing, "size": _SIZE, "weight_of": _WEIGHT, "large": str(LARGE_BYTES)}
+    return _filled(text, pieces)
+
+
+_WAITS, _PASSES_BY = "", "FOR UPDATE SKIP LOCKED"
+ROUND = _round(_WAITS, _UNWEIGHED, _PLAIN)
 """Waits for a locked row as long as the connection's lock_timeout lets it."""
-PATIENT_ROUND = _ROUND.replace("{lock}", "FOR UPDATE SKIP LOCKED")
+PATIENT_ROUND = _round(_PASSES_BY, _UNWEIGHED, _PLAIN)
 """Passes locked rows by; a third dearer. For when the first form ran into a lock, until nothing is left over."""
+WEIGHED_ROUND = _round(_WAITS, _WEIGHED, _PLAIN)
+"""Claims large jobs, up to so many bytes; a twentieth dearer. For when there have been any lately."""
+PATIENT_WEIGHED_ROUND = _round(_PASSES_BY, _WEIGHED, _PLAIN)
+"""Both."""
+_WITH_SUSPECTS = {
+    ROUND: _round(_WAITS, _UNWEIGHED, _RESCUING),
+    PATIENT_ROUND: _round(_PASSES_BY, _UNWEIGHED, _RESCUING),
+    WEIGHED_ROUND: _round(_WAITS, _WEIGHED, _RESCUING),
+    PATIENT_WEIGHED_ROUND: _round(_PASSES_BY, _WEIGHED, _RESCUING),
+}
+"""The four for when there are any to claim: what they need would cost every other round a twentieth."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to claim: from which queue how many, where to start in each lane, and which tasks to leave out."""
+    """What to claim: of which queue how many, where to start in each lane, and which tasks to leave out."""
 
     free: dict[str, int] = field(default_factory=dict)
     lanes: dict[tuple[str, int], Mark] = field(default_factory=dict)
     looking: tuple[str, ...] = ()
     """Queues to look at from the start, learning their priorities."""
     without: tuple[str, ...] = ()
-    suspects: bool = True
-    """Whether to take jobs that were running when a worker died."""
+    suspects: Sequence[int] = ()
+    """The ids of the jobs to take that were running when a worker died; others of that kind are left out."""
+    full: tuple[str, ...] = ()
+    """Tasks to leave out, too, because there is no room where they run."""
+    in_line: frozenset[str] = frozenset()
+    """Queues in which such a job is not passed by: if it is the first, nothing is claimed. One job is wanted there."""
+    large: dict[str, int] = field(default_factory=dict)
+    """How many bytes each queue may bring in large jobs, `CLAIM_BYTES` where it does not say: as many jobs as are
+    within that, in their order, and the one that goes above it; with 0 none that is large. For the forms that weigh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,11 +359,13 @@ class Answer:
     """How many of the verdicts found their row; the others are asked for by `settle`."""
     holding: bool
     """Whether this worker's lease was still there; without it nothing is claimed."""
-    next_in: float | None
-    """Seconds until the next scheduled job of the queues looked at."""
     lanes: list[tuple[str, int]]
     """The lanes that a look has found, best first within each queue."""
+    next_in: Mapping[str, float | None]
+    """Of the queues looked at that have any lane, seconds until the next scheduled job, if there is one."""
     claimed: list[Claimed]
+    """In the order in which those of each queue are to begin: priority, run_at, id. Large ones come without arguments
+    where the round did not weigh, and have to go back."""
     marks: dict[tuple[str, int], Mark]
     parked: Sequence[str] = ()
     """Of the queues looked at, those in which jobs wait to be admitted."""
@@ -250,9 +373,12 @@ class Answer:
     """Queues of which a limit let less be claimed than was wanted."""
 
 
-def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, text: str = ROUND) -> Statement[Answer]:
-    """Write verdicts and claim, in one statement and one commit. `text` is one of the two forms.
+def play_round(
+    worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, under: int | None = None, text: str = ROUND
+) -> Statement[Answer]:
+    """Write verdicts and claim, in one statement and one commit. `text` is one of the four forms.
 
+    The verdicts are of claims under one lease, `under`; None is `worker`, under which is claimed.
     Of two claims of one job the later alone has a say; the other's verdict is not sent, and counts as not settled.
     """
     if len({verdict.id for verdict in verdicts}) < len(verdicts):
@@ -260,9 +386,10 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
     done = [v for v in verdicts if v.state is not State.READY]
     again = [v for v in verdicts if v.state is State.READY]
     return Statement(
-        text,
+        _WITH_SUSPECTS[text] if wanted.suspects else text,
         {
             "worker": worker,
+            "under": worker if under is None else under,
             "done_ids": of_numbers(v.id for v in done),
             "done_fences": of_numbers(v.fence for v in done),
             "states": of_texts(v.state.value for v in done),
@@ -272,6 +399,7 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
             "again_fences": of_numbers(v.fence for v in again),
             "delays": of_intervals(v.delay for v in again),
             "refunds": of_numbers(int(v.refund) for v in again),
+            "refusals": of_numbers(int(v.refusal) for v in again),
             "again_errors": JsonColumn(v.errors for v in again),
             "looking": of_texts(wanted.looking),
             "lane_queues": of_texts(queue for queue, _ in wanted.lanes),
@@ -280,36 +408,55 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
             "mark_ids": of_numbers(id_ for _, id_ in wanted.lanes.values()),
             "queues": of_texts(wanted.free),
             "free": of_numbers(wanted.free.values()),
+            "in_line": of_texts(str(queue in wanted.in_line).lower() for queue in wanted.free),
+            "bytes": of_numbers(wanted.large.get(queue, CLAIM_BYTES) for queue in wanted.free),
             "without": of_texts(wanted.without),
-            "suspects": wanted.suspects,
+            "full": of_texts(wanted.full),
+            "suspects": of_numbers(wanted.suspects),
         },
-        _parse_answer,
+        lambda rows: _parse_answer(rows, worker),
     )
 
 
 _FIRST_OF_JOB = 8
 """Of a claimed job's row: id, true, and then empty columns, which the first row has."""
+_MARK, _PRIORITY = attrgetter("run_at", "id"), attrgetter("priority")
 
 
-def _parse_answer(rows: Rows) -> Answer:
-    (settled, holding, next_in, queues, priorities, parked, at_limit, *_), *claimed_rows = rows
-    claimed: list[Claimed] = []
-    marks: dict[tuple[str, int], Mark] = {}
-    for row in claimed_rows:
-        id_, (task, queue, priority, run_at, *rest) = row[0], row[_FIRST_OF_JOB:]
-        claimed.append(Claimed(id_, task, queue, *rest))
-        lane, mark = (queue, priority), (run_at, id_)
-        if mark > marks.get(lane, START):
-            marks[lane] = mark
+def _parse_answer(rows: Rows, worker: int) -> Answer:
+    (settled, holding, queues, priorities, ahead, parked, at_limit, *_), *claimed_rows = rows
+    claimed = [Claimed(*(row[0], *row[_FIRST_OF_JOB:], worker)) for row in claimed_rows]
+    _sort(claimed)
+    # A suspect comes before its turn.
+    marks: dict[tuple[str, int], Mark] = {
+        (job.queue, job.priority): (job.run_at, job.id) for job in claimed if not job.crashes
+    }
     lanes = list(zip(queues, priorities, strict=True))
-    return Answer(settled, holding, next_in, lanes, claimed, marks, parked, at_limit)
+    return Answer(settled, holding, lanes, _soonest(queues, ahead), claimed, marks, parked, at_limit)
+
+
+def _sort(claimed: list[Claimed]) -> None:
+    """By priority, run_at and id: RETURNING gives rows in no order."""
+    claimed.sort(key=_MARK)
+    if len(set(map(_PRIORITY, claimed))) > 1:
+        claimed.sort(key=_PRIORITY, reverse=True)
+
+
+def _soonest(queues: Sequence[str], ahead: Sequence[float | None]) -> dict[str, float | None]:
+    soonest: dict[str, float | None] = dict.fromkeys(queues)
+    for queue, next_in in zip(queues, ahead, strict=True):
+        before = soonest[queue]
+        if next_in is not None and (before is None or next_in < before):
+            soonest[queue] = next_in
+    return soonest
 
 
 SETTLE = """
     SELECT sent.id, sent.fence,
         CASE
-            WHEN job.state = 'running' THEN 'busy'
+            WHEN job.state = 'running' THEN CASE WHEN job.worker = sent.lease THEN 'busy' ELSE 'lost' END
             WHEN job.id IS NOT NULL THEN 'done'
+            WHEN past.worker <> sent.lease THEN 'lost'
             WHEN past.state = 'succeeded' AND sent.state <> 'succeeded' THEN 'completed'
             WHEN past.id IS NOT NULL THEN 'done'
             WHEN EXISTS (SELECT FROM {schema}.retention WHERE days = 0)
@@ -319,21 +466,25 @@ SETTLE = """
                 AND (SELECT past.id FROM {schema}.history AS past WHERE past.id = sent.id LIMIT 1) IS NULL THEN 'done'
             ELSE 'lost'
         END
-    FROM unnest(%(ids)s::bigint[], %(fences)s::integer[], %(states)s::text[], %(queues)s::text[])
-        AS sent (id, fence, state, queue)
+    FROM unnest(
+        %(ids)s::bigint[], %(fences)s::integer[], %(leases)s::bigint[], %(states)s::text[], %(queues)s::text[]
+    ) AS sent (id, fence, lease, state, queue)
     LEFT JOIN LATERAL (
-        SELECT id, state FROM {schema}.job AS job WHERE job.id = sent.id AND job.claims = sent.fence LIMIT 1
+        SELECT id, state, worker FROM {schema}.job AS job WHERE job.id = sent.id AND job.claims = sent.fence LIMIT 1
     ) AS job ON true
     LEFT JOIN LATERAL (
-        SELECT id, state FROM {schema}.history AS past WHERE past.id = sent.id AND past.claims = sent.fence LIMIT 1
+        SELECT id, state, worker FROM {schema}.history AS past
+        WHERE past.id = sent.id AND past.claims = sent.fence
+        LIMIT 1
     ) AS past ON true
 """
 
 
 def settle(
-    verdicts: Sequence[Completion], held: Mapping[tuple[int, int], Claimed]
+    under: int, verdicts: Sequence[Completion], held: Mapping[tuple[int, int], Claimed]
 ) -> Statement[dict[tuple[int, int], str]]:
-    """What became of verdicts, by (id, fence); `held` knows the queues of their jobs.
+    """What became of verdicts, by (id, fence); `held` knows the queues and leases of their jobs, and of one that it
+    does not know the lease is `under`.
 
     'done'; 'busy' (still ours, the row was locked); 'completed' (as succeeded, by the handler's own transaction);
     'lost' (another claim has it). A job that is nowhere any more is done if its queue has ends that leave no row: a
@@ -343,6 +494,7 @@ def settle(
     params = {
         "ids": of_numbers(v.id for v in verdicts),
         "fences": of_numbers(v.fence for v in verdicts),
+        "leases": of_numbers(under if job is None else job.lease for job in jobs),
         "states": of_texts(v.state.value for v in verdicts),
         "queues": of_texts(None if job is None else job.queue for job in jobs),
     }

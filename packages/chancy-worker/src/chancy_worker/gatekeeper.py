@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from chancy.literals import of_numbers, of_texts
@@ -26,6 +26,8 @@ ADMIT = """
 """
 PAUSE_SECONDS = 0.02
 """Between two admissions that look at a part of what is parked and find nothing."""
+SOON_SECONDS = 0.001
+"""An instant that the database has named may be over when it is heard of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,12 @@ class _Circle:
     spot: str = ""
     origin: str | None = None
     due_at: float = math.inf
+    try_at: float = 0.0
+    """When it is worth a try, if its queue has room then."""
+
+    def open(self) -> None:
+        """There may be room for anybody."""
+        self.origin, self.due_at, self.try_at = None, math.inf, 0.0
 
     def turn(self, to: str) -> bool:
         """Go on; whether it has come round."""
@@ -94,58 +102,80 @@ class _Circle:
 
 
 class Gatekeeper:
-    """When to admit, and where each queue's circle was left."""
+    """When to admit to which queue, and where each queue's circle was left. Instants are of `time.monotonic`."""
 
     def __init__(self) -> None:
         self._circles: dict[str, _Circle] = {}
         """Of the queues with parked jobs."""
         self._ended: list[tuple[str, str]] = []
-        self._due_at = math.inf
+        self._any_ended = False
+        """A gate may be shared by queues, so the end of a job may open one for any."""
+        self._tried: list[str] = []
 
-    def looked(self, queues: Collection[str], parked: Collection[str]) -> None:
+    def looked(self, queues: Iterable[str], parked: Collection[str]) -> None:
         """What a look into these queues has found."""
-        found = {queue: self._circles.get(queue) or _Circle() for queue in parked}
-        self._circles = {queue: circle for queue, circle in self._circles.items() if queue not in queues} | found
-        if parked:
-            self.opened()
+        if self._circles:
+            for queue in queues:
+                if queue not in parked:
+                    self._circles.pop(queue, None)
+        for queue in parked:
+            self._circles.setdefault(queue, _Circle()).open()
 
     def ended(self, queue: str, key: str) -> None:
         """A job with gates has ended, or gone back: there may be room for another one."""
         if queue in self._circles:
             self._ended.append((queue, key))
-            self._due_at = 0.0
+        self._any_ended = bool(self._circles)
 
     def opened(self) -> None:
         """There may be room for anybody."""
-        self._due_at = 0.0
         for circle in self._circles.values():
-            circle.origin, circle.due_at = None, math.inf
+            circle.open()
+
+    def due(self, now: float) -> list[str]:
+        """The queues for which it is worth a try, as soon as they have room."""
+        if not self._circles:
+            return []
+        if self._any_ended:
+            self._any_ended = False
+            for circle in self._circles.values():
+                circle.try_at = 0.0
+        return [queue for queue, circle in self._circles.items() if circle.try_at <= now]
+
+    def next_at(self, now: float) -> float:
+        """When the next queue is due, after those that are due already and wait for room."""
+        return min((circle.try_at for circle in self._circles.values() if circle.try_at > now), default=math.inf)
 
     @property
     def due_in(self) -> float:
-        """Seconds until it is worth a try; 0 or less is now, infinity is not before something happens."""
-        return self._due_at - time.monotonic() if self._circles else math.inf
+        """Seconds until it is worth a try anywhere; 0 or less is now, infinity is not before something happens."""
+        return min((circle.try_at for circle in self._circles.values()), default=math.inf) - time.monotonic()
 
     def try_again(self) -> None:
         """Somebody else was at it."""
-        self._due_at = time.monotonic() + PAUSE_SECONDS
+        for queue in self._tried:
+            if queue in self._circles:
+                self._circles[queue].try_at = time.monotonic() + PAUSE_SECONDS
 
     def wish(self, free: Mapping[str, int]) -> Statement[list[Admission]] | None:
-        """The admission for a worker with so many free slots a queue, if any."""
+        """The admission for a worker with so many free slots a queue, if any. Those tried are not due any more."""
         wanted = {queue: n for queue, n in free.items() if queue in self._circles}
         if not wanted:
             return None
-        ended, self._ended = self._ended, []
+        self._tried = list(wanted)
+        for queue in wanted:
+            self._circles[queue].try_at = math.inf
+        ended = [(queue, key) for queue, key in self._ended if queue in wanted]
+        self._ended = [(queue, key) for queue, key in self._ended if queue not in wanted]
         return admit(wanted, {queue: self._circles[queue].spot for queue in wanted}, ended)
 
-    def learn(self, answers: Collection[Admission]) -> bool:
-        """Take over what was done; whether anybody was admitted."""
+    def learn(self, answers: Collection[Admission]) -> list[str]:
+        """Take over what was done; the queues to which any were admitted."""
         now = time.monotonic()
-        self._due_at = math.inf
         for answer in answers:
             circle = self._circles[answer.queue]
             if answer.stopped_at is None:
-                self._due_at = min(self._due_at, circle.due_at)
+                circle.try_at = max(circle.due_at, now + SOON_SECONDS)
                 continue
             if circle.origin is None:
                 circle.due_at = math.inf
@@ -153,5 +183,5 @@ class Gatekeeper:
             round_ = circle.turn(answer.stopped_at) or not answer.more
             if answer.admitted or round_:
                 circle.origin = None
-            self._due_at = min(self._due_at, circle.due_at if answer.admitted or round_ else now + PAUSE_SECONDS)
-        return any(answer.admitted for answer in answers)
+            circle.try_at = max(circle.due_at, now + SOON_SECONDS) if answer.admitted or round_ else now + PAUSE_SECONDS
+        return [answer.queue for answer in answers if answer.admitted]

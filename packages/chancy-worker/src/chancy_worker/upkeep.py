@@ -99,22 +99,40 @@ async def care_for_history(
         link = new_link()
         try:
             await link.connect()
-            await link.send(make_partitions(DAYS_AHEAD))
-            await drop(link)
-            while await link.send(sweep_slots()):
-                pass
-            while await link.send(sweep_windows()):
-                pass
-            while await link.send(sweep_batches()):
-                pass
+            done = await _care(link, drop)
         except psycopg.Error as error:
             log.warning("upkeep of the history: %s; it goes on in a minute", one_line(error))
-            pause = min(60.0, timing.upkeep)
-        else:
-            pause = timing.upkeep
+            done = False
         finally:
             await link.close()
+        pause = timing.upkeep if done else min(60.0, timing.upkeep)
         await asyncio.sleep(pause * random.uniform(0.75, 1.25))
+
+
+async def _care(link: Link, drop: Callable[[Link], Awaitable[None]]) -> bool:
+    """Each duty once, whatever has become of the others; whether all are done. Raises when the connection is lost."""
+
+    async def sweep(statement: Callable[[], Statement[bool]]) -> None:
+        while await link.send(statement()):
+            pass
+
+    duties: dict[str, Callable[[], Awaitable[object]]] = {
+        "making partitions": lambda: link.send(make_partitions(DAYS_AHEAD)),
+        "dropping partitions": lambda: drop(link),
+        "sweeping slots": lambda: sweep(sweep_slots),
+        "sweeping keys": lambda: sweep(sweep_windows),
+        "sweeping batches": lambda: sweep(sweep_batches),
+    }
+    done = True
+    for what, duty in duties.items():
+        try:
+            await duty()
+        except psycopg.Error as error:
+            if link.conn is None:
+                raise
+            log.warning("upkeep of the history, %s: %s; it goes on in a minute", what, one_line(error))
+            done = False
+    return done
 
 
 async def drop_alone(link: Link) -> None:
@@ -128,13 +146,22 @@ DETACH = 'ALTER TABLE {schema}."{parent}" DETACH PARTITION {schema}."{partition}
 
 
 async def drop_overdue(link: Link) -> None:
-    """Detach without stopping the completions of others, then drop."""
+    """Detach without stopping the completions of others, then drop. Raises after all of them, if one cannot be."""
+    failed: list[psycopg.Error] = []
     for name, parent, pending in await link.send(overdue()):
-        if parent is not None:
-            detach = DETACH.replace("{parent}", parent).replace("{partition}", name)
-            await link.run(Script(detach.replace("{how}", "FINALIZE" if pending else "CONCURRENTLY")))
-        await link.run(Script('DROP TABLE {schema}."' + name + '"'))
-        log.info("dropped %s: the retention of its jobs is over", name)
+        try:
+            if parent is not None:
+                detach = DETACH.replace("{parent}", parent).replace("{partition}", name)
+                await link.run(Script(detach.replace("{how}", "FINALIZE" if pending else "CONCURRENTLY")))
+            await link.run(Script('DROP TABLE {schema}."' + name + '"'))
+        except psycopg.Error as error:
+            failed.append(error)
+            if link.conn is None:
+                break
+        else:
+            log.info("dropped %s: the retention of its jobs is over", name)
+    if failed:
+        raise failed[0]
 
 
 DROP_DAY = "SELECT {schema}.drop_day(%(day)s::text)"
@@ -147,6 +174,14 @@ async def drop_briefly(link: Link) -> None:
     would not stay in a pooler's session. One process at a time. Holds up completions for 100 ms at most. Raises
     `LockNotAvailable` when a reader is in the way.
     """
+    failed: list[psycopg.Error] = []
     for name, _, _ in await link.send(overdue()):
-        if await link.send(Statement(DROP_DAY, {"day": name}, lambda rows: bool(rows[0][0]))):
-            log.info("dropped %s: the retention of its jobs is over", name)
+        try:
+            if await link.send(Statement(DROP_DAY, {"day": name}, lambda rows: bool(rows[0][0]))):
+                log.info("dropped %s: the retention of its jobs is over", name)
+        except psycopg.Error as error:
+            failed.append(error)
+            if link.conn is None:
+                break
+    if failed:
+        raise failed[0]

@@ -26,6 +26,7 @@ CREATE OR REPLACE FUNCTION {schema}.let_in(
     OUT full_to integer, OUT opens_at timestamptz
 )
     LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
     AS $$
 #variable_conflict use_column
 DECLARE
@@ -92,6 +93,7 @@ CREATE OR REPLACE FUNCTION {schema}.admit(
     OUT next_in double precision, OUT more boolean
 )
     LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
     AS $$
 #variable_conflict use_column
 DECLARE
@@ -198,6 +200,7 @@ $$;
 -- for it sees, with the snapshot of a statement of its own, what was claimed before.
 CREATE OR REPLACE FUNCTION {schema}.allowance(queue text, free integer) RETURNS integer
     LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
     AS $$
 DECLARE
     most integer;
@@ -219,6 +222,7 @@ $$;
 -- being taken might look as if it were nobody's.
 CREATE OR REPLACE FUNCTION {schema}.sweep_slots(most integer) RETURNS integer
     LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
     AS $$
 DECLARE
     swept integer;

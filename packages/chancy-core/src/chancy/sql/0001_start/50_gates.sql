@@ -22,6 +22,6 @@ CREATE INDEX slot_unclaimed ON {schema}.slot (job) WHERE per IS NOT NULL AND ope
 
 -- How many of a queue may run at a time, over all workers, whatever their tasks are: for operators.
 CREATE TABLE {schema}.queue_limit (
-    queue text PRIMARY KEY,
+    queue text PRIMARY KEY CHECK (octet_length(queue) BETWEEN 1 AND 500),
     concurrency integer NOT NULL CHECK (concurrency >= 0)
 );
