@@ -175,6 +175,12 @@ async def test_preloaded_modules_that_open_something_or_fail_are_named_and_child
     assert "RuntimeError: not today" in caplog.text
 
 
+@pytest.mark.parametrize("preload", ["numpy", ["numpy", 3], ["a-b"], [""], ["a..b"]])
+def test_preload_takes_a_list_of_names_of_modules(preload):
+    with pytest.raises(ValueError, match="preload"):
+        chancy.Chancy(preload=preload)
+
+
 async def test_a_worker_refuses_to_preload_a_module_that_is_not_there(site):
     refused = await asyncio.to_thread(
         subprocess.run,

@@ -10,21 +10,20 @@ from __future__ import annotations
 import os
 import signal
 
-_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
-
 
 def stay_behind() -> int | None:
     """Go on in a new process, where this returns None. In this one signals are handed on and the dead are waited for,
     until the new one has ended: its exit code. To be called before anything is started.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_SIGNALS, signal.SIGCHLD})
+    numbers = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*numbers, signal.SIGCHLD})
     worker = os.fork()
     if worker == 0:
         os.setsid()  # Ctrl-C in a terminal is for the first process, which hands it on: once
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return None
     while True:
-        number = signal.sigwait({*_SIGNALS, signal.SIGCHLD})
+        number = signal.sigwait({*numbers, signal.SIGCHLD})
         if number != signal.SIGCHLD:
             os.kill(worker, number)
         elif (code := _wait_for_the_dead(worker)) is not None:
