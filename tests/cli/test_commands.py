@@ -99,7 +99,7 @@ def test_jobs_are_listed_newest_first_and_by_pages(shell, tasks):
     assert shell("jobs", "--task", "other").lines[1:] == []
     (found,) = shell("jobs", "--state", "failed", "--json").document["jobs"]
     assert found["id"] == first
-    assert found["arguments"] == {"user_id": 0, "greeting": "hello", "copies": None}
+    assert found["arguments"] == {"user_id": 0}
     assert found["errors"][0]["message"] == "the server\nsaid no"
     assert datetime.fromisoformat(found["finished_at"]).utcoffset() == timedelta(0)
 
