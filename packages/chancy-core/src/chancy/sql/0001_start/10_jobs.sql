@@ -55,7 +55,7 @@ CREATE TABLE {schema}.offer (
     worker bigint PRIMARY KEY REFERENCES {schema}.worker ON DELETE CASCADE,
     queues text[] NOT NULL,
     tasks text[] NOT NULL,
-    signatures text[] NOT NULL, -- of these tasks, in this order: equal ones take the same arguments
+    signatures text[] NOT NULL DEFAULT '{}', -- of these tasks, in this order: equal ones take the same arguments
     version text NOT NULL,
     listens boolean NOT NULL -- at the doorbell; otherwise it looks for work by the clock
 );
