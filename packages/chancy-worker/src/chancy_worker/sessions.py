@@ -23,14 +23,16 @@ T = TypeVar("T")
 # What a role or a database is set to must not change what a statement says or how its answer is read.
 # The worker's own statements are written for nested loops over its indexes; a plan that looks cheaper while the
 # tables are small would be a scan over dead rows an hour later. `lock_timeout`: a round never waits for a row.
+# A Postgres before 17 has no transaction_timeout.
 _SETTINGS = """
         ('lock_timeout', {lock_timeout}), ('statement_timeout', {deadline}), ('jit', 'off'),
         ('TimeZone', 'UTC'), ('DateStyle', 'ISO'), ('IntervalStyle', 'postgres'), ('extra_float_digits', '1'),
-        ('array_nulls', 'on'),
+        ('array_nulls', 'on'), ('transaction_timeout', '0'),
         ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'),
         ('enable_bitmapscan', 'off'), ('enable_sort', 'off'),
         ('plan_cache_mode', 'force_generic_plan')
     ) AS wish (name, value)
+    WHERE name <> 'transaction_timeout' OR current_setting('transaction_timeout', true) IS NOT NULL
 """
 SET_UP = (
     """
