@@ -118,18 +118,15 @@ async def test_a_parent_of_processes_ends_with_them_whatever_jobs_have_left(site
     assert site.workers() == {}
 
 
-async def test_what_is_registered_for_the_end_of_the_process_is_called(site, tmp_path):
+async def test_what_is_registered_for_the_end_of_the_process_is_called(site, tmp_path, monkeypatch):
     (tmp_path / "flushing.py").write_text(
         "import atexit, pathlib, threading, time, chancy\n"
         "@chancy.task(name='flushing')\n"
         "def flushing() -> None: threading.Thread(target=time.sleep, args=(600,)).start()\n"
         f"atexit.register(pathlib.Path({str(tmp_path / 'flushed')!r}).touch)\n"
     )
-    os.environ["PYTHONPATH"] = str(tmp_path)
-    try:
-        worker = start(site, target="flushing")
-    finally:
-        del os.environ["PYTHONPATH"]
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    worker = start(site, target="flushing")
     site.one("SELECT {}.submit('flushing')")
     await eventually(lambda: states(site) == {"succeeded": 1})
     worker.signal(signal.SIGTERM)
@@ -168,15 +165,6 @@ async def test_a_second_signal_ends_a_lifespan_that_waits_on_its_way_out(site, s
     assert "cleans up" in worker.text
     assert ("left to itself" in worker.text) is (where == "stubborn")
     assert site.workers() == {}
-
-
-async def test_a_lifespan_that_waits_on_its_way_out_is_left_in_its_time_without_a_second_signal(site, stubborn):
-    stubborn("out")
-    worker = start(site, target="stubborn_tasks:app")
-    await begun(site, worker)
-    worker.signal(signal.SIGTERM)
-    assert await ended(worker, 25) == 0
-    assert "waits on its way out, and is cancelled" in worker.text
 
 
 # Signals at any moment
