@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 import worker_tasks as tasks
 from worker_help import FAST, eventually, states, worker_with
 
-from chancy import Queue, SchemaOutdated, State
+from chancy import Queue, SchemaOutdated, State, task
 from chancy_testing.background import _open_connections
 from chancy_worker import WorkerConfig
 from chancy_worker.claimer import Claimer
@@ -261,6 +262,58 @@ def test_when_a_whole_loop_ends_its_jobs_go_back_as_at_a_stop(site, tmp_path, de
     }
     assert states(site).keys() <= {"ready", "succeeded"}
     assert site.one("SELECT max(attempt) FROM {}.job") == 0
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+async def test_a_lifespan_that_waits_on_its_way_out_is_left_in_its_time(site, monkeypatch, caplog, stubborn):
+    monkeypatch.setattr("chancy_worker.supervisor._TO_LEAVE", 0.2)
+    monkeypatch.setattr("chancy_worker.supervisor._TO_OBEY", 0.2)
+    over, seen = asyncio.Event(), []
+
+    @contextlib.asynccontextmanager
+    async def lifespan():
+        yield
+        while not over.is_set():
+            try:
+                await over.wait()
+            except asyncio.CancelledError:
+                seen.append("cancelled")
+                if not stubborn:
+                    raise
+
+    async with worker_with(site.app(lifespan=lifespan), PATIENT).running():
+        pass
+    assert seen == ["cancelled"]
+    assert "waits on its way out, and is cancelled" in caplog.text
+    assert ("left to itself" in caplog.text) is stubborn
+    over.set()
+
+
+note = contextvars.ContextVar("note")
+
+
+async def look() -> str:
+    return note.get("nothing")
+
+
+async def test_what_a_lifespan_sets_in_its_context_is_seen_by_handlers_and_it_is_left_in_the_task_that_entered(site):
+    seen = []
+
+    @contextlib.asynccontextmanager
+    async def lifespan():
+        note.set("set by the lifespan")
+        async with asyncio.TaskGroup():  # which wants to be left where it was entered
+            yield
+        seen.append(note.get())
+
+    looking = task(name="embedded.look")(look)
+    worker = worker_with(site.app(lifespan=lifespan), PATIENT)
+    worker._tasks = {looking.name: looking}
+    async with worker.running():
+        (job,) = site.submit(looking.bind())
+        await eventually(lambda: site.row(job).finished_at)
+    assert (site.row(job).result, seen) == (b'"set by the lifespan"', ["set by the lifespan"])
+    assert note.get("nothing") == "nothing"
 
 
 async def fails(*arguments, **more):
