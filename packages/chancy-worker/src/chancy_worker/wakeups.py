@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 import psycopg
@@ -59,8 +59,9 @@ def bell_unlock(held: Sequence[int]) -> Statement[None]:
 
 KEEP_SECONDS = 0.05
 """A queue that has work keeps its key for so long: by then it may be idle again, as it is after a lone job."""
-RETRY_SECONDS = 0.25
-"""How often a worker that has work in other queues tries for the key of an idle one that somebody else holds."""
+RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.25, 1.8
+"""How soon a worker that has work in other queues tries again for the keys of idle ones that somebody else holds; twice
+as long each time."""
 
 
 class Bell:
@@ -74,58 +75,73 @@ class Bell:
         self.link = link
         self._queues = queues
         self._wake = wake
+        self._keys: dict[str, int] = {}
+        self._held: set[int] = set()
         self._idle: set[str] = set()
         self._leaving: dict[str, float] = {}
         """Queues that have work again, and until when their keys are kept."""
-        self._changed = asyncio.Event()
+        self._in_vain: list[int] = []
+        """The keys that it has tried for."""
+        self._retry, self._retry_at = RETRY_SECONDS, 0.0
+        self._told = asyncio.Event()
 
     def idle(self, queues: Iterable[str]) -> None:
         """From now on, be heard of there."""
         for queue in queues:
             self._idle.add(queue)
             self._leaving.pop(queue, None)
-        self._changed.set()
+        self._told.set()
 
     def busy(self, queues: Iterable[str]) -> None:
         """There is work in these queues: soon, cost nobody anything there."""
         for queue in self._idle.intersection(queues):
             self._idle.remove(queue)
             self._leaving[queue] = time.monotonic() + KEEP_SECONDS
-            self._changed.set()
+            self._told.set()
 
     async def serve(self) -> None:
         """Take the keys and give them back, for ever."""
         while True:
             try:
                 await self.link.reconnect()
-                await self._hold(await self.link.send(bell_keys(self._queues)))
+                self._keys, self._held, self._in_vain = await self.link.send(bell_keys(self._queues)), set(), []
+                while True:
+                    self._told.clear()
+                    pause = await self._turn()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(None if pause == math.inf else pause):
+                            await self._told.wait()
             except psycopg.Error as error:
                 log.warning("%s: %s", self.link.purpose, one_line(error))
                 await asyncio.sleep(1)
 
-    async def _hold(self, keys: Mapping[str, int]) -> None:
-        held: set[int] = set()
-        while True:
-            self._changed.clear()
-            now = time.monotonic()
-            self._leaving = {queue: until for queue, until in self._leaving.items() if until > now}
-            wanted = {keys[queue] for queue in self._idle}
-            if given_up := held - wanted - {keys[queue] for queue in self._leaving}:
-                await self.link.send(bell_unlock(sorted(given_up)))
-                held -= given_up
-            pause = min(self._leaving.values(), default=math.inf) - now
-            if missing := sorted(wanted - held):
-                in_line = len(self._idle) == len(self._queues)
-                got = set(await self.link.send((bell_wait if in_line else bell_try)(missing)))
-                held |= got
-                if got:
-                    self._wake([queue for queue in self._idle if keys[queue] in got])
-                if got or in_line:
-                    continue
-                pause = min(pause, RETRY_SECONDS)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if pause == math.inf else pause):
-                    await self._changed.wait()
+    async def _turn(self) -> float:
+        """One step towards holding the keys of the idle queues and no others; in how many seconds the next is due."""
+        now = time.monotonic()
+        self._leaving = {queue: until for queue, until in self._leaving.items() if until > now}
+        wanted = {self._keys[queue] for queue in self._idle}
+        if given_up := self._held - wanted - {self._keys[queue] for queue in self._leaving}:
+            await self.link.send(bell_unlock(sorted(given_up)))
+            self._held -= given_up
+        pause = min(self._leaving.values(), default=math.inf) - now
+        if not (missing := sorted(wanted - self._held)):
+            return pause
+        if len(self._idle) == len(self._queues):
+            self._got(await self.link.send(bell_wait(missing)))
+            return 0.0
+        if missing != self._in_vain:
+            self._retry, self._retry_at = RETRY_SECONDS, 0.0
+        if now < self._retry_at:
+            return min(pause, self._retry_at - now)
+        self._got(await self.link.send(bell_try(missing)))
+        self._in_vain = [key for key in missing if key not in self._held]
+        self._retry_at, self._retry = now + self._retry, min(2 * self._retry, LONGEST_RETRY_SECONDS)
+        return min(pause, self._retry_at - now) if self._in_vain else pause
+
+    def _got(self, keys: Collection[int]) -> None:
+        self._held.update(keys)
+        if keys:
+            self._wake([queue for queue in self._idle if self._keys[queue] in keys])
 
 
 class Ear:
