@@ -211,7 +211,7 @@ async def test_the_first_process_of_a_container_obeys(site, extra):
 
 def _children(pid):
     found = []
-    for other in filter(str.isdecimal, os.listdir("/proc")):
+    for other in filter(str.isdecimal, (each.name for each in Path("/proc").iterdir())):
         try:
             if process_facts(int(other))[1] == pid:
                 found.append(int(other))

@@ -1,5 +1,6 @@
 """In what order the jobs of a queue begin: priority, run_at, id."""
 
+import asyncio
 import bisect
 import logging
 import random
@@ -11,10 +12,14 @@ import worker_tasks as tasks
 from worker_help import FAST, ONLY_WOKEN, all_finished, eventually, working
 
 from chancy import Queue, State
+from chancy.limits import Place
 from chancy.run import send
+from chancy.task import registered
 from chancy_worker import WorkerConfig
 from chancy_worker.claims import Wanted, play_round
 from chancy_worker.leases import register
+from chancy_worker.slots import Slots
+from chancy_worker.verdict import Claimed, released
 
 CONFIG = WorkerConfig(timing=FAST, grace=1, children=2)
 PLACES = {"loop": tasks.begin, "thread": tasks.begin_in_thread, "child": tasks.begin_in_child}
@@ -130,3 +135,36 @@ async def test_nothing_of_a_queue_begins_while_a_job_that_comes_before_it_is_on_
             assert (site.row(ahead).state, site.row(behind).state) == (State.RUNNING, State.READY)
         await all_finished(site)
     assert begun(path) == [job.id for job in (ahead, behind, last)]
+
+
+async def test_a_job_that_goes_back_from_its_slot_lets_none_of_those_behind_it_have_that(monkeypatch):
+    """No child could be had for it: it was begun by the worker, and not by its function."""
+    monkeypatch.setattr("chancy_worker.turnstile.AHEAD_SECONDS", 60)
+    gate, performed, ended = asyncio.Event(), [], []
+
+    class NoChild:
+        size = 2
+
+        async def run(self, attempt):
+            performed.append(attempt.job.id)
+            await gate.wait()
+            return released(attempt.job, "no child process was free")
+
+    task = registered()["worker_tasks.begin_in_child"]
+    slots = Slots(
+        tasks={task.name: task},
+        executors=dict.fromkeys(Place, NoChild()),
+        concurrency={"line": 1, "other": 1},
+        memory=None,
+        worker="w",
+        schema="s",
+        middleware=(),
+        keeper=None,
+        ended=lambda job, verdict, seconds: ended.append(job.id),
+    )
+    for number, queue in [(1, "line"), (2, "line"), (3, "other")]:
+        slots.begin(Claimed(number, task.name, queue, 1, 3, 1, 0, b"{}", None, None, None))
+    await eventually(lambda: performed == [1, 3])
+    gate.set()
+    await eventually(lambda: len(ended) == 3)
+    assert performed == [1, 3]

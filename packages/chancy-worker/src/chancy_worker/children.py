@@ -146,9 +146,9 @@ class Children:
     async def close(self) -> None:
         """Kill them all, and wait for their ends; not for ever."""
         self._closed = True
-        for timer in (self._watch, self._retry):
-            if timer is not None:
-                timer.cancel()
+        for pending in (self._watch, self._retry):
+            if pending is not None:
+                pending.cancel()
         for line in self._lines.values():
             line.kill()
         if self._helpers:

@@ -93,12 +93,13 @@ def end_unless(pid: int, error: BaseException | None = None) -> None:
     """
     if os.getpid() == pid:
         return
-    code = 0
-    if isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    elif error is not None:
-        code = 1
-        with contextlib.suppress(BaseException):
+    code = 0 if error is None else 1
+    with contextlib.suppress(BaseException):
+        if isinstance(error, SystemExit) and isinstance(error.code, int | None):
+            code = error.code or 0
+        elif isinstance(error, SystemExit):
+            sys.stderr.write(f"{error.code}\n")
+        elif error is not None:
             traceback.print_exception(error)
     flush()
     os._exit(code & 0xFF)

@@ -22,6 +22,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from multiprocessing import spawn
@@ -223,6 +224,8 @@ class _Server:
                 self._say(Unloaded(module, f"cannot be imported: {type(error).__qualname__}: {error}"))
             if opened := _files() - before:
                 self._say(Unloaded(module, f"opens {', '.join(sorted(opened))} at its import; all children share that"))
+            if threading.active_count() > 1:
+                self._say(Unloaded(module, "has threads after its import; no child has them"))
         gc.collect()
         gc.freeze()  # a collection in a child would copy the pages of all that is here
 

@@ -123,7 +123,7 @@ class Link:
     async def connect(self) -> None:
         """Connect once. Raises psycopg's error when that fails."""
         await self.close()
-        conn = self._conn = await self._dial()
+        conn = await self._dial()
         conn.deadline = self.deadline
         if self.on_notify is not None:
             conn.add_notify_handler(self.on_notify)
@@ -133,8 +133,9 @@ class Link:
             if self.on_connect is not None:
                 await self.on_connect(conn)
         except BaseException:
-            await self.close()
+            await conn.close()
             raise
+        self._conn = conn
         self.connected_at = time.monotonic()
 
     async def open(self) -> None:
@@ -205,7 +206,9 @@ class Link:
         """
         if told.is_set() or seconds <= 0:
             return await asyncio.sleep(0)
-        conn = self._conn if self.conn is not None else None
+        conn = self._conn
+        if conn is not None and conn.closed:
+            raise Ended("it was closed")
         timer = asyncio.get_running_loop().call_later(seconds, told.set) if seconds < math.inf else None
         try:
             if conn is None:

@@ -54,8 +54,9 @@ def bell_unlock(held: Sequence[int]) -> Statement[None]:
 
 KEEP_SECONDS = 0.05
 """A queue that has work keeps its key for so long: by then it may be idle again, as it is after a lone job."""
-RETRY_SECONDS = 0.25
-"""How often a worker that has work in other queues tries for the key of an idle one that somebody else holds."""
+RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.25, 1.8
+"""How soon a worker that has work in other queues tries again for the keys of idle ones that somebody else holds; twice
+as long each time."""
 
 
 class Bell:
@@ -74,6 +75,9 @@ class Bell:
         self._idle: set[str] = set()
         self._leaving: dict[str, float] = {}
         """Queues that have work again, and until when their keys are kept."""
+        self._in_vain: list[int] = []
+        """The keys that it has tried for."""
+        self._retry, self._retry_at = RETRY_SECONDS, 0.0
         self._changed = asyncio.Event()
 
     def idle(self, queues: Iterable[str]) -> None:
@@ -97,7 +101,7 @@ class Bell:
     async def _turn(self) -> float:
         """One step towards holding the keys of all idle queues, and no others; seconds until the next one."""
         if self.link.conn is None:
-            self._keys, self._held = {}, set()
+            self._keys, self._held, self._in_vain = {}, set(), []
             await self.link.connect()
         if not self._keys:
             self._keys = await self.link.send(bell_keys(self._queues))
@@ -115,16 +119,24 @@ class Bell:
             await self.link.send(bell_unlock(sorted(given_up)))
             self._held -= given_up
         pause = min(self._leaving.values(), default=math.inf) - now
-        if missing := sorted(wanted - self._held):
-            in_line = len(self._idle) == len(self._queues)
-            got = set(await self.link.send((bell_wait if in_line else bell_try)(missing)))
-            self._held |= got
-            if got:
-                self._wake([queue for queue in self._idle if keys[queue] in got])
-            if got or in_line:
-                return 0.0
-            pause = min(pause, RETRY_SECONDS)
-        return pause
+        if not (missing := sorted(wanted - self._held)):
+            return pause
+        if len(self._idle) == len(self._queues):
+            self._got(await self.link.send(bell_wait(missing)))
+            return 0.0
+        if missing != self._in_vain:
+            self._retry, self._retry_at = RETRY_SECONDS, 0.0
+        if now < self._retry_at:
+            return min(pause, self._retry_at - now)
+        self._got(await self.link.send(bell_try(missing)))
+        self._in_vain = [key for key in missing if key not in self._held]
+        self._retry_at, self._retry = now + self._retry, min(2 * self._retry, LONGEST_RETRY_SECONDS)
+        return min(pause, self._retry_at - now) if self._in_vain else pause
+
+    def _got(self, keys: Collection[int]) -> None:
+        self._held.update(keys)
+        if keys:
+            self._wake([queue for queue in self._idle if self._keys[queue] in keys])
 
 
 class Ear:
