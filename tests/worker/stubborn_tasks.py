@@ -185,14 +185,15 @@ def has_a_pool() -> list[int]:
 
 
 @chancy.task(max_attempts=2)
-async def ends_a_process(number: int) -> int:
+async def ends_a_process(number: int) -> bool:
+    """By the signal, or by the KeyboardInterrupt that Python makes of one."""
     if (pid := os.fork()) == 0:
         time.sleep(LONG)
         os._exit(0)
     await asyncio.sleep(0.1)
     os.kill(pid, number)
     _, status = await asyncio.to_thread(os.waitpid, pid, 0)
-    return os.WTERMSIG(status)
+    return os.WTERMSIG(status) == number or (number == signal.SIGINT and os.WEXITSTATUS(status) == 1)
 
 
 SIGNALS = [int(signal.SIGTERM), int(signal.SIGINT)]

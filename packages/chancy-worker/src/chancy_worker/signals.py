@@ -20,13 +20,13 @@ NUMBERS = (signal.SIGTERM, signal.SIGINT)
 Listener: TypeAlias = Callable[[], object]
 
 
-class Asked(SystemExit):
-    """Somebody has asked for a stop before there was anything to stop."""
+class Asked(KeyboardInterrupt):
+    """Somebody has asked for a stop before there was anything to stop. A module may raise `SystemExit` itself."""
 
 
 def end_at_once() -> NoReturn:
     """The listener of a program that has not begun. Raises `Asked`, wherever the main thread is."""
-    raise Asked(0)
+    raise Asked
 
 
 class Heard:
