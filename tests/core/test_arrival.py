@@ -440,7 +440,7 @@ def is_the_same(one: Any, other: Any) -> bool:
         walls = one.replace(tzinfo=None, fold=0), other.replace(tzinfo=None, fold=0)
         return walls[0] == walls[1] and one.utcoffset() == other.utcoffset()
     if isinstance(one, (bool, int, float, str)) and not isinstance(one, enum.Enum):
-        return isinstance(other, (bool, int, float, str)) and one == other
+        return isinstance(other, (bool, int, float, str, Decimal)) and one == other
     return (type(one) is type(other) and one == other) or (one is Colour.RED and other in ("red", Colour.RED))
 
 

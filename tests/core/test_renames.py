@@ -20,12 +20,12 @@ ran: list[Any] = []
 OPTIONS: dict[str, Any] = {"unique": Unique(key=lambda order: order), "limits": [Limit.concurrency(1)]}
 
 
-@task(name="shop.charge", aliases=["shop.invoice", "shop.bill"])
+@task(name="till.charge", aliases=["till.invoice", "till.bill"])
 def charge(order: int) -> None:
     ran.append(order)
 
 
-@task(name="shop.ship", aliases=["shop.send"], **OPTIONS)
+@task(name="till.ship", aliases=["till.send"], **OPTIONS)
 def ship(order: int) -> int:
     return order
 
@@ -39,14 +39,14 @@ def named(made, name):
 def three(database):
     """One job under each of its names."""
     new = charge.bind(1)
-    return submit_many(database.conn, [named(new, "shop.invoice"), named(new, "shop.bill"), new])
+    return submit_many(database.conn, [named(new, "till.invoice"), named(new, "till.bill"), new])
 
 
 async def test_every_filter_that_is_given_a_task_means_all_its_names_and_a_name_only_itself(caller, database, three):
     conn = await caller.connect(autocommit=True)
-    of_task, of_name = JobFilter(task=charge), JobFilter(task="shop.bill")
+    of_task, of_name = JobFilter(task=charge), JobFilter(task="till.bill")
     assert [row.id for row in await caller.now(chancy.jobs(conn, task=charge))] == [job.id for job in reversed(three)]
-    assert [row.id for row in await caller.now(chancy.jobs(conn, task="shop.bill"))] == [three[1].id]
+    assert [row.id for row in await caller.now(chancy.jobs(conn, task="till.bill"))] == [three[1].id]
     assert await caller.now(chancy.count(conn, of_task)) == {State.READY: 3}
     assert await caller.now(chancy.count(conn, of_name)) == {State.READY: 1}
     assert (await caller.now(chancy.cancel_many(conn, of_name))).changed == 1
@@ -73,7 +73,7 @@ async def test_a_paused_task_is_paused_by_all_its_names_and_resumed_by_all(calle
 async def test_a_name_is_paused_alone(caller, database, three):
     conn = await caller.connect(autocommit=True)
     ran.clear()
-    await caller.now(chancy.pause(conn, task="shop.bill"))
+    await caller.now(chancy.pause(conn, task="till.bill"))
     drain(database.conn)
     assert len(ran) == 2
     assert await caller.now(chancy.resume(conn, task=charge)) is True
@@ -82,7 +82,7 @@ async def test_a_name_is_paused_alone(caller, database, three):
 def test_asserts_of_tests_see_jobs_of_all_names(database, three):
     assert {job.id for job in submitted(database.conn, charge)} == {job.id for job in three}
     with eager("collect") as backend:
-        submit_many(backend.conn, [named(charge.bind(7), "shop.invoice")])
+        submit_many(backend.conn, [named(charge.bind(7), "till.invoice")])
         assert_submitted(backend.conn, charge, order=7)
 
 
@@ -91,12 +91,12 @@ def test_asserts_of_tests_see_jobs_of_all_names(database, three):
 
 async def test_a_key_that_is_held_under_an_older_name_is_held(caller, database):
     conn = await caller.connect(autocommit=True)
-    (old,) = await caller.now(submit_many(conn, [named(ship.bind(1), "shop.send")]))
+    (old,) = await caller.now(submit_many(conn, [named(ship.bind(1), "till.send")]))
     again = await caller.now(ship.submit(conn, 1))
     assert (again.id, again.outcome) == (old.id, SubmitOutcome.EXISTING)
     many = await caller.now(submit_many(conn, [ship.bind(1), ship.bind(2), ship.bind(1)]))
     assert [job.outcome for job in many] == ["existing", "inserted", "existing"]
-    assert dict(database.rows("SELECT unique_key, task FROM {}.job")) == {"1": "shop.send", "2": "shop.ship"}
+    assert dict(database.rows("SELECT unique_key, task FROM {}.job")) == {"1": "till.send", "2": "till.ship"}
     with pytest.raises(chancy.DuplicateJob, match=f"belongs to job {old.id}"):
         await caller.now(ship.using(unique=Unique(key="1", on_conflict="raise")).submit(conn, 1))
     replaced = await caller.now(ship.using(priority=9, unique=Unique(key="1", on_conflict="replace")).submit(conn, 1))
@@ -105,17 +105,17 @@ async def test_a_key_that_is_held_under_an_older_name_is_held(caller, database):
 
 async def test_a_key_that_was_given_back_under_its_older_name_is_taken_under_the_new_one(caller, database):
     conn = await caller.connect(autocommit=True)
-    (old,) = await caller.now(submit_many(conn, [named(ship.bind(1), "shop.send")]))
+    (old,) = await caller.now(submit_many(conn, [named(ship.bind(1), "till.send")]))
     database.finish(old.id)
     new = await caller.now(ship.submit(conn, 1))
     assert new.outcome is SubmitOutcome.INSERTED
-    assert (await caller.now(new.refresh(conn))).task == "shop.ship"
+    assert (await caller.now(new.refresh(conn))).task == "till.ship"
 
 
 async def test_a_time_that_began_under_an_older_name_goes_on(caller, database):
     conn = await caller.connect(autocommit=True)
     hourly = ship.using(unique=Unique(key="hourly", within=3600))
-    (old,) = await caller.now(submit_many(conn, [named(hourly.bind(1), "shop.send")]))
+    (old,) = await caller.now(submit_many(conn, [named(hourly.bind(1), "till.send")]))
     database.finish(old.id)
     again = await caller.now(hourly.submit(conn, 1))
     assert (again.id, again.outcome) == (old.id, SubmitOutcome.EXISTING)
@@ -125,7 +125,7 @@ async def test_a_time_that_began_under_an_older_name_goes_on(caller, database):
 
 def test_a_new_name_that_is_known_before_it_is_used_is_looked_at_from_both_sides(database):
     """The first of two deploys: the old name, with the new one as an alias."""
-    before = task(name="shop.send", aliases=["shop.ship"], **OPTIONS)
+    before = task(name="till.send", aliases=["till.ship"], **OPTIONS)
     try:
         registered_before = dict(chancy.task.__globals__["_tasks"])
         old = before(ship.function)
@@ -134,15 +134,15 @@ def test_a_new_name_that_is_known_before_it_is_used_is_looked_at_from_both_sides
     finally:
         chancy.task.__globals__["_tasks"].clear()
         chancy.task.__globals__["_tasks"].update(registered_before)
-    assert registered()["shop.ship"] is ship
+    assert registered()["till.ship"] is ship
 
 
 def test_a_schedule_that_was_made_before_a_rename_has_jobs_that_know_all_names(database):
     made = ship.using(unique=Unique(key="one")).bind(1)
-    chancy.schedule(database.conn, "a", msgspec.structs.replace(made, task="shop.send"), chancy.every(hours=1))
+    chancy.schedule(database.conn, "a", msgspec.structs.replace(made, task="till.send"), chancy.every(hours=1))
     (changes,) = database.rows("SELECT changes::text FROM {}.schedule")[0]
     job = job_of(ship, made.arguments, changes.encode(), datetime(2031, 1, 1, tzinfo=UTC))
-    assert (job.task, job.unique.text, job.unique.others) == ("shop.ship", "one", ("shop.send",))
+    assert (job.task, job.unique.text, job.unique.others) == ("till.ship", "one", ("till.send",))
 
 
 # Limits and turns
@@ -197,4 +197,4 @@ def test_aliases_are_a_list_and_not_the_letters_of_a_text():
 
 def test_what_an_operator_sees_of_a_row_is_the_name_that_it_was_submitted_under(database, three):
     with psycopg.connect(database.dsn) as conn:
-        assert [row.task for row in chancy.jobs(conn, task=charge)] == ["shop.charge", "shop.bill", "shop.invoice"]
+        assert [row.task for row in chancy.jobs(conn, task=charge)] == ["till.charge", "till.bill", "till.invoice"]

@@ -40,9 +40,9 @@ class Database:
         self.answers, self.played, self.fates = asyncio.Queue(), [], {}
         self.conn, self.reconnected, self.recovery = object(), 0, Recovery("claim")
         monkeypatch.setattr(claimer, "play_round", self._round)
-        monkeypatch.setattr(claimer, "settle", lambda verdicts, held: self.fates)
+        monkeypatch.setattr(claimer, "settle", lambda under, verdicts, held: self.fates)
 
-    def _round(self, worker, verdicts, wanted, *, text):
+    def _round(self, worker, verdicts, wanted, *, under, text):
         return SimpleNamespace(worker=worker, verdicts=[*verdicts], wanted=wanted, free=dict(wanted.free))
 
     async def send(self, statement):

@@ -369,7 +369,7 @@ async def test_progress_that_could_not_be_written_is_written_when_the_database_i
     async with working(site.app()):
         (job,) = site.submit(tasks.tell_strangely.bind(str(gate)))
         site.conn.execute(f'ALTER TABLE "{site.schema}".job ADD CONSTRAINT mute CHECK (progress IS NULL)')
-        await eventually(lambda: "reports: new row" in caplog.text)
+        await eventually(lambda: "is kept for now: new row" in caplog.text)
         site.conn.execute(f'ALTER TABLE "{site.schema}".job DROP CONSTRAINT mute')
         await eventually(lambda: site.row(job).progress)
         gate.touch()

@@ -208,8 +208,6 @@ def _equal(given: Any, arrived: Any) -> bool:
         return isinstance(given, msgspec.Raw) and bytes(given) == bytes(arrived)
     if arrived is None or isinstance(arrived, bool):
         return given is arrived
-    if isinstance(arrived, Decimal) and isinstance(given, bool):
-        return False
     if bool(given == arrived):
         return True
     if isinstance(arrived, (datetime, time)) and isinstance(given, type(arrived)):

@@ -21,7 +21,8 @@ class Lately(Generic[T]):
         self._changed = threading.Condition()
         self._waiting: list[T] = []
         self._said_at = 0.0
-        self._listener: threading.Thread | None = None
+        # From the start: a job is not to be taken for the one who has left this thread behind.
+        threading.Thread(target=self._listen, name="chancy progress", daemon=True).start()
 
     def tell(self, word: T) -> None:
         """Takes the place of what still waits."""
@@ -30,9 +31,6 @@ class Lately(Generic[T]):
                 self._pass_on(word)
                 return
             self._waiting[:] = [word]
-            if self._listener is None:
-                self._listener = threading.Thread(target=self._listen, name="chancy progress", daemon=True)
-                self._listener.start()
             self._changed.notify()
 
     def forget(self) -> None:
