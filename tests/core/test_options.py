@@ -328,6 +328,8 @@ CONSTRUCTED = {
     "succeeded": (Keep, [*NO_DURATION, 5, -86_400, 86_401]),
     "keep": (lambda keep: Chancy(keep=keep), [*NO_DURATION, 5, 0]),
     "queues": (lambda queues: Chancy(queues=queues), [*NO_LIST, [5], ["mail"], Queue(), [Queue("a"), Queue("a")]]),
+    "middleware": (lambda functions: Chancy(middleware=functions), [*NO_LIST, len, ["timing"], [None]]),
+    "lifespan": (lambda lifespan: Chancy(lifespan=lifespan), ["setup", 5, [len]]),
     "interval": (every, [*NO_DURATION, 0, 0.5, -1, timedelta(days=367)]),
     "minutes": (lambda minutes: every(minutes=minutes), [True, "5", None, math.nan, math.inf]),
     "expression": (cron, [5, None, "", "a\0", LONE, "* * *", "@daily"]),

@@ -56,6 +56,8 @@ def sync_side(conn: psycopg.Connection[Any]) -> None:
     task(limits=[3])  # E mypy ty
     chancy.limit(conn, "q", concurrency="3")  # E mypy ty
     chancy.pause(conn, "q", until="5")  # E mypy ty
+    chancy.jobs(conn, task=5)  # E mypy ty
+    plain.using(delay="5")  # E mypy ty
     chancy.requeue_many(conn, "q")  # E mypy ty
     chancy.schedule(conn, "a", plain, every(minutes=5))  # E mypy ty
     chancy.schedule(conn, "a", plain.bind(1), "* * * * *")  # E mypy ty

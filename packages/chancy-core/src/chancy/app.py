@@ -77,7 +77,13 @@ class Chancy:
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        plain: dict[str, Any] = {"queues": several("queues", self.queues, "Queue")}
+        plain: dict[str, Any] = {
+            "queues": several("queues", self.queues, "Queue"),
+            "middleware": several("middleware", self.middleware, "functions"),
+        }
+        for option, function in [("lifespan", self.lifespan), *(("middleware", each) for each in plain["middleware"])]:
+            if not (function is None and option == "lifespan") and not callable(function):
+                raise InvalidOption(option, f"expected a function, got {shown(function)}")
         if self.dsn is not None:
             plain["dsn"] = _secret_text("dsn", self.dsn)
         if self.schema is not None:
