@@ -146,7 +146,8 @@ def serve(line: int) -> NoReturn:
     """What the process runs."""
     server = _Server(socket.socket(fileno=line))
     try:
-        server.work()
+        with contextlib.suppress(ConnectionError):  # a worker that is killed before it has read all hangs up so
+            server.work()
     except BaseException:
         traceback.print_exc()
     server.kill_all()
