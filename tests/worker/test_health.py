@@ -211,10 +211,11 @@ async def test_a_port_that_is_taken_is_said_in_one_line(site):
 
 
 async def test_systemd_is_told_of_the_start_of_life_and_of_the_end(site, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
+        manager.bind("notify")  # a relative path: an absolute one may be longer than a socket's can be
         manager.settimeout(10)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", "notify")
         monkeypatch.setenv("WATCHDOG_USEC", "200000")
         async with working(site.app(), WorkerConfig(timing=FAST, grace=1)):
             told = [await asyncio.to_thread(manager.recv, 100) for _ in range(4)]
@@ -230,10 +231,11 @@ async def test_systemds_watchdog_is_not_fed_while_something_is_wrong(tmp_path, m
     async def problems():
         return wrong
 
+    monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
+        manager.bind("notify")  # a relative path: an absolute one may be longer than a socket's can be
         manager.setblocking(False)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", "notify")
         monkeypatch.setenv("WATCHDOG_USEC", "20000")
         feeding = asyncio.create_task(health.pet_service_watchdog(problems))
         await asyncio.sleep(0.1)

@@ -20,6 +20,8 @@ log = logging.getLogger("chancy.worker")
 LONGEST_TURN = 30.0
 """Seconds after which a claim loop that has not turned is taken for stuck."""
 _TO_ANSWER, _TO_BE_ANSWERED = 5.0, 2.0
+_TO_BE_READ = 0.5
+"""Seconds that the loop waits for a service manager that has much to read."""
 
 Problems = Callable[[], Awaitable[Sequence[str]]]
 
@@ -75,6 +77,7 @@ def tell_service_manager(state: str) -> None:
     """Say `READY=1` and the like to systemd, where NOTIFY_SOCKET is set (sd_notify's protocol)."""
     if address := os.environ.get("NOTIFY_SOCKET"):
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+            line.settimeout(_TO_BE_READ)
             line.connect("\0" + address[1:] if address.startswith("@") else address)
             line.sendall(state.encode())
 
