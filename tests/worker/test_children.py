@@ -18,7 +18,7 @@ import child_tasks as tasks
 import msgspec
 import pytest
 import worker_tasks
-from worker_help import FAST, HERE, eventually, is_alive, working
+from worker_help import FAST, HERE, eventually, is_alive, process_facts, working
 
 import chancy
 from chancy import State
@@ -351,6 +351,19 @@ async def test_children_and_their_server_are_gone_when_their_worker_has_been_kil
     (pid,) = await pids_in(tmp_path / "pids")
     worker.signal(signal.SIGKILL)
     await eventually(lambda: not is_alive(pid))
+
+
+async def test_the_fork_server_of_a_worker_that_is_killed_before_it_has_heard_all_says_nothing(site, tmp_path):
+    worker = command(site, "child_tasks", "--children", "1")
+    site.submit(tasks.wait.bind(str(tmp_path / "gate"), str(tmp_path / "pids")))
+    (pid,) = await pids_in(tmp_path / "pids")
+    _, server = process_facts(pid)
+    worker.signal(signal.SIGSTOP)
+    os.kill(pid, signal.SIGKILL)
+    await eventually(lambda: not Path(f"/proc/{pid}").exists())  # buried, and so told to a worker that does not read
+    worker.signal(signal.SIGKILL)
+    await eventually(lambda: not is_alive(server))
+    assert "Traceback" not in worker.text
 
 
 # While no child can be started.

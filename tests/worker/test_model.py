@@ -263,7 +263,9 @@ class Life(RuleBasedStateMachine):
         written = [verdict for verdict in holding if verdict[0] != locked]
         ready = {job: row for job, row in self.rows.items() if row.state == "ready" and not row.parked}
         due = {job for job, row in ready.items() if job != locked and (job in chosen or not row.crashes)}
-        wanted = Wanted(free={"default": free}, looking=("default",), suspects=sorted(chosen))
+        wanted = Wanted(
+            free={"default": free}, looking=("default",), suspects=[(job, self.rows[job].fence) for job in chosen]
+        )
         played = play_round(worker, verdicts, wanted, under=under, text=TEXTS[patient, weighed])
         with self.somebody_locking(locked):
             if written != holding and not patient:
@@ -289,7 +291,8 @@ class Life(RuleBasedStateMachine):
         ready = {job: row for job, row in self.rows.items() if row.state == "ready" and not row.parked and row.crashes}
         company = {job for job, row in ready.items() if row.crashes == 1 and row.max_attempts - row.attempt > 1}
         chosen = self.send(choose(["default"], [], together, alone))
-        assert set(chosen) <= (company or set(ready))
+        assert {(job, self.rows[job].fence) for job, _ in chosen} == set(chosen)
+        assert {job for job, _ in chosen} <= (company or set(ready))
         assert len(chosen) == (min(together, len(company)) if company else alone and len(ready) > 0)
 
     @precondition(lambda self: any(row.gated for row in self.rows.values()))

@@ -605,7 +605,7 @@ async def test_the_plans_of_the_function_made_while_the_table_was_empty_serve_fo
 
 @pytest.mark.parametrize("text", [ROUND, PATIENT_ROUND], ids=["quick", "patient"])
 @pytest.mark.parametrize("known", ["nothing is known", "known to be empty"])
-@pytest.mark.parametrize("suspects", [(), (1, 2)], ids=["plain", "with suspects"])
+@pytest.mark.parametrize("suspects", [(), ((1, 1), (2, 1))], ids=["plain", "with suspects"])
 async def test_the_plan_of_a_round_made_while_the_table_was_empty_serves_for_a_full_one(
     chancy_dsn, chancy_schema, known, text, suspects
 ):

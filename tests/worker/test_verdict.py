@@ -80,7 +80,13 @@ def test_a_backoff_of_a_row_that_cannot_be_read_leaves_the_delay_to_the_task_and
         seen.append(own)
         return timedelta(seconds=9)
 
-    for retry in (b'{"base": "PT5S", "factor": 0.1}', b'{"base": 5}', b"[]", b"{", msgspec.json.encode(Backoff(base=7))):
+    for retry in (
+        b'{"base": "PT5S", "factor": 0.1}',
+        b'{"base": 5}',
+        b"[]",
+        b"{",
+        msgspec.json.encode(Backoff(base=7)),
+    ):
         verdict = judged(claimed(retry=retry), ValueError("mine"), SINCE, decide)
         assert (verdict.state, verdict.delay) == (State.READY, timedelta(seconds=9))
         assert KEPT.decode(verdict.errors)[0].message == "mine"

@@ -189,10 +189,10 @@ def _scheduled(job: JobRow, seen: Around) -> Why | None:
         sentence = f"{_subject(job)} is tried again at {when}: attempt {_attempt(job)} failed with {_error(job)}."
         return Why(Reason.RETRY, sentence, job.run_at)
     if job.errors and job.errors[-1].attempt > job.attempt:  # that attempt was refunded
+        worker = one_line(job.errors[-1].worker)
         sentence = (
-            f"{_subject(job)} was left to others by worker {one_line(job.errors[-1].worker)}, with {_error(job)}; "
-            f"it is offered again at {when}, and fails when for an hour nobody could take it: start a worker whose "
-            "code fits."
+            f"{_subject(job)} was left to others by worker {worker}, with {_error(job)}; it is "
+            f"offered again at {when}, and fails when for an hour nobody could take it: start a worker whose code fits."
         )
         return Why(Reason.REFUSED, sentence, job.run_at)
     return Why(Reason.SCHEDULED, f"{_subject(job)} is scheduled for {when}.", job.run_at)

@@ -46,10 +46,10 @@ NEXT_JOB = """
             SELECT DISTINCT queue FROM {schema}.job
             WHERE state = 'ready' AND parked IS NOT NULL AND task = ANY (%(tasks)s::text[])
         ), next.queue, next.priority, next.run_at, next.id, next.run_at <= {schema}.clock(), next.parked IS NOT NULL,
-        next.crashes > 0
+        CASE WHEN next.crashes > 0 THEN next.claims END
     FROM (SELECT) AS always
     LEFT JOIN LATERAL (
-        SELECT queue, priority, run_at, id, parked, crashes FROM {schema}.job
+        SELECT queue, priority, run_at, id, parked, crashes, claims FROM {schema}.job
         WHERE state = 'ready' AND task = ANY (%(tasks)s::text[]) AND id <> ALL (%(passed)s::bigint[])
             AND CASE WHEN run_at <= {schema}.clock() THEN parked IS NULL ELSE %(scheduled)s::boolean END
         ORDER BY greatest(run_at, {schema}.clock()), priority DESC, run_at, id
@@ -68,7 +68,8 @@ class _Next(NamedTuple):
     id: int
     due: bool
     parked: bool
-    suspect: bool
+    suspect: int | None
+    """Its last fence, if it is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +192,7 @@ def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit:
             continue
         # From just before it: whatever the plan, it is the first of its lane.
         lane = {(found.queue, found.priority): (run_at, found.id - 1)}
-        wanted = Wanted({found.queue: 1}, lane, suspects=[found.id] if found.suspect else [])
+        wanted = Wanted({found.queue: 1}, lane, suspects=[] if found.suspect is None else [(found.id, found.suspect)])
         claimed = (yield play_round(worker, [], wanted, text=WEIGHED_ROUND)).claimed
         yield from _commit(commits)
         if [job.id for job in claimed] != [found.id]:

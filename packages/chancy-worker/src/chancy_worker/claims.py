@@ -201,15 +201,15 @@ _READY = """SELECT job.ctid, job.task{weight} FROM {schema}.job AS job
                     FOR UPDATE SKIP LOCKED"""
 _SUSPECTS = """suspects AS MATERIALIZED (
         SELECT mine.place, mine.task, mine.queue, mine.priority{weight_of_mine}
-        FROM unnest(%(suspects)s::bigint[]) AS chosen (id)
+        FROM unnest(%(suspects)s::bigint[], %(suspect_fences)s::integer[]) AS chosen (id, fence)
         CROSS JOIN LATERAL (
             SELECT job.ctid AS place, job.* FROM {schema}.job AS job
             WHERE job.id = chosen.id
             LIMIT 1
             FOR UPDATE SKIP LOCKED
         ) AS mine
-        WHERE mine.state = 'ready' AND mine.parked IS NULL AND mine.crashes > 0 AND mine.run_at <= {schema}.clock()
-            AND mine.task <> ALL ((SELECT tasks FROM left_out)::text[])
+        WHERE mine.state = 'ready' AND mine.parked IS NULL AND mine.crashes > 0 AND mine.claims = chosen.fence
+            AND mine.run_at <= {schema}.clock() AND mine.task <> ALL ((SELECT tasks FROM left_out)::text[])
     ),"""
 _SUSPECTS_FIRST = """SELECT suspect.place AS ctid, suspect.task{bytes_of_suspect} FROM suspects AS suspect
                     WHERE suspect.queue = lanes.queue AND suspect.priority = lanes.priority
@@ -340,8 +340,8 @@ class Wanted:
     looking: tuple[str, ...] = ()
     """Queues to look at from the start, learning their priorities."""
     without: tuple[str, ...] = ()
-    suspects: Sequence[int] = ()
-    """The ids of the jobs to take that were running when a worker died; others of that kind are left out."""
+    suspects: Sequence[tuple[int, int]] = ()
+    """The jobs to take that were running when a worker died, by id and last fence; others of that kind are left out."""
     full: tuple[str, ...] = ()
     """Tasks to leave out, too, because there is no room where they run."""
     in_line: frozenset[str] = frozenset()
@@ -412,7 +412,8 @@ def play_round(
             "bytes": of_numbers(wanted.large.get(queue, CLAIM_BYTES) for queue in wanted.free),
             "without": of_texts(wanted.without),
             "full": of_texts(wanted.full),
-            "suspects": of_numbers(wanted.suspects),
+            "suspects": of_numbers(id_ for id_, _ in wanted.suspects),
+            "suspect_fences": of_numbers(fence for _, fence in wanted.suspects),
         },
         lambda rows: _parse_answer(rows, worker),
     )

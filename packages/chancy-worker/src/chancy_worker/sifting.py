@@ -68,7 +68,8 @@ CANDIDATES = (
         WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = want.queue
             AND job.run_at <= {schema}.clock() AND job.task <> ALL ((SELECT tasks FROM left_out)::text[])
             AND job.task <> ALL (%(full)s::text[])
-            AND (job.crashes = 0 OR job.id = ANY (%(suspects)s::bigint[]))
+            AND (job.crashes = 0 OR (job.id, job.claims) IN (
+                SELECT * FROM unnest(%(suspects)s::bigint[], %(suspect_fences)s::integer[])))
         ORDER BY job.priority DESC, job.run_at, job.id
         LIMIT want.free
     ) AS chosen
@@ -144,7 +145,8 @@ def _wishes(wanted: Wanted) -> dict[str, object]:
         "bytes": of_numbers(0 for _ in wanted.free),
         "without": of_texts(wanted.without),
         "full": of_texts(wanted.full),
-        "suspects": of_numbers(wanted.suspects),
+        "suspects": of_numbers(id_ for id_, _ in wanted.suspects),
+        "suspect_fences": of_numbers(fence for _, fence in wanted.suspects),
     }
 
 

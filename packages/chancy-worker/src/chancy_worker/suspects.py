@@ -44,9 +44,9 @@ CHOOSE = """
             SELECT name FROM {schema}.pause WHERE kind = 'task' AND until > {schema}.clock())) AS tasks
     ),
     company AS MATERIALIZED (
-        SELECT first.id FROM wanted
+        SELECT first.id, first.claims FROM wanted
         CROSS JOIN LATERAL (
-            SELECT job.id FROM {schema}.job AS job
+            SELECT job.id, job.claims FROM {schema}.job AS job
             WHERE job.state = 'ready' AND job.parked IS NULL AND job.crashes > 0
                 AND job.queue = wanted.queue AND {alone} = 0 AND job.run_at <= {schema}.clock()
                 AND job.task <> ALL ((SELECT tasks FROM left_out)::text[])
@@ -56,9 +56,9 @@ CHOOSE = """
         LIMIT %(together)s::integer
     ),
     lone AS MATERIALIZED (
-        SELECT first.id FROM wanted
+        SELECT first.id, first.claims FROM wanted
         CROSS JOIN LATERAL (
-            SELECT job.id FROM {schema}.job AS job
+            SELECT job.id, job.claims FROM {schema}.job AS job
             WHERE %(alone)s::boolean AND NOT EXISTS (SELECT FROM company)
                 AND job.state = 'ready' AND job.parked IS NULL AND job.crashes > 0
                 AND job.queue = wanted.queue AND {alone} = 1 AND job.run_at <= {schema}.clock()
@@ -68,13 +68,13 @@ CHOOSE = """
         ) AS first
         LIMIT 1
     )
-    SELECT id, false FROM company UNION ALL SELECT id, true FROM lone
+    SELECT id, claims FROM company UNION ALL SELECT id, claims FROM lone
 """.replace("{alone}", "(CASE WHEN job.crashes = 1 AND job.max_attempts - job.attempt > 1 THEN 0 ELSE 1 END)")
 
 
-def choose(queues: Collection[str], without: Sequence[str], together: int, alone: bool) -> Statement[list[int]]:
-    """The ids of the suspects that are next in these queues: up to so many that may run together, or, if there is none
-    of those and `alone` is said, one that may not. Locks nothing.
+def choose(queues: Collection[str], without: Sequence[str], together: int, alone: bool) -> Statement[list[Key]]:
+    """The suspects that are next in these queues, by id and last fence: up to so many that may run together, or, if
+    there is none of those and `alone` is said, one that may not. Locks nothing.
     """
     params = {
         "queues": of_texts(queues),
@@ -85,8 +85,8 @@ def choose(queues: Collection[str], without: Sequence[str], together: int, alone
     return Statement(CHOOSE, params, _parse)
 
 
-def _parse(rows: Rows) -> list[int]:
-    return [id_ for id_, _ in rows]
+def _parse(rows: Rows) -> list[Key]:
+    return [(id_, fence) for id_, fence in rows]
 
 
 def runs_alone(job: Claimed) -> bool:
@@ -108,8 +108,10 @@ class Suspects:
         self._alone: Key | None = None
         self._may = FIRST
         self._asks = True
-        self.chosen: Sequence[int] = ()
-        """Those that the next round has to claim, by id."""
+        self.chosen: Sequence[Key] = ()
+        """Those that the next round has to claim, as they were when they were chosen: who was claimed and given back
+        since then may have to be alone by now.
+        """
 
     def ask(self) -> None:
         """There may be more by now, or there is room for more: ask before the next round."""
@@ -121,7 +123,7 @@ class Suspects:
         """Whether `wish` may have a question."""
         return self._asks and not self.chosen
 
-    def wish(self, free: Mapping[str, int], without: Sequence[str]) -> Statement[list[int]] | None:
+    def wish(self, free: Mapping[str, int], without: Sequence[str]) -> Statement[list[Key]] | None:
         """What has to be asked before the next round, if anything, by a worker with so many free slots a queue."""
         together = min(self._room(), sum(free.values()))
         if not self._asks or self.chosen or together < 1:
@@ -129,7 +131,7 @@ class Suspects:
         self._asks = False
         return choose(free, without, together, alone=not self._is_any_here)
 
-    def learn(self, chosen: Sequence[int]) -> None:
+    def learn(self, chosen: Sequence[Key]) -> None:
         """The answer to that."""
         self.chosen = chosen
         if not chosen and not self._is_any_here:
@@ -143,7 +145,7 @@ class Suspects:
             per_queue = Counter(job.queue for job in jobs)
             full = any(per_queue[queue] == n for queue, n in wanted.items())
             got = {job.id for job in jobs}
-            left = [id_ for id_ in self.chosen if id_ not in got]
+            left = [key for key in self.chosen if key[0] not in got]
             self.chosen = left if full else ()
             if left and not full:
                 asyncio.get_running_loop().call_later(AGAIN_SECONDS * random.uniform(0.5, 1.5), self.ask)
