@@ -141,7 +141,7 @@ class Claimer:
     def complete(self, job: Claimed, verdict: Completion) -> None:
         """The attempt is over: its slot is free, its verdict goes out with the next round."""
         self._running[job.queue] -= 1
-        if job.suspect:
+        if job.crashes:
             self._suspects.ended(job, verdict)
         if verdict.state is State.READY and verdict.delay is None:
             self._returns.add((job.id, job.fence), job.queue)
@@ -365,8 +365,9 @@ class Claimer:
     def _take(self, answer: Answer, lease: int, wanted: Wanted) -> None:
         """Start what was claimed under this lease."""
         self._suspects.claimed(answer.claimed, wanted.free)
-        twice = {(job.id, job.fence) for job in answer.claimed}.intersection(self.held)
-        self.held.update({(job.id, job.fence): job for job in answer.claimed})
+        claimed = {(job.id, job.fence): job for job in answer.claimed}
+        twice = () if self.held.keys().isdisjoint(claimed) else claimed.keys() & self.held.keys()
+        self.held.update(claimed)
         late = {job.queue for job in answer.claimed if job.queue in self._returns} if self._returns else ()
         lost = lease != self._lease()
         for job in answer.claimed:
@@ -397,7 +398,7 @@ class Claimer:
         elif not self._knows(job.task):
             self._strange(job)
         else:
-            if job.suspect:
+            if job.crashes:
                 self._suspects.begins(job)
             self._start(job)
 
