@@ -198,6 +198,35 @@ def test_arguments_that_no_longer_fit_the_signature_are_named():
         shaped.signature.decode_arguments(b'{"first": 1, "gone": 2}')
 
 
+@dataclass
+class Picky:
+    name: str
+
+    def __post_init__(self) -> None:
+        _ = {"known": 1}[self.name]
+
+
+@task
+def takes(anything: Any = None, picky: Picky | None = None) -> Any: ...
+
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [(b'{"anything": %s}' % DEEP, "RecursionError"), (b'{"picky": {"name": "unknown"}}', "KeyError: 'unknown'")],
+)
+def test_arguments_that_cannot_be_read_are_told_as_such_whatever_reading_them_raises(payload, said):
+    with pytest.raises(InvalidArguments, match=f"of task .*takes: {said}"):
+        takes.signature.decode_arguments(payload)
+
+
+def test_a_result_that_cannot_be_read_is_told_as_such():
+    with pytest.raises(InvalidResult, match="result of task .*takes: RecursionError"):
+        takes.signature.decode_result(DEEP)
+
+
 def stars(*numbers: int) -> None: ...
 def double_stars(**numbers: int) -> None: ...
 def bare(number) -> None: ...
