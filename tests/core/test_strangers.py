@@ -6,16 +6,12 @@ from datetime import timedelta
 
 import psycopg
 import pytest
+from every_verb import LOOKS, WRITES, count, fill
 from psycopg.conninfo import make_conninfo
 
 import chancy
-from chancy import Keep, Unique, batch, days, submit_many, task
+from chancy import Unique, submit_many
 from chancy.schema import BUILT_INS
-
-
-@task
-def count(number: int = 0) -> int:
-    return number
 
 
 PLACE = {
@@ -92,40 +88,11 @@ def test_a_function_of_a_better_fit_is_never_called(trapped):
     conn = trapped
     chancy.configure(schema="chancy")
     chancy.migrate(conn)
-    one = count.submit(conn, 1)
-    submit_many(conn, [count.bind(n) for n in range(3)])
-    unique = count.using(unique=Unique(within=timedelta(hours=1), on_conflict="replace"))
-    unique.submit(conn, 2)
-    submit_many(conn, [unique.bind(2), unique.bind(3)])
-    with batch(conn, on_finished=chancy.callback(called)) as made:
-        made.submit_many([count.bind(4)])
-    chancy.schedule(conn, "nightly", count.bind(5), chancy.every(timedelta(hours=1)))
-    chancy.run_now(conn, "nightly")
-    chancy.pause(conn, "q")
+    things = fill(conn, "chancy")
+    for verb in (LOOKS | WRITES).values():
+        verb(conn, things)
+    replaced = count.using(unique=Unique(within=timedelta(hours=1), on_conflict="replace"))
+    submit_many(conn, [replaced.bind(2), replaced.bind(2), replaced.bind(3)])
     chancy.pause(conn, task=count)
-    chancy.limit(conn, "q", concurrency=3)
-    chancy.keep(conn, "q", Keep(succeeded=days(3), results=days(1)))
-    chancy.edit(conn, one.id, priority=3)
-    assert chancy.why(conn, one.id).reason
-    assert chancy.cancel(conn, one.id) is True
-    assert chancy.requeue(conn, one.id) is True
-    chancy.cancel_many(conn, chancy.JobFilter(queue="default"))
-    chancy.requeue_many(conn, chancy.JobFilter(state=chancy.State.CANCELLED))
-    chancy.resume(conn, "q")
     chancy.resume(conn, task=count)
-    chancy.batch_progress(conn, made.id)
-    chancy.jobs(conn)
-    chancy.count(conn)
-    chancy.queues(conn)
-    chancy.workers(conn)
-    chancy.schedules(conn)
-    chancy.logs(conn, one.id)
-    chancy.doctor(conn)
     conn.execute("SELECT chancy.submit(%s, '{}', unique_key => 'a')", [count.name])
-    chancy.delete(conn, one.id)
-    chancy.delete_many(conn, chancy.JobFilter(queue="default"))
-    chancy.unschedule(conn, "nightly")
-
-
-@task
-def called(counts: chancy.BatchCounts) -> None: ...
