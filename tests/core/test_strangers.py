@@ -1,7 +1,8 @@
-"""What somebody gains who may create functions where the caller's `search_path` leads: nothing."""
+"""What somebody gains who may create functions and operators where the caller's `search_path` leads: nothing."""
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 
 import psycopg
@@ -11,6 +12,7 @@ from psycopg.conninfo import make_conninfo
 
 import chancy
 from chancy import Unique, submit_many
+from chancy.migrate import printed
 from chancy.schema import BUILT_INS
 
 
@@ -45,6 +47,32 @@ def better_fits(kinds):
                 yield tuple(same)
 
 
+TYPES = [
+    "text", "name", "character varying", "bigint", "integer", "smallint", "double precision", "boolean", "date",
+    "timestamp with time zone", "interval", "json", "jsonb", "oid", "text[]", "bigint[]", "integer[]", "smallint[]",
+]  # fmt: skip
+OPERATORS = ["=", "<>", "<", ">", "<=", ">=", "||", "+", "-", "*", "->", "->>", "&&", "@>", "&", "~"]
+OF_POSTGRES = """
+    SELECT oprname, format_type(oprleft, NULL), format_type(oprright, NULL) FROM pg_operator
+    WHERE oprnamespace = 'pg_catalog'::regnamespace
+"""
+
+
+def trap_operators(conn):
+    """Each that Postgres has not for just these types."""
+    known = set(conn.execute(OF_POSTGRES).fetchall())
+    for left, right in itertools.product(TYPES, TYPES):
+        trap = f"""CREATE FUNCTION public.operator_trap({left}, {right}) RETURNS boolean LANGUAGE plpgsql
+            AS $$ BEGIN RAISE 'trapped: operator of {left} and {right}'; END $$;"""
+        names = [name for name in OPERATORS if (name, left, right) not in known]
+        operator = "CREATE OPERATOR public.%s (FUNCTION = public.operator_trap, LEFTARG = %s, RIGHTARG = %s)"
+        conn.execute(";".join([trap.rstrip(";"), *(operator % (name, left, right) for name in names)]))
+    with pytest.raises(psycopg.Error, match="trapped: operator of text"):
+        conn.execute("SELECT ARRAY['a'::text] && ARRAY['b'::text]")
+    with pytest.raises(psycopg.Error, match="invalid input syntax for type json"):  # taken for JSON, as that of the trap
+        conn.execute("SELECT json '{}' ->> 'a'")
+
+
 @pytest.fixture
 def trapped(database):
     """A database in whose public schema somebody has put a trap for each call that is sent without a schema."""
@@ -75,6 +103,7 @@ def trapped(database):
                 )
             conn.execute(text)
     assert len(traps) > 100
+    trap_operators(conn)
     with pytest.raises(psycopg.Error, match="trapped: unnest"):
         conn.execute("SELECT * FROM unnest(ARRAY['a'])")
     with pytest.raises(psycopg.Error, match="trapped: count"):
@@ -84,7 +113,7 @@ def trapped(database):
     database.conn.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
-def test_a_function_of_a_better_fit_is_never_called(trapped):
+def test_a_function_or_an_operator_of_a_better_fit_is_never_called(trapped):
     conn = trapped
     chancy.configure(schema="chancy")
     chancy.migrate(conn)
@@ -96,3 +125,8 @@ def test_a_function_of_a_better_fit_is_never_called(trapped):
     chancy.pause(conn, task=count)
     chancy.resume(conn, task=count)
     conn.execute("SELECT chancy.submit(%s, '{}', unique_key => 'a')", [count.name])
+
+
+def test_a_printed_migration_runs_by_the_operators_of_postgres(trapped):
+    trapped.execute(printed("chancy").encode())
+    assert chancy.migrate(trapped, schema="chancy") == []

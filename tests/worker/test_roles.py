@@ -89,6 +89,10 @@ async def test_each_role_does_its_part_through_eight_days(site, as_role):
         await link.close()
 
 
+COMPARE = "CREATE FUNCTION pg_temp.same(\"{0}\".state, \"{0}\".state) RETURNS boolean LANGUAGE sql AS 'SELECT true'"
+"""With an operator of it, whoever compares states without its schema would call it."""
+
+
 @pytest.mark.parametrize(
     ("kind", "verb"),
     [
@@ -100,6 +104,8 @@ async def test_each_role_does_its_part_through_eight_days(site, as_role):
         ("producer", lambda conn: chancy.pause(conn, "default")),
         ("producer", lambda conn: chancy.keep(conn, "default", Keep(succeeded=days(3)))),
         ("producer", lambda conn: conn.execute(f"UPDATE \"{chancy.schema_in_use()}\".job SET state = 'running'")),
+        ("viewer", lambda conn: conn.execute(COMPARE.format(chancy.schema_in_use()))),
+        ("worker", lambda conn: conn.execute(COMPARE.format(chancy.schema_in_use()))),
         ("operator", lambda conn: conn.execute(f'DELETE FROM "{chancy.schema_in_use()}".worker')),
         ("worker", lambda conn: conn.execute(f'DROP TABLE "{chancy.schema_in_use()}".slot')),
         ("worker", lambda conn: conn.execute(f'CREATE TABLE "{chancy.schema_in_use()}".mine ()')),
