@@ -452,7 +452,7 @@ def test_an_odd_schema_name_works(database, name):
         database.conn.execute(f'DROP SCHEMA IF EXISTS "{name}" CASCADE')
 
 
-@pytest.mark.parametrize("name", ["", "1a", "a$b", "a$$b", "a-b", 'a"b', "a'b", "a b", "ä", "x" * 49, "a\n"])
+@pytest.mark.parametrize("name", ["", "1a", "a$b", "a$$b", "a-b", 'a"b', "a'b", "a b", "ä", "x" * 49, "a\n", "pg_a"])
 def test_a_schema_name_that_could_not_stand_in_sql_is_refused(name):
     with pytest.raises(chancy.ChancyError, match="cannot be the name"):
         chancy.configure(schema=name)

@@ -17,7 +17,7 @@ from .plain import text
 
 # No quotes and no dollars: the name also stands inside string literals and bodies of the schema's functions. 48
 # characters leave room for the suffixes of the partitions' constraint names within Postgres' 63.
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
+_NAME = re.compile(r"(?!pg_)[A-Za-z_][A-Za-z0-9_]{0,47}")
 
 _NAMES = """
     age array_agg array_cat array_position bool_or cardinality clock_timestamp concat_ws convert_to count
@@ -74,7 +74,7 @@ def checked(schema: str) -> str:
     if not _NAME.fullmatch(schema):
         raise ChancyError(
             f"{schema!r} cannot be the name of Chancy's schema: use up to 48 letters, digits and underscores, "
-            f"starting with a letter or an underscore"
+            f"starting with a letter or an underscore, and not with pg_, which is for Postgres"
         )
     return schema
 
