@@ -11,11 +11,12 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-from every_verb import VERBS, Things
+from every_verb import LOOKS, VERBS, WRITES, Things, fill
+from psycopg.conninfo import make_conninfo
 
 import chancy
 from chancy import InvalidArguments, JobCancelled, JobFailed, NotCommitted, State, UnknownJob, submit_many, task
-from chancy.migrate import steps
+from chancy.migrate import printed, steps
 
 NAMES = [step.name for step in steps()]
 
@@ -419,12 +420,49 @@ def command(*arguments, **environment):
 
 
 def test_the_printed_migration_makes_a_schema_that_works(database, empty):
-    printed = command("--print", "--schema", empty)
-    assert printed.returncode == 0
-    database.conn.execute(printed.stdout)
+    done = command("--print", "--schema", empty)
+    assert done.returncode == 0
+    database.conn.execute(done.stdout)
     assert chancy.migrate(database.conn, schema=empty) == []
     (job,) = submit_many(database.conn, [count.bind(1)], schema=empty)
     assert database.ids(empty) == [job.id]
+
+
+def test_a_printed_migration_gives_up_as_any_other_while_one_is_under_way(database, empty):
+    with database.connect() as other:
+        other.execute("SELECT pg_advisory_xact_lock(hashtext('chancy migrate'), hashtext(%s))", [empty])
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            database.conn.execute(printed(empty).encode())
+        database.conn.rollback()
+    assert database.conn.execute(EXISTS, [empty]).fetchone() == (False,)
+
+
+def test_a_printed_migration_whose_reader_has_gone_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    run = [sys.executable, "-m", "chancy", "migrate", "--print"]
+    done = subprocess.run(run, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    os.close(write)
+    assert done.stderr == ""
+
+
+def test_where_all_tables_are_published_every_verb_works(database):
+    name = f"{database.schema}_published"
+    database.conn.execute(f'CREATE DATABASE "{name}"')
+    try:
+        with psycopg.connect(make_conninfo(database.dsn, dbname=name), autocommit=True) as conn:
+            chancy.configure(schema="chancy")
+            conn.execute("CREATE PUBLICATION everything FOR ALL TABLES")
+            chancy.migrate(conn)
+            things = fill(conn, "chancy")
+            conn.execute("CREATE TABLE other (number integer)")
+            conn.execute("INSERT INTO other VALUES (1)")
+            with pytest.raises(psycopg.Error, match="replica identity"):
+                conn.execute("DELETE FROM other")
+            for verb in (LOOKS | WRITES).values():
+                verb(conn, things)
+    finally:
+        database.conn.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 def test_the_command_migrates(database, empty):
