@@ -150,7 +150,9 @@ async def complete_async(conn: psycopg.AsyncConnection[Any], things: Things) -> 
 
 WRITES: dict[str, Verb] = {
     "CurrentJob.complete": complete,
-    "BaseTask.submit": lambda conn, things: limited.using(unique=Unique(within=timedelta(days=40))).submit(conn, 1, WORD),
+    "BaseTask.submit": lambda conn, things: limited.using(unique=Unique(within=timedelta(days=40))).submit(
+        conn, 1, WORD
+    ),
     "submit_many": lambda conn, things: chancy.submit_many(
         conn, [count.using(run_at=LATER).bind(n, name=WORD) for n in range(2)]
     ),

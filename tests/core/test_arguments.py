@@ -224,7 +224,7 @@ def test_arguments_that_cannot_be_read_are_told_as_such_whatever_reading_them_ra
 
 
 def test_a_result_that_cannot_be_read_is_told_as_such():
-    with pytest.raises(InvalidResult, match="result of task .*takes: RecursionError"):
+    with pytest.raises(InvalidResult, match=r"result of task .*takes: RecursionError"):
         takes.signature.decode_result(DEEP)
 
 

@@ -89,7 +89,9 @@ def test_rules_that_are_as_given_wait_for_nobody(database):
         chancy.keep(database.conn, "unknown", None)
 
 
-DAY = "SELECT relname FROM pg_class WHERE relnamespace = %s::text::regnamespace AND relname ~ '^history(_3d)?_[0-9]{8}$'"
+DAY = (
+    "SELECT relname FROM pg_class WHERE relnamespace = %s::text::regnamespace AND relname ~ '^history(_3d)?_[0-9]{8}$'"
+)
 WAITS = "SELECT FROM pg_locks WHERE pid = %s AND NOT granted"
 
 

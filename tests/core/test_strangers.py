@@ -15,7 +15,6 @@ from chancy import Unique, submit_many
 from chancy.migrate import printed
 from chancy.schema import BUILT_INS
 
-
 PLACE = {
     "anyarray": ["text[]", "bigint[]", "integer[]", "smallint[]", "json[]", "timestamptz[]", "interval[]"],
     "anyelement": ["text", "bigint", "integer", "smallint", "json", "timestamptz"],
@@ -69,7 +68,9 @@ def trap_operators(conn):
         conn.execute(";".join([trap.rstrip(";"), *(operator % (name, left, right) for name in names)]))
     with pytest.raises(psycopg.Error, match="trapped: operator of text"):
         conn.execute("SELECT ARRAY['a'::text] && ARRAY['b'::text]")
-    with pytest.raises(psycopg.Error, match="invalid input syntax for type json"):  # taken for JSON, as that of the trap
+    with pytest.raises(
+        psycopg.Error, match="invalid input syntax for type json"
+    ):  # taken for JSON, as that of the trap
         conn.execute("SELECT json '{}' ->> 'a'")
 
 

@@ -89,7 +89,7 @@ async def test_each_role_does_its_part_through_eight_days(site, as_role):
         await link.close()
 
 
-COMPARE = "CREATE FUNCTION pg_temp.same(\"{0}\".state, \"{0}\".state) RETURNS boolean LANGUAGE sql AS 'SELECT true'"
+COMPARE = 'CREATE FUNCTION pg_temp.same("{0}".state, "{0}".state) RETURNS boolean LANGUAGE sql AS \'SELECT true\''
 """With an operator of it, whoever compares states without its schema would call it."""
 
 

@@ -63,16 +63,16 @@ READ_COMMITTED = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
 """Whoever has waited for the lock has to see what the one before has committed."""
 
 PATH = "SET LOCAL search_path = pg_catalog, pg_temp"
-"""Every name of ours has its schema, but no operator has: `->>` in a CHECK would be that of whoever may create in `public`
-and has one that fits better, for as long as the CHECK is there (CVE-2018-1058)."""
+"""Every name of ours has its schema, but no operator has: `->>` in a CHECK would be that of whoever may create in
+`public` and has one that fits better, for as long as the CHECK is there (CVE-2018-1058)."""
 
 # A lock_timeout, so that a migration waiting for a long transaction never stalls everybody behind itself.
 LOCK = """
     SELECT set_config('lock_timeout', '3s', true), pg_advisory_xact_lock(hashtext('chancy migrate'), hashtext('{name}'))
 """
 CIRCUMSTANCES = """
-    SELECT current_setting('server_encoding'), current_setting('transaction_isolation'), current_setting('lock_timeout'),
-        current_setting('search_path')
+    SELECT current_setting('server_encoding'), current_setting('transaction_isolation'),
+        current_setting('lock_timeout'), current_setting('search_path')
 """
 RESTORE = """
     SELECT set_config('lock_timeout', %(lock_timeout)s::text, true), set_config('search_path', %(path)s::text, true)

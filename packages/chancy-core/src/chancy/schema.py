@@ -34,7 +34,8 @@ BUILT_INS = frozenset(_NAMES.split())
 """The functions of Postgres that statements call. Each is sent with its schema: in the caller's `search_path` there may
 be another one of the name that fits better, by whoever may create functions there (CVE-2018-1058)."""
 _FIELD = re.compile(r"(->>?) ?('\w+')(?! *::)")
-"""A field of a JSON, by its name. A literal of no type would be taken for JSON itself, if somebody had such an operator."""
+"""A field of a JSON, by its name. A literal of no type would be taken for JSON itself, if somebody had an operator of
+that kind."""
 _CALL = re.compile(rf"(?<![\w.])({'|'.join(sorted(BUILT_INS))})\(")
 
 _STATEMENTS = 4096
@@ -107,8 +108,9 @@ def _has_several_arguments(text: str) -> bool:
 
 @functools.lru_cache(_STATEMENTS)
 def fill(sql: str, schema: str) -> bytes:
-    """The text of a statement for this schema, without indentation, each function with its schema, and each field's name
-    with its type: what is looked for in the caller's `search_path` fits exactly in Postgres' own, which comes first.
+    """The text of a statement for this schema, without indentation, each function with its schema, and each field's
+    name with its type: what is looked for in the caller's `search_path` fits exactly in Postgres' own, which comes
+    first.
     """
     text = _FIELD.sub(r"\1 \2::pg_catalog.text", _CALL.sub(_with_schema, named(sql, schema)))
     lines = (line.strip() for line in text.splitlines())

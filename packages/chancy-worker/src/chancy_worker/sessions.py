@@ -23,8 +23,8 @@ T = TypeVar("T")
 # What a role or a database is set to must not change what a statement says or how its answer is read.
 # The worker's own statements are written for nested loops over its indexes; a plan that looks cheaper while the
 # tables are small would be a scan over dead rows an hour later. `lock_timeout`: a round never waits for a row.
-# A Postgres before 17 has no transaction_timeout. The path: our statements name the schema of all but operators, and whoever
-# may create in a schema of the role's own path could have one that fits better.
+# A Postgres before 17 has no transaction_timeout. The path: our statements name the schema of all but operators, and
+# whoever may create in a schema of the role's own path could have one that fits better.
 _SETTINGS = """
         ('lock_timeout', {lock_timeout}), ('statement_timeout', {deadline}), ('jit', 'off'),
         ('TimeZone', 'UTC'), ('DateStyle', 'ISO'), ('IntervalStyle', 'postgres'), ('extra_float_digits', '1'),
