@@ -207,8 +207,10 @@ def takes_point(point: Point) -> Point:
 
 
 @task(name="conformance.renamed", aliases=["conformance.older"], unique=Unique(key=lambda key: key))
-def renamed(key: str) -> str:
+def renamed(key: str, *, snoozes: bool = False) -> str:
     """Was called otherwise."""
+    if snoozes:
+        raise Snooze(timedelta(hours=1))
     seen.append(key)
     return key
 
@@ -1365,6 +1367,18 @@ def a_requeued_job_keeps_its_errors_and_gets_more_attempts(g: Ground) -> Steps:
 
 
 @case
+def a_requeued_job_gets_the_attempts_that_its_task_declares(g: Ground) -> Steps:
+    job = yield fail.using(max_attempts=1).submit(g.conn, 9)
+    yield g.perform()
+    assert (yield chancy.requeue(g.conn, job.id)) is True
+    yield g.perform()
+    row = yield job.refresh(g.conn)
+    assert (row.state, row.max_attempts) == (State.FAILED, 1 + fail.options.max_attempts)
+    yield chancy.requeue_many(g.conn, chancy.JobFilter(task=fail, state=State.FAILED))
+    assert (yield job.refresh(g.conn)).max_attempts == 1 + 2 * fail.options.max_attempts
+
+
+@case
 def a_job_that_waits_cannot_be_requeued(g: Ground) -> Steps:
     job = yield snooze.submit(g.conn, 1)
     yield g.perform()
@@ -1686,6 +1700,34 @@ def a_job_whose_key_is_live_again_is_not_requeued(g: Ground) -> Steps:
     assert (yield one.refresh(g.conn)).state is State.SUCCEEDED
     yield g.perform_snoozed(two)
     assert (yield chancy.requeue(g.conn, one.id)) is True
+
+
+@case
+def a_job_whose_key_is_live_under_another_name_is_not_requeued(g: Ground) -> Steps:
+    older = msgspec.structs.replace(renamed.bind("a"), task="conformance.older")
+    (one,) = yield submit_many(g.conn, [older])
+    yield g.perform()
+    two = yield renamed.submit(g.conn, "a", snoozes=True)
+    yield g.perform()
+    with pytest.raises(DuplicateJob) as error:
+        yield chancy.requeue(g.conn, one.id)
+    assert (error.value.key, error.value.job_id) == ("a", two.id)
+    which = chancy.JobFilter(task=renamed, state=State.SUCCEEDED)
+    assert (yield chancy.requeue_many(g.conn, which)) == chancy.Swept(0, 1)
+    yield chancy.cancel(g.conn, two.id)
+    assert (yield chancy.requeue(g.conn, one.id)) is True
+
+
+@case
+def of_finished_jobs_with_one_key_under_two_names_one_is_requeued(g: Ground) -> Steps:
+    older = msgspec.structs.replace(renamed.bind("a"), task="conformance.older")
+    for job in (older, renamed.bind("a"), renamed.bind("b")):
+        yield submit_many(g.conn, [job])
+        yield g.perform()
+    which = chancy.JobFilter(task=renamed, state=State.SUCCEEDED)
+    assert (yield chancy.requeue_many(g.conn, which)) == chancy.Swept(2, 1)
+    yield g.perform()
+    assert sorted(row.attempt for row in (yield chancy.jobs(g.conn))) == [1, 2, 2]
 
 
 @case
