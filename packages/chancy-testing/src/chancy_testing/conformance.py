@@ -366,6 +366,42 @@ def who(value: int = 0) -> str:
     return chancy.schema_in_use()
 
 
+def say_wrongly() -> list[str]:
+    """What a handler is told of each wrong word about itself."""
+    me, told = current_job(), []
+    fractions: list[Any] = ["x", None, 2, -0.1, math.nan, 10**400, 1j, [1], me]
+    notes: list[Any] = [None, 5, b"half", ["half"], me]
+    wrong: list[Callable[[], object]] = [
+        *(functools.partial(me.progress, value) for value in fractions),
+        *(functools.partial(me.progress, 0.5, value) for value in notes),
+        *(functools.partial(me.complete, value) for value in (None, "dsn", 5, [ground[0].conn] if ground else [])),
+    ]
+    for say in wrong:
+        try:
+            say()
+        except Exception as error:
+            told.append(f"{type(error).__name__}: {str(error).partition(',')[0]}")
+    return told
+
+
+@task(name="conformance.wrong_in_a_thread", max_attempts=1)
+def wrong_in_a_thread() -> list[str]:
+    """Says something wrong about itself, and goes on."""
+    return say_wrongly()
+
+
+@task(name="conformance.wrong_on_the_loop", max_attempts=1)
+async def wrong_on_the_loop() -> list[str]:
+    """The same in a coroutine."""
+    return say_wrongly()
+
+
+@task(name="conformance.wrong_in_a_process", max_attempts=1, executor="process")
+def wrong_in_a_process() -> list[str]:
+    """The same in a child."""
+    return say_wrongly()
+
+
 @task(name="conformance.who_async")
 async def who_async() -> int:
     """The same in a coroutine, and in a task that it begins."""
@@ -1177,9 +1213,25 @@ def of_a_job_that_logs_too_much_the_beginning_is_kept(g: Ground) -> Steps:
 @case
 def progress_is_a_fraction(g: Ground) -> Steps:
     row = yield from attempts_of(g, progress.using(max_attempts=1), 2.0)
-    assert (row.state, row.errors[0].kind) == (State.FAILED, "ValueError")
+    assert (row.state, row.errors[0].kind) == (State.FAILED, "InvalidOption")
     row = yield from attempts_of(g, progress, 0.5)
     assert (row.state, row.progress) == (State.SUCCEEDED, None)
+
+
+@case
+def a_handler_that_says_something_wrong_about_itself_is_told_what(g: Ground) -> Steps:
+    no_connection = (
+        "InvalidConnection: the first argument is your connection: expected a psycopg.Connection or "
+        "psycopg.AsyncConnection"
+    )
+    for wrong in (wrong_in_a_thread, wrong_on_the_loop, wrong_in_a_process):
+        job = yield wrong.submit(g.conn)
+        yield g.perform()
+        assert (yield job.result(g.conn)) == [
+            *["InvalidOption: fraction: expected a fraction from 0 to 1"] * 9,
+            *["InvalidOption: note: expected a text"] * 5,
+            *[no_connection] * 4,
+        ]
 
 
 @case
