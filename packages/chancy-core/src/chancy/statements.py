@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from .codec import encode_json
-from .literals import JsonColumn, in_seconds, of_intervals, of_numbers, of_texts, readable
+from .literals import JsonColumn, in_seconds, of_intervals, of_numbers, of_texts, readable, readable_or_null
 from .model import AttemptError, JobRow, Named, NewJob, Progress, Rows, Statement
 from .registry import Known
 from .states import State
@@ -240,13 +240,13 @@ def _json(value: object) -> bytes | None:
 
 
 # JSON is read as bytea: it arrives as UTF-8 whatever the connection's client_encoding is.
+_INSTANTS = ", ".join(map(readable_or_null, ("submitted_at", "run_at", "started_at", "finished_at", "cancel_at")))
 _COLUMNS = """
     id, task, queue, state::text, priority, attempt, max_attempts, crashes, worker,
-    submitted_at, run_at, started_at, finished_at,
-    cancel_at,
+    {instants},
     convert_to(arguments::text, 'UTF8'), convert_to(result::text, 'UTF8'), convert_to(errors::text, 'UTF8'),
     convert_to(progress::text, 'UTF8'), convert_to(unique_key, 'UTF8'), batch
-"""
+""".replace("{instants}", _INSTANTS)
 
 SELECT_JOB = "SELECT " + _COLUMNS + " FROM {schema}.any_job WHERE id = %(id)s::bigint"
 
@@ -332,7 +332,7 @@ def _parse_job(row: tuple[Any, ...]) -> JobRow:
         result=result,
         errors=parse_errors(errors),
         cancel_at=cancel_at,
-        progress=None if progress is None else msgspec.json.decode(progress, type=Progress),
+        progress=_parse_progress(progress),
         unique_key=None if unique_key is None else unique_key.decode(),
         batch=batch,
     )
@@ -343,8 +343,22 @@ _decode_errors: Callable[[bytes], tuple[AttemptError, ...]] = msgspec.json.Decod
 
 
 def parse_errors(errors: bytes | None) -> tuple[AttemptError, ...]:
-    """The errors of a job, oldest first, from their column."""
-    return () if errors is None else _decode_errors(errors)
+    """The errors of a job, oldest first, from their column. What somebody else has written there is one error, which
+    says so: it must not hide the other jobs of a list.
+    """
+    if errors is None:
+        return ()
+    try:
+        return _decode_errors(errors)
+    except (ValueError, RecursionError) as error:
+        return (AttemptError(attempt=0, kind="InvalidErrors", message=f"what its row has of errors: {error}"),)
+
+
+def _parse_progress(progress: bytes | None) -> Progress | None:
+    try:
+        return None if progress is None else msgspec.json.decode(progress, type=Progress)
+    except (ValueError, RecursionError):  # of somebody else
+        return None
 
 
 SELECT_OUTCOME = """
