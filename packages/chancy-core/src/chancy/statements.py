@@ -442,7 +442,7 @@ CANCEL_JOBS = keeping(
         EXISTS (SELECT FROM {schema}.job AS job WHERE job.id = sent.id),
         EXISTS (SELECT FROM {schema}.history AS past WHERE past.id = sent.id),
         (SELECT pg_notify('{name}.cancel', worker::text || ' ' || asked.id::text)::text
-         FROM asked WHERE asked.id = sent.id)
+         FROM asked WHERE asked.id = sent.id AND current_setting('chancy.quiet', true) IS DISTINCT FROM 'on')
     FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS sent (id, position)
     ORDER BY sent.position
 """,
