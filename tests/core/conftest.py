@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import sys
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -11,6 +13,8 @@ import pytest
 from psycopg import sql
 
 import chancy
+
+sys.path.insert(0, str(Path(__file__).parent))  # `odd_values` is found under its plain name
 
 
 @pytest.fixture(autouse=True)
