@@ -331,6 +331,7 @@ def test_a_backoff_that_grows_beyond_all_bounds_stays_at_its_maximum():
 
 # Verbs
 
+NO_ATTEMPTS = [value for value in NO_NUMBER if value is not None]  # which is what the task declares
 IDS = [True, 1.5, "1", None, 0, -1, 2**63, HUGE, b"1", Decimal(1)]
 FILTER = JobFilter(queue="default")
 
@@ -341,7 +342,7 @@ def verbs(conn):
         "get job_id": (lambda v: chancy.get(conn, v), IDS),
         "cancel job_id": (lambda v: chancy.cancel(conn, v), IDS),
         "requeue job_id": (lambda v: chancy.requeue(conn, v), IDS),
-        "requeue attempts": (lambda v: chancy.requeue(conn, 1, attempts=v), [*NO_NUMBER, 0, -1, 32_768]),
+        "requeue attempts": (lambda v: chancy.requeue(conn, 1, attempts=v), [*NO_ATTEMPTS, 0, -1, 32_768]),
         "delete job_id": (lambda v: chancy.delete(conn, v), IDS),
         "why job_id": (lambda v: chancy.why(conn, v), IDS),
         "logs job_id": (lambda v: chancy.logs(conn, v), IDS),
@@ -387,7 +388,7 @@ def verbs(conn):
         "delete_many batch": (lambda v: chancy.delete_many(conn, FILTER, batch=v), [*NO_NUMBER, 0, -1]),
         "requeue_many attempts": (
             lambda v: chancy.requeue_many(conn, JobFilter(state=State.FAILED), attempts=v),
-            [*NO_NUMBER, 0, 32_768],
+            [*NO_ATTEMPTS, 0, 32_768],
         ),
         "schedule name": (
             lambda v: chancy.schedule(conn, v, note.bind(), every(hours=1)),
