@@ -17,7 +17,7 @@ from psycopg import sql
 
 import chancy
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent))  # their helpers are found under their plain names
 
 
 @pytest.fixture(autouse=True)
