@@ -42,6 +42,15 @@ class Poll:
         else:
             self._at = math.inf
 
+    def offers(self, without: frozenset[str]) -> None:
+        """Nobody leaves anything to this worker."""
+
+    def stop(self) -> None:
+        """Nobody has left anything to this worker."""
+
+    async def attend(self) -> None:
+        """Nothing can be heard."""
+
     async def serve(self) -> None:
         """Wake whatever is idle, for ever."""
         while True:
