@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from .claims import Answer, Wanted
 from .marks import Marks
@@ -26,10 +26,17 @@ LIMIT_SECONDS = 0.25
 class Appetite:
     """The queues of one worker. Instants are of `time.monotonic`; `look` is the fallback look's interval in seconds."""
 
-    def __init__(self, queues: Collection[str], marks: Marks, look: float) -> None:
+    def __init__(
+        self,
+        queues: Collection[str],
+        marks: Marks,
+        look: float,
+        leaves_it_to_others: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._queues = tuple(queues)
         self._marks = marks
         self._look = look
+        self._leaves_it_to_others = leaves_it_to_others
         self._hungry: dict[str, None] = dict.fromkeys(queues)
         self._later: dict[str, float] = {}
         self._next = math.inf
@@ -80,7 +87,10 @@ class Appetite:
             self._fall_back(now)
             self.wake([queue for queue in self._queues if queue not in self._hungry])
         elif now >= self._next:
-            self.wake([queue for queue, at in self._later.items() if at <= now])
+            due = [queue for queue, at in self._later.items() if at <= now]
+            if self._leaves_it_to_others():
+                due = self._due_without_jobs(due, now)
+            self.wake(due)
             self._next = min(self._later.values(), default=math.inf)
         if without != self._without:
             if self._without - without:
@@ -139,6 +149,16 @@ class Appetite:
     def sleeps_until(self) -> float:
         """When the next queue is asked, if nothing happens before and no hungry queue gets room."""
         return min(self._next, self._fallback_at)
+
+    def _due_without_jobs(self, queues: Iterable[str], now: float) -> list[str]:
+        """Those that are to be asked for another reason than that a job falls due, which others see to."""
+        asked = []
+        for queue in queues:
+            if queue in self.at_limit or self._due.get(queue, math.inf) > now:
+                asked.append(queue)
+            else:
+                del self._later[queue]
+        return asked
 
     def _ask_at(self, queue: str, at: float) -> None:
         self._hungry.pop(queue, None)

@@ -84,6 +84,7 @@ class Claimer:
         left_batch: Callable[[int], None],
         offers: Callable[[frozenset[str]], None] = lambda without: None,
         attend: Callable[[], Awaitable[None]] = _nothing,
+        leaves_it_to_others: Callable[[], bool] = lambda: False,
     ) -> None:
         self._link = link
         self._lease = lease
@@ -116,7 +117,7 @@ class Claimer:
         self.turned_at = time.monotonic()
         self._running: Counter[str] = Counter()
         self._marks = Marks()
-        self._appetite = Appetite(list(self._concurrency), self._marks, timing.look)
+        self._appetite = Appetite(list(self._concurrency), self._marks, timing.look, leaves_it_to_others)
         self._returns = Returns()
         self._gates = Gatekeeper()
         self._patient = False

@@ -45,6 +45,10 @@ class Poll:
     def offers(self, without: frozenset[str]) -> None:
         """Nobody leaves anything to this worker."""
 
+    def leaves_it_to_others(self) -> bool:
+        """Each worker looks for itself."""
+        return False
+
     def stop(self) -> None:
         """Nobody has left anything to this worker."""
 

@@ -273,6 +273,7 @@ class Worker:
             left_batch=batches.left,
             offers=wakeups.offers,
             attend=wakeups.attend,
+            leaves_it_to_others=wakeups.leaves_it_to_others,
         )
         wakeups.hear_on(link)
         parts = self._parts = _Parts(link, lease, slots, claimer, keeper, wakeups)

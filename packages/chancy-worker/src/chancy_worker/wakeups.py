@@ -237,6 +237,11 @@ class Bell:
             self._look_late(self._idle)
 
     @property
+    def is_behind(self) -> bool:
+        """Whether others hear of work, and keep the time, for this worker, too."""
+        return self.link.conn is not None and self._line is not None and not (self._is_first or self._is_second)
+
+    @property
     def _is_first(self) -> bool:
         return self._line in self._held
 
@@ -335,7 +340,7 @@ class Bell:
             self._ear.follow(bell=True)
             if self._late:
                 self._look_now()
-        elif self._is_second:
+        elif locks and self._is_second:
             self._ear.follow(bell=True)
             self._doubts = 0
             self._look_late(self._idle)
@@ -479,6 +484,10 @@ class Doorbell:
     def offers(self, without: frozenset[str]) -> None:
         """Which tasks this worker cannot take for now."""
         self._bell.offers(without)
+
+    def leaves_it_to_others(self) -> bool:
+        """Whether others look for this worker, too, when a job falls due."""
+        return self._bell.is_behind
 
     def stop(self) -> None:
         """Nothing is claimed from now on: leave what is to be heard to others."""
