@@ -31,7 +31,7 @@ class Appetite:
         queues: Collection[str],
         marks: Marks,
         look: float,
-        leaves_it_to_others: Callable[[], bool] = lambda: False,
+        leaves_it_to_others: Callable[[str], bool] = lambda queue: False,
     ) -> None:
         self._queues = tuple(queues)
         self._marks = marks
@@ -88,9 +88,7 @@ class Appetite:
             self.wake([queue for queue in self._queues if queue not in self._hungry])
         elif now >= self._next:
             due = [queue for queue, at in self._later.items() if at <= now]
-            if self._leaves_it_to_others():
-                due = self._due_without_jobs(due, now)
-            self.wake(due)
+            self.wake([queue for queue in due if not self._is_seen_to(queue, now)])
             self._next = min(self._later.values(), default=math.inf)
         if without != self._without:
             if self._without - without:
@@ -150,15 +148,12 @@ class Appetite:
         """When the next queue is asked, if nothing happens before and no hungry queue gets room."""
         return min(self._next, self._fallback_at)
 
-    def _due_without_jobs(self, queues: Iterable[str], now: float) -> list[str]:
-        """Those that are to be asked for another reason than that a job falls due, which others see to."""
-        asked = []
-        for queue in queues:
-            if queue in self.at_limit or self._due.get(queue, math.inf) > now:
-                asked.append(queue)
-            else:
-                del self._later[queue]
-        return asked
+    def _is_seen_to(self, queue: str, now: float) -> bool:
+        """Whether nothing but a job falls due there, and others see to that."""
+        if queue in self.at_limit or self._due.get(queue, math.inf) > now or not self._leaves_it_to_others(queue):
+            return False
+        del self._later[queue]
+        return True
 
     def _ask_at(self, queue: str, at: float) -> None:
         self._hungry.pop(queue, None)

@@ -84,7 +84,7 @@ class Claimer:
         left_batch: Callable[[int], None],
         offers: Callable[[frozenset[str]], None] = lambda without: None,
         attend: Callable[[], Awaitable[None]] = _nothing,
-        leaves_it_to_others: Callable[[], bool] = lambda: False,
+        leaves_it_to_others: Callable[[str], bool] = lambda queue: False,
     ) -> None:
         self._link = link
         self._lease = lease

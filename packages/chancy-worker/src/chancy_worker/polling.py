@@ -45,7 +45,7 @@ class Poll:
     def offers(self, without: frozenset[str]) -> None:
         """Nobody leaves anything to this worker."""
 
-    def leaves_it_to_others(self) -> bool:
+    def leaves_it_to_others(self, queue: str) -> bool:
         """Each worker looks for itself."""
         return False
 

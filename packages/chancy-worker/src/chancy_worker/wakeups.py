@@ -108,8 +108,10 @@ LATE_SECONDS = 0.25
 DOUBTS, MOST_DOUBTS = 2, 4
 """A look of the second that finds what the first should have taken is one more, and one that finds nothing is one less.
 With so many it looks at once when it hears of work."""
-CALM_SECONDS = 1.0
-"""How soon a worker that has had jobs and has none any more stops listening for their cancels."""
+CANCELS_SECONDS, CALM_SECONDS = 0.5, 1.0
+"""After so long a worker listens for the cancels of its jobs, so that short ones do not cost that; and how soon it
+stops when it has none any more.
+"""
 
 
 def line_of(alike: object, queues: Collection[str], without: Collection[str]) -> int:
@@ -236,10 +238,9 @@ class Bell:
         elif self._is_second:
             self._look_late(self._idle)
 
-    @property
-    def is_behind(self) -> bool:
-        """Whether others hear of work, and keep the time, for this worker, too."""
-        return self.link.conn is not None and self._line is not None and not (self._is_first or self._is_second)
+    def is_behind(self, queue: str) -> bool:
+        """Whether others hear of work in this queue, and keep the time, for this worker, too."""
+        return queue in self._idle and self.link.conn is not None and not (self._is_first or self._is_second)
 
     @property
     def _is_first(self) -> bool:
@@ -367,24 +368,23 @@ class Bell:
             asyncio.get_running_loop().call_later(KEEP_SECONDS, self._see_whether_occupied)
 
     def _see_whether_occupied(self) -> None:
-        """A moment after a claim: who has something to do by then hears of its cancel, and leaves work to others."""
+        """A moment after a claim: who still has something to do leaves the next job to others."""
         newest, self._newest = self._newest, None
         if newest not in self._jobs():
             return self._see_in_a_moment()
-        self._ear.follow(cancels=True)
         self._has_had_its_turn = True
         self._changed.set()
         if self._calm_timer is None:
-            self._see_whether_calm()
+            self._calm_timer = asyncio.get_running_loop().call_later(CANCELS_SECONDS, self._see_whether_calm)
         return None
 
     def _see_whether_calm(self) -> None:
         """Now and then, for as long as there are jobs."""
         self._calm_timer = None
-        if self._jobs():
+        is_calm = not self._jobs()
+        self._ear.follow(cancels=not is_calm)
+        if not is_calm:
             self._calm_timer = asyncio.get_running_loop().call_later(CALM_SECONDS, self._see_whether_calm)
-        else:
-            self._ear.follow(cancels=False)
 
 
 class Ear:
@@ -485,9 +485,9 @@ class Doorbell:
         """Which tasks this worker cannot take for now."""
         self._bell.offers(without)
 
-    def leaves_it_to_others(self) -> bool:
-        """Whether others look for this worker, too, when a job falls due."""
-        return self._bell.is_behind
+    def leaves_it_to_others(self, queue: str) -> bool:
+        """Whether others look there for this worker, too, when a job falls due."""
+        return self._bell.is_behind(queue)
 
     def stop(self) -> None:
         """Nothing is claimed from now on: leave what is to be heard to others."""
