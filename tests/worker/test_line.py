@@ -47,7 +47,7 @@ async def settled(workers):
             and all(set(bell(worker)._ear._listens) == bell(worker)._ear._wanted for worker in workers)
         )
 
-    await eventually(are)
+    await eventually(are, 30)
 
 
 def first(workers):
@@ -76,11 +76,14 @@ def rounds(monkeypatch):
 
 
 async def done(site, job):
-    await eventually(lambda: site.row(job).state is State.SUCCEEDED)
+    await eventually(lambda: site.row(job).state is State.SUCCEEDED, 30)
 
 
 async def begun(site, *jobs):
-    await eventually(lambda: all(site.row(job).state is State.RUNNING for job in jobs))
+    """By one question at a time: each holds up the loop, in which the workers are."""
+    ids = [job.id for job in jobs]
+    running = "SELECT count(*) FROM {}.job WHERE id = ANY (%s) AND state = 'running'"
+    await eventually(lambda: site.one(running, ids) == len(ids), 30)
 
 
 def release(*names):
@@ -332,7 +335,7 @@ QUIET = Timing(lease=60, extend=20, rescue=20, look=60)
 async def test_no_worker_that_is_frozen_or_killed_holds_up_a_job(site):
     """Each in turn, the first in line among them; one of them is killed before it can answer a ring."""
     processes = [site.spawn(timing=QUIET) for _ in range(3)]
-    await site.started(*processes)
+    await eventually(lambda: len(site.workers()) == 3, 60)
     await asyncio.sleep(2)  # until they have lain down
     for process in processes:
         process.signal(signal.SIGSTOP)
