@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from datetime import timedelta
 
+import psycopg
 import pytest
 import worker_tasks as tasks
 from worker_help import FAST, ONLY_WOKEN, all_finished, eventually, worker_with, working
@@ -361,6 +363,28 @@ async def test_polling_workers_are_in_no_line(site):
             site.schema,
         )
         assert places == 0
+
+
+async def test_a_place_that_is_granted_in_the_moment_in_which_the_wait_ends_is_known_and_given_up_again(site):
+    """As on a busy machine: the server's process sleeps through both, and sees the end of its time first."""
+    place = f"'{site.schema}'::regnamespace::oid::integer, -1001"
+    with psycopg.connect(site.dsn, autocommit=True) as waiter:
+        site.one(f"SELECT pg_advisory_lock({place})::text")
+        pid = waiter.info.backend_pid
+        got = asyncio.create_task(
+            asyncio.to_thread(lambda: waiter.execute(f'SELECT "{site.schema}".bell_wait(ARRAY[-1001])').fetchone()[0])
+        )
+        of_it = "SELECT count(*) FROM pg_locks WHERE pid = %s AND locktype = 'advisory' AND granted = %s"
+        await eventually(lambda: site.one(of_it, pid, False) == 1)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            assert site.one(f"SELECT pg_advisory_unlock({place})")
+            await asyncio.sleep(1.2)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert await got == [-1001]
+        waiter.execute(f"SELECT pg_advisory_unlock({place})")
+        assert site.one(of_it, pid, True) == 0
 
 
 def test_who_could_take_the_same_jobs_is_in_the_same_line():

@@ -282,6 +282,9 @@ class Bell:
             kept, missing = set(), [self._line - 1]
         given_up = sorted(self._held - kept)
         self._held &= kept
+        if given_up and not kept:
+            await self.link.send(bell_unlock_all())
+            given_up = []
         pause = min(self._leaving.values(), default=math.inf) - now
         if missing and (not self._is_first or len(self._idle) == len(self._queues)):
             self._got(await self._wait(missing, given_up))
