@@ -324,8 +324,9 @@ HEARD = """
 
 
 def listeners(fleet: Fleet) -> Steps[list[Finding]]:
-    """Rings at every queue, and sees whether idle workers look; how long that took. Not for inside a transaction, in
-    which a notification is not sent. Three round trips, and a few more within two seconds where somebody does not hear.
+    """Rings at every queue, and sees whether an idle worker looks (the first in line does so for all), and how long
+    that took. Not for inside a transaction, in which a notification is not sent. Three round trips, and a few more
+    within two seconds where nobody hears.
     """
     listening = [hand for hand in fleet.alive if hand.listens]
     if not listening or len(listening) < len(fleet.alive):
@@ -336,18 +337,19 @@ def listeners(fleet: Fleet) -> Steps[list[Finding]]:
     look = Statement(HEARD, {"rung": rung}, lambda rows: rows[0])
     seen, deaf, seconds = yield look
     for _ in range(_LOOKS):
-        if not deaf:
+        if seen > deaf or not seen:
             break
         yield Pause(_LOOK_PAUSE)
         seen, deaf, seconds = yield look
     if not seen:
         return [Finding("listeners", Severity.OK, "this user may not see the workers' sessions (pg_read_all_stats).")]
-    if (deaf := deaf - (len(fleet.alive) - idle)) > 0:  # who has no room does not look
+    if seen == deaf and (deaf := deaf - (len(fleet.alive) - idle)) > 0:  # who has no room does not look
         message = f"{counted(deaf, 'idle worker')} did not look when it was rung for: jobs start up to 5 s late."
         remedy = "See the workers' logs for `claim`, and start those anew that have lost their connection."
         return [Finding("listeners", Severity.WARNING, message, remedy)]
+    heard = seen if seconds is None else seen - deaf
     took = "" if seconds is None else f", within {float(seconds) * 1000:.1f} ms"
-    return [Finding("listeners", Severity.OK, f"{counted(seen, 'worker')} heard the doorbell{took}.")]
+    return [Finding("listeners", Severity.OK, f"{counted(heard, 'worker')} heard the doorbell{took}.")]
 
 
 CLAIMS = """

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -59,6 +59,10 @@ TEXTS = {
 """By whether it passes locked rows by, and whether it weighs."""
 
 
+async def _nothing() -> None:
+    """Where nobody listens."""
+
+
 class Claimer:
     """One worker's rounds, and what it holds."""
 
@@ -78,6 +82,9 @@ class Claimer:
         start: Callable[[Claimed], None],
         settled: Callable[[Completion, str], None],
         left_batch: Callable[[int], None],
+        offers: Callable[[frozenset[str]], None] = lambda without: None,
+        attend: Callable[[], Awaitable[None]] = _nothing,
+        leaves_it_to_others: Callable[[str], bool] = lambda queue: False,
     ) -> None:
         self._link = link
         self._lease = lease
@@ -92,6 +99,8 @@ class Claimer:
         self._start = start
         self._settled = settled
         self._left_batch = left_batch
+        self._offers = offers
+        self._attend = attend
         self._portion = Portion()
         self.outbox = Outbox(self._portion.held)
         self.held: dict[tuple[int, int], Claimed] = {}
@@ -108,7 +117,7 @@ class Claimer:
         self.turned_at = time.monotonic()
         self._running: Counter[str] = Counter()
         self._marks = Marks()
-        self._appetite = Appetite(list(self._concurrency), self._marks, timing.look)
+        self._appetite = Appetite(list(self._concurrency), self._marks, timing.look, leaves_it_to_others)
         self._returns = Returns()
         self._gates = Gatekeeper()
         self._patient = False
@@ -168,6 +177,7 @@ class Claimer:
         while not self._is_over:
             self._changed.clear()
             self.turned_at = time.monotonic()
+            await self._listen()
             admits_at = await self._admit()
             await self._choose_suspects()
             await self._ask_who_else_is_there()
@@ -176,6 +186,7 @@ class Claimer:
             wanted = self._wanted(now)
             if quiet := self._appetite.quiet():
                 self._idle(quiet)
+            self._offers(self._left_out)
             rests_for = self._appetite.rests_until - now
             if wanted.free or (self.outbox and (rests_for <= 0 or self.stopping)):
                 await self._turn(wanted)
@@ -186,6 +197,10 @@ class Claimer:
     def is_connected(self) -> bool:
         """Whether a verdict could be written now, as far as is known."""
         return self._link.conn is not None
+
+    def has_room(self, queue: str) -> bool:
+        """Whether more jobs of this queue could begin here."""
+        return bool(self._free([queue], {}))
 
     @property
     def _is_over(self) -> bool:
@@ -222,6 +237,13 @@ class Claimer:
             if (n := self._concurrency[queue] + ahead.get(queue, 0) - self._running[queue]) > 0
             and queue not in self._returns
         }
+
+    async def _listen(self) -> None:
+        """To what is to be heard by now."""
+        try:
+            await self._attend()
+        except psycopg.Error as error:
+            await self._recover(error, [])
 
     async def _admit(self) -> float:
         """Admit parked jobs for the free slots, where there may be some that can be. When the next time is; a queue

@@ -80,6 +80,7 @@ class _Parts:
     slots: Slots
     claimer: Claimer
     keeper: Keeper | None
+    wakeups: Doorbell | Poll
     background: list[asyncio.Task[Any]] = field(default_factory=list)
 
 
@@ -213,6 +214,12 @@ class Worker:
         def wake(queues: Collection[str] | None = None) -> None:
             claimer.wake(queues)
 
+        def heard(queues: Collection[str] | None) -> None:
+            bell.heard(queues)
+
+        def has_room(queue: str) -> bool:
+            return claimer.has_room(queue)
+
         executors = self._executors(wake)
         stack.push_async_callback(self._close_executors, executors)
         keeper = Keeper() if any(task.keep_logs for task in self._tasks.values()) else None
@@ -237,8 +244,18 @@ class Worker:
         if self._session is LentSession:
             wakeups, drop = Poll(wake), drop_briefly
         else:
-            bell = Bell(self._link(stack, "bell", lock_timeout="0"), names, wake)
-            wakeups, drop = Doorbell(bell, Ear(schema, names, wake, lambda: lease.id, slots.cancel)), drop_alone
+            ear = Ear(schema, names, heard, lambda: lease.id, slots.cancel)
+            bell = Bell(
+                self._link(stack, "bell", lock_timeout="0"),
+                ear,
+                names,
+                wake,
+                alike=sorted(signatures.items()),
+                has_room=has_room,
+                jobs=lambda: claimer.held,
+            )
+            ear.stir, ear.began = lambda: wake([]), bell.listening
+            wakeups, drop = Doorbell(bell, ear), drop_alone
         batches = Batches(self._link(stack, "batches", lock_timeout="1s"), config.timing)
         claimer = Claimer(
             link=link,
@@ -254,9 +271,12 @@ class Worker:
             start=slots.begin,
             settled=self._settled,
             left_batch=batches.left,
+            offers=wakeups.offers,
+            attend=wakeups.attend,
+            leaves_it_to_others=wakeups.leaves_it_to_others,
         )
         wakeups.hear_on(link)
-        parts = self._parts = _Parts(link, lease, slots, claimer, keeper)
+        parts = self._parts = _Parts(link, lease, slots, claimer, keeper, wakeups)
         await link.connect()
         stack.push_async_callback(_give_up, lives, lease, claimer)
         await lease.take(lives)  # from here on outages are waited for
@@ -318,6 +338,7 @@ class Worker:
             self._cancelled, grace = True, 0.0
         log.info("stopping: %d jobs get %.0f s to finish", len(slots.running), grace)
         claimer.stop()
+        parts.wakeups.stop()
         slots.turn_away()
         rounds = await go_on(rounds, grace)
         slots.interrupt()
