@@ -27,7 +27,7 @@ import chancy
 from chancy import State
 from chancy.model import Statement
 from chancy_testing.postgres import Postgres
-from chancy_worker import Timing, WorkerConfig, link, processes, recovery, watchdog
+from chancy_worker import Timing, WorkerConfig, addresses, link, processes, recovery, watchdog
 from chancy_worker.leases import Lease
 from chancy_worker.link import Link
 from chancy_worker.wakeups import Ear
@@ -282,7 +282,7 @@ async def test_who_was_cancelled_may_use_the_connection_for_longer_than_the_canc
 async def test_a_host_whose_name_takes_for_ever_is_given_up_and_holds_nothing_up(site, monkeypatch):
     gate = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: gate.wait(60))
-    monkeypatch.setattr(link, "TO_RESOLVE_SECONDS", 0.2)
+    monkeypatch.setattr(addresses, "TO_RESOLVE_SECONDS", 0.2)
     try:
         with pytest.raises(psycopg.OperationalError, match=r"'db\.example' was not found within"):
             await asyncio.wait_for(Link("host=db.example", "chancy", "test", deadline=8).connect(), 10)
@@ -294,6 +294,58 @@ async def test_a_host_without_an_address_is_an_error_of_psycopg(site):
     for host in ("no-such-host.invalid", "a..b"):
         with pytest.raises(psycopg.OperationalError, match=host):
             await Link(f"host={host}", "chancy", "test", deadline=8).connect()
+
+
+@pytest.fixture
+def service(tmp_path, monkeypatch):
+    """Writes what the service "shop" is."""
+
+    def write(**told):
+        (tmp_path / "services").write_text("[shop]\n" + "".join(f"{name}={told[name]}\n" for name in told), "utf-8")
+
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    return write
+
+
+async def test_what_a_service_says_holds_but_for_what_the_string_says_itself(site, service, monkeypatch):
+    async with Proxy(site.dsn) as proxy:
+        place = conninfo_to_dict(proxy.dsn)
+        service(**place | {"host": "db.example", "dbname": "no_such_database", "application_name": "theirs", "options": "-cwork_mem=77kB"})
+        asked = []
+
+        def here(name, *_, **__):
+            asked.append((name, threading.current_thread() is threading.main_thread()))
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", place["port"]))]
+
+        monkeypatch.setattr(socket, "getaddrinfo", here)
+        dsn = f"service=shop dbname={place['dbname']}"
+        for number, conninfo in enumerate((dsn, dsn.partition(" ")[2])):
+            asking = Link(conninfo, site.schema, "test", deadline=8)
+            await asking.connect()
+            assert await asking.send(one("SELECT current_setting('application_name')")) == "chancy test"
+            assert await asking.send(one("SELECT current_setting('work_mem')")) == "77kB"
+            await asking.close()
+            assert proxy.met == number + 1
+            monkeypatch.setenv("PGSERVICE", "shop")
+    assert set(asked) == {("db.example", False)}
+
+
+async def test_a_host_of_a_service_whose_name_takes_for_ever_holds_nothing_up(site, service, monkeypatch):
+    gate = threading.Event()
+    service(host="db.example")
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: gate.wait(60))
+    monkeypatch.setattr(addresses, "TO_RESOLVE_SECONDS", 0.2)
+    try:
+        with pytest.raises(psycopg.OperationalError, match="service 'shop' was not found within"):
+            await asyncio.wait_for(Link("service=shop", "chancy", "test", deadline=8).connect(), 10)
+    finally:
+        gate.set()
+
+
+async def test_a_service_that_there_is_not_is_an_error_of_psycopg(site, service):
+    service(host="127.0.0.1")
+    with pytest.raises(psycopg.OperationalError, match='definition of service "store" not found'):
+        await Link("service=store", "chancy", "test", deadline=8).connect()
 
 
 async def test_the_first_of_several_hosts_that_lets_us_in_is_taken(site):

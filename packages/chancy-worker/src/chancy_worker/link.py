@@ -15,21 +15,19 @@ from typing import Any, NoReturn, TypeVar
 
 import psycopg
 from psycopg import Notify
-from psycopg.conninfo import conninfo_attempts, conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
 from chancy.model import Script, Statement, Steps
 from chancy.run import AsyncConn, follow
 
 from . import forks
+from .addresses import addresses
 from .recovery import Recovery
 from .sessions import OwnSession, Session
-from .threads import in_own_thread
 
 T = TypeVar("T")
 
-TO_RESOLVE_SECONDS = 10.0
-"""That finding the addresses of all hosts may take."""
 TO_CANCEL_SECONDS = 1.0
 """That a server gets to end a statement whose caller was cancelled."""
 MANNERS: Mapping[str, str | int] = {
@@ -290,7 +288,7 @@ class Link:
         """To the first of all addresses that lets us in. Each has `connect_timeout`, and so has each name."""
         wanted = conninfo_to_dict(self.conninfo, application_name=f"chancy {self.purpose}", **MANNERS)
         errors: list[psycopg.Error] = []
-        for address in await _addresses(wanted):
+        for address in await addresses(wanted):
             try:
                 return await _Conn.connect(
                     make_conninfo("", **address), autocommit=True, prepare_threshold=self._session.prepare_threshold
@@ -300,19 +298,6 @@ class Link:
         if len(errors) == 1:
             raise errors[0]
         raise psycopg.OperationalError("; ".join(map(one_line, errors)))
-
-
-async def _addresses(wanted: dict[str, Any]) -> list[dict[str, Any]]:
-    """All that may be tried, in psycopg's order; by itself it would resolve names in the loop's default executor."""
-    try:
-        async with asyncio.timeout(TO_RESOLVE_SECONDS):
-            return await in_own_thread(conninfo_attempts, wanted)
-    except TimeoutError:
-        raise psycopg.OperationalError(
-            f"the address of {wanted.get('host')!r} was not found within {TO_RESOLVE_SECONDS:.0f} s"
-        ) from None
-    except (RuntimeError, ValueError) as error:  # no thread is to be had; what is no name of a host
-        raise psycopg.OperationalError(f"the address of {wanted.get('host')!r} cannot be looked up: {error}") from error
 
 
 def one_line(error: BaseException) -> str:
