@@ -20,7 +20,7 @@ import limit_tasks
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from worker_help import FAST, Proxy, Site, all_finished, eventually, worker_with, working
+from worker_help import FAST, Proxy, Site, all_finished, eventually, warm_up, worker_with, working
 from worker_tasks import add, gates, pass_gate, succeed_at
 
 import chancy
@@ -310,7 +310,15 @@ def service(tmp_path, monkeypatch):
 async def test_what_a_service_says_holds_but_for_what_the_string_says_itself(site, service, monkeypatch):
     async with Proxy(site.dsn) as proxy:
         place = conninfo_to_dict(proxy.dsn)
-        service(**place | {"host": "db.example", "dbname": "no_such_database", "application_name": "theirs", "options": "-cwork_mem=77kB"})
+        service(
+            **place
+            | {
+                "host": "db.example",
+                "dbname": "no_such_database",
+                "application_name": "theirs",
+                "options": "-cwork_mem=77kB",
+            }
+        )
         asked = []
 
         def here(name, *_, **__):
@@ -446,6 +454,31 @@ async def test_an_idle_worker_whose_database_says_nothing_stops_at_once(site, ch
             await eventually(lambda: holds_the_bell(site))
             proxy.mute = True
             await asyncio.sleep(1.5)  # the heart beats, and gets no answer
+
+
+async def test_a_worker_stops_whose_round_is_not_answered_and_gives_back_what_that_has_claimed(site, chancy_dsn):
+    async with Proxy(chancy_dsn) as proxy:
+        timing = replace(NEVER_BY_THE_CLOCK, round=100)
+        async with stopping(site, proxy.dsn, WorkerConfig(timing=timing, grace=100)):
+            await warm_up(site)
+            (job,) = site.submit(add.using(delay=timedelta(seconds=2)).bind(1, 2))
+            await asyncio.sleep(1)  # it has been told, and knows when to ask
+            proxy.mute = True
+            await eventually(lambda: site.row(job).state is State.RUNNING)
+            proxy.mute = False
+    assert (site.row(job).state, site.row(job).attempt) == (State.READY, 0)
+    assert site.workers() == {}
+
+
+async def test_a_worker_whose_heart_beats_in_vain_when_it_stops_gives_back_what_it_holds(site, chancy_dsn):
+    async with Proxy(chancy_dsn) as proxy:
+        timing = replace(NEVER_BY_THE_CLOCK, extend=1, round=100)
+        async with stopping(site, proxy.dsn, WorkerConfig(timing=timing, grace=1)):
+            await eventually(lambda: holds_the_bell(site))
+            proxy.deaf_to = b"clock_ahead"
+            await eventually(lambda: proxy.deaf)
+            proxy.deaf_to = None
+    assert site.workers() == {}
 
 
 async def test_a_worker_with_running_jobs_whose_database_is_away_stops_within_its_grace(

@@ -52,29 +52,45 @@ class _Conn(psycopg.AsyncConnection[tuple[Any, ...]]):
     """
 
     deadline: float
-    _timer: asyncio.TimerHandle
+    _patience: float
+    """Seconds: what holds of the wait that is going on."""
+    _timer: asyncio.TimerHandle | None = None
     _was_cut = False
 
     async def wait(self, gen: Any, *arguments: Any, **more: Any) -> Any:
         """See psycopg: all its waits come through here, but for those of connecting."""
-        self._timer = asyncio.get_running_loop().call_later(self.deadline, self.cut)
+        self._cut_in(self.deadline)
         try:
             return await super().wait(gen, *arguments, **more)
         except psycopg.OperationalError as error:
             if self._was_cut:
-                raise psycopg.OperationalError(f"no answer within {self.deadline:g} s") from error
+                raise psycopg.OperationalError(f"no answer within {self._patience:g} s") from error
             raise
         finally:
-            self._timer.cancel()
+            self._cut_never()
+
+    def hurry(self, seconds: float) -> None:
+        """Whoever waits now waits no longer than that."""
+        if self._timer is not None and self._timer.when() > asyncio.get_running_loop().time() + seconds:
+            self._cut_in(seconds)
 
     async def cancel_safe(self, **more: Any) -> None:
         """See psycopg, which calls this, and waits on, when the task that waits is cancelled."""
-        self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(TO_CANCEL_SECONDS, self.cut)
+        self._cut_in(TO_CANCEL_SECONDS)
         if psycopg.capabilities.has_cancel_safe():
             await super().cancel_safe(timeout=TO_CANCEL_SECONDS)
         else:  # it would ask in a thread of the default executor
             self.cut()
+
+    def _cut_in(self, seconds: float) -> None:
+        self._cut_never()
+        self._patience = seconds
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.cut)
+
+    def _cut_never(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def cut(self) -> None:
         """Shut the socket down, which libpq finds out and closes. Needs no new descriptor: there may be none."""
@@ -262,6 +278,11 @@ class Link:
     async def walk(self, steps: Steps[T]) -> T:
         """A verb of several steps, each sent as by `send` or `run`."""
         return await follow(steps, lambda step: self.send(step) if isinstance(step, Statement) else self.run(step))
+
+    def hurry(self, seconds: float) -> None:
+        """What is on its way has so many seconds left at most: then it fails as at its deadline."""
+        if self._conn is not None:
+            self._conn.hurry(seconds)
 
     def is_broken(self, error: psycopg.Error) -> bool:
         """Whether the connection has to be made anew: it is gone, out of step, or leads to a server that takes no

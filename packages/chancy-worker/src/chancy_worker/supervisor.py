@@ -507,6 +507,7 @@ async def _give_up(link: Link, lease: Lease, claimer: Claimer) -> None:
         return
     with contextlib.suppress(psycopg.Error, TimeoutError):
         async with asyncio.timeout(_LAST_WORD):
+            await link.open()  # a heartbeat without an answer, cancelled a moment ago, has cost it its connection
             answer = await link.send(extend(lease.id, lease.timing.lease, None, 0.0))
             unheard = [
                 Completion(id_, fence, State.READY, refund=True) for id_, fence in answer.claims
