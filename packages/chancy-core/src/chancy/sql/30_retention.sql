@@ -29,13 +29,15 @@ DECLARE
 BEGIN
     IF to_regclass('{schema}.' || name) IS NULL THEN
         PERFORM pg_advisory_xact_lock('{schema}'::regnamespace::oid::integer, 0);
-    END IF;
-    IF to_regclass('{schema}.' || name) IS NULL THEN
-        EXECUTE format(
-            'CREATE TABLE {schema}.%I (
-                LIKE {schema}.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES, PRIMARY KEY (id, finished_at)
-            ) PARTITION BY RANGE (finished_at)', name, parent);
-        EXECUTE format('ALTER TABLE {schema}.%I ATTACH PARTITION {schema}.%I FOR VALUES IN (%s)', parent, name, days);
+        BEGIN
+            EXECUTE format(
+                'CREATE TABLE {schema}.%I (
+                    LIKE {schema}.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES,
+                    PRIMARY KEY (id, finished_at)
+                ) PARTITION BY RANGE (finished_at)', name, parent);
+            EXECUTE format('ALTER TABLE {schema}.%I ATTACH PARTITION {schema}.%I FOR VALUES IN (%s)', parent, name, days);
+        EXCEPTION WHEN duplicate_table THEN NULL; -- see `make_day`
+        END;
     END IF;
     RETURN name;
 END
@@ -58,17 +60,19 @@ BEGIN
     IF to_regclass('{schema}.' || name) IS NOT NULL THEN
         RETURN 0;
     END IF;
-    -- One process at a time; whoever waited looks again.
-    PERFORM pg_advisory_xact_lock('{schema}'::regnamespace::oid::integer, 0);
-    IF to_regclass('{schema}.' || name) IS NOT NULL THEN
-        RETURN 0;
-    END IF;
+    PERFORM pg_advisory_xact_lock('{schema}'::regnamespace::oid::integer, 0); -- one process at a time
     SELECT attname INTO instant
     FROM pg_partitioned_table JOIN pg_attribute ON attrelid = partrelid AND attnum = partattrs[0]
     WHERE partrelid = ('{schema}.' || parent)::regclass;
-    EXECUTE format(
-        'CREATE TABLE {schema}.%I (LIKE {schema}.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES,
-            CONSTRAINT day CHECK (%3$I >= %4$L AND %3$I < %5$L))', name, parent, instant, since, until);
+    -- Whoever has waited for the lock learns by the attempt that there is one: what `to_regclass` has once not found it
+    -- goes on not to find, and so does a snapshot of before.
+    BEGIN
+        EXECUTE format(
+            'CREATE TABLE {schema}.%I (LIKE {schema}.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES,
+                CONSTRAINT day CHECK (%3$I >= %4$L AND %3$I < %5$L))', name, parent, instant, since, until);
+    EXCEPTION WHEN duplicate_table THEN
+        RETURN 0;
+    END;
     EXECUTE format(
         'ALTER TABLE {schema}.%I ATTACH PARTITION {schema}.%I FOR VALUES FROM (%L) TO (%L)', parent, name, since, until);
     EXECUTE format('ALTER TABLE {schema}.%I DROP CONSTRAINT day', name);
