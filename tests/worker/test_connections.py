@@ -27,7 +27,7 @@ import chancy
 from chancy import State
 from chancy.model import Statement
 from chancy_testing.postgres import Postgres
-from chancy_worker import Timing, WorkerConfig, addresses, link, processes, recovery, watchdog
+from chancy_worker import Timing, WorkerConfig, addresses, cli, link, processes, recovery, watchdog
 from chancy_worker.leases import Lease
 from chancy_worker.link import Link
 from chancy_worker.wakeups import Ear
@@ -493,6 +493,28 @@ async def test_a_worker_with_running_jobs_whose_database_is_away_stops_within_it
             proxy.cut()
             await eventually(lambda: "claim: lost the database" in caplog.text)
     assert "1 verdicts could not be written" in caplog.text
+
+
+# Beginning with a server that says nothing
+
+
+@pytest.mark.parametrize("word", [b"server_encoding", b"pg_advisory_xact_lock"], ids=["first", "later"])
+async def test_a_migration_at_the_start_waits_for_no_silent_server_for_ever(site, monkeypatch, word):
+    monkeypatch.setattr(cli, "TO_MIGRATE_SECONDS", 0.5, raising=False)
+    async with Proxy(site.dsn) as proxy:
+        proxy.deaf_to = word
+        with pytest.raises(psycopg.OperationalError, match=r"no answer within 0\.5 s"):
+            await asyncio.wait_for(cli.brought_up_to_date(site.app(dsn=proxy.dsn)), 20)
+        proxy.deaf_to = None
+        await cli.brought_up_to_date(site.app(dsn=proxy.dsn))
+
+
+async def test_a_parent_of_processes_waits_for_no_silent_server_for_ever(site, monkeypatch):
+    monkeypatch.setattr(link, "MANNERS", {**link.MANNERS, "connect_timeout": 2})
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        app = site.app(dsn=f"host=127.0.0.1 port={silent.getsockname()[1]}")
+        with pytest.raises(psycopg.OperationalError, match="timeout expired"):
+            await asyncio.wait_for(cli.reached(app), 20)
 
 
 # Sessions of any setting
