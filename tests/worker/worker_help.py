@@ -214,6 +214,8 @@ class Proxy:
         self.mute = False
         self.closes = False
         self.deaf_to: bytes | None = None
+        self.hushed: bool | None = None
+        """Whether it swallows notifications; None: it does not look at what it hands on."""
         self.met = 0
         """How many connections have come."""
 
@@ -251,8 +253,11 @@ class Proxy:
         await asyncio.gather(self._pipe(number, reader, up_writer), self._pipe(number, up_reader, writer, answers=True))
 
     async def _pipe(self, number, reader, writer, *, answers=False):
+        rest = b""
         try:
             while data := await reader.read(65536):
+                if answers and self.hushed is not None:
+                    data, rest = self._without_notifications(rest + data)
                 if not answers and self.deaf_to is not None and self.deaf_to in data:
                     self._deaf.add(number)
                 if number not in self._deaf and not (answers and self.mute):
@@ -260,3 +265,12 @@ class Proxy:
             writer.close()
         except (ConnectionError, RuntimeError):
             writer.transport.abort()
+
+    def _without_notifications(self, data):
+        """What is to be handed on of these answers, and the begin of one that is not whole yet."""
+        whole = []
+        while len(data) >= 5 and len(data) > (length := int.from_bytes(data[1:5])):
+            if not (self.hushed and data[:1] == b"A"):
+                whole.append(data[: length + 1])
+            data = data[length + 1 :]
+        return b"".join(whole), data

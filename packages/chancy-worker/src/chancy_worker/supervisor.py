@@ -39,6 +39,7 @@ from .config import WorkerConfig
 from .declarations import declare
 from .executors import Loop, Threads
 from .health import LONGEST_TURN, answering, telling_the_service_manager
+from .hearing import Hearing
 from .leases import Lease, Offer, declare_dead, extend, keep_alive, rescue
 from .lifespan import Lifespan
 from .link import Link
@@ -237,8 +238,11 @@ class Worker:
         if self._session is LentSession:
             wakeups, drop = Poll(wake), drop_briefly
         else:
-            bell = Bell(self._link(stack, "bell", lock_timeout="0"), names, wake)
-            wakeups, drop = Doorbell(bell, Ear(schema, names, wake, lambda: lease.id, slots.cancel)), drop_alone
+            bell, ear = (
+                self._link(stack, "bell", lock_timeout="0"),
+                Ear(schema, names, wake, lambda: lease.id, slots.cancel),
+            )
+            wakeups, drop = Doorbell(Bell(bell, names, wake), ear, Hearing(link, bell)), drop_alone
         batches = Batches(self._link(stack, "batches", lock_timeout="1s"), config.timing)
         claimer = Claimer(
             link=link,
@@ -266,7 +270,8 @@ class Worker:
 
         async def all_problems() -> list[str]:
             """With those for which it would be no help to start this worker anew."""
-            return [*await problems(), *(each.problem for each in executors.values() if each.problem is not None)]
+            others = [wakeups.problem, *(each.problem for each in executors.values())]
+            return [*await problems(), *(problem for problem in others if problem is not None)]
 
         rescuer, reporter = self._link(stack, "rescue", lock_timeout="1s"), self._link(stack, "reports")
         scheduler, schedules = self._link(stack, "schedules"), asyncio.Event()
@@ -277,7 +282,14 @@ class Worker:
             for name, coroutine in {
                 "chancy wakeups": wakeups.serve(),
                 "chancy lease": keep_alive(
-                    lives, lease, claimer.held.keys(), claimer.give_back, slots.cancel, batches.found, schedules.set
+                    lives,
+                    lease,
+                    wakeups,
+                    claimer.held.keys(),
+                    claimer.give_back,
+                    slots.cancel,
+                    batches.found,
+                    schedules.set,
                 ),
                 "chancy rescue": rescue(rescuer, config.timing, claimer.rescued),
                 "chancy upkeep": care_for_history(upkeep, drop, config.timing),

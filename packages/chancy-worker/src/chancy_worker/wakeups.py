@@ -19,6 +19,7 @@ from psycopg import Notify, sql
 from chancy.model import Statement
 from chancy.run import AsyncConn
 
+from .hearing import Hearing
 from .link import Link
 
 BELL_KEYS = "SELECT queue, {schema}.bell_key(queue) FROM unnest(%(queues)s::text[]) AS queue"
@@ -178,9 +179,10 @@ class Ear:
 class Doorbell:
     """Both sides of it, as one way of hearing of work; `polling.Poll` is the other."""
 
-    def __init__(self, bell: Bell, ear: Ear) -> None:
+    def __init__(self, bell: Bell, ear: Ear, hearing: Hearing) -> None:
         self._bell = bell
         self._ear = ear
+        self._hearing = hearing
 
     def idle(self, queues: Iterable[str]) -> None:
         """From now on, be heard of there."""
@@ -196,7 +198,20 @@ class Doorbell:
 
     def hear_on(self, link: Link) -> None:
         """Listen on the claimer's link, from its next connection on."""
-        link.on_connect, link.on_notify = self._ear.listen, self._ear.heard
+        link.on_connect, link.on_notify = self._ear.listen, self._heard
+
+    async def test(self, link: Link) -> None:
+        """See whether it is heard: see `Hearing`."""
+        await self._hearing.test(link)
+
+    @property
+    def problem(self) -> str | None:
+        """Why jobs begin late, if so."""
+        return self._hearing.problem
+
+    def _heard(self, notify: Notify) -> None:
+        if not self._hearing.heard(notify):
+            self._ear.heard(notify)
 
     async def close(self) -> None:
         """Close the bell's own connection, and with that give up its keys."""
