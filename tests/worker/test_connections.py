@@ -20,7 +20,18 @@ import limit_tasks
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from worker_help import FAST, Proxy, Site, all_finished, eventually, warm_up, worker_with, working
+from worker_help import (
+    FAST,
+    PID,
+    Proxy,
+    Site,
+    all_finished,
+    eventually,
+    holds_the_bell,
+    warm_up,
+    worker_with,
+    working,
+)
 from worker_tasks import add, gates, pass_gate, succeed_at
 
 import chancy
@@ -35,7 +46,6 @@ from chancy_worker.watchdog import Watchdog
 
 NEVER_BY_THE_CLOCK = Timing(lease=300, extend=100, rescue=100, look=100)
 """A worker that uses its connections when it has to, and otherwise not for as long as a test lasts."""
-PID = "SELECT pid FROM pg_stat_activity WHERE application_name = %s AND datname = current_database()"
 
 
 @contextlib.contextmanager
@@ -60,11 +70,6 @@ async def end(site, name):
     (before,) = site.conn.execute(PID, [name]).fetchone()
     site.conn.execute("SELECT pg_terminate_backend(%s)", [before])
     await eventually(lambda: [pid for (pid,) in site.conn.execute(PID, [name]) if pid != before])
-
-
-def holds_the_bell(site):
-    held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = %s::regnamespace::oid"
-    return site.conn.execute(held, [site.schema]).fetchone()[0]
 
 
 # Sessions that end

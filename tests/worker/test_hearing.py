@@ -7,16 +7,13 @@ import contextlib
 
 import psycopg
 from test_connections import PID, holds_the_bell
-from test_health import port, until
-from worker_help import FAST, Proxy, eventually, working
+from worker_help import FAST, PID, Proxy, eventually, holds_the_bell, until_answered, working
 from worker_tasks import add
 
 import chancy
 from chancy import Severity
 from chancy_worker import WorkerConfig, hearing
 from chancy_worker.wakeups import Bell
-
-__all__ = ["port"]
 
 
 def findings(site):
@@ -27,7 +24,7 @@ async def test_a_worker_whose_notifications_are_swallowed_is_not_ready_and_docto
     async with Proxy(site.dsn) as proxy:
         proxy.hushed = True
         async with working(site.app(dsn=proxy.dsn), WorkerConfig(timing=FAST, grace=1, health_port=port)) as worker:
-            said = await until(port, 503)
+            said = await until_answered(port, 503)
             assert said.startswith("the doorbell is not heard, because something between this worker and Postgres")
             await eventually(lambda: site.one("SELECT deaf FROM {}.worker"))
             (found,) = await asyncio.to_thread(findings, site)
@@ -37,7 +34,7 @@ async def test_a_worker_whose_notifications_are_swallowed_is_not_ready_and_docto
             (job,) = site.submit(add.bind(1, 2))
             await eventually(lambda: site.row(job).finished_at)
             proxy.hushed = False
-            await until(port, 200)
+            await until_answered(port, 200)
             await eventually(lambda: not site.one("SELECT deaf FROM {}.worker"))
             (found,) = await asyncio.to_thread(findings, site)
             assert found.severity is Severity.OK
@@ -48,7 +45,7 @@ async def test_a_worker_whose_notifications_are_swallowed_is_not_ready_and_docto
 async def test_a_worker_whose_bell_cannot_be_held_is_not_ready(site, port, monkeypatch):
     monkeypatch.setattr(hearing, "SILENT_SECONDS", 0.5)
     async with working(site.app(), WorkerConfig(timing=FAST, grace=1, health_port=port)):
-        await until(port, 200)
+        await until_answered(port, 200)
         await eventually(lambda: holds_the_bell(site))
 
         async def refused(self, keys):
@@ -59,10 +56,10 @@ async def test_a_worker_whose_bell_cannot_be_held_is_not_ready(site, port, monke
             site.conn.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'chancy bell'"
             )
-            said = await until(port, 503)
+            said = await until_answered(port, 503)
             assert said.startswith("the doorbell has had no connection for ")
             await eventually(lambda: site.one("SELECT deaf FROM {}.worker"))
-        await until(port, 200)
+        await until_answered(port, 200)
         await eventually(lambda: not site.one("SELECT deaf FROM {}.worker"))
 
 
@@ -92,7 +89,7 @@ async def test_where_notifications_are_refused_the_worker_keeps_its_lease_and_sa
     """As where the queue of notifications is full."""
     monkeypatch.setattr(hearing, "CALL", "SELECT 1 / (%(word)s::text = '')::integer")
     async with working(site.app(), WorkerConfig(timing=FAST, grace=1, health_port=port)):
-        await until(port, 503)
+        await until_answered(port, 503)
         lease = site.workers()
         await asyncio.sleep(2 * FAST.lease)
         assert site.workers() == lease

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -198,6 +200,35 @@ async def warm_up(site):
     for _ in range(5):
         (job,) = site.submit(worker_tasks.add.bind(0, 0))
         await eventually(lambda job=job: site.row(job).state is State.SUCCEEDED)
+
+
+PID = "SELECT pid FROM pg_stat_activity WHERE application_name = %s AND datname = current_database()"
+
+
+def holds_the_bell(site):
+    held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = %s::regnamespace::oid"
+    return site.conn.execute(held, [site.schema]).fetchone()[0]
+
+
+def probe(port, path="/ready"):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+async def probed(port, path="/ready"):
+    return await asyncio.to_thread(probe, port, path)
+
+
+async def until_answered(port, status):
+    async with asyncio.timeout(15):
+        while (answer := await probed(port))[0] != status:
+            await asyncio.sleep(0.05)
+    return answer[1]
 
 
 class Proxy:
