@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 
 import psycopg
-from test_connections import PID, holds_the_bell
 from worker_help import FAST, PID, Proxy, eventually, holds_the_bell, until_answered, working
 from worker_tasks import add
 
