@@ -226,6 +226,7 @@ def load(options: argparse.Namespace) -> Chancy:
         if value is not None and value < 1:
             raise Refusal(f"{name} must be at least 1")
     module = modules.load(module_name)
+    logs.turn_on()
     app = getattr(module, attribute, None) if attribute else Chancy(queues=())
     if not isinstance(app, Chancy):
         raise Refusal(f"{options.target!r} is no Chancy object (found {type(app).__name__})")
