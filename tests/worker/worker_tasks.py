@@ -166,6 +166,13 @@ async def record(path: str) -> None:
 
 
 @task
+def record_in_thread(path: str, gate: str) -> None:
+    write_line(path, current_job().id)
+    while not Path(gate).exists():
+        time.sleep(0.01)
+
+
+@task
 async def record_slowly(path: str, seconds: float) -> None:
     await asyncio.sleep(seconds)
     write_line(path, current_job().id)
