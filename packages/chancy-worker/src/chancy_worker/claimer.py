@@ -50,6 +50,9 @@ _BUSY_PAUSE = 0.05
 _LONGEST_PAUSE, _LONGEST_PAUSE_OF_CLAIMS = 5.0, 30.0
 """After a round that failed, and failed again: seconds, up to which pauses grow. Without claims verdicts go on."""
 
+_LAST_ROUND = 2.0
+"""Seconds that a round without verdicts gets whose worker stops."""
+
 TEXTS = {
     (False, False): ROUND,
     (True, False): PATIENT_ROUND,
@@ -143,8 +146,12 @@ class Claimer:
         self.wake()
 
     def stop(self) -> None:
-        """Claim no more; `work` returns when the last verdict is written."""
+        """Claim no more; `work` returns when the last verdict is written. Where there is none, a round that is on its
+        way is waited for no longer than a moment: what it may have claimed goes back with the lease.
+        """
         self.stopping = True
+        if self._is_over:
+            self._link.hurry(_LAST_ROUND)
         self._changed.set()
 
     def complete(self, job: Claimed, verdict: Completion) -> None:

@@ -76,5 +76,11 @@ class Poll:
     def hear_on(self, link: Link) -> None:
         """Nothing can be heard."""
 
+    async def test(self, link: Link) -> None:
+        """Nothing is to be heard."""
+
+    problem: str | None = None
+    """It looks for itself."""
+
     async def close(self) -> None:
         """There is no connection of its own."""

@@ -39,6 +39,7 @@ from .config import WorkerConfig
 from .declarations import declare
 from .executors import Loop, Threads
 from .health import LONGEST_TURN, answering, telling_the_service_manager
+from .hearing import Hearing
 from .leases import Lease, Offer, declare_dead, extend, keep_alive, rescue
 from .lifespan import Lifespan
 from .link import Link
@@ -245,8 +246,9 @@ class Worker:
             wakeups, drop = Poll(wake), drop_briefly
         else:
             ear = Ear(schema, names, heard, lambda: lease.id, slots.cancel)
+            own = self._link(stack, "bell", lock_timeout="0")
             bell = Bell(
-                self._link(stack, "bell", lock_timeout="0"),
+                own,
                 ear,
                 names,
                 wake,
@@ -255,7 +257,7 @@ class Worker:
                 jobs=lambda: claimer.held,
             )
             ear.stir, ear.began = lambda: wake([]), bell.listening
-            wakeups, drop = Doorbell(bell, ear), drop_alone
+            wakeups, drop = Doorbell(bell, ear, Hearing(link, own, lambda: ear.channel)), drop_alone
         batches = Batches(self._link(stack, "batches", lock_timeout="1s"), config.timing)
         claimer = Claimer(
             link=link,
@@ -286,7 +288,8 @@ class Worker:
 
         async def all_problems() -> list[str]:
             """With those for which it would be no help to start this worker anew."""
-            return [*await problems(), *(each.problem for each in executors.values() if each.problem is not None)]
+            others = [wakeups.problem, *(each.problem for each in executors.values())]
+            return [*await problems(), *(problem for problem in others if problem is not None)]
 
         rescuer, reporter = self._link(stack, "rescue", lock_timeout="1s"), self._link(stack, "reports")
         scheduler, schedules = self._link(stack, "schedules"), asyncio.Event()
@@ -297,7 +300,14 @@ class Worker:
             for name, coroutine in {
                 "chancy wakeups": wakeups.serve(),
                 "chancy lease": keep_alive(
-                    lives, lease, claimer.held.keys(), claimer.give_back, slots.cancel, batches.found, schedules.set
+                    lives,
+                    lease,
+                    wakeups,
+                    claimer.held.keys(),
+                    claimer.give_back,
+                    slots.cancel,
+                    batches.found,
+                    schedules.set,
                 ),
                 "chancy rescue": rescue(rescuer, config.timing, claimer.rescued),
                 "chancy upkeep": care_for_history(upkeep, drop, config.timing),
@@ -528,6 +538,7 @@ async def _give_up(link: Link, lease: Lease, claimer: Claimer) -> None:
         return
     with contextlib.suppress(psycopg.Error, TimeoutError):
         async with asyncio.timeout(_LAST_WORD):
+            await link.open()  # a heartbeat without an answer, cancelled a moment ago, has cost it its connection
             answer = await link.send(extend(lease.id, lease.timing.lease, None, 0.0))
             unheard = [
                 Completion(id_, fence, State.READY, refund=True) for id_, fence in answer.claims

@@ -27,6 +27,7 @@ from psycopg import Notify, sql
 from chancy.model import Statement
 from chancy.run import AsyncConn
 
+from .hearing import Hearing
 from .link import Link
 from .verdict import Claimed
 
@@ -425,6 +426,11 @@ class Ear:
         """Whether it is to hear of work."""
         return self._bell in self._wanted
 
+    @property
+    def channel(self) -> str | None:
+        """One that it listens to, and goes on to, if there is any."""
+        return min(self._listens & self._wanted, default=None)
+
     def follow(self, *, bell: bool | None = None, cancels: bool | None = None) -> None:
         """From now on hear of this, or not."""
         wanted = {
@@ -471,9 +477,10 @@ class Ear:
 class Doorbell:
     """Both sides of it, as one way of hearing of work; `polling.Poll` is the other."""
 
-    def __init__(self, bell: Bell, ear: Ear) -> None:
+    def __init__(self, bell: Bell, ear: Ear, hearing: Hearing) -> None:
         self._bell = bell
         self._ear = ear
+        self._hearing = hearing
         self._link: Link | None = None
 
     def idle(self, queues: Iterable[str]) -> None:
@@ -503,7 +510,20 @@ class Doorbell:
     def hear_on(self, link: Link) -> None:
         """Listen on the claimer's link, from its next connection on."""
         self._link = link
-        link.on_connect, link.on_notify = self._ear.listen, self._ear.heard
+        link.on_connect, link.on_notify = self._ear.listen, self._heard
+
+    async def test(self, link: Link) -> None:
+        """See whether it is heard: see `Hearing`."""
+        await self._hearing.test(link)
+
+    @property
+    def problem(self) -> str | None:
+        """Why jobs begin late, if so."""
+        return self._hearing.problem
+
+    def _heard(self, notify: Notify) -> None:
+        if not self._hearing.heard(notify):
+            self._ear.heard(notify)
 
     async def attend(self) -> None:
         """Listen there to what is to be heard now, between two rounds. Raises psycopg's errors."""
