@@ -469,7 +469,8 @@ async def test_a_worker_stops_whose_round_is_not_answered_and_gives_back_what_th
             (job,) = site.submit(add.using(delay=timedelta(seconds=2)).bind(1, 2))
             await asyncio.sleep(1)  # it has been told, and knows when to ask
             proxy.mute = True
-            await eventually(lambda: site.row(job).state is State.RUNNING)
+            await eventually(lambda: b"worker_tasks.add" in proxy.swallowed)
+            assert site.row(job).state is State.RUNNING
             proxy.mute = False
     assert (site.row(job).state, site.row(job).attempt) == (State.READY, 0)
     assert site.workers() == {}

@@ -263,7 +263,7 @@ async def test_what_the_first_in_line_does_not_hear_the_second_finds(site):
         deaf = first(workers)
         deaf._parts.link.on_notify = None
         conn = deaf._parts.link.conn
-        conn.remove_notify_handler(deaf._parts.wakeups._ear.heard)
+        conn.remove_notify_handler(deaf._parts.wakeups._heard)
         for _ in range(8):
             await done(site, *site.submit(tasks.note.bind("heard")))
         assert bell(deaf)._is_first
@@ -277,7 +277,7 @@ async def test_a_second_that_takes_all_it_can_for_a_deaf_first_wakes_the_next(si
     async with fleet(site, 4, concurrency=1) as workers:
         deaf = first(workers)
         deaf._parts.link.on_notify = None
-        deaf._parts.link.conn.remove_notify_handler(deaf._parts.wakeups._ear.heard)
+        deaf._parts.link.conn.remove_notify_handler(deaf._parts.wakeups._heard)
         jobs = site.submit(*[tasks.pass_gate.bind("all") for _ in range(3)])
         await begun(site, *jobs)
         release("all")

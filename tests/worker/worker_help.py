@@ -243,6 +243,8 @@ class Proxy:
         self._writers: list[asyncio.StreamWriter] = []
         self._deaf: set[int] = set()
         self.mute = False
+        self.swallowed = bytearray()
+        """The answers that were not handed on while it was mute."""
         self.closes = False
         self.deaf_to: bytes | None = None
         self.hushed: bool | None = None
@@ -291,7 +293,9 @@ class Proxy:
                     data, rest = self._without_notifications(rest + data)
                 if not answers and self.deaf_to is not None and self.deaf_to in data:
                     self._deaf.add(number)
-                if number not in self._deaf and not (answers and self.mute):
+                if answers and self.mute:
+                    self.swallowed += data
+                elif number not in self._deaf:
                     writer.write(data)
             writer.close()
         except (ConnectionError, RuntimeError):
