@@ -18,26 +18,12 @@ from .task import BaseTask
 TaskName: TypeAlias = "str | BaseTask[..., Any]"
 """A task, or the name of one that need not be known here."""
 
-# What was admitted and not yet claimed has to pass its gates anew, or a paused task would keep places of a limit that
-# it shares with others.
 PAUSE = """
-    WITH kept AS (
-        INSERT INTO {schema}.pause (kind, name, until, paused_at)
-        VALUES (%(kind)s::text, %(name)s::text,
-            coalesce(%(until)s::timestamptz, {schema}.clock() + %(duration)s::interval, 'infinity'), {schema}.clock())
-        ON CONFLICT (kind, name) DO UPDATE SET until = excluded.until
-    ),
-    parked AS (
-        UPDATE {schema}.job SET parked = gates->>'key'
-        WHERE ctid = ANY (ARRAY(
-            SELECT ctid FROM {schema}.job
-            WHERE state = 'ready' AND parked IS NULL AND gates IS NOT NULL
-                AND %(name)s::text = CASE %(kind)s::text WHEN 'queue' THEN queue ELSE task END
-            ORDER BY id
-            FOR UPDATE SKIP LOCKED
-        ))
-    )
-    SELECT true
+    INSERT INTO {schema}.pause (kind, name, until, paused_at)
+    VALUES (%(kind)s::text, %(name)s::text,
+        coalesce(%(until)s::timestamptz, {schema}.clock() + %(duration)s::interval, 'infinity'), {schema}.clock())
+    ON CONFLICT (kind, name) DO UPDATE SET until = excluded.until
+    RETURNING true
 """
 RESUME = """
     WITH gone AS (
@@ -155,7 +141,7 @@ LIMIT_QUEUE = """
     kept AS (
         INSERT INTO {schema}.queue_limit (queue, concurrency)
         SELECT %(queue)s::text, %(concurrency)s::integer WHERE %(concurrency)s::integer IS NOT NULL
-        ON CONFLICT (queue) DO UPDATE SET concurrency = excluded.concurrency
+        ON CONFLICT (queue) DO UPDATE SET concurrency = excluded.concurrency, revision = excluded.revision
     )
     SELECT {schema}.ring(%(queue)s::text)::text
 """

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import psycopg
 
@@ -36,8 +37,8 @@ log = logging.getLogger("chancy.worker")
 _LOCKED = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 _BAD_DATA = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
 _BUSY_PAUSE = 0.05
-LIMIT_SECONDS = 0.25
-"""How soon a worker looks again at a queue whose limit other workers have used up: nobody tells it."""
+FIRST_LIMIT_SECONDS, LIMIT_SECONDS = 0.015, 0.25
+"""How soon a worker looks again at a queue whose limit other workers have used up: nobody tells it. The pause doubles."""
 
 
 class Marks:
@@ -124,8 +125,15 @@ class Claimer:
         self._empty: set[str] = set()
         """Queues in which the looks since the last wakeup or job have found nothing: a look may be for a few only."""
         self._gates = Gatekeeper()
+        self._holding: Counter[str] = Counter()
+        """The held by queue."""
+        self._unsure_of: int | None = None
+        """A lease under which more may have been claimed, by a round whose answer was lost."""
+        self._gated_ends = False
+        """Verdicts of jobs with gates wait to be written: their places can be handed on."""
         self._at_limit: frozenset[str] = frozenset()
         """Queues that were at their limit in the last claim."""
+        self._limit_pause = FIRST_LIMIT_SECONDS
         self._patient = False
         self._changed = asyncio.Event()
         self._hungry = self._woken = True
@@ -139,6 +147,7 @@ class Claimer:
         """There may be work: look from the start."""
         self._woken = True
         self._barren = frozenset()
+        self._gates.opened()
         self._look_again()
         self._changed.set()
 
@@ -152,6 +161,10 @@ class Claimer:
         self._running[job.queue] -= 1
         if self._suspect == (job.id, job.fence):
             self._suspect = None
+        if job.parked is not None:
+            self._gated_ends = True
+        if job.queue in self._at_limit:
+            self._look_again()  # the round that writes the verdict may claim another one
         self._send(verdict)
 
     def give_back(self, claim: tuple[int, int]) -> None:
@@ -165,18 +178,21 @@ class Claimer:
         while not (self.stopping and not self.held and not self.outbox):
             self._changed.clear()
             self.turned_at = time.monotonic()
-            admits_in = await self._admit()
             # Read once: what is over between the decision and the sleep would be slept through.
             rests_for = self._rests_until - time.monotonic()
             wanted = self._wanted(rests_for)
             if wanted.free or (self.outbox and (rests_for <= 0 or self.stopping)):
                 await self._turn(wanted)
             else:
-                await self._sleep(rests_for, admits_in)
+                await self._sleep(rests_for)
 
     def _send(self, verdict: Completion) -> None:
         self.outbox.add(verdict)
         self._changed.set()
+
+    def _send_again(self, verdict: Completion) -> None:
+        self._gated_ends = True  # perhaps
+        self._send(verdict)
 
     def _wanted(self, rests_for: float) -> Wanted:
         """What the next round should claim: nothing unless there may be something."""
@@ -189,13 +205,18 @@ class Claimer:
             # There is room again for what was left out.
             self._look_again()
         self._without, self._shunned = without, shunned
-        if not self._hungry or (self._is_barren and self._marks.next_look_in > 0):
-            return Wanted()
         free = self._free(room.ahead)
-        looking = tuple(free) if self._marks.next_look_in <= 0 else ()
+        barren = not self._hungry or (self._is_barren and self._marks.next_look_in > 0)
+        if barren and not self._gated_ends and self._gates.due_in(free) > 0:
+            return Wanted()
+        looks = self._marks.next_look_in <= 0 and not barren and (self._woken or not self._gates.flows)
+        looking = tuple(free) if looks else ()
         if room.most is not None:
-            free = _shared({queue: n for queue, n in free.items() if queue not in self._empty} or free, room.most)
-        return Wanted(free, {} if looking else self._marks.lanes(free), looking, without, not shunned)
+            hopeful = {q: n for q, n in free.items() if q not in self._empty or self._gates.waits(q)}
+            free = _shared(hopeful or free, room.most)
+        lanes = {} if looking or barren else self._marks.lanes(free)
+        holds = {} if self._unsure_of == self._lease() else self._holding
+        return Wanted(free, lanes, looking, without, not shunned, holds, self._at_limit)
 
     def _look_again(self) -> None:
         """The next round looks, also where the last ones have found nothing."""
@@ -211,25 +232,6 @@ class Claimer:
             if (n := slots + ahead.get(queue, 0) - self._running[queue]) > 0
         }
 
-    async def _admit(self) -> float:
-        """Admit parked jobs for the free slots, when there may be some that can be. Seconds until the next time; what
-        is due and could not be done waits for a change.
-        """
-        if (due_in := self._gates.due_in) > 0:
-            return due_in
-        if self.stopping or (statement := self._gates.wish(self._free({}))) is None:
-            return math.inf
-        try:
-            answers = await self._link.send(statement)
-        except _LOCKED:
-            self._gates.try_again()
-        except psycopg.Error as error:
-            await self._recover(error, [])
-        else:
-            if self._gates.learn(answers):
-                self._look_again()
-        return self._gates.due_in
-
     @property
     def _is_barren(self) -> bool:
         """Whether all that waits, as far as is known, is for executors that are full: looking past it is not free."""
@@ -238,6 +240,7 @@ class Claimer:
     async def _turn(self, wanted: Wanted) -> None:
         verdicts = self.outbox.take()
         text = PATIENT_ROUND if self._patient else ROUND
+        wanted = replace(wanted, gated=self._gates.wish(wanted.free, self._ending(verdicts)))
         self._woken = False
         began = time.monotonic()
         try:
@@ -252,10 +255,22 @@ class Claimer:
             await self._recover(error, verdicts)
         else:
             self.outbox.accepted()
+            self._gated_ends = self._gated_ends and bool(self.outbox)
+            took = time.monotonic() - began
             await self._confirm(verdicts, answer)
-            self._marks.learn(answer, wanted.looking, time.monotonic() - began)
+            self._marks.learn(answer, wanted.looking, took)
+            self._gates.learn(wanted.gated, wanted.free, answer, took)
+            if wanted.gated and answer.settled < len(verdicts):
+                self._gates.opened()  # a handler has written its own verdict, and handed on nothing
             if not self._take(answer, wanted):
                 await asyncio.sleep(0)  # what was claimed begins before the next round is made
+
+    def _ending(self, verdicts: Sequence[Completion]) -> set[str]:
+        """The queues of those that have gates."""
+        if not self._gated_ends:
+            return set()
+        jobs = (self.held.get((verdict.id, verdict.fence)) for verdict in verdicts)
+        return {job.queue for job in jobs if job is not None and job.parked is not None}
 
     def _take(self, answer: Answer, wanted: Wanted) -> bool:
         """Start what was claimed, and see whether there may be more; whether there is a backlog."""
@@ -271,9 +286,12 @@ class Claimer:
             self._due_at = None if answer.next_in is None else time.monotonic() + answer.next_in
         self._at_limit = frozenset(answer.at_limit)
         if self._at_limit:
-            look = time.monotonic() + LIMIT_SECONDS * random.uniform(0.75, 1.25)
+            look = time.monotonic() + self._limit_pause * random.uniform(0.75, 1.25)
             self._due_at = look if self._due_at is None else min(self._due_at, look)
+            self._limit_pause = min(2 * self._limit_pause, LIMIT_SECONDS)
         if answer.claimed:
+            self._hungry = True
+            self._limit_pause = FIRST_LIMIT_SECONDS
             self._empty.clear()
             self._busy()
             self._pace.came(len(answer.claimed))
@@ -296,6 +314,7 @@ class Claimer:
     def _accept(self, job: Claimed) -> None:
         key = job.id, job.fence
         self.held[key] = job
+        self._holding[job.queue] += 1
         self._running[job.queue] += 1
         if not self._knows(job.task):
             if job.task not in self._unknown:
@@ -340,16 +359,13 @@ class Claimer:
             key = verdict.id, verdict.fence
             if fates and (fate := fates.get(key, "done")) != "done":
                 if fate == "busy":
-                    asyncio.get_running_loop().call_later(_BUSY_PAUSE, self._send, verdict)
+                    asyncio.get_running_loop().call_later(_BUSY_PAUSE, self._send_again, verdict)
                     continue
                 self._settled(verdict, fate)
             if (job := self.held.pop(key, None)) is not None:
-                if job.parked is not None:
-                    self._gates.ended(job.queue, job.parked)
+                self._holding[job.queue] -= 1
                 if job.batch is not None:
                     self._left_batch(job.batch)
-                if job.queue in self._at_limit:
-                    self.wake()
             self._going_back.discard(key)
         self._begin_suspect()
 
@@ -363,6 +379,7 @@ class Claimer:
         if self._link.is_broken(error):
             # The round may have committed: then the verdicts are found in history under their fence.
             self.outbox.put_back(verdicts)
+            self._unsure_of = self._lease()
             log.warning("lost the database (%s); %d jobs go on running", one_line(error), len(self.held))
             await self._link.reconnect()
             self.wake()
@@ -373,9 +390,13 @@ class Claimer:
             log.error("a round failed: %s", one_line(error))
             await asyncio.sleep(1)
 
-    async def _sleep(self, rests_for: float, admits_in: float) -> None:
-        """Until something changes, the next scheduled job is due, or it is time for a look, a round or an admission."""
-        pause = min(self._timing.look * random.uniform(0.75, 1.25), max(admits_in, 0.001))
+    async def _sleep(self, rests_for: float) -> None:
+        """Until something changes, the next scheduled job is due, or it is time for a look, a round or an admission; one
+        that is due and could not be had waits for a change.
+        """
+        pause = self._timing.look * random.uniform(0.75, 1.25)
+        if (admits_in := self._gates.due_in(self._free({}))) > 0:
+            pause = min(pause, admits_in)
         if not self._hungry and self._due_at is not None:
             pause = min(pause, max(self._due_at - time.monotonic(), 0.001))
         if rests_for > 0:

@@ -12,15 +12,17 @@
     paused        queues and tasks of which nothing may begin now
     left_out      the tasks of which none may be claimed here and now
     allowed       how many of each queue may be claimed: as many as are wanted, or less where an operator limits it
-    claimed       for each queue as many as are wanted, in the order priority, run_at, id
-    rated         for those that count against a rate, from when on others may have their slots
-
-A slot of a rate opens a little after its window: between a claim and the begin of its function up to 50 ms may pass,
-and by what the functions see there must not be too many in a window either.
+    chosen        for each queue as many as are wanted, in the order priority, run_at, id
+    admitted      and of those that wait for a limit or a turn: the ones that may run, and come before the last chosen
+    claimed       the chosen, as far as there is room beside those
 
 There is no ORDER BY above the LATERAL: a sort would lock rows in every lane. The order is that of the nested
 loop, which the worker's connections are set to. The lease is locked FOR KEY SHARE, so that no claim can commit in
-the name of a worker that was declared dead meanwhile.
+the name of a worker that was declared dead meanwhile; but only where there is something to claim, so that a look that
+finds nothing writes nothing.
+
+`admitted` is in a form of its own, for rounds that have to do with gates: when a job with gates has ended, or when some
+that are parked may run. What `admit` does is claimed by then, and is seen by nothing else here.
 
 A plan is made once a connection, often while the table is empty, and has to serve for a million rows, too. So the
 rows to write are found one by one, LATERAL, and are addressed by ctid; the planner has no join of `job` with anything
@@ -32,11 +34,14 @@ for the cheaper one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import TypeAlias
+from types import MappingProxyType
+from typing import NamedTuple, TypeAlias
+
+import msgspec
 
 from chancy.literals import JsonColumn, of_intervals, of_numbers, of_texts
 from chancy.model import Rows, Statement
@@ -79,7 +84,7 @@ _FINISH = """
             attempt = job.attempt - (%(refunds)s::smallint[])[{nth}],
             errors = coalesce((%(again_errors)s::json[])[{nth}], job.errors)
         WHERE job.ctid = ANY (ARRAY(SELECT ctid FROM again WHERE NOT cancelled))
-        RETURNING job.queue
+        RETURNING job.queue, job.id, job.claims, job.parked, job.gates, job.slots
     ),
     dropped AS (
         DELETE FROM {schema}.job AS job WHERE job.ctid = ANY (ARRAY(SELECT ctid FROM again WHERE cancelled))
@@ -131,55 +136,34 @@ _CLAIM = """
     ),
     allowed AS MATERIALIZED (
         SELECT want.queue, want.free AS wanted,
-            CASE WHEN EXISTS (SELECT FROM {schema}.queue_limit) THEN {schema}.allowance(want.queue, want.free)
+            CASE WHEN EXISTS (SELECT FROM {schema}.queue_limit) THEN {schema}.allowance(
+                want.queue, want.free, %(worker)s::bigint,
+                want.holds - (SELECT count(*) FROM finished WHERE finished.queue = want.queue)::integer
+                    - (SELECT count(*) FROM returned WHERE returned.queue = want.queue)::integer
+                    - (SELECT count(*) FROM dropped WHERE dropped.queue = want.queue)::integer,
+                want.presses)
                 ELSE want.free END AS free
-        FROM unnest(%(queues)s::text[], %(free)s::integer[]) AS want (queue, free)
+        FROM unnest(%(queues)s::text[], %(free)s::integer[], %(holds)s::integer[], %(presses)s::boolean[])
+            AS want (queue, free, holds, presses)
         WHERE want.queue <> ALL (ARRAY(SELECT name FROM paused WHERE kind = 'queue'))
     ),
-    claimed AS (
+{chosen}    claimed AS (
         UPDATE {schema}.job AS job
         SET state = 'running', attempt = job.attempt + 1, claims = job.claims + 1,
             worker = %(worker)s::bigint, started_at = {schema}.clock()
         WHERE job.ctid = ANY (ARRAY(
             SELECT chosen.ctid
-            FROM lease
-            CROSS JOIN allowed AS want
+            FROM allowed AS want
             CROSS JOIN LATERAL (
-                SELECT ready.ctid
-                FROM lanes
-                CROSS JOIN LATERAL (
-                    SELECT job.ctid FROM {schema}.job AS job
-                    WHERE job.state = 'ready' AND job.parked IS NULL
-                        AND job.queue = lanes.queue AND job.priority = lanes.priority
-                        AND (job.run_at, job.id) > (lanes.run_at, lanes.id) AND job.run_at <= {schema}.clock()
-                        AND job.task <> ALL ((SELECT tasks FROM left_out)::text[])
-                        AND (job.crashes = 0 OR %(suspects)s::boolean)
-                    ORDER BY job.run_at, job.id
-                    LIMIT want.free
-                    FOR UPDATE SKIP LOCKED
-                ) AS ready
-                WHERE lanes.queue = want.queue
-                LIMIT want.free
+                {first}
             ) AS chosen
+            CROSS JOIN LATERAL (SELECT FROM lease WHERE chosen.ctid IS NOT NULL) AS held
         ))
         RETURNING job.*
-    ),
-    rated AS (
-        UPDATE {schema}.slot AS slot
-        SET opens_at = {schema}.clock() + slot.per + least(slot.per / 20, interval '50 ms')
-        WHERE slot.ctid = ANY (ARRAY(
-            SELECT mine.ctid
-            FROM claimed
-            CROSS JOIN LATERAL (
-                SELECT slot.ctid FROM {schema}.slot AS slot
-                WHERE slot.job = claimed.id AND slot.per IS NOT NULL AND slot.opens_at IS NULL
-            ) AS mine
-            WHERE claimed.gates IS NOT NULL
-        ))
     )
     SELECT
         (SELECT count(*) FROM finished) + (SELECT count(*) FROM returned) + (SELECT count(*) FROM dropped),
-        EXISTS (SELECT FROM lease),
+        EXISTS (SELECT FROM {schema}.worker WHERE id = %(worker)s::bigint),
         (SELECT extract(epoch FROM min(ahead.run_at) - {schema}.clock())::float8
          FROM in_use CROSS JOIN LATERAL (
             SELECT job.run_at FROM {schema}.job AS job
@@ -190,17 +174,85 @@ _CLAIM = """
         ARRAY(SELECT look.queue FROM unnest(%(looking)s::text[]) AS look (queue) CROSS JOIN LATERAL (
             SELECT FROM {schema}.job AS job
             WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = look.queue LIMIT 1) AS parked),
-        ARRAY(SELECT queue FROM allowed WHERE free < wanted),
+        ARRAY(SELECT queue FROM allowed
+              WHERE free < wanted AND free <= (SELECT count(*) FROM claimed WHERE claimed.queue = allowed.queue)),
+        {answers},
         CASE WHEN EXISTS (SELECT FROM returned)
             THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM returned))::text END,
         NULL::text, NULL::text, NULL::smallint, NULL::timestamptz, NULL::smallint, NULL::smallint, NULL::integer,
         NULL::smallint, NULL::json, NULL::json, NULL::json, NULL::json, NULL::text, NULL::bigint
     UNION ALL
-    SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL,
+    SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         task, queue, priority, run_at, attempt, max_attempts, claims, crashes, arguments, retry, limits, errors,
-        gates->>'key', batch
-    FROM claimed
+        parked, batch
+    FROM claimed{entered}
 """
+_READY = """SELECT ready.*
+                FROM lanes
+                CROSS JOIN LATERAL (
+                    SELECT job.ctid{place} FROM {schema}.job AS job
+                    WHERE job.state = 'ready' AND job.parked IS NULL
+                        AND job.queue = lanes.queue AND job.priority = lanes.priority
+                        AND (job.run_at, job.id) > (lanes.run_at, lanes.id) AND job.run_at <= {schema}.clock()
+                        AND job.task <> ALL ((SELECT tasks FROM left_out)::text[])
+                        AND (job.crashes = 0 OR %(suspects)s::boolean)
+                    ORDER BY job.run_at, job.id
+                    LIMIT want.free
+                    FOR UPDATE SKIP LOCKED
+                ) AS ready
+                WHERE lanes.queue = want.queue
+                LIMIT want.free"""
+_ADMIT = """    chosen AS MATERIALIZED (
+        SELECT want.queue, ready.*
+        FROM allowed AS want
+        CROSS JOIN LATERAL (
+                {ready}
+        ) AS ready
+    ),
+    ended_claim AS MATERIALIZED (
+        SELECT queue, ROW(id, claims, parked, gates, slots)::{schema}.leaving AS leaving
+        FROM (
+            SELECT queue, id, claims, parked, gates, slots FROM finished
+            UNION ALL SELECT queue, id, claims, parked, gates, slots FROM returned
+            UNION ALL SELECT queue, id, claims, parked, gates, slots FROM dropped
+        ) AS over
+        WHERE slots IS NOT NULL
+    ),
+    mark AS MATERIALIZED (
+        SELECT * FROM unnest(%(marked_queues)s::text[], %(marked_keys)s::text[], %(marked_lanes)s::smallint[],
+            %(marked_run_at)s::timestamptz[], %(marked_ids)s::bigint[]) AS mark (queue, key, priority, run_at, id)
+    ),
+    admitted AS MATERIALIZED (
+        SELECT want.queue, answer.*
+        FROM unnest(%(gated)s::text[], %(flows)s::boolean[], %(goes_round)s::boolean[], %(spots)s::text[])
+            AS want (queue, flows, goes_round, spot)
+        CROSS JOIN LATERAL {schema}.admit(
+            ROW(%(worker)s::bigint, want.queue,
+                coalesce((SELECT tasks FROM {schema}.offer WHERE worker = %(worker)s::bigint), '{}'),
+                (SELECT tasks FROM left_out), %(suspects)s::boolean,
+                ARRAY(SELECT priority FROM chosen WHERE chosen.queue = want.queue),
+                ARRAY(SELECT run_at FROM chosen WHERE chosen.queue = want.queue),
+                ARRAY(SELECT id FROM chosen WHERE chosen.queue = want.queue),
+                ARRAY(SELECT key FROM mark WHERE mark.queue = want.queue),
+                ARRAY(SELECT priority FROM mark WHERE mark.queue = want.queue),
+                ARRAY(SELECT run_at FROM mark WHERE mark.queue = want.queue),
+                ARRAY(SELECT id FROM mark WHERE mark.queue = want.queue))::{schema}.claim,
+            coalesce((SELECT free FROM allowed WHERE allowed.queue = want.queue), 0),
+            want.flows, want.goes_round, want.spot,
+            ARRAY(SELECT leaving FROM ended_claim WHERE ended_claim.queue = want.queue)
+        ) AS answer
+    ),
+"""
+_BESIDE = """SELECT chosen.ctid FROM chosen WHERE chosen.queue = want.queue
+                LIMIT want.free - coalesce(
+                    (SELECT cardinality(entered) FROM admitted WHERE admitted.queue = want.queue), 0)"""
+_ENTERED = """
+    UNION ALL
+    SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+        task, queue, priority, run_at, attempt, max_attempts, claims, crashes, arguments, retry, limits, errors,
+        parked, batch
+    FROM (SELECT job.* FROM admitted CROSS JOIN LATERAL unnest(admitted.entered) AS job) AS entered"""
+_ANSWERS = """(SELECT json_agg(json_build_array(queue, cardinality(entered), stopped_at, next_in, more)) FROM admitted)"""
 
 _NTH = "array_position(%(again_ids)s::bigint[], job.id)"
 _DONE_NTH = "array_position(%(done_ids)s::bigint[], job.id)"
@@ -211,10 +263,53 @@ _ROUND = (
     .replace("{done_nth}", _DONE_NTH)
 )
 
-ROUND = _ROUND.replace("{lock}", "")
+_PLAIN = (
+    _ROUND.replace("{chosen}", "")
+    .replace("{first}", _READY.replace("{place}", ""))
+    .replace("{answers}", "NULL::json")
+    .replace("{entered}", "")
+)
+_ADMITTING = (
+    _ROUND.replace("{chosen}", _ADMIT.replace("{ready}", _READY.replace("{place}", ", job.priority, job.run_at, job.id")))
+    .replace("{first}", _BESIDE)
+    .replace("{answers}", _ANSWERS)
+    .replace("{entered}", _ENTERED)
+)
+_WAITING, _PASSING_BY = "", "FOR UPDATE SKIP LOCKED"
+
+ROUND = _PLAIN.replace("{lock}", _WAITING)
 """Waits for a locked row as long as the connection's lock_timeout lets it."""
-PATIENT_ROUND = _ROUND.replace("{lock}", "FOR UPDATE SKIP LOCKED")
+PATIENT_ROUND = _PLAIN.replace("{lock}", _PASSING_BY)
 """Passes locked rows by; a third dearer. For when the first form ran into a lock, until nothing is left over."""
+ADMITTING = {
+    ROUND: _ADMITTING.replace("{lock}", _WAITING),
+    PATIENT_ROUND: _ADMITTING.replace("{lock}", _PASSING_BY),
+}
+"""The same two, for rounds that have to do with gates."""
+
+
+class Circle(NamedTuple):
+    """Of a queue in which jobs are parked: whether to go through them now, and behind which key to go on."""
+
+    goes_round: bool = False
+    after: str = ""
+    marks: Mapping[tuple[int, str], Mark] = MappingProxyType({})
+    """The last job claimed of a priority and key, as far as it is worth to go on there."""
+    flows: bool = False
+    """Those of the marks have filled all the room until now: ask them first."""
+
+
+class Admission(NamedTuple):
+    """What was done for the parked jobs of one queue."""
+
+    queue: str
+    admitted: int
+    stopped_at: str | None
+    """Where the circle goes on; None if it was not gone."""
+    next_in: float | None
+    """Seconds until time alone may open a gate, or a parked job is due."""
+    more: bool
+    """Another try soon is worth it: not all were looked at, or others were just at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +323,12 @@ class Wanted:
     without: tuple[str, ...] = ()
     suspects: bool = True
     """Whether to take jobs that were running when a worker died."""
+    holds: Mapping[str, int | None] = field(default_factory=dict)
+    """How many of each queue this worker has, as far as it knows, before the verdicts; None is counted."""
+    pressing: Collection[str] = ()
+    """Queues of whose limit it had less than it could have used."""
+    gated: Mapping[str, Circle] = field(default_factory=dict)
+    """Queues with parked jobs to be admitted, and of jobs with gates that end now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,11 +348,15 @@ class Answer:
     parked: Sequence[str] = ()
     """Of the queues looked at, those in which jobs wait to be admitted."""
     at_limit: Sequence[str] = ()
-    """Queues of which a limit let less be claimed than was wanted."""
+    """Queues of which a limit let less be claimed than was wanted and may be there."""
+    admissions: Sequence[Admission] = ()
+    gate_marks: Mapping[str, Mapping[tuple[int, str], Mark]] = field(default_factory=dict)
+    """Of the priorities and keys of each queue, the last that was admitted."""
 
 
 def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, text: str = ROUND) -> Statement[Answer]:
-    """Write verdicts and claim, in one statement and one commit. `text` is one of the two forms.
+    """Write verdicts and claim, in one statement and one commit. `text` is one of the two forms. With `wanted.gated`,
+    parked jobs are admitted, and slots of those that end are handed on.
 
     Of two claims of one job the later alone has a say; the other's verdict is not sent, and counts as not settled.
     """
@@ -259,9 +364,21 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
         verdicts = list({verdict.id: verdict for verdict in sorted(verdicts, key=attrgetter("fence"))}.values())
     done = [v for v in verdicts if v.state is not State.READY]
     again = [v for v in verdicts if v.state is State.READY]
+    gates = {
+        "gated": of_texts(wanted.gated),
+        "flows": of_texts(circle.flows for circle in wanted.gated.values()),
+        "goes_round": of_texts(circle.goes_round for circle in wanted.gated.values()),
+        "spots": of_texts(circle.after for circle in wanted.gated.values()),
+        "marked_queues": of_texts(queue for queue, circle in wanted.gated.items() for _ in circle.marks),
+        "marked_keys": of_texts(key for circle in wanted.gated.values() for _, key in circle.marks),
+        "marked_lanes": of_numbers(lane for circle in wanted.gated.values() for lane, _ in circle.marks),
+        "marked_run_at": of_texts(run_at for circle in wanted.gated.values() for run_at, _ in circle.marks.values()),
+        "marked_ids": of_numbers(id_ for circle in wanted.gated.values() for _, id_ in circle.marks.values()),
+    }
     return Statement(
-        text,
-        {
+        ADMITTING[text] if wanted.gated else text,
+        (gates if wanted.gated else {})
+        | {
             "worker": worker,
             "done_ids": of_numbers(v.id for v in done),
             "done_fences": of_numbers(v.fence for v in done),
@@ -282,27 +399,36 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
             "free": of_numbers(wanted.free.values()),
             "without": of_texts(wanted.without),
             "suspects": wanted.suspects,
+            "holds": of_texts(wanted.holds.get(queue) for queue in wanted.free),
+            "presses": of_texts(queue in wanted.pressing for queue in wanted.free),
         },
         _parse_answer,
     )
 
 
-_FIRST_OF_JOB = 8
+_FIRST_OF_JOB = 9
 """Of a claimed job's row: id, true, and then empty columns, which the first row has."""
 
 
 def _parse_answer(rows: Rows) -> Answer:
-    (settled, holding, next_in, queues, priorities, parked, at_limit, *_), *claimed_rows = rows
+    (settled, holding, next_in, queues, priorities, parked, at_limit, answers, *_), *claimed_rows = rows
     claimed: list[Claimed] = []
     marks: dict[tuple[str, int], Mark] = {}
+    gate_marks: dict[str, dict[tuple[int, str], Mark]] = {}
     for row in claimed_rows:
         id_, (task, queue, priority, run_at, *rest) = row[0], row[_FIRST_OF_JOB:]
-        claimed.append(Claimed(id_, task, queue, *rest))
-        lane, mark = (queue, priority), (run_at, id_)
-        if mark > marks.get(lane, START):
-            marks[lane] = mark
+        job = Claimed(id_, task, queue, *rest)
+        claimed.append(job)
+        mark = run_at, id_
+        if job.parked is None:
+            if mark > marks.get((queue, priority), START):
+                marks[queue, priority] = mark
+        else:
+            of_queue = gate_marks.setdefault(queue, {})
+            of_queue[priority, job.parked] = max(mark, of_queue.get((priority, job.parked), START))
     lanes = list(zip(queues, priorities, strict=True))
-    return Answer(settled, holding, next_in, lanes, claimed, marks, parked, at_limit)
+    admissions = [] if answers is None else [Admission(*answer) for answer in msgspec.json.decode(answers)]
+    return Answer(settled, holding, next_in, lanes, claimed, marks, parked, at_limit, admissions, gate_marks)
 
 
 SETTLE = """

@@ -1,87 +1,54 @@
-"""Lets parked jobs in: when their limits have room, and groups one after the other.
+"""When to let parked jobs in: when their limits have room, and groups one after the other.
 
-A look says in which queues jobs are parked; then, and whenever a job with gates has ended, as many are admitted as this
-worker has slots for. What is admitted is claimed like any other job, by whoever comes first.
+A look says in which queues jobs are parked. The next round goes through them, and claims as many as may run and this
+worker has slots for. A job that ends hands its places to those that wait for the same, in the round that writes its
+verdict; so in the long run nobody has to go through them, except for what opens with time, or that nobody has handed on.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
-from chancy.literals import of_numbers, of_texts
-from chancy.model import Rows, Statement
+from chancy.model import Statement
 
-ADMIT = """
-    SELECT want.queue, answer.admitted, answer.stopped_at, answer.next_in, answer.more
-    FROM unnest(%(queues)s::text[], %(free)s::integer[], %(spots)s::text[]) AS want (queue, free, spot)
-    CROSS JOIN LATERAL {schema}.admit(want.queue, want.free, want.spot, ARRAY(
-        SELECT gone.key FROM unnest(%(ended_queues)s::text[], %(ended_keys)s::text[]) AS gone (queue, key)
-        WHERE gone.queue = want.queue
-    )) AS answer
-    WHERE want.queue <> ALL (ARRAY(
-        SELECT name FROM {schema}.pause WHERE kind = 'queue' AND until > {schema}.clock()))
-"""
+from .claims import Answer, Circle, Mark
+
 PAUSE_SECONDS = 0.02
-"""Between two admissions that look at a part of what is parked and find nothing."""
+"""Between two times that a queue is gone through, where the first has found nothing, or might find the same again."""
 
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """What was done for one queue."""
-
-    queue: str
-    admitted: int
-    stopped_at: str | None
-    """Where the circle goes on; None if there was one to admit for each job that has ended, so that it was not gone."""
-    next_in: float | None
-    """Seconds until time alone may open a gate, or a parked job is due."""
-    more: bool
-    """Not all were looked at."""
-
-
-def admit(
-    free: Mapping[str, int], spots: Mapping[str, str], ended: Sequence[tuple[str, str]] = ()
-) -> Statement[list[Admission]]:
-    """Admit up to so many parked jobs of each queue, going on at these spots; of a paused one none, and there is no
-    answer about it. One round trip.
-
-    `ended` are the queue and the key of jobs that have ended, whose places are likely to be free. One admission at a
-    time in a schema: waits for another one as long as the connection's lock_timeout lets it.
-    """
-    params = {
-        "queues": of_texts(free),
-        "free": of_numbers(free.values()),
-        "spots": of_texts(spots.get(queue, "") for queue in free),
-        "ended_queues": of_texts(queue for queue, _ in ended),
-        "ended_keys": of_texts(key for _, key in ended),
-    }
-    return Statement(ADMIT, params, _parse)
-
-
-def _parse(rows: Rows) -> list[Admission]:
-    return [Admission(*row) for row in rows]
-
+LEAST_MEMORY_SECONDS = 0.05
+"""How long the marks are good for, or twenty times as long as the look without them has taken."""
 
 SWEEP_SLOTS = "SELECT {schema}.sweep_slots(1000)"
 
 
 def sweep_slots() -> Statement[bool]:
-    """Delete up to 1,000 slots that are nobody's; whether there may be more. Admissions wait meanwhile."""
-    return Statement(SWEEP_SLOTS, {}, lambda rows: rows[0][0] == 1000)
+    """Delete 1,000 slots or more that are nobody's; whether there may be more. Who wants a slot passes those by."""
+    return Statement(SWEEP_SLOTS, {}, lambda rows: rows[0][0] >= 1000)
+
+
+MOST_MARKS = 64
+"""Of a queue: with more keys there are few dead entries under each."""
 
 
 @dataclass(slots=True)
-class _Circle:
-    """Where a queue's circle was left; and since the last one who could be admitted, or the last gate that opened,
-    where it began and when time alone may open a gate.
+class _Place:
+    """What is known of a queue: where its circle was left, and when to go on. And since the last one who could be admitted,
+    or the last gate that opened: where the circle began, and when time alone may open a gate.
     """
 
     spot: str = ""
+    next_at: float = math.inf
     origin: str | None = None
-    due_at: float = math.inf
+    opens_at: float = math.inf
+    marks: dict[tuple[int, str], Mark] = field(default_factory=dict)
+    flows: bool = False
+    """The last round that asked has been given as many as it had room for."""
+    forgets_at: float = 0.0
+    """Then all are looked at from the start: something may have appeared behind the marks, or under another key."""
 
     def turn(self, to: str) -> bool:
         """Go on; whether it has come round."""
@@ -92,66 +59,89 @@ class _Circle:
         forward = before < self.origin <= to
         return forward if before < to else before < self.origin or self.origin <= to
 
+    def learn(self, marks: Mapping[tuple[int, str], Mark]) -> None:
+        """Go on behind these; those of the highest priority come first."""
+        if marks.keys() <= self.marks.keys():
+            self.marks |= marks
+        elif len(self.marks) + len(marks) <= MOST_MARKS:
+            self.marks = dict(sorted((self.marks | marks).items(), key=lambda mark: -mark[0][0]))
+        else:
+            self.forget()
+
+    def forget(self) -> None:
+        """Look from the start."""
+        self.marks.clear()
+        self.flows = False
+
 
 class Gatekeeper:
-    """When to admit, and where each queue's circle was left."""
+    """When to go through which queue, and where each queue's circle was left."""
 
     def __init__(self) -> None:
-        self._circles: dict[str, _Circle] = {}
+        self._places: dict[str, _Place] = {}
         """Of the queues with parked jobs."""
-        self._ended: list[tuple[str, str]] = []
-        self._due_at = math.inf
+        self._rests_until = 0.0
 
     def looked(self, queues: Collection[str], parked: Collection[str]) -> None:
         """What a look into these queues has found."""
-        found = {queue: self._circles.get(queue) or _Circle() for queue in parked}
-        self._circles = {queue: circle for queue, circle in self._circles.items() if queue not in queues} | found
+        found = {queue: self._places.get(queue) or _Place() for queue in parked}
+        self._places = {queue: place for queue, place in self._places.items() if queue not in queues} | found
         if parked:
             self.opened()
 
-    def ended(self, queue: str, key: str) -> None:
-        """A job with gates has ended, or gone back: there may be room for another one."""
-        if queue in self._circles:
-            self._ended.append((queue, key))
-            self._due_at = 0.0
-
     def opened(self) -> None:
-        """There may be room for anybody."""
-        self._due_at = 0.0
-        for circle in self._circles.values():
-            circle.origin, circle.due_at = None, math.inf
+        """There may be room for anybody. To go through all that wait is not free, so it happens every now and then."""
+        for place in self._places.values():
+            place.next_at = min(place.next_at, max(time.monotonic(), self._rests_until))
+            place.origin, place.opens_at = None, math.inf
+
+    def due_in(self, free: Collection[str]) -> float:
+        """Seconds until one of these queues is worth a try; 0 or less is now, infinity is not before something happens."""
+        places = [self._places[queue] for queue in free if queue in self._places]
+        return min((place.next_at for place in places), default=math.inf) - time.monotonic()
+
+    def waits(self, queue: str) -> bool:
+        """Whether jobs are parked in it, as far as is known."""
+        return queue in self._places
 
     @property
-    def due_in(self) -> float:
-        """Seconds until it is worth a try; 0 or less is now, infinity is not before something happens."""
-        return self._due_at - time.monotonic() if self._circles else math.inf
-
-    def try_again(self) -> None:
-        """Somebody else was at it."""
-        self._due_at = time.monotonic() + PAUSE_SECONDS
-
-    def wish(self, free: Mapping[str, int]) -> Statement[list[Admission]] | None:
-        """The admission for a worker with so many free slots a queue, if any."""
-        wanted = {queue: n for queue, n in free.items() if queue in self._circles}
-        if not wanted:
-            return None
-        ended, self._ended = self._ended, []
-        return admit(wanted, {queue: self._circles[queue].spot for queue in wanted}, ended)
-
-    def learn(self, answers: Collection[Admission]) -> bool:
-        """Take over what was done; whether anybody was admitted."""
+    def flows(self) -> bool:
+        """Whether a look would find nothing new: what waits has filled all room until now, and it was looked just now."""
         now = time.monotonic()
-        self._due_at = math.inf
-        for answer in answers:
-            circle = self._circles[answer.queue]
-            if answer.stopped_at is None:
-                self._due_at = min(self._due_at, circle.due_at)
-                continue
-            if circle.origin is None:
-                circle.due_at = math.inf
-            circle.due_at = min(circle.due_at, math.inf if answer.next_in is None else now + answer.next_in)
-            round_ = circle.turn(answer.stopped_at) or not answer.more
-            if answer.admitted or round_:
-                circle.origin = None
-            self._due_at = min(self._due_at, circle.due_at if answer.admitted or round_ else now + PAUSE_SECONDS)
-        return any(answer.admitted for answer in answers)
+        return any(place.flows and now < place.forgets_at for place in self._places.values())
+
+    def wish(self, free: Collection[str], ending: Collection[str]) -> Mapping[str, Circle]:
+        """What a round has to do with gates that claims from these queues; and in which of them jobs with gates end."""
+        now = time.monotonic()
+        due = {queue for queue in free if queue in self._places and self._places[queue].next_at <= now}
+        wish: dict[str, Circle] = {}
+        for queue in sorted(due.union(ending)):
+            place = self._places.setdefault(queue, _Place())
+            if place.forgets_at <= now:
+                place.forget()
+            wish[queue] = Circle(queue in due, place.spot, place.marks, queue in due and place.flows)
+        return wish
+
+    def learn(self, wish: Mapping[str, Circle], free: Mapping[str, int], answer: Answer, took: float) -> None:
+        """Take over what a round has done, `took` seconds long. Of a paused queue there is nothing to tell."""
+        now = time.monotonic()
+        for queue, circle in wish.items():
+            if circle.goes_round:
+                self._places[queue].next_at = math.inf
+        for done in answer.admissions:
+            place = self._places[done.queue]
+            if not place.marks:
+                place.forgets_at = now + max(LEAST_MEMORY_SECONDS, 20 * took)
+            place.learn(answer.gate_marks.get(done.queue, {}))
+            soon = now + (0 if done.admitted else PAUSE_SECONDS) if done.more else math.inf
+            if done.stopped_at is None:
+                place.next_at = min(place.next_at, soon)
+            else:
+                self._rests_until = now + max(PAUSE_SECONDS, 2 * took)
+                if place.origin is None:
+                    place.opens_at = math.inf
+                place.opens_at = min(place.opens_at, math.inf if done.next_in is None else now + done.next_in)
+                place.next_at = min(place.opens_at, soon)
+                if place.turn(done.stopped_at) or done.admitted or not done.more:
+                    place.origin = None
+            place.flows = bool(place.marks) and 0 < free.get(done.queue, 0) <= done.admitted

@@ -59,8 +59,9 @@ CREATE TABLE {schema}.job (
     progress json,
     unique_key text COLLATE "C",    -- see 40_unique
     unique_until text,
-    gates json,                     -- see 50_gates: what it has to pass, and under which text it is parked while it may not
+    gates json,                     -- see 50_gates: what it has to pass, and under which text it is parked as long as it waits
     parked text,
+    slots integer[],                -- of each gate, in their order, the number of the slot that the running claim has
     batch bigint,                   -- see 70_batches
     CHECK ((state = 'running') = (worker IS NOT NULL))
 ) WITH (
