@@ -129,6 +129,8 @@ class Claimer:
         """The held by queue."""
         self._unsure_of: int | None = None
         """A lease under which more may have been claimed, by a round whose answer was lost."""
+        self._locked = 0
+        """Verdicts that will be sent again: somebody had locked their rows."""
         self._gated_ends = False
         """Verdicts of jobs with gates wait to be written: their places can be handed on."""
         self._at_limit: frozenset[str] = frozenset()
@@ -161,6 +163,8 @@ class Claimer:
         self._running[job.queue] -= 1
         if self._suspect == (job.id, job.fence):
             self._suspect = None
+        if job.share is not None:
+            self._running[job.share] -= 1
         if job.parked is not None:
             self._gated_ends = True
         if job.queue in self._at_limit:
@@ -191,6 +195,7 @@ class Claimer:
         self._changed.set()
 
     def _send_again(self, verdict: Completion) -> None:
+        self._locked -= 1
         self._gated_ends = True  # perhaps
         self._send(verdict)
 
@@ -215,8 +220,15 @@ class Claimer:
             hopeful = {q: n for q, n in free.items() if q not in self._empty or self._gates.waits(q)}
             free = _shared(hopeful or free, room.most)
         lanes = {} if looking or barren else self._marks.lanes(free)
-        holds = {} if self._unsure_of == self._lease() else self._holding
-        return Wanted(free, lanes, looking, without, not shunned, holds, self._at_limit)
+        return Wanted(free, lanes, looking, without, not shunned, self._holds(), self._at_limit)
+
+    def _holds(self) -> Mapping[str, tuple[int, int]] | None:
+        """How many of each queue, and of each limit that has no slots, this worker has at most, before the verdicts that wait
+        are written and after that. None where there may be more than it knows of.
+        """
+        if self._unsure_of == self._lease():
+            return None
+        return {name: (held, held if self._locked else self._running[name]) for name, held in self._holding.items()}
 
     def _look_again(self) -> None:
         """The next round looks, also where the last ones have found nothing."""
@@ -240,7 +252,7 @@ class Claimer:
     async def _turn(self, wanted: Wanted) -> None:
         verdicts = self.outbox.take()
         text = PATIENT_ROUND if self._patient else ROUND
-        wanted = replace(wanted, gated=self._gates.wish(wanted.free, self._ending(verdicts)))
+        wanted = self._with_gates(wanted, verdicts)
         self._woken = False
         began = time.monotonic()
         try:
@@ -259,18 +271,25 @@ class Claimer:
             took = time.monotonic() - began
             await self._confirm(verdicts, answer)
             self._marks.learn(answer, wanted.looking, took)
+            if wanted.flow is not None:
+                self._gates.flowed(wanted.flow, wanted.free, answer)
             self._gates.learn(wanted.gated, wanted.free, answer, took)
             if wanted.gated and answer.settled < len(verdicts):
                 self._gates.opened()  # a handler has written its own verdict, and handed on nothing
             if not self._take(answer, wanted):
                 await asyncio.sleep(0)  # what was claimed begins before the next round is made
 
-    def _ending(self, verdicts: Sequence[Completion]) -> set[str]:
-        """The queues of those that have gates."""
-        if not self._gated_ends:
-            return set()
-        jobs = (self.held.get((verdict.id, verdict.fence)) for verdict in verdicts)
-        return {job.queue for job in jobs if job is not None and job.parked is not None}
+    def _with_gates(self, wanted: Wanted, verdicts: Sequence[Completion]) -> Wanted:
+        """What this round has to do with limits: those of queues, those of tasks, and what ends now of either."""
+        ending: dict[str, set[str]] = {}
+        if self._gated_ends:
+            for verdict in verdicts:
+                job = self.held.get((verdict.id, verdict.fence))
+                if job is not None and job.parked is not None:
+                    ending.setdefault(job.queue, set()).add(job.parked)
+        if not wanted.looking and (flow := self._gates.flow(wanted.free, ending)) is not None:
+            return replace(wanted, flow=flow)
+        return replace(wanted, gated=gated) if (gated := self._gates.wish(wanted.free, ending)) else wanted
 
     def _take(self, answer: Answer, wanted: Wanted) -> bool:
         """Start what was claimed, and see whether there may be more; whether there is a backlog."""
@@ -314,8 +333,9 @@ class Claimer:
     def _accept(self, job: Claimed) -> None:
         key = job.id, job.fence
         self.held[key] = job
-        self._holding[job.queue] += 1
-        self._running[job.queue] += 1
+        for name in (job.queue,) if job.share is None else (job.queue, job.share):
+            self._holding[name] += 1
+            self._running[name] += 1
         if not self._knows(job.task):
             if job.task not in self._unknown:
                 self._unknown[job.task] = None
@@ -359,11 +379,14 @@ class Claimer:
             key = verdict.id, verdict.fence
             if fates and (fate := fates.get(key, "done")) != "done":
                 if fate == "busy":
+                    self._locked += 1
                     asyncio.get_running_loop().call_later(_BUSY_PAUSE, self._send_again, verdict)
                     continue
                 self._settled(verdict, fate)
             if (job := self.held.pop(key, None)) is not None:
                 self._holding[job.queue] -= 1
+                if job.share is not None:
+                    self._holding[job.share] -= 1
                 if job.batch is not None:
                     self._left_batch(job.batch)
             self._going_back.discard(key)

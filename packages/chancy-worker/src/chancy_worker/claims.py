@@ -39,7 +39,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import attrgetter
 from types import MappingProxyType
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -101,6 +101,9 @@ _FINISH = """
     {apart},
 """
 _CLAIM = """
+    settled AS MATERIALIZED (
+        SELECT (SELECT count(*) FROM finished) + (SELECT count(*) FROM returned) + (SELECT count(*) FROM dropped) AS jobs
+    ),
     in_use AS (
         SELECT look.queue, top.priority
         FROM unnest(%(looking)s::text[]) AS look (queue)
@@ -138,19 +141,15 @@ _CLAIM = """
         SELECT want.queue, want.free AS wanted,
             CASE WHEN EXISTS (SELECT FROM {schema}.queue_limit) THEN {schema}.allowance(
                 want.queue, want.free, %(worker)s::bigint,
-                want.holds - (SELECT count(*) FROM finished WHERE finished.queue = want.queue)::integer
-                    - (SELECT count(*) FROM returned WHERE returned.queue = want.queue)::integer
-                    - (SELECT count(*) FROM dropped WHERE dropped.queue = want.queue)::integer,
-                want.presses)
-                ELSE want.free END AS free
-        FROM unnest(%(queues)s::text[], %(free)s::integer[], %(holds)s::integer[], %(presses)s::boolean[])
-            AS want (queue, free, holds, presses)
+                CASE (SELECT jobs FROM settled) WHEN %(sent)s::integer THEN want.keeps ELSE want.holds END, want.presses) ELSE want.free END AS free
+        FROM unnest(%(queues)s::text[], %(free)s::integer[], %(holds)s::integer[], %(keeps)s::integer[],
+            %(presses)s::boolean[]) AS want (queue, free, holds, keeps, presses)
         WHERE want.queue <> ALL (ARRAY(SELECT name FROM paused WHERE kind = 'queue'))
     ),
 {chosen}    claimed AS (
         UPDATE {schema}.job AS job
         SET state = 'running', attempt = job.attempt + 1, claims = job.claims + 1,
-            worker = %(worker)s::bigint, started_at = {schema}.clock()
+            worker = %(worker)s::bigint, started_at = {schema}.clock(){slots}
         WHERE job.ctid = ANY (ARRAY(
             SELECT chosen.ctid
             FROM allowed AS want
@@ -162,7 +161,7 @@ _CLAIM = """
         RETURNING job.*
     )
     SELECT
-        (SELECT count(*) FROM finished) + (SELECT count(*) FROM returned) + (SELECT count(*) FROM dropped),
+        (SELECT jobs FROM settled),
         EXISTS (SELECT FROM {schema}.worker WHERE id = %(worker)s::bigint),
         (SELECT extract(epoch FROM min(ahead.run_at) - {schema}.clock())::float8
          FROM in_use CROSS JOIN LATERAL (
@@ -180,11 +179,11 @@ _CLAIM = """
         CASE WHEN EXISTS (SELECT FROM returned)
             THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM returned))::text END,
         NULL::text, NULL::text, NULL::smallint, NULL::timestamptz, NULL::smallint, NULL::smallint, NULL::integer,
-        NULL::smallint, NULL::json, NULL::json, NULL::json, NULL::json, NULL::text, NULL::bigint
+        NULL::smallint, NULL::json, NULL::json, NULL::json, NULL::json, NULL::text, NULL::bigint, NULL::text
     UNION ALL
     SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         task, queue, priority, run_at, attempt, max_attempts, claims, crashes, arguments, retry, limits, errors,
-        parked, batch
+        NULL, batch, parked
     FROM claimed{entered}
 """
 _READY = """SELECT ready.*
@@ -250,9 +249,50 @@ _ENTERED = """
     UNION ALL
     SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         task, queue, priority, run_at, attempt, max_attempts, claims, crashes, arguments, retry, limits, errors,
-        parked, batch
+        parked, batch, NULL
     FROM (SELECT job.* FROM admitted CROSS JOIN LATERAL unnest(admitted.entered) AS job) AS entered"""
-_ANSWERS = """(SELECT json_agg(json_build_array(queue, cardinality(entered), stopped_at, next_in, more)) FROM admitted)"""
+_ANSWERS = """(SELECT json_agg(json_build_array(queue, cardinality(entered), stopped_at, next_in, more,
+            CASE WHEN {schema}.is_one_limit(entered[1].parked) THEN entered[1].gates::text END)) FROM admitted)"""
+_FLOW = """    flow AS MATERIALIZED (
+        SELECT queue, {schema}.part_of(
+            'gate', %(flow_key)s::text, (%(flow_gates)s::json->'gates'->0->>'most')::integer, '0', free,
+            %(worker)s::bigint,
+            CASE (SELECT jobs FROM settled) WHEN %(sent)s::integer THEN %(flow_keeps)s::integer
+                ELSE %(flow_holds)s::integer END,
+            true) AS free
+        FROM allowed
+        WHERE queue = %(flow_queue)s::text
+    ),
+    known AS MATERIALIZED (
+        SELECT coalesce((SELECT tasks FROM {schema}.offer WHERE worker = %(worker)s::bigint), '{}') AS tasks
+    ),
+"""
+_FLOWING = """SELECT ready.*
+                FROM (
+                    ({ready})
+                    UNION ALL
+                    (SELECT ready.*
+                    FROM flow
+                    CROSS JOIN unnest(%(flow_lanes)s::smallint[], %(flow_run_at)s::timestamptz[], %(flow_ids)s::bigint[])
+                        AS lane (priority, run_at, id)
+                    CROSS JOIN LATERAL (
+                        SELECT job.ctid FROM {schema}.job AS job
+                        WHERE job.state = 'ready' AND job.parked IS NOT NULL
+                            AND job.queue = want.queue AND job.priority = lane.priority
+                            AND job.parked COLLATE "C" = %(flow_key)s::text
+                            AND (job.run_at, job.id) > (lane.run_at, lane.id) AND job.run_at <= {schema}.clock()
+                            AND job.gates::text = %(flow_gates)s::text
+                            AND job.task <> ALL ((SELECT tasks FROM left_out)::text[])
+                            AND ((SELECT tasks FROM known) = '{}' OR job.task = ANY ((SELECT tasks FROM known)::text[]))
+                            AND (job.crashes = 0 OR %(suspects)s::boolean)
+                        ORDER BY job.run_at, job.id
+                        LIMIT flow.free
+                        FOR UPDATE SKIP LOCKED
+                    ) AS ready
+                    WHERE flow.queue = want.queue
+                    LIMIT (SELECT free FROM flow))
+                ) AS ready
+                LIMIT want.free"""
 
 _NTH = "array_position(%(again_ids)s::bigint[], job.id)"
 _DONE_NTH = "array_position(%(done_ids)s::bigint[], job.id)"
@@ -263,15 +303,25 @@ _ROUND = (
     .replace("{done_nth}", _DONE_NTH)
 )
 
+_PLAIN_READY = _READY.replace("{place}", "")
 _PLAIN = (
     _ROUND.replace("{chosen}", "")
-    .replace("{first}", _READY.replace("{place}", ""))
+    .replace("{first}", _PLAIN_READY)
+    .replace("{slots}", "")
+    .replace("{answers}", "NULL::json")
+    .replace("{entered}", "")
+)
+_FLOW_ROUND = (
+    _ROUND.replace("{chosen}", _FLOW)
+    .replace("{first}", _FLOWING.replace("{ready}", _PLAIN_READY))
+    .replace("{slots}", ", slots = NULL")
     .replace("{answers}", "NULL::json")
     .replace("{entered}", "")
 )
 _ADMITTING = (
     _ROUND.replace("{chosen}", _ADMIT.replace("{ready}", _READY.replace("{place}", ", job.priority, job.run_at, job.id")))
     .replace("{first}", _BESIDE)
+    .replace("{slots}", "")
     .replace("{answers}", _ANSWERS)
     .replace("{entered}", _ENTERED)
 )
@@ -285,7 +335,12 @@ ADMITTING = {
     ROUND: _ADMITTING.replace("{lock}", _WAITING),
     PATIENT_ROUND: _ADMITTING.replace("{lock}", _PASSING_BY),
 }
-"""The same two, for rounds that have to do with gates."""
+"""The same two, for rounds that go through parked jobs, or hand on slots."""
+FLOWING = {
+    ROUND: _FLOW_ROUND.replace("{lock}", _WAITING),
+    PATIENT_ROUND: _FLOW_ROUND.replace("{lock}", _PASSING_BY),
+}
+"""The same two, for rounds that claim of one limit that is far from full, by this worker's share of it."""
 
 
 class Circle(NamedTuple):
@@ -299,6 +354,17 @@ class Circle(NamedTuple):
     """Those of the marks have filled all the room until now: ask them first."""
 
 
+class Flow(NamedTuple):
+    """Jobs of one limit that is far from full: whoever waits behind the marks may run."""
+
+    queue: str
+    key: str
+    gates: str
+    """As they are stored, of all of them."""
+    marks: Mapping[int, Mark]
+    """Of each priority the last that was claimed, the highest first."""
+
+
 class Admission(NamedTuple):
     """What was done for the parked jobs of one queue."""
 
@@ -310,6 +376,8 @@ class Admission(NamedTuple):
     """Seconds until time alone may open a gate, or a parked job is due."""
     more: bool
     """Another try soon is worth it: not all were looked at, or others were just at it."""
+    gates: str | None = None
+    """Of the first, if all that it has to pass is one limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,12 +391,19 @@ class Wanted:
     without: tuple[str, ...] = ()
     suspects: bool = True
     """Whether to take jobs that were running when a worker died."""
-    holds: Mapping[str, int | None] = field(default_factory=dict)
-    """How many of each queue this worker has, as far as it knows, before the verdicts; None is counted."""
+    holds: Mapping[str, tuple[int, int]] | None = None
+    """How many of each queue, and of a limit that flows, this worker has before the verdicts, and after them if all find
+    their rows. None is not known: they are counted.
+    """
     pressing: Collection[str] = ()
     """Queues of whose limit it had less than it could have used."""
     gated: Mapping[str, Circle] = field(default_factory=dict)
-    """Queues with parked jobs to be admitted, and of jobs with gates that end now."""
+    """Queues with parked jobs to be admitted, and of jobs with slots that end now."""
+    flow: Flow | None = None
+
+    def holds_of(self, name: str) -> tuple[int | None, int | None]:
+        """Of a queue or a limit."""
+        return (None, None) if self.holds is None else self.holds.get(name, (0, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,20 +439,14 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
         verdicts = list({verdict.id: verdict for verdict in sorted(verdicts, key=attrgetter("fence"))}.values())
     done = [v for v in verdicts if v.state is not State.READY]
     again = [v for v in verdicts if v.state is State.READY]
-    gates = {
-        "gated": of_texts(wanted.gated),
-        "flows": of_texts(circle.flows for circle in wanted.gated.values()),
-        "goes_round": of_texts(circle.goes_round for circle in wanted.gated.values()),
-        "spots": of_texts(circle.after for circle in wanted.gated.values()),
-        "marked_queues": of_texts(queue for queue, circle in wanted.gated.items() for _ in circle.marks),
-        "marked_keys": of_texts(key for circle in wanted.gated.values() for _, key in circle.marks),
-        "marked_lanes": of_numbers(lane for circle in wanted.gated.values() for lane, _ in circle.marks),
-        "marked_run_at": of_texts(run_at for circle in wanted.gated.values() for run_at, _ in circle.marks.values()),
-        "marked_ids": of_numbers(id_ for circle in wanted.gated.values() for _, id_ in circle.marks.values()),
-    }
+    form, more = text, dict[str, Any]()
+    if wanted.flow is not None:
+        form, more = FLOWING[text], _of_flow(wanted.flow, wanted)
+    elif wanted.gated:
+        form, more = ADMITTING[text], _of_gated(wanted.gated)
     return Statement(
-        ADMITTING[text] if wanted.gated else text,
-        (gates if wanted.gated else {})
+        form,
+        more
         | {
             "worker": worker,
             "done_ids": of_numbers(v.id for v in done),
@@ -399,11 +468,41 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
             "free": of_numbers(wanted.free.values()),
             "without": of_texts(wanted.without),
             "suspects": wanted.suspects,
-            "holds": of_texts(wanted.holds.get(queue) for queue in wanted.free),
+            "holds": of_texts(wanted.holds_of(queue)[0] for queue in wanted.free),
+            "keeps": of_texts(wanted.holds_of(queue)[1] for queue in wanted.free),
+            "sent": len(verdicts),
             "presses": of_texts(queue in wanted.pressing for queue in wanted.free),
         },
         _parse_answer,
     )
+
+
+def _of_gated(gated: Mapping[str, Circle]) -> dict[str, Any]:
+    marks = [(queue, key, lane, mark) for queue, circle in gated.items() for (lane, key), mark in circle.marks.items()]
+    return {
+        "gated": of_texts(gated),
+        "flows": of_texts(circle.flows for circle in gated.values()),
+        "goes_round": of_texts(circle.goes_round for circle in gated.values()),
+        "spots": of_texts(circle.after for circle in gated.values()),
+        "marked_queues": of_texts(queue for queue, _, _, _ in marks),
+        "marked_keys": of_texts(key for _, key, _, _ in marks),
+        "marked_lanes": of_numbers(lane for _, _, lane, _ in marks),
+        "marked_run_at": of_texts(run_at for _, _, _, (run_at, _) in marks),
+        "marked_ids": of_numbers(id_ for _, _, _, (_, id_) in marks),
+    }
+
+
+def _of_flow(flow: Flow, wanted: Wanted) -> dict[str, Any]:
+    return {
+        "flow_queue": flow.queue,
+        "flow_key": flow.key,
+        "flow_gates": flow.gates,
+        "flow_holds": wanted.holds_of(flow.key)[0],
+        "flow_keeps": wanted.holds_of(flow.key)[1],
+        "flow_lanes": of_numbers(flow.marks),
+        "flow_run_at": of_texts(run_at for run_at, _ in flow.marks.values()),
+        "flow_ids": of_numbers(id_ for _, id_ in flow.marks.values()),
+    }
 
 
 _FIRST_OF_JOB = 9
@@ -420,12 +519,13 @@ def _parse_answer(rows: Rows) -> Answer:
         job = Claimed(id_, task, queue, *rest)
         claimed.append(job)
         mark = run_at, id_
-        if job.parked is None:
+        if (key := job.parked or job.share) is None:
             if mark > marks.get((queue, priority), START):
                 marks[queue, priority] = mark
         else:
             of_queue = gate_marks.setdefault(queue, {})
-            of_queue[priority, job.parked] = max(mark, of_queue.get((priority, job.parked), START))
+            if mark > of_queue.get((priority, key), START):
+                of_queue[priority, key] = mark
     lanes = list(zip(queues, priorities, strict=True))
     admissions = [] if answers is None else [Admission(*answer) for answer in msgspec.json.decode(answers)]
     return Answer(settled, holding, next_in, lanes, claimed, marks, parked, at_limit, admissions, gate_marks)

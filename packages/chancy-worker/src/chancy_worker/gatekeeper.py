@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from chancy.model import Statement
 
-from .claims import Answer, Circle, Mark
+from .claims import Answer, Circle, Flow, Mark
 
 PAUSE_SECONDS = 0.02
 """Between two times that a queue is gone through, where the first has found nothing, or might find the same again."""
@@ -30,6 +30,7 @@ def sweep_slots() -> Statement[bool]:
     return Statement(SWEEP_SLOTS, {}, lambda rows: rows[0][0] >= 1000)
 
 
+MOST_FLOWING = 4
 MOST_MARKS = 64
 """Of a queue: with more keys there are few dead entries under each."""
 
@@ -46,7 +47,12 @@ class _Place:
     opens_at: float = math.inf
     marks: dict[tuple[int, str], Mark] = field(default_factory=dict)
     flows: bool = False
-    """The last round that asked has been given as many as it had room for."""
+    """The last round that asked has been given as many as it had room for, of a few keys."""
+    limit: tuple[str, str] | None = None
+    """If they were of one limit alone: its key, and the gates as they are stored. It may be far from full."""
+    counts_until: float = 0.0
+    counts_for: float = 0.0
+    """A share of it was not to be had: until then its slots are counted."""
     forgets_at: float = 0.0
     """Then all are looked at from the start: something may have appeared behind the marks, or under another key."""
 
@@ -70,8 +76,8 @@ class _Place:
 
     def forget(self) -> None:
         """Look from the start."""
-        self.marks.clear()
-        self.flows = False
+        self.marks = {}
+        self.flows, self.limit = False, None
 
 
 class Gatekeeper:
@@ -110,8 +116,35 @@ class Gatekeeper:
         now = time.monotonic()
         return any(place.flows and now < place.forgets_at for place in self._places.values())
 
+    def flow(self, free: Collection[str], ending: Mapping[str, set[str]]) -> Flow | None:
+        """A limit that a round may claim from without counting slots, if there is one. `ending` are the keys of jobs that
+        end now, by queue: slots of any other limit have to be handed on.
+        """
+        now = time.monotonic()
+        for queue in free:
+            place = self._places.get(queue)
+            if place is None or place.limit is None or not place.counts_until <= now < place.forgets_at:
+                continue
+            key, gates = place.limit
+            if all(keys == {key} and of == queue for of, keys in ending.items()):
+                return Flow(queue, key, gates, {lane: mark for (lane, _), mark in place.marks.items()})
+        return None
+
+    def flowed(self, flow: Flow, free: Mapping[str, int], answer: Answer) -> None:
+        """Take over what a round of it has claimed."""
+        place, now = self._places[flow.queue], time.monotonic()
+        place.learn(answer.gate_marks.get(flow.queue, {}))
+        place.next_at = place.forgets_at
+        if sum(job.share == flow.key for job in answer.claimed) >= free[flow.queue]:
+            place.counts_for = 0.0
+        else:
+            place.forget()
+            place.next_at = now
+            place.counts_for = min(max(2 * place.counts_for, PAUSE_SECONDS), 1.0)
+            place.counts_until = now + place.counts_for
+
     def wish(self, free: Collection[str], ending: Collection[str]) -> Mapping[str, Circle]:
-        """What a round has to do with gates that claims from these queues; and in which of them jobs with gates end."""
+        """What a round has to do with gates that claims from these queues; and in which of them jobs with slots end."""
         now = time.monotonic()
         due = {queue for queue in free if queue in self._places and self._places[queue].next_at <= now}
         wish: dict[str, Circle] = {}
@@ -144,4 +177,6 @@ class Gatekeeper:
                 place.next_at = min(place.opens_at, soon)
                 if place.turn(done.stopped_at) or done.admitted or not done.more:
                     place.origin = None
-            place.flows = bool(place.marks) and 0 < free.get(done.queue, 0) <= done.admitted
+            keys = {key for _, key in place.marks}
+            place.flows = 0 < len(keys) <= MOST_FLOWING and 0 < free.get(done.queue, 0) <= done.admitted
+            place.limit = (*keys, done.gates) if place.flows and done.gates is not None and len(keys) == 1 else None

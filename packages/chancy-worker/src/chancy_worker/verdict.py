@@ -42,8 +42,10 @@ class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     limits: bytes | None
     errors: bytes | None
     parked: str | None = None
-    """What it was parked under, if it has passed gates, which its end may open for others."""
+    """What it was parked under, if it has slots of gates, which its end may open for others."""
     batch: int | None = None
+    share: str | None = None
+    """The limit of which this worker's share it runs in, if so; then it has no slot."""
 
     @property
     def suspect(self) -> bool:

@@ -24,49 +24,86 @@ CREATE OR REPLACE FUNCTION {schema}.gate_key(gate text) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ SELECT -100 - (hashtext(gate) & 63) $$;
 
--- Numbers of up to `want` free slots of a gate of `most`, with their rows locked; those without a row yet come last, and
--- the caller adds their rows from the first on. If there is none, `opens_at` is when time will free one, if it will.
--- `again` is whether somebody else may be about to free one: what they have locked is passed by.
---
--- A slot whose claim is over and that nobody has freed is looked for last: in a gate of up to 100 among all, in a larger
--- one among 100. That it is still the slot of the claim that is over, is looked at with the row locked: its next owner may
--- be too new to be seen as one.
+-- Numbers of slots of a gate whose claims are over and that nobody has freed, up to `want`, with their rows locked: of a
+-- gate of up to 100 all, of a larger one those among 100 that chance picks. That each is still the slot of the claim that is
+-- over, is looked at with its row locked: its next owner may be too new to be seen as one.
+CREATE OR REPLACE FUNCTION {schema}.stale_slots(gate text, most integer, want integer) RETURNS integer[]
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    over record;
+BEGIN
+    SELECT array_agg(held.n) AS numbers, array_agg(held.job) AS jobs, array_agg(held.fence) AS fences INTO over
+    FROM (
+        SELECT slot.n, slot.job, slot.fence FROM {schema}.slot AS slot
+        WHERE slot.gate = stale_slots.gate AND slot.n <= most AND slot.opens_at IS NULL
+            AND slot.n > CASE WHEN most > 100 THEN floor(random() * (most - 99)) ELSE 0 END
+        ORDER BY slot.n
+        LIMIT 100
+    ) AS held
+    WHERE NOT {schema}.is_owned(held.job, held.fence);
+    RETURN CASE WHEN over.numbers IS NULL THEN '{}' ELSE ARRAY(
+        SELECT slot.n
+        FROM unnest(over.numbers, over.jobs, over.fences) AS held (n, job, fence)
+        CROSS JOIN LATERAL (
+            SELECT slot.n FROM {schema}.slot AS slot
+            WHERE slot.gate = stale_slots.gate AND slot.n = held.n AND slot.job = held.job AND slot.fence = held.fence
+            FOR UPDATE SKIP LOCKED
+        ) AS slot
+        LIMIT want) END;
+END
+$$;
+
+-- Numbers of up to `want` free slots of a gate of `most`, for jobs that wait under `key`, with their rows locked; those
+-- without a row yet come last, and the caller adds their rows from the first on. If there is none, `opens_at` is when time
+-- will free one, if it will. `again` is whether somebody else may be about to free one: what they have locked is passed by.
 CREATE OR REPLACE FUNCTION {schema}.free_slots(
-    gate text, most integer, want integer, given integer[], queue text, key text, OUT numbers integer[], OUT opens_at timestamptz, OUT again boolean
+    gate text, most integer, want integer, queue text, key text,
+    OUT numbers integer[], OUT opens_at timestamptz, OUT again boolean
 )
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_column
 DECLARE
     highest integer;
+    shares integer;
     missing integer;
-    stale record;
 BEGIN
     again := false;
     SELECT coalesce((SELECT slot.n FROM {schema}.slot AS slot WHERE slot.gate = free_slots.gate ORDER BY slot.n DESC LIMIT 1), 0),
+        (SELECT coalesce(sum(share.most), 0) FROM {schema}.share AS share
+         WHERE share.kind = 'gate' AND share.name = free_slots.gate),
         ARRAY(
             SELECT slot.n FROM {schema}.slot AS slot
             WHERE slot.gate = free_slots.gate AND slot.opens_at <= {schema}.clock() AND slot.n <= most
             ORDER BY slot.opens_at DESC -- behind the newest lie the index entries of what was taken, dead and not yet removed
             LIMIT want
             FOR UPDATE SKIP LOCKED)
-    INTO highest, numbers;
+    INTO highest, shares, numbers;
+    IF cardinality(numbers) < want AND highest > 0 THEN
+        numbers := numbers || {schema}.stale_slots(gate, least(most, highest), want - cardinality(numbers));
+    END IF;
     missing := want - cardinality(numbers);
-    IF missing = 0 AND highest <= most THEN
+    IF missing = 0 AND highest <= most - shares THEN
         RETURN;
     END IF;
-    IF highest < most OR highest > most THEN
+    IF highest <> most OR shares > 0 THEN
         IF NOT pg_try_advisory_xact_lock('{schema}'::regnamespace::oid::integer, {schema}.gate_key(gate)) THEN
-            again := cardinality(numbers) = 0;
-            numbers := CASE WHEN highest < most THEN numbers ELSE '{}' END;
+            numbers := CASE WHEN highest <= most - shares THEN numbers ELSE '{}' END;
+            again := numbers = '{}';
             RETURN;
         END IF;
-        SELECT coalesce(max(slot.n), 0) INTO highest FROM {schema}.slot AS slot WHERE slot.gate = free_slots.gate;
+        IF shares > 0 AND highest + missing > most - shares THEN
+            PERFORM {schema}.trim_shares('gate', gate, 0);
+        END IF;
+        SELECT coalesce((SELECT slot.n FROM {schema}.slot AS slot WHERE slot.gate = free_slots.gate ORDER BY slot.n DESC LIMIT 1), 0),
+            most - (SELECT coalesce(sum(share.most), 0) FROM {schema}.share AS share
+                    WHERE share.kind = 'gate' AND share.name = free_slots.gate)
+        INTO highest, most;
     END IF;
     IF highest > most THEN -- others have a higher limit of the same name: whoever says less counts
-        want := most - (SELECT count(*) FROM (SELECT FROM {schema}.taken(gate) LIMIT most) AS taken);
-        numbers := numbers[1:greatest(want, 0)];
-        missing := least(missing, want - cardinality(numbers));
+        numbers := numbers[1:greatest(
+            most - (SELECT count(*) FROM (SELECT FROM {schema}.taken(gate) LIMIT greatest(most, 0)) AS taken), 0)];
     ELSIF highest < most AND missing > 0 THEN
         numbers := numbers || ARRAY(SELECT generate_series(highest + 1, least(most, highest + missing)));
         -- As many more as there are jobs to come, so that others need not wait for that lock.
@@ -80,30 +117,6 @@ BEGIN
                 LIMIT 1000) AS job
         ) AS waiting, generate_series(highest + 1, least(most, highest + waiting.jobs)) AS n
         WHERE waiting.jobs > missing;
-        RETURN;
-    END IF;
-    IF numbers = '{}' AND want > 0 THEN
-        SELECT array_agg(held.n) AS numbers, array_agg(held.job) AS jobs, array_agg(held.fence) AS fences INTO stale
-        FROM (
-            SELECT slot.n, slot.job, slot.fence FROM {schema}.slot AS slot
-            WHERE slot.gate = free_slots.gate AND slot.opens_at IS NULL AND slot.n <= most AND slot.n <> ALL (given)
-                AND slot.n > CASE WHEN most > 100 THEN floor(random() * (most - 99)) ELSE 0 END
-            ORDER BY slot.n
-            LIMIT 100
-        ) AS held
-        WHERE NOT {schema}.is_owned(held.job, held.fence);
-        IF stale.numbers IS NOT NULL THEN
-            numbers := numbers || ARRAY(
-                SELECT slot.n
-                FROM unnest(stale.numbers, stale.jobs, stale.fences) AS over (n, job, fence)
-                CROSS JOIN LATERAL (
-                    SELECT slot.n FROM {schema}.slot AS slot
-                    WHERE slot.gate = free_slots.gate AND slot.n = over.n
-                        AND slot.job = over.job AND slot.fence = over.fence
-                    FOR UPDATE SKIP LOCKED
-                ) AS slot
-                LIMIT missing);
-        END IF;
     END IF;
     IF numbers = '{}' THEN
         SELECT EXISTS (
@@ -113,7 +126,7 @@ BEGIN
              WHERE slot.gate = free_slots.gate AND slot.opens_at > {schema}.clock()
              ORDER BY slot.opens_at LIMIT 1)
         INTO again, opens_at;
-        again := again AND want > 0;
+        again := again AND highest <= most;
     END IF;
 END
 $$;
@@ -204,7 +217,7 @@ BEGIN
     END IF;
     FOR gate IN SELECT * FROM json_to_recordset(passes) AS each (name text, most integer, "to" integer, per double precision)
     LOOP
-        SELECT * INTO vacant FROM {schema}.free_slots(gate.name, gate.most, want, '{}', this.queue, key);
+        SELECT * INTO vacant FROM {schema}.free_slots(gate.name, gate.most, want, this.queue, key);
         IF vacant.numbers = '{}' THEN
             full_to := gate."to";
             opens_at := vacant.opens_at;
@@ -287,11 +300,10 @@ $$;
 
 -- The slots that are left go to the next that wait for the same gate, where each is the job's only one: to those of the
 -- highest priority, as `let_in` would. The gate need not be looked at, since as many leave it as enter; except where not
--- all say the same limit. If it `flows`, free ones are taken beside those.
+-- all say the same limit.
 CREATE OR REPLACE FUNCTION {schema}.hand_on(
-    this {schema}.claim, leaving {schema}.leaving[], free integer, flows boolean,
-    OUT entered {schema}.job[], OUT handed integer
-)
+    this {schema}.claim, leaving {schema}.leaving[], free integer
+) RETURNS {schema}.job[]
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_column
@@ -309,21 +321,19 @@ BEGIN
         GROUP BY gone.parked, gone.gates
     ),
     vacant AS MATERIALIZED (
-        SELECT gate.parked, gate.gates, cardinality(gate.numbers) AS given,
-            CASE WHEN flows AND free > cardinality(gate.numbers) THEN gate.numbers || (
-                SELECT numbers FROM {schema}.free_slots(
-                    gate.parked, each.most, free - cardinality(gate.numbers), gate.numbers, this.queue, gate.parked))
-                ELSE gate.numbers END AS numbers
+        SELECT gate.parked, gate.gates, gate.numbers
         FROM gate
         CROSS JOIN LATERAL (SELECT (gate.gates::json->'gates'->0->>'most')::integer AS most OFFSET 0) AS each
         WHERE each.most >= (
-            SELECT slot.n FROM {schema}.slot AS slot WHERE slot.gate = gate.parked ORDER BY slot.n DESC LIMIT 1)
+                SELECT slot.n FROM {schema}.slot AS slot WHERE slot.gate = gate.parked ORDER BY slot.n DESC LIMIT 1)
+            + (SELECT coalesce(sum(share.most), 0) FROM {schema}.share AS share
+               WHERE share.kind = 'gate' AND share.name = gate.parked)
     )
     SELECT array_agg(each.place) AS places, array_agg(each.id) AS jobs, array_agg(each.claims) AS fences,
-        array_agg(each.n) AS numbers, array_agg(each.parked) AS gates, count(*) FILTER (WHERE each.nth <= each.given) AS handed
+        array_agg(each.n) AS numbers, array_agg(each.parked) AS gates
     INTO next
     FROM (
-        SELECT vacant.parked, vacant.given, job.*
+        SELECT vacant.parked, job.*
         FROM vacant
         CROSS JOIN LATERAL (
             SELECT array_agg(job.ctid) AS places, array_agg(job.id) AS jobs, array_agg(job.claims) AS fences
@@ -346,11 +356,10 @@ BEGIN
             WHERE job.gates = vacant.gates
         ) AS first
         CROSS JOIN LATERAL unnest(first.places, first.jobs, first.fences, vacant.numbers[1:cardinality(first.jobs)])
-            WITH ORDINALITY AS job (place, id, claims, n, nth)
+            AS job (place, id, claims, n)
         LIMIT free
     ) AS each;
-    handed := next.handed;
-    entered := CASE WHEN next.jobs IS NULL THEN '{}' ELSE {schema}.enter(
+    RETURN CASE WHEN next.jobs IS NULL THEN '{}' ELSE {schema}.enter(
         this.worker, next.places, next.jobs, next.fences, next.numbers, next.gates, ARRAY[NULL::timestamptz]) END;
 END
 $$;
@@ -373,7 +382,6 @@ CREATE OR REPLACE FUNCTION {schema}.admit(
 #variable_conflict use_column
 DECLARE
     looks integer := 500;
-    handed integer := 0;
     lane smallint;
     spot text := after;
     origin text;
@@ -387,9 +395,9 @@ BEGIN
     entered := '{}';
     more := false;
     IF free > 0 AND cardinality(leaving) > 0 AND this.jobs = '{}' THEN
-        SELECT * INTO entered, handed FROM {schema}.hand_on(this, leaving, free, flows);
+        entered := {schema}.hand_on(this, leaving, free);
     END IF;
-    IF handed < cardinality(leaving) THEN
+    IF cardinality(entered) < cardinality(leaving) THEN
         UPDATE {schema}.slot AS slot SET opens_at = '-infinity'
         WHERE slot.ctid = ANY (ARRAY(
             SELECT own.ctid
@@ -474,93 +482,113 @@ BEGIN
 END
 $$;
 
--- How many of `free` a claim may take of a queue that may have a limit; `holds` is how many jobs of it the worker has by
--- then, or null where that has to be counted.
---
--- A worker may have as many as its share says, and looks at nobody else's: the shares are parts of the limit. Where its
--- own is used up, or too small and `presses`, it takes of what is nobody's, and then of what others do not use: under a
--- lock, and with their shares locked, so that they claim nothing meanwhile. Both are only tried for, since a round waits
--- for nobody; whoever gets neither looks again soon.
--- A share is good for the limit that it was made for: `chancy.limit` has none to look for.
-CREATE OR REPLACE FUNCTION {schema}.allowance(queue text, free integer, worker bigint, holds integer, presses boolean)
-    RETURNS integer
+-- How many jobs run now that a worker's share of a limit is for.
+CREATE OR REPLACE FUNCTION {schema}.running_under(kind text, name text, worker bigint) RETURNS integer
+    LANGUAGE sql STABLE
+    AS $$
+    SELECT count(*)::integer FROM {schema}.job AS job
+    WHERE job.state = 'running' AND job.worker = running_under.worker
+        AND CASE running_under.kind WHEN 'queue' THEN job.queue = running_under.name
+            ELSE job.parked = running_under.name AND job.slots IS NULL END
+$$;
+
+-- Takes what others than `worker` do not use of their shares of a limit. With a share locked its owner claims nothing; one
+-- that is locked because its owner is just claiming is left alone. Under the lock of `part_of`.
+CREATE OR REPLACE FUNCTION {schema}.trim_shares(kind text, name text, worker bigint) RETURNS void
     LANGUAGE plpgsql
     AS $$
-#variable_conflict use_column
 DECLARE
-    total record;
-    own record;
     idle bigint[];
-    others record;
-    spare integer;
 BEGIN
-    SELECT concurrency, revision INTO total FROM {schema}.queue_limit AS queue_limit
-    WHERE queue_limit.queue = allowance.queue;
-    IF NOT FOUND THEN
-        RETURN free;
-    END IF;
-    SELECT share.most, share.revision INTO own FROM {schema}.queue_share AS share
-    WHERE share.queue = allowance.queue AND share.worker = allowance.worker
-    FOR UPDATE SKIP LOCKED;
-    holds := coalesce(holds, (
-        SELECT count(*) FROM {schema}.job AS job
-        WHERE job.state = 'running' AND job.worker = allowance.worker AND job.queue = allowance.queue));
-    spare := CASE WHEN own.revision = total.revision THEN own.most - holds ELSE 0 END;
-    IF spare >= free OR spare > 0 AND NOT presses THEN
-        RETURN least(spare, free);
-    END IF;
-    IF NOT pg_try_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -3)
-        OR own IS NULL AND EXISTS ( -- another claim of this worker is under way, by a connection that it has lost
-            SELECT FROM {schema}.queue_share AS share
-            WHERE share.queue = allowance.queue AND share.worker = allowance.worker)
-    THEN
-        RETURN greatest(spare, 0);
-    END IF;
     idle := ARRAY(
-        SELECT share.worker FROM {schema}.queue_share AS share
-        WHERE share.queue = allowance.queue AND share.worker <> allowance.worker
+        SELECT share.worker FROM {schema}.share AS share
+        WHERE share.kind = trim_shares.kind AND share.name = trim_shares.name AND share.worker <> trim_shares.worker
         FOR UPDATE SKIP LOCKED);
-    WITH running AS MATERIALIZED (
-        SELECT job.worker, count(*)::integer AS jobs FROM {schema}.job AS job
-        WHERE job.state = 'running' AND job.worker IS NOT NULL AND job.queue = allowance.queue
-            AND job.worker <> allowance.worker
-        GROUP BY job.worker
-    ),
-    sharing AS MATERIALIZED (
-        SELECT share.worker, share.most, coalesce(running.jobs, 0) AS jobs, share.worker = ANY (idle) AS is_idle,
-            share.revision = total.revision AS is_good
-        FROM {schema}.queue_share AS share
-        LEFT JOIN running ON running.worker = share.worker
-        WHERE share.queue = allowance.queue AND share.worker <> allowance.worker
-    )
-    SELECT
-        coalesce(sum(CASE WHEN is_idle AND NOT is_good THEN jobs ELSE greatest(most, jobs) END), 0)::integer AS shares,
-        coalesce(sum(CASE WHEN is_idle THEN jobs ELSE greatest(most, jobs) END), 0)::integer AS used,
-        (SELECT coalesce(sum(running.jobs), 0)::integer FROM running
-         WHERE running.worker <> ALL (ARRAY(SELECT worker FROM sharing))) AS apart
-    INTO others
-    FROM sharing;
-    spare := total.concurrency - others.shares - others.apart - holds;
-    IF spare < free THEN
-        spare := total.concurrency - others.used - others.apart - holds;
-        UPDATE {schema}.queue_share AS share SET most = (
-            SELECT count(*) FROM {schema}.job AS job
-            WHERE job.state = 'running' AND job.worker = share.worker AND job.queue = allowance.queue)
-        WHERE share.queue = allowance.queue AND share.worker = ANY (idle);
-        spare := least(spare, free);
-    END IF;
-    spare := greatest(spare, 0);
-    -- Where there is enough, twice as many: a worker that claims ahead comes to that.
-    INSERT INTO {schema}.queue_share (queue, worker, most, revision)
-    SELECT allowance.queue, lease.id, holds + least(spare, 2 * free), total.revision
-    FROM {schema}.worker AS lease WHERE lease.id = allowance.worker
-    ON CONFLICT (queue, worker) DO UPDATE SET most = excluded.most, revision = excluded.revision;
-    RETURN CASE WHEN FOUND THEN least(spare, free) ELSE 0 END;
+    UPDATE {schema}.share AS share SET most = {schema}.running_under(share.kind, share.name, share.worker)
+    WHERE share.kind = trim_shares.kind AND share.name = trim_shares.name AND share.worker = ANY (idle);
+    DELETE FROM {schema}.share AS share
+    WHERE share.kind = trim_shares.kind AND share.name = trim_shares.name AND share.worker = ANY (idle)
+        AND share.most = 0;
 END
 $$;
 
+-- How many of `free` a claim may take of what `most` limits, of which it `holds` so many already, or null where that has to
+-- be counted.
+--
+-- A worker may have as many as its share says, and looks at nobody else's. Where that is used up, or too small and it
+-- `presses`, it takes of what is nobody's, and then of what others do not use: under a lock. That is only tried for, as
+-- everything here, since a round waits for nobody; whoever does not get it looks again soon.
+-- A share is good for the limit that it was made for, so `chancy.limit` has none to look for. Of a gate, the lower half is
+-- left for slots.
+CREATE OR REPLACE FUNCTION {schema}.part_of(
+    kind text, name text, most integer, revision xid8, free integer, worker bigint, holds integer, presses boolean
+) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    own record;
+    others integer;
+    spare integer;
+BEGIN
+    SELECT share.most, share.revision INTO own FROM {schema}.share AS share
+    WHERE share.kind = part_of.kind AND share.name = part_of.name AND share.worker = part_of.worker
+    FOR UPDATE SKIP LOCKED;
+    holds := coalesce(holds, {schema}.running_under(kind, name, worker));
+    spare := CASE WHEN own.revision = part_of.revision THEN own.most - holds ELSE 0 END;
+    IF spare >= free OR spare > 0 AND NOT presses THEN
+        RETURN least(spare, free);
+    END IF;
+    IF NOT pg_try_advisory_xact_lock('{schema}'::regnamespace::oid::integer,
+            CASE kind WHEN 'queue' THEN -3 ELSE {schema}.gate_key(name) END)
+        OR own IS NULL AND EXISTS ( -- another claim of this worker is under way, by a connection that it has lost
+            SELECT FROM {schema}.share AS share
+            WHERE share.kind = part_of.kind AND share.name = part_of.name AND share.worker = part_of.worker)
+    THEN
+        RETURN greatest(spare, 0);
+    END IF;
+    IF kind = 'gate' THEN
+        most := least(most / 2, most - coalesce((
+            SELECT slot.n FROM {schema}.slot AS slot WHERE slot.gate = part_of.name ORDER BY slot.n DESC LIMIT 1), 0));
+    END IF;
+    FOR try IN 1..2 LOOP
+        SELECT coalesce(sum(CASE WHEN share.revision = part_of.revision THEN share.most
+                ELSE greatest(share.most, {schema}.running_under(share.kind, share.name, share.worker)) END), 0)
+            + CASE part_of.kind WHEN 'queue' THEN ( -- of workers that have had no need for a share yet
+                SELECT count(*) FROM {schema}.job AS job
+                WHERE job.state = 'running' AND job.worker <> part_of.worker AND job.queue = part_of.name
+                    AND NOT EXISTS (
+                        SELECT FROM {schema}.share AS share
+                        WHERE share.kind = 'queue' AND share.name = part_of.name AND share.worker = job.worker))
+                ELSE 0 END
+        INTO others
+        FROM {schema}.share AS share
+        WHERE share.kind = part_of.kind AND share.name = part_of.name AND share.worker <> part_of.worker;
+        spare := greatest(most - others - holds, 0);
+        EXIT WHEN spare >= free OR try = 2;
+        PERFORM {schema}.trim_shares(kind, name, worker);
+    END LOOP;
+    -- Where there is enough, twice as many: a worker that claims ahead comes to that.
+    INSERT INTO {schema}.share (kind, name, worker, most, revision)
+    VALUES (kind, name, worker, holds + least(spare, 2 * free), revision)
+    ON CONFLICT ON CONSTRAINT share_pkey DO UPDATE SET most = excluded.most, revision = excluded.revision;
+    RETURN least(spare, free);
+END
+$$;
+
+-- How many of `free` a claim may take of a queue that may have a limit.
+CREATE OR REPLACE FUNCTION {schema}.allowance(queue text, free integer, worker bigint, holds integer, presses boolean)
+    RETURNS integer
+    LANGUAGE sql
+    AS $$
+    SELECT coalesce((
+        SELECT {schema}.part_of('queue', queue_limit.queue, queue_limit.concurrency, queue_limit.revision,
+            allowance.free, allowance.worker, allowance.holds, allowance.presses)
+        FROM {schema}.queue_limit AS queue_limit WHERE queue_limit.queue = allowance.queue), allowance.free)
+$$;
+
 -- Deletes slots that are nobody's and have the highest numbers of their gates, up to `most` and perhaps a thousand more,
--- and returns how many. Gates that others are just changing are left for another time.
+-- and returns how many. Gates that others are just changing are left for another time. And the shares of workers that are
+-- gone.
 CREATE OR REPLACE FUNCTION {schema}.sweep_slots(most integer) RETURNS integer
     LANGUAGE plpgsql
     AS $$
@@ -571,6 +599,9 @@ DECLARE
     gone integer;
     swept integer := 0;
 BEGIN
+    DELETE FROM {schema}.share AS share
+    WHERE NOT EXISTS (SELECT FROM {schema}.worker AS lease WHERE lease.id = share.worker)
+        AND {schema}.running_under(share.kind, share.name, share.worker) = 0;
     WHILE swept < most LOOP
         name := (
             SELECT slot.gate FROM {schema}.slot AS slot WHERE slot.gate > name COLLATE "C" ORDER BY slot.gate LIMIT 1);

@@ -49,11 +49,13 @@ CREATE TABLE {schema}.queue_limit (
     revision xid8 NOT NULL DEFAULT pg_current_xact_id() -- which `chancy.limit` has set it
 );
 
--- Of the limit of a queue, what each worker may use without asking.
-CREATE TABLE {schema}.queue_share (
-    queue text,
-    worker bigint REFERENCES {schema}.worker ON DELETE CASCADE,
+-- What a worker may use of a limit without asking anybody: of that of a queue; and of a gate that is far from full, beside
+-- those who have slots of it. A job that runs so has no slot.
+CREATE TABLE {schema}.share (
+    kind text,              -- 'queue' or 'gate'
+    name text COLLATE "C",
+    worker bigint,
     most integer NOT NULL,
     revision xid8 NOT NULL, -- of the limit that it is a part of
-    PRIMARY KEY (queue, worker)
+    PRIMARY KEY (kind, name, worker)
 ) WITH (fillfactor = 70, autovacuum_vacuum_threshold = 100, autovacuum_vacuum_scale_factor = 0);
