@@ -38,8 +38,7 @@ from chancy.statements import (
 from chancy.surroundings import around
 from chancy.why import _held_up
 from chancy_worker.claimer import Marks
-from chancy_worker.claims import PATIENT_ROUND, ROUND, START, Mark, Wanted, play_round, settle
-from chancy_worker.gatekeeper import admit
+from chancy_worker.claims import PATIENT_ROUND, ROUND, START, Circle, Mark, Wanted, play_round, settle
 from chancy_worker.leases import Offer, declare_dead, extend, register, take_back
 from chancy_worker.link import Link
 from chancy_worker.sessions import LentSession, OwnSession
@@ -331,8 +330,12 @@ async def test_a_look_into_a_queue_of_parked_jobs_costs_what_one_into_an_empty_q
     assert parked.blocks.total() <= empty.blocks.total() + 20
 
 
+def admit(worker, want):
+    return play_round(worker, [], Wanted({"gated": want}, gated={"gated": Circle(True)}))
+
+
 async def test_an_admission_reads_one_job_a_key_and_those_that_it_admits(link, deep):
-    seen = await watch(link, admit({"gated": 60}, {}))
+    seen = await watch(link, admit(deep.worker, 60))
     assert_every_scan_has_its_place(seen)
     assert seen.blocks["slot"] >= 60  # it did admit them
     assert seen.blocks.total() <= 60 * 70, seen.blocks  # 24 a job
@@ -340,8 +343,8 @@ async def test_an_admission_reads_one_job_a_key_and_those_that_it_admits(link, d
 
 async def test_a_full_limit_costs_an_admission_one_look_however_many_wait(link, deep):
     async with link.conn.transaction(force_rollback=True):
-        await link.send(admit({"gated": 82}, {}))  # two of each key
-        seen = await watch(link, admit({"gated": 100}, {}))
+        await link.send(admit(deep.worker, 82))  # two of each key
+        seen = await watch(link, admit(deep.worker, 100))
     assert seen.blocks.total() <= 41 * 50, seen.blocks  # 17 a key
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 import time
 from collections import Counter
@@ -38,7 +37,7 @@ _LOCKED = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psy
 _BAD_DATA = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
 _BUSY_PAUSE = 0.05
 FIRST_LIMIT_SECONDS, LIMIT_SECONDS = 0.015, 0.25
-"""How soon a worker looks again at a queue whose limit other workers have used up: nobody tells it. The pause doubles."""
+"""How soon a worker looks again at a queue whose limit other workers have used up: nobody tells it. It doubles."""
 
 
 class Marks:
@@ -223,8 +222,8 @@ class Claimer:
         return Wanted(free, lanes, looking, without, not shunned, self._holds(), self._at_limit)
 
     def _holds(self) -> Mapping[str, tuple[int, int]] | None:
-        """How many of each queue, and of each limit that has no slots, this worker has at most, before the verdicts that wait
-        are written and after that. None where there may be more than it knows of.
+        """How many of each queue, and of each limit of which it has a share, this worker has at most: before the
+        verdicts that wait are written, and after that. None where there may be more than it knows of.
         """
         if self._unsure_of == self._lease():
             return None
@@ -414,8 +413,8 @@ class Claimer:
             await asyncio.sleep(1)
 
     async def _sleep(self, rests_for: float) -> None:
-        """Until something changes, the next scheduled job is due, or it is time for a look, a round or an admission; one
-        that is due and could not be had waits for a change.
+        """Until something changes, the next scheduled job is due, or it is time for a look, a round or an admission.
+        One that is due and could not be had waits for a change.
         """
         pause = self._timing.look * random.uniform(0.75, 1.25)
         if (admits_in := self._gates.due_in(self._free({}))) > 0:

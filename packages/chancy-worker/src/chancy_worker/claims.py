@@ -102,7 +102,8 @@ _FINISH = """
 """
 _CLAIM = """
     settled AS MATERIALIZED (
-        SELECT (SELECT count(*) FROM finished) + (SELECT count(*) FROM returned) + (SELECT count(*) FROM dropped) AS jobs
+        SELECT (SELECT count(*) FROM finished) + (SELECT count(*) FROM returned)
+            + (SELECT count(*) FROM dropped) AS jobs
     ),
     in_use AS (
         SELECT look.queue, top.priority
@@ -141,7 +142,8 @@ _CLAIM = """
         SELECT want.queue, want.free AS wanted,
             CASE WHEN EXISTS (SELECT FROM {schema}.queue_limit) THEN {schema}.allowance(
                 want.queue, want.free, %(worker)s::bigint,
-                CASE (SELECT jobs FROM settled) WHEN %(sent)s::integer THEN want.keeps ELSE want.holds END, want.presses) ELSE want.free END AS free
+                CASE (SELECT jobs FROM settled) WHEN %(sent)s::integer THEN want.keeps ELSE want.holds END,
+                want.presses) ELSE want.free END AS free
         FROM unnest(%(queues)s::text[], %(free)s::integer[], %(holds)s::integer[], %(keeps)s::integer[],
             %(presses)s::boolean[]) AS want (queue, free, holds, keeps, presses)
         WHERE want.queue <> ALL (ARRAY(SELECT name FROM paused WHERE kind = 'queue'))
@@ -251,7 +253,7 @@ _ENTERED = """
         task, queue, priority, run_at, attempt, max_attempts, claims, crashes, arguments, retry, limits, errors,
         parked, batch, NULL
     FROM (SELECT job.* FROM admitted CROSS JOIN LATERAL unnest(admitted.entered) AS job) AS entered"""
-_ANSWERS = """(SELECT json_agg(json_build_array(queue, cardinality(entered), stopped_at, next_in, more,
+_ANSWERS = """(SELECT json_agg(json_build_array(queue, cardinality(entered), stopped_at, next_in, more, again,
             CASE WHEN {schema}.is_one_limit(entered[1].parked) THEN entered[1].gates::text END)) FROM admitted)"""
 _FLOW = """    flow AS MATERIALIZED (
         SELECT queue, {schema}.part_of(
@@ -273,8 +275,9 @@ _FLOWING = """SELECT ready.*
                     UNION ALL
                     (SELECT ready.*
                     FROM flow
-                    CROSS JOIN unnest(%(flow_lanes)s::smallint[], %(flow_run_at)s::timestamptz[], %(flow_ids)s::bigint[])
-                        AS lane (priority, run_at, id)
+                    CROSS JOIN unnest(
+                        %(flow_lanes)s::smallint[], %(flow_run_at)s::timestamptz[], %(flow_ids)s::bigint[]
+                    ) AS lane (priority, run_at, id)
                     CROSS JOIN LATERAL (
                         SELECT job.ctid FROM {schema}.job AS job
                         WHERE job.state = 'ready' AND job.parked IS NOT NULL
@@ -304,6 +307,7 @@ _ROUND = (
 )
 
 _PLAIN_READY = _READY.replace("{place}", "")
+_PLACED_READY = _READY.replace("{place}", ", job.priority, job.run_at, job.id")
 _PLAIN = (
     _ROUND.replace("{chosen}", "")
     .replace("{first}", _PLAIN_READY)
@@ -319,7 +323,7 @@ _FLOW_ROUND = (
     .replace("{entered}", "")
 )
 _ADMITTING = (
-    _ROUND.replace("{chosen}", _ADMIT.replace("{ready}", _READY.replace("{place}", ", job.priority, job.run_at, job.id")))
+    _ROUND.replace("{chosen}", _ADMIT.replace("{ready}", _PLACED_READY))
     .replace("{first}", _BESIDE)
     .replace("{slots}", "")
     .replace("{answers}", _ANSWERS)
@@ -375,7 +379,9 @@ class Admission(NamedTuple):
     next_in: float | None
     """Seconds until time alone may open a gate, or a parked job is due."""
     more: bool
-    """Another try soon is worth it: not all were looked at, or others were just at it."""
+    """Not all were looked at."""
+    again: bool = False
+    """Another try soon is worth it: others were just at it, or there was no room."""
     gates: str | None = None
     """Of the first, if all that it has to pass is one limit."""
 
@@ -392,8 +398,8 @@ class Wanted:
     suspects: bool = True
     """Whether to take jobs that were running when a worker died."""
     holds: Mapping[str, tuple[int, int]] | None = None
-    """How many of each queue, and of a limit that flows, this worker has before the verdicts, and after them if all find
-    their rows. None is not known: they are counted.
+    """How many of each queue, and of each limit of which it has a share, this worker has before the verdicts; and after
+    them, if all find their rows. None is not known: they are counted.
     """
     pressing: Collection[str] = ()
     """Queues of whose limit it had less than it could have used."""

@@ -1,8 +1,8 @@
 """When to let parked jobs in: when their limits have room, and groups one after the other.
 
 A look says in which queues jobs are parked. The next round goes through them, and claims as many as may run and this
-worker has slots for. A job that ends hands its places to those that wait for the same, in the round that writes its
-verdict; so in the long run nobody has to go through them, except for what opens with time, or that nobody has handed on.
+worker has room for. A job that ends hands its places to those that wait for the same, in the round that writes its
+verdict. So in the long run nobody has to go through them, except for what opens with time, or was not handed on.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from chancy.gates import SEPARATOR
 from chancy.model import Statement
 
 from .claims import Answer, Circle, Flow, Mark
@@ -31,14 +32,15 @@ def sweep_slots() -> Statement[bool]:
 
 
 MOST_FLOWING = 4
+"""Keys: with more, each is asked in turn."""
 MOST_MARKS = 64
 """Of a queue: with more keys there are few dead entries under each."""
 
 
 @dataclass(slots=True)
 class _Place:
-    """What is known of a queue: where its circle was left, and when to go on. And since the last one who could be admitted,
-    or the last gate that opened: where the circle began, and when time alone may open a gate.
+    """What is known of a queue: where its circle was left, and when to go on. And since the last one who could be
+    admitted, or the last gate that opened: where the circle began, and when time alone may open a gate.
     """
 
     spot: str = ""
@@ -68,9 +70,9 @@ class _Place:
     def learn(self, marks: Mapping[tuple[int, str], Mark]) -> None:
         """Go on behind these; those of the highest priority come first."""
         if marks.keys() <= self.marks.keys():
-            self.marks |= marks
+            self.marks.update(marks)
         elif len(self.marks) + len(marks) <= MOST_MARKS:
-            self.marks = dict(sorted((self.marks | marks).items(), key=lambda mark: -mark[0][0]))
+            self.marks = dict(sorted({**self.marks, **marks}.items(), key=lambda mark: -mark[0][0]))
         else:
             self.forget()
 
@@ -78,6 +80,11 @@ class _Place:
         """Look from the start."""
         self.marks = {}
         self.flows, self.limit = False, None
+
+
+def _takes_turns(key: str) -> bool:
+    """Whether a group is among what jobs wait for under this key: see `chancy.gates`."""
+    return any(part.startswith("group(") for part in key.split(SEPARATOR))
 
 
 class Gatekeeper:
@@ -102,7 +109,7 @@ class Gatekeeper:
             place.origin, place.opens_at = None, math.inf
 
     def due_in(self, free: Collection[str]) -> float:
-        """Seconds until one of these queues is worth a try; 0 or less is now, infinity is not before something happens."""
+        """Seconds until one of these queues is worth a try: 0 or less is now, infinity not before something happens."""
         places = [self._places[queue] for queue in free if queue in self._places]
         return min((place.next_at for place in places), default=math.inf) - time.monotonic()
 
@@ -112,13 +119,13 @@ class Gatekeeper:
 
     @property
     def flows(self) -> bool:
-        """Whether a look would find nothing new: what waits has filled all room until now, and it was looked just now."""
+        """Whether a look would find nothing new: what waits has filled all room, and it was looked just now."""
         now = time.monotonic()
         return any(place.flows and now < place.forgets_at for place in self._places.values())
 
     def flow(self, free: Collection[str], ending: Mapping[str, set[str]]) -> Flow | None:
-        """A limit that a round may claim from without counting slots, if there is one. `ending` are the keys of jobs that
-        end now, by queue: slots of any other limit have to be handed on.
+        """A limit that a round may claim from by a share of it, if there is one. `ending` are the keys of jobs with
+        slots that end now, by queue: those of any other limit have to be handed on.
         """
         now = time.monotonic()
         for queue in free:
@@ -166,17 +173,25 @@ class Gatekeeper:
             if not place.marks:
                 place.forgets_at = now + max(LEAST_MEMORY_SECONDS, 20 * took)
             place.learn(answer.gate_marks.get(done.queue, {}))
-            soon = now + (0 if done.admitted else PAUSE_SECONDS) if done.more else math.inf
+            if done.again:
+                place.next_at = min(place.next_at, now + PAUSE_SECONDS)
             if done.stopped_at is None:
-                place.next_at = min(place.next_at, soon)
+                if done.more:
+                    place.next_at = now
             else:
                 self._rests_until = now + max(PAUSE_SECONDS, 2 * took)
                 if place.origin is None:
                     place.opens_at = math.inf
                 place.opens_at = min(place.opens_at, math.inf if done.next_in is None else now + done.next_in)
-                place.next_at = min(place.opens_at, soon)
-                if place.turn(done.stopped_at) or done.admitted or not done.more:
+                place.next_at = min(place.next_at, place.opens_at)
+                is_round = place.turn(done.stopped_at) or not done.more
+                if done.more and (done.admitted or not is_round):
+                    place.next_at = min(place.next_at, now if done.admitted else now + PAUSE_SECONDS)
+                if is_round or done.admitted:
                     place.origin = None
             keys = {key for _, key in place.marks}
-            place.flows = 0 < len(keys) <= MOST_FLOWING and 0 < free.get(done.queue, 0) <= done.admitted
-            place.limit = (*keys, done.gates) if place.flows and done.gates is not None and len(keys) == 1 else None
+            is_filled = 0 < free.get(done.queue, 0) <= done.admitted
+            place.flows = is_filled and 0 < len(keys) <= MOST_FLOWING and not any(map(_takes_turns, keys))
+            place.limit = None
+            if place.flows and len(keys) == 1 and done.gates is not None:
+                place.limit = min(keys), done.gates

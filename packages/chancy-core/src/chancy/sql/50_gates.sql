@@ -111,9 +111,12 @@ BEGIN
         SELECT gate, n, '-infinity'
         FROM (
             SELECT count(*)::integer AS jobs FROM (
-                SELECT FROM {schema}.job AS job
-                WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = free_slots.queue
-                    AND job.priority = ANY ({schema}.parked_lanes(queue)) AND job.parked COLLATE "C" = key
+                SELECT FROM unnest({schema}.parked_lanes(queue)) AS lane (priority)
+                CROSS JOIN LATERAL (
+                    SELECT FROM {schema}.job AS job
+                    WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = free_slots.queue
+                        AND job.priority = lane.priority AND job.parked COLLATE "C" = key
+                    LIMIT 1000) AS job
                 LIMIT 1000) AS job
         ) AS waiting, generate_series(highest + 1, least(most, highest + waiting.jobs)) AS n
         WHERE waiting.jobs > missing;
@@ -372,10 +375,11 @@ $$;
 -- Nobody waits for anybody: what others have locked is passed by, slots as jobs. Each statement here has a snapshot of its
 -- own, which sees what the claim has ended.
 -- Returns the jobs as they are now; where the circle was left, or null if it was not gone; in how many seconds time alone
--- may make more possible (null: not by time); and whether it is worth another try soon.
+-- may make more possible (null: not by time); whether it stopped before it had come round; and whether it is worth another
+-- try soon all the same.
 CREATE OR REPLACE FUNCTION {schema}.admit(
     this {schema}.claim, free integer, flows boolean, goes_round boolean, after text, leaving {schema}.leaving[],
-    OUT entered {schema}.job[], OUT stopped_at text, OUT next_in double precision, OUT more boolean
+    OUT entered {schema}.job[], OUT stopped_at text, OUT next_in double precision, OUT more boolean, OUT again boolean
 )
     LANGUAGE plpgsql
     AS $$
@@ -386,14 +390,14 @@ DECLARE
     spot text := after;
     origin text;
     wrapped boolean;
-    again boolean;
-    outstanding boolean := false;
+    had_turns boolean;
     head record;
     passed record;
     next_at timestamptz;
 BEGIN
     entered := '{}';
     more := false;
+    again := false;
     IF free > 0 AND cardinality(leaving) > 0 AND this.jobs = '{}' THEN
         entered := {schema}.hand_on(this, leaving, free);
     END IF;
@@ -415,7 +419,7 @@ BEGIN
             SELECT FROM {schema}.job AS job
             WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = this.queue
         ) THEN
-            more := true;
+            again := true;
             PERFORM {schema}.ring(this.queue); -- this worker has no room for whoever may have it
         END IF;
     END IF;
@@ -435,7 +439,7 @@ BEGIN
         LOOP -- once round, from where the circle was left; and again while there are groups that had one turn each
             origin := spot;
             wrapped := origin = '';
-            again := false;
+            had_turns := false;
             LOOP
                 more := looks = 0 OR cardinality(entered) >= free;
                 EXIT WHEN more;
@@ -463,22 +467,21 @@ BEGIN
                     free - cardinality(entered), NULL);
                 entered := entered || passed.entered;
                 next_at := least(next_at, passed.opens_at);
-                outstanding := outstanding OR passed.again;
+                again := again OR passed.again;
                 IF passed.full_to IS NOT NULL THEN -- past all who wait for this gate
                     spot := left(head.parked, passed.full_to) || ' ';
                 ELSIF cardinality(passed.entered) > 0 AND head.gates->>'turn' IS NOT NULL THEN -- the next group's turn
-                    again := true;
+                    had_turns := true;
                     spot := left(head.parked, (head.gates->>'turn')::integer) || ' ';
                 END IF;
             END LOOP;
-            EXIT WHEN more OR NOT again;
+            EXIT WHEN more OR NOT had_turns;
         END LOOP;
         EXIT WHEN more;
         spot := '';
     END LOOP;
     stopped_at := spot;
     next_in := extract(epoch FROM next_at - {schema}.clock());
-    more := more OR outstanding;
 END
 $$;
 
