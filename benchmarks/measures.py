@@ -21,10 +21,10 @@ from pathlib import Path
 import psycopg
 
 from chancy_testing.postgres import binaries
-from chancy_worker.claimer import Marks
 from chancy_worker.claims import Wanted, play_round
 from chancy_worker.leases import register
 from chancy_worker.link import Link
+from chancy_worker.marks import Marks
 from chancy_worker.verdict import succeeded
 from place import Contender, Run, Site
 
@@ -291,8 +291,8 @@ async def rounds(dsn: str, count: int) -> list[float]:
     worker = await link.send(register("curve", 3600))
     marks, verdicts, took = Marks(), [], []
     for _ in range(count):
-        looking = ("default",) if marks.next_look_in <= 0 else ()
-        wanted = Wanted({"default": 100}, {} if looking else marks.lanes({"default": 100}), looking)
+        looking = marks.due(["default"], time.monotonic())
+        wanted = Wanted({"default": 100}, {} if looking else marks.lanes(["default"]), looking)
         began = time.perf_counter()
         answer = await link.send(play_round(worker, verdicts, wanted))
         took.append((time.perf_counter() - began) * 1000)

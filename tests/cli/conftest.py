@@ -27,6 +27,7 @@ import chancy
 from chancy_cli.cli import main
 
 HERE = Path(__file__).parent
+CTRL_C = "\x03"
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]")
 
 
@@ -67,6 +68,11 @@ class Shell:
         if keys:
             terminal.see("[y/N]")
             terminal.type(keys)
+            # Python hears of a Ctrl-C between its question and its read only with the next key; so people press again.
+            for _ in range(20 if keys == CTRL_C else 0):
+                if terminal.ends(within=1):
+                    break
+                terminal.type(keys)
         return terminal.end()
 
     def submit(self, *jobs: Any) -> list[int]:
@@ -107,11 +113,12 @@ class Shell:
             VALUES ('web-1:77', {0}.clock(), {0}.clock() + interval '1 h', 0.004) RETURNING id"""
         )
         self.rows(
-            """INSERT INTO {0}.offer (worker, queues, tasks, version, listens)
-            VALUES (%s, %s, %s, '0.1.0', true) RETURNING worker""",
+            """INSERT INTO {0}.offer (worker, queues, tasks, signatures, version, listens)
+            VALUES (%s, %s, %s, array_fill(''::text, ARRAY[%s]), '0.1.0', true) RETURNING worker""",
             worker,
             list(queues),
             list(tasks),
+            len(tasks),
         )
         self.rows(
             """UPDATE {0}.job SET state = 'running', attempt = 1, claims = 1, worker = %s, started_at = {0}.clock(),
@@ -165,10 +172,14 @@ class Terminal:
             self.raw += os.read(self.master, 65536).decode(errors="replace")
         return bool(ready)
 
-    def end(self, within: float = 20) -> Answer:
+    def ends(self, within: float) -> bool:
         deadline = time.monotonic() + within
         while self.popen.poll() is None and time.monotonic() < deadline:
             self._read(0.05)
+        return self.popen.poll() is not None
+
+    def end(self, within: float = 20) -> Answer:
+        self.ends(within)
         while self._read(0.05):
             pass
         if self.popen.poll() is None:

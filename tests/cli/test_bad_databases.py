@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import quote
+
 import psycopg
 import pytest
 from psycopg import sql
@@ -31,7 +36,7 @@ COMMAND_LINES = {
     "why": ["7"],
     "workers": [],
 }
-WITHOUT_DATABASE = {"completion"}
+WITHOUT_DATABASE = {"completion", "grants"}
 
 every_command = pytest.mark.parametrize("line", [[name, *rest] for name, rest in COMMAND_LINES.items()], ids=" ".join)
 
@@ -79,7 +84,56 @@ def test_a_schema_of_a_development_version(shell, schema_at, line):
 
 
 def test_a_dsn_that_is_none(shell):
-    assert "missing" in one_line(shell("jobs", dsn="nonsense"))
+    assert "it is postgresql://USER:PASSWORD@HOST/DATABASE" in one_line(shell("jobs", dsn="nonsense"))
+
+
+SECRET = "s3cr3t"
+BROKEN = [
+    "postgresql//app:s3cr3t@db/shop",
+    "postgresql:/app:s3cr3t@db/shop",
+    "postgres+psycopg:app:s3cr3t@db/shop",
+    "postgresql://app:%zzs3cr3t@db/shop",
+    "postgresql://app:s3cr3t%@db/shop",
+    "postgresql://app:pa@s3cr3t@127.0.0.1:1/shop",
+    "postgresql://app:pa/s3cr3t@127.0.0.1:1/shop",
+    "postgresql://app:pa:s3cr3t@127.0.0.1:1/shop",
+    "postgresql://app:pa#s3cr3t@127.0.0.1:1/shop",
+    "postgresql://app:pa?s3cr3t@127.0.0.1:1/shop",
+    "postgresql://app:pa s3cr3t@127.0.0.1:1/shop",
+    "postgresql://app:[s3cr3t@127.0.0.1:1/shop",
+    "postgresql://app:s3cr3t@127.0.0.1:port/shop",
+    "postgresql+asyncpg://app:pa@s3cr3t@127.0.0.1:1/shop",
+    "host=127.0.0.1 port=1 password=pa s3cr3t",
+    "host=127.0.0.1 port=1 password='s3cr3t",
+    "host=127.0.0.1 port=1 pasword=s3cr3t",
+    "host=127.0.0.1 port=1 password=s3cr3t\\",
+    "host=127.0.0.1 port=s3cr3t",
+    "mysql://app:s3cr3t@db/shop",
+    "app:s3cr3t@db/shop",
+]
+
+
+@pytest.mark.parametrize("dsn", BROKEN)
+@every_command
+def test_a_broken_connection_string_is_never_repeated(shell, line, dsn):
+    assert SECRET not in one_line(shell(*line, dsn=dsn))
+
+
+@pytest.mark.parametrize("command", ["chancy_worker shop_tasks", "chancy migrate"])
+def test_neither_by_the_worker_nor_by_the_migration(shell, command):
+    module, *rest = command.split()
+    for dsn in BROKEN[::5]:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *rest, "--dsn", dsn],
+            capture_output=True, text=True, check=False, cwd=Path(__file__).parent, timeout=60,
+        )  # fmt: skip
+        assert (done.returncode, SECRET in done.stdout + done.stderr) == (2, False), done
+
+
+def test_a_url_of_sqlalchemy_is_understood(shell):
+    parts = psycopg.conninfo.conninfo_to_dict(shell.dsn)
+    url = f"postgresql+psycopg://{parts['user']}@/{parts['dbname']}?host={quote(parts['host'], safe='')}"
+    assert shell("jobs", dsn=url).code == 0
 
 
 def test_a_role_that_may_not(shell):

@@ -99,7 +99,7 @@ def test_jobs_are_listed_newest_first_and_by_pages(shell, tasks):
     assert shell("jobs", "--task", "other").lines[1:] == []
     (found,) = shell("jobs", "--state", "failed", "--json").document["jobs"]
     assert found["id"] == first
-    assert found["arguments"] == {"user_id": 0, "greeting": "hello", "copies": None}
+    assert found["arguments"] == {"user_id": 0}
     assert found["errors"][0]["message"] == "the server\nsaid no"
     assert datetime.fromisoformat(found["finished_at"]).utcoffset() == timedelta(0)
 
@@ -369,3 +369,56 @@ def test_a_job_is_told_with_its_logs(shell, tasks):
     )
     assert "INFO     shop: one \\x00 line" in shell("job", job).out
     assert shell("job", job, "--json").document["logs"][0]["logger"] == "shop"
+
+
+DEEP = """SELECT {}.submit('shop_tasks.welcome', ('{{"user_id":' || repeat('[', 3000) || repeat(']', 3000) || '}}')::json)"""
+
+
+def test_arguments_nested_a_thousand_deep_are_shown(shell, tasks):
+    ((job,),) = shell.rows(DEEP)
+    assert "[" * 3000 in shell("job", job).out
+    assert shell("jobs").code == 0
+    assert "[" * 3000 in shell("--json", "jobs").out
+    assert shell("check", "shop_tasks").code == 1
+
+
+def test_json_commands_no_terminal(shell, tasks):
+    (job,) = shell.submit(tasks.welcome.bind(7))
+    shell.finish(job, message="\x9b31m \u202e \U000e0001")
+    answer = shell("--json", "job", job)
+    assert not {"\x9b", "\u202e", "\U000e0001"} & set(answer.out)
+    assert answer.document["errors"][0]["message"] == "\x9b31m \u202e \U000e0001"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["pause", "mail", "--until", "0001-01-01T00:00+14:00"],
+        ["pause", "mail", "--until", "9999-12-31T23:59-14:00"],
+        ["top", "--every", "1e400", "--once"],
+        ["top", "--every", "nan", "--once"],
+        ["jobs", "--limit", "99999999999999999999"],
+        ["job", "99999999999999999999"],
+        ["jobs", "--before", "99999999999999999999"],
+        ["cancel", "99999999999999999999"],
+        ["limit", "mail", "99999999999"],
+        ["edit", "7", "--priority", "101"],
+        ["edit", "7", "--run-at", "0001-01-01T00:00+14:00"],
+    ],
+    ids=" ".join,
+)
+def test_an_odd_number_or_date_is_refused_and_changes_nothing(shell, tasks, line):
+    answer = shell(*line)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1), answer
+    assert "Postgres says" not in answer.err
+    assert shell.rows("SELECT count(*) FROM {}.pause") == [(0,)]
+
+
+@pytest.mark.parametrize("text", ["x = = 1", "import nowhere_to_be_found", "1 / 0", "def f(:\n  pass"])
+def test_a_module_that_cannot_be_imported_is_told_with_its_file_and_line(shell, tmp_path, monkeypatch, text):
+    (tmp_path / "broken_inside.py").write_text(f"\n{text}\n", encoding="utf-8")
+    (tmp_path / "broken_module.py").write_text("import broken_inside\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    answer = shell("check", "broken_module")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert f"({tmp_path / 'broken_inside.py'}, line 2)" in answer.err

@@ -99,10 +99,10 @@ def test_a_limit_that_does_not_fit_the_task_is_refused_at_decoration(options, re
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda: Limit.concurrency(0), "from 1 to 100000, got 0"),
+        (lambda: Limit.concurrency(0), "most: expected 1 to 100000, got 0"),
         (lambda: Limit.concurrency(True), "got True"),
-        (lambda: Limit.rate(1, per=timedelta(0)), "from a millisecond to 366 days"),
-        (lambda: Limit.concurrency(1, key=""), "needs a name"),
+        (lambda: Limit.rate(1, per=timedelta(0)), "per: expected 0.001 s to 366 days"),
+        (lambda: Limit.concurrency(1, key=""), "key: expected a text that is not empty"),
         (lambda: Limit.concurrency(1, key="a\0b"), "without NUL"),
     ],
 )

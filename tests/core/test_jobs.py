@@ -179,6 +179,70 @@ async def test_waiting_in_one_snapshot_is_refused(caller, database, level, older
         await caller.now(job.result(conn, timeout=timedelta(seconds=1)))
 
 
+LOCKED = """
+    SELECT DISTINCT relation::regclass::text, state FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE pid = %s AND locktype = 'relation' AND relation::regclass::text ~ ANY (%s)
+"""
+
+
+@pytest.fixture
+async def waiting(caller, database, monkeypatch):
+    """Waits for a job on a connection, and tells after each look what its session holds."""
+    job = count.submit(database.conn)
+    seen = []
+
+    async def wait(conn):
+        pid, pauses = conn.info.backend_pid, []
+
+        def look(seconds):
+            pauses.append(seconds)
+            seen.append(database.rows(LOCKED.replace("{", "{{"), pid, [f"{database.schema}.{t}" for t in (".*",)]))
+            if len(pauses) == 3:
+                database.finish(job.id, result="42")
+
+        async def look_async(seconds):
+            look(seconds)
+
+        monkeypatch.setattr("chancy.run.time.sleep", look)
+        monkeypatch.setattr("chancy.run.asyncio.sleep", look_async)
+        return await caller.now(job.result(conn, timeout=60))
+
+    wait.seen = seen
+    return wait
+
+
+async def test_a_wait_on_an_idle_connection_holds_nothing_between_its_looks(caller, database, waiting):
+    conn = await caller.connect()
+    assert await waiting(conn) == 42
+    assert waiting.seen == [[], [], []]
+
+
+async def test_a_wait_in_autocommit_holds_nothing_between_its_looks(caller, waiting):
+    assert await waiting(await caller.connect(autocommit=True)) == 42
+    assert waiting.seen == [[], [], []]
+
+
+async def test_a_wait_inside_a_transaction_holds_nothing_of_the_history_and_leaves_it_open(caller, database, waiting):
+    conn = await caller.connect()
+    kept = await caller.now(count.submit(conn))
+    await caller.now(conn.commit())
+    async with caller.entered(conn.transaction()):
+        other = await caller.now(count.submit(conn))
+        assert await waiting(conn) == 42
+        held = {table for rows in waiting.seen for table, state in rows}
+        assert f"{database.schema}.job" in held
+        assert not [table for table in held if "history" in table]
+    assert {kept.id, other.id} <= set(database.ids())
+
+
+async def test_a_wait_that_began_no_transaction_ends_none(caller, database, waiting):
+    conn = await caller.connect()
+    mine = await caller.now(count.submit(conn))
+    assert await waiting(conn) == 42
+    await caller.now(conn.commit())
+    assert mine.id in database.ids()
+
+
 async def test_a_job_of_later_is_scheduled_by_the_databases_clock(caller, database):
     conn = await caller.connect(autocommit=True)
     at = datetime(2099, 1, 1, tzinfo=UTC)
@@ -196,9 +260,13 @@ def test_the_ends_of_the_priority_range_are_in_it(database, priority):
     assert count.using(priority=priority).submit(database.conn).refresh(database.conn).priority == priority
 
 
-def test_the_table_itself_keeps_the_priority_range(database):
-    with pytest.raises(psycopg.errors.CheckViolation):
-        database.rows("SELECT {}.submit('t', priority => 101)")
+def test_a_job_that_has_used_up_every_attempt_there_is_can_be_requeued(database):
+    job = count.submit(database.conn)
+    database.finish(job.id, "failed")
+    database.rows("UPDATE {}.history SET attempt = 32767, max_attempts = 32767 RETURNING 1")
+    assert chancy.requeue(database.conn, job.id, attempts=3)
+    row = job.refresh(database.conn)
+    assert (row.attempt, row.max_attempts) == (32_764, 32_767)
 
 
 def test_other_languages_submit_with_one_sql_function(database):
@@ -243,12 +311,108 @@ def test_of_two_migrations_at_once_one_does_the_work(database, empty):
     assert sorted(applied) == [[], NAMES]
 
 
-async def test_a_migration_inside_a_transaction_is_refused(caller, database, empty):
+EXISTS = "SELECT to_regnamespace(%s) IS NOT NULL"
+
+
+async def test_a_migration_inside_a_transaction_is_a_part_of_it(caller, database, empty):
     conn = await caller.connect()
-    await caller.now(conn.execute("SELECT 1"))
-    with pytest.raises(chancy.InvalidConnection, match="commit first"):
+    before = await caller.one(conn, "SHOW lock_timeout")
+    assert await caller.now(chancy.migrate(conn, schema=empty)) == NAMES
+    assert await caller.one(conn, "SHOW lock_timeout") == before
+    assert database.conn.execute(EXISTS, [empty]).fetchone() == (False,)
+    await caller.now(conn.rollback())
+    assert database.conn.execute(EXISTS, [empty]).fetchone() == (False,)
+
+
+async def test_a_migration_on_a_connection_that_cannot_is_refused_in_words(caller, empty):
+    conn = await caller.connect()
+    await caller.now(conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+    with pytest.raises(chancy.InvalidConnection, match="READ COMMITTED, and this one is repeatable read"):
         await caller.now(chancy.migrate(conn, schema=empty))
-    assert database.conn.execute("SELECT to_regnamespace(%s)", [empty]).fetchone() == (None,)
+    with pytest.raises(psycopg.Error):
+        await caller.now(conn.execute("SELECT 1/0"))
+    with pytest.raises(chancy.InvalidConnection, match="roll it back first"):
+        await caller.now(chancy.migrate(conn, schema=empty))
+    await caller.now(conn.rollback())
+    async with caller.entered(conn.pipeline()):
+        with pytest.raises(chancy.InvalidConnection, match="pipeline mode"):
+            await caller.now(chancy.migrate(conn, schema=empty))
+    await caller.now(conn.close())
+    with pytest.raises(chancy.InvalidConnection, match="is closed"):
+        await caller.now(chancy.migrate(conn, schema=empty))
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_of_many_migrations_under_any_isolation_one_does_the_work(database, empty, level):
+    gate, applied = threading.Barrier(6), []
+
+    def run(conn):
+        gate.wait()
+        applied.append(chancy.migrate(conn, schema=empty))
+
+    conns = [database.connect(autocommit=True) for _ in range(6)]
+    for conn in conns:
+        conn.execute(f"SET default_transaction_isolation = '{level}'")
+    threads = [threading.Thread(target=run, args=(conn,)) for conn in conns]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(applied) == [[], [], [], [], [], NAMES]
+
+
+def test_a_renamed_schema_is_seen_and_put_right(database, empty):
+    chancy.migrate(database.conn, schema=f"{empty}_was")
+    try:
+        database.conn.execute(f'ALTER SCHEMA "{empty}_was" RENAME TO "{empty}"')
+        (found,) = chancy.doctor(database.conn, schema=empty)
+        assert f"was '{empty}_was' when it was migrated, and its functions still name that" in found.message
+        (applied,) = chancy.migrate(database.conn, schema=empty)
+        assert f"{empty}_was" in applied
+        assert chancy.migrate(database.conn, schema=empty) == []
+        (job,) = submit_many(database.conn, [count.using(unique=chancy.Unique()).bind(1)], schema=empty)
+        assert database.ids(empty) == [job.id]
+    finally:
+        database.conn.execute(f'DROP SCHEMA IF EXISTS "{empty}_was" CASCADE')
+
+
+async def test_every_verb_says_that_the_schema_is_not_there_or_lacks_something(caller, database, empty):
+    conn = await caller.connect(autocommit=True)
+    verbs = [
+        lambda schema: submit_many(conn, [count.bind(1)], schema=schema),
+        lambda schema: chancy.get(conn, 1, schema=schema),
+        lambda schema: chancy.jobs(conn, schema=schema),
+        lambda schema: chancy.cancel(conn, 1, schema=schema),
+        lambda schema: chancy.requeue(conn, 1, schema=schema),
+        lambda schema: chancy.pause(conn, "q", schema=schema),
+        lambda schema: chancy.limit(conn, "q", concurrency=1, schema=schema),
+        lambda schema: chancy.queues(conn, schema=schema),
+        lambda schema: chancy.workers(conn, schema=schema),
+        lambda schema: chancy.schedules(conn, schema=schema),
+        lambda schema: chancy.count(conn, schema=schema),
+        lambda schema: chancy.logs(conn, 1, schema=schema),
+    ]
+    for verb in verbs:
+        with pytest.raises(chancy.SchemaOutdated, match=f"migrate --schema {empty}") as caught:
+            await caller.now(verb(empty))
+        assert caught.value.found is None
+    database.conn.execute(f'ALTER TABLE "{database.schema}".job DROP COLUMN batch CASCADE')
+    with pytest.raises(chancy.SchemaOutdated, match="lacks what this version of Chancy needs"):
+        await caller.now(chancy.jobs(conn))
+
+
+def test_a_function_that_a_trigger_of_the_users_misses_is_not_told_as_ours(database):
+    database.conn.execute(
+        "CREATE FUNCTION public.broken() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM nil(); END'"
+    )
+    database.conn.execute(
+        f'CREATE TRIGGER broken BEFORE INSERT ON "{database.schema}".job FOR EACH ROW EXECUTE FUNCTION public.broken()'
+    )
+    try:
+        with pytest.raises(psycopg.errors.UndefinedFunction):
+            count.submit(database.conn)
+    finally:
+        database.conn.execute("DROP FUNCTION public.broken CASCADE")
 
 
 def command(*arguments, **environment):
@@ -281,7 +445,7 @@ def test_a_wrong_dsn_is_one_line_that_says_what_to_do_and_exit_code_2(dsn):
     assert "--dsn" in failed.stderr
 
 
-@pytest.mark.parametrize("name", ["Mixed", "select", "_a$b", "x" * 48])
+@pytest.mark.parametrize("name", ["Mixed", "select", "_a_b", "x" * 48])
 def test_an_odd_schema_name_works(database, name):
     try:
         chancy.migrate(database.conn, schema=name)
@@ -291,7 +455,7 @@ def test_an_odd_schema_name_works(database, name):
         database.conn.execute(f'DROP SCHEMA IF EXISTS "{name}" CASCADE')
 
 
-@pytest.mark.parametrize("name", ["", "1a", "a-b", 'a"b', "a'b", "a b", "ä", "x" * 49, "a\n"])
+@pytest.mark.parametrize("name", ["", "1a", "a$b", "a$$b", "a-b", 'a"b', "a'b", "a b", "ä", "x" * 49, "a\n"])
 def test_a_schema_name_that_could_not_stand_in_sql_is_refused(name):
     with pytest.raises(chancy.ChancyError, match="cannot be the name"):
         chancy.configure(schema=name)
@@ -311,7 +475,8 @@ def test_a_schema_name_that_could_not_stand_in_sql_is_refused(name):
         {"queue": 5},
         {"run_at": datetime(2026, 1, 1)},  # noqa: DTZ001
         {"run_at": "tomorrow"},
-        {"delay": 5},
+        {"delay": "5"},
+        {"delay": True},
         {"limits": ["time"]},
         {"retry": lambda attempt, error: None},
         {"unique": True},

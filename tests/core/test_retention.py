@@ -32,7 +32,7 @@ def count(number: int = 0) -> int:
     ],
 )
 def test_a_retention_that_is_no_whole_days_is_refused_and_named(times):
-    with pytest.raises(ValueError, match=f"Keep\\({next(iter(times))}=.*whole days"):
+    with pytest.raises(ValueError, match=f"{next(iter(times))}: .*whole days"):
         Keep(**times)
 
 
@@ -139,7 +139,7 @@ def test_a_completion_of_the_handlers_own_is_kept_as_long_as_any(database):
     job = count.submit(database.conn)
     database.rows("UPDATE {}.job SET state = 'running', worker = 1, claims = 1, attempt = 1 RETURNING 1")
     with database.conn.transaction():
-        assert send(database.conn, complete_job(job.id, 1, b"7"), database.schema)
+        assert send(database.conn, complete_job(job.id, 1, 1, b"7"), database.schema)
     assert job.result(database.conn) == 7
     assert [name.split(".")[1][:11] for name, _ in database.rows(WHERE)] == ["history_4d_"]
     assert database.rows("SELECT id, keep_days FROM {}.history_result") == [(job.id, 1)]

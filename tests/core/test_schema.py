@@ -26,6 +26,11 @@ CATALOG = """
     FROM pg_constraint AS constraint_ JOIN pg_class ON pg_class.oid = conrelid
     WHERE connamespace = %(schema)s::text::regnamespace AND contype <> 'n' AND relname !~ '_[0-9]{8}$'
     UNION ALL
+    SELECT 'domain ' || typname || ' ' || format_type(typbasetype, NULL) || ' ' || conname || ' '
+        || pg_get_constraintdef(constraint_.oid)
+    FROM pg_constraint AS constraint_ JOIN pg_type ON pg_type.oid = contypid
+    WHERE connamespace = %(schema)s::text::regnamespace
+    UNION ALL
     SELECT 'index ' || indexdef FROM pg_indexes WHERE schemaname = %(schema)s::text AND tablename !~ '_[0-9]{8}$'
     UNION ALL
     SELECT 'storage ' || relname || ' ' || reloptions::text FROM pg_class
@@ -42,6 +47,7 @@ CATALOG = """
 
 def test_the_schema_is_what_was_reviewed(database):
     """After a change that is meant: CHANCY_WRITE_SCHEMA=1 writes the file anew, and its diff is a part of the change."""
+    database.conn.execute("SET TIME ZONE 'UTC'")
     rows = database.conn.execute(CATALOG, {"schema": database.schema}).fetchall()
     lines = sorted(
         line.replace(f'"{database.schema}"', "chancy").replace(database.schema, "chancy") for (line,) in rows

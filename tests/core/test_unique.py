@@ -142,7 +142,9 @@ def test_a_key_function_that_fails_is_told_at_the_submit():
     [
         {"until": "claimed"},
         {"on_conflict": "ignore"},
-        {"within": 60},
+        {"within": "60"},
+        {"within": float("nan")},
+        {"within": True},
         {"within": timedelta(0)},
         {"within": timedelta(days=367)},
         {"key": 7},
@@ -586,7 +588,7 @@ told = []
 with psycopg.connect(dsn) as conn:
     size = 1 if how == "single" else 100
     for start in range(0, keys, size):
-        some = [str(n) for n in order[start:start + size]]
+        some = [f"n{n}" for n in order[start:start + size]]
         while True:
             if how == "single":
                 jobs = [ship.submit(conn, some[0])]

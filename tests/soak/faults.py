@@ -27,11 +27,14 @@ IN_TEN_MINUTES = {
     "crash Postgres": 10,
     "freeze a worker": 15,
     "submit poison": 5,
+    "make Postgres read only": 3,
 }
 FROZEN_SECONDS = 16.0, 30.0
 """Beyond the lease of 15 s: at least, and at most, by when its jobs run elsewhere."""
 DOWN_SECONDS = 5.0
 """How long Postgres is away, at most."""
+READ_ONLY_SECONDS = 40.0
+"""How long it takes no writes, at most, as after a failover to a standby."""
 
 
 @dataclass(frozen=True, order=True)
@@ -72,6 +75,8 @@ class Mischief:
     """Until when which worker is."""
     down: float | None = None
     """Until when Postgres is."""
+    read_only: float | None = None
+    """Until when it takes no writes."""
 
     def make(self, fault: Fault) -> None:
         with contextlib.suppress(psycopg.OperationalError):  # there is no connection to be cut
@@ -87,6 +92,14 @@ class Mischief:
         if self.down and now >= self.down:
             self.server.start()
             self.down = None
+        if self.read_only and not self.down and now >= self.read_only:
+            self._alter("RESET default_transaction_read_only")
+            self.read_only = None
+
+    def _alter(self, what: str) -> None:
+        with psycopg.connect(self.server.dsn, autocommit=True, connect_timeout=10) as conn:
+            conn.execute(f"ALTER SYSTEM {what}")
+            conn.execute("SELECT pg_reload_conf()")
 
     def _kill_a_worker(self, pick: float) -> bool:
         workers = self.fleet.workers()
@@ -125,6 +138,13 @@ class Mischief:
             return False
         self.server.stop(immediate=True)
         self.down = time.monotonic() + DOWN_SECONDS * pick
+        return True
+
+    def _make_postgres_read_only(self, pick: float) -> bool:
+        if self.down or self.read_only:
+            return False
+        self._alter("SET default_transaction_read_only = on")
+        self.read_only = time.monotonic() + READ_ONLY_SECONDS * pick
         return True
 
     def _submit_poison(self, pick: float) -> bool:

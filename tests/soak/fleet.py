@@ -14,6 +14,7 @@ from pathlib import Path
 import soak_tasks
 
 COMMAND = [sys.executable, "-m", "chancy_worker", "soak_tasks", "--children", "2"]
+COMMAND += ["--queue", "default", "--queue", "two=2", "--queue", "one=1", "--queue", "empty"]
 SHAPES = ([], [], ["--processes", "2"])
 """Two plain workers, and two under a supervisor."""
 START_SECONDS = 5.0
@@ -32,7 +33,7 @@ class Process:
 
     @property
     def is_fork_server(self) -> bool:
-        return "multiprocessing.forkserver" in " ".join(self.command)
+        return "chancy_worker.forkserver" in " ".join(self.command)
 
 
 @dataclass

@@ -12,7 +12,7 @@ import soak_tasks
 from producer import REQUEUED_ATTEMPTS, Record
 
 FAULTS = {"WorkerDied", "ProcessDied"}
-BY_ITS_OWN = {"fail_always": {"ValueError"}}
+BY_ITS_OWN = {"fail_always": {"ValueError"}, "exit_in_subtask": {"SystemExit"}}
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ INVARIANTS: dict[str, Callable[[Evidence], list[object]]] = {
 def restarts(seen: Evidence, kills: list[tuple[float, int, bool]]) -> list[tuple[bool, list[float]]]:
     """Of each kill of a worker that ran jobs: whether it was supervised, and the seconds until they were begun again.
 
-    Suspects run one at a time, so the first says how soon the dead are found, and the last how many suspects there were.
+    Suspects begin a few at a time, so the first says how soon the dead are found, and the last how long the others took.
     """
     begun: defaultdict[int, list[Line]] = defaultdict(list)
     by_pid: defaultdict[int, list[Line]] = defaultdict(list)

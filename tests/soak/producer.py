@@ -19,7 +19,12 @@ WEIGHTS = {
     "noop": 40, "nap": 12, "nap_in_thread": 12, "nap_in_process": 6, "linger": 4, "linger_in_thread": 4,
     "fail_always": 3, "fail_first": 5, "snooze": 4, "hog": 1, "hang": 1, "hang_in_process": 1,
     "effect": 8, "effect_in_thread": 8, "limited": 10, "rated": 5, "in_turn": 10, "only": 10,
+    "large": 2, "large_in_process": 1, "fork_in_process": 2, "fork_in_thread": 1, "exit_in_subtask": 1,
 }  # fmt: skip
+QUEUES = {"default": 6, "two": 2, "one": 1}
+"""Which queues jobs go to, and how often; workers take the queue `empty`, too."""
+PAYLOADS = [10_000, 100_000, 1_000_000]
+"""The sizes of large arguments, in bytes."""
 MAY_BE_CANCELLED = [f"soak_tasks.{kind}" for kind in {*soak_tasks.PLAIN, *soak_tasks.EFFECTS}]
 MAY_BE_REQUEUED = [f"soak_tasks.{kind}" for kind in soak_tasks.PLAIN]  # an effect would be there twice
 REQUEUED_ATTEMPTS = 3
@@ -86,7 +91,8 @@ class Producer:
             soak_tasks.EVERY[kind].using(
                 priority=self._chance.choice((0, 0, 0, 5, -5)),
                 delay=timedelta(seconds=self._chance.choice((0, 0, 0, 0, 3))),
-            ).bind(key=key)
+                queue=self._chance.choices(list(QUEUES), list(QUEUES.values()))[0],
+            ).bind(key=key, **({"payload": "x" * self._chance.choice(PAYLOADS)} if kind.startswith("large") else {}))
             for key, kind in keys.items()
         ]  # fmt: skip
         poisoned = "poison" in kinds

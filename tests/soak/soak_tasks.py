@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -155,6 +156,45 @@ async def only(key: int) -> None:
         await asyncio.sleep(0.2)
 
 
+@task(retry=SOON)
+async def large(key: int, payload: str) -> int:
+    with told():
+        await asyncio.sleep(0.05)
+        return len(payload)
+
+
+@task(retry=SOON, executor="process")
+def large_in_process(key: int, payload: str) -> str:
+    with told():
+        return payload[: MIB // 4]
+
+
+@task(retry=SOON, executor="process")
+def fork_in_process(key: int) -> None:
+    """What the job has forked runs on into whatever has called it, and ends there."""
+    with told():
+        if os.fork() == 0:
+            sys.exit(3)
+
+
+@task(retry=SOON)
+def fork_in_thread(key: int) -> None:
+    with told():
+        if (child := os.fork()) == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+
+
+@task(retry=SOON)
+async def exit_in_subtask(key: int) -> None:
+    with told():
+        await asyncio.gather(asyncio.sleep(0.01), asyncio.create_task(_exit()))
+
+
+async def _exit() -> None:
+    sys.exit(2)
+
+
 EFFECT = "INSERT INTO effect (job, fence) VALUES (%s, %s)"
 
 
@@ -184,6 +224,7 @@ EVERY = {
     each.function.__name__: each
     for each in (
         noop, nap, nap_in_thread, nap_in_process, linger, linger_in_thread, fail_always, fail_first, snooze,
+        large, large_in_process, fork_in_process, fork_in_thread, exit_in_subtask,
         limited, rated, in_turn, only, hog, hang, hang_in_process, poison, effect, effect_in_thread,
     )
 }  # fmt: skip

@@ -122,27 +122,6 @@ async def test_jobs_of_an_unheard_claim_start_within_20_seconds(server, site, sa
     assert {site.row(job).attempt for job in jobs} == {1}
 
 
-async def test_a_poison_job_among_200_innocent_ones(site, say):
-    innocent = site.submit(*[tasks.nap.bind(0.1 if i % 2 else 5) for i in range(100)])
-    (poison,) = site.submit(tasks.kill_my_worker.bind())
-    innocent += site.submit(*[tasks.nap.bind(0.1 if i % 2 else 5) for i in range(100)])
-    workers = await fleet(site, 2)
-
-    def keep_two_alive():
-        for index, worker in enumerate(workers):
-            if worker.code is not None:
-                workers[index] = site.spawn(timing=SHIPPED)
-        return site.one("SELECT count(*) FROM {}.job") == 0
-
-    await eventually(keep_two_alive, 280)
-    row, rows = site.row(poison), [site.row(job) for job in innocent]
-    attempts = {n: sum(row.attempt == n for row in rows) for n in {row.attempt for row in rows}}
-    say(f"poison {row.state} {row.errors[-1].kind} after {row.attempt}; innocent: {states(site)}, attempts {attempts}")
-    assert (row.state, row.attempt, row.errors[-1].kind) == (State.FAILED, 3, "WorkerDied")
-    assert {row.state for row in rows} == {State.SUCCEEDED}
-    assert max(attempts) <= 2
-
-
 async def test_a_reader_of_history_holds_up_no_round_while_partitions_are_made_and_dropped(site, monkeypatch, say):
     took = rounds_of(monkeypatch)
     site.conn.execute("SELECT chancy.make_partitions('2020-01-01', '2020-01-03')")

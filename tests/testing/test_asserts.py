@@ -45,6 +45,14 @@ async def test_a_submit_is_found_before_it_is_committed(conn):
     assert await now(submitted(conn, other)) == []
 
 
+async def test_an_argument_that_was_not_given_has_its_default(conn):
+    job = await now(send.submit(conn, "ann"))
+    assert await now(assert_submitted(conn, send, "ann", copies=1, tags=set())) == job
+    await now(refute_submitted(conn, send, copies=2))
+    with pytest.raises(AssertionError, match="copies=1"):
+        await now(assert_submitted(conn, send, copies=2))
+
+
 async def test_a_miss_shows_what_comes_nearest(conn):
     await now(send.submit(conn, "bob", copies=2))
     await now(send.submit(conn, "cid", copies=3))

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 import chancy
-from chancy import BatchCounts, Discard, InvalidConnection, Limit, Retry, Snooze, State, current_job, task
+from chancy import BatchCounts, Discard, InvalidConnection, Limit, Retry, Snooze, State, Unique, current_job, task
 from chancy_testing import NotPerformed, eager
 
 noted = []
@@ -350,3 +350,41 @@ def test_a_batch_that_is_only_collected_ends_with_its_last_job_and_collects_its_
         chancy_eager.perform(job)
     assert noted == [1, 1]
     assert [(seen.task, seen.state) for seen in chancy_eager.jobs][2:] == [(tell.name, State.READY)]
+
+
+@task
+def counted(number: int) -> None: ...
+
+
+@task
+def told_of(counts: BatchCounts) -> None: ...
+
+
+def test_a_deleted_job_is_no_member_of_its_batch_any_more(chancy_eager):
+    with eager("collect") as backend:
+        with chancy.batch(backend.conn, on_finished=told_of) as made:
+            one, two = made.submit_many([counted.bind(1), counted.bind(2)])
+        assert chancy.delete(backend.conn, two.id) is True
+        assert len(chancy.jobs(backend.conn)) == 1
+        progress = chancy.batch_progress(backend.conn, made.id)
+        assert (progress.total, progress.waiting) == (2, 1)
+        backend.perform(one)
+        assert chancy.batch_progress(backend.conn, made.id).finished_at is not None
+        assert [job.task for job in backend.jobs] == [counted.name, told_of.name]
+
+
+def test_the_time_of_a_key_goes_on_when_its_job_is_deleted(chancy_eager):
+    with eager("collect") as backend:
+        unique = counted.using(unique=Unique(key="k", within=timedelta(hours=1)))
+        first = unique.submit(backend.conn, 1)
+        assert chancy.delete(backend.conn, first.id) is True
+        again = unique.submit(backend.conn, 1)
+        assert (again.id, again.outcome) == (first.id, "existing")
+
+
+def test_a_verb_that_has_no_answer_in_memory_is_refused_in_one_sentence(chancy_eager):
+    for verb in (chancy.queues, chancy.workers, chancy.doctor, lambda conn: chancy.pause(conn, "q")):
+        with pytest.raises(NotImplementedError) as caught:
+            verb(chancy_eager.conn)
+        assert len(str(caught.value)) < 250
+        assert "chancy_conn" in str(caught.value)

@@ -162,3 +162,59 @@ def test_a_schema_can_last_as_long_as_a_module(project):
         "def test_two(chancy_schema):\n    assert seen == [chancy_schema]\n",
     )
     project.passes(2, "-o", "chancy_schema_scope=module")
+
+
+TRIO = """
+import pytest
+from chancy import InvalidConnection, task
+
+@task
+async def pay(number: int) -> int:
+    return number
+
+@pytest.fixture
+def anyio_backend():
+    return "trio"
+
+@pytest.mark.anyio
+async def test_postgres(chancy_aconn):
+    with pytest.raises(InvalidConnection, match="trio is not supported"):
+        await pay.submit(chancy_aconn, 1)
+
+@pytest.mark.anyio
+async def test_eager(chancy_eager):
+    with pytest.raises(InvalidConnection, match="trio is not supported"):
+        await pay.submit(chancy_eager.aconn, 1)
+"""
+
+
+def test_under_trio_it_is_said_that_asyncio_is_needed(project):
+    project.write("test_trio.py", TRIO)
+    project.passes(2, "-p", "anyio")
+
+
+LATE = """
+import pytest
+import psycopg
+from chancy import task
+
+@task
+def pay(number: int) -> int:
+    return number
+
+@pytest.fixture
+def db(chancy_dsn):
+    with psycopg.connect(chancy_dsn) as conn:
+        yield conn
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_transaction_that_ends_after_the_schema(number, db, chancy_schema):
+    assert pay.submit(db, number).id == 1
+"""
+
+
+def test_a_fixture_whose_transaction_ends_after_the_schemas_is_no_error(project, chancy_dsn):
+    project.write("test_late.py", LATE)
+    before = schemas(chancy_dsn)
+    project.passes(3, CHANCY_TEST_DSN=chancy_dsn)
+    assert schemas(chancy_dsn) == before

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import pwd
+import shutil
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -100,3 +104,56 @@ def test_binaries_that_do_not_exist_are_named_in_the_error(monkeypatch, tmp_path
     monkeypatch.setenv("CHANCY_PG_BIN", str(tmp_path))
     with pytest.raises(RuntimeError, match="CHANCY_PG_BIN"):
         Postgres().start()
+
+
+ENVIRONMENTS = {
+    "PGHOSTADDR": "127.0.0.2",
+    "PGHOST": "127.0.0.2",
+    "PGPORT": "1",
+    "PGOPTIONS": "-c no_such_setting=1",
+    "PGTARGETSESSIONATTRS": "standby",
+    "PGCHANNELBINDING": "require",
+    "PGUSER": "somebody",
+    "PGDATABASE": "elsewhere",
+    "PGSSLMODE": "verify-full",
+}
+
+
+@pytest.mark.parametrize("variable", ENVIRONMENTS)
+def test_no_variable_of_libpq_leads_to_another_server(chancy_dsn, monkeypatch, variable):
+    with psycopg.connect(chancy_dsn) as conn:
+        here = conn.execute("SELECT pg_postmaster_start_time(), current_user, current_database()").fetchone()
+    monkeypatch.setenv(variable, ENVIRONMENTS[variable])
+    with psycopg.connect(chancy_dsn) as conn:
+        assert conn.execute("SELECT pg_postmaster_start_time(), current_user, current_database()").fetchone() == here
+
+
+def test_nobody_else_on_the_machine_gets_to_the_socket_of_a_directory_that_is_open_to_all():
+    directory = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        directory.chmod(0o755)
+        with Postgres(directory) as server:
+            parts = psycopg.conninfo.conninfo_to_dict(server.dsn)
+            socket = Path(parts["host"]) / ".s.PGSQL.5432"
+            assert stat.S_IMODE(socket.stat().st_mode) == 0o700
+            if os.geteuid() == 0:
+                stranger = pwd.getpwnam("games")
+                program = f"import socket; socket.socket(socket.AF_UNIX).connect({str(socket)!r})"
+                tried = subprocess.run(
+                    ["/usr/bin/python3", "-c", program], capture_output=True, text=True, check=False, cwd="/",
+                    user=stranger.pw_uid, group=stranger.pw_gid, extra_groups=[],
+                )  # fmt: skip
+                assert "PermissionError" in tried.stderr
+    finally:
+        shutil.rmtree(directory)
+
+
+def test_a_temporary_folder_with_a_comma_in_its_name(monkeypatch):
+    folder = tempfile.mkdtemp(prefix="a,b", dir="/tmp")
+    Path(folder).chmod(0o777)
+    try:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        with Postgres() as server, psycopg.connect(server.dsn) as conn:
+            assert conn.execute("SELECT 1").fetchone() == (1,)
+    finally:
+        shutil.rmtree(folder)

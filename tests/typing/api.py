@@ -11,13 +11,16 @@ import psycopg
 import chancy
 from chancy import (
     AsyncTask,
+    Backoff,
     BatchCounts,
     BatchProgress,
     Callback,
+    Chancy,
     Finding,
     Job,
     JobFilter,
     JobRow,
+    Keep,
     Limit,
     LogEntry,
     NewJob,
@@ -124,6 +127,28 @@ async def async_side(conn: psycopg.AsyncConnection[Any]) -> None:
     assert_type(await once_async.submit(conn, 1), Job[str])
     assert_type(await chancy.get(conn, 1), JobRow)
     assert_type(await chancy.logs(conn, 1), list[LogEntry])
+
+
+@task(retry=Backoff(base=5, maximum=timedelta(hours=1)), unique=Unique(within=60), schedule=every(60))
+def in_seconds(number: int = 0) -> str:
+    return str(number)
+
+
+def durations_are_seconds_or_timedeltas(conn: psycopg.Connection[Any]) -> None:
+    job = in_seconds.using(delay=2.5).submit(conn, 1)
+    assert_type(job.result(conn, timeout=5), str)
+    assert_type(chancy.pause(conn, "q", until=60), None)
+    assert_type(Limit.rate(5, per=1), SharedLimit)
+    assert_type(Limit.time(timedelta(minutes=1)), Limit)
+    assert_type(Keep(failed=86_400), Keep)
+    Chancy(keep=86_400)
+
+
+def a_task_stands_for_all_its_names(conn: psycopg.Connection[Any]) -> None:
+    assert_type(chancy.jobs(conn, task=plain), list[JobRow])
+    assert_type(chancy.jobs(conn, task="name"), list[JobRow])
+    assert_type(chancy.count(conn, JobFilter(task=later)), dict[State, int])
+    assert_type(plain.names, tuple[str, ...])
 
 
 def shapes(one: Task[[int], str], two: AsyncTask[[int], bytes]) -> None:

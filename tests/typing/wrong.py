@@ -32,10 +32,10 @@ def wrong_too() -> None: ...
 cron("* * * * *", missed="some")  # E mypy ty
 cron("* * * * *", timezone=1)  # E mypy ty
 every(minutes="5")  # E mypy ty
-every(60)  # E mypy ty
+every("60")  # E mypy ty
 Unique(until="claimed")  # E mypy ty
 Unique(on_conflict="ignore")  # E mypy ty
-Unique(within=60)  # E mypy ty
+Unique(within="60")  # E mypy ty
 Unique(key=7)  # E mypy ty
 
 
@@ -55,7 +55,9 @@ def sync_side(conn: psycopg.Connection[Any]) -> None:
     plain.using(group=len)  # E mypy ty
     task(limits=[3])  # E mypy ty
     chancy.limit(conn, "q", concurrency="3")  # E mypy ty
-    chancy.pause(conn, "q", until=5)  # E mypy ty
+    chancy.pause(conn, "q", until="5")  # E mypy ty
+    chancy.jobs(conn, task=5)  # E mypy ty
+    plain.using(delay="5")  # E mypy ty
     chancy.requeue_many(conn, "q")  # E mypy ty
     chancy.schedule(conn, "a", plain, every(minutes=5))  # E mypy ty
     chancy.schedule(conn, "a", plain.bind(1), "* * * * *")  # E mypy ty

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import threading
 import time
@@ -85,26 +84,6 @@ speak_through_others_on_loop = task(keep_logs=True, name="log_tasks.through_othe
 @task(keep_logs=True, executor="process")
 async def speak_through_others_in_process() -> None:
     await speak_through_others()
-
-
-@task(keep_logs=True, executor="process")
-def leave_a_thread(gate: str, spoken: str) -> None:
-    def speak_late() -> None:
-        while not Path(gate).exists():
-            time.sleep(0.01)
-        log.info("late")
-        Path(spoken).touch()
-
-    log.info("in time")
-    threading.Thread(target=contextvars.copy_context().run, args=[speak_late], daemon=True).start()
-
-
-@task(keep_logs=True, executor="process")
-def open_and_wait(gate: str, spoken: str) -> None:
-    Path(gate).touch()
-    while not Path(spoken).exists():
-        time.sleep(0.01)
-    log.info("its own")
 
 
 @task(keep_logs=True, retry=AT_ONCE, max_attempts=3)

@@ -15,7 +15,7 @@ import limit_tasks
 import worker_tasks
 
 from chancy import Chancy, Queue
-from chancy_worker import Timing, WorkerConfig, link
+from chancy_worker import Timing, WorkerConfig, recovery
 from chancy_worker.cli import work
 
 if __name__ == "__main__":
@@ -24,6 +24,6 @@ if __name__ == "__main__":
     assert limit_tasks
     told = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
-    link._LONGEST_PAUSE = told["timing"]["lease"] / 3
+    recovery.LONGEST_SECONDS = told["timing"]["lease"] / 3
     app = Chancy(dsn=told["dsn"], schema=told["schema"], queues=[Queue("default", told["concurrency"])])
     sys.exit(asyncio.run(work(app, WorkerConfig(grace=told["grace"], timing=Timing(**told["timing"])))))

@@ -1,6 +1,7 @@
 """Claiming ahead: slots that never stand empty, and jobs that never wait behind one that takes long."""
 
 import asyncio
+import itertools
 import logging
 
 import pytest
@@ -11,11 +12,16 @@ from chancy import Queue, State
 from chancy_worker import WorkerConfig, pace
 from chancy_worker.pace import Pace
 from chancy_worker.turnstile import AHEAD_SECONDS, Turnstile
+from chancy_worker.verdict import EARLIEST
 
 
 class Job:
-    def __init__(self, name):
-        self.name, self.inside, self.over = name, False, False
+    numbers = itertools.count()
+
+    def __init__(self, name, priority=0, place=""):
+        self.name, self.place, self.inside, self.over = name, place, False, False
+        self.confined = bool(place)
+        self.rank = -priority, EARLIEST, next(self.numbers)
 
     def __repr__(self):
         return self.name
@@ -25,15 +31,18 @@ class Site:
     """Two queues, of 2 slots and of 1."""
 
     def __init__(self):
-        self.begun, self.sent_back = [], []
-        self.turnstile = Turnstile({"mail": 2, "post": 1}, self.begun.append, self._give_back)
+        self.begun, self.sent_back, self.full = [], [], set()
+        self.turnstile = Turnstile({"mail": 2, "post": 1}, self._fits, self.begun.append, self._give_back)
+
+    def _fits(self, job):
+        return job.place not in self.full
 
     def _give_back(self, job):
         self.sent_back.append(job)
         self.leave(job)
 
-    def arrive(self, *names, queue="mail"):
-        jobs = [Job(name) for name in names]
+    def arrive(self, *names, queue="mail", priority=0, place=""):
+        jobs = [Job(name, priority, place) for name in names]
         for job in jobs:
             self.turnstile.arrive(queue, job)
         return jobs
@@ -80,12 +89,95 @@ async def test_what_came_to_its_end_while_it_waited_is_passed_over(gate):
     assert gate.sent_back == []
 
 
+async def test_who_goes_back_takes_along_all_that_wait_behind_it_in_its_queue(gate):
+    a, b, *waiting = gate.arrive("a", "b", "c", "d")
+    x, y = gate.arrive("x", "y", queue="post")
+    await asyncio.sleep(AHEAD_SECONDS * 0.8)
+    (e,) = gate.arrive("e")
+    (z,) = gate.arrive("z", queue="post")
+    gate.leave(x, "post")
+    await eventually(lambda: gate.sent_back)
+    assert gate.sent_back == [*waiting, e]
+    gate.leave(a)
+    assert gate.begun == [a, b, x, y]
+    await eventually(lambda: z in gate.sent_back)
+
+
+async def test_whoever_goes_back_from_its_slot_takes_along_those_that_come_after_it_and_no_others(gate):
+    gate.arrive("a", "b")
+    (c,) = gate.arrive("c", priority=5)
+    d, e = gate.arrive("d", "e")
+    gate.turnstile.send_back("mail", d.rank)
+    assert gate.sent_back == [d, e]
+    gate.turnstile.send_back("mail", d.rank)
+    gate.turnstile.send_back("post", d.rank)
+    assert gate.sent_back == [d, e]
+    assert not c.over
+
+
+async def test_those_that_wait_begin_in_the_order_of_their_places_and_not_of_their_arrival(gate):
+    a, b = gate.arrive("a", "b")
+    c, d = gate.arrive("c", "d")
+    low, high = *gate.arrive("low", priority=-1), *gate.arrive("high", priority=1)
+    for job in (a, b, high, c, d):
+        gate.leave(job)
+    assert gate.begun == [a, b, high, c, d, low]
+
+
+async def test_one_that_has_no_thread_is_passed_where_there_are_several_slots_and_begins_as_soon_as_it_has_one(gate):
+    gate.full = {"thread"}
+    t, u = gate.arrive("t", "u", place="thread")
+    a, b = gate.arrive("a", "b")
+    assert gate.begun == [a, b]
+    gate.leave(a)
+    (c,) = gate.arrive("c")
+    assert gate.begun == [a, b, c]
+    gate.full = set()
+    (x,) = gate.arrive("x", queue="post", place="thread")
+    gate.leave(x, "post")  # somebody's thread is free: whose turn it is does not depend on the queue
+    assert gate.begun == [a, b, c, x]
+    gate.leave(b)
+    assert gate.begun == [a, b, c, x, t]
+    gate.leave(c)
+    assert gate.begun == [a, b, c, x, t, u]
+
+
+async def test_a_thread_that_is_free_lets_in_who_waits_for_it_in_another_queue(gate):
+    (x,) = gate.arrive("x", queue="post", place="thread")
+    gate.full = {"thread"}
+    (t,) = gate.arrive("t", place="thread")
+    gate.full = set()
+    gate.leave(x, "post")
+    assert gate.begun == [x, t]
+
+
+async def test_where_there_is_one_slot_nobody_passes_one_that_has_no_thread(gate):
+    gate.full = {"thread"}
+    (t,) = gate.arrive("t", queue="post", place="thread")
+    (x,) = gate.arrive("x", queue="post")
+    assert gate.begun == []
+    gate.full = set()
+    (a,) = gate.arrive("a", place="thread")
+    gate.leave(a)
+    assert gate.begun == [a, t]
+    gate.leave(t, "post")
+    assert gate.begun == [a, t, x]
+
+
+async def test_what_waits_for_a_thread_goes_back_as_what_waits_for_a_slot_does(gate):
+    gate.full = {"thread"}
+    (t,) = gate.arrive("t", queue="post", place="thread")
+    (x,) = gate.arrive("x", queue="post")
+    await eventually(lambda: gate.sent_back)
+    assert (gate.sent_back, gate.begun) == ([t, x], [])
+
+
 async def test_as_many_are_asked_for_ahead_as_have_ended_and_no_more_than_there_are_slots(gate):
-    assert gate.turnstile.ahead() == {"mail": 0, "post": 0}
+    assert gate.turnstile.ahead() == {}
     for job in gate.arrive("a", "b"):
         gate.leave(job)
     (x,) = gate.arrive("x", queue="post")
-    assert gate.turnstile.ahead() == {"mail": 2, "post": 0}
+    assert gate.turnstile.ahead() == {"mail": 2}
     for job in gate.arrive("c", "d", "e", "f"):
         gate.leave(job)
     gate.leave(x, "post")
@@ -95,13 +187,13 @@ async def test_as_many_are_asked_for_ahead_as_have_ended_and_no_more_than_there_
 async def test_where_jobs_no_longer_end_nothing_more_is_asked_for(gate):
     for job in gate.arrive("a", "b"):
         gate.leave(job)
-    assert [gate.turnstile.ahead()["mail"] for _ in range(4)] == [2, 1, 0, 0]
+    assert [gate.turnstile.ahead().get("mail", 0) for _ in range(4)] == [2, 1, 0, 0]
 
 
 async def test_what_was_sent_back_does_not_count_as_ended(gate):
     gate.arrive("a", "b", "c")
     await asyncio.sleep(AHEAD_SECONDS * 2)
-    assert gate.turnstile.ahead()["mail"] == 0
+    assert gate.turnstile.ahead() == {}
 
 
 async def test_no_more_jobs_run_at_a_time_than_the_queue_has_slots(site):
@@ -122,7 +214,7 @@ async def test_what_was_claimed_ahead_of_long_jobs_goes_back_unharmed_and_anothe
         *[tasks.add.bind(2, number) for number in range(10)],
     )
     async with working(site.app(queues=queues)) as first:
-        await eventually(lambda: first.running == 2 and site.row(jobs[41]).state is State.RUNNING)
+        await eventually(lambda: first.busy == 2 and site.row(jobs[41]).state is State.RUNNING)
         await eventually(lambda: "no slot was free" in caplog.text)
         async with working(site.app(queues=queues), WorkerConfig(timing=FAST, name="second")):
             last = [await eventually(lambda job=job: (row := site.row(job)).finished_at and row) for job in jobs[42:]]

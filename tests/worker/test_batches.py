@@ -53,7 +53,7 @@ def callbacks_of(site, task="batch_tasks.tell"):
 
 
 def look(site, *batches, conn=None):
-    return send(conn or site.conn, finish_batches([batch.id for batch in batches]), site.schema)
+    return send(conn or site.conn, finish_batches([batch.id for batch in batches]), site.schema).ended
 
 
 async def test_the_counts_are_those_of_the_rows_however_the_jobs_have_ended(site):
@@ -179,7 +179,7 @@ async def test_a_last_job_that_is_rescued_to_failure_ends_its_batch(site):
 async def test_a_running_last_job_that_is_cancelled_ends_its_batch_at_once(site):
     batch, (job,) = batch_of(site, worker_tasks.pass_gate.bind("never"))
     async with working(site.app(), PROMPT) as worker:
-        await eventually(lambda: worker.running == 1)
+        await eventually(lambda: worker.busy == 1)
         chancy.cancel(site.conn, job.id, schema=site.schema)
         await eventually(lambda: tasks.told)
     assert tasks.told == [("", BatchCounts(batch.id, 1, cancelled=1))]
@@ -250,8 +250,8 @@ def test_a_callback_whose_key_is_held_by_an_open_transaction_keeps_no_other_batc
 
 def test_more_batches_than_one_look_takes_are_looked_at_in_turn(site):
     batches = [batch_of(site, worker_tasks.add.bind(n, 0))[0] for n in range(3)]
-    assert send(site.conn, finish_unfinished(batches[0].id), site.schema) == (batches[2].id, 0)
-    assert send(site.conn, finish_unfinished(batches[2].id), site.schema) == (None, 0)
+    assert send(site.conn, finish_unfinished(batches[0].id), site.schema) == (batches[2].id, (0, []))
+    assert send(site.conn, finish_unfinished(batches[2].id), site.schema) == (None, (0, []))
 
 
 async def test_batches_are_over_though_workers_are_killed(site, tmp_path):

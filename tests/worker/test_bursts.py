@@ -1,6 +1,8 @@
 """Jobs that share an asyncio task must not be able to tell."""
 
 import asyncio
+import sys
+import threading
 import time
 from contextvars import ContextVar
 
@@ -174,3 +176,129 @@ async def test_an_error_that_nobody_foresaw_does_not_strand_the_others(site):
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
     site.add(odd, returning("next"))
     assert await site.results(1) == ["next"]
+
+
+async def test_a_job_that_cancels_its_own_task_and_takes_that_back_spoils_no_other(site):
+    async def changes_its_mind():
+        asyncio.current_task().cancel()
+        asyncio.current_task().uncancel()
+        return "returned"
+
+    async def awaits():
+        await asyncio.sleep(0.01)
+        return "awaited"
+
+    site.add(changes_its_mind, awaits, changes_its_mind, awaits)
+    assert sorted(await site.results(4)) == ["awaited", "awaited", "returned", "returned"]
+
+
+@pytest.mark.parametrize("how", ["by a timer", "by a thread", "by a list"])
+async def test_a_job_that_leaves_its_task_to_be_cancelled_later_spoils_no_other(site, how):
+    loop, kept, over = asyncio.get_running_loop(), [], asyncio.Event()
+
+    async def leaves_its_task():
+        task = asyncio.current_task()
+        if how == "by a timer":
+            loop.call_later(0.02, task.cancel)
+        elif how == "by a thread":
+            threading.Timer(0.02, loop.call_soon_threadsafe, [task.cancel]).start()
+        else:
+            kept.append(task)
+        return "left"
+
+    async def awaits():
+        await over.wait()
+        return "awaited"
+
+    _, *others = site.add(leaves_its_task, awaits, awaits)
+    await site.results(1)
+    await asyncio.sleep(0.1)
+    for task in kept:
+        task.cancel()
+    await asyncio.sleep(0)
+    over.set()
+    assert await site.results(3) == ["left", "awaited", "awaited"]
+    assert len({job.carrier for job in others}) == 2
+
+
+async def test_no_factory_of_tasks_is_asked_for_what_carries_jobs(site):
+    def refuse(loop, coroutine, **more):
+        coroutine.close()
+        raise AssertionError
+
+    asyncio.get_running_loop().set_task_factory(refuse)
+    try:
+        site.add(returning(1), returning(2))
+        while len(site.ended) < 2:
+            await asyncio.sleep(0)
+    finally:
+        asyncio.get_running_loop().set_task_factory(None)
+    assert [result for _, result in site.ended] == [1, 2]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks begin eagerly from Python 3.12 on")
+async def test_where_all_tasks_begin_eagerly_jobs_begin_as_ever(site):
+    async def awaits():
+        await asyncio.sleep(0.01)
+        return "awaited"
+
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+    try:
+        site.add(returning(1), awaits, returning(2), awaits)
+        assert await site.results(4) == [1, 2, "awaited", "awaited"]
+        site.add(returning(3))
+        assert (await site.results(5))[-1] == 3
+    finally:
+        asyncio.get_running_loop().set_task_factory(None)
+
+
+@pytest.mark.parametrize("where", ["before the first step", "in the first step", "after a wait", "at its end"])
+async def test_what_is_raised_where_nothing_should_be_is_told_and_the_others_go_on(where):
+    class Odd(BaseException):
+        pass
+
+    ended, failed = [], []
+
+    def perform(job):
+        if job.work is None and where == "before the first step":
+            raise Odd
+        return odd() if job.work is None else job.work()
+
+    async def odd():
+        if where == "after a wait":
+            await asyncio.sleep(0)
+        if where != "at its end":
+            raise Odd
+
+    def end(job, result):
+        if job.work is None:
+            raise Odd
+        ended.append(result)
+
+    bursts = Bursts(perform, end, lambda job, error: failed.append((job, type(error))))
+    jobs = [Job(None), Job(returning("next")), Job(None), Job(returning("last"))]
+    for job in jobs:
+        bursts.add(job)
+    async with asyncio.timeout(5):
+        while len(ended) + len(failed) < 4:
+            await asyncio.sleep(0)
+    assert ended == ["next", "last"]
+    assert failed == [(jobs[0], Odd), (jobs[2], Odd)]
+
+
+async def test_a_carrier_that_is_closed_with_its_loop_ends_no_job():
+    ended, closed = [], []
+
+    async def waits():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            closed.append(True)
+
+    bursts = Bursts(lambda job: job.work(), lambda job, result: ended.append(result))
+    job = Job(waits)
+    bursts.add(job)
+    await asyncio.sleep(0.01)
+    job.carrier.get_coro().close()
+    assert (ended, closed) == ([], [True])
+    job.carrier.cancel()

@@ -96,6 +96,13 @@ async def test_a_worker_that_starts_writes_down_what_its_tasks_declare(site):
     assert worker_tasks.add.name not in names
 
 
+def test_a_job_of_sql_under_an_older_name_has_to_pass_what_its_task_has_to(site):
+    renamed = dataclasses.replace(tasks.two_a_customer, aliases=("shop.old",))
+    send(site.conn, declare([renamed]), site.schema)
+    job = site.one("SELECT {}.submit('shop.old', '{{\"customer\": \"c1\"}}', concurrency_key => 'c1')")
+    assert gates(site, job)[0] == msgspec.json.decode(tasks.two_a_customer.bind("c1").gates)
+
+
 def test_what_a_task_does_not_declare_any_more_is_forgotten(declared):
     now = dataclasses.replace(tasks.three, shared=(), gates=None)
     send(declared.conn, declare([now]), declared.schema)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from datetime import timedelta
 
 import gate_tasks as tasks
@@ -20,7 +21,7 @@ from chancy_worker import WorkerConfig
 from chancy_worker.claims import START, Circle, Flow, Wanted, play_round
 from chancy_worker.gatekeeper import Gatekeeper, _Place
 from chancy_worker.leases import Offer, declare_dead, register, take_back
-from chancy_worker.verdict import cancelled, released, succeeded
+from chancy_worker.verdict import Completion, cancelled, released, succeeded
 
 
 @pytest.fixture(autouse=True)
@@ -34,10 +35,16 @@ def worker(site):
     return send(site.conn, register("w", 60), site.schema)
 
 
-def play(site, worker, verdicts=(), *, want=100, spot="", goes_round=True, conn=None):
+def play(site, worker, verdicts=(), *, want=100, spot="", goes_round=True, suspects=0, conn=None):
     """A round of a worker that has to do with gates."""
-    wanted = Wanted({"default": want} if want else {}, gated={"default": Circle(goes_round, spot)})
+    wanted = Wanted({"default": want} if want else {}, gated={"default": Circle(goes_round, spot, suspects=suspects)})
     return send(conn or site.conn, play_round(worker, list(verdicts), wanted), site.schema)
+
+
+def due_in(keeper):
+    """Seconds until it is worth a try: 0 is now."""
+    now = time.monotonic()
+    return 0 if keeper.due(now) else keeper.next_at(now) - now
 
 
 def end(site, worker, *jobs):
@@ -121,7 +128,20 @@ def test_a_dead_workers_slots_are_given_back_by_the_rescue(site, worker):
     send(site.conn, declare_dead(worker=dead), site.schema)
     assert ids(play(site, worker)) == []  # they may still run
     assert send(site.conn, take_back(), site.schema) == (3, 0)
-    assert len(play(site, worker).claimed) == 3
+    assert ids(play(site, worker)) == [job.id for job in jobs[3:]]
+    assert ids(play(site, worker, suspects=1)) == [jobs[0].id]
+
+
+def test_a_suspect_that_waits_for_a_limit_is_claimed_alone_and_only_when_one_may_come(site, worker):
+    lone, *company = site.submit(*[tasks.three.bind() for _ in range(3)])
+    dead = send(site.conn, register("dead", 60), site.schema)
+    assert len(play(site, dead).claimed) == 3
+    send(site.conn, declare_dead(worker=dead), site.schema)
+    assert send(site.conn, take_back(), site.schema) == (3, 0)
+    site.rows("UPDATE {}.job SET crashes = 2 WHERE id = %s RETURNING 1", lone.id)
+    assert ids(play(site, worker)) == []
+    assert [ids(play(site, worker, suspects=1)) for _ in range(3)] == [[company[0].id], [company[1].id], []]
+    assert ids(play(site, worker, suspects=2)) == [lone.id]
 
 
 def test_a_claim_that_was_lost_keeps_no_slot_from_the_next(site, worker):
@@ -161,7 +181,7 @@ def test_a_place_that_a_round_cannot_hand_on_is_free(site, worker):
 def test_a_job_that_completes_in_its_own_transaction_has_given_up_its_place(site, worker):
     site.submit(tasks.alone.bind(), tasks.alone.bind())
     (job,) = play(site, worker).claimed
-    current = CurrentJob(job.id, job.task, "default", 1, 3, fence=job.fence, schema=site.schema)
+    current = CurrentJob(job.id, job.task, "default", 1, 3, fence=job.fence, lease=job.lease, schema=site.schema)
     with site.conn.transaction():
         current.complete(site.conn, b"null")
     assert len(play(site, worker).claimed) == 1
@@ -336,15 +356,37 @@ def test_jobs_with_and_without_limits_are_claimed_in_one_order(site, worker):
         order = order[n:]
 
 
-def test_a_worker_admits_only_jobs_of_tasks_that_it_knows(site):
+def offering(site, *offered):
+    return send(site.conn, register("w", 60, Offer(["default"], [task.name for task in offered])), site.schema)
+
+
+def test_a_worker_admits_no_job_of_a_task_that_only_others_know(site):
     """One that it cannot run would hold a place that others wait for."""
+    offering(site, tasks.shared_one)
     site.submit(*[tasks.shared_one.bind() for _ in range(3)])
     site.submit(*[tasks.shared_two.bind() for _ in range(3)])
-    knows = send(site.conn, register("w", 60, Offer(["default"], [tasks.shared_two.name])), site.schema)
+    knows = offering(site, tasks.shared_two)
     answer = play(site, knows)
     assert [job.task for job in answer.claimed] == [tasks.shared_two.name] * 2
     again = play(site, knows, [succeeded(job, b"1") for job in answer.claimed], goes_round=False)
     assert [job.task for job in again.claimed] == [tasks.shared_two.name]
+
+
+def refused(job):
+    return Completion(job.id, job.fence, State.READY, delay=timedelta(seconds=30), refund=True, refusal=True)
+
+
+@pytest.mark.parametrize("task", [tasks.once_an_hour, tasks.shared_one])
+def test_a_job_of_a_task_that_nobody_knows_is_refused_and_its_place_goes_back(site, task):
+    """As one without limits, so that it fails in the end; a rate counts what has begun."""
+    knows = offering(site, tasks.shared_two)
+    site.submit(*[task.bind("c") if task is tasks.once_an_hour else task.bind() for _ in range(3)])
+    answer = play(site, knows, want=2)
+    places = len(answer.claimed)
+    assert places in {1, 2}
+    again = play(site, knows, [refused(job) for job in answer.claimed])
+    assert again.claimed
+    assert not set(ids(again)) & set(ids(answer))
 
 
 def test_a_worker_admits_no_job_of_a_task_that_it_has_no_room_for_now(site, worker):
@@ -434,18 +476,18 @@ async def test_many_keys_that_are_used_up_are_gone_through_once_and_left_alone_u
     free = {"default": 5}
 
     async def ask():
-        await asyncio.sleep(max(keeper.due_in(free), 0))
+        await asyncio.sleep(max(due_in(keeper), 0))
         wish = keeper.wish(free, {})
         answer = send(site.conn, play_round(worker, [], Wanted(free, gated=wish)), site.schema)
         keeper.learn(wish, free, answer, 0.0)
         return answer.claimed
 
     calls = 0
-    while keeper.due_in(free) < 10:
+    while due_in(keeper) < 10:
         assert await ask() == []
         calls += 1
         assert calls < 10
-    assert (calls, 3500 < keeper.due_in(free) <= 3600) == (3, True)
+    assert (calls, 3500 < due_in(keeper) <= 3600) == (3, True)
     keeper.opened()
     site.rows("UPDATE {0}.slot SET opens_at = now() WHERE gate LIKE '%%c0777%%' RETURNING 1")
     while not (claimed := await ask()):

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import math
 import os
 import signal
 import socket
+import time
 import urllib.error
 import urllib.request
 
 import psycopg
 import pytest
 import worker_tasks as tasks
-from worker_help import FAST, Proxy, Site, eventually, working
+from worker_help import FAST, Proxy, Site, eventually, worker_with, working
 
 import chancy
+from chancy import State
 from chancy_testing.postgres import Postgres
 from chancy_worker import WorkerConfig, health
+from chancy_worker.claimer import Claimer
 
 
 @pytest.fixture
@@ -110,6 +116,88 @@ async def test_the_parent_of_processes_answers_for_all_of_them(site, port):
     await eventually(lambda: parent.code == 0)
 
 
+async def test_who_connects_and_says_nothing_or_nonsense_leaves_no_trace(site, port, caplog):
+    """A load balancer that looks whether somebody listens."""
+    said = [b"", b"\r\n", b"GET\r\n", b"\x16\x03\x01\0\xff\n", b"GET " + b"x" * 200_000, b"GET /ready HTTP/1.1\r\n"]
+    async with working(site.app(), WorkerConfig(timing=FAST, grace=1, health_port=port)):
+        await until(port, 200)
+        for words in said * 3:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(words)
+            if len(words) < 100:
+                with contextlib.suppress(OSError):
+                    await writer.drain()
+            writer.close()
+        await until(port, 200)
+        gc.collect()
+        await asyncio.sleep(0.05)
+        connected = [task for task in asyncio.all_tasks() if "answer" in repr(task.get_coro())]
+    assert connected == []
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
+
+
+async def test_systemds_watchdog_is_fed_while_the_database_is_away_and_jobs_run_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("chancy_worker.supervisor.LONGEST_TURN", 0.5)
+    with Postgres() as server, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        with psycopg.connect(server.dsn) as conn:
+            chancy.migrate(conn, schema="chancy")
+        site = Site(server.dsn, "chancy", tmp_path)
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "200000")
+        async with working(site.app(), WorkerConfig(timing=FAST, grace=20)) as worker:
+            (job,) = site.submit(tasks.pass_gate.bind("go"))
+            await eventually(lambda: site.count("running") == 1)
+            server.stop()
+            await eventually(lambda: worker._parts.link.conn is None)
+            fed = [await asyncio.get_running_loop().sock_recv(manager, 100) for _ in range(20)]  # two seconds
+            assert set(fed[-10:]) == {b"WATCHDOG=1"}
+            assert worker._parts.link.conn is None
+            server.start()
+            site.conn = psycopg.connect(server.dsn, autocommit=True)
+            tasks.gates["go"].set()
+            await eventually(lambda: site.row(job).finished_at)
+        assert (site.row(job).state, site.row(job).attempt) == (State.SUCCEEDED, 1)
+        site.close()
+
+
+async def test_systemds_watchdog_is_not_fed_where_rounds_stand_still_beside_a_whole_connection(site, monkeypatch):
+    monkeypatch.setattr("chancy_worker.supervisor.LONGEST_TURN", 0.5)
+    async with working(site.app(), WorkerConfig(timing=FAST, grace=1)) as worker:
+        await worker.begun.wait()
+        assert await worker._hangs() == []
+        stuck, go_on = asyncio.Event(), asyncio.Event()
+
+        async def stand_still(self):
+            stuck.set()
+            await go_on.wait()
+            return math.inf
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Claimer, "_admit", stand_still)
+            await stuck.wait()
+            await eventually(lambda: time.monotonic() - worker._parts.claimer.turned_at > 0.5)
+            (said,) = await worker._hangs()
+        assert "has not turned" in said
+        go_on.set()
+        async with asyncio.timeout(10):
+            while await worker._hangs():
+                await asyncio.sleep(0.05)
+
+
+async def test_a_worker_beside_a_program_tells_the_programs_service_manager_nothing(site, tmp_path, monkeypatch):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "20000")
+        async with worker_with(site.app(), WorkerConfig(timing=FAST)).running():
+            await asyncio.sleep(0.1)
+        with pytest.raises(BlockingIOError):
+            manager.recv(100)
+
+
 async def test_a_port_that_is_taken_is_said_in_one_line(site):
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", 0))
@@ -123,10 +211,11 @@ async def test_a_port_that_is_taken_is_said_in_one_line(site):
 
 
 async def test_systemd_is_told_of_the_start_of_life_and_of_the_end(site, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
+        manager.bind("notify")  # a relative path: an absolute one may be longer than a socket's can be
         manager.settimeout(10)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", "notify")
         monkeypatch.setenv("WATCHDOG_USEC", "200000")
         async with working(site.app(), WorkerConfig(timing=FAST, grace=1)):
             told = [await asyncio.to_thread(manager.recv, 100) for _ in range(4)]
@@ -142,10 +231,11 @@ async def test_systemds_watchdog_is_not_fed_while_something_is_wrong(tmp_path, m
     async def problems():
         return wrong
 
+    monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
+        manager.bind("notify")  # a relative path: an absolute one may be longer than a socket's can be
         manager.setblocking(False)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", "notify")
         monkeypatch.setenv("WATCHDOG_USEC", "20000")
         feeding = asyncio.create_task(health.pet_service_watchdog(problems))
         await asyncio.sleep(0.1)

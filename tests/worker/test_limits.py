@@ -7,8 +7,11 @@ import contextlib
 import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 
+import child_tasks
 import limit_tasks as tasks
 import pytest
 import worker_tasks
@@ -16,7 +19,7 @@ from worker_help import FAST, Site, eventually, is_alive, worker_with, working
 
 import chancy
 from chancy import InvalidArguments, InvalidTask, Limit, Queue, State, task
-from chancy_worker import WorkerConfig
+from chancy_worker import WorkerConfig, memory
 
 QUICK = WorkerConfig(timing=FAST, grace=1, children=3)
 
@@ -296,22 +299,84 @@ async def test_short_jobs_behind_one_that_takes_long_are_taken_back_and_go_elsew
     assert child not in {int(row.result) for row in rows}
 
 
-async def test_children_that_cannot_start_are_told_of_and_cost_no_attempt(site, monkeypatch, caplog):
-    monkeypatch.setattr("chancy_worker.children.PATIENCE_SECONDS", 0.5)
-    async with working(site.app(), QUICK) as worker:
-        await eventually(site.workers)
-        monkeypatch.setattr(worker._slots._executors["process"], "_modules", ["no_such_module_anywhere"])
-        (job,) = site.submit(tasks.pid.bind())
-        await eventually(lambda: "before it could take a job" in caplog.text)
-        (other,) = site.submit(worker_tasks.add.bind(1, 2))
-        await finished(site, other)
-        assert caplog.text.count("before it could take a job") <= 6
-    assert (site.row(job).state, site.row(job).attempt) == (State.READY, 0)
-
-
 async def test_a_worker_that_stops_while_its_first_child_starts_leaves_nothing_behind(site):
     async with working(site.app(), QUICK):
         (job,) = site.submit(tasks.pid.bind())
         await eventually(lambda: site.row(job).state is not State.READY)
     assert site.workers() == {}
     assert site.row(job).state in (State.READY, State.SUCCEEDED)
+
+
+@pytest.mark.parametrize("how", ["pool", "programs", "own sessions"])
+async def test_a_memory_limit_counts_what_the_processes_of_a_job_have_together(site, how):
+    """128 MiB in each of three, under a limit of 256."""
+    async with working(site.app(), QUICK):
+        (hungry,) = site.submit(child_tasks.eat_together.bind(how))
+        (row,) = await finished(site, hungry, within=30)
+    assert (row.state, row.errors[-1].kind) == (State.FAILED, "MemoryLimitExceeded"), row.errors[-1]
+    assert 256 < int(row.errors[-1].message.split(" MiB")[0].rpartition(" ")[2]) < 500
+
+
+async def test_memory_that_the_processes_of_a_job_share_is_counted_once(site, tmp_path):
+    """160 MiB are resident in each of five, under a limit of 512."""
+    gate = tmp_path / "gate"
+    async with working(site.app(), QUICK) as worker:
+        (job,) = site.submit(child_tasks.share.bind(str(gate), str(tmp_path / "ready")))
+        await eventually(lambda: len(list(tmp_path.glob("ready*"))) == 4)
+        families = worker._slots._executors["process"]._families
+        await eventually(lambda: any(len(members) == 4 for members in families._members.values()))
+        looks = len(seen := [])
+
+        def exact(child, others, original=families._proportional):
+            seen.append(original(child, others))
+            return seen[-1]
+
+        families._proportional = exact
+        await eventually(lambda: len(seen) > looks + 2)
+        gate.touch()
+        (row,) = await finished(site, job)
+    assert row.state is State.SUCCEEDED, row.errors
+    assert all(160 < size / 1024**2 < 400 for size in seen)
+
+
+async def test_what_a_job_has_left_in_memory_is_not_counted_for_the_next(site):
+    """96 MiB under a limit of 128, of which a child needs some before it has done anything."""
+    async with working(site.app(), WorkerConfig(timing=FAST, grace=1, children=1)):
+        (before,) = await finished(site, *site.submit(child_tasks.leave.bind("some memory", "")))
+        (little, much) = site.submit(child_tasks.eat_a_little.bind(), child_tasks.ask_too_much.bind())
+        rows = await finished(site, little, much)
+    assert (rows[0].state, rows[0].result) == (State.SUCCEEDED, before.result), rows[0].errors
+    assert (rows[1].state, rows[1].errors[-1].kind) == (State.FAILED, "MemoryLimitExceeded")
+    assert int(rows[1].errors[-1].message.split(" MiB")[0].rpartition(" ")[2]) < 96  # what was there is not its own
+
+
+def test_a_family_is_what_is_of_a_childs_session_or_comes_of_it_and_no_one_else():
+    code = (
+        "import os, subprocess, sys, time\n"
+        "os.setsid()\n"
+        "one = subprocess.Popen(['sleep', '60'])\n"
+        "own = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
+        "orphan = int(subprocess.run(['sh', '-c', 'sleep 60 >/dev/null 2>&1 & echo $!'], capture_output=True).stdout)\n"
+        "print(one.pid, own.pid, orphan, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    children = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    started = [sorted(map(int, child.stdout.readline().split())) for child in children]
+    try:
+        assert [memory.relatives(child.pid) for child in children] == started
+        families = memory.Families()
+        families.look([child.pid for child in children])
+        assert [sorted(families._members[child.pid]) for child in children] == started
+        child, limit = children[0].pid, 10**9
+        alone = memory.Families().used(child, limit)
+        assert alone == memory.used(child)
+        assert alone < families.used(child, limit) < alone + 3 * 16 * 1024**2
+        assert 0 < families.used(child, 0) < families.used(child, limit)
+        families._next_look = 0
+        families.look([])
+        assert families._members == {}
+    finally:
+        for pid in [pid for pids in started for pid in pids] + [child.pid for child in children]:
+            os.kill(pid, signal.SIGKILL)
+        for child in children:
+            child.wait()

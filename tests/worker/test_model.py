@@ -11,6 +11,7 @@ import os
 from dataclasses import astuple, dataclass, replace
 from datetime import timedelta
 
+import msgspec
 import psycopg
 import pytest
 from hypothesis import settings
@@ -31,9 +32,11 @@ from chancy import Discard, DuplicateJob, Limit, Snooze, Unique
 from chancy.current import CurrentJob
 from chancy.errors import LeaseLost
 from chancy.run import send
-from chancy_worker.claims import PATIENT_ROUND, ROUND, Circle, Wanted, play_round, settle
+from chancy_worker.claimer import TEXTS
+from chancy_worker.claims import PATIENT_ROUND, Circle, Wanted, play_round, settle
 from chancy_worker.leases import declare_dead, extend, register, take_back
 from chancy_worker.sessions import OwnSession
+from chancy_worker.suspects import choose
 from chancy_worker.verdict import Claimed, cancelled, judged, released, since_now, succeeded
 
 WAITING = {"ready", "scheduled"}
@@ -88,7 +91,7 @@ class Row:
         return replace(self, state=waiting(delay), attempt=self.attempt - refund, worker=None)
 
     def ended(self, ending, delay):
-        if ending in ("snoozed", "released"):
+        if ending in ("snoozed", "released", "refused"):
             return self.again(delay, refund=1)
         if ending == "retried":
             return self.again(delay) if self.attempt < self.max_attempts else self.finished("failed")
@@ -130,6 +133,7 @@ ENDINGS = {
     "retried": lambda job, delay: judged(job, OSError(), SINCE, lambda *_: delay),
     "snoozed": lambda job, delay: judged(job, Snooze(delay), SINCE, None),
     "released": lambda job, delay: released(job, "model", delay or None),
+    "refused": lambda job, delay: msgspec.structs.replace(released(job, "model", delay), refusal=True),
 }
 
 delays = st.sampled_from([NOW, LATER])
@@ -189,7 +193,7 @@ class Life(RuleBasedStateMachine):
             yield
 
     def register(self, name):
-        worker = self.send(register(name, LATER.total_seconds()))
+        worker = self.send(register(name, LATER.total_seconds(), process=name))
         self.workers[worker] = name
         self.alive.add(worker)
 
@@ -206,7 +210,7 @@ class Life(RuleBasedStateMachine):
         ]
         for job, (most, delay, gated) in zip(chancy.submit_many(self.onlooker, jobs), new, strict=True):
             self.rows[job.id] = Row(waiting(delay), 0, most, gated=gated)
-        self.claim(min(self.alive), 1, patient=False)
+        self.claim(min(self.alive), 1, patient=False, weighed=False)
 
     def holder_of(self, key):
         return next((job for job, row in self.rows.items() if row.key == key and row.holds_its_key), None)
@@ -222,13 +226,15 @@ class Life(RuleBasedStateMachine):
             self.rows[job.id] = Row(waiting(delay), 0, 2, key=key, until=until)
 
     @precondition(lambda self: self.jobs_in({"ready"}))
-    @rule(worker=one_of("alive") | one_of("workers"), free=st.integers(1, 3), patient=st.booleans())
-    def claim(self, worker, free, patient):
-        self.play(worker, [], free, patient, None)
+    @rule(
+        worker=one_of("alive") | one_of("workers"), free=st.integers(1, 3), patient=st.booleans(), weighed=st.booleans()
+    )
+    def claim(self, worker, free, patient, weighed):
+        self.play(worker, [], free, set(self.rows), patient, weighed, None)
 
     @rule(claim=a_claim, ending=endings, delay=delays, patient=st.booleans())
     def end(self, claim, ending, delay, patient):
-        self.play(min(self.alive), [(claim, ending, delay)], 0, patient, None)
+        self.play(min(self.alive), [(claim, ending, delay)], 0, set(), patient, False, None)
 
     @rule(
         worker=one_of("alive") | one_of("workers"),
@@ -239,16 +245,26 @@ class Life(RuleBasedStateMachine):
             unique_by=lambda said: said[0],
         ),
         free=st.integers(0, 3),
+        chosen=st.sets(one_of("rows"), max_size=3),
         patient=st.booleans(),
+        weighed=st.booleans(),
         locked=st.none() | one_of("rows"),
     )
-    def play(self, worker, said, free, patient, locked):
+    def play(self, worker, said, free, chosen, patient, weighed, locked):
         verdicts = [ENDINGS[ending](self.claims[claim], delay) for claim, ending, delay in said]
-        holding = [(job, ending, delay) for (job, fence), ending, delay in said if self.rows[job].is_held_by(fence)]
+        under = self.claims[said[0][0]].lease if said else worker
+        holding = [
+            (job, ending, delay)
+            for (job, fence), ending, delay in said
+            if self.rows[job].is_held_by(fence) and self.rows[job].worker == under
+        ]
         written = [verdict for verdict in holding if verdict[0] != locked]
-        due = {job for job, row in self.rows.items() if row.state == "ready" and not row.gated and job != locked}
-        wanted = Wanted(free={"default": free}, looking=("default",))
-        played = play_round(worker, verdicts, wanted, text=PATIENT_ROUND if patient else ROUND)
+        ready = {job: row for job, row in self.rows.items() if row.state == "ready" and not row.gated}
+        due = {job for job, row in ready.items() if job != locked and (job in chosen or not row.crashes)}
+        wanted = Wanted(
+            free={"default": free}, looking=("default",), suspects=[(job, self.rows[job].fence) for job in chosen]
+        )
+        played = play_round(worker, verdicts, wanted, under=under, text=TEXTS[patient, weighed])
         with self.somebody_locking(locked):
             if written != holding and not patient:
                 with pytest.raises(psycopg.errors.LockNotAvailable):
@@ -266,7 +282,16 @@ class Life(RuleBasedStateMachine):
             assert (claim.attempt, claim.max_attempts, claim.fence, claim.crashes) == astuple(row)[1:5]
             self.claims[claim.id, claim.fence] = claim
         fates = {(job, fence): self.rows[job].fate(fence, ending) for (job, fence), ending, _ in said}
-        assert self.send(settle(verdicts, {})) == fates
+        assert self.send(settle(under, verdicts, self.claims)) == fates
+
+    @rule(together=st.integers(1, 3), alone=st.booleans())
+    def choose_suspects(self, together, alone):
+        ready = {job: row for job, row in self.rows.items() if row.state == "ready" and not row.gated and row.crashes}
+        company = {job for job, row in ready.items() if row.crashes == 1 and row.max_attempts - row.attempt > 1}
+        chosen = self.send(choose(["default"], [], together, alone))
+        assert {(job, self.rows[job].fence) for job, _ in chosen} == set(chosen)
+        assert {job for job, _ in chosen} <= (company or set(ready))
+        assert len(chosen) == (min(together, len(company)) if company else alone and len(ready) > 0)
 
     @precondition(lambda self: any(row.gated for row in self.rows.values()))
     @rule(
@@ -277,14 +302,14 @@ class Life(RuleBasedStateMachine):
     )
     def admit(self, worker, said, want, locked):
         """A round that has to do with the limit: it ends a job, with a slot or without, and claims one that waits."""
-        verdicts, ours = [], False
+        verdicts, ours, under = [], False, worker
         if said is not None:
             (job, fence), ending, delay = said
-            verdicts = [ENDINGS[ending](self.claims[job, fence], delay)]
-            ours = self.rows[job].is_held_by(fence) and job != locked
-        wanted = Wanted({"default": want} if want else {}, gated={"default": Circle(True)})
+            verdicts, under = [ENDINGS[ending](self.claims[job, fence], delay)], self.claims[job, fence].lease
+            ours = self.rows[job].is_held_by(fence) and self.rows[job].worker == under and job != locked
+        wanted = Wanted({"default": want} if want else {}, gated={"default": Circle(True, suspects=2)})
         with self.somebody_locking(locked):
-            answer = self.send(play_round(worker, verdicts, wanted, text=PATIENT_ROUND))
+            answer = self.send(play_round(worker, verdicts, wanted, under=under, text=PATIENT_ROUND))
         assert answer.settled == ours
         if ours:
             self.rows[job] = self.rows[job].ended(ending, delay)
@@ -300,7 +325,8 @@ class Life(RuleBasedStateMachine):
     @rule(claim=a_claim, commit=st.booleans())
     def complete_in_the_handlers_transaction(self, claim, commit):
         job, fence = claim
-        current = CurrentJob(job, "add", "default", 1, 1, fence=fence, schema=self.schema)
+        lease = self.claims[claim].lease
+        current = CurrentJob(job, "add", "default", 1, 1, fence=fence, schema=self.schema, lease=lease)
         ours = self.rows[job].is_held_by(fence)
         with self.holder.transaction(force_rollback=not commit):
             with contextlib.nullcontext() if ours else pytest.raises(LeaseLost):
@@ -347,16 +373,16 @@ class Life(RuleBasedStateMachine):
             assert set(extension.cancelled) == {job for job, row in running.items() if row.cancelling}
             self.expired.discard(worker)
 
-    @rule(worker=st.none() | one_of("alive"), by_name=st.booleans())
-    def declare_dead(self, worker, by_name):
+    @rule(worker=st.none() | one_of("alive"), by_process=st.booleans())
+    def declare_dead(self, worker, by_process):
         name = self.workers.get(worker)
         if worker is None:
             dying, statement = self.expired, declare_dead()
-        elif by_name:
-            dying, statement = {id_ for id_ in self.alive if self.workers[id_] == name}, declare_dead(name=name)
+        elif by_process:
+            dying, statement = {id_ for id_ in self.alive if self.workers[id_] == name}, declare_dead(process=name)
         else:
             dying, statement = {worker} & self.alive, declare_dead(worker)
-        names, _ = self.send(statement)
+        names = self.send(statement).names
         assert sorted(names) == sorted(self.workers[worker] for worker in dying)
         self.alive -= dying
         self.expired -= dying
@@ -385,7 +411,7 @@ class Life(RuleBasedStateMachine):
     def a_worker_dies_over_its_jobs(self, data):
         busy = {self.rows[job].worker for job in self.jobs_in({"running"})} & self.alive
         if busy:
-            self.declare_dead(data.draw(st.sampled_from(sorted(busy))), by_name=False)
+            self.declare_dead(data.draw(st.sampled_from(sorted(busy))), by_process=False)
             self.take_back(None)
 
     @precondition(lambda self: any(row.gated and row.state == "ready" for row in self.rows.values()))

@@ -37,11 +37,12 @@ from chancy.statements import (
 )
 from chancy.surroundings import around
 from chancy.why import _held_up
-from chancy_worker.claimer import Marks
 from chancy_worker.claims import PATIENT_ROUND, ROUND, START, Circle, Mark, Wanted, play_round, settle
 from chancy_worker.leases import Offer, declare_dead, extend, register, take_back
 from chancy_worker.link import Link
+from chancy_worker.marks import Marks
 from chancy_worker.sessions import LentSession, OwnSession
+from chancy_worker.suspects import choose
 from chancy_worker.upkeep import sweep_windows
 from chancy_worker.verdict import Claimed, Completion
 
@@ -110,6 +111,11 @@ def deep(chancy_dsn):
             run("SELECT {schema}.deepen('default', 10, 100000, '1 day')")
             run("SELECT {schema}.deepen('tidy', 0, 30000, '-1 day')")
             run("SELECT {schema}.deepen('tidy', 10, 100000, '1 day')")
+            run("SELECT {schema}.deepen('lost', 0, 8000, '-1 day')")
+            run(
+                "UPDATE {schema}.job SET attempt = 1, crashes = CASE WHEN id % 100 = 0 THEN 1 ELSE 2 END "
+                "WHERE queue = 'lost'"
+            )
             run("SELECT {schema}.park('concurrency(a)', 60000)")
             run("SELECT {schema}.park('concurrency(b=' || n || ')', 1000) FROM generate_series(1, 40) AS n")
             run("""
@@ -308,12 +314,52 @@ def assert_claims_by_its_index(seen):
 
 
 def assert_bounded(seen, blocks):
-    assert seen.read_whole() <= {"dead_worker"}
+    assert seen.read_whole() <= {"dead_worker", "worker"}  # a row for each worker
     assert seen.blocks.total() <= blocks, seen.blocks
 
 
 def assert_every_scan_has_its_place(seen):
-    assert seen.read_whole() <= {"dead_worker"}  # as many rows as workers have died of late
+    assert seen.read_whole() <= {"dead_worker", "worker"}  # a row for each worker
+    assert seen.adrift() == []
+
+
+# Suspects.
+
+
+async def test_suspects_are_chosen_by_an_index_that_has_no_other_jobs(link, deep):
+    """Of the 8,000 that the queue has, 80 may run beside each other."""
+    seen = await watch(link, choose(["lost"], [], 32, alone=True))
+    assert seen.indexes() <= {"job_suspect", "pause_pkey"}
+    assert_every_scan_has_its_place(seen)
+    assert not seen.types("company", "lone") & {"Sort", "Incremental Sort", "Bitmap Heap Scan"}
+    assert_bounded(seen, 4 * 32)  # 38
+
+
+async def test_where_there_are_none_no_other_job_is_read(link, deep):
+    seen = await watch(link, choose(["default", "tidy", "none"], [], 32, alone=True))
+    assert seen.indexes() <= {"job_suspect", "pause_pkey"}
+    assert_bounded(seen, 60)  # 14
+
+
+async def test_chosen_suspects_are_found_by_their_ids_and_come_before_what_waits_with_them(link, deep):
+    chosen = await link.send(choose(["lost"], [], 32, alone=True))
+    wanted = Wanted({"lost": 100}, {("lost", 0): START}, suspects=chosen)
+    seen = await watch(link, play_round(deep.worker, [], wanted))
+    assert seen.written("claimed") == 32
+    assert seen.indexes("suspects") == {"job_pkey"}
+    assert_claims_by_its_index(seen)
+
+
+@pytest.mark.parametrize("known", ["nothing is known", "known to be empty"])
+async def test_suspects_are_chosen_as_well_by_a_plan_made_while_there_were_no_jobs(chancy_dsn, chancy_schema, known):
+    link = Link(chancy_dsn, chancy_schema, "plans", deadline=60)
+    await link.connect()
+    if known == "known to be empty":
+        await link.conn.execute(fill("VACUUM ANALYZE {schema}.job", chancy_schema))
+    seen = await watch(link, choose(["default"], [], 32, alone=True))
+    await link.close()
+    assert {index for index in seen.indexes() if index.startswith("job")} == {"job_suspect"}
+    assert not seen.types("company", "lone") & {"Sort", "Incremental Sort", "Bitmap Heap Scan"}
     assert seen.adrift() == []
 
 
@@ -404,7 +450,9 @@ async def test_a_claim_never_reads_the_dead_entries_behind_its_mark(link, deep):
 
 async def test_what_became_of_verdicts_is_asked_by_id(link, deep):
     running, finished = verdicts_of(deep.running)[:50], deep.finished[:50]
-    seen = await watch(link, settle([*running, *(Completion(id_, 1, State.SUCCEEDED) for id_ in finished)], {}))
+    seen = await watch(
+        link, settle(deep.worker, [*running, *(Completion(id_, 1, State.SUCCEEDED) for id_ in finished)], {})
+    )
     assert seen.indexes() == {"job_pkey", "history_pkey", "retention_pkey"}
     assert_bounded(seen, (12 + 7 * deep.partitions) * 100)  # 4 for the live ones, and 2.3 a partition
 
@@ -431,10 +479,12 @@ async def test_the_jobs_of_the_dead_are_found_by_their_worker(link, deep):
 
 
 async def test_a_look_for_the_dead_reads_only_the_leases(link, deep):
+    await watch(link, declare_dead())  # marks the entries of suspects that other tests have made and taken back
     seen = await watch(link, declare_dead())
     # The two tables have a row for each worker.
-    assert seen.indexes() == {"worker_pkey", "dead_worker_pkey"}
-    assert_bounded(seen, 20)  # 4
+    assert seen.indexes() == {"worker_pkey", "dead_worker_pkey", "job_suspect"}
+    assert seen.read_whole() <= {"worker", "dead_worker"}
+    assert seen.blocks.total() <= 25, seen.blocks  # 8
 
 
 # What producers and operators say, on connections of their own.
@@ -473,7 +523,7 @@ async def test_cancelling_a_job_reads_it_by_its_id(caller, deep, which):
 
 async def test_completing_a_job_touches_only_its_row(caller, deep):
     job = deep.running[0]
-    seen = await watch(caller, complete_job(job.id, job.fence, b"3"))
+    seen = await watch(caller, complete_job(job.id, job.fence, job.lease, b"3"))
     assert seen.written("completed") == 1
     assert seen.indexes() == {"job_pkey"}
     assert seen.read_whole() == set()
@@ -558,18 +608,20 @@ async def test_the_plans_of_the_function_made_while_the_table_was_empty_serve_fo
 
 @pytest.mark.parametrize("text", [ROUND, PATIENT_ROUND], ids=["quick", "patient"])
 @pytest.mark.parametrize("known", ["nothing is known", "known to be empty"])
+@pytest.mark.parametrize("suspects", [(), ((1, 1), (2, 1))], ids=["plain", "with suspects"])
 async def test_the_plan_of_a_round_made_while_the_table_was_empty_serves_for_a_full_one(
-    chancy_dsn, chancy_schema, known, text
+    chancy_dsn, chancy_schema, known, text, suspects
 ):
     # A worker that comes before its jobs keeps that plan until the table is analyzed.
     link = Link(chancy_dsn, chancy_schema, "plans", deadline=60)
     await link.connect()
     if known == "known to be empty":
         await link.conn.execute(fill("VACUUM ANALYZE {schema}.job", chancy_schema))
-    wanted = Wanted({"default": 100}, {("default", 0): START}, looking=("default",))
+    wanted = Wanted({"default": 100}, {("default", 0): START}, looking=("default",), suspects=suspects)
     seen = await watch(link, play_round(1, [], wanted, text=text))
     await link.close()
     assert_claims_by_its_index(seen)
+    assert seen.indexes("suspects") == ({"job_pkey"} if suspects else set())
     assert not seen.indexes() & {"job_cancelling", "job_running"}
     assert_every_scan_has_its_place(seen)
 
@@ -580,7 +632,7 @@ async def test_so_do_the_plans_of_what_else_a_worker_asks(chancy_dsn, chancy_sch
     await link.connect()
     if known == "known to be empty":
         await link.conn.execute(fill("VACUUM ANALYZE {schema}.job, {schema}.history", chancy_schema))
-    settling = await watch(link, settle([], {}))
+    settling = await watch(link, settle(1, [], {}))
     beating = await watch(link, extend(1, 15, None, 0))
     await link.close()
     assert settling.indexes() == {"job_pkey", "history_pkey", "retention_pkey"}
@@ -639,7 +691,7 @@ async def test_a_look_at_a_batch_of_which_most_has_finished_reads_no_more_than_o
         pin.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         pin.execute("SELECT")
         run("DELETE FROM {schema}.job WHERE id < (SELECT max(id) - 100 FROM {schema}.job)")
-        assert await link.send(finish_batches([1, 2])) == 0  # the witnesses move up
+        assert (await link.send(finish_batches([1, 2]))).ended == 0  # the witnesses move up
         late = await watch(link, finish_batches([1, 2]))
         every = await watch(link, finish_unfinished(0))
         await link.close()

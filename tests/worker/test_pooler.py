@@ -230,7 +230,7 @@ async def test_a_handler_that_blocks_the_loop_finds_no_lock_held_by_a_round_of_i
 async def test_a_statement_behind_pgbouncer_ends_on_the_server_at_its_deadline(site, bouncer):
     link = Link(bouncer.dsn, site.schema, "late", deadline=1, session=LentSession)
     await link.connect()
-    link.deadline = 10  # the client's side: it would cut the connection at the same moment
+    link.conn.deadline = 10  # the client's side: it would cut the connection at the same moment
     with pytest.raises(psycopg.errors.QueryCanceled, match="statement timeout"):
         await link.send(Statement("SELECT pg_sleep(5)", {}, lambda rows: None))
     assert (

@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 
 import limit_tasks
+import psycopg
 import pytest
 import worker_tasks as tasks
 from psycopg import sql
@@ -69,14 +70,14 @@ async def test_each_end_is_kept_as_long_as_the_queue_says(site):
 
 async def test_a_worker_stores_the_rules_of_its_queues_and_leaves_those_that_it_does_not_name(site):
     keep(site, Keep(failed=days(9)))
-    async with working(site.app(), QUICK):
-        pass
+    async with working(site.app(), QUICK) as worker:
+        await worker.begun.wait()
     assert site.rows(RULES) == [("failed", 9)]
-    async with working(site.app(queues=[Queue(keep=Keep(succeeded=days(3)))]), QUICK):
-        pass
+    async with working(site.app(queues=[Queue(keep=Keep(succeeded=days(3)))]), QUICK) as worker:
+        await worker.begun.wait()
     assert site.rows(RULES) == [("succeeded", 3)]
-    async with working(site.app(queues=[Queue(keep=Keep())]), QUICK):
-        pass
+    async with working(site.app(queues=[Queue(keep=Keep())]), QUICK) as worker:
+        await worker.begun.wait()
     assert site.rows(RULES) == []
 
 
@@ -131,7 +132,7 @@ async def test_a_job_that_its_handler_completes_may_leave_no_row(site, caplog, h
     async with working(site.app(), QUICK) as worker:
         (job,) = site.submit(limit_tasks.effect.bind(site.dsn, f'"{site.schema}".effect', how))
         await all_finished(site)
-        await eventually(lambda: worker.running == 0)
+        await eventually(lambda: worker.busy == 0)
     assert site.rows("SELECT job FROM {}.effect") == [(job.id,)]
     assert site.one("SELECT count(*) FROM {}.any_job") == 0
     assert "too late" not in caplog.text
@@ -164,14 +165,14 @@ async def test_a_released_job_that_was_cancelled_may_leave_no_row_and_is_settled
     (job,) = site.submit(tasks.add.bind(1, 2))
     claimed = claim(site, send(site.conn, register("w", 60), site.schema))
     job.cancel(site.conn)
-    answer = send(site.conn, play_round(0, [released(claimed, "")], Wanted()), site.schema)
+    answer = send(site.conn, play_round(claimed.lease, [released(claimed, "")], Wanted()), site.schema)
     assert answer.settled == 1
     assert site.one("SELECT count(*) FROM {}.any_job") == 0
 
 
 def fate(site, job, verdict):
     held = {(job.id, job.fence): job}
-    return send(site.conn, settle([verdict], held), site.schema)[job.id, job.fence]
+    return send(site.conn, settle(job.lease, [verdict], held), site.schema)[job.id, job.fence]
 
 
 async def test_a_verdict_whose_answer_was_lost_is_done_though_it_left_no_row(site):
@@ -283,7 +284,7 @@ async def test_a_detach_that_was_interrupted_is_ended_at_the_next_upkeep(site):
     send(site.conn, make_partitions(0), site.schema)
     site.conn.execute(f"SELECT \"{site.schema}\".make_partitions('2020-01-01', '2020-01-01')")
     detach = 'ALTER TABLE "{0}".history_5d DETACH PARTITION "{0}".history_5d_20200101 CONCURRENTLY'
-    reader = await asyncio.to_thread(lambda: __import__("psycopg").connect(site.dsn))
+    reader = await asyncio.to_thread(psycopg.connect, site.dsn)
     reader.execute(f'SELECT count(*) FROM "{site.schema}".history')
     link = Link(site.dsn, site.schema, "upkeep", deadline=20, lock_timeout="300ms")
     await link.connect()
@@ -294,6 +295,29 @@ async def test_a_detach_that_was_interrupted_is_ended_at_the_next_upkeep(site):
     await drop_overdue(link)
     await link.close()
     assert site.one("SELECT to_regclass('{}.history_5d_20200101')") is None
+
+
+async def test_a_day_that_cannot_be_dropped_keeps_no_other_one(site, upkeep):
+    site.conn.execute(f"SELECT \"{site.schema}\".make_partitions('2020-01-01', '2020-01-03')")
+    days = [name for (name,) in site.rows("SELECT name FROM {}.kept_days('0') WHERE over AND name ~ '^history'")]
+    site.conn.execute(f'CREATE VIEW "{site.schema}".in_the_way AS SELECT id FROM "{site.schema}"."{days[0]}"')
+    with pytest.raises(psycopg.errors.DependentObjectsStillExist, match=days[0]):
+        await upkeep()
+    assert len(days) == 3
+    assert site.rows("SELECT name FROM {}.kept_days('0') WHERE over AND name ~ '^history'") == [(days[0],)]
+
+
+async def test_what_is_in_the_way_of_one_duty_of_the_upkeep_is_in_the_way_of_no_other(site):
+    site.conn.execute(f"SELECT \"{site.schema}\".make_partitions('2020-01-01', '2020-01-01')")
+    site.rows(
+        "INSERT INTO {}.unique_window (task, key, job, expires_at) VALUES ('t', 'k', 1, now() - interval '1 day') "
+        "RETURNING key"
+    )
+    with psycopg.connect(site.dsn) as reader:
+        reader.execute(f'SELECT count(*) FROM "{site.schema}".history')
+        async with working(site.app(), QUICK):
+            await eventually(lambda: site.one("SELECT count(*) FROM {}.unique_window") == 0)
+        assert site.one("SELECT to_regclass('{}.history_20200101')") is not None
 
 
 # Results.

@@ -46,7 +46,7 @@ async def test_a_cancelled_coroutine_and_a_cancelled_process_are_stopped_at_once
 
 
 async def test_a_cancel_whose_notification_is_lost_arrives_with_the_heartbeat(site, monkeypatch):
-    monkeypatch.setattr(Ear, "_heard", lambda self, notify: None)
+    monkeypatch.setattr(Ear, "heard", lambda self, notify: None)
     async with working(site.app(), QUICK):
         (job,) = site.submit(tasks.pass_gate.bind("never"))
         await running(site, job)
@@ -77,7 +77,7 @@ async def test_a_thread_sees_that_it_is_cancelled_and_what_it_returns_counts(sit
 
 async def test_a_job_that_is_cancelled_while_it_fails_is_not_tried_again(site, tmp_path, monkeypatch):
     """The one rule: what would make it ready again makes it cancelled."""
-    monkeypatch.setattr(Ear, "_heard", lambda self, notify: None)
+    monkeypatch.setattr(Ear, "heard", lambda self, notify: None)
     async with working(site.app(), WorkerConfig(grace=1)):  # the next heartbeat is far away
         (job,) = site.submit(tasks.fail_at_gate.bind("go"))
         await running(site, job)
@@ -144,11 +144,15 @@ async def test_a_sync_handler_completes_its_job_on_its_sync_connection(site, eff
 def test_a_job_is_completed_in_a_transaction_and_under_its_fence_only(site):
     (job,) = site.submit(tasks.add.bind(1, 2))
     site.conn.execute(f"UPDATE \"{site.schema}\".job SET state = 'running', worker = 1, claims = 2")
-    late = CurrentJob(job.id, job.task, job.queue, 1, 3, fence=1, schema=site.schema, encode_result=lambda _: b"3")
-    with pytest.raises(InvalidConnection, match=r"with conn\.transaction"):
-        late.complete(site.conn)
-    with pytest.raises(chancy.LeaseLost, match=str(job.id)), site.conn.transaction():
-        late.complete(site.conn)
+    for fence, lease in [(1, 1), (2, 2)]:  # an earlier claim; and one before a failover, under another lease
+        late = CurrentJob(
+            job.id, job.task, job.queue, 1, 3,
+            fence=fence, schema=site.schema, encode_result=lambda _: b"3", lease=lease,
+        )  # fmt: skip
+        with pytest.raises(InvalidConnection, match=r"with conn\.transaction"):
+            late.complete(site.conn)
+        with pytest.raises(chancy.LeaseLost, match=str(job.id)), site.conn.transaction():
+            late.complete(site.conn)
     assert site.row(job).state is State.RUNNING
 
 

@@ -3,25 +3,27 @@
 import asyncio
 import select
 
-import psycopg
 import worker_tasks
 from worker_help import ONLY_WOKEN, all_finished, eventually, working
 
 from chancy import Queue
+from chancy.model import Statement
 from chancy_worker import WorkerConfig
+from chancy_worker.link import Link
 from chancy_worker.wakeups import Ear
 
 
 async def test_a_wakeup_that_was_read_together_with_an_answer_is_heard_when_the_worker_goes_to_sleep(site):
     woken = asyncio.Event()
-    ear = Ear(site.schema, ["default"], woken.set, lambda: 1, lambda ids: None)
-    async with await psycopg.AsyncConnection.connect(site.dsn, autocommit=True) as conn:
-        await ear.listen(conn)
-        site.conn.execute("SELECT pg_notify(%s, 'default')", [site.schema])
-        await eventually(lambda: received(conn.pgconn))
-        assert not woken.is_set()
-        with ear.open(conn):
-            await asyncio.wait_for(woken.wait(), 5)
+    ear = Ear(site.schema, ["default"], lambda queues: woken.set(), lambda: 1, lambda ids: None)
+    link = Link(site.dsn, site.schema, "claim", deadline=8)
+    link.on_connect, link.on_notify = ear.listen, ear.heard
+    await link.connect()
+    site.conn.execute("SELECT pg_notify(%s, 'default')", [site.schema])
+    await eventually(lambda: received(link.conn.pgconn))
+    assert not woken.is_set()
+    await asyncio.wait_for(link.wait(woken), 5)
+    await link.close()
 
 
 def received(pgconn):
@@ -30,6 +32,21 @@ def received(pgconn):
     if ready:
         pgconn.consume_input()
     return bool(ready)
+
+
+async def test_what_anybody_says_on_the_channel_of_cancels_spoils_no_round(site):
+    cancelled = []
+    ear = Ear(site.schema, ["default"], lambda: None, lambda: 7, cancelled.extend)
+    link = Link(site.dsn, site.schema, "claim", deadline=8)
+    link.on_connect, link.on_notify = ear.listen, ear.heard
+    await link.connect()
+    for word in ("7 all", "7 ", "7 -1", "7", "", "x y z", "8 1", "7 12"):
+        site.conn.execute("SELECT pg_notify(%s, %s)", [f"{site.schema}.cancel", word])
+    assert await link.send(Statement("SELECT 1", {}, lambda rows: rows[0][0])) == 1  # they come with the answer
+    await eventually(lambda: received(link.conn.pgconn) or cancelled)
+    await asyncio.wait_for(link.wait(asyncio.Event(), 0.1), 5)
+    assert cancelled == [12]
+    await link.close()
 
 
 async def test_a_worker_that_has_room_for_fewer_jobs_than_queues_finds_the_only_job_in_any_of_them(site):

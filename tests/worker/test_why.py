@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from worker_help import FAST, all_finished, eventually, working
 
 import chancy
 from chancy import Backoff, Queue, Reason, State
-from chancy.phrases import counted, jobs_named, one_line, sized, span
+from chancy.phrases import argument, counted, jobs_named, one_line, sized, span
 from chancy.run import send
 from chancy_worker import Timing, WorkerConfig
 from chancy_worker.claims import Wanted, play_round
@@ -117,7 +118,9 @@ async def test_a_job_whose_queue_nobody_takes_says_which_queues_are_taken(site):
         await eventually(lambda: site.workers())
         sentence = "waits because no worker takes queue 'mail': 1 live worker, for 'a', 'b'; start one that takes it."
         told(site, job, Reason.NO_WORKER, sentence)
-        site.one("INSERT INTO {}.worker (name, started_at, expires_at) VALUES ('old', now(), 'infinity') RETURNING id")
+        site.one(
+            "INSERT INTO {}.worker (name, started_at, expires_at) VALUES ('old', now(), now() + interval '1 hour') RETURNING id"
+        )
         sentence = (
             "waits because no worker takes queue 'mail': 2 live workers, 1 of an older version that did not say, "
             "for 'a', 'b'; start one that takes it."
@@ -220,18 +223,36 @@ async def test_a_job_of_a_group_says_how_many_groups_wait_and_how_many_of_its_ow
 
 async def test_a_job_that_was_running_when_a_worker_died_waits_for_others_of_its_kind(site):
     gone = hand(site)
-    first, second = claimed(site, gone, 2)
+    jobs = claimed(site, gone, 3)
+    site.rows("UPDATE {}.job SET max_attempts = 2 WHERE id = %s RETURNING id", jobs[-1].id)
     send(site.conn, declare_dead(worker=gone), site.schema)
     send(site.conn, take_back(), site.schema)
     async with working(site.app(), QUIET):
-        states = {State.RUNNING, State.READY}
-        await eventually(lambda: {site.row(first).state, site.row(second).state} == states)
-        runs, waits = sorted([first, second], key=lambda job: site.row(job).state is State.READY)
+        await eventually(lambda: site.count("running") == 2)
+        *runs, waits = jobs
+        now = f": now jobs {runs[0].id} and {runs[1].id}."
         sentence = (
-            f"waits because a worker died while it ran it, and a worker runs one such job at a time: now job {runs.id}."
+            "waits because a worker died while it ran it, and a worker runs such a job, when it has one attempt "
+            f"left, without another one beside it{now}"
         )
         await eventually(lambda: why(site, waits).reason is Reason.SUSPECT)
         told(site, waits, Reason.SUSPECT, sentence)
+        site.rows("UPDATE {}.job SET max_attempts = 9, crashes = 2 WHERE id = %s RETURNING id", waits.id)
+        told(
+            site,
+            waits,
+            Reason.SUSPECT,
+            f"waits because 2 workers died while they ran it, and a worker runs such a job without another one beside "
+            f"it{now}",
+        )
+        site.rows("UPDATE {}.job SET crashes = 1 WHERE id = %s RETURNING id", waits.id)
+        told(
+            site,
+            waits,
+            Reason.SUSPECT,
+            f"waits because a worker died while it ran it, and a worker runs few such jobs at a time at first, and "
+            f"more as those end{now}",
+        )
         hand(site, "free of suspects")
         assert why(site, waits).reason is not Reason.SUSPECT
 
@@ -390,3 +411,13 @@ def test_numbers_are_said_with_their_nouns():
 def test_the_guide_has_every_reason():
     guide = (Path(__file__).parents[2] / "docs/guides/why-and-doctor.md").read_text(encoding="utf-8")
     assert [reason for reason in Reason if f"`{reason}`" not in guide] == []
+
+
+@pytest.mark.parametrize("name", [" ", "\n", "a b", "it's", "\x9b31m", "\u202e", "a\\b", "\U000e0001", "", "ä"])
+def test_a_name_in_a_remedy_reaches_the_command_as_it_is(name):
+    word = argument(name)
+    assert "\n" not in word
+    said = subprocess.run(
+        ["bash", "-c", f"printf %s {word}"], capture_output=True, check=True, env={"LC_ALL": "C.UTF-8"}
+    ).stdout
+    assert said.decode() == name

@@ -62,7 +62,9 @@ def worker_with(app: Chancy, config: WorkerConfig) -> Worker:
     worker._tasks = {
         name: task
         for name, task in registered().items()
-        if name.startswith(("worker_tasks.", "limit_tasks.", "gate_tasks.", "batch_tasks.", "log_tasks."))
+        if name.startswith(
+            ("worker_tasks.", "limit_tasks.", "gate_tasks.", "batch_tasks.", "log_tasks.", "child_tasks.")
+        )
     }
     return worker
 
@@ -199,14 +201,21 @@ async def warm_up(site):
 
 
 class Proxy:
-    """Between a worker and its server: hands everything on, until it swallows the answers and cuts the line."""
+    """Between a worker and its server: hands everything on, until it swallows the answers and cuts the line, or closes
+    each new line at once, or hears no more of a client that has said a certain word.
+    """
 
     def __init__(self, dsn: str) -> None:
         place = conninfo_to_dict(dsn)
         self._upstream = str(place["host"]), int(place.get("port") or 5432)
         self._rest = {key: place[key] for key in ("user", "dbname") if key in place}
         self._writers: list[asyncio.StreamWriter] = []
+        self._deaf: set[int] = set()
         self.mute = False
+        self.closes = False
+        self.deaf_to: bytes | None = None
+        self.met = 0
+        """How many connections have come."""
 
     async def __aenter__(self):
         self._server = await asyncio.start_server(self._serve, "127.0.0.1")
@@ -218,23 +227,35 @@ class Proxy:
         self.cut()
         self._server.close()
 
+    @property
+    def deaf(self) -> int:
+        """How many clients are not heard any more."""
+        return len(self._deaf)
+
     def cut(self) -> None:
         while self._writers:
             self._writers.pop().transport.abort()
 
     async def _serve(self, reader, writer):
+        self.met += 1
+        number = self.met
+        if self.closes:
+            writer.close()
+            return
         host, port = self._upstream
         if host.startswith("/"):
             up_reader, up_writer = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
         else:
             up_reader, up_writer = await asyncio.open_connection(host, port)
         self._writers += [writer, up_writer]
-        await asyncio.gather(self._pipe(reader, up_writer), self._pipe(up_reader, writer, answers=True))
+        await asyncio.gather(self._pipe(number, reader, up_writer), self._pipe(number, up_reader, writer, answers=True))
 
-    async def _pipe(self, reader, writer, *, answers=False):
+    async def _pipe(self, number, reader, writer, *, answers=False):
         try:
             while data := await reader.read(65536):
-                if not (answers and self.mute):
+                if not answers and self.deaf_to is not None and self.deaf_to in data:
+                    self._deaf.add(number)
+                if number not in self._deaf and not (answers and self.mute):
                     writer.write(data)
             writer.close()
         except (ConnectionError, RuntimeError):

@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from chancy import Backoff, Discard, Retry, Snooze, current_job, schema_in_use, task
+from chancy import Backoff, Discard, Retry, Snooze, Unique, current_job, schema_in_use, task
 
 AT_ONCE = Backoff(base=timedelta(milliseconds=20), factor=1, jitter=0)
 
@@ -236,3 +236,46 @@ async def see_running() -> int:
         table = sql.Identifier(schema_in_use(), "job")
         row = conn.execute(sql.SQL("SELECT count(*) FROM {} WHERE state = 'running'").format(table)).fetchone()
     return int(row[0]) if row else 0
+
+
+# In what order jobs begin. A thread and a child tell by a file, which has one line for each.
+
+
+@task
+async def begin(path: str, seconds: float) -> None:
+    write_line(path, current_job().id)
+    await asyncio.sleep(seconds)
+
+
+@task
+def begin_in_thread(path: str, seconds: float) -> None:
+    write_line(path, current_job().id)
+    time.sleep(seconds)
+
+
+@task(executor="process")
+def begin_in_child(path: str, seconds: float) -> None:
+    write_line(path, current_job().id)
+    time.sleep(seconds)
+
+
+@task
+async def submits_a_misfit() -> None:
+    add.signature.decode_arguments(b'{"a":1}')
+
+
+@task(unique=Unique())
+async def once_by_all(a: int, b: int = 2) -> None: ...
+
+
+@task
+async def complete_at_gate(name: str) -> None:
+    """In a transaction of its own, so that the verdict of its worker finds no row."""
+    await gates[name].wait()
+    async with await psycopg.AsyncConnection.connect(dsn) as conn:
+        await current_job().complete(conn)
+
+
+@task
+async def weigh(text: str) -> int:
+    return len(text)

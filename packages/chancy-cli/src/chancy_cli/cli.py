@@ -7,10 +7,9 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
+from click.shell_completion import CompletionItem, shell_complete
 
 from .__about__ import __version__
 from .faults import DONE, REFUSED, STOPPED, told
@@ -24,6 +23,7 @@ COMMANDS = {
     "delete": ("sweep", "Delete jobs that wait or are finished."),
     "doctor": ("doctor", "Look for what keeps the queue from working well."),
     "edit": ("steer", "Change when a waiting job is due, or its priority."),
+    "grants": ("grants", "Print the SQL that grants roles of the database what they need."),
     "job": ("jobs", "Everything about one job."),
     "jobs": ("jobs", "Jobs, newest first."),
     "limit": ("steer", "Let at most so many jobs of a queue run at a time."),
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # what the encoding of a terminal lacks is no reason to say nothing
             stream.reconfigure(errors="backslashreplace")
     try:
-        code: Any = chancy.main(arguments, prog_name="chancy", standalone_mode=False)
+        code = run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # `chancy jobs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -107,6 +107,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return failed(str(refusal), refusal.code)
     return code if isinstance(code, int) else DONE
+
+
+def run(arguments: Sequence[str]) -> object:
+    """As `click.Command.main` does, which ends with 1 where a pipe is closed early and does not tell that apart."""
+    if completing := os.environ.get("_CHANCY_COMPLETE"):
+        return shell_complete(chancy, {}, "chancy", "_CHANCY_COMPLETE", completing)
+    try:
+        with chancy.make_context("chancy", list(arguments)) as ctx:
+            return chancy.invoke(ctx)
+    except click.exceptions.Exit as end:
+        return end.exit_code
 
 
 def failed(message: str, code: int) -> int:

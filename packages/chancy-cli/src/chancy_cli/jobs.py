@@ -156,4 +156,7 @@ def _section(title: str, text: str) -> None:
 
 
 def _json(payload: bytes) -> str:
-    return msgspec.json.format(payload, indent=2).decode("utf-8", "backslashreplace")
+    try:
+        return msgspec.json.format(payload, indent=2).decode("utf-8", "backslashreplace")
+    except RecursionError:  # a thousand deep, by another language
+        return payload.decode("utf-8", "backslashreplace")

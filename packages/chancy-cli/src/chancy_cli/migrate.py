@@ -29,7 +29,7 @@ def migrate(site: Site, shown: bool, after: int, check: bool) -> int:
         return DONE
     with site.connect_to_any() as conn:
         found = site.version(conn)
-        missing = [step.name for step in steps() if step.number > found]
+        missing = [step.name for step in steps() if step.number > found.number]
         if not check:
             try:
                 missing = chancy.migrate(conn, schema=site.schema)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from msgspec import inspect as types
 
-from chancy import InvalidArguments
+from chancy import InvalidArguments, modules
 from chancy.task import BaseTask, registered
 
 from .faults import Refusal
@@ -21,30 +19,15 @@ AnyTask = BaseTask[..., Any]
 
 
 def load(name: str) -> Any:
-    """Import a module as `python -m` would: from where one stands. What it prints goes to standard error."""
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (name + ".").startswith(error.name + "."):
-            raise Refusal(
-                f"there is no module {name!r} here; start it where `python -c 'import {name}'` works"
-            ) from None
-        raise Refusal(f"module {name!r} cannot be imported: {_last_line(error)}") from None
-    except Exception as error:
-        raise Refusal(f"module {name!r} cannot be imported: {_last_line(error)}") from None
+    """The module. What it prints at its import goes to standard error. Raises `InvalidModule`."""
+    with contextlib.redirect_stdout(sys.stderr):
+        return modules.load(name)
 
 
-def _last_line(error: BaseException) -> str:
-    return traceback.format_exception_only(error)[-1].strip()
-
-
-def find_task(name: str, modules: Sequence[str]) -> AnyTask:
-    """The task of `module:function`, or the one that is registered under a name once these modules are imported."""
+def find_task(name: str, where: Sequence[str]) -> AnyTask:
+    """The task of `module:function`, or of a name that is registered once the modules of `where` are imported."""
     module_name, colon, path = name.partition(":")
-    loaded = [load(module) for module in modules]
+    loaded = [load(module) for module in where]
     if colon:
         found: Any = load(module_name)
         for part in path.split("."):
@@ -56,7 +39,7 @@ def find_task(name: str, modules: Sequence[str]) -> AnyTask:
     if not loaded:
         raise Refusal(f"where is task {name!r}? Say MODULE:FUNCTION, or its module with --module")
     if name not in registered():
-        raise Refusal(f"{', '.join(modules)} has no task {name!r}; {_known()}")
+        raise Refusal(f"{', '.join(where)} has no task {name!r}; {_known()}")
     return registered()[name]
 
 

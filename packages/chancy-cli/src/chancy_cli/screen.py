@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -117,8 +118,16 @@ def heading(text: str) -> None:
 
 
 def document(value: object) -> None:
-    """One JSON document: instants in ISO 8601 and UTC, durations in seconds."""
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    """One JSON document: instants in ISO 8601 and UTC, durations in seconds. What commands a terminal is escaped."""
+    text = msgspec.json.encode(value)
+    with contextlib.suppress(RecursionError):  # somebody's JSON, a thousand deep: it stays on one line
+        text = msgspec.json.format(text, indent=2)
+    click.echo("".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text.decode()))
+
+
+def _escaped(character: str) -> str:
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 
 
 def answer(json: bool, value: Mapping[str, Any], sentence: str) -> None:

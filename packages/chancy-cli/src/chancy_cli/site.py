@@ -15,6 +15,7 @@ import click
 from .faults import Refusal
 
 if TYPE_CHECKING:
+    from chancy.migrate import Version
     from chancy.run import SyncConn
 
 P = ParamSpec("P")
@@ -40,9 +41,14 @@ class Site:
 
         with self.connect_to_any() as conn:
             found = self.version(conn)
-            if found < newest():
-                state = f"is at migration {found}" if found else "has not been migrated"
+            if found.number < newest():
+                state = f"is at migration {found.number}" if found.number else "has not been migrated"
                 raise Refusal(f"schema {self.schema!r} {state}, and this needs {newest()}: run {self.migrate()}")
+            if found.schema not in (None, self.schema):
+                raise Refusal(
+                    f"schema {self.schema!r} was {found.schema!r} when it was migrated, and its functions still name "
+                    f"that: run {self.migrate()}"
+                )
             yield conn
 
     @contextmanager
@@ -50,22 +56,25 @@ class Site:
         """A connection in autocommit, whatever is there."""
         import psycopg
 
+        from chancy.dsn import understood
+
         options: dict[str, Any] = {"connect_timeout": 10, "fallback_application_name": "chancy"}
-        with psycopg.connect(self.dsn, autocommit=True, prepare_threshold=None, **options) as conn:
+        with psycopg.connect(understood(self.dsn), autocommit=True, prepare_threshold=None, **options) as conn:
             yield conn
 
-    def version(self, conn: SyncConn) -> int:
-        """The number of the newest migration that the schema has; `Refusal` where it is newer than this command."""
-        from chancy.migrate import newest, version
+    def version(self, conn: SyncConn) -> Version:
+        """How far the schema is; `Refusal` where it is newer than this command."""
+        from chancy.migrate import Version, newest, version
         from chancy.run import perform
 
         found: Any = perform(conn, version(), self.schema)
-        if found > newest():
+        assert isinstance(found, Version)
+        if found.number > newest():
             raise Refusal(
-                f"schema {self.schema!r} is at migration {found}, which is newer than this chancy, which knows "
+                f"schema {self.schema!r} is at migration {found.number}, which is newer than this chancy, which knows "
                 f"{newest()}: install the chancy-cli of the version that migrated it"
             )
-        return int(found)
+        return found
 
     def migrate(self) -> str:
         """The command that would bring the schema up to date."""
@@ -91,7 +100,7 @@ def site_options() -> list[click.Parameter]:
     about: list[tuple[str, dict[str, Any]]] = [
         ("--dsn", {"help": "Where Postgres is; default: CHANCY_DSN, then libpq's variables."}),
         ("--schema", {"help": "Default: CHANCY_SCHEMA, then chancy."}),
-        ("--json", {"is_flag": True, "help": "One JSON document in site of tables."}),
+        ("--json", {"is_flag": True, "help": "One JSON document in place of tables."}),
     ]
     return [click.Option([name], expose_value=False, callback=_remember, **more) for name, more in about]
 

@@ -37,7 +37,10 @@ def instant(ctx: click.Context, param: click.Parameter, text: str | None) -> dat
         raise click.BadParameter(f"expected an instant as 2026-11-25T18:00Z, got {text!r}", ctx, param) from None
     if read.tzinfo is None:
         raise click.BadParameter(f"{text} is another instant in each time zone: add Z, or +01:00", ctx, param)
-    return read
+    try:
+        return read.astimezone(UTC)
+    except OverflowError:
+        raise click.BadParameter(f"{text} is before the year 1 or after 9999 in UTC", ctx, param) from None
 
 
 def instant_or_age(ctx: click.Context, param: click.Parameter, text: str | None) -> datetime | timedelta | None:

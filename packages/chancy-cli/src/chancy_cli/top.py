@@ -214,7 +214,12 @@ def _title(site: Site, frame: Frame) -> str:
 
 @command("top")
 @click.option(
-    "--every", type=click.FloatRange(min=0.1), default=1.0, show_default=True, metavar="S", help="Look each S seconds."
+    "--every",
+    type=click.FloatRange(min=0.1, max=3600),
+    default=1.0,
+    show_default=True,
+    metavar="S",
+    help="Look each S seconds.",
 )
 @click.option("--once", is_flag=True, help="Print one frame, after two looks, and end.")
 def top(site: Site, every: float, once: bool) -> None:

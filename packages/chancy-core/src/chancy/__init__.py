@@ -16,12 +16,16 @@ from .errors import (
     DuplicateJob,
     InvalidArguments,
     InvalidConnection,
+    InvalidDSN,
+    InvalidModule,
+    InvalidOption,
     InvalidResult,
     InvalidTask,
     JobCancelled,
     JobFailed,
     LeaseLost,
     MemoryLimitExceeded,
+    MissingRights,
     NotCommitted,
     ProcessDied,
     ResultExpired,
@@ -31,6 +35,7 @@ from .errors import (
     UnknownBatch,
     UnknownJob,
     UnknownSchedule,
+    UnsupportedDatabase,
 )
 from .findings import Finding, Severity
 from .limits import Limit, SharedLimit
@@ -42,6 +47,7 @@ from .overview import QueueRow, WorkerRow, queues, workers
 from .recurrence import Cron, Every, cron, every
 from .retention import Keep, days
 from .retry import Backoff
+from .roles import grants
 from .schedules import ScheduleRow, run_now, schedule, schedules, unschedule
 from .schema import configure, schema_in_use
 from .states import State
@@ -71,6 +77,9 @@ __all__ = [
     "Finding",
     "InvalidArguments",
     "InvalidConnection",
+    "InvalidDSN",
+    "InvalidModule",
+    "InvalidOption",
     "InvalidResult",
     "InvalidTask",
     "Job",
@@ -83,6 +92,7 @@ __all__ = [
     "Limit",
     "LogEntry",
     "MemoryLimitExceeded",
+    "MissingRights",
     "NewJob",
     "NotCommitted",
     "Outcome",
@@ -109,6 +119,7 @@ __all__ = [
     "UnknownBatch",
     "UnknownJob",
     "UnknownSchedule",
+    "UnsupportedDatabase",
     "Why",
     "WorkerRow",
     "batch",
@@ -127,6 +138,7 @@ __all__ = [
     "edit",
     "every",
     "get",
+    "grants",
     "jobs",
     "keep",
     "limit",

@@ -8,6 +8,7 @@ import sys
 
 import psycopg
 
+from .dsn import understood
 from .errors import ChancyError
 from .migrate import migrate, printed
 from .schema import checked, schema_in_use
@@ -29,11 +30,15 @@ def main(arguments: list[str] | None = None) -> int:
         schema = checked(schema_in_use(options.schema))
         if options.print:
             sys.stdout.write(printed(schema, options.after))
+            sys.stdout.flush()
             return 0
-        with psycopg.connect(options.dsn, connect_timeout=10, prepare_threshold=None) as conn:
+        with psycopg.connect(understood(options.dsn), connect_timeout=10, prepare_threshold=None) as conn:
             applied = migrate(conn, schema=schema)
     except ChancyError as error:
         return _failed(str(error))
+    except BrokenPipeError:  # `… --print | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except psycopg.errors.LockNotAvailable:
         return _failed("another session holds a lock that the migration needs; nothing was changed, try again")
     except psycopg.Error as error:

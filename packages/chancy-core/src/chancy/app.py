@@ -6,22 +6,31 @@ to submit inside your transaction, use `task.submit(conn, …)` on your own conn
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 
 from .client import Job, submit_many
+from .dsn import understood
+from .errors import InvalidOption
 from .migrate import migrate
 from .model import NewJob, Queue
+from .plain import Duration, a_kind, several, shown
+from .retention import days, whole_days
 from .run import AsyncConn, SyncConn
 from .schema import checked, schema_in_use
 
 R = TypeVar("R")
+F = TypeVar("F", "SyncChancy", "AsyncChancy")
 
 Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 
@@ -30,10 +39,18 @@ Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 class Chancy:
     """Where the queue is, and what a worker of it does.
 
+    `with` and `async with` give a face with a connection of its own, as often as it is entered: one object serves many
+    requests and threads at a time.
+
     `dsn` None reads `CHANCY_DSN`, then libpq's own variables. `schema` None is the process's default.
     `lifespan` is entered once around a worker's life, before its first job (open a pool there). `middleware`
     surrounds each attempt, the first outermost. `keep` is the retention of finished jobs, stored in the schema
-    when a worker starts; None leaves what is stored, 14 days at first.
+    when a worker starts, as a `timedelta` or in seconds; None leaves what is stored, 14 days at first.
+
+    `preload` names modules that are imported once, by the process from which child processes are forked, and are there
+    in each child at its start. For large modules which at their import open nothing (no connection, file, socket,
+    thread) and seed nothing: what such a module opens or seeds, all children would share. The modules of the tasks are
+    imported by each child for itself. Raises `InvalidOption`.
     """
 
     dsn: str | None = field(default=None, repr=False)  # may hold a password
@@ -42,22 +59,54 @@ class Chancy:
     lifespan: Lifespan | None = None
     middleware: Sequence[Callable[..., Awaitable[Any]]] = ()
     keep: timedelta | None = None
+    preload: Sequence[str] = ()
 
-    _open: list[Any] = field(default_factory=list, init=False, repr=False, compare=False)
+    _open: dict[int, _Entered] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            dsn: str | None = ...,
+            queues: Sequence[Queue] = ...,
+            schema: str | None = ...,
+            lifespan: Lifespan | None = ...,
+            middleware: Sequence[Callable[..., Awaitable[Any]]] = ...,
+            keep: Duration | None = ...,
+            preload: Sequence[str] = ...,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
+        plain: dict[str, Any] = {
+            "queues": several("queues", self.queues, "Queue"),
+            "middleware": several("middleware", self.middleware, "functions"),
+        }
+        for option, function in [("lifespan", self.lifespan), *(("middleware", each) for each in plain["middleware"])]:
+            if not (function is None and option == "lifespan") and not callable(function):
+                raise InvalidOption(option, f"expected a function, got {shown(function)}")
+        if self.dsn is not None:
+            plain["dsn"] = _secret_text("dsn", self.dsn)
         if self.schema is not None:
-            checked(self.schema)
-        names = [queue.name for queue in self.queues]
+            plain["schema"] = checked(self.schema)
+        if self.keep is not None:
+            plain["keep"] = whole_days("keep", self.keep, days(1))
+        for queue in plain["queues"]:
+            if not isinstance(queue, Queue):
+                raise InvalidOption("queues", f"expected a list of Queue, got {shown(queue)} in it")
+        names = [queue.name for queue in plain["queues"]]
         if len(set(names)) < len(names):
-            raise ValueError(f"a queue is named twice: {', '.join(names)}")
-        if self.keep is not None and self.keep < timedelta(days=1):
-            raise ValueError("keep is at least a day: finished jobs are dropped by whole days")
+            raise InvalidOption("queues", f"a queue is named twice: {', '.join(names)}")
+        plain["preload"] = several("preload", self.preload, "names of modules")
+        for module in plain["preload"]:
+            if not _is_module_name(module):
+                raise InvalidOption("preload", f"expected names of modules, as ['numpy'], got {shown(module)} in it")
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
 
     @property
     def conninfo(self) -> str:
-        """The connection string in use."""
-        return self.dsn if self.dsn is not None else os.environ.get("CHANCY_DSN", "")
+        """The connection string in use. Raises `InvalidDSN` for one that libpq cannot read."""
+        return understood(self.dsn if self.dsn is not None else os.environ.get("CHANCY_DSN", ""))
 
     @property
     def schema_name(self) -> str:
@@ -66,21 +115,59 @@ class Chancy:
 
     def __enter__(self) -> SyncChancy:
         face = SyncChancy(self, psycopg.connect(self.conninfo, autocommit=True, prepare_threshold=None))
-        self._open.append(face)
+        self._enter(face, _caller(inspect.currentframe()))
         return face
 
     def __exit__(self, *_: object) -> None:
-        self._open.pop().conn.close()
+        self._leave(SyncChancy, _caller(inspect.currentframe())).conn.close()
 
-    async def __aenter__(self) -> AsyncChancy:
-        face = AsyncChancy(
-            self, await psycopg.AsyncConnection.connect(self.conninfo, autocommit=True, prepare_threshold=None)
-        )
-        self._open.append(face)
+    # Plain functions, so that who called them is who enters and leaves the block.
+
+    def __aenter__(self) -> Coroutine[Any, Any, AsyncChancy]:
+        return self._aenter(_caller(inspect.currentframe()))
+
+    def __aexit__(self, *_: object) -> Coroutine[Any, Any, None]:
+        return self._leave(AsyncChancy, _caller(inspect.currentframe())).conn.close()
+
+    async def _aenter(self, caller: FrameType | None) -> AsyncChancy:
+        conn = await psycopg.AsyncConnection.connect(self.conninfo, autocommit=True, prepare_threshold=None)
+        face = AsyncChancy(self, conn)
+        self._enter(face, caller)
         return face
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._open.pop().conn.close()
+    def _enter(self, face: Face, caller: FrameType | None) -> None:
+        number = next(_numbers)
+        self._open[number] = _Entered(face, caller)
+        _entered_here.set((*_entered_here.get(), number))
+
+    def _leave(self, kind: type[F], caller: FrameType | None) -> F:
+        """The face that the caller has entered, which is not always the last one.
+
+        A `with` block is entered and left by one frame, which may be a generator that several threads go on with. Of
+        several in one frame, and where a stack of exits did both, it is the last one of this task or thread.
+        """
+        here = _entered_here.get()
+        faces = {number: each for number, each in list(self._open.items()) if isinstance(each.face, kind)}
+        number = max(faces, key=lambda each: (faces[each].caller is caller, each in here, each))
+        del self._open[number]
+        _entered_here.set(tuple(each for each in here if each != number))
+        face: Any = faces[number].face
+        return face  # type: ignore[no-any-return]
+
+
+def _caller(frame: FrameType | None) -> FrameType | None:
+    return None if frame is None else frame.f_back
+
+
+def _secret_text(option: str, value: object) -> str:
+    """A text that may have a password in it, and is not shown."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise InvalidOption(option, f"expected a connection string of libpq, got {a_kind(value)}")
+
+
+def _is_module_name(name: object) -> bool:
+    return isinstance(name, str) and all(part.isidentifier() for part in name.split("."))
 
 
 @dataclass(frozen=True)
@@ -121,3 +208,19 @@ class AsyncChancy:
     async def submit_many(self, jobs: Sequence[NewJob[R]], /) -> list[Job[R]]:
         """Add many jobs and commit, all or none."""
         return await submit_many(self.conn, jobs, schema=self.settings.schema_name)
+
+
+Face = SyncChancy | AsyncChancy
+
+
+@dataclass(frozen=True, slots=True)
+class _Entered:
+    """A face whose block goes on, and the frame that has entered it."""
+
+    face: Face
+    caller: FrameType | None
+
+
+_numbers = itertools.count(1)
+_entered_here: ContextVar[tuple[int, ...]] = ContextVar("chancy_entered_here", default=())
+"""The faces that this task or thread has entered, or who started it."""

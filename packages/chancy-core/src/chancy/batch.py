@@ -10,16 +10,17 @@ from collections.abc import Collection, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload
 
 import msgspec
 from typing_extensions import ParamSpec
 
-from .client import Job, submit_all
+from .client import Job, bound, submit_all
 from .codec import encode_json
-from .errors import ChancyError, InvalidArguments, UnknownBatch
+from .errors import ChancyError, InvalidArguments, InvalidOption, UnknownBatch
 from .literals import in_seconds, of_numbers
 from .model import BatchCounts, BatchProgress, NewJob, Rows, Statement, Steps
+from .plain import identity, shown
 from .run import AsyncConn, SyncConn, around, perform
 from .schema import schema_in_use
 from .unique import SubmitOutcome
@@ -59,6 +60,10 @@ def callback(task: TakesCountsAndMore[P], /, *args: P.args, **kwargs: P.kwargs) 
     Raises `InvalidArguments`, which names the argument; and for a task that is unique, limited or grouped by a key that
     is made of the counts, which nobody knows yet.
     """
+    if not hasattr(task, "bind"):
+        raise InvalidOption(
+            "callback", f"a callback of a batch is a task, or what callback(task, …) gives, got {shown(task)}"
+        )
     job, other = task.bind(_NO_COUNTS, *args, **kwargs), task.bind(_OTHER_COUNTS, *args, **kwargs)
     for option, differs in {"unique": job.unique != other.unique, "limits": job.gates != other.gates}.items():
         if differs:
@@ -93,7 +98,7 @@ class Batch(Generic[C]):
 
         A unique job that was there already belongs to whoever submitted it, and the batch does not wait for it.
         """
-        return perform(self._open, self._submit_one(job), self.schema)
+        return perform(self._open, self._submit_one(*bound([job])), self.schema)
 
     @overload
     def submit_many(self: Batch[SyncConn], jobs: Sequence[NewJob[R]], /) -> list[Job[R]]: ...
@@ -101,7 +106,7 @@ class Batch(Generic[C]):
     def submit_many(self: Batch[AsyncConn], jobs: Sequence[NewJob[R]], /) -> Coroutine[Any, Any, list[Job[R]]]: ...
     def submit_many(self, jobs: Sequence[NewJob[R]], /) -> list[Job[R]] | Coroutine[Any, Any, list[Job[R]]]:
         """Add many jobs, all or none, in one round trip; the handles come back in the order given."""
-        return perform(self._open, self._submit(list(jobs)), self.schema)
+        return perform(self._open, self._submit(bound(jobs)), self.schema)
 
     @overload
     def progress(self, conn: SyncConn, /) -> BatchProgress: ...
@@ -186,8 +191,6 @@ def batch(
 def _callback(given: TakesCounts | Callback | None) -> Callback | None:
     if given is None or isinstance(given, Callback):
         return given
-    if not hasattr(given, "bind"):
-        raise ValueError(f"a callback of a batch is a task, or what callback(task, …) gives, got {given!r}")
     return callback(given)
 
 
@@ -205,7 +208,7 @@ def batch_progress(
     Raises `UnknownBatch`.
     """
     where = schema_in_use(schema)
-    return perform(conn, _progress(batch_id, where), where)
+    return perform(conn, _progress(identity("batch_id", batch_id), where), where)
 
 
 def _progress(batch_id: int, schema: str) -> Steps[BatchProgress]:
@@ -308,30 +311,41 @@ def told(job: NewJob[Any], counts: BatchCounts) -> NewJob[Any]:
     return msgspec.structs.replace(job, arguments=encode_json(arguments))
 
 
-FINISH_BATCHES = "SELECT {schema}.finish_batches(%(ids)s::bigint[])"
+class Ends(NamedTuple):
+    """How many batches a look has ended, and what went wrong with others, or with callbacks: a sentence each."""
+
+    ended: int
+    troubles: Sequence[str] = ()
 
 
-def finish_batches(ids: Collection[int]) -> Statement[int]:
-    """End those of these batches of which no job is live, and submit their callbacks; how many it has ended.
+FINISH_BATCHES = "SELECT ended, troubles FROM {schema}.finish_batches(%(ids)s::bigint[])"
 
-    A batch that may be over is locked, in the order of the ids, and one that somebody else is at is waited for.
+
+def finish_batches(ids: Collection[int]) -> Statement[Ends]:
+    """End those of these batches of which no job is live, and submit their callbacks.
+
+    A batch that may be over is locked, in the order of the ids, and one that somebody else is at is waited for. What
+    goes wrong with one batch stops no other.
     """
-    return Statement(FINISH_BATCHES, {"ids": of_numbers(ids)}, lambda rows: int(rows[0][0]))
+    return Statement(FINISH_BATCHES, {"ids": of_numbers(ids)}, lambda rows: Ends(*rows[0]))
 
 
 FINISH_UNFINISHED = """
-    SELECT max(id), {schema}.finish_batches(array_agg(id))
+    SELECT unfinished.last, looked.ended, looked.troubles
     FROM (
-        SELECT id FROM {schema}.batch WHERE finished_at IS NULL AND id > %(after)s::bigint ORDER BY id LIMIT 500
+        SELECT max(id) AS last, array_agg(id) AS ids FROM (
+            SELECT id FROM {schema}.batch WHERE finished_at IS NULL AND id > %(after)s::bigint ORDER BY id LIMIT 500
+        ) AS listed
     ) AS unfinished
+    CROSS JOIN LATERAL {schema}.finish_batches(unfinished.ids) AS looked
 """
 
 
-def finish_unfinished(after: int) -> Statement[tuple[int | None, int]]:
-    """The same for 500 that are not finished, from the one behind `after` on: the last of them, None if there is none,
-    and how many it has ended.
+def finish_unfinished(after: int) -> Statement[tuple[int | None, Ends]]:
+    """The same for 500 that are not finished, from the one behind `after` on; also the last of them, None if there is
+    none.
     """
-    return Statement(FINISH_UNFINISHED, {"after": after}, lambda rows: (rows[0][0], rows[0][1]))
+    return Statement(FINISH_UNFINISHED, {"after": after}, lambda rows: (rows[0][0], Ends(*rows[0][1:])))
 
 
 SELECT_PROGRESS = """

@@ -12,13 +12,14 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, TypeAlias, overload
 
-from .model import Pause, Statement, Steps
+from .errors import InvalidOption
+from .model import Pause, Statement, Steps, TaskName, attempts_of, names_of
+from .plain import instant, number, one_of, shown, text
 from .run import AsyncConn, SyncConn, perform
 from .schema import schema_in_use
 from .statements import DAYS_AHEAD, cancel_jobs, make_partitions, requeue_jobs
 from .states import FINISHED, LIVE, State
-from .steering import DELETE_JOBS, TaskName
-from .task import BaseTask
+from .steering import DELETE_JOBS
 
 BATCH = 200
 """Jobs a transaction: what a worker's own round may have to wait for."""
@@ -30,10 +31,11 @@ Told: TypeAlias = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Which jobs: those that fit all that is given."""
+    """Which jobs: those that fit all that is given. Raises `InvalidOption`, a `ValueError`."""
 
     queue: str | None = None
     task: TaskName | None = None
+    """A task, with the names that it had before; or one name."""
     state: State | None = None
     error: str | None = None
     """The kind of the last error: `"TimeLimitExceeded"`, `"WorkerDied"`, the name of an exception's class."""
@@ -43,16 +45,25 @@ class JobFilter:
     """Before this instant."""
 
     def __post_init__(self) -> None:
-        for name, instant in (("since", self.since), ("until", self.until)):
-            if instant is not None and instant.tzinfo is None:
-                raise ValueError(f"{name} needs a time zone, got {instant}")
-        if self.state is not None:
-            State(self.state)
+        for name, plain in _PLAIN.items():
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, plain(name, value))
+        if self.task is not None:
+            names_of("task", self.task)
 
     def refuse_all(self, verb: str) -> None:
-        """Raise `ValueError` if every job fits."""
+        """Raise `InvalidOption` if every job fits."""
         if all(getattr(self, field.name) is None for field in fields(self)):
-            raise ValueError(f"{verb}: say which jobs; JobFilter() fits every one, and that is never meant")
+            raise InvalidOption(verb, "say which jobs; JobFilter() fits every one, and that is never meant")
+
+
+_PLAIN: dict[str, Callable[[str, object], object]] = {
+    "queue": text,
+    "state": lambda option, value: one_of(option, value, State),
+    "error": text,
+    "since": instant,
+    "until": instant,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +78,7 @@ class Swept:
 _MATCHING = """
     SELECT id, {state} AS state FROM {schema}.{table} AS job
     WHERE (%(queue)s::text IS NULL OR queue = %(queue)s::text)
-        AND (%(task)s::text IS NULL OR task = %(task)s::text)
+        AND (%(tasks)s::text[] IS NULL OR task = ANY (%(tasks)s::text[]))
         AND (%(since)s::timestamptz IS NULL OR {instant} >= %(since)s::timestamptz)
         AND (%(until)s::timestamptz IS NULL OR {instant} < %(until)s::timestamptz)
         AND (%(error)s::text IS NULL OR {schema}.last_error_is(errors, %(error)s::text))
@@ -99,11 +110,11 @@ CHOOSE_FINISHED = _CHOOSE.replace("{matching}", _FINISHED)
 def _params(which: JobFilter) -> dict[str, Any]:
     return {
         "queue": which.queue,
-        "task": which.task.name if isinstance(which.task, BaseTask) else which.task,
+        "tasks": None if which.task is None else names_of("task", which.task),
         "since": which.since,
         "until": which.until,
         "error": which.error,
-        "states": [state.value for state in (State if which.state is None else (State(which.state),))],
+        "states": [state.value for state in (State if which.state is None else (which.state,))],
     }
 
 
@@ -128,7 +139,23 @@ def count(
     conn: SyncConn | AsyncConn, which: JobFilter = JobFilter(), /, *, schema: str | None = None
 ) -> dict[State, int] | Coroutine[Any, Any, dict[State, int]]:
     """How many jobs fit, by state; states without any are left out. One round trip, which reads them all."""
-    return perform(conn, count_jobs(which), schema_in_use(schema))
+    return perform(conn, count_jobs(_filter(which)), schema_in_use(schema))
+
+
+def _filter(which: object) -> JobFilter:
+    if isinstance(which, JobFilter):
+        return which
+    raise InvalidOption("which", f"expected a JobFilter, got {shown(which)}")
+
+
+def _size(batch: object) -> int:
+    return number("batch", batch, 1, CHOSEN_AT_ONCE)
+
+
+def _listener(told: Told | None) -> Told | None:
+    if told is None or callable(told):
+        return told
+    raise InvalidOption("told", f"expected a function, got {shown(told)}")
 
 
 @overload
@@ -150,12 +177,13 @@ def cancel_many(
 ) -> Swept | Coroutine[Any, Any, Swept]:
     """Stop live jobs, as `chancy.cancel` does one; two round trips a batch.
 
-    Raises `ValueError` for a filter that fits every job, or asks for finished ones.
+    Raises `InvalidOption` for a filter that fits every job, or asks for finished ones.
     """
-    which.refuse_all("cancel_many")
+    _filter(which).refuse_all("cancel_many")
     if which.state in FINISHED:
-        raise ValueError(f"cancel_many: jobs that have {which.state} cannot be cancelled any more")
-    return perform(conn, _sweep([CHOOSE_LIVE], which, batch, _cancel, told), schema_in_use(schema))
+        raise InvalidOption("state", f"cancel_many: jobs that have {which.state} cannot be cancelled any more")
+    steps = _sweep([CHOOSE_LIVE], which, _size(batch), _cancel, _listener(told))
+    return perform(conn, steps, schema_in_use(schema))
 
 
 def _cancel(ids: Sequence[int]) -> Steps[int]:
@@ -199,19 +227,19 @@ def requeue_many(
     """Make finished jobs ready again, as `chancy.requeue` does one; one round trip a batch. Those whose unique key a
     live job has are left.
 
-    Raises `ValueError` unless the filter names a state in which jobs are finished, and for a number of attempts that
+    Raises `InvalidOption` unless the filter names a state in which jobs are finished, and for a number of attempts that
     no row can hold.
     """
-    if which.state not in FINISHED:
-        raise ValueError(f"requeue_many: name a state, one of {', '.join(sorted(FINISHED))}")
-    if not 1 <= attempts <= 32_767:
-        raise ValueError(f"requeue_many: attempts must be from 1 to 32767, got {attempts}")
+    if _filter(which).state not in FINISHED:
+        raise InvalidOption("state", f"requeue_many: name a state, one of {', '.join(sorted(FINISHED))}")
+    more = attempts_of("attempts", attempts)
 
     def requeue(ids: Sequence[int]) -> Steps[int]:
-        answers = yield requeue_jobs(ids, attempts)
+        answers = yield requeue_jobs(ids, more)
         return sum(answer.done for answer in answers)
 
-    return perform(conn, _sweep([CHOOSE_FINISHED], which, batch, requeue, told), schema_in_use(schema))
+    steps = _sweep([CHOOSE_FINISHED], which, _size(batch), requeue, _listener(told))
+    return perform(conn, steps, schema_in_use(schema))
 
 
 @overload
@@ -233,15 +261,15 @@ def delete_many(
 ) -> Swept | Coroutine[Any, Any, Swept]:
     """Delete jobs that wait or are finished, as `chancy.delete` does one; one round trip a batch.
 
-    Raises `ValueError` for a filter that fits every job, or asks for running ones.
+    Raises `InvalidOption` for a filter that fits every job, or asks for running ones.
     """
-    which.refuse_all("delete_many")
+    _filter(which).refuse_all("delete_many")
     if which.state is State.RUNNING:
-        raise ValueError("delete_many: jobs that run cannot be deleted; cancel them first")
+        raise InvalidOption("state", "delete_many: jobs that run cannot be deleted; cancel them first")
     tables = [CHOOSE_LIVE] if which.state in LIVE else [CHOOSE_FINISHED]
     if which.state is None:
         tables = [CHOOSE_LIVE, CHOOSE_FINISHED]
-    return perform(conn, _sweep(tables, which, batch, _delete, told), schema_in_use(schema))
+    return perform(conn, _sweep(tables, which, _size(batch), _delete, _listener(told)), schema_in_use(schema))
 
 
 def _delete(ids: Sequence[int]) -> Steps[int]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from datetime import timedelta
 from typing import Any, Generic, TypeVar, overload
 
 import msgspec
 
 from . import statements
-from .errors import DuplicateJob, JobCancelled, JobFailed, NotCommitted, ResultExpired, UnknownJob
-from .model import JobRow, NewJob, Pause, R_co, Statement, Steps
-from .run import AsyncConn, SyncConn, in_transaction, perform
+from .errors import DuplicateJob, InvalidOption, JobCancelled, JobFailed, NotCommitted, ResultExpired, UnknownJob
+from .model import JobRow, LetGo, NewJob, Pause, R_co, Statement, Steps, TaskName, attempts_of, names_of
+from .plain import LARGEST_ID, Duration, duration, identity, number, one_of, several, shown, text
+from .run import AsyncConn, SyncConn, begins_its_own, in_transaction, perform
 from .schema import schema_in_use
 from .statements import DAYS_AHEAD
 from .states import State
@@ -48,22 +48,28 @@ class Job(msgspec.Struct, Generic[R_co], frozen=True, eq=False):
         return hash((self.id, self.schema))
 
     @overload
-    def result(self, conn: SyncConn, /, *, timeout: timedelta | None = None) -> R_co: ...
+    def result(self, conn: SyncConn, /, *, timeout: Duration | None = None) -> R_co: ...
     @overload
-    def result(self, conn: AsyncConn, /, *, timeout: timedelta | None = None) -> Coroutine[Any, Any, R_co]: ...
+    def result(self, conn: AsyncConn, /, *, timeout: Duration | None = None) -> Coroutine[Any, Any, R_co]: ...
     def result(
-        self, conn: SyncConn | AsyncConn, /, *, timeout: timedelta | None = None
+        self, conn: SyncConn | AsyncConn, /, *, timeout: Duration | None = None
     ) -> R_co | Coroutine[Any, Any, R_co]:
         """Wait until the job is finished and return what its function returned.
 
-        Polls on `conn` with pauses from 10 to 250 ms; each look is one round trip and takes no lock. Without a
-        `timeout` it waits for ever. Cancelling the wait leaves the job alone.
+        Polls on `conn` with pauses from 10 to 250 ms; each look is one round trip. Without a `timeout`, a `timedelta`
+        or seconds, it waits for ever. Cancelling the wait leaves the job alone.
+
+        While it waits nothing of the history is locked. On a connection that is idle and not in autocommit, the
+        transaction that a look has begun is ended before the pause; inside a transaction of yours the table of live
+        jobs stays locked against migrations.
 
         Raises `JobFailed` (with the remote traceback), `JobCancelled`, `UnknownJob` (also of a finished job whose queue
         keeps none), `ResultExpired`, `TimeoutError`, and `NotCommitted` where this transaction could never see the job
         finish: it has submitted the job itself, or it is REPEATABLE READ and looks at one snapshot for ever.
         """
-        return perform(conn, _wait(self, timeout, in_transaction(conn)), self.schema)
+        seconds = None if timeout is None else duration("timeout", timeout).total_seconds()
+        identity("id", self.id)
+        return perform(conn, _wait(self, seconds, in_transaction(conn), begins_its_own(conn)), self.schema)
 
     @overload
     def refresh(self, conn: SyncConn, /) -> JobRow: ...
@@ -82,11 +88,15 @@ class Job(msgspec.Struct, Generic[R_co], frozen=True, eq=False):
         return cancel(conn, self.id, schema=self.schema)
 
 
-def _wait(job: Job[R], timeout: timedelta | None, in_block: bool) -> Steps[R]:
-    deadline = None if timeout is None else time.monotonic() + timeout.total_seconds()
+def _wait(job: Job[R], timeout: float | None, in_block: bool, alone: bool) -> Steps[R]:
+    deadline = None if timeout is None else time.monotonic() + timeout
     pause = _FIRST_PAUSE
     while True:
-        seen: statements.Outlook = yield statements.select_outcome(job.id)
+        seen: statements.Outlook | None = None
+        if in_block and not alone:
+            seen = yield statements.select_live_outcome(job.id)
+        if seen is None or seen.state is None:
+            seen = yield statements.select_outcome(job.id)
         match seen.state:
             case State.SUCCEEDED:
                 if seen.result is None:
@@ -109,8 +119,10 @@ def _wait(job: Job[R], timeout: timedelta | None, in_block: bool) -> Steps[R]:
             )
         if deadline is not None and time.monotonic() + pause > deadline:
             if (left := deadline - time.monotonic()) <= 0:
-                raise TimeoutError(f"job {job.id} ({job.task}) was still {seen.state} after {timeout}")
+                raise TimeoutError(f"job {job.id} ({job.task}) was still {seen.state} after {timeout:g} s")
             pause = left
+        if alone:
+            yield LetGo()
         yield Pause(pause)
         pause = min(pause * 1.5, _LONGEST_PAUSE)
 
@@ -133,7 +145,16 @@ def submit_many(
     given, so that two calls never deadlock; for what else a unique job waits, see `task.submit`.
     """
     where = schema_in_use(schema)
-    return perform(conn, submit_all(list(jobs), where), where)
+    return perform(conn, submit_all(bound(jobs), where), where)
+
+
+def bound(jobs: object) -> tuple[NewJob[Any], ...]:
+    """Jobs to be submitted, of a list or a generator. Raises `InvalidOption` for what is no job."""
+    given = several("jobs", jobs, "jobs, of task.bind(…)")
+    if not set(map(type, given)) <= {NewJob}:
+        wrong = next(position for position, job in enumerate(given) if type(job) is not NewJob)
+        raise InvalidOption("jobs", f"expected what task.bind(…) gives, got {shown(given[wrong])} at [{wrong}]")
+    return given
 
 
 def submit_all(jobs: Sequence[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:
@@ -183,7 +204,7 @@ def get(
 ) -> JobRow | Coroutine[Any, Any, JobRow]:
     """One job, live or finished. One round trip. Raises `UnknownJob`."""
     where = schema_in_use(schema)
-    return perform(conn, _get(job_id, where), where)
+    return perform(conn, _get(identity("job_id", job_id), where), where)
 
 
 def _get(job_id: int, schema: str) -> Steps[JobRow]:
@@ -199,7 +220,7 @@ def jobs(
     /,
     *,
     queue: str | None = None,
-    task: str | None = None,
+    task: TaskName | None = None,
     state: State | None = None,
     batch: int | None = None,
     limit: int = 100,
@@ -212,7 +233,7 @@ def jobs(
     /,
     *,
     queue: str | None = None,
-    task: str | None = None,
+    task: TaskName | None = None,
     state: State | None = None,
     batch: int | None = None,
     limit: int = 100,
@@ -224,7 +245,7 @@ def jobs(
     /,
     *,
     queue: str | None = None,
-    task: str | None = None,
+    task: TaskName | None = None,
     state: State | None = None,
     batch: int | None = None,
     limit: int = 100,
@@ -233,12 +254,18 @@ def jobs(
 ) -> list[JobRow] | Coroutine[Any, Any, list[JobRow]]:
     """Jobs, live and finished, newest id first. One round trip.
 
-    For the next page give the last row's id as `before`. `task` is the task's name, `batch` the id of
-    a batch. Raises `ValueError` for a limit below 0 or a state that there is not.
+    For the next page give the last row's id as `before`. `task` is a task, with the names that it had before, or one
+    name; `batch` the id of a batch. Raises `InvalidOption`, a `ValueError`.
     """
-    if limit < 0:
-        raise ValueError(f"limit must be 0 or more, got {limit}")
-    return perform(conn, statements.select_jobs(queue, task, state, limit, before, batch), schema_in_use(schema))
+    wanted = statements.select_jobs(
+        None if queue is None else text("queue", queue),
+        None if task is None else names_of("task", task),
+        None if state is None else one_of("state", state, State),
+        number("limit", limit, 0),
+        None if before is None else number("before", before, 0, LARGEST_ID),
+        None if batch is None else identity("batch", batch),
+    )
+    return perform(conn, wanted, schema_in_use(schema))
 
 
 @overload
@@ -259,7 +286,7 @@ def cancel(
     Raises `UnknownJob`.
     """
     where = schema_in_use(schema)
-    return perform(conn, _cancel(job_id, where), where)
+    return perform(conn, _cancel(identity("job_id", job_id), where), where)
 
 
 def _cancel(job_id: int, schema: str) -> Steps[bool]:
@@ -289,12 +316,10 @@ def requeue(
 
     Its errors, attempt count and fence stay with it. Returns False for a job that is still live, which is left
     alone. Raises `UnknownJob`, `DuplicateJob` if a live job has its unique key meanwhile (then nothing changes), and
-    `ValueError` for a number of attempts that no row can hold.
+    `InvalidOption` for a number of attempts that no row can hold.
     """
-    if not 1 <= attempts <= 32_767:
-        raise ValueError(f"requeue of job {job_id}: attempts must be from 1 to 32767, got {attempts}")
     where = schema_in_use(schema)
-    return perform(conn, _requeue(job_id, attempts, where), where)
+    return perform(conn, _requeue(identity("job_id", job_id), attempts_of("attempts", attempts), where), where)
 
 
 def _requeue(job_id: int, attempts: int, schema: str) -> Steps[bool]:

@@ -1,7 +1,8 @@
 """From a signature to bytes and back: arguments and results are JSON, typed by the function's annotations.
 
-Everything is decoded once more right after it was encoded (0.4 µs): a Struct's constructor checks no types, and
-NaN would silently become null. A type that could not be decoded is refused when the task is decorated.
+Everything is decoded once more right after it was encoded (0.4 µs), and compared with what was given: a Struct's
+constructor checks no types, NaN would silently become null, and a subclass would lose what it has more than its base.
+A type that could not be decoded is refused when the task is decorated.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -17,13 +18,26 @@ from typing import Any
 import msgspec
 from msgspec import inspect as types
 
+from .arrival import (
+    Trust,
+    as_numbers,
+    difference,
+    is_lost,
+    takes_booleans,
+    takes_sequences,
+    trust,
+    walked,
+)
 from .errors import InvalidArguments, InvalidResult, InvalidTask
 from .model import MAX_PAYLOAD_BYTES
+from .plain import base_of
 
 _NO_NAN = "NaN and infinity cannot be carried as JSON"
+_WAY_OUT = "annotate it as what it is, or give what its annotation says"
 _NO_MUTABLE_DEFAULT = (list, dict, set, bytearray)
 
-encode_json = msgspec.json.Encoder().encode
+encode_json = msgspec.json.Encoder(enc_hook=base_of).encode
+"""A subclass of `str`, `int`, `datetime` and the like is said as its base is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,29 +50,43 @@ class Signature:
     keywords: frozenset[str]
     """The arguments that may be given by name."""
     required: tuple[str, ...]
+    count: int
+    """Of all arguments."""
     struct: type[msgspec.Struct]
     decoder: msgspec.json.Decoder[Any]
-    hides_nan: bool
-    """Some argument's type takes null where a float may stand, so that a NaN would be stored as None unseen."""
+    plain: bool
+    """Arguments that are equal are the same."""
+    trust: Trust
+    sequences: frozenset[str]
+    """The arguments that may be any sequence."""
+    numbers: frozenset[str]
+    """The arguments that are no booleans, so that a boolean in them is a number."""
     result: msgspec.json.Decoder[Any]
-    result_hides_nan: bool
+    result_is_plain: bool
+    result_trust: Trust
+    result_is_number: bool
     positional: Callable[[Any], tuple[Any, ...]]
     keyword_only: tuple[str, ...]
 
     def encode_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        """The JSON of a call. Raises `InvalidArguments` that names the argument."""
+        """The JSON of a call: of what was given, in the order of the signature.
+
+        Defaults are filled in where it runs, so that a deploy may add, change or remove an argument that nobody gave.
+        Raises `InvalidArguments` that names the argument.
+        """
         values = self._bound(args, kwargs)
         try:
-            payload = encode_json(self.struct(**values))
-            self.decoder.decode(payload)
+            given = self.struct(**values)
+            payload = encode_json(values)
+            arrived = self.decoder.decode(payload)
+            same = self.plain and given == arrived
         except Exception as error:
-            raise self._explained(values, error) from None
+            payload, given, arrived = self._with_numbers(values, error)
+            same = False
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise InvalidArguments(self.task, *_largest(values))
-        if self.hides_nan and b"null" in payload:
-            for name, value in values.items():
-                if _holds_nan(value):
-                    raise InvalidArguments(self.task, name, _NO_NAN)
+        if not same:
+            self._compare(given, arrived, payload)
         return payload
 
     def decode_arguments(self, payload: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -77,13 +105,15 @@ class Signature:
         """The JSON of a result. Raises `InvalidResult` for what could not be read back as annotated."""
         try:
             payload = encode_json(value)
-            self.result.decode(payload)
+            arrived = self.result.decode(payload)
+            same = self.result_is_plain and bool(value == arrived)
         except Exception as error:
-            raise InvalidResult(self.task, str(error)) from None
+            payload, arrived = self._result_with_numbers(value, error)
+            same = False
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise InvalidResult(self.task, _too_large(len(payload)))
-        if self.result_hides_nan and b"null" in payload and _holds_nan(value):
-            raise InvalidResult(self.task, _NO_NAN)
+        if not same:
+            self._compare_result(value, arrived, payload)
         return payload
 
     def decode_result(self, payload: bytes) -> Any:
@@ -109,10 +139,62 @@ class Signature:
             if name in values:
                 raise InvalidArguments(self.task, name, "given twice, by position and by name")
             values[name] = value
-        for name in self.required:
-            if name not in values:
-                raise InvalidArguments(self.task, name, "is missing")
+        if len(values) < self.count:
+            for name in self.required:
+                if name not in values:
+                    raise InvalidArguments(self.task, name, "is missing")
+        if len(kwargs) > 1:
+            return {name: values[name] for name in self.struct.__struct_fields__ if name in values}
         return values
+
+    def _with_numbers(self, values: dict[str, Any], error: Exception) -> tuple[bytes, Any, Any]:
+        """The same with each boolean as the number that it is, where a boolean is not meant."""
+        plain = {name: as_numbers(value) if name in self.numbers else value for name, value in values.items()}
+        try:
+            if all(plain[name] is value for name, value in values.items()):
+                raise error
+            payload = encode_json(plain)
+            return payload, self.struct(**values), self.decoder.decode(payload)
+        except Exception:
+            raise self._explained(values, error) from None
+
+    def _result_with_numbers(self, value: Any, error: Exception) -> tuple[bytes, Any]:
+        plain = as_numbers(value) if self.result_is_number else value
+        try:
+            if plain is value:
+                raise error
+            payload = encode_json(plain)
+            return payload, self.result.decode(payload)
+        except Exception:
+            raise InvalidResult(self.task, str(error)) from None
+
+    def _compare(self, given: Any, arrived: Any, payload: bytes) -> None:
+        """Raise `InvalidArguments` for the first argument that would arrive as something else."""
+        if _is_surely_the_same(given, arrived, payload, self.trust):
+            return
+        for name in self.struct.__struct_fields__:
+            value = getattr(given, name)
+            try:
+                found = difference(value, getattr(arrived, name), name in self.sequences)
+            except Exception as error:  # it is nested too deeply, or a class of its own fails to compare
+                found = f"it cannot be compared with what would arrive: {type(error).__name__}: {error}"
+            if found is not None:
+                raise InvalidArguments(self.task, name, _NO_NAN if _holds_nan(value) else f"{found}; {_WAY_OUT}")
+
+    def _compare_result(self, value: Any, arrived: Any, payload: bytes) -> None:
+        """Raise `InvalidResult` where a part of it would be lost. The effects of the job are there: the kinds of its
+        parts do not count.
+        """
+        if _is_surely_the_same(value, arrived, payload, self.result_trust):
+            return
+        try:
+            found = difference(value, arrived, loosely=True)
+        except Exception:
+            return
+        if found is not None and _holds_nan(value):
+            raise InvalidResult(self.task, _NO_NAN)
+        if found is not None and is_lost(value, arrived):
+            raise InvalidResult(self.task, f"{found}; {_WAY_OUT}")
 
     def _explained(self, values: Mapping[str, Any], error: Exception) -> InvalidArguments:
         """Which argument it was: msgspec names it when decoding, but not when encoding."""
@@ -146,17 +228,24 @@ def signature_of(function: Callable[..., Any], task: str) -> Signature:
         forbid_unknown_fields=True,
         gc=False,
     )
+    trusted, result_trusted = trust(hints[p.name] for p in parameters), trust([result])
     by_position = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
     return Signature(
         task=task,
         names=tuple(by_position),
         keywords=frozenset(p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY),
         required=tuple(p.name for p in parameters if p.default is p.empty),
+        count=len(parameters),
         struct=struct,
         decoder=msgspec.json.Decoder(struct),
-        hides_nan=any(_hides_nan(hints[p.name]) for p in parameters),
+        plain=trusted is Trust.FULL,
+        trust=trusted,
+        sequences=frozenset(p.name for p in parameters if takes_sequences(hints[p.name])),
+        numbers=frozenset(p.name for p in parameters if not takes_booleans(hints[p.name])),
         result=msgspec.json.Decoder(type(None) if result is None else result),
-        result_hides_nan=_hides_nan(result),
+        result_is_plain=result_trusted is Trust.FULL,
+        result_trust=result_trusted,
+        result_is_number=not takes_booleans(result),
         positional=_attributes(by_position),
         keyword_only=tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY),
     )
@@ -178,7 +267,7 @@ def _refuse_uncarriable(task: str, parameter: inspect.Parameter, hints: Mapping[
 def _refuse_undecodable(task: str, what: str, annotation: Any) -> None:
     try:
         msgspec.json.Decoder(annotation)
-        unknown = next((t for t in _walk(types.type_info(annotation)) if isinstance(t, types.CustomType)), None)
+        unknown = next((t for t in walked(types.type_info(annotation)) if isinstance(t, types.CustomType)), None)
     except Exception as error:
         raise InvalidTask(task, f"{what} has a type that cannot be carried as JSON: {error}") from None
     if unknown is not None:
@@ -201,32 +290,12 @@ def _attributes(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
     return get if len(names) > 1 else lambda given: (get(given),)
 
 
-def _hides_nan(annotation: Any) -> bool:
-    for node in _walk(types.type_info(annotation)):
-        if isinstance(node, types.AnyType):
-            return True
-        if isinstance(node, types.UnionType):
-            members = {type(member) for member in node.types}
-            if types.NoneType in members and types.FloatType in members:
-                return True
-    return False
-
-
-def _walk(node: types.Type) -> Iterator[types.Type]:
-    """Every type within a type, each once."""
-    seen: set[int] = set()
-    waiting: list[Any] = [node]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, types.Field):
-            node = node.type
-        if not isinstance(node, types.Type) or id(node) in seen:
-            continue
-        seen.add(id(node))
-        yield node
-        for name in node.__struct_fields__:
-            inner = getattr(node, name)
-            waiting.extend(inner if isinstance(inner, tuple) else (inner,))
+def _is_surely_the_same(given: Any, arrived: Any, payload: bytes, trusted: Trust) -> bool:
+    """Whether it need not be looked at part by part."""
+    try:
+        return trusted is Trust.OF_WRITTEN and bool(given == arrived) and encode_json(arrived) == payload
+    except Exception:
+        return False
 
 
 def _holds_nan(value: Any) -> bool:

@@ -37,6 +37,8 @@ class CurrentJob:
     """Takes what `progress` is told to the worker."""
     book: object = field(default=None, repr=False)
     """What keeps its log records, in the worker's terms; None if its task does not ask for it."""
+    lease: int = field(default=0, repr=False)
+    """Of the worker, when it claimed the job: with the fence, whose the row is."""
 
     def progress(self, fraction: float, note: str = "") -> None:
         """Say how far this attempt is, from 0 to 1: `chancy.get(conn, id).progress` shows the last word a second later.
@@ -69,7 +71,7 @@ class CurrentJob:
 
     def _complete(self, result: bytes) -> Steps[None]:
         yield make_partitions(DAYS_AHEAD)  # a missing one could not be made up for inside this transaction
-        if not (yield complete_job(self.id, self.fence, result)):
+        if not (yield complete_job(self.id, self.fence, self.lease, result)):
             raise LeaseLost(self.id, self.task)
 
 

@@ -49,6 +49,7 @@ def _examine(schema: str, conn: SyncConn | AsyncConn) -> Steps[list[Finding]]:
         fleet_checks.schedules(fleet),
         fleet_checks.claims(schema),
         fleet_checks.slots(),
+        server_checks.rights(),
         server_checks.partitions(schema),
         server_checks.retention(),
         server_checks.bloat(),

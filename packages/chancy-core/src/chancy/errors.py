@@ -3,9 +3,14 @@
 ChancyError
 ├── InvalidTask         the decorated function cannot be a task
 ├── InvalidArguments    arguments or options that do not fit; raised before any SQL is sent
+├── InvalidOption       an option of a verb that does not fit; a ValueError, raised before any SQL is sent
 ├── InvalidConnection   not a connection that Chancy can write to, or not in the state that a verb needs
+├── InvalidModule       a module that a command cannot import
+├── InvalidDSN          a connection string that cannot be read
 ├── SchemaOutdated      the database lacks migrations that this version needs
 ├── DevelopmentSchema   the schema was made before the first release
+├── UnsupportedDatabase its encoding is not UTF-8
+├── MissingRights       the worker's role of the database may not do what it has to
 ├── UnknownJob          no such job, live or finished
 ├── UnknownBatch        no such batch
 ├── UnknownSchedule     no schedule has this name
@@ -52,20 +57,67 @@ class InvalidArguments(ChancyError):
         super().__init__(f"{where}: {reason}")
 
 
+class InvalidOption(ChancyError, ValueError):
+    """An option that no row, no column and no clock could take, or of another kind than it says. Nothing was sent; the
+    caller's transaction is still usable.
+    """
+
+    def __init__(self, option: str, reason: str) -> None:
+        self.option = option
+        self.reason = reason
+        super().__init__(f"{option}: {reason}")
+
+
 class InvalidConnection(ChancyError):
     """The object given as a connection cannot be used for this verb."""
+
+
+class InvalidModule(ChancyError):
+    """A module of the user's that a command has to import and cannot."""
+
+    def __init__(self, module: str, reason: str) -> None:
+        self.module = module
+        super().__init__(reason)
+
+
+class InvalidDSN(ChancyError):
+    """A connection string that libpq cannot read. The message does not repeat it."""
+
+    def __init__(self, hint: str) -> None:
+        self.hint = hint
+        super().__init__(
+            f"the connection string (--dsn, CHANCY_DSN, or the app's) cannot be read: {hint}. It is not shown here, "
+            "because it may hold a password"
+        )
 
 
 class SchemaOutdated(ChancyError):
     """The schema in the database is older than this version of Chancy, or is not there at all."""
 
-    def __init__(self, schema: str, found: int, needed: int) -> None:
+    def __init__(
+        self,
+        schema: str,
+        found: int | None = None,
+        needed: int | None = None,
+        *,
+        was: str | None = None,
+        lacks: str | None = None,
+    ) -> None:
         self.schema = schema
         self.found = found
+        """The number of its newest migration; None where a statement has met with something that is not there."""
         self.needed = needed
-        state = f"is at migration {found}" if found else "has not been migrated"
+        self.was = was
+        """Its name when it was migrated."""
+        if lacks is not None:
+            state = f"lacks what this version of Chancy needs ({lacks})"
+        elif found and was not in (None, schema):
+            state = f"was {was!r} when it was migrated, and its functions still name that"
+        else:
+            state = f"is at migration {found}" if found else "has not been migrated"
+            state += f", this version of Chancy needs migration {needed}"
         super().__init__(
-            f"schema {schema!r} {state}, this version of Chancy needs migration {needed}: "
+            f"schema {schema!r} {state}: "
             f"run `python -m chancy migrate --schema {schema}` (or start the worker with --migrate)"
         )
 
@@ -78,6 +130,21 @@ class DevelopmentSchema(ChancyError):
             "the schema was made by a development version of Chancy, which no release can bring up to date: "
             "drop it (DROP SCHEMA … CASCADE, its jobs with it), or choose another with --schema, and migrate again"
         )
+
+
+class UnsupportedDatabase(ChancyError):
+    """The database cannot hold what jobs carry."""
+
+    def __init__(self, encoding: str) -> None:
+        self.encoding = encoding
+        super().__init__(
+            f"this database's encoding is {encoding}, and Chancy needs UTF8, which alone holds every text: "
+            "move to a database that was made with ENCODING 'UTF8' TEMPLATE template0"
+        )
+
+
+class MissingRights(ChancyError):
+    """The role of this connection may not do what a worker has to."""
 
 
 class UnknownJob(ChancyError):
@@ -220,13 +287,16 @@ class TimeLimitExceeded(AttemptStopped):
 
 
 class MemoryLimitExceeded(AttemptStopped):
-    """The attempt's process used more memory than its limit, or asked for more. Both in bytes."""
+    """The attempt's process, with those that it has started, used more memory than its limit, or asked for more.
+
+    Both in bytes.
+    """
 
     def __init__(self, limit: int, peak: int) -> None:
         self.limit = limit
         self.peak = peak
         how = "which is above" if peak > limit else "and was refused more than fits into"
-        super().__init__(f"its process had {_mebibytes(peak)}, {how} its memory limit of {_mebibytes(limit)}")
+        super().__init__(f"it had {_mebibytes(peak)}, {how} its memory limit of {_mebibytes(limit)}")
 
 
 class ProcessDied(AttemptStopped):

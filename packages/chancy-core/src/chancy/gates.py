@@ -16,7 +16,7 @@ import msgspec
 
 from .codec import Signature, encode_json
 from .errors import InvalidArguments, InvalidTask
-from .keys import Key, key_of, key_text
+from .keys import Key, key_of, shortened
 from .limits import KeyFunction, SharedLimit
 
 SEPARATOR = "\x1f"
@@ -96,11 +96,16 @@ class Gates:
         return encode_json(Passes(key, tuple(gates), turn))
 
 
-def gates_of(limits: Sequence[SharedLimit], group: KeyFunction | str | None, signature: Signature) -> Gates | None:
-    """The gates of a task, or none. Raises `InvalidTask` for a key function that does not fit the task."""
+def gates_of(
+    limits: Sequence[SharedLimit], group: KeyFunction | str | None, signature: Signature, root: str
+) -> Gates | None:
+    """The gates of a task, or none. Raises `InvalidTask` for a key function that does not fit the task.
+
+    `root` is what its limits are named after: its oldest name, under which jobs may have them already.
+    """
     if not limits and group is None:
         return None
-    parts = [_limit(limit, signature) for limit in limits]
+    parts = [_limit(limit, signature, root) for limit in limits]
     if len({part.start for part in parts}) < len(parts):
         raise InvalidTask(signature.task, "two of its limits would count the same: give one of them a key of its own")
     turn = [] if group is None else [_group(group, signature)]
@@ -108,17 +113,17 @@ def gates_of(limits: Sequence[SharedLimit], group: KeyFunction | str | None, sig
     return Gates(signature.task, (*alone, *turn, *keyed))
 
 
-def _limit(limit: SharedLimit, signature: Signature) -> Part:
+def _limit(limit: SharedLimit, signature: Signature, root: str) -> Part:
     kind = "concurrency" if limit.per is None else f"rate/{_seconds(limit):g}s"
     if limit.key is None or isinstance(limit.key, str):
-        return Part(f"{kind}({_clean(key_text(limit.key or signature.task))})", None, limit)
+        return Part(f"{kind}({_clean(shortened(limit.key) if limit.key else root)})", None, limit)
     key = key_of(limit.key, "limits", signature)
-    return Part(f"{kind}({signature.task} {','.join(key.names)}=", key, limit)
+    return Part(f"{kind}({root} {','.join(key.names)}=", key, limit)
 
 
 def _group(group: KeyFunction | str, signature: Signature) -> Part:
     if isinstance(group, str):
-        return Part(f"group({_clean(key_text(group))})", None, None)
+        return Part(f"group({_clean(shortened(group))})", None, None)
     return Part("group(", key_of(group, "group", signature), None)
 
 

@@ -9,9 +9,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import msgspec
+
+from .errors import InvalidOption
+from .plain import LONGEST_DELAY, Duration, duration, number, one_of, several, shown, text, word
+
+SHORTEST, LONGEST_WINDOW = timedelta(milliseconds=1), timedelta(days=366)
+LARGEST_MEMORY = 2**63 - 1
 
 
 class LimitType(StrEnum):
@@ -39,12 +45,21 @@ class SharedLimit:
     """What shares the limit: all jobs of the task, those with the same key, or all that name this text."""
 
     def __post_init__(self) -> None:
-        if type(self.most) is not int or not 1 <= self.most <= 100_000:
-            raise ValueError(f"a limit of jobs must be from 1 to 100000, got {self.most!r}")
-        if self.per is not None and not timedelta(milliseconds=1) <= self.per <= timedelta(days=366):
-            raise ValueError(f"the window of a rate must be from a millisecond to 366 days, got {self.per}")
-        if isinstance(self.key, str) and (not self.key or "\0" in self.key):
-            raise ValueError(f"a limit that tasks share needs a name without NUL, got {self.key!r}")
+        object.__setattr__(self, "most", number("most", self.most, 1, 100_000))
+        if self.per is not None:
+            object.__setattr__(self, "per", duration("per", self.per, SHORTEST, LONGEST_WINDOW))
+        object.__setattr__(self, "key", checked_key("key", self.key))
+
+
+def checked_key(option: str, key: object) -> Any:
+    """What jobs share something by: a function of their arguments, a text, or None for all of them."""
+    if isinstance(key, str):
+        if plain := text(option, key):
+            return plain
+        raise InvalidOption(option, "expected a text that is not empty")
+    if not (key is None or callable(key)):
+        raise InvalidOption(option, f"expected a function of the task's arguments, or a text, got {shown(key)}")
+    return key
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -56,13 +71,16 @@ class Limit(msgspec.Struct, frozen=True):
     Type: ClassVar[_Types] = LimitType
 
     def __post_init__(self) -> None:
-        if not 0 < self.value < float("inf"):
-            raise ValueError(f"a {self.type} limit must be positive and finite, got {self.value}")
+        type_ = one_of("type", self.type, LimitType)
+        plain = _time(self.value) if type_ is LimitType.TIME else _memory(self.value)
+        if type_ is not self.type or type(plain) is not type(self.value):
+            msgspec.structs.force_setattr(self, "type", type_)
+            msgspec.structs.force_setattr(self, "value", plain)
 
     @staticmethod
-    def time(limit: float | timedelta) -> Limit:
-        """Wall time of one attempt, in seconds."""
-        return Limit(LimitType.TIME, limit.total_seconds() if isinstance(limit, timedelta) else limit)
+    def time(limit: Duration) -> Limit:
+        """Wall time of one attempt, in seconds or as a `timedelta`."""
+        return Limit(LimitType.TIME, _time(limit))
 
     @staticmethod
     def memory(limit: int) -> Limit:
@@ -79,22 +97,40 @@ class Limit(msgspec.Struct, frozen=True):
         return SharedLimit(most, None, key)
 
     @staticmethod
-    def rate(most: int, *, per: timedelta, key: KeyFunction | str | None = None) -> SharedLimit:
-        """At most so many attempts are claimed in any window of `per`, over all workers; `key` as for `concurrency`."""
-        return SharedLimit(most, per, key)
+    def rate(most: int, *, per: Duration, key: KeyFunction | str | None = None) -> SharedLimit:
+        """At most so many attempts are claimed in any window of `per`, over all workers; `key` as for `concurrency`.
+
+        `per` is a `timedelta`, or seconds.
+        """
+        return SharedLimit(most, duration("per", per, SHORTEST, LONGEST_WINDOW), key)
+
+
+def _time(value: object) -> float:
+    if type(value) in (int, float) and 0 < value <= _LONGEST_SECONDS:  # type: ignore[operator]
+        return value  # type: ignore[return-value]
+    return duration("time limit", value, timedelta(microseconds=1)).total_seconds()
+
+
+def _memory(value: object) -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return number("memory limit", value, 1, LARGEST_MEMORY, why=" bytes")
+
+
+_LONGEST_SECONDS = LONGEST_DELAY.total_seconds()
 
 
 def divided(limits: Iterable[Limit | SharedLimit]) -> tuple[tuple[Limit, ...], tuple[SharedLimit, ...]]:
-    """Those of one attempt, and those over all workers. Raises `TypeError` for what is no limit."""
+    """Those of one attempt, and those over all workers. Raises `InvalidOption` for what is no limit."""
     own: list[Limit] = []
     shared: list[SharedLimit] = []
-    for limit in limits:
+    for limit in several("limits", limits, "Limit"):
         if isinstance(limit, SharedLimit):
             shared.append(limit)
         elif isinstance(limit, Limit):
             own.append(limit)
         else:
-            raise TypeError(f"expected a list of Limit, got {limit!r}")
+            raise InvalidOption("limits", f"expected a list of Limit, got {shown(limit)} in it")
     return tuple(own), tuple(shared)
 
 
@@ -124,21 +160,31 @@ ENFORCED: dict[Place, frozenset[LimitType]] = {
 PlaceWish: TypeAlias = Literal["thread", "process"]
 
 
+def wish_of(value: object) -> PlaceWish | None:
+    """Where a function is wanted to run, if anywhere. Raises `InvalidOption`."""
+    if value is None:
+        return None
+    wish: PlaceWish = word("executor", value, get_args(PlaceWish))
+    return wish
+
+
 def place_of(asynchronous: bool, wish: PlaceWish | None, limits: Iterable[Limit]) -> Place:
     """Where a function with these limits runs: where `wish` says, or the cheapest place that keeps them.
 
-    Raises `ValueError` when the wish and the limits do not go together.
+    Raises `InvalidOption` when the wish and the limits do not go together.
     """
     asked = {limit.type for limit in limits}
-    if wish not in (None, "thread", "process"):
-        raise ValueError(f'executor is "thread" or "process", got {wish!r}')
+    wish = wish_of(wish)
     if wish == "thread" and asynchronous:
-        raise ValueError("an async function runs on the event loop, or in a process; a thread is for plain functions")
+        raise InvalidOption(
+            "executor", "an async function runs on the event loop, or in a process; a thread is for plain functions"
+        )
     usual = Place.LOOP if asynchronous else Place.THREAD
     place = Place(wish) if wish else usual if asked <= ENFORCED[usual] else Place.PROCESS
     if missing := asked - ENFORCED[place]:
-        raise ValueError(
+        raise InvalidOption(
+            "executor" if wish else "limits",
             f"a {place} cannot keep a limit of {' and '.join(sorted(missing))}, because its function cannot be stopped "
-            f'there; leave executor out, or say executor="process"'
+            f'there; leave executor out, or say executor="process"',
         )
     return place

@@ -8,7 +8,9 @@ from typing import Any, overload
 
 import msgspec
 
-from .model import Rows, Statement
+from .errors import InvalidOption
+from .model import MOST_ATTEMPTS, Rows, Statement
+from .plain import identity, number, shown
 from .run import AsyncConn, SyncConn, perform
 from .schema import schema_in_use
 
@@ -101,8 +103,15 @@ def logs(
 
     One round trip, no lock. What a running job says is there a second later. For the next page, or for what has come
     since, give `(attempt, n)` of the last entry as `after`. Empty for a job without any, and for one that there is not.
-    Raises `ValueError` for a limit below 0.
+    Raises `InvalidOption`, a `ValueError`.
     """
-    if limit < 0:
-        raise ValueError(f"limit must be 0 or more, got {limit}")
-    return perform(conn, select_logs(job_id, after or (0, 0), limit), schema_in_use(schema))
+    statement = select_logs(identity("job_id", job_id), _place("after", after), number("limit", limit, 0))
+    return perform(conn, statement, schema_in_use(schema))
+
+
+def _place(option: str, after: object) -> tuple[int, int]:
+    if after is None:
+        return 0, 0
+    if not isinstance(after, (tuple, list)) or len(after) != 2:
+        raise InvalidOption(option, f"expected attempt and n of an entry, as (2, 17), got {shown(after)}")
+    return number(option, after[0], 0, MOST_ATTEMPTS), number(option, after[1], 0)

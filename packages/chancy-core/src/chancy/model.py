@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, TypeAlias, TypeVar
+from datetime import datetime, timedelta
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
+from . import plain
+from .errors import InvalidOption
 from .limits import Limit
+from .plain import duration, instant, name, number, several, shown, text
 from .retention import Keep
 from .retry import Backoff
 from .states import State
@@ -25,11 +28,30 @@ MAX_PAYLOAD_BYTES = 16 * 1024**2
 """The largest arguments, and the largest result, of one job."""
 
 LOWEST_PRIORITY, HIGHEST_PRIORITY = -100, 100
-LONGEST_DELAY = timedelta(days=36_525)
-"""A hundred years. Postgres' instants end in the year 294276, and Python's, which read them back, in 9999."""
+MOST_ATTEMPTS = 32_767
+LONGEST_DELAY, WITHOUT_END = plain.LONGEST_DELAY, plain.WITHOUT_END
 
-WITHOUT_END = datetime(9999, 12, 31, tzinfo=UTC)
-"""What is paused until then is paused until somebody resumes it: Postgres' infinity is no datetime of Python's."""
+
+class Named(Protocol):
+    """A task, which stands for all its names."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The one that it has now, and those that it had before."""
+
+
+TaskName: TypeAlias = str | Named
+"""A task, by all its names; or one name, which need not be known here."""
+
+
+def names_of(option: str, task: object) -> list[str]:
+    """What a verb means by a task that it was given. Raises `InvalidOption`."""
+    if isinstance(task, str):
+        return [text(option, task)]
+    names = getattr(task, "names", None)
+    if not isinstance(names, tuple):
+        raise InvalidOption(option, f"expected a task or the name of one, got {shown(task)}")
+    return list(dict.fromkeys(text(option, each) for each in names))
 
 
 class Statement(msgspec.Struct, Generic[T_co], frozen=True):
@@ -60,7 +82,12 @@ class Pause:
     seconds: float
 
 
-Steps: TypeAlias = Generator["Statement[Any] | Script | Pause", Any, T]
+@dataclass(frozen=True, slots=True)
+class LetGo:
+    """End the transaction of a connection that was idle before its own looks began one, so that it holds nothing."""
+
+
+Steps: TypeAlias = Generator["Statement[Any] | Script | Pause | LetGo", Any, T]
 """A verb of several round trips: yields what to do, gets the parsed rows sent back."""
 
 
@@ -77,25 +104,18 @@ class Queue:
     keep: Keep | None = None
 
     def __post_init__(self) -> None:
-        if not self.name or "\0" in self.name:
-            raise ValueError(f"a queue needs a name without NUL, got {self.name!r}")
-        if self.concurrency < 1:
-            raise ValueError(f"queue {self.name!r} needs a concurrency of at least 1, got {self.concurrency}")
-
-
-_OPTION_TYPES: dict[str, tuple[type, ...]] = {
-    "queue": (str,),
-    "priority": (int,),
-    "max_attempts": (int,),
-    "limits": (tuple, type(None)),
-    "run_at": (datetime, type(None)),
-    "delay": (timedelta, type(None)),
-}
+        _become(self, "name", name("name", self.name))
+        _become(self, "concurrency", number("concurrency", self.concurrency, 1))
+        if not (self.keep is None or isinstance(self.keep, Keep)):
+            raise InvalidOption("keep", f"expected a Keep, got {shown(self.keep)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How and when a job runs: what `@task` sets, and what `using` changes for one submit."""
+    """How and when a job runs: what `@task` sets, and what `using` changes for one submit.
+
+    Whatever was given, its fields are of exactly these kinds, and fit into a row. Raises `InvalidOption`.
+    """
 
     queue: str = "default"
     priority: int = 0
@@ -104,34 +124,49 @@ class Options:
     """None leaves it to what the task declares where the job runs."""
     retry: Backoff | None = None
     run_at: datetime | None = None
+    """In UTC."""
     delay: timedelta | None = None
 
-    def problem(self) -> tuple[str, str] | None:
-        """The first option that cannot go into a row, and why."""
-        for name, kinds in _OPTION_TYPES.items():
-            value: object = getattr(self, name)
-            if type(value) is bool or not isinstance(value, kinds):
-                return name, f"expected {' or '.join(kind.__name__ for kind in kinds)}, got {value!r}"
-        if not self.queue or "\0" in self.queue:
-            return "queue", f"expected a name without NUL, got {self.queue!r}"
-        if not LOWEST_PRIORITY <= self.priority <= HIGHEST_PRIORITY:
-            return "priority", f"expected {LOWEST_PRIORITY} to {HIGHEST_PRIORITY}, got {self.priority}"
-        if not 1 <= self.max_attempts <= 32_767:
-            return "max_attempts", f"expected 1 to 32767 (the first attempt counts), got {self.max_attempts}"
+    def __post_init__(self) -> None:
+        _become(self, "queue", name("queue", self.queue))
+        _become(self, "priority", priority_of(self.priority))
+        _become(self, "max_attempts", attempts_of("max_attempts", self.max_attempts))
+        if self.limits is not None:
+            _become(self, "limits", _limits(self.limits))
         if not isinstance(self.retry, (Backoff, type(None))):
-            return "retry", "expected a Backoff: what goes into a row is data, a function belongs to @task"
-        if not all(isinstance(limit, Limit) for limit in self.limits or ()):
-            return "limits", f"expected a list of Limit, got {self.limits!r}"
-        if self.run_at is not None and self.run_at.tzinfo is None:
-            return (
-                "run_at",
-                "expected a datetime with a time zone (a naive one means a different instant on each machine)",
+            raise InvalidOption(
+                "retry",
+                f"expected a Backoff, got {shown(self.retry)}: what goes into a row is data, a function belongs to "
+                f"@task",
             )
         if self.run_at is not None and self.delay is not None:
-            return "delay", "give either run_at or delay"
-        if self.delay is not None and not -LONGEST_DELAY <= self.delay <= LONGEST_DELAY:
-            return "delay", f"expected at most {LONGEST_DELAY.days:,} days, got {self.delay}"
-        return None
+            raise InvalidOption("delay", "give either run_at or delay")
+        if self.run_at is not None:
+            _become(self, "run_at", instant("run_at", self.run_at))
+        if self.delay is not None:
+            _become(self, "delay", duration("delay", self.delay))
+
+
+def _become(frozen: object, field: str, value: object) -> None:
+    object.__setattr__(frozen, field, value)
+
+
+def _limits(given: object) -> tuple[Limit, ...]:
+    limits = several("limits", given, "Limit")
+    for limit in limits:
+        if not isinstance(limit, Limit):
+            raise InvalidOption("limits", f"expected a list of Limit, got {shown(limit)} in it")
+    return limits
+
+
+def priority_of(value: object) -> int:
+    """A priority that a row holds."""
+    return number("priority", value, LOWEST_PRIORITY, HIGHEST_PRIORITY)
+
+
+def attempts_of(option: str, value: object) -> int:
+    """A number of attempts that a row holds."""
+    return number(option, value, 1, MOST_ATTEMPTS, why=" (the first attempt counts)")
 
 
 class NewJob(msgspec.Struct, Generic[R_co], frozen=True):

@@ -6,6 +6,9 @@ They derive from `Outcome` and not from `ChancyError`, so that `except ChancyErr
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Self
+
+from .retry import Delay, delay_of
 
 
 class Outcome(Exception):
@@ -15,21 +18,30 @@ class Outcome(Exception):
 class Retry(Outcome):
     """Try again. The attempt counts, and after `max_attempts` the job has failed.
 
-    `after` is the delay from now by the database's clock; None leaves it to the task's own backoff.
+    `after` is the delay from now by the database's clock, a timedelta or seconds; None leaves it to the task's own
+    backoff. One below zero is none, and the longest is a hundred years. Raises `TypeError` for what is no duration.
     """
 
-    def __init__(self, after: timedelta | None = None, reason: str = "") -> None:
-        self.after = after
+    def __init__(self, after: Delay | None = None, reason: str = "") -> None:
+        self.after: timedelta | None = None if after is None else delay_of(after)
         self.reason = reason
         super().__init__(reason or "retry asked for by the handler")
 
+    def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
+        return type(self), (self.after, self.reason)  # it may have to leave a process pool
+
 
 class Snooze(Outcome):
-    """Not now: run again after `delay`. The attempt does not count, so a job may snooze for ever."""
+    """Not now: run again after `delay`, a timedelta or seconds. The attempt does not count, so a job may snooze for
+    ever. Raises `TypeError` for what is no duration.
+    """
 
-    def __init__(self, delay: timedelta) -> None:
-        self.delay = delay
-        super().__init__(f"snoozed for {delay}")
+    def __init__(self, delay: Delay) -> None:
+        self.delay: timedelta = delay_of(delay)
+        super().__init__(f"snoozed for {self.delay}")
+
+    def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
+        return type(self), (self.delay,)
 
 
 class Discard(Outcome):
@@ -38,3 +50,6 @@ class Discard(Outcome):
     def __init__(self, reason: str = "") -> None:
         self.reason = reason
         super().__init__(reason or "discarded by the handler")
+
+    def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
+        return type(self), (self.reason,)

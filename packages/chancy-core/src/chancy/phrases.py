@@ -52,8 +52,15 @@ def one_line(text: str, longest: int = _LONGEST_TEXT) -> str:
 
 
 def argument(name: str) -> str:
-    """The same as a word of a command that somebody copies into a shell."""
-    return shlex.quote(one_line(name))
+    """This very name as a word of a command that somebody copies into a shell, on one line."""
+    if name.isprintable():
+        return shlex.quote(name)
+    return "$'" + "".join(c if c.isprintable() and c not in "\\'" else _escaped(c) for c in name) + "'"
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def sized(size: int) -> str:

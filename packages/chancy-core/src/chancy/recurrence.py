@@ -12,6 +12,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from cronsim import CronSim, CronSimError
 
+from .errors import InvalidOption
+from .plain import Duration, amount, duration, shown, text, word
+
 Missed: TypeAlias = Literal["skip", "one", "all"]
 Overlap: TypeAlias = Literal["skip", "allow"]
 
@@ -56,13 +59,13 @@ def cron(expression: str, *, timezone: str = "UTC", missed: Missed = "one", over
     is on time; with "all" each runs. `overlap="skip"` drops a tick while the job of the tick before is live, "allow"
     does not; by default it is "skip", and "allow" where all missed ones are to run.
 
-    Raises `ValueError` for an expression or a zone that there is not.
+    Raises `InvalidOption`, a `ValueError`, for an expression or a zone that there is not.
     """
     return checked(Cron(expression, timezone, missed, _overlap(missed, overlap)))
 
 
 def every(
-    interval: timedelta | None = None,
+    interval: Duration | None = None,
     *,
     days: float = 0,
     hours: float = 0,
@@ -73,13 +76,20 @@ def every(
 ) -> Every:
     """Each multiple of the interval since 1970-01-01 UTC, whoever counts, from a second to 366 days.
 
-    `every(hours=1)` ticks on the hour, `every(days=1)` at midnight UTC, and `every(days=7)` on Thursdays. `missed` and
-    `overlap` as for `cron`. Raises `ValueError` for an interval that is out of bounds.
+    `every(hours=1)` ticks on the hour, `every(days=1)` at midnight UTC, and `every(days=7)` on Thursdays. An interval
+    is a `timedelta`, or seconds. `missed` and `overlap` as for `cron`. Raises `InvalidOption`, a `ValueError`, for an
+    interval that is out of bounds.
     """
-    parts = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+    named = {"days": days, "hours": hours, "minutes": minutes, "seconds": seconds}
+    try:
+        parts = timedelta(**{unit: amount(unit, value) for unit, value in named.items()})
+    except OverflowError:
+        raise InvalidOption("interval", f"expected 1 s to {LONGEST.days} days, got more than anything lasts") from None
     if interval is not None and parts:
-        raise ValueError("give either an interval or its days, hours, minutes and seconds")
-    return checked(Every(parts if interval is None else interval, missed, _overlap(missed, overlap)))
+        raise InvalidOption("interval", "give either an interval or its days, hours, minutes and seconds")
+    return checked(
+        Every(parts if interval is None else duration("interval", interval), missed, _overlap(missed, overlap))
+    )
 
 
 def _overlap(missed: Missed, overlap: Overlap | None) -> Overlap:
@@ -87,21 +97,27 @@ def _overlap(missed: Missed, overlap: Overlap | None) -> Overlap:
 
 
 def checked(when: W) -> W:
-    """The same, or a `ValueError` that says what is wrong with it."""
-    if when.missed not in get_args(Missed):
-        raise ValueError(f'missed is "skip", "one" or "all", got {when.missed!r}')
-    if when.overlap not in get_args(Overlap):
-        raise ValueError(f'overlap is "skip" or "allow", got {when.overlap!r}')
-    if (when.missed, when.overlap) == ("all", "skip"):
-        raise ValueError(
-            'missed="all" runs each tick and overlap="skip" drops those whose turn comes too soon: give overlap="allow"'
+    """The same in its plain kinds, or an `InvalidOption` that says what is wrong with it."""
+    missed = word("missed", when.missed, get_args(Missed))
+    overlap = word("overlap", when.overlap, get_args(Overlap))
+    if (missed, overlap) == ("all", "skip"):
+        raise InvalidOption(
+            "overlap",
+            'missed="all" runs each tick, and overlap="skip" drops those whose turn comes too soon: '
+            'give overlap="allow"',
         )
     if isinstance(when, Every):
-        if not isinstance(when.interval, timedelta) or not SHORTEST <= when.interval <= LONGEST:
-            raise ValueError(f"an interval is from a second to {LONGEST.days} days, got {when.interval!r}")
-    else:
-        next(ticks(when, EPOCH))
-    return when
+        interval = duration("interval", when.interval, SHORTEST, LONGEST)
+        return msgspec.structs.replace(when, interval=interval, missed=missed, overlap=overlap)
+    plain = msgspec.structs.replace(
+        when,
+        expression=text("expression", when.expression),
+        timezone=text("timezone", when.timezone),
+        missed=missed,
+        overlap=overlap,
+    )
+    next(ticks(plain, EPOCH))
+    return plain
 
 
 def ticks(when: When, after: datetime) -> Iterator[datetime]:
@@ -118,9 +134,10 @@ def ticks(when: When, after: datetime) -> Iterator[datetime]:
     try:
         found = CronSim(when.expression, after.astimezone(zone))
     except (CronSimError, AttributeError) as error:
-        raise ValueError(
-            f"cron expression {when.expression!r}: {str(error).lower()}; it has five fields (minute, hour, "
-            f"day of month, month, day of week), or six with the second before them"
+        raise InvalidOption(
+            "expression",
+            f"cron expression {shown(when.expression)}: {str(error).lower()}; it has five fields (minute, hour, "
+            f"day of month, month, day of week), or six with the second before them",
         ) from None
     last = after.astimezone(UTC)
     for tick in found:
@@ -129,7 +146,7 @@ def ticks(when: When, after: datetime) -> Iterator[datetime]:
         if (instant := tick.astimezone(UTC)) > last:
             last = instant
             yield instant
-    raise ValueError(f"cron expression {when.expression!r}: there is no such day in fifty years")
+    raise InvalidOption("expression", f"cron expression {when.expression!r}: there is no such day in fifty years")
 
 
 def _zone(name: str) -> tzinfo:
@@ -138,9 +155,10 @@ def _zone(name: str) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, TypeError, ValueError, OSError):
-        raise ValueError(
+        raise InvalidOption(
+            "timezone",
             f"there is no time zone {name!r} here: say it as in 'Europe/Prague', and where the system has none at all "
-            f"install the package tzdata"
+            f"install the package tzdata",
         ) from None
 
 

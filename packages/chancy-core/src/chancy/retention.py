@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from .errors import InvalidOption
+from .plain import Duration, amount, duration
 
 LONGEST_DAYS = 3650
 
 
-def days(number: int) -> timedelta:
+def days(number: float) -> timedelta:
     """So many days."""
-    return timedelta(days=number)
+    return timedelta(days=amount("days", number))
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +22,8 @@ class Keep:
     """How long the finished jobs of a queue are kept after their end, each at most a day longer.
 
     None follows the schema's own retention, `Chancy(keep=…)`. Zero leaves no row at all: nobody can look at such a job
-    afterwards, wait for it, or requeue it. Raises `ValueError` for what is neither zero nor 1 to 3650 whole days.
+    afterwards, wait for it, or requeue it. Each is a `timedelta`, or seconds. Raises `InvalidOption` for what is
+    neither zero nor 1 to 3650 whole days.
     """
 
     succeeded: timedelta | None = None
@@ -28,15 +33,22 @@ class Keep:
     results: timedelta | None = None
     """Of the results alone, where that is shorter than `succeeded`."""
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            succeeded: Duration | None = ...,
+            failed: Duration | None = ...,
+            discarded: Duration | None = ...,
+            cancelled: Duration | None = ...,
+            results: Duration | None = ...,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
-        for what, time in self._times().items():
-            if not timedelta(0) <= time <= days(LONGEST_DAYS) or time % days(1):
-                raise ValueError(
-                    f"Keep({what}={time}): history is dropped by whole days, so give 0 (leave nothing) or from 1 to "
-                    f"{LONGEST_DAYS} days"
-                )
+        for what, given in self._times().items():
+            object.__setattr__(self, what, whole_days(what, given, timedelta(0)))
         if self.results is not None and self.succeeded is not None and self.results > self.succeeded:
-            raise ValueError(f"Keep(results={self.results}) is longer than the jobs are kept, {self.succeeded}")
+            raise InvalidOption("results", f"{self.results} is longer than the jobs are kept, {self.succeeded}")
 
     @classmethod
     def nothing(cls) -> Keep:
@@ -51,3 +63,16 @@ class Keep:
     def _times(self) -> dict[str, timedelta]:
         every = {field.name: getattr(self, field.name) for field in fields(self)}
         return {what: time for what, time in every.items() if time is not None}
+
+
+def whole_days(option: str, value: object, least: timedelta) -> timedelta:
+    """A time for which finished jobs can be kept."""
+    time = duration(option, value)
+    if not least <= time <= days(LONGEST_DAYS) or time % days(1):
+        nothing = "0 (leave nothing) or " if not least else ""
+        raise InvalidOption(
+            option,
+            f"history is dropped by whole days, so give {nothing}from 1 to {LONGEST_DAYS} days, as chancy.days(7), "
+            f"got {time}",
+        )
+    return time

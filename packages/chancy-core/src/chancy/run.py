@@ -17,13 +17,16 @@ from typing import Any, Protocol, TypeAlias, TypeVar, overload
 import msgspec
 import psycopg
 from psycopg.adapt import AdaptersMap, Buffer, Dumper, Loader
-from psycopg.pq import Format, TransactionStatus
+from psycopg.postgres import register_default_adapters, register_default_types
+from psycopg.pq import Format, PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGconn
 from psycopg.rows import tuple_row
+from psycopg.types import TypesRegistry
+from psycopg.types.array import register_all_arrays
 
-from .errors import InvalidConnection
+from .errors import InvalidConnection, SchemaOutdated
 from .literals import JsonColumn
-from .model import Pause, Script, Statement, Steps
+from .model import LetGo, Pause, Script, Statement, Steps
 from .schema import named, numbered
 
 T = TypeVar("T")
@@ -38,7 +41,7 @@ class _JsonDumper(Dumper):
     (UTF-8 bytes sent on a latin1 connection would be stored as mojibake, without an error.)
     """
 
-    oid = psycopg.adapters.types["json"].oid
+    oid = 114  # of json, in every database
 
     def dump(self, obj: msgspec.Raw) -> Buffer:
         return _spoken(bytes(obj), self.connection)
@@ -71,7 +74,16 @@ class _BinaryJsonLoader(_JsonLoader):
     format = Format.BINARY
 
 
-ADAPTERS = AdaptersMap(psycopg.adapters)
+def _as_psycopg_comes() -> AdaptersMap:
+    """Its own adapters, without what the application has registered for the whole process."""
+    adapters = AdaptersMap(types=TypesRegistry())
+    register_default_types(adapters.types)
+    register_default_adapters(adapters)
+    register_all_arrays(adapters)
+    return adapters
+
+
+ADAPTERS = _as_psycopg_comes()
 """How our own cursors speak. Never the caller's map: neither's adapters may change the other's rows."""
 ADAPTERS.register_dumper(msgspec.Raw, _JsonDumper)
 ADAPTERS.register_dumper(JsonColumn, _JsonColumnDumper)
@@ -84,9 +96,14 @@ class _TextLoader(Loader):
         return bytes(data).decode("utf-8", "surrogateescape")
 
 
+class _BinaryTextLoader(_TextLoader):
+    format = Format.BINARY
+
+
 ASCII_ADAPTERS = AdaptersMap(ADAPTERS)
 """For a connection whose client_encoding is SQL_ASCII: psycopg gives its texts as bytes."""
 ASCII_ADAPTERS.register_loader("text", _TextLoader)
+ASCII_ADAPTERS.register_loader("text", _BinaryTextLoader)
 
 
 def _adapters(pgconn: PGconn) -> AdaptersMap:
@@ -110,6 +127,13 @@ def in_transaction(conn: SyncConn | AsyncConn) -> bool:
     return _driver(conn).info.transaction_status is not TransactionStatus.IDLE or not conn.autocommit
 
 
+def begins_its_own(conn: SyncConn | AsyncConn) -> bool:
+    """Whether what is sent next on `conn` begins a transaction in which there is nothing else."""
+    driver = _driver(conn)
+    idle = driver.info.transaction_status is TransactionStatus.IDLE
+    return idle and not driver.autocommit and driver.pgconn.pipeline_status == PipelineStatus.OFF
+
+
 def backend_pid(conn: SyncConn | AsyncConn) -> int:
     """Of the server process at the other end of `conn`, as it was told at the start: a pooler tells one of its own."""
     return _driver(conn).info.backend_pid
@@ -119,24 +143,29 @@ def _driver(conn: SyncConn | AsyncConn) -> SyncConn | AsyncConn:
     if isinstance(conn, (psycopg.Connection, psycopg.AsyncConnection)):
         return conn
     raise InvalidConnection(
-        f"expected a psycopg.Connection or psycopg.AsyncConnection, "
+        f"the first argument is your connection: expected a psycopg.Connection or psycopg.AsyncConnection, "
         f"got {type(conn).__module__}.{type(conn).__qualname__}"
     )
 
 
+def refuse_no_connection(conn: object) -> None:
+    """Raise `InvalidConnection` for what is none."""
+    _driver(conn)  # type: ignore[arg-type]
+
+
 def send(conn: SyncConn, statement: Statement[T], schema: str) -> T:
-    """One round trip."""
+    """One round trip. The answer comes in binary: no DateStyle or IntervalStyle of the session changes how it reads."""
     text, names = numbered(statement.sql, schema)
     cursor = _Cursor(conn, row_factory=tuple_row)
-    cursor.execute(text, [statement.params[name] for name in names])
+    cursor.execute(text, [statement.params[name] for name in names], binary=True)
     return statement.parse(cursor.fetchall())
 
 
-async def send_async(conn: AsyncConn, statement: Statement[T], schema: str, *, binary: bool = False) -> T:
-    """One round trip. Rows that come in binary are the same rows, a third sooner read; the connection speaks UTF-8."""
+async def send_async(conn: AsyncConn, statement: Statement[T], schema: str) -> T:
+    """`send`, awaited."""
     text, names = numbered(statement.sql, schema)
     cursor = _AsyncCursor(conn, row_factory=tuple_row)
-    await cursor.execute(text, [statement.params[name] for name in names], binary=binary)
+    await cursor.execute(text, [statement.params[name] for name in names], binary=True)
     return statement.parse(await cursor.fetchall())
 
 
@@ -155,18 +184,50 @@ class Backend(Protocol):
         """The same, awaited."""
 
 
+NO_LOOP = "async connections need an event loop of asyncio, and none runs here: trio is not supported"
+_MISSING = (
+    psycopg.errors.InvalidSchemaName,
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.UndefinedObject,
+)
+
+
 class Postgres:
     """The backend that there is outside of tests."""
 
     elsewhere = True
 
     def send(self, conn: SyncConn, statement: Statement[T], schema: str) -> T:
-        """One round trip."""
-        return send(conn, statement, schema)
+        """One round trip. Raises `SchemaOutdated` where the schema lacks what the statement names."""
+        try:
+            return send(conn, statement, schema)
+        except (*_MISSING, psycopg.DataError) as error:
+            raise _told(error, schema) from error
 
-    def send_async(self, conn: AsyncConn, statement: Statement[T], schema: str) -> Coroutine[Any, Any, T]:
-        """One round trip."""
-        return send_async(conn, statement, schema)
+    async def send_async(self, conn: AsyncConn, statement: Statement[T], schema: str) -> T:
+        """`send`, awaited."""
+        try:
+            return await send_async(conn, statement, schema)
+        except (*_MISSING, psycopg.DataError) as error:
+            raise _told(error, schema) from error
+        except RuntimeError as error:
+            if str(error) == "no running event loop":
+                raise InvalidConnection(NO_LOOP) from None
+            raise
+
+
+def _told(error: psycopg.Error, schema: str) -> Exception:
+    """What the error means, unless a trigger or a function that is not ours has raised it."""
+    message, context = error.diag.message_primary or "", error.diag.context or ""
+    if isinstance(error, psycopg.DataError):
+        if message.endswith(': "NULL"'):
+            return InvalidConnection("the session has array_nulls = off, and Chancy sends arrays with NULLs: set it on")
+        return error
+    if context and f"{schema}." not in context and f'"{schema}".' not in context:
+        return error
+    return SchemaOutdated(schema, lacks=message)
 
 
 _backend: Backend = Postgres()
@@ -232,18 +293,22 @@ async def follow(steps: Generator[Any, Any, T], do: Callable[[Any], Awaitable[An
 
 
 def _walk(conn: SyncConn, steps: Steps[T], schema: str, backend: Backend) -> T:
-    def do(step: Statement[Any] | Script) -> Any:
+    def do(step: Statement[Any] | Script | LetGo) -> Any:
         if isinstance(step, Statement):
             return backend.send(conn, step, schema)
+        if isinstance(step, LetGo):
+            return conn.rollback()
         return _Cursor(conn).execute(named(step.sql, schema).encode())
 
     return walk(steps, do)
 
 
 async def _walk_async(conn: AsyncConn, steps: Steps[T], schema: str, backend: Backend) -> T:
-    def do(step: Statement[Any] | Script) -> Awaitable[Any]:
+    def do(step: Statement[Any] | Script | LetGo) -> Awaitable[Any]:
         if isinstance(step, Statement):
             return backend.send_async(conn, step, schema)
+        if isinstance(step, LetGo):
+            return conn.rollback()
         return _AsyncCursor(conn).execute(named(step.sql, schema).encode())
 
     return await follow(steps, do)
@@ -289,16 +354,33 @@ async def _around_async(
         await _walk_async(conn, after(value), schema, _backend)
 
 
-def perform_alone(conn: SyncConn | AsyncConn, steps: Steps[T], schema: str) -> T | Coroutine[Any, Any, T]:
-    """Drive `steps` in a transaction of their own, which needs an idle connection and is committed."""
-    if _driver(conn).info.transaction_status is not TransactionStatus.IDLE:
-        raise InvalidConnection("this needs an idle connection, because it makes its own transaction: commit first")
+def perform_in_transaction(
+    conn: SyncConn | AsyncConn, first: str, steps: Steps[T], schema: str
+) -> T | Coroutine[Any, Any, T]:
+    """Drive `steps` in one transaction: on an idle connection their own, which begins with the command `first` and is
+    committed, else the caller's.
+    """
+    driver = _driver(conn)
+    if driver.closed:
+        raise InvalidConnection("the connection is closed")
+    if driver.info.pipeline_status is not PipelineStatus.OFF:
+        raise InvalidConnection("the connection is in pipeline mode, in which several commands cannot be sent at once")
+    status = driver.info.transaction_status
+    if status is TransactionStatus.INERROR:
+        raise InvalidConnection("the transaction of the connection has failed: roll it back first")
+    alone = status is TransactionStatus.IDLE
     if isinstance(conn, psycopg.AsyncConnection):
-        return _walk_alone_async(conn, steps, schema)
+        return _walk_in_transaction_async(conn, first if alone else None, steps, schema)
+    if not alone:
+        return _walk(conn, steps, schema, Postgres())
     with conn.transaction():
+        _Cursor(conn).execute(first.encode())
         return _walk(conn, steps, schema, Postgres())
 
 
-async def _walk_alone_async(conn: AsyncConn, steps: Steps[T], schema: str) -> T:
+async def _walk_in_transaction_async(conn: AsyncConn, first: str | None, steps: Steps[T], schema: str) -> T:
+    if first is None:
+        return await _walk_async(conn, steps, schema, Postgres())
     async with conn.transaction():
+        await _AsyncCursor(conn).execute(first.encode())
         return await _walk_async(conn, steps, schema, Postgres())

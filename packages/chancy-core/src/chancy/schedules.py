@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from dataclasses import fields, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, overload
 
 import msgspec
 
 from .codec import encode_json
-from .errors import InvalidArguments, SchedulePaused, UnknownSchedule
+from .errors import InvalidArguments, InvalidOption, SchedulePaused, UnknownSchedule
 from .gates import Passes
 from .limits import Limit
 from .literals import FINITE, either
 from .model import WITHOUT_END, NewJob, Options, Rows, Statement, Steps
+from .plain import Duration, shown, text
 from .recurrence import Cron, Every, When, checked, ticks
 from .retry import Backoff
 from .run import AsyncConn, SyncConn, perform
@@ -51,11 +52,12 @@ def job_of(task: BaseTask[..., Any], arguments: bytes, changes: bytes, tick: dat
     task.signature.decode_arguments(arguments)
     plain, changed = task.carrying(arguments), _decode_changes(changes)
     named = {name: value for name in _OPTIONS if (value := getattr(changed, name)) is not msgspec.UNSET}
+    unique = plain.unique if changed.unique is msgspec.UNSET else changed.unique
     return msgspec.structs.replace(
         plain,
         options=replace(plain.options, run_at=tick, **named),
         gates=plain.gates if changed.gates is msgspec.UNSET else changed.gates and encode_json(changed.gates),
-        unique=plain.unique if changed.unique is msgspec.UNSET else changed.unique,
+        unique=unique and msgspec.structs.replace(unique, others=task.aliases),  # it may have been renamed since
     )
 
 
@@ -137,13 +139,14 @@ def schedule(
     and what is paused stays so. Holds from the commit on; ticks count from now. What `using` has changed goes with it;
     all else of its jobs is as the task declares it where the worker runs.
 
-    Locks the schedule's row; workers pass it by until the commit. Raises `ValueError` for a name or a `when` that does
-    not do, and `InvalidArguments` for a job with a time of its own.
+    Locks the schedule's row; workers pass it by until the commit. Raises `InvalidOption`, a `ValueError`, for a name, a
+    job or a `when` that does not do, and `InvalidArguments` for a job with a time of its own.
     """
-    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or "\0" in name:
-        raise ValueError(f"a schedule needs a name of 1 to {LONGEST_NAME} characters without NUL, got {name!r}")
+    name = schedule_name("name", name)
+    if not isinstance(job, NewJob):
+        raise InvalidOption("job", f"expected what task.bind(…) gives, got {shown(job)}")
     if not isinstance(when, (Cron, Every)):
-        raise ValueError(f"schedule {name!r}: expected cron(…) or every(…), got {when!r}")
+        raise InvalidOption("when", f"schedule {name!r}: expected cron(…) or every(…), got {shown(when)}")
     for option in ("run_at", "delay"):
         if getattr(job.options, option) is not None:
             raise InvalidArguments(job.task, option, "a schedule says itself when its jobs run: leave it out")
@@ -155,6 +158,16 @@ def schedule(
         "when": msgspec.Raw(encode_json(checked(when))),
     }
     return perform(conn, Statement(SCHEDULE, params, lambda rows: None), schema_in_use(schema))
+
+
+def schedule_name(option: str, value: object) -> str:
+    """What a schedule may be called. Raises `InvalidOption`."""
+    name = text(option, value)
+    if not 0 < len(name) <= LONGEST_NAME:
+        raise InvalidOption(
+            option, f"a schedule needs a name of 1 to {LONGEST_NAME} characters without NUL, got {shown(name)}"
+        )
+    return name
 
 
 UNSCHEDULE = """
@@ -177,7 +190,8 @@ def unschedule(
     One that a task declares comes back with the next worker that starts: pause it instead. Waits for a worker that is
     just submitting a tick of it.
     """
-    return perform(conn, Statement(UNSCHEDULE, {"name": name}, lambda rows: bool(rows[0][0])), schema_in_use(schema))
+    params = {"name": schedule_name("name", name)}
+    return perform(conn, Statement(UNSCHEDULE, params, lambda rows: bool(rows[0][0])), schema_in_use(schema))
 
 
 SELECT_SCHEDULES = """
@@ -255,7 +269,7 @@ def run_now(conn: SyncConn | AsyncConn, name: str, /, *, schema: str | None = No
     before is live. Raises `UnknownSchedule`, and `SchedulePaused`.
     """
     where = schema_in_use(schema)
-    return perform(conn, _run_now(name, where), where)
+    return perform(conn, _run_now(schedule_name("name", name), where), where)
 
 
 def _run_now(name: str, schema: str) -> Steps[None]:
@@ -275,7 +289,7 @@ PAUSE_SCHEDULE = """
 """
 
 
-def pause_schedule(name: str, until: datetime | timedelta | None) -> Statement[bool]:
+def pause_schedule(name: str, until: datetime | Duration | None) -> Statement[bool]:
     """No ticks get jobs until then, or for so long; None is until it is resumed. Whether there is such a schedule."""
     return Statement(PAUSE_SCHEDULE, {"name": name, **either(until)}, bool)
 

@@ -13,11 +13,30 @@ import re
 from contextvars import ContextVar
 
 from .errors import ChancyError
+from .plain import text
 
-# No quotes: the name also stands inside string literals of the migrations. 48 characters leave room
-# for the suffixes of the partitions' constraint names within Postgres' 63.
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,47}")
+# No quotes and no dollars: the name also stands inside string literals and bodies of the schema's functions. 48
+# characters leave room for the suffixes of the partitions' constraint names within Postgres' 63.
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
+_NAMES = """
+    age array_agg array_cat array_position bool_or cardinality clock_timestamp concat_ws convert_to count
+    current_database current_setting generate_series has_function_privilege has_table_privilege hashtext
+    isfinite json_agg json_array_elements_text json_build_array json_build_object json_object_agg json_typeof left
+    length max min nextval now octet_length pg_advisory_unlock pg_advisory_xact_lock pg_backend_pid pg_column_size
+    pg_current_xact_id pg_current_xact_id_if_assigned pg_drop_replication_slot pg_encoding_to_char
+    pg_get_functiondef pg_get_userbyid pg_has_role pg_is_in_recovery pg_notification_queue_usage pg_notify
+    pg_relation_size pg_table_size pg_terminate_backend pg_try_advisory_lock pg_try_advisory_xact_lock random
+    row_number set_config setval string_agg strpos sum to_char to_json to_jsonb to_regclass to_regnamespace
+    unnest
+"""
+BUILT_INS = frozenset(_NAMES.split())
+"""The functions of Postgres that statements call. Each is sent with its schema: in the caller's `search_path` there may
+be another one of the name that fits better, by whoever may create functions there (CVE-2018-1058)."""
+_CALL = re.compile(rf"(?<![\w.])({'|'.join(sorted(BUILT_INS))})\(")
+
+_STATEMENTS = 4096
+"""So many texts are kept: of each statement one for each schema, of which an application may have one a tenant."""
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 
 attempt_schema: ContextVar[str | None] = ContextVar("chancy_attempt_schema", default=None)
@@ -33,8 +52,10 @@ def configure(*, schema: str | None) -> None:
 
 
 def schema_in_use(given: str | None = None) -> str:
-    """The schema for a verb that was given `given`."""
-    return given or attempt_schema.get() or _default or _from_environment()
+    """The schema for a verb that was given `given`. Raises `ChancyError` for what cannot be the name of one."""
+    if given is not None:
+        return checked(given)
+    return attempt_schema.get() or _default or _from_environment()
 
 
 def _from_environment() -> str:
@@ -46,6 +67,8 @@ def _from_environment() -> str:
 
 def checked(schema: str) -> str:
     """The same name, or an error that says what a schema may be called."""
+    if type(schema) is not str:
+        schema = text("schema", schema)
     if not _NAME.fullmatch(schema):
         raise ChancyError(
             f"{schema!r} cannot be the name of Chancy's schema: use up to 48 letters, digits and underscores, "
@@ -59,14 +82,35 @@ def named(sql: str, schema: str) -> str:
     return sql.replace("{schema}", f'"{checked(schema)}"').replace("{name}", schema)
 
 
-@functools.cache
+def _with_schema(call: re.Match[str]) -> str:
+    """Of several arrays `unnest` is no function but syntax, which knows no schema and finds that of Postgres."""
+    if call[1] == "unnest" and _has_several_arguments(call.string[call.end() :]):
+        return call[0]
+    return f"pg_catalog.{call[0]}"
+
+
+def _has_several_arguments(text: str) -> bool:
+    depth = 0
+    for character in text:
+        if character in "([":
+            depth += 1
+        elif character in ")]":
+            depth -= 1
+        if depth < 0:
+            return False
+        if character == "," and depth == 0:
+            return True
+    return False
+
+
+@functools.lru_cache(_STATEMENTS)
 def fill(sql: str, schema: str) -> bytes:
-    """The text for this schema, without indentation."""
-    lines = (line.strip() for line in named(sql, schema).splitlines())
+    """The text of a statement for this schema, without indentation, each function with its schema."""
+    lines = (line.strip() for line in _CALL.sub(_with_schema, named(sql, schema)).splitlines())
     return "\n".join(line for line in lines if line).encode()
 
 
-@functools.cache
+@functools.lru_cache(_STATEMENTS)
 def numbered(sql: str, schema: str) -> tuple[bytes, tuple[str, ...]]:
     """The same with `$1`, `$2` … for its parameters, and their names in that order.
 

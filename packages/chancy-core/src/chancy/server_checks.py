@@ -10,6 +10,7 @@ from .findings import Finding, Patience, Severity, unless_any
 from .migrate import newest, version
 from .model import Rows, Statement, Steps
 from .phrases import counted, moment, one_line, sized, span
+from .roles import MISSING_RIGHTS, OWN_FUNCTION, OWN_TABLE, missing_rights
 from .schema import named
 
 PINNED = Patience(timedelta(minutes=5), timedelta(hours=1))
@@ -23,9 +24,10 @@ _OLD_TRANSACTIONS = 1_000_000
 
 def migrations(schema: str) -> Steps[Finding]:
     """Whether the schema fits this version of Chancy. An error: nothing else can be asked."""
-    found, needed = (yield from version()), newest()
-    if found < needed:
-        state, _, remedy = str(SchemaOutdated(schema, found, needed)).partition(": ")
+    made, needed = (yield from version()), newest()
+    found = made.number
+    if found < needed or made.schema not in (None, schema):
+        state, _, remedy = str(SchemaOutdated(schema, found, needed, was=made.schema)).partition(": ")
         return Finding("schema", Severity.ERROR, f"{state}.", f"{remedy[0].upper()}{remedy[1:]}.")
     if found > needed:
         return Finding(
@@ -37,12 +39,32 @@ def migrations(schema: str) -> Steps[Finding]:
     return Finding("schema", Severity.OK, f"schema '{schema}' is at migration {found}, as this version needs it.")
 
 
+def rights() -> Statement[list[Finding]]:
+    """Whether the days of history can be made by whoever has to."""
+
+    def parse(rows: Rows) -> list[Finding]:
+        _, _, not_owned, owner, _ = rows[0]
+        if not_owned:
+            return [
+                Finding(
+                    "rights",
+                    Severity.ERROR,
+                    f"the functions belong to role {owner}, which does not own {', '.join(not_owned)}: "
+                    "no day of history can be made.",
+                    f"`{OWN_TABLE % owner}`, or `{OWN_FUNCTION}`.",
+                )
+            ]
+        return [Finding("rights", Severity.OK, f"tables and functions belong to role {owner}.")]
+
+    return Statement(MISSING_RIGHTS, missing_rights().params, parse)
+
+
 # Of history and logs, and of each retention that a queue has.
 PARTITIONS = """
     WITH kept (name) AS (
         VALUES ('history'), ('log')
         UNION
-        SELECT CASE what WHEN 'results' THEN 'history_result_' ELSE 'history_' END || days || 'd'
+        SELECT CASE what WHEN 'results' THEN 'history_result_' ELSE 'history_' END || days::text || 'd'
         FROM {schema}.retention WHERE days > 0
     )
     SELECT ARRAY(
@@ -50,7 +72,8 @@ PARTITIONS = """
         WHERE EXISTS (
             SELECT FROM kept
             LEFT JOIN pg_inherits AS part
-                ON part.inhrelid = to_regclass('{schema}.' || kept.name || to_char(today.day + ahead, '_YYYYMMDD'))
+                ON part.inhrelid = to_regclass(
+                    '{schema}.' || kept.name || to_char((today.day + ahead)::timestamp, '_YYYYMMDD'))
             WHERE part.inhrelid IS NULL)
         ORDER BY ahead
     ), today.day::text
@@ -165,27 +188,26 @@ PINS = """
         (SELECT 'session' AS kind, pid::text AS name,
             extract(epoch FROM clock_timestamp() - xact_start)::float8 AS seconds, NULL::bigint AS transactions,
             convert_to(coalesce(usename::text, ''), 'UTF8') AS owner,
-            convert_to(coalesce(application_name, ''), 'UTF8') AS application, coalesce(state, '') AS state,
-            convert_to(left(query, 300), 'UTF8') AS query
+            convert_to(coalesce(application_name, ''), 'UTF8') AS application, coalesce(state, '') AS state
         FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
             AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) AND backend_type <> 'autovacuum worker'
         ORDER BY xact_start LIMIT 1)
         UNION ALL
         (SELECT 'prepared', gid, extract(epoch FROM clock_timestamp() - prepared)::float8, NULL,
-            convert_to(owner::text, 'UTF8'), ''::bytea, '', ''::bytea
+            convert_to(owner::text, 'UTF8'), ''::bytea, ''
         FROM pg_prepared_xacts WHERE database = current_database() ORDER BY prepared LIMIT 1)
         UNION ALL
         (SELECT 'slot', slot_name::text, NULL, age(xmin)::bigint, ''::bytea, ''::bytea,
-            CASE WHEN active THEN 'active' ELSE 'inactive' END, ''::bytea
+            CASE WHEN active THEN 'active' ELSE 'inactive' END
         FROM pg_replication_slots WHERE xmin IS NOT NULL ORDER BY age(xmin) DESC LIMIT 1)
         UNION ALL
         (SELECT 'standby', pid::text, NULL, age(backend_xmin)::bigint, convert_to(coalesce(usename::text, ''), 'UTF8'),
-            convert_to(coalesce(application_name, ''), 'UTF8'), coalesce(state, ''), ''::bytea
+            convert_to(coalesce(application_name, ''), 'UTF8'), coalesce(state, '')
         FROM pg_stat_replication WHERE backend_xmin IS NOT NULL ORDER BY age(backend_xmin) DESC LIMIT 1)
     ) AS pin
     UNION ALL
-    SELECT 'hidden', NULL, NULL, count(*), ''::bytea, ''::bytea, '', ''::bytea FROM pg_stat_activity
+    SELECT 'hidden', NULL, NULL, count(*), ''::bytea, ''::bytea, '' FROM pg_stat_activity
     WHERE datname = current_database() AND query = '<insufficient privilege>'
 """
 
@@ -226,15 +248,19 @@ def _pinned(seconds: float | None, transactions: int | None, patience: Patience)
 
 
 # For a person to run.
+SEE_QUERY = "SELECT query FROM pg_stat_activity WHERE pid = %s"
 END_SESSION = "SELECT pg_terminate_backend(%s)"
 DROP_SLOT = "SELECT pg_drop_replication_slot('%s')"
 
 
-def _pin(kind: str, name: str, owner: str, application: str, state: str, query: str) -> tuple[str, str]:
+def _pin(kind: str, name: str, owner: str, application: str, state: str) -> tuple[str, str]:
     match kind:
         case "session":
-            what = f"the transaction of session {name} ({application}, user {owner}, {state}, `{query}`) has been open"
-            remedy = f"End its transaction, or the session: `{END_SESSION % name}`."
+            what = f"the transaction of session {name} ({application}, user {owner}, {state}) has been open"
+            remedy = (
+                f"See what it does (`{SEE_QUERY % name}`), and end its transaction, or the session: "
+                f"`{END_SESSION % name}`."
+            )
         case "prepared":
             what = f"the prepared transaction '{name}' of {owner} has been open"
             literal = name.replace("'", "''")

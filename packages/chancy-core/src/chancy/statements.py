@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from .codec import encode_json
-from .literals import JsonColumn, in_seconds, of_intervals, of_numbers, of_texts
+from .literals import JsonColumn, in_seconds, of_intervals, of_numbers, of_texts, readable
 from .model import AttemptError, JobRow, NewJob, Progress, Rows, Statement
 from .states import State
 
@@ -20,13 +20,17 @@ MOVED = """id, task, queue, priority, attempt, max_attempts, claims, crashes, wo
             arguments, retry, limits, gates, unique_key, unique_until, batch"""
 """The columns that a job takes along from `job` to `history`, for `{moved}` in a statement."""
 
+_PLAIN = {"run_at": readable("run_at"), "arguments": "arguments::json", "gates": "gates::json"}
+_AS_MOVED = ", ".join(_PLAIN.get(name, name) for name in MOVED.replace(",", " ").split())
+"""The same as history has them, without the domains: where types differ Postgres copies each row once more."""
+
 KEEP = "CASE WHEN EXISTS (SELECT FROM {schema}.retention) THEN {schema}.keep_days(queue, {state}) END AS keep"
 """For how long a job that ended as `{state}` is kept, and its result. NULL where there are no rules at all: that costs
 one look a statement, calls no function and reads no array.
 """
 _KEPT = """kept AS (
         INSERT INTO {schema}.history ({moved}, state, finished_at, result, errors, keep_days)
-        SELECT {moved}, state, {schema}.clock(), CASE WHEN keep IS NULL OR keep[2] = 0 THEN result END, errors,
+        SELECT {as_moved}, state, {schema}.clock(), CASE WHEN keep IS NULL OR keep[2] = 0 THEN result END, errors,
             coalesce(keep[1], 0)
         FROM ended
         WHERE keep IS NULL OR keep[1] IS NOT NULL OR batch IS NOT NULL -- which is counted from its rows
@@ -47,7 +51,8 @@ def keeping(text: str, state: str) -> str:
     have succeeded.
     """
     keep = KEEP.replace("{state}", state)
-    return text.replace("{kept}", _KEPT).replace("{apart}", _APART).replace("{keep}", keep).replace("{moved}", MOVED)
+    text = text.replace("{kept}", _KEPT).replace("{apart}", _APART).replace("{keep}", keep)
+    return text.replace("{as_moved}", _AS_MOVED).replace("{moved}", MOVED)
 
 
 INSERT_JOB = """
@@ -136,19 +141,32 @@ def _columns_of(jobs: Sequence[NewJob[Any]]) -> dict[str, Any]:
     }
 
 
-# Keys are carried as JSON, which reaches the server whole whatever the connection's client_encoding is.
+# Keys are carried as JSON, which reaches the server whole whatever the connection's client_encoding is. A job whose key
+# is held under another name of its task goes under that name, and finds it: so a rename leaves no key twice.
 SUBMISSIONS = """
     WITH new AS MATERIALIZED (
-        SELECT position, nextval('{schema}.job_id_seq') AS id, task, queue, priority, max_attempts, run_at, delay,
-            arguments, retry, limits, gates, key #>> '{}' AS key, until, within, on_conflict
+        SELECT position, nextval('{schema}.job_id_seq') AS id,
+            CASE WHEN others IS NULL THEN task ELSE coalesce(
+                (SELECT held.task FROM {schema}.unique_window AS held
+                 WHERE held.task = ANY (ARRAY(SELECT json_array_elements_text(others)))
+                    AND held.key = given.key #>> '{}' AND within IS NOT NULL AND held.expires_at > {schema}.clock()
+                 ORDER BY held.task LIMIT 1),
+                (SELECT holder.task FROM {schema}.job AS holder
+                 WHERE holder.task = ANY (ARRAY(SELECT json_array_elements_text(others)))
+                    AND holder.unique_key = given.key #>> '{}'
+                    AND (holder.claims = 0 OR holder.unique_until = 'finished')
+                 ORDER BY holder.task LIMIT 1),
+                task) END AS task,
+            queue, priority, max_attempts, run_at, delay, arguments, retry, limits, gates, key #>> '{}' AS key,
+            until, within, on_conflict
         FROM unnest(
             %(tasks)s::text[], %(queues)s::text[], %(priorities)s::smallint[], %(max_attempts)s::smallint[],
             %(run_at)s::timestamptz[], %(delays)s::interval[],
             %(arguments)s::json[], %(retries)s::json[], %(limits)s::json[], %(gates)s::json[],
-            %(keys)s::json[], %(untils)s::text[], %(withins)s::interval[], %(on_conflicts)s::text[]
+            %(keys)s::json[], %(untils)s::text[], %(withins)s::interval[], %(on_conflicts)s::text[], %(others)s::json[]
         ) WITH ORDINALITY AS given
             (task, queue, priority, max_attempts, run_at, delay, arguments, retry, limits, gates,
-             key, until, within, on_conflict, position)
+             key, until, within, on_conflict, others, position)
     )
 """
 """Jobs of `of_submissions` as rows of the type `submission`."""
@@ -200,6 +218,7 @@ def of_submissions(jobs: Sequence[NewJob[Any]]) -> dict[str, Any]:
         "untils": of_texts(None if key is None else key.until for key in keys),
         "withins": of_intervals(None if key is None else key.within for key in keys),
         "on_conflicts": of_texts(None if key is None else key.on_conflict for key in keys),
+        "others": JsonColumn(None if key is None or not key.others else encode_json(key.others) for key in keys),
     }
 
 
@@ -236,7 +255,7 @@ SELECT_JOBS = (
     + """
     FROM {schema}.any_job
     WHERE (%(queue)s::text IS NULL OR queue = %(queue)s::text)
-        AND (%(task)s::text IS NULL OR task = %(task)s::text)
+        AND (%(tasks)s::text[] IS NULL OR task = ANY (%(tasks)s::text[]))
         AND (%(state)s::text IS NULL OR state = %(state)s::text::{schema}.state)
         AND (%(batch)s::bigint IS NULL OR batch = %(batch)s::bigint)
         AND (%(before)s::bigint IS NULL OR id < %(before)s::bigint)
@@ -252,15 +271,20 @@ def select_job(job_id: int) -> Statement[JobRow | None]:
 
 
 def select_jobs(
-    queue: str | None, task: str | None, state: State | None, limit: int, before: int | None, batch: int | None = None
+    queue: str | None,
+    tasks: Sequence[str] | None,
+    state: State | None,
+    limit: int,
+    before: int | None,
+    batch: int | None = None,
 ) -> Statement[list[JobRow]]:
-    """Jobs, live and finished, newest id first."""
+    """Jobs, live and finished, newest id first; of any of these tasks."""
     return Statement(
         SELECT_JOBS,
         {
             "queue": queue,
-            "task": task,
-            "state": state and State(state).value,
+            "tasks": None if tasks is None else list(tasks),
+            "state": state and state.value,
             "batch": batch,
             "limit": limit,
             "before": before,
@@ -313,9 +337,13 @@ def _parse_job(row: tuple[Any, ...]) -> JobRow:
     )
 
 
+_decode_errors: Callable[[bytes], tuple[AttemptError, ...]] = msgspec.json.Decoder(tuple[AttemptError, ...]).decode
+"""Made here and now: at the first use a library might stop the clock, and `datetime` be something else."""
+
+
 def parse_errors(errors: bytes | None) -> tuple[AttemptError, ...]:
     """The errors of a job, oldest first, from their column."""
-    return () if errors is None else msgspec.json.decode(errors, type=tuple[AttemptError, ...])
+    return () if errors is None else _decode_errors(errors)
 
 
 SELECT_OUTCOME = """
@@ -324,6 +352,16 @@ SELECT_OUTCOME = """
         pg_current_xact_id_if_assigned()::text, current_setting('transaction_isolation')
     FROM (SELECT) AS always
     LEFT JOIN {schema}.any_job AS job ON job.id = %(id)s::bigint
+"""
+
+
+# Of a live job the same, without a look into the history, whose days would stay locked until the transaction ends.
+SELECT_LIVE_OUTCOME = """
+    SELECT CASE WHEN job.state = 'ready' AND job.run_at > {schema}.clock() THEN 'scheduled' ELSE job.state END::text,
+        job.task, job.attempt, NULL, NULL,
+        pg_current_xact_id_if_assigned()::text, current_setting('transaction_isolation')
+    FROM (SELECT) AS always
+    LEFT JOIN {schema}.job AS job ON job.id = %(id)s::bigint
 """
 
 
@@ -343,6 +381,11 @@ class Outlook:
 def select_outcome(job_id: int) -> Statement[Outlook]:
     """How far the job is: always one row."""
     return Statement(SELECT_OUTCOME, {"id": job_id}, _parse_outcome)
+
+
+def select_live_outcome(job_id: int) -> Statement[Outlook]:
+    """How far the job is while it is live; without a state once it is not."""
+    return Statement(SELECT_LIVE_OUTCOME, {"id": job_id}, _parse_outcome)
 
 
 def _parse_outcome(rows: Rows) -> Outlook:
@@ -383,7 +426,8 @@ CANCEL_JOBS = keeping(
     SELECT sent.id IN (SELECT id FROM cancelled) OR sent.id IN (SELECT id FROM asked),
         EXISTS (SELECT FROM {schema}.job AS job WHERE job.id = sent.id),
         EXISTS (SELECT FROM {schema}.history AS past WHERE past.id = sent.id),
-        (SELECT pg_notify('{name}.cancel', worker || ' ' || asked.id)::text FROM asked WHERE asked.id = sent.id)
+        (SELECT pg_notify('{name}.cancel', worker::text || ' ' || asked.id::text)::text
+         FROM asked WHERE asked.id = sent.id)
     FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS sent (id, position)
     ORDER BY sent.position
 """,
@@ -413,7 +457,8 @@ def cancel_jobs(ids: Sequence[int]) -> Statement[list[Cancellation]]:
 COMPLETE_JOB = keeping(
     """
     WITH completed AS (
-        DELETE FROM {schema}.job WHERE id = %(id)s::bigint AND claims = %(fence)s::integer AND state = 'running'
+        DELETE FROM {schema}.job
+        WHERE id = %(id)s::bigint AND claims = %(fence)s::integer AND worker = %(lease)s::bigint
         RETURNING *, {keep}
     ),
     ended AS NOT MATERIALIZED (
@@ -427,12 +472,12 @@ COMPLETE_JOB = keeping(
 )
 
 
-def complete_job(job_id: int, fence: int, result: bytes) -> Statement[bool]:
-    """Write the verdict "succeeded" of the claim `fence`; whether the job was still that claim's.
+def complete_job(job_id: int, fence: int, lease: int, result: bytes) -> Statement[bool]:
+    """Write the verdict "succeeded" of the claim `fence`, under this lease; whether the job was still that claim's.
 
     Holds the row until the caller's transaction ends; the worker's rounds pass it by.
     """
-    params = {"id": job_id, "fence": fence, "result": msgspec.Raw(result)}
+    params = {"id": job_id, "fence": fence, "lease": lease, "result": msgspec.Raw(result)}
     return Statement(COMPLETE_JOB, params, lambda rows: bool(rows[0][0]))
 
 
@@ -445,7 +490,8 @@ REQUEUE_JOBS = """
             (id, task, queue, priority, state, attempt, max_attempts, claims, crashes,
              run_at, submitted_at, started_at, arguments, retry, limits, gates, parked, errors,
              unique_key, unique_until, batch)
-        SELECT id, task, queue, priority, 'ready', attempt, least(attempt + %(attempts)s::integer, 32767), claims,
+        SELECT id, task, queue, priority, 'ready', least(attempt, 32767 - %(attempts)s::integer),
+            least(attempt + %(attempts)s::integer, 32767), claims,
             crashes, {schema}.clock(), submitted_at, started_at, arguments, retry, limits, gates, gates->>'key', errors,
             unique_key, unique_until, batch
         FROM finished

@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping
-from datetime import datetime, timedelta
-from typing import Any, TypeAlias, overload
+from datetime import datetime
+from typing import Any, overload
 
-from .errors import UnknownJob, UnknownSchedule
+from .errors import InvalidOption, UnknownJob, UnknownSchedule
 from .literals import either, of_numbers, of_texts
-from .model import HIGHEST_PRIORITY, LOWEST_PRIORITY, Statement, Steps
+from .model import Statement, Steps, TaskName, names_of, priority_of
+from .plain import Duration, identity, instant, number, shown, text
+from .plain import name as name_of
 from .retention import Keep
 from .run import AsyncConn, SyncConn, perform
-from .schedules import pause_schedule, resume_schedule
+from .schedules import pause_schedule, resume_schedule, schedule_name
 from .schema import schema_in_use
-from .task import BaseTask
-
-TaskName: TypeAlias = "str | BaseTask[..., Any]"
-"""A task, or the name of one that need not be known here."""
 
 PAUSE = """
-    INSERT INTO {schema}.pause (kind, name, until, paused_at)
-    VALUES (%(kind)s::text, %(name)s::text,
-        coalesce(%(until)s::timestamptz, {schema}.clock() + %(duration)s::interval, 'infinity'), {schema}.clock())
-    ON CONFLICT (kind, name) DO UPDATE SET until = excluded.until
-    RETURNING true
+    WITH kept AS (
+        INSERT INTO {schema}.pause (kind, name, until, paused_at)
+        SELECT %(kind)s::text, name,
+            coalesce(%(until)s::timestamptz, {schema}.clock() + %(duration)s::interval, 'infinity'), {schema}.clock()
+        FROM unnest(%(names)s::text[]) AS name
+        ORDER BY name
+        ON CONFLICT (kind, name) DO UPDATE SET until = excluded.until
+    )
+    SELECT true
 """
 RESUME = """
     WITH gone AS (
-        DELETE FROM {schema}.pause WHERE kind = %(kind)s::text AND name = %(name)s::text RETURNING kind, name
+        DELETE FROM {schema}.pause WHERE kind = %(kind)s::text AND name = ANY (%(names)s::text[]) RETURNING kind
     )
-    SELECT {schema}.ring(CASE kind WHEN 'queue' THEN ARRAY[name]
+    SELECT {schema}.ring(CASE kind WHEN 'queue' THEN %(names)s::text[]
         ELSE ARRAY(SELECT DISTINCT queue FROM {schema}.offer CROSS JOIN unnest(queues) AS queue) END)::text
     FROM gone
+    LIMIT 1
 """
 
 
@@ -43,7 +46,7 @@ def pause(
     *,
     task: TaskName | None = None,
     schedule: str | None = None,
-    until: datetime | timedelta | None = None,
+    until: datetime | Duration | None = None,
     schema: str | None = None,
 ) -> None: ...
 @overload
@@ -54,7 +57,7 @@ def pause(
     *,
     task: TaskName | None = None,
     schedule: str | None = None,
-    until: datetime | timedelta | None = None,
+    until: datetime | Duration | None = None,
     schema: str | None = None,
 ) -> Coroutine[Any, Any, None]: ...
 def pause(
@@ -64,27 +67,27 @@ def pause(
     *,
     task: TaskName | None = None,
     schedule: str | None = None,
-    until: datetime | timedelta | None = None,
+    until: datetime | Duration | None = None,
     schema: str | None = None,
 ) -> Coroutine[Any, Any, None] | None:
     """Let no job of a queue, or of a task, begin from the commit on, or no tick of a schedule get one. What runs, runs
     on. One round trip.
 
-    `until` is an aware datetime or how long from now; None is until `resume`. When the time is over, workers go on by
-    themselves, within five seconds. Jobs can be submitted meanwhile, and wait; ticks of a paused schedule are dropped.
-    To pause again sets another `until`. Raises `ValueError` unless one thing is named, and for a naive datetime, and
-    `UnknownSchedule`.
+    `until` is an aware datetime or how long from now, as a `timedelta` or in seconds; None is until `resume`. When the
+    time is over, workers go on by themselves, within five seconds. Jobs can be submitted meanwhile, and wait; ticks of
+    a paused schedule are dropped. To pause again sets another `until`. A task is paused by all its names, a name by
+    itself. Raises `InvalidOption`, a `ValueError`, also unless one thing is named, and `UnknownSchedule`.
     """
-    kind, name = _named(queue, task, schedule)
+    kind, names = _named(queue, task, schedule)
     where = schema_in_use(schema)
-    if isinstance(until, datetime) and until.tzinfo is None:
-        raise ValueError(f"pause of {kind} {name!r}: until needs a time zone, got {until}")
     if kind == "schedule":
-        return perform(conn, _pause_schedule(name, until, where), where)
-    return perform(conn, Statement(PAUSE, {"kind": kind, "name": name, **either(until)}, lambda rows: None), where)
+        return perform(conn, _pause_schedule(names[0], until, where), where)
+    for name in names:
+        name_of(kind, name)  # a row of its own
+    return perform(conn, Statement(PAUSE, {"kind": kind, "names": names, **either(until)}, lambda rows: None), where)
 
 
-def _pause_schedule(name: str, until: datetime | timedelta | None, schema: str) -> Steps[None]:
+def _pause_schedule(name: str, until: datetime | Duration | None, schema: str) -> Steps[None]:
     if not (yield pause_schedule(name, until)):
         raise UnknownSchedule(name, schema)
 
@@ -119,19 +122,26 @@ def resume(
     schema: str | None = None,
 ) -> bool | Coroutine[Any, Any, bool]:
     """Let jobs of a paused queue or task begin again, or a schedule tick. One round trip; wakes idle workers at the
-    commit. Returns False for what was not paused. Raises `ValueError` unless one thing is named.
+    commit. Returns False for what was not paused. Raises `InvalidOption` unless one thing is named.
     """
-    kind, name = _named(queue, task, schedule)
-    statement = resume_schedule(name) if kind == "schedule" else Statement(RESUME, {"kind": kind, "name": name}, bool)
+    kind, names = _named(queue, task, schedule)
+    params = {"kind": kind, "names": names}
+    statement = resume_schedule(names[0]) if kind == "schedule" else Statement(RESUME, params, bool)
     return perform(conn, statement, schema_in_use(schema))
 
 
-def _named(queue: str | None, task: TaskName | None, schedule: str | None) -> tuple[str, str]:
-    named = {"queue": queue, "task": task.name if isinstance(task, BaseTask) else task, "schedule": schedule}
-    given = [(kind, name) for kind, name in named.items() if name is not None]
-    if len(given) != 1:
-        raise ValueError('name one: pause(conn, "queue"), pause(conn, task=…) or pause(conn, schedule=…)')
-    return given[0]
+def _named(queue: str | None, task: TaskName | None, schedule: str | None) -> tuple[str, list[str]]:
+    given: list[tuple[str, object]] = [("queue", queue), ("task", task), ("schedule", schedule)]
+    said = [(kind, value) for kind, value in given if value is not None]
+    if len(said) != 1:
+        named = " and ".join(kind for kind, _ in said) or "none"
+        raise InvalidOption(
+            "queue", f'name one, got {named}: pause(conn, "queue"), pause(conn, task=…) or pause(conn, schedule=…)'
+        )
+    kind, value = said[0]
+    if kind == "schedule":
+        return kind, [schedule_name(kind, value)]
+    return kind, names_of(kind, value) if kind == "task" else [text(kind, value)]
 
 
 LIMIT_QUEUE = """
@@ -161,9 +171,11 @@ def limit(
     Holds from the commit on for whatever is claimed then; what runs, runs on. 0 lets nothing begin. Claims of a queue
     with a limit wait for one another; those of other queues do not. Raises `ValueError` for a number below 0.
     """
-    if concurrency is not None and concurrency < 0:
-        raise ValueError(f"the limit of queue {queue!r} must be 0 or more, or None to lift it, got {concurrency}")
-    statement = Statement(LIMIT_QUEUE, {"queue": queue, "concurrency": concurrency}, lambda rows: None)
+    params = {
+        "queue": name_of("queue", queue),
+        "concurrency": None if concurrency is None else number("concurrency", concurrency, 0),
+    }
+    statement = Statement(LIMIT_QUEUE, params, lambda rows: None)
     return perform(conn, statement, schema_in_use(schema))
 
 
@@ -203,7 +215,9 @@ def keep(
     `Queue` has a `keep=` sets that again when it starts. Makes the tables of the days that it names: it waits for
     whoever else does so, 5 s at most (then psycopg's `LockNotAvailable`), and they for the end of this transaction.
     """
-    return perform(conn, keep_queues({queue: rules}), schema_in_use(schema))
+    if not (rules is None or isinstance(rules, Keep)):
+        raise InvalidOption("rules", f"expected a Keep, or None to lift them, got {shown(rules)}")
+    return perform(conn, keep_queues({name_of("queue", queue): rules}), schema_in_use(schema))
 
 
 EDIT_JOB = """
@@ -250,14 +264,14 @@ def edit(
     """Change when a ready or scheduled job is due, or its priority, or both; None leaves it as it is. One round trip.
 
     Waits for whoever holds the row. Returns False for a job that runs or is finished, which is left alone.
-    Raises `UnknownJob`, and `ValueError` for a priority outside of -100 to 100 or a datetime without a time zone.
+    Raises `UnknownJob`, and `InvalidOption` for a priority outside of -100 to 100 or a datetime without a time zone.
     """
-    if priority is not None and not LOWEST_PRIORITY <= priority <= HIGHEST_PRIORITY:
-        raise ValueError(f"priority of job {job_id}: expected {LOWEST_PRIORITY} to {HIGHEST_PRIORITY}, got {priority}")
-    if run_at is not None and run_at.tzinfo is None:
-        raise ValueError(f"run_at of job {job_id} needs a time zone, got {run_at}")
-    where = schema_in_use(schema)
-    params = {"id": job_id, "priority": priority, "run_at": run_at}
+    where, job_id = schema_in_use(schema), identity("job_id", job_id)
+    params = {
+        "id": job_id,
+        "priority": None if priority is None else priority_of(priority),
+        "run_at": None if run_at is None else instant("run_at", run_at),
+    }
     return perform(conn, _of_known(EDIT_JOB, job_id, params, where), where)
 
 
@@ -291,7 +305,7 @@ def delete(
 
     Returns False for one that runs, which is left alone: cancel it first. Raises `UnknownJob`.
     """
-    where = schema_in_use(schema)
+    where, job_id = schema_in_use(schema), identity("job_id", job_id)
     return perform(conn, _of_known(DELETE_JOBS, job_id, {"ids": [job_id]}, where), where)
 
 

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Generic, Self, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, overload
 
 from typing_extensions import ParamSpec, Unpack
 
 from .client import Job, submit_one
 from .codec import Signature, signature_of
-from .errors import InvalidArguments, InvalidTask
+from .errors import InvalidArguments, InvalidOption, InvalidTask
+from .functions import checked_function, is_async, is_same, place_of_code, refusal, task_name
 from .gates import Gates, gates_of
 from .keys import UniqueKeys, unique_of
-from .limits import KeyFunction, Limit, Place, PlaceWish, SharedLimit, divided, place_of
+from .limits import KeyFunction, Limit, Place, PlaceWish, SharedLimit, checked_key, divided, place_of, wish_of
 from .model import NewJob, Options
+from .plain import Duration, flag, several, shown
+from .plain import name as name_of
 from .recurrence import Cron, Every, When, checked
-from .retry import DEFAULT_BACKOFF, Backoff, RetryFunction
-from .run import AsyncConn, SyncConn, backend, perform
+from .retry import DEFAULT_BACKOFF, Backoff, RetryFunction, checked_retry, delay_of
+from .run import AsyncConn, SyncConn, backend, perform, refuse_no_connection
 from .schema import schema_in_use
 from .unique import Unique
 
@@ -39,7 +41,7 @@ class OptionChanges(TypedDict, total=False):
     queue: str
     priority: int
     run_at: datetime | None
-    delay: timedelta | None
+    delay: Duration | None
     max_attempts: int
     limits: Iterable[Limit | SharedLimit]
     retry: Backoff | None
@@ -75,11 +77,30 @@ class BaseTask(Generic[P, R]):
     """Whether what its jobs log is kept with them."""
     schedule: When | None = field(repr=False, default=None)
     """When workers submit it by themselves."""
+    aliases: tuple[str, ...] = field(repr=False, default=())
+    """Its older names, the oldest first: jobs that were submitted under them are its own."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All its names: wherever a verb takes a task, they are meant."""
+        return (self.name, *self.aliases)
+
+    @property
+    def root(self) -> str:
+        """Its oldest name: its limits over all workers are named after that, so that a rename leaves them whole."""
+        return self.aliases[0] if self.aliases else self.name
 
     def retry_delay(self, attempt: int, error: BaseException, own: Backoff | None) -> timedelta | None:
-        """The delay after failed attempt `attempt` of a job with a backoff of its `own`; None for "give up"."""
+        """The delay after failed attempt `attempt` of a job with a backoff of its `own`; None for "give up".
+
+        Raises what a retry function raises, and `TypeError` or `ValueError` for one that returns no delay.
+        """
         if own is None and self.retry is not None:
-            return self.retry(attempt, error)
+            given = self.retry(attempt, error)
+            try:
+                return None if given is None else delay_of(given)
+            except (TypeError, ValueError) as wrong:
+                raise type(wrong)(f"the retry function of task {self.name} returned no delay: {wrong}") from None
         return (own or self.options.retry or DEFAULT_BACKOFF).delay(attempt)
 
     def place(self, limits: Iterable[Limit] | None = None) -> Place:
@@ -99,13 +120,17 @@ class BaseTask(Generic[P, R]):
     ) -> Job[R] | Coroutine[Any, Any, Job[R]]:
         """Add one job in the caller's transaction; it exists when that commits. One round trip; never commits.
 
-        Raises `InvalidArguments`, which names the argument, before anything is sent.
+        Raises `InvalidArguments`, which names the argument, and `InvalidConnection`, before anything is sent.
 
         Of a unique task the handle may be that of a job which has the key already (`Job.outcome`), and `DuplicateJob`
         may be raised. It waits for another transaction that has added, claimed, replaced or finished a job of this key
         and not committed that yet; under REPEATABLE READ psycopg's `SerializationFailure` may follow.
         """
-        new = self.bind(*args, **kwargs)
+        try:
+            new = self.bind(*args, **kwargs)
+        except InvalidArguments:
+            refuse_no_connection(conn)  # which has been taken for it, if it was forgotten
+            raise
         schema = schema_in_use()
         return perform(conn, submit_one(new, schema), schema)
 
@@ -127,9 +152,9 @@ class BaseTask(Generic[P, R]):
     def using(self, **changes: Unpack[OptionChanges]) -> Self:
         """The same task with other options for what is submitted through it. Sends nothing.
 
-        `run_at` is an aware datetime, `delay` counts from the submit by the database's clock. `limits` replace those of
-        an attempt; those over all workers stay, unless others of that kind are named. `unique` None lets it be there
-        as often as it is submitted.
+        `run_at` is an aware datetime, `delay` counts from the submit by the database's clock, as a `timedelta` or in
+        seconds. `limits` replace those of an attempt; those over all workers stay, unless others of that kind are
+        named. `unique` None lets it be there as often as it is submitted.
         Raises `InvalidArguments` for an option that cannot go into a row.
         """
         unknown = changes.keys() - OptionChanges.__annotations__.keys()
@@ -144,26 +169,34 @@ class BaseTask(Generic[P, R]):
             if "limits" in given:
                 given["limits"], named = divided(given["limits"])
             options = replace(self.options, **given)
-            self.place(options.limits)
-        except (TypeError, ValueError) as error:
-            raise InvalidArguments(self.name, "limits", str(error)) from None
-        if problem := options.problem():
-            raise InvalidArguments(self.name, *problem)
+            if group is not None:
+                group = checked_key("group", _data("group", group))
+            if not (unique is None or isinstance(unique, Unique)):
+                raise InvalidOption("unique", f"expected a Unique or None, got {shown(unique)}")
+        except InvalidOption as error:
+            raise InvalidArguments(self.name, error.option, error.reason) from None
+        try:
+            self.place(options.limits) if "limits" in given else None
+        except InvalidOption as error:
+            raise InvalidArguments(self.name, "limits", error.reason) from None
         if any(callable(limit.key) for limit in named):
             raise InvalidArguments(self.name, "limits", _NO_FUNCTION)
-        if not (group is None or isinstance(group, str)):
-            raise InvalidArguments(self.name, "group", _NO_FUNCTION)
-        if not (unique is None or isinstance(unique, Unique)):
-            raise InvalidArguments(self.name, "unique", f"expected a Unique or None, got {unique!r}")
         if unique is not None and callable(unique.key):
             raise InvalidArguments(self.name, "unique", _NO_FUNCTION)
         made: dict[str, Any] = {"options": options}
         if named or "group" in changes:
             together, group = named or self.shared, group if "group" in changes else self.group
-            made |= {"shared": together, "group": group, "gates": gates_of(together, group, self.signature)}
+            gates = gates_of(together, group, self.signature, self.root)
+            made |= {"shared": together, "group": group, "gates": gates}
         if "unique" in changes:
-            made |= {"unique": unique, "unique_keys": unique_of(unique, self.signature)}
+            made |= {"unique": unique, "unique_keys": unique_of(unique, self.signature, self.aliases)}
         return replace(self, **made)
+
+
+def _data(option: str, value: object) -> object:
+    if callable(value):
+        raise InvalidOption(option, _NO_FUNCTION)
+    return value
 
 
 class Task(BaseTask[P, R]):
@@ -178,10 +211,20 @@ class Task(BaseTask[P, R]):
 class AsyncTask(BaseTask[P, R]):
     """An `async def`; a worker runs it on its event loop, or in a process of its own if it has a memory limit."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        """Run the function here and now, without a database."""
-        call: Coroutine[Any, Any, R] = self.function(*args, **kwargs)
-        return call
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+            """Run the function here and now, without a database."""
+
+    else:
+
+        async def __call__(self, *args, **kwargs):
+            """Run the function here and now, without a database."""
+            return await self.function(*args, **kwargs)
+
+
+if sys.version_info >= (3, 12):  # for whoever asks whether what it was given has to be awaited
+    inspect.markcoroutinefunction(AsyncTask)
 
 
 class TaskDecorator:
@@ -239,9 +282,13 @@ def task(
     """Make a typed function a task: it can still be called, and it can be submitted.
 
     The name defaults to `module.qualname` and is what the rows say: give `name` before you move the function, or
-    `aliases` (older names) afterwards. `max_attempts` counts the first attempt. Larger `priority` runs sooner,
-    from -100 to 100. `retry` is a `Backoff`, or a function of attempt and exception that returns a delay, or None
-    to give up. Raises `InvalidTask` for a function that could not be carried as a row.
+    `aliases` afterwards, its older names, the oldest first. `max_attempts` counts the first attempt. Larger `priority`
+    runs sooner, from -100 to 100. `retry` is a `Backoff`, or a function of attempt and exception that returns a delay
+    (a timedelta or seconds), or None to give up. Raises `InvalidTask` for a function that could not be carried as a
+    row, and for an option that does not fit.
+
+    A wrapper that was made with `functools.wraps` is seen as what it wraps: around an `async def` it is awaited. One
+    that runs the coroutine by itself says `executor="thread"`.
 
     `limits` decide where it runs: a memory limit, or a time limit of a plain function, puts each of its jobs into a
     child process, since nothing else can be stopped. `executor="process"` asks for one openly, `"thread"` never.
@@ -258,45 +305,61 @@ def task(
     defaults of its arguments, from the start of the first worker on that knows it. More schedules of a task, and such
     with arguments, are made by `chancy.schedule`.
     """
+    if isinstance(function, str):
+        raise InvalidTask(function, f"say its name as an option: @task(name={function!r})")
+    limits, aliases = _kept(limits), _kept(aliases)
 
     def make(function: Callable[..., Any]) -> BaseTask[..., Any]:
-        full_name = name or f"{_module_of(function)}.{function.__qualname__}"
-        data, decide = (retry, None) if retry is None or isinstance(retry, Backoff) else (None, retry)
-        if not (unique is None or isinstance(unique, Unique)):
-            raise InvalidTask(full_name, f"unique: expected a Unique, got {unique!r}")
+        if isinstance(function, BaseTask):
+            raise InvalidTask(function.name, "it is a task already: leave one @task away")
+        function = checked_function(function)
+        full_name = task_name(function, name)
         try:
             own, together = divided(limits)
-        except TypeError as error:
-            raise InvalidTask(full_name, f"limits: {error}") from None
-        options = Options(queue, priority, max_attempts, own or None, data)
-        if problem := options.problem():
-            raise InvalidTask(full_name, "{}: {}".format(*problem))
+            given = (name_of("aliases", alias) for alias in several("aliases", aliases, "names"))
+            older = tuple(dict.fromkeys(alias for alias in given if alias != full_name))
+            wish = wish_of(executor)
+            decide = checked_retry(retry)
+            data = decide if isinstance(decide, Backoff) else None
+            options = Options(queue, priority, max_attempts, own or None, data)
+            keeps = flag("keep_logs", keep_logs)
+            if not (unique is None or isinstance(unique, Unique)):
+                raise InvalidOption("unique", f"expected a Unique, got {shown(unique)}")
+            turn = checked_key("group", group)
+        except InvalidOption as error:
+            raise InvalidTask(full_name, str(error)) from None
         signature = signature_of(function, full_name)
-        kind = AsyncTask if inspect.iscoroutinefunction(function) else Task
+        kind = AsyncTask if is_async(function, wish == "thread") else Task
         made: BaseTask[..., Any] = kind(
             full_name,
             function,
             signature,
             options,
-            decide,
-            executor,
+            None if isinstance(decide, Backoff) else decide,
+            wish,
             together,
-            group,
-            gates_of(together, group, signature),
+            turn,
+            gates_of(together, turn, signature, older[0] if older else full_name),
             unique,
-            unique_of(unique, signature),
-            _refusal(function, full_name),
-            keep_logs,
+            unique_of(unique, signature, older),
+            refusal(function),
+            keeps,
             _schedule(schedule, signature),
+            older,
         )
         try:
             made.place()
-        except ValueError as error:
-            raise InvalidTask(full_name, str(error)) from None
-        _register((full_name, *aliases), made)
+        except InvalidOption as error:
+            raise InvalidTask(full_name, error.reason) from None
+        _register(made)
         return made
 
     return make(function) if function is not None else TaskDecorator(make)
+
+
+def _kept(values: Any) -> Any:
+    """What comes only once, for the next function of the same decorator."""
+    return tuple(values) if isinstance(values, Iterator) else values
 
 
 _tasks: dict[str, BaseTask[..., Any]] = {}
@@ -307,12 +370,16 @@ def registered() -> Mapping[str, BaseTask[..., Any]]:
     return MappingProxyType(_tasks)
 
 
-def _register(names: Iterable[str], made: BaseTask[..., Any]) -> None:
-    for name in (names := tuple(names)):
+def _register(made: BaseTask[..., Any]) -> None:
+    for name in made.names:
         known = _tasks.get(name)
-        if known is not None and not _same(known.function, made.function):
-            raise InvalidTask(name, f"another function has this name already, in {known.function.__code__.co_filename}")
-    _tasks.update(dict.fromkeys(names, made))
+        if known is not None and not is_same(known.function, made.function):
+            raise InvalidTask(
+                name,
+                f"another function has this name already, {place_of_code(known.function)}: give one of them another "
+                f"one, as @task(name=…)",
+            )
+    _tasks.update(dict.fromkeys(made.names, made))
 
 
 def _schedule(when: When | None, signature: Signature) -> When | None:
@@ -332,29 +399,3 @@ def _schedule(when: When | None, signature: Signature) -> When | None:
         ) from None
     except ValueError as error:
         raise InvalidTask(signature.task, f"schedule: {error}") from None
-
-
-def _same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
-    """Whether the two are one function of one file: reloaded, or defined again by the next run of a test."""
-    return one.__qualname__ == other.__qualname__ and one.__code__.co_filename == other.__code__.co_filename
-
-
-def _module_of(function: Callable[..., Any]) -> str:
-    """The name by which a worker can import the function's module; `__main__` is looked through."""
-    if function.__module__ not in ("__main__", "__mp_main__"):
-        return function.__module__
-    main = sys.modules[function.__module__]
-    if (spec := getattr(main, "__spec__", None)) is not None:
-        return str(spec.name).removesuffix(".__main__")
-    file = getattr(main, "__file__", None)
-    if file and not file.startswith("<"):  # <stdin>
-        return Path(file).stem
-    return "__main__"
-
-
-def _refusal(function: Callable[..., Any], name: str) -> str | None:
-    if "<locals>" in function.__qualname__:
-        return "it is defined inside a function, where no worker can import it; move it to module level"
-    if _module_of(function) == "__main__":
-        return "it was typed into an interactive session, where no worker can import it; write it into a module"
-    return None

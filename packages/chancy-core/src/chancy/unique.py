@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import msgspec
 
-from .limits import KeyFunction
+from .limits import KeyFunction, checked_key
+from .plain import Duration, duration, word
 
 Until: TypeAlias = Literal["started", "finished"]
 OnConflict: TypeAlias = Literal["existing", "replace", "raise"]
@@ -24,7 +25,7 @@ class Unique:
     `key=lambda order_id: order_id` takes arguments of the task by their names; a text is the key itself; None is all of
     the task's arguments. The key is held `until` its job is "finished", or only until it is "started": from its first
     claim on another one may wait. With `within` there is no second one in so much time after the submit of the first,
-    either, whatever has become of that; it is at most 366 days.
+    either, whatever has become of that; it is a `timedelta` or seconds, at most 366 days.
 
     A submit that finds the key held gives the "existing" job, whose id the handle has, or "replace"s what that job was
     submitted with if it still waits, or "raise"s `DuplicateJob`. `Job.outcome` says what happened.
@@ -35,17 +36,25 @@ class Unique:
     within: timedelta | None = None
     on_conflict: OnConflict = "existing"
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            key: KeyFunction | str | None = ...,
+            until: Until = ...,
+            within: Duration | None = ...,
+            on_conflict: OnConflict = ...,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
-        if not (self.key is None or callable(self.key) or isinstance(self.key, str)):
-            raise ValueError(f"key is a function of the task's arguments, or a text, got {self.key!r}")
-        if isinstance(self.key, str) and "\0" in self.key:
-            raise ValueError(f"a key cannot have a NUL in it, got {self.key!r}")
-        if self.until not in get_args(Until):
-            raise ValueError(f'until is "started" or "finished", got {self.until!r}')
-        if self.on_conflict not in get_args(OnConflict):
-            raise ValueError(f'on_conflict is "existing", "replace" or "raise", got {self.on_conflict!r}')
-        if self.within is not None and not (isinstance(self.within, timedelta) and SHORTEST <= self.within <= LONGEST):
-            raise ValueError(f"within is a timedelta from a millisecond to 366 days, got {self.within!r}")
+        plain = {
+            "key": checked_key("key", self.key),
+            "until": word("until", self.until, get_args(Until)),
+            "within": None if self.within is None else duration("within", self.within, SHORTEST, LONGEST),
+            "on_conflict": word("on_conflict", self.on_conflict, get_args(OnConflict)),
+        }
+        for field, value in plain.items():
+            object.__setattr__(self, field, value)
 
 
 class UniqueKey(msgspec.Struct, frozen=True):
@@ -55,6 +64,8 @@ class UniqueKey(msgspec.Struct, frozen=True):
     until: Until
     within: timedelta | None
     on_conflict: OnConflict
+    others: tuple[str, ...] = ()
+    """The other names of its task, under which a job may have the key."""
 
 
 class SubmitOutcome(StrEnum):

@@ -18,6 +18,7 @@ from .errors import UnknownJob
 from .gates import SEPARATOR, Gate, Passes
 from .model import JobRow, Steps
 from .phrases import argument, counted, jobs_named, moment, one_line, span
+from .plain import identity
 from .run import AsyncConn, SyncConn, perform
 from .schema import schema_in_use
 from .statements import select_job
@@ -47,6 +48,8 @@ class Reason(StrEnum):
 
     SCHEDULED = "scheduled"
     RETRY = "retry"
+    REFUSED = "refused"
+    """Workers could not take it: they do not know its task, or have a version with other arguments."""
     QUEUE_PAUSED = "queue_paused"
     TASK_PAUSED = "task_paused"
     NO_WORKER = "no_worker"
@@ -89,7 +92,7 @@ def why(conn: SyncConn | AsyncConn, job_id: int, /, *, schema: str | None = None
     How many come before it is counted up to 10,000 jobs and 1,000 groups. Raises `UnknownJob`.
     """
     where = schema_in_use(schema)
-    return perform(conn, _why(job_id, where), where)
+    return perform(conn, _why(identity("job_id", job_id), where), where)
 
 
 def _why(job_id: int, schema: str) -> Steps[Why]:
@@ -185,6 +188,13 @@ def _scheduled(job: JobRow, seen: Around) -> Why | None:
     if job.errors and job.attempt and job.errors[-1].attempt == job.attempt:
         sentence = f"{_subject(job)} is tried again at {when}: attempt {_attempt(job)} failed with {_error(job)}."
         return Why(Reason.RETRY, sentence, job.run_at)
+    if job.errors and job.errors[-1].attempt > job.attempt:  # that attempt was refunded
+        worker = one_line(job.errors[-1].worker)
+        sentence = (
+            f"{_subject(job)} was left to others by worker {worker}, with {_error(job)}; it is "
+            f"offered again at {when}, and fails when for an hour nobody could take it: start a worker whose code fits."
+        )
+        return Why(Reason.REFUSED, sentence, job.run_at)
     return Why(Reason.SCHEDULED, f"{_subject(job)} is scheduled for {when}.", job.run_at)
 
 
@@ -294,15 +304,21 @@ def _in_turn(job: JobRow, passes: Passes, same: int, groups: int) -> Why:
     return Why(Reason.TURN, sentence)
 
 
+def _suspect(job: JobRow, line: Line) -> Why:
+    died = "a worker died while it ran" if job.crashes == 1 else f"{job.crashes} workers died while they ran"
+    if job.crashes == 1 and job.max_attempts - job.attempt > 1:
+        rule = "a worker runs few such jobs at a time at first, and more as those end"
+    else:
+        which = "such a job" if job.crashes > 1 else "such a job, when it has one attempt left,"
+        rule = f"a worker runs {which} without another one beside it"
+    now = jobs_named(line.suspects[:3], len(line.suspects))
+    return Why(Reason.SUSPECT, f"{_subject(job)} waits because {died} it, and {rule}: now {now}.")
+
+
 def _in_line(job: JobRow, seen: Around, line: Line, same: int) -> Why:
     queue = one_line(job.queue)
     if job.crashes and line.with_suspect >= seen.takers:
-        died = "a worker died while it ran" if job.crashes == 1 else f"{job.crashes} workers died while they ran"
-        sentence = (
-            f"{_subject(job)} waits because {died} it, and a worker runs one such job at a time: now "
-            f"{jobs_named(line.suspects[:3], len(line.suspects))}."
-        )
-        return Why(Reason.SUSPECT, sentence)
+        return _suspect(job, line)
     before, complete = line.higher + line.earlier + same, line.complete and same <= MOST_JOBS
     waited = seen.now - max(job.run_at, job.submitted_at)
     first = "nothing comes before it" if complete else f"of the first {MOST_JOBS:,} jobs before it none could begin now"

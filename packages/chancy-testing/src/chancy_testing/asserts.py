@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Coroutine, Generator
 from datetime import timedelta
 from typing import Any, TypeVar, overload
@@ -37,7 +38,7 @@ def submitted(conn: AsyncConn, task: BaseTask[..., R], /) -> Coroutine[Any, Any,
 def submitted(
     conn: SyncConn | AsyncConn, task: BaseTask[..., R], /
 ) -> list[Job[R]] | Coroutine[Any, Any, list[Job[R]]]:
-    """The jobs of this task that the connection sees, live and finished, first one first. One round trip a name."""
+    """The jobs of this task that the connection sees, live and finished, first one first. One round trip."""
     schema = schema_in_use()
     return perform(conn, _submitted(task, schema), schema)
 
@@ -117,10 +118,7 @@ def _refute_submitted(task: BaseTask[..., Any], wanted: dict[str, Any]) -> Steps
 
 def _rows(task: BaseTask[..., Any]) -> Steps[list[JobRow]]:
     """Under each of its names, oldest first."""
-    names = {name for name, known in registered().items() if known.function is task.function} | {task.name}
-    rows: list[JobRow] = []
-    for name in names:
-        rows += yield select_jobs(None, name, None, MOST, None)
+    rows: list[JobRow] = yield select_jobs(None, task.names, None, MOST, None)
     return sorted(rows, key=lambda row: row.id)
 
 
@@ -149,7 +147,7 @@ def _options(task: BaseTask[..., Any]) -> dict[str, Any]:
 
 def _differences(row: JobRow, task: BaseTask[..., Any], wanted: dict[str, Any], options: dict[str, Any]) -> list[str]:
     """What is otherwise than wanted, in words."""
-    given: dict[str, msgspec.Raw] = msgspec.json.decode(row.arguments, type=dict[str, msgspec.Raw])
+    given = _defaults(task) | msgspec.json.decode(row.arguments, type=dict[str, msgspec.Raw])
     different = []
     for name, value in wanted.items():
         if name not in given:
@@ -163,6 +161,16 @@ def _differences(row: JobRow, task: BaseTask[..., Any], wanted: dict[str, Any], 
         if not near:
             different.append(f"{name}={seen[name]}")
     return different
+
+
+def _defaults(task: BaseTask[..., Any]) -> dict[str, msgspec.Raw]:
+    """Of the arguments that were not given, which are not stored."""
+    found = {}
+    for field in msgspec.structs.fields(task.signature.struct):
+        default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        with contextlib.suppress(TypeError):  # of a type that is not carried; or there is none
+            found[field.name] = msgspec.Raw(encode_json(default))
+    return found
 
 
 def _same(given: bytes, value: Any, task: BaseTask[..., Any], name: str) -> bool:

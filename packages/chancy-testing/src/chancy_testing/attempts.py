@@ -21,6 +21,7 @@ from chancy.model import Progress
 from chancy.task import AsyncTask, BaseTask
 from chancy_worker.attempt import Attempt, call, call_async, perform
 from chancy_worker.records import Keeper, Kept, listening
+from chancy_worker.refusals import given_up
 from chancy_worker.verdict import Claimed, Completion, judged, since_now
 
 T = TypeVar("T")
@@ -56,6 +57,7 @@ class _Here:
     """The worker's executor for the place where the test itself is."""
 
     size: int | None = None
+    problem: str | None = None
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
@@ -136,7 +138,7 @@ async def _perform(asked: Call) -> Performed:
     here, job, task = _Here(), asked.job, asked.task
     current = CurrentJob(
         job.id, job.task, job.queue, job.attempt, job.max_attempts,
-        False, False, job.fence, asked.schema, task.signature.encode_result, asked.tell,
+        False, False, job.fence, asked.schema, task.signature.encode_result, asked.tell, lease=job.lease,
     )  # fmt: skip
     asked.watch(current)
     keeper = Keeper() if task.keep_logs else None
@@ -147,6 +149,8 @@ async def _perform(asked: Call) -> Performed:
             await perform(attempt, here, (), asked.schema)
             attempt = msgspec.structs.replace(attempt, since=since_now(WORKER))
         verdict = await perform(attempt, here, (), asked.schema)
+    if verdict.refusal:
+        verdict = given_up(verdict, "a test has no other worker to leave it to")
     if here.error is not None and not isinstance(here.error, (Exception, asyncio.CancelledError, SystemExit)):
         raise here.error  # Ctrl-C, and pytest's own: pytest.fail() in a handler ends the test
     if keeper is None or book is None:

@@ -9,6 +9,7 @@ import psycopg
 from psycopg import sql
 
 from chancy.model import Statement
+from chancy.plain import Duration, duration, instant
 from chancy.run import send
 from chancy.statements import DAYS_AHEAD, make_partitions
 
@@ -25,7 +26,8 @@ class Clock:
 
     It runs on, from where it was moved to; `set` makes it stand still. Everybody sees the change at once, also in a
     transaction that is open (of which Postgres' own `now()` is the beginning). Idle workers are woken, since jobs may
-    have come due. A worker believes leases by this clock, too: move it by more than 15 s, and others take its jobs.
+    have come due. Leases go by this clock, too: when it has jumped, workers declare nobody dead for 15 s, so that all
+    who live have extended theirs.
     """
 
     def __init__(self, dsn: str, schema: str) -> None:
@@ -42,8 +44,9 @@ class Clock:
         now: datetime = row[0]
         return now
 
-    def move(self, by: timedelta) -> None:
-        """Forward by so much, or back; a clock that stands still does so at the new instant."""
+    def move(self, by: Duration) -> None:
+        """Forward by a `timedelta` or seconds, or back; a clock that stands still does so at the new instant."""
+        by = duration("by", by)
         if self._stands is not None:
             self._stands += by
         else:
@@ -52,9 +55,7 @@ class Clock:
 
     def set(self, to: datetime) -> None:
         """Stand still at this instant. Raises `ValueError` for one without a time zone."""
-        if to.tzinfo is None:
-            raise ValueError("a clock is set to an instant with a time zone: datetime(…, tzinfo=UTC)")
-        self._stands = to
+        self._stands = instant("to", to)
         self._replace()
 
     def reset(self) -> None:

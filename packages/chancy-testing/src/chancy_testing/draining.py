@@ -14,16 +14,17 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, overload
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from chancy.batch import finish_batches, finish_unfinished
+from chancy.batch import Ends, finish_batches, finish_unfinished
 from chancy.errors import ChancyError
 from chancy.literals import of_numbers, of_texts
 from chancy.model import Script, Statement
+from chancy.plain import number
 from chancy.run import AsyncConn, SyncConn, follow, send, send_async, walk
 from chancy.schema import fill, schema_in_use
 from chancy.statements import DAYS_AHEAD, make_partitions, select_outcome
 from chancy.states import State
 from chancy.task import registered
-from chancy_worker.claims import Answer, Circle, Mark, Wanted, play_round, settle
+from chancy_worker.claims import WEIGHED_ROUND, Answer, Circle, Mark, Wanted, play_round, settle
 from chancy_worker.leases import Offer, declare_dead, register, take_back
 from chancy_worker.records import write_logs
 from chancy_worker.verdict import Claimed, Completion
@@ -43,10 +44,11 @@ NEXT_JOB = """
     SELECT ARRAY(
             SELECT DISTINCT queue FROM {schema}.job
             WHERE state = 'ready' AND parked IS NOT NULL AND task = ANY (%(tasks)s::text[])
-        ), next.queue, next.priority, next.run_at, next.id, next.run_at <= {schema}.clock(), next.parked IS NOT NULL
+        ), next.queue, next.priority, next.run_at, next.id, next.run_at <= {schema}.clock(), next.parked IS NOT NULL,
+        CASE WHEN next.crashes > 0 THEN next.claims END
     FROM (SELECT) AS always
     LEFT JOIN LATERAL (
-        SELECT queue, priority, run_at, id, parked FROM {schema}.job
+        SELECT queue, priority, run_at, id, parked, crashes, claims FROM {schema}.job
         WHERE state = 'ready' AND task = ANY (%(tasks)s::text[]) AND id <> ALL (%(passed)s::bigint[])
             AND CASE WHEN run_at <= {schema}.clock() THEN parked IS NULL ELSE %(scheduled)s::boolean END
         ORDER BY greatest(run_at, {schema}.clock()), priority DESC, run_at, id
@@ -65,6 +67,8 @@ class _Next(NamedTuple):
     id: int
     due: bool
     parked: bool
+    suspect: int | None
+    """Its last fence, if it is one."""
 
     @property
     def lane(self) -> dict[tuple[str, int], Mark]:
@@ -147,7 +151,7 @@ def drain(
     move the clock and drain again.
     """
     where = schema_in_use(schema)
-    steps = _drain(conn, where, with_scheduled, limit)
+    steps = _drain(conn, where, with_scheduled, None if limit is None else number("limit", limit, 0))
     if isinstance(conn, psycopg.AsyncConnection):
         return _follow(conn, where, steps)
 
@@ -191,7 +195,9 @@ def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit:
                 found = found._replace(run_at=(yield _make_due(found.id)))
             if found.parked:
                 continue
-            claimed = (yield play_round(worker, [], Wanted({found.queue: 1}, found.lane))).claimed
+            suspects = [] if found.suspect is None else [(found.id, found.suspect)]
+            wanted = Wanted({found.queue: 1}, found.lane, suspects=suspects)
+            claimed = (yield play_round(worker, [], wanted, text=WEIGHED_ROUND)).claimed
             if [job.id for job in claimed] != [found.id]:
                 passed.append(found.id)  # somebody else has locked it
         yield from _commit(commits)
@@ -206,7 +212,7 @@ def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit:
             if (fault := faults.next_of_attempts(job.task)) is None:
                 yield from _write(worker, job, performed.verdict, drained)
                 if job.batch is not None:
-                    yield finish_batches([job.batch])
+                    _refuse_troubles((yield finish_batches([job.batch])))
             else:
                 yield declare_dead(worker=worker)
                 yield take_back()
@@ -226,9 +232,15 @@ def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit:
 def _admit(worker: int, queues: Sequence[str], found: _Next | None, spots: dict[str, str]) -> Steps[list[Claimed]]:
     """Claim one parked job of these queues that may run now, in turn, or what was found if that comes before it."""
     for queue in queues:
-        lane = found.lane if found is not None and found.due and found.queue == queue else {}
-        circle = Circle(goes_round=True, after=spots.get(queue, ""))
-        answer: Answer = yield play_round(worker, [], Wanted({queue: 1}, lane, gated={queue: circle}))
+        here = found if found is not None and found.due and found.queue == queue else None
+        circle = Circle(goes_round=True, after=spots.get(queue, ""), suspects=2)
+        wanted = Wanted(
+            {queue: 1},
+            {} if here is None else here.lane,
+            suspects=[] if here is None or here.suspect is None else [(here.id, here.suspect)],
+            gated={queue: circle},
+        )
+        answer: Answer = yield play_round(worker, [], wanted, text=WEIGHED_ROUND)
         spots[queue] = answer.admissions[0].stopped_at or ""
         if answer.claimed:
             return answer.claimed
@@ -239,9 +251,16 @@ def _finish_batches() -> Steps[int]:
     """Look at all that are not finished, as each worker does now and then; how many are by now."""
     last, finished = 0, 0
     while last is not None:
-        last, ended = yield finish_unfinished(last)
-        finished += ended
+        last, ends = yield finish_unfinished(last)
+        finished += _refuse_troubles(ends)
     return finished
+
+
+def _refuse_troubles(ends: Ends) -> int:
+    """How many have ended. Raises `ChancyError` for a callback that could not be submitted; a worker logs it."""
+    if ends.troubles:
+        raise ChancyError("; ".join(ends.troubles))
+    return ends.ended
 
 
 def _commit(commits: bool) -> Steps[None]:
@@ -267,7 +286,8 @@ def _attempt(conn: SyncConn | AsyncConn, job: Claimed, schema: str, inside: bool
 def _write(worker: int, job: Claimed, verdict: Completion, drained: Drained) -> Steps[None]:
     """Write the verdict, and count what became of it."""
     answer: Answer = yield play_round(worker, [verdict], Wanted())
-    fate = "done" if answer.settled else (yield settle([verdict], {(job.id, job.fence): job}))[job.id, job.fence]
+    key = job.id, job.fence
+    fate = "done" if answer.settled else (yield settle(worker, [verdict], {key: job}))[key]
     if fate == "lost":
         drained.late += 1
     elif fate == "completed" or verdict.state is State.SUCCEEDED:

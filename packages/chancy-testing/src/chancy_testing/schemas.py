@@ -74,10 +74,11 @@ class Schemas:
         self._made = 0
         self._shapes: dict[str, str] = {}
         self._empty: list[str] = []
+        self._in_use: list[str] = []
 
     def __enter__(self) -> Self:
         self._conn: psycopg.Connection[Any] = psycopg.connect(
-            self._dsn, autocommit=True, options="-c client_min_messages=warning -c lock_timeout=5s"
+            self._dsn, autocommit=True, options="-c client_min_messages=warning -c lock_timeout=500ms"
         )
         self.run = 0
         while not self.run or not self._value(TRY_RUN, KEY, self.run):
@@ -90,7 +91,7 @@ class Schemas:
     ) -> None:
         # A server that is gone already took them along, or the next run sweeps them up.
         with contextlib.suppress(psycopg.OperationalError), self._conn:
-            for name in self._empty:
+            for name in (*self._empty, *self._in_use):
                 self._drop(name)
 
     def take(self) -> str:
@@ -106,13 +107,17 @@ class Schemas:
     def give_back(self, name: str) -> None:
         """Empty it for the next test, or drop it with all that is in it.
 
-        Raises psycopg's `LockNotAvailable` when somebody still uses it after 5 s.
+        One that somebody still uses after half a second, as a fixture does whose turn to end has not come, is set
+        aside for good, and dropped at the end of the run.
         """
-        if self._shape(name) == self._shapes[name]:
-            self._conn.execute(_filled(EMPTY, name))
-            self._empty.append(name)
-        else:
-            self._drop(name)
+        try:
+            if self._shape(name) == self._shapes[name]:
+                self._conn.execute(_filled(EMPTY, name))
+                self._empty.append(name)
+            else:
+                self._drop(name)
+        except psycopg.errors.LockNotAvailable:
+            self._in_use.append(name)
 
     def _shape(self, name: str) -> str:
         try:

@@ -6,7 +6,6 @@ A job may also end by a cancel, by a rescue, or with a worker that dies before i
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import random
@@ -14,10 +13,10 @@ import time
 
 import psycopg
 
-from chancy.batch import finish_batches, finish_unfinished
+from chancy.batch import Ends, finish_batches, finish_unfinished
 
 from .config import Timing
-from .link import Link, one_line
+from .link import Link
 
 log = logging.getLogger("chancy.worker")
 
@@ -50,45 +49,37 @@ class Batches:
 
     async def serve(self) -> None:
         """Look for ever."""
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(self._due_at):
-                    await self._told.wait()
-            self._told.clear()
-            try:
-                if self.link.conn is None:
-                    await self.link.reconnect()
-                await self._look()
-            except psycopg.Error as error:
-                log.warning("looking whether batches are over: %s; trying again", one_line(error))
-                if self.link.is_broken(error):
-                    await self.link.close()
-                self._told.set()
-                await asyncio.sleep(1)
-            await asyncio.sleep(PAUSE_SECONDS)
+        await self.link.forever(self._turn, self._told, first=math.inf)
 
-    @property
-    def _due_at(self) -> float | None:
-        """By the clock of the event loop; None is not before somebody tells."""
-        if self._look_at == math.inf:
-            return None
-        return asyncio.get_running_loop().time() + max(self._look_at - time.monotonic(), 0.0)
+    async def _turn(self) -> float:
+        if self._left or self._look_at <= time.monotonic():
+            await self.link.open()
+            await self._look()
+            await asyncio.sleep(PAUSE_SECONDS)
+        return max(self._look_at - time.monotonic(), 0.0)
 
     async def _look(self) -> None:
         left, self._left = self._left, set()
         try:
             if left:
-                await self.link.send(finish_batches(left))
+                _tell(await self.link.send(finish_batches(left)))
         except psycopg.Error:
             self._left |= left
             raise
         if time.monotonic() < self._look_at:
             return
-        last, _ = await self.link.send(finish_unfinished(0))
+        last, ends = await self.link.send(finish_unfinished(0))
+        _tell(ends)
         self._look_at = math.inf if last is None else time.monotonic() + self._pause
         while last is not None:
-            last, _ = await self.link.send(finish_unfinished(last))
+            last, ends = await self.link.send(finish_unfinished(last))
+            _tell(ends)
 
     @property
     def _pause(self) -> float:
         return self._timing.look * random.uniform(0.75, 1.25)
+
+
+def _tell(ends: Ends) -> None:
+    for trouble in ends.troubles:
+        log.error("%s", " ".join(trouble.split()))

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import time
 import types
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, Protocol, TypeVar
+
+from . import forks
 
 TURN_JOBS = 100
 """So many may begin before the loop gets a turn: as many as a queue has slots by default. Their verdicts go out, and
@@ -36,11 +39,21 @@ R = TypeVar("R")
 
 
 class Bursts(Generic[C, R]):
-    """Begins what is added, in order; `ended` is told what each returned, or None of one that was cancelled."""
+    """Begins what is added, in order; `ended` is told what each returned, or None of one that was cancelled.
 
-    def __init__(self, perform: Callable[[C], Coroutine[Any, Any, R]], ended: Callable[[C, R | None], None]) -> None:
+    Neither `perform` nor `ended` should raise; what they raise all the same is told to `failed`, so that the attempt
+    comes to an end, and is raised in an asyncio task where there is none.
+    """
+
+    def __init__(
+        self,
+        perform: Callable[[C], Coroutine[Any, Any, R]],
+        ended: Callable[[C, R | None], None],
+        failed: Callable[[C, BaseException], None] | None = None,
+    ) -> None:
         self._perform = perform
         self._ended = ended
+        self._failed = failed or _raised
         self._waiting: deque[C] = deque()
         self._carrier: asyncio.Task[None] | None = None
 
@@ -52,7 +65,9 @@ class Bursts(Generic[C, R]):
 
     def _hand_on(self) -> None:
         """From here on another task begins what waits."""
-        self._carrier = asyncio.get_running_loop().create_task(self._carry()) if self._waiting else None
+        # By no factory of tasks: an eager one would run it here and now, before it is known to be the carrier.
+        loop = asyncio.get_running_loop()
+        self._carrier = asyncio.Task(self._carry(), loop=loop) if self._waiting else None
 
     async def _carry(self) -> None:
         me = asyncio.current_task()
@@ -63,28 +78,42 @@ class Bursts(Generic[C, R]):
                 attempt = self._waiting.popleft()
                 if attempt.over:
                     continue
+                if forks.is_fork:
+                    forks.leave()
                 attempt.carrier = me
-                work, step = self._perform(attempt), contextvars.copy_context().run
-                result: R | None
+                holders = sys.getrefcount(me)
                 try:
-                    waits_for = step(work.send, None)
-                except StopIteration as end:
-                    result = end.value
-                except asyncio.CancelledError:
-                    result = None
-                else:
-                    self._hand_on()
-                    result = await _rest(work, step, waits_for)
-                self._ended(attempt, result)
+                    work, step = self._perform(attempt), contextvars.copy_context().run
+                    result: R | None
+                    try:
+                        waits_for = step(work.send, None)
+                    except StopIteration as end:
+                        result = end.value
+                    except asyncio.CancelledError:
+                        result = None
+                    else:
+                        self._hand_on()
+                        result = await _rest(work, step, waits_for)
+                    self._ended(attempt, result)
+                except GeneratorExit:
+                    raise
+                except BaseException as error:
+                    self._failed(attempt, error)
                 begun += 1
-                if me.cancelling():  # it has cancelled its own task, and returned before that could reach it
-                    break
+                if me.cancelling() or me._must_cancel:  # type: ignore[attr-defined]  # noqa: SLF001 - nothing else tells
+                    break  # it has cancelled its own task, and returned before that could reach it
+                if sys.getrefcount(me) > holders:
+                    break  # it has left its task to somebody, who may cancel it later: it must be nobody else's then
                 if begun >= TURN_JOBS or time.perf_counter() - since > TURN_SECONDS:
                     await asyncio.sleep(0)
                     begun, since = 0, time.perf_counter()
         finally:
             if self._carrier is me:
                 self._hand_on()
+
+
+def _raised(attempt: Carried, error: BaseException) -> None:
+    raise error
 
 
 @types.coroutine
@@ -94,6 +123,11 @@ def _rest(work: Coroutine[Any, Any, R], step: Callable[..., Any], waits_for: obj
         while True:
             try:
                 given = yield waits_for
+                if forks.is_fork:
+                    forks.leave()
+            except GeneratorExit:  # the loop is gone, and this task with it
+                step(work.close)
+                raise
             except BaseException as error:
                 waits_for = step(work.throw, error)
             else:

@@ -10,9 +10,11 @@
     in_use        which priorities each queue that is looked at has, by skipping through the index
     lanes         where to claim from: (queue, priority), from a high-water mark or from the start
     paused        queues and tasks of which nothing may begin now
-    left_out      the tasks of which none may be claimed here and now
+    left_out      the tasks of which none may be claimed here and now; those that have no room are told apart, because
+                  a queue in which nobody may be passed waits for them
+    suspects      jobs that were running when a worker died, of those that were chosen: no others of their kind
     allowed       how many of each queue may be claimed: as many as are wanted, or less where an operator limits it
-    chosen        for each queue as many as are wanted, in the order priority, run_at, id
+    chosen        for each queue as many as are wanted, in the order priority, run_at, id, up to so many bytes
     admitted      and of those that wait for a limit or a turn: the ones that may run, and come before the last chosen
     claimed       the chosen, as far as there is room beside those
 
@@ -22,38 +24,49 @@ the name of a worker that was declared dead meanwhile; but only where there is s
 finds nothing writes nothing.
 
 `admitted` is in a form of its own, for rounds that have to do with gates: when a job with gates has ended, or when some
-that are parked may run. What `admit` does is claimed by then, and is seen by nothing else here.
+that are parked may run. What `admit` does is claimed by then, and is seen by nothing else here. `flow` is in a third
+form, for a limit that is far from full: who waits for it is claimed as anybody else, by this worker's share of it.
 
 A plan is made once a connection, often while the table is empty, and has to serve for a million rows, too. So the
 rows to write are found one by one, LATERAL, and are addressed by ctid; the planner has no join of `job` with anything
 whose order it could choose. (A DELETE … USING read the whole index of a table that was empty when it was planned.)
 What belongs to a row is taken from the arrays by its position: each id is there once. For the same reason
-`worker IS NOT NULL` says "running", which it is by the table's CHECK: the planner could take the index `job_running`
+`worker = …` says "running", which it is by the table's CHECK: the planner could take the index `job_running`
 for the cheaper one.
+
+A verdict matches the id, the fence and the lease of its claim. After a failover that has lost the last transactions
+Postgres gives ids and fences out again, and the row of that id may be another job.
+
+Nothing in here can be made to raise by what a row holds but for the claimed rows themselves: no arithmetic with
+instants that may be infinite, and none comes back that Python could not read. A row that raises all the same is found
+by `sifting`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from chancy.literals import JsonColumn, of_intervals, of_numbers, of_texts
+from chancy.literals import JsonColumn, of_intervals, of_numbers, of_texts, readable
 from chancy.model import Rows, Statement
 from chancy.statements import KEEP, keeping
 from chancy.states import State
 
-from .verdict import Claimed, Completion
+from .verdict import EARLIEST, Claimed, Completion
 
 Mark: TypeAlias = tuple[datetime, int]
 """The (run_at, id) of the last job claimed from a lane."""
 
-START: Mark = (datetime.min.replace(tzinfo=UTC), 0)
+CLAIM_BYTES = 8 * 1024**2
+"""Of large jobs that a queue brings in one claim, and the last of them may go above it."""
+
+START: Mark = (EARLIEST, 0)
 """The mark of a lane that nothing has been claimed from."""
 
 _FINISH = """
@@ -63,7 +76,7 @@ _FINISH = """
             SELECT mine.ctid FROM unnest(%(done_ids)s::bigint[], %(done_fences)s::integer[]) AS sent (id, fence)
             CROSS JOIN LATERAL (
                 SELECT job.ctid FROM {schema}.job AS job
-                WHERE job.id = sent.id AND job.claims = sent.fence AND job.worker IS NOT NULL
+                WHERE job.id = sent.id AND job.claims = sent.fence AND job.worker = %(under)s::bigint
                 LIMIT 1 {lock}
             ) AS mine))
         RETURNING job.*, {done_nth} AS nth, {keep}
@@ -73,7 +86,7 @@ _FINISH = """
         FROM unnest(%(again_ids)s::bigint[], %(again_fences)s::integer[]) AS sent (id, fence)
         CROSS JOIN LATERAL (
             SELECT job.ctid, job.cancel_at FROM {schema}.job AS job
-            WHERE job.id = sent.id AND job.claims = sent.fence AND job.worker IS NOT NULL
+            WHERE job.id = sent.id AND job.claims = sent.fence AND job.worker = %(under)s::bigint
             LIMIT 1 {lock}
         ) AS mine
     ),
@@ -82,9 +95,12 @@ _FINISH = """
         SET state = 'ready', worker = NULL, progress = NULL, parked = job.gates->>'key',
             run_at = coalesce({schema}.clock() + (%(delays)s::interval[])[{nth}], job.run_at),
             attempt = job.attempt - (%(refunds)s::smallint[])[{nth}],
-            errors = coalesce((%(again_errors)s::json[])[{nth}], job.errors)
+            errors = coalesce((%(again_errors)s::json[])[{nth}], job.errors),
+            refused_at = CASE WHEN (%(refusals)s::smallint[])[{nth}] = 1
+                THEN CASE WHEN {refused_of_late} THEN job.refused_at ELSE {schema}.clock() END END
         WHERE job.ctid = ANY (ARRAY(SELECT ctid FROM again WHERE NOT cancelled))
-        RETURNING job.queue, job.id, job.claims, job.parked, job.gates, job.slots
+        RETURNING job.queue, job.id, job.claims, job.parked, job.gates, job.slots,
+            (%(refusals)s::smallint[])[{nth}] = 1 AS refused
     ),
     dropped AS (
         DELETE FROM {schema}.job AS job WHERE job.ctid = ANY (ARRAY(SELECT ctid FROM again WHERE cancelled))
@@ -129,25 +145,10 @@ _CLAIM = """
         UNION ALL
         SELECT queue, priority, '-infinity', 0 FROM in_use
     ),
-    lease AS MATERIALIZED (
-        SELECT id FROM {schema}.worker WHERE id = %(worker)s::bigint FOR KEY SHARE
-    ),
-    paused AS MATERIALIZED (
-        SELECT kind, name FROM {schema}.pause WHERE until > {schema}.clock()
-    ),
-    left_out AS MATERIALIZED (
-        SELECT %(without)s::text[] || ARRAY(SELECT name FROM paused WHERE kind = 'task') AS tasks
-    ),
-    allowed AS MATERIALIZED (
-        SELECT want.queue, want.free AS wanted,
-            CASE WHEN EXISTS (SELECT FROM {schema}.queue_limit) THEN {schema}.allowance(
-                want.queue, want.free, %(worker)s::bigint,
-                CASE (SELECT jobs FROM settled) WHEN %(sent)s::integer THEN want.keeps ELSE want.holds END,
-                want.presses) ELSE want.free END AS free
-        FROM unnest(%(queues)s::text[], %(free)s::integer[], %(holds)s::integer[], %(keeps)s::integer[],
-            %(presses)s::boolean[]) AS want (queue, free, holds, keeps, presses)
-        WHERE want.queue <> ALL (ARRAY(SELECT name FROM paused WHERE kind = 'queue'))
-    ),
+    {lease},
+    {paused},
+    {suspects}
+    {allowed},
 {chosen}    claimed AS (
         UPDATE {schema}.job AS job
         SET state = 'running', attempt = job.attempt + 1, claims = job.claims + 1,
@@ -159,63 +160,111 @@ _CLAIM = """
                 {first}
             ) AS chosen
             CROSS JOIN LATERAL (SELECT FROM lease WHERE chosen.ctid IS NOT NULL) AS held
+            WHERE chosen.task <> ALL (%(full)s::text[]){within}
         ))
         RETURNING job.*
     )
     SELECT
         (SELECT jobs FROM settled),
         EXISTS (SELECT FROM {schema}.worker WHERE id = %(worker)s::bigint),
-        (SELECT extract(epoch FROM min(ahead.run_at) - {schema}.clock())::float8
-         FROM in_use CROSS JOIN LATERAL (
-            SELECT job.run_at FROM {schema}.job AS job
+        ARRAY(SELECT queue FROM in_use), ARRAY(SELECT priority FROM in_use),
+        ARRAY(SELECT (
+            SELECT extract(epoch FROM least(job.run_at, {schema}.clock() + interval '1 day'))::float8
+                - extract(epoch FROM {schema}.clock())::float8
+            FROM {schema}.job AS job
             WHERE job.state = 'ready' AND job.parked IS NULL
                 AND job.queue = in_use.queue AND job.priority = in_use.priority AND job.run_at > {schema}.clock()
-            ORDER BY job.run_at LIMIT 1) AS ahead),
-        ARRAY(SELECT queue FROM in_use), ARRAY(SELECT priority FROM in_use),
+            ORDER BY job.run_at LIMIT 1) FROM in_use),
         ARRAY(SELECT look.queue FROM unnest(%(looking)s::text[]) AS look (queue) CROSS JOIN LATERAL (
             SELECT FROM {schema}.job AS job
             WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = look.queue LIMIT 1) AS parked),
         ARRAY(SELECT queue FROM allowed
-              WHERE free < wanted AND free <= (SELECT count(*) FROM claimed WHERE claimed.queue = allowed.queue)),
+              WHERE free < wanted
+                  AND free <= (SELECT count(*) FROM claimed WHERE claimed.queue = allowed.queue){and_entered}),
         {answers},
         CASE WHEN EXISTS (SELECT FROM returned)
             THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM returned))::text END,
-        NULL::text, NULL::text, NULL::smallint, NULL::timestamptz, NULL::smallint, NULL::smallint, NULL::integer,
-        NULL::smallint, NULL::json, NULL::json, NULL::json, NULL::json, NULL::text, NULL::bigint, NULL::text
+        NULL::text, NULL::text, NULL::smallint, NULL::smallint, NULL::integer, NULL::smallint,
+        NULL::json, NULL::json, NULL::json, NULL::json, NULL::text, NULL::bigint, NULL::smallint, NULL::timestamptz,
+        NULL::float8, NULL::text
     UNION ALL
     SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        task, queue, priority, run_at, attempt, max_attempts, claims, crashes, arguments, retry, limits, errors,
-        NULL, batch, parked
-    FROM claimed{entered}
+        task, queue, attempt, max_attempts, claims, crashes, {arguments}, retry, limits, {errors}, NULL, batch,
+        priority, {run_at},
+        CASE WHEN {refused_of_late} THEN extract(epoch FROM {schema}.clock() - job.refused_at)::float8 END, parked
+    FROM claimed AS job{entered}
 """
-_READY = """SELECT ready.*
+# Nobody has tried it for a while where all workers were away, or its queue was paused: then the time counts anew.
+_REFUSED_OF_LATE = "job.refused_at IS NOT NULL AND job.run_at > {schema}.clock() - interval '10 minutes'"
+
+_PLAIN_FIRST = """SELECT ready.ctid, ready.task{weighed}{place_of_ready}
                 FROM lanes
                 CROSS JOIN LATERAL (
-                    SELECT job.ctid{place} FROM {schema}.job AS job
-                    WHERE job.state = 'ready' AND job.parked IS NULL
-                        AND job.queue = lanes.queue AND job.priority = lanes.priority
-                        AND (job.run_at, job.id) > (lanes.run_at, lanes.id) AND job.run_at <= {schema}.clock()
-                        AND job.task <> ALL ((SELECT tasks FROM left_out)::text[])
-                        AND (job.crashes = 0 OR %(suspects)s::boolean)
-                    ORDER BY job.run_at, job.id
-                    LIMIT want.free
-                    FOR UPDATE SKIP LOCKED
+                    {ready}
                 ) AS ready
                 WHERE lanes.queue = want.queue
                 LIMIT want.free"""
+_READY = """SELECT job.ctid, job.task{weight}{place} FROM {schema}.job AS job
+                    WHERE job.state = 'ready' AND job.parked IS NULL AND job.crashes = 0
+                        AND job.queue = lanes.queue AND job.priority = lanes.priority
+                        AND (job.run_at, job.id) > (lanes.run_at, lanes.id) AND job.run_at <= {schema}.clock()
+                        AND job.task <> ALL ((SELECT tasks FROM left_out)::text[])
+                        AND (want.in_line OR job.task <> ALL (%(full)s::text[]))
+                    ORDER BY job.run_at, job.id
+                    LIMIT want.free
+                    FOR UPDATE SKIP LOCKED"""
+_SUSPECTS = """suspects AS MATERIALIZED (
+        SELECT mine.place, mine.task, mine.queue, mine.priority, mine.run_at, mine.id{weight_of_mine}
+        FROM unnest(%(suspects)s::bigint[], %(suspect_fences)s::integer[]) AS chosen (id, fence)
+        CROSS JOIN LATERAL (
+            SELECT job.ctid AS place, job.* FROM {schema}.job AS job
+            WHERE job.id = chosen.id
+            LIMIT 1
+            FOR UPDATE SKIP LOCKED
+        ) AS mine
+        WHERE mine.state = 'ready' AND mine.parked IS NULL AND mine.crashes > 0 AND mine.claims = chosen.fence
+            AND mine.run_at <= {schema}.clock() AND mine.task <> ALL ((SELECT tasks FROM left_out)::text[])
+    ),"""
+_SUSPECTS_FIRST = """SELECT suspect.place AS ctid, suspect.task{bytes_of_suspect}{place_of_suspect}
+                    FROM suspects AS suspect
+                    WHERE suspect.queue = lanes.queue AND suspect.priority = lanes.priority
+                    UNION ALL
+                    SELECT plain.ctid, plain.task{bytes_of_plain}{place_of_plain} FROM ({ready}) AS plain"""
+
+LEASE = """lease AS MATERIALIZED (
+        SELECT id FROM {schema}.worker WHERE id = %(worker)s::bigint FOR KEY SHARE
+    )"""
+PAUSED = """paused AS MATERIALIZED (
+        SELECT kind, name FROM {schema}.pause WHERE until > {schema}.clock()
+    ),
+    left_out AS MATERIALIZED (
+        SELECT array_cat(%(without)s::text[], ARRAY(SELECT name FROM paused WHERE kind = 'task')) AS tasks
+    )"""
+ALLOWED = """allowed AS MATERIALIZED (
+        SELECT want.queue, want.in_line, want.free AS wanted, want.bytes,
+            CASE WHEN EXISTS (SELECT FROM {schema}.queue_limit) THEN {schema}.allowance(
+                want.queue, want.free, %(worker)s::bigint,
+                CASE {settled} WHEN %(sent)s::integer THEN want.keeps ELSE want.holds END, want.presses)
+                ELSE want.free END AS free
+        FROM unnest(%(queues)s::text[], %(free)s::integer[], %(in_line)s::boolean[], %(bytes)s::integer[],
+            %(holds)s::integer[], %(keeps)s::integer[], %(presses)s::boolean[])
+            AS want (queue, free, in_line, bytes, holds, keeps, presses)
+        WHERE want.queue <> ALL (ARRAY(SELECT name FROM paused WHERE kind = 'queue'))
+    )"""
+
 _ADMIT = """    chosen AS MATERIALIZED (
-        SELECT want.queue, ready.*
+        SELECT want.queue, first.*
         FROM allowed AS want
         CROSS JOIN LATERAL (
-                {ready}
-        ) AS ready
+                {plain_first}
+        ) AS first
     ),
     ended_claim AS MATERIALIZED (
-        SELECT queue, ROW(id, claims, parked, gates, slots)::{schema}.leaving AS leaving
+        SELECT queue, ROW(id, claims, parked, gates, slots, refused)::{schema}.leaving AS leaving
         FROM (
-            SELECT queue, id, claims, parked, gates, slots FROM finished
-            UNION ALL SELECT queue, id, claims, parked, gates, slots FROM returned
-            UNION ALL SELECT queue, id, claims, parked, gates, slots FROM dropped
+            SELECT queue, id, claims, parked, gates, slots, false AS refused FROM finished
+            UNION ALL SELECT queue, id, claims, parked, gates, slots, refused FROM returned
+            UNION ALL SELECT queue, id, claims, parked, gates, slots, false FROM dropped
         ) AS over
         WHERE slots IS NOT NULL
     ),
@@ -225,12 +274,12 @@ _ADMIT = """    chosen AS MATERIALIZED (
     ),
     admitted AS MATERIALIZED (
         SELECT want.queue, answer.*
-        FROM unnest(%(gated)s::text[], %(flows)s::boolean[], %(goes_round)s::boolean[], %(spots)s::text[])
-            AS want (queue, flows, goes_round, spot)
+        FROM unnest(%(gated)s::text[], %(flows)s::boolean[], %(goes_round)s::boolean[], %(spots)s::text[],
+            %(gated_bytes)s::integer[], %(gated_suspects)s::smallint[])
+            AS want (queue, flows, goes_round, spot, bytes, suspects)
         CROSS JOIN LATERAL {schema}.admit(
-            ROW(%(worker)s::bigint, want.queue,
-                coalesce((SELECT tasks FROM {schema}.offer WHERE worker = %(worker)s::bigint), '{}'),
-                (SELECT tasks FROM left_out), %(suspects)s::boolean,
+            ROW(%(worker)s::bigint, want.queue, {known},
+                array_cat((SELECT tasks FROM left_out), %(full)s::text[]), want.suspects, want.bytes, NULL,
                 ARRAY(SELECT priority FROM chosen WHERE chosen.queue = want.queue),
                 ARRAY(SELECT run_at FROM chosen WHERE chosen.queue = want.queue),
                 ARRAY(SELECT id FROM chosen WHERE chosen.queue = want.queue),
@@ -244,15 +293,20 @@ _ADMIT = """    chosen AS MATERIALIZED (
         ) AS answer
     ),
 """
-_BESIDE = """SELECT chosen.ctid FROM chosen WHERE chosen.queue = want.queue
+KNOWN = "coalesce((SELECT tasks FROM {schema}.offer WHERE worker = %(worker)s::bigint), '{}')"
+"""The tasks that this worker offers; none is any."""
+_BESIDE = """SELECT chosen.* FROM chosen WHERE chosen.queue = want.queue
                 LIMIT want.free - coalesce(
                     (SELECT cardinality(entered) FROM admitted WHERE admitted.queue = want.queue), 0)"""
+_AND_ENTERED = """ + coalesce(
+                      (SELECT cardinality(entered) FROM admitted WHERE admitted.queue = allowed.queue), 0)"""
 _ENTERED = """
     UNION ALL
     SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        task, queue, priority, run_at, attempt, max_attempts, claims, crashes, arguments, retry, limits, errors,
-        parked, batch, NULL
-    FROM (SELECT job.* FROM admitted CROSS JOIN LATERAL unnest(admitted.entered) AS job) AS entered"""
+        task, queue, attempt, max_attempts, claims, crashes, job.arguments::json, retry, limits, job.errors, parked,
+        batch, priority, {run_at},
+        CASE WHEN {refused_of_late} THEN extract(epoch FROM {schema}.clock() - job.refused_at)::float8 END, NULL
+    FROM (SELECT job.* FROM admitted CROSS JOIN LATERAL unnest(admitted.entered) AS job) AS job"""
 _ANSWERS = """(SELECT json_agg(json_build_array(queue, cardinality(entered), stopped_at, next_in, more, again,
             CASE WHEN {schema}.is_one_limit(entered[1].parked) THEN entered[1].gates::text END)) FROM admitted)"""
 _FLOW = """    flow AS MATERIALIZED (
@@ -266,28 +320,34 @@ _FLOW = """    flow AS MATERIALIZED (
         WHERE queue = %(flow_queue)s::text
     ),
     known AS MATERIALIZED (
-        SELECT coalesce((SELECT tasks FROM {schema}.offer WHERE worker = %(worker)s::bigint), '{}') AS tasks
+        SELECT {known} AS tasks
     ),
 """
-_FLOWING = """SELECT ready.*
+_FLOWING = """SELECT ready.ctid, ready.task{weighed}
                 FROM (
-                    ({ready})
+                    (SELECT ready.ctid, ready.task{bytes_of_ready}
+                    FROM lanes
+                    CROSS JOIN LATERAL (
+                        {ready}
+                    ) AS ready
+                    WHERE lanes.queue = want.queue
+                    LIMIT want.free)
                     UNION ALL
-                    (SELECT ready.*
+                    (SELECT ready.ctid, ready.task{bytes_of_ready}
                     FROM flow
                     CROSS JOIN unnest(
                         %(flow_lanes)s::smallint[], %(flow_run_at)s::timestamptz[], %(flow_ids)s::bigint[]
                     ) AS lane (priority, run_at, id)
                     CROSS JOIN LATERAL (
-                        SELECT job.ctid FROM {schema}.job AS job
-                        WHERE job.state = 'ready' AND job.parked IS NOT NULL
+                        SELECT job.ctid, job.task{weight} FROM {schema}.job AS job
+                        WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.crashes = 0
                             AND job.queue = want.queue AND job.priority = lane.priority
                             AND job.parked COLLATE "C" = %(flow_key)s::text
                             AND (job.run_at, job.id) > (lane.run_at, lane.id) AND job.run_at <= {schema}.clock()
                             AND job.gates::text = %(flow_gates)s::text
                             AND job.task <> ALL ((SELECT tasks FROM left_out)::text[])
+                            AND job.task <> ALL (%(full)s::text[])
                             AND ((SELECT tasks FROM known) = '{}' OR job.task = ANY ((SELECT tasks FROM known)::text[]))
-                            AND (job.crashes = 0 OR %(suspects)s::boolean)
                         ORDER BY job.run_at, job.id
                         LIMIT flow.free
                         FOR UPDATE SKIP LOCKED
@@ -297,54 +357,138 @@ _FLOWING = """SELECT ready.*
                 ) AS ready
                 LIMIT want.free"""
 
+LARGE_BYTES = 4 * 1024
+"""Jobs with more than that in arguments and errors, as stored, are large: claims count their bytes."""
+
+_SIZE = "pg_catalog.pg_column_size(job.arguments) + coalesce(pg_catalog.pg_column_size(job.errors), 0)"
+"""In bytes as stored. To know how long a compressed JSON is would be to read and write out all of it."""
+_WEIGHT = """CASE WHEN pg_catalog.pg_column_compression(job.arguments) IS NULL THEN 1 ELSE 8 END
+                        * pg_catalog.pg_column_size(job.arguments)
+                        + coalesce(pg_catalog.pg_column_size(job.errors), 0) - {large}"""
+"""Of a large job: JSON is seldom compressed to less than an eighth. Where it is, and the answer is too long for the
+line, the next claim asks for fewer."""
+
+_UNWEIGHED = {
+    "weight": "",
+    "weight_of_mine": "",
+    "bytes_of_suspect": "",
+    "bytes_of_plain": "",
+    "bytes_of_ready": "",
+    "weighed": "",
+    "within": "",
+    "arguments": "CASE WHEN {size} <= {large} THEN job.arguments::json END",
+    "errors": "CASE WHEN pg_catalog.pg_column_size(job.errors) <= {large} THEN job.errors END",
+}
+"""Large jobs come without their arguments: they have to go back, and the next claims weigh. So a claim of the usual
+jobs costs next to nothing more, and what it brings has a bound.
+"""
+_WEIGHED = {
+    "weight": ", greatest({weight_of}, 0) AS bytes",
+    "weight_of_mine": ", greatest(" + _WEIGHT.replace("job.", "mine.") + ", 0) AS bytes",
+    "bytes_of_suspect": ", suspect.bytes",
+    "bytes_of_plain": ", plain.bytes",
+    "bytes_of_ready": ", ready.bytes",
+    "weighed": ", ready.bytes, sum(ready.bytes) OVER (ROWS UNBOUNDED PRECEDING) AS total",
+    "within": """
+                AND (chosen.total <= want.bytes OR chosen.total - chosen.bytes < want.bytes)""",
+    "arguments": "job.arguments::json",
+    "errors": "job.errors",
+}
+
 _NTH = "array_position(%(again_ids)s::bigint[], job.id)"
 _DONE_NTH = "array_position(%(done_ids)s::bigint[], job.id)"
-_ROUND = (
-    keeping(_FINISH + _CLAIM, "(%(states)s::text[])[{done_nth}]")
-    .replace("{keep_cancelled}", KEEP.replace("{state}", "'cancelled'"))
-    .replace("{nth}", _NTH)
-    .replace("{done_nth}", _DONE_NTH)
-)
 
-_PLAIN_READY = _READY.replace("{place}", "")
-_PLACED_READY = _READY.replace("{place}", ", job.priority, job.run_at, job.id")
-_PLAIN = (
-    _ROUND.replace("{chosen}", "")
-    .replace("{first}", _PLAIN_READY)
-    .replace("{slots}", "")
-    .replace("{answers}", "NULL::json")
-    .replace("{entered}", "")
-)
-_FLOW_ROUND = (
-    _ROUND.replace("{chosen}", _FLOW)
-    .replace("{first}", _FLOWING.replace("{ready}", _PLAIN_READY))
-    .replace("{slots}", ", slots = NULL")
-    .replace("{answers}", "NULL::json")
-    .replace("{entered}", "")
-)
-_ADMITTING = (
-    _ROUND.replace("{chosen}", _ADMIT.replace("{ready}", _PLACED_READY))
-    .replace("{first}", _BESIDE)
-    .replace("{slots}", "")
-    .replace("{answers}", _ANSWERS)
-    .replace("{entered}", _ENTERED)
-)
-_WAITING, _PASSING_BY = "", "FOR UPDATE SKIP LOCKED"
 
-ROUND = _PLAIN.replace("{lock}", _WAITING)
-"""Waits for a locked row as long as the connection's lock_timeout lets it."""
-PATIENT_ROUND = _PLAIN.replace("{lock}", _PASSING_BY)
-"""Passes locked rows by; a third dearer. For when the first form ran into a lock, until nothing is left over."""
-ADMITTING = {
-    ROUND: _ADMITTING.replace("{lock}", _WAITING),
-    PATIENT_ROUND: _ADMITTING.replace("{lock}", _PASSING_BY),
+def _filled(text: str, pieces: Mapping[str, str]) -> str:
+    for slot, piece in pieces.items():
+        text = text.replace("{" + slot + "}", piece)
+    return text
+
+
+_NOWHERE = {"place": "", "place_of_ready": "", "place_of_suspect": "", "place_of_plain": ""}
+_PLACES = {
+    "place": ", job.priority, job.run_at, job.id",
+    "place_of_ready": ", ready.priority, ready.run_at, ready.id",
+    "place_of_suspect": ", suspect.priority, suspect.run_at, suspect.id",
+    "place_of_plain": ", plain.priority, plain.run_at, plain.id",
 }
-"""The same two, for rounds that go through parked jobs, or hand on slots."""
-FLOWING = {
-    ROUND: _FLOW_ROUND.replace("{lock}", _WAITING),
-    PATIENT_ROUND: _FLOW_ROUND.replace("{lock}", _PASSING_BY),
+_PLAIN = {
+    "chosen": "",
+    "first": _filled(_PLAIN_FIRST, _NOWHERE),
+    "slots": "",
+    "and_entered": "",
+    "answers": "NULL::json",
+    "entered": "",
 }
-"""The same two, for rounds that claim of one limit that is far from full, by this worker's share of it."""
+_ADMITTING = {
+    "chosen": _ADMIT.replace("{plain_first}", _filled(_PLAIN_FIRST, _PLACES)),
+    "first": _BESIDE,
+    "slots": "",
+    "and_entered": _AND_ENTERED,
+    "answers": _ANSWERS,
+    "entered": _ENTERED,
+}
+_FLOWS = {
+    "chosen": _FLOW,
+    "first": _FLOWING,
+    "slots": ", slots = NULL",
+    "and_entered": "",
+    "answers": "(SELECT to_json(free) FROM flow)",
+    "entered": "",
+}
+
+
+def _form(pieces: Mapping[str, str]) -> str:
+    text = _FINISH + _filled(_filled(_CLAIM, {"lease": LEASE, "paused": PAUSED, "allowed": ALLOWED}), pieces)
+    return (
+        keeping(text.replace("{settled}", "(SELECT jobs FROM settled)"), "(%(states)s::text[])[{done_nth}]")
+        .replace("{keep_cancelled}", KEEP.replace("{state}", "'cancelled'"))
+        .replace("{refused_of_late}", _REFUSED_OF_LATE)
+        .replace("{known}", KNOWN)
+        .replace("{nth}", _NTH)
+        .replace("{done_nth}", _DONE_NTH)
+        .replace("{run_at}", readable("run_at"))
+    )
+
+
+def _without_suspects(pieces: Mapping[str, str], places: Mapping[str, str]) -> str:
+    return _filled(_form(pieces).replace("    {suspects}\n", "").replace("{ready}", _READY), places)
+
+
+def _with_suspects(pieces: Mapping[str, str], places: Mapping[str, str]) -> str:
+    first = _SUSPECTS_FIRST.replace("{ready}", _READY)
+    return _filled(_form(pieces).replace("{suspects}", _SUSPECTS).replace("{ready}", first), places)
+
+
+def _round(lock: str, weighing: Mapping[str, str], text: str) -> str:
+    pieces = {"lock": lock, **weighing, "size": _SIZE, "weight_of": _WEIGHT, "large": str(LARGE_BYTES)}
+    return _filled(text, pieces)
+
+
+_WAITS, _PASSES_BY = "", "FOR UPDATE SKIP LOCKED"
+_WAYS = ((_WAITS, _UNWEIGHED), (_PASSES_BY, _UNWEIGHED), (_WAITS, _WEIGHED), (_PASSES_BY, _WEIGHED))
+ROUND, PATIENT_ROUND, WEIGHED_ROUND, PATIENT_WEIGHED_ROUND = FORMS = tuple(
+    _round(*way, _without_suspects(_PLAIN, _NOWHERE)) for way in _WAYS
+)
+"""The first waits for a locked row as long as the connection's lock_timeout lets it. A patient one passes locked rows
+by; a third dearer: for when the first form ran into a lock, until nothing is left over. A weighed one claims large
+jobs, up to so many bytes; a twentieth dearer: for when there have been any lately.
+"""
+
+
+def _like(text: str) -> Mapping[str, str]:
+    """The four that differ from one another as those do, by those."""
+    return {form: _round(*way, text) for form, way in zip(FORMS, _WAYS, strict=True)}
+
+
+WITH_SUSPECTS = _like(_with_suspects(_PLAIN, _NOWHERE))
+"""The four for when there are suspects to claim: what they need would cost every other round a twentieth."""
+ADMITTING = _like(_without_suspects(_ADMITTING, _PLACES))
+"""The four for rounds that go through parked jobs, or hand on slots."""
+ADMITTING_WITH_SUSPECTS = _like(_with_suspects(_ADMITTING, _PLACES))
+"""The same with suspects that are not parked."""
+FLOWING = _like(_without_suspects(_FLOWS, _NOWHERE))
+"""The four for rounds that claim of one limit that is far from full, by this worker's share of it."""
 
 
 class Circle(NamedTuple):
@@ -356,6 +500,8 @@ class Circle(NamedTuple):
     """The last job claimed of a priority and key, as far as it is worth to go on there."""
     flows: bool = False
     """Those of the marks have filled all the room until now: ask them first."""
+    suspects: int = 0
+    """Whether one suspect may be among them: 0 none, 1 one that may run beside others, 2 one of any kind."""
 
 
 class Flow(NamedTuple):
@@ -386,18 +532,29 @@ class Admission(NamedTuple):
     """Of the first, if all that it has to pass is one limit."""
 
 
+Held: TypeAlias = tuple[str, str]
+"""What jobs run in: ("queue", its name), or ("gate", the key) of a limit of which this worker has a share."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to claim: from which queue how many, where to start in each lane, and which tasks to leave out."""
+    """What to claim: of which queue how many, where to start in each lane, and which tasks to leave out."""
 
     free: dict[str, int] = field(default_factory=dict)
     lanes: dict[tuple[str, int], Mark] = field(default_factory=dict)
     looking: tuple[str, ...] = ()
     """Queues to look at from the start, learning their priorities."""
     without: tuple[str, ...] = ()
-    suspects: bool = True
-    """Whether to take jobs that were running when a worker died."""
-    holds: Mapping[str, tuple[int, int]] | None = None
+    suspects: Sequence[tuple[int, int]] = ()
+    """The jobs to take that were running when a worker died, by id and last fence; others of that kind are left out."""
+    full: tuple[str, ...] = ()
+    """Tasks to leave out, too, because there is no room where they run."""
+    in_line: frozenset[str] = frozenset()
+    """Queues in which such a job is not passed by: if it is the first, nothing is claimed. One job is wanted there."""
+    large: dict[str, int] = field(default_factory=dict)
+    """How many bytes each queue may bring in large jobs, `CLAIM_BYTES` where it does not say: as many jobs as are
+    within that, in their order, and the one that goes above it; with 0 none that is large. For the forms that weigh."""
+    holds: Mapping[Held, tuple[int, int]] | None = None
     """How many of each queue, and of each limit of which it has a share, this worker has before the verdicts; and after
     them, if all find their rows. None is not known: they are counted.
     """
@@ -406,10 +563,11 @@ class Wanted:
     gated: Mapping[str, Circle] = field(default_factory=dict)
     """Queues with parked jobs to be admitted, and of jobs with slots that end now."""
     flow: Flow | None = None
+    """Not together with suspects."""
 
-    def holds_of(self, name: str) -> tuple[int | None, int | None]:
-        """Of a queue or a limit."""
-        return (None, None) if self.holds is None else self.holds.get(name, (0, 0))
+    def holds_of(self, held: Held) -> tuple[int | None, int | None]:
+        """Before the verdicts, and after them."""
+        return (None, None) if self.holds is None else self.holds.get(held, (0, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -420,11 +578,13 @@ class Answer:
     """How many of the verdicts found their row; the others are asked for by `settle`."""
     holding: bool
     """Whether this worker's lease was still there; without it nothing is claimed."""
-    next_in: float | None
-    """Seconds until the next scheduled job of the queues looked at."""
     lanes: list[tuple[str, int]]
     """The lanes that a look has found, best first within each queue."""
+    next_in: Mapping[str, float | None]
+    """Of the queues looked at that have any lane, seconds until the next scheduled job, if there is one."""
     claimed: list[Claimed]
+    """In the order in which those of each queue are to begin: priority, run_at, id. Large ones come without arguments
+    where the round did not weigh, and have to go back."""
     marks: dict[tuple[str, int], Mark]
     parked: Sequence[str] = ()
     """Of the queues looked at, those in which jobs wait to be admitted."""
@@ -433,12 +593,17 @@ class Answer:
     admissions: Sequence[Admission] = ()
     gate_marks: Mapping[str, Mapping[tuple[int, str], Mark]] = field(default_factory=dict)
     """Of the priorities and keys of each queue, the last that was admitted."""
+    flow_free: int | None = None
+    """How many a share let be claimed, where there was a flow."""
 
 
-def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, text: str = ROUND) -> Statement[Answer]:
-    """Write verdicts and claim, in one statement and one commit. `text` is one of the two forms. With `wanted.gated`,
+def play_round(
+    worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, under: int | None = None, text: str = ROUND
+) -> Statement[Answer]:
+    """Write verdicts and claim, in one statement and one commit. `text` is one of the four forms. With `wanted.gated`,
     parked jobs are admitted, and slots of those that end are handed on.
 
+    The verdicts are of claims under one lease, `under`; None is `worker`, under which is claimed.
     Of two claims of one job the later alone has a say; the other's verdict is not sent, and counts as not settled.
     """
     if len({verdict.id for verdict in verdicts}) < len(verdicts):
@@ -449,12 +614,16 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
     if wanted.flow is not None:
         form, more = FLOWING[text], _of_flow(wanted.flow, wanted)
     elif wanted.gated:
-        form, more = ADMITTING[text], _of_gated(wanted.gated)
+        form = (ADMITTING_WITH_SUSPECTS if wanted.suspects else ADMITTING)[text]
+        more = _of_gated(wanted)
+    elif wanted.suspects:
+        form = WITH_SUSPECTS[text]
     return Statement(
         form,
         more
         | {
             "worker": worker,
+            "under": worker if under is None else under,
             "done_ids": of_numbers(v.id for v in done),
             "done_fences": of_numbers(v.fence for v in done),
             "states": of_texts(v.state.value for v in done),
@@ -464,6 +633,7 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
             "again_fences": of_numbers(v.fence for v in again),
             "delays": of_intervals(v.delay for v in again),
             "refunds": of_numbers(int(v.refund) for v in again),
+            "refusals": of_numbers(int(v.refusal) for v in again),
             "again_errors": JsonColumn(v.errors for v in again),
             "looking": of_texts(wanted.looking),
             "lane_queues": of_texts(queue for queue, _ in wanted.lanes),
@@ -472,24 +642,32 @@ def play_round(worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, t
             "mark_ids": of_numbers(id_ for _, id_ in wanted.lanes.values()),
             "queues": of_texts(wanted.free),
             "free": of_numbers(wanted.free.values()),
-            "without": of_texts(wanted.without),
-            "suspects": wanted.suspects,
-            "holds": of_texts(wanted.holds_of(queue)[0] for queue in wanted.free),
-            "keeps": of_texts(wanted.holds_of(queue)[1] for queue in wanted.free),
-            "sent": len(verdicts),
+            "in_line": of_texts(str(queue in wanted.in_line).lower() for queue in wanted.free),
+            "bytes": of_numbers(wanted.large.get(queue, CLAIM_BYTES) for queue in wanted.free),
+            "holds": of_texts(wanted.holds_of(("queue", queue))[0] for queue in wanted.free),
+            "keeps": of_texts(wanted.holds_of(("queue", queue))[1] for queue in wanted.free),
             "presses": of_texts(queue in wanted.pressing for queue in wanted.free),
+            "sent": len(verdicts),
+            "without": of_texts(wanted.without),
+            "full": of_texts(wanted.full),
+            "suspects": of_numbers(id_ for id_, _ in wanted.suspects),
+            "suspect_fences": of_numbers(fence for _, fence in wanted.suspects),
         },
-        _parse_answer,
+        lambda rows: _parse_answer(rows, worker),
     )
 
 
-def _of_gated(gated: Mapping[str, Circle]) -> dict[str, Any]:
+def _of_gated(wanted: Wanted) -> dict[str, Any]:
+    gated = wanted.gated
     marks = [(queue, key, lane, mark) for queue, circle in gated.items() for (lane, key), mark in circle.marks.items()]
+    share = CLAIM_BYTES // len(gated)
     return {
         "gated": of_texts(gated),
         "flows": of_texts(circle.flows for circle in gated.values()),
         "goes_round": of_texts(circle.goes_round for circle in gated.values()),
         "spots": of_texts(circle.after for circle in gated.values()),
+        "gated_bytes": of_numbers(wanted.large.get(queue, share) for queue in gated),
+        "gated_suspects": of_numbers(circle.suspects for circle in gated.values()),
         "marked_queues": of_texts(queue for queue, _, _, _ in marks),
         "marked_keys": of_texts(key for _, key, _, _ in marks),
         "marked_lanes": of_numbers(lane for _, _, lane, _ in marks),
@@ -499,12 +677,13 @@ def _of_gated(gated: Mapping[str, Circle]) -> dict[str, Any]:
 
 
 def _of_flow(flow: Flow, wanted: Wanted) -> dict[str, Any]:
+    holds, keeps = wanted.holds_of(("gate", flow.key))
     return {
         "flow_queue": flow.queue,
         "flow_key": flow.key,
         "flow_gates": flow.gates,
-        "flow_holds": wanted.holds_of(flow.key)[0],
-        "flow_keeps": wanted.holds_of(flow.key)[1],
+        "flow_holds": holds,
+        "flow_keeps": keeps,
         "flow_lanes": of_numbers(flow.marks),
         "flow_run_at": of_texts(run_at for run_at, _ in flow.marks.values()),
         "flow_ids": of_numbers(id_ for _, id_ in flow.marks.values()),
@@ -513,35 +692,53 @@ def _of_flow(flow: Flow, wanted: Wanted) -> dict[str, Any]:
 
 _FIRST_OF_JOB = 9
 """Of a claimed job's row: id, true, and then empty columns, which the first row has."""
+_MARK, _PRIORITY = attrgetter("run_at", "id"), attrgetter("priority")
 
 
-def _parse_answer(rows: Rows) -> Answer:
-    (settled, holding, next_in, queues, priorities, parked, at_limit, answers, *_), *claimed_rows = rows
-    claimed: list[Claimed] = []
+def _parse_answer(rows: Rows, worker: int) -> Answer:
+    (settled, holding, queues, priorities, ahead, parked, at_limit, answers, *_), *claimed_rows = rows
+    claimed = [Claimed(*(row[0], *row[_FIRST_OF_JOB:-1], worker, row[-1])) for row in claimed_rows]
+    _sort(claimed)
     marks: dict[tuple[str, int], Mark] = {}
     gate_marks: dict[str, dict[tuple[int, str], Mark]] = {}
-    for row in claimed_rows:
-        id_, (task, queue, priority, run_at, *rest) = row[0], row[_FIRST_OF_JOB:]
-        job = Claimed(id_, task, queue, *rest)
-        claimed.append(job)
-        mark = run_at, id_
+    for job in claimed:
+        if job.crashes:  # a suspect comes before its turn
+            continue
         if (key := job.parked or job.share) is None:
-            if mark > marks.get((queue, priority), START):
-                marks[queue, priority] = mark
+            marks[job.queue, job.priority] = job.run_at, job.id
         else:
-            of_queue = gate_marks.setdefault(queue, {})
-            if mark > of_queue.get((priority, key), START):
-                of_queue[priority, key] = mark
+            gate_marks.setdefault(job.queue, {})[job.priority, key] = job.run_at, job.id
     lanes = list(zip(queues, priorities, strict=True))
-    admissions = [] if answers is None else [Admission(*answer) for answer in msgspec.json.decode(answers)]
-    return Answer(settled, holding, next_in, lanes, claimed, marks, parked, at_limit, admissions, gate_marks)
+    said = None if answers is None else msgspec.json.decode(answers)
+    admissions = [Admission(*each) for each in said] if isinstance(said, list) else []
+    return Answer(
+        settled, holding, lanes, _soonest(queues, ahead), claimed, marks, parked, at_limit,
+        admissions, gate_marks, said if isinstance(said, int) else None,
+    )  # fmt: skip
+
+
+def _sort(claimed: list[Claimed]) -> None:
+    """By priority, run_at and id: RETURNING gives rows in no order."""
+    claimed.sort(key=_MARK)
+    if len(set(map(_PRIORITY, claimed))) > 1:
+        claimed.sort(key=_PRIORITY, reverse=True)
+
+
+def _soonest(queues: Sequence[str], ahead: Sequence[float | None]) -> dict[str, float | None]:
+    soonest: dict[str, float | None] = dict.fromkeys(queues)
+    for queue, next_in in zip(queues, ahead, strict=True):
+        before = soonest[queue]
+        if next_in is not None and (before is None or next_in < before):
+            soonest[queue] = next_in
+    return soonest
 
 
 SETTLE = """
     SELECT sent.id, sent.fence,
         CASE
-            WHEN job.state = 'running' THEN 'busy'
+            WHEN job.state = 'running' THEN CASE WHEN job.worker = sent.lease THEN 'busy' ELSE 'lost' END
             WHEN job.id IS NOT NULL THEN 'done'
+            WHEN past.worker <> sent.lease THEN 'lost'
             WHEN past.state = 'succeeded' AND sent.state <> 'succeeded' THEN 'completed'
             WHEN past.id IS NOT NULL THEN 'done'
             WHEN EXISTS (SELECT FROM {schema}.retention WHERE days = 0)
@@ -551,21 +748,25 @@ SETTLE = """
                 AND (SELECT past.id FROM {schema}.history AS past WHERE past.id = sent.id LIMIT 1) IS NULL THEN 'done'
             ELSE 'lost'
         END
-    FROM unnest(%(ids)s::bigint[], %(fences)s::integer[], %(states)s::text[], %(queues)s::text[])
-        AS sent (id, fence, state, queue)
+    FROM unnest(
+        %(ids)s::bigint[], %(fences)s::integer[], %(leases)s::bigint[], %(states)s::text[], %(queues)s::text[]
+    ) AS sent (id, fence, lease, state, queue)
     LEFT JOIN LATERAL (
-        SELECT id, state FROM {schema}.job AS job WHERE job.id = sent.id AND job.claims = sent.fence LIMIT 1
+        SELECT id, state, worker FROM {schema}.job AS job WHERE job.id = sent.id AND job.claims = sent.fence LIMIT 1
     ) AS job ON true
     LEFT JOIN LATERAL (
-        SELECT id, state FROM {schema}.history AS past WHERE past.id = sent.id AND past.claims = sent.fence LIMIT 1
+        SELECT id, state, worker FROM {schema}.history AS past
+        WHERE past.id = sent.id AND past.claims = sent.fence
+        LIMIT 1
     ) AS past ON true
 """
 
 
 def settle(
-    verdicts: Sequence[Completion], held: Mapping[tuple[int, int], Claimed]
+    under: int, verdicts: Sequence[Completion], held: Mapping[tuple[int, int], Claimed]
 ) -> Statement[dict[tuple[int, int], str]]:
-    """What became of verdicts, by (id, fence); `held` knows the queues of their jobs.
+    """What became of verdicts, by (id, fence); `held` knows the queues and leases of their jobs, and of one that it
+    does not know the lease is `under`.
 
     'done'; 'busy' (still ours, the row was locked); 'completed' (as succeeded, by the handler's own transaction);
     'lost' (another claim has it). A job that is nowhere any more is done if its queue has ends that leave no row: a
@@ -575,6 +776,7 @@ def settle(
     params = {
         "ids": of_numbers(v.id for v in verdicts),
         "fences": of_numbers(v.fence for v in verdicts),
+        "leases": of_numbers(under if job is None else job.lease for job in jobs),
         "states": of_texts(v.state.value for v in verdicts),
         "queues": of_texts(None if job is None else job.queue for job in jobs),
     }

@@ -7,32 +7,34 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
 import logging
 import os
-import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import get_args
+from typing import NoReturn, get_args
 
 import psycopg
 
+from chancy import modules
 from chancy.app import Chancy
 from chancy.errors import ChancyError
 from chancy.migrate import migrate
 from chancy.model import Queue
 from chancy.task import registered
 
-from . import logs
+from . import init, logs, signals
 from .__about__ import __version__
 from .config import Pooler, WorkerConfig
-from .processes import PARENT, Processes, watch_parent
+from .ending import end, to_the_end
+from .processes import PARENT, Processes, say_begun, say_refused, watch_parent
 from .supervisor import Worker
 
 log = logging.getLogger("chancy.worker")
+
+_TO_OBEY = 0.25
+"""Seconds that the asyncio tasks get at the end which jobs have left."""
 
 
 class Refusal(Exception):
@@ -62,6 +64,13 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         help="the event loop; auto (the default): uvloop where it is installed, as by chancy-worker[fast]",
     )
+    command.add_argument(
+        "--preload",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import this once for all child processes; only what opens and seeds nothing at its import",
+    )
     command.add_argument("--dsn", help="default: the app's, then CHANCY_DSN, then libpq's variables")
     command.add_argument("--schema", help="default: the app's, then CHANCY_SCHEMA, then chancy")
     command.add_argument(
@@ -77,11 +86,24 @@ def parser() -> argparse.ArgumentParser:
     return command
 
 
+def command() -> NoReturn:
+    """The script `chancy-worker`: `main`, and the end of this process, whatever is left in it."""
+    with signals.taken(signals.end_at_once):
+        try:
+            code = main()
+        except signals.Asked:
+            code = 0
+        with signals.taken(lambda: None):  # who has stopped may be told to stop again
+            end(code)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a worker; 0 after an orderly stop, 2 for bad input.
+    """Run a worker; 2 for bad input, 0 after an orderly stop of `--processes`. A single worker ends this process.
 
     A worker that its parent has started while Postgres was away returns 1, and is started again.
     """
+    if os.getpid() == 1 and (ended := init.stay_behind()) is not None:
+        return ended
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
     logs.set_up(options.log_format)
@@ -96,14 +118,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             more = {"pooler": options.pooler, "health_port": options.health_port}
             return asyncio.run(Processes(arguments, options.processes, *place, **more).run())
         with runner(options.loop) as loop:
-            return loop.run(work(app, configured(options)))
+            return to_the_end(loop.get_loop(), work(app, configured(options)))
     except (Refusal, ChancyError, ValueError) as error:
         code, message = 2, str(error)
+        say_refused()
     except psycopg.Error as error:
         code = 1 if PARENT in os.environ else 2
         message = f"{' '.join(str(error).split())}; say where Postgres is with --dsn, CHANCY_DSN or PGHOST and the like"
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # who has stopped may be told to stop again
     print(f"chancy-worker: {message}", file=sys.stderr)
     return code
 
@@ -121,32 +142,51 @@ def runner(wish: str) -> asyncio.Runner:
     return asyncio.Runner(loop_factory=uvloop.new_event_loop)
 
 
-async def work(app: Chancy, config: WorkerConfig) -> int:
-    """One worker until it is stopped."""
+async def work(app: Chancy, config: WorkerConfig) -> NoReturn:
+    """One worker until it is stopped, and the end of its process, which nothing can hold up that its jobs have left.
+
+    Raises what keeps it from beginning.
+    """
     worker = Worker(app, config)
     for line in banner(app, config):
         log.info("%s", line)
-    log.info("event loop %s", type(asyncio.get_running_loop()).__module__.partition(".")[0])
+    loop = asyncio.get_running_loop()
+    log.info("event loop %s", type(loop).__module__.partition(".")[0])
     orphaned = asyncio.Event()
-    watch = asyncio.create_task(watch_parent(orphaned))
-    orphan_stop = asyncio.create_task(_stop_when(orphaned, worker))
-    try:
-        await worker.start()
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # at once: closing the loop takes a while
-        watch.cancel()
-        orphan_stop.cancel()
-    if worker.left_running:
-        # Their jobs are released already and may run elsewhere; waiting for them would only do the work twice.
-        log.warning("%d functions did not stop and are ended with this process", worker.left_running)
-        logging.shutdown()
-        os._exit(0)
-    return 0
+    beside = [
+        asyncio.create_task(coroutine)
+        for coroutine in (watch_parent(orphaned), _stop_when(orphaned, worker), _tell_when(worker.begun))
+    ]
+    code = 0
+    with signals.taken(signals.asking(loop, worker.stop)):
+        try:
+            await worker.start()
+        except BaseException:
+            if not worker.begun.is_set():
+                raise
+            log.exception("this worker has ended by an error")
+            code = 1
+        finally:
+            for task in beside:
+                task.cancel()
+        if worker.left_running:
+            # Their jobs are released already and may run elsewhere; waiting for them would only do the work twice.
+            log.warning("%d functions did not stop and are ended with this process", worker.left_running)
+        if left := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=_TO_OBEY)
+        end(code)
 
 
 async def _stop_when(event: asyncio.Event, worker: Worker) -> None:
     await event.wait()
     worker.stop()
+
+
+async def _tell_when(begun: asyncio.Event) -> None:
+    await begun.wait()
+    say_begun()
 
 
 def load(options: argparse.Namespace) -> Chancy:
@@ -156,18 +196,7 @@ def load(options: argparse.Namespace) -> Chancy:
     for name, value in counts.items():
         if value is not None and value < 1:
             raise Refusal(f"{name} must be at least 1")
-    # As `python -m` does: a task's module is found from where one stands.
-    sys.path.insert(0, "")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (module_name + ".").startswith(error.name + "."):
-            raise Refusal(
-                f"there is no module {module_name!r} here; start it where `python -c 'import {module_name}'` works"
-            ) from None
-        raise Refusal(f"module {module_name!r} cannot be imported: {_last_line(error)}") from None
-    except Exception as error:
-        raise Refusal(f"module {module_name!r} cannot be imported: {_last_line(error)}") from None
+    module = modules.load(module_name)
     app = getattr(module, attribute, None) if attribute else Chancy(queues=())
     if not isinstance(app, Chancy):
         raise Refusal(f"{options.target!r} is no Chancy object (found {type(app).__name__})")
@@ -176,11 +205,15 @@ def load(options: argparse.Namespace) -> Chancy:
     kept = {queue.name: queue.keep for queue in app.queues}
     queues = [replace(queue, keep=kept.get(queue.name)) for queue in map(_queue, options.queue)] or list(app.queues)
     queues = queues or [Queue(name) for name in sorted({task.options.queue for task in registered().values()})]
+    for name in {queue.name for queue in queues}.difference(task.options.queue for task in registered().values()):
+        log.warning("queue %r is no task's of module %s: only jobs that were given it when submitted are in it",
+                    name, module_name)  # fmt: skip
     return replace(
         app,
         dsn=options.dsn or app.dsn,
         schema=options.schema or app.schema,
         queues=tuple(queues),
+        preload=(*app.preload, *options.preload),
         keep=app.keep if options.keep is None else timedelta(days=options.keep),
     )
 
@@ -225,7 +258,3 @@ def _queue(text: str) -> Queue:
 def _bytes(text: str) -> int:
     number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
     return int(float(number) * 1024 ** ("", "K", "M", "G", "T").index(unit))
-
-
-def _last_line(error: BaseException) -> str:
-    return traceback.format_exception_only(error)[-1].strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import sys
 from dataclasses import dataclass, field
@@ -10,6 +11,12 @@ from typing import Literal, TypeAlias
 
 Pooler: TypeAlias = Literal["auto", "session", "transaction"]
 """How a connection pooler before Postgres works: "auto" finds out whether there is one, and takes it for the worse."""
+
+
+KNOWN_BY = "CHANCY_WORKER_KNOWN_BY"
+"""The environment variable by which a parent tells a child what it is known by."""
+PROCESS = os.environ.pop(KNOWN_BY, "") or secrets.token_hex(8)
+"""What tells this process from all others. Taken out of the environment, which the programs that jobs start inherit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +32,8 @@ class Timing:
     """The fallback look of an idle worker; every wakeup may be lost."""
     unheard: float = 10.0
     """A job claimed this long ago in our name that we do not know was claimed by a round whose answer was lost."""
+    harmless: float = 10.0
+    """A suspect that has run for so long is taken for one that kills nobody."""
     round: float = 8.0
     """The deadline of one call to the database, after which its connection is cut; below `unheard`."""
     upkeep: float = 3600.0
@@ -52,3 +61,4 @@ class WorkerConfig:
     """What stands between this worker and Postgres; "session" also where nothing does."""
     timing: Timing = field(default_factory=Timing)
     name: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
+    """For people. Several workers may have the same: in containers host names and process ids are often equal."""

@@ -38,8 +38,10 @@ DECLARE = """
 
 
 def declare(tasks: Iterable[BaseTask[..., Any]]) -> Statement[None]:
-    """Write down what these tasks declare: limits over all workers, groups, keys; forget what they do not any more."""
-    every = {task.name: task for task in tasks}
+    """Write down what these tasks declare, under all their names: limits over all workers, groups, keys; forget what
+    they do not any more.
+    """
+    every = {name: task for task in tasks for name in task.names}
     gates = [[part.declared for part in task.gates.parts] if task.gates else None for task in every.values()]
     unique = [task.unique for task in every.values()]
     return Statement(

@@ -22,6 +22,7 @@ class Loop:
     """`async def` on the worker's own event loop. One that is cancelled may catch that, and go on."""
 
     size: int | None = None
+    problem: str | None = None
 
     def run(self, attempt: Attempt) -> Coroutine[Any, Any, Completion]:
         """Await the function."""
@@ -34,6 +35,8 @@ class Loop:
 
 class Threads:
     """`def` in a thread. A thread cannot be stopped: one that is cancelled goes on until its function returns."""
+
+    problem: str | None = None
 
     def __init__(self, most: int) -> None:
         self._most = most

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from chancy.gates import SEPARATOR
 from chancy.model import Statement
@@ -108,20 +109,23 @@ class Gatekeeper:
             place.next_at = min(place.next_at, max(time.monotonic(), self._rests_until))
             place.origin, place.opens_at = None, math.inf
 
-    def due_in(self, free: Collection[str]) -> float:
-        """Seconds until one of these queues is worth a try: 0 or less is now, infinity not before something happens."""
-        places = [self._places[queue] for queue in free if queue in self._places]
-        return min((place.next_at for place in places), default=math.inf) - time.monotonic()
+    def due(self, now: float) -> list[str]:
+        """The queues for which it is worth a try, as soon as they have room."""
+        return [queue for queue, place in self._places.items() if place.next_at <= now]
 
-    def waits(self, queue: str) -> bool:
-        """Whether jobs are parked in it, as far as is known."""
-        return queue in self._places
-
-    @property
-    def flows(self) -> bool:
-        """Whether a look would find nothing new: what waits has filled all room, and it was looked just now."""
+    def due_of(self, queues: Collection[str]) -> list[str]:
+        """Those of these queues that are due."""
         now = time.monotonic()
-        return any(place.flows and now < place.forgets_at for place in self._places.values())
+        return [queue for queue in queues if queue in self._places and self._places[queue].next_at <= now]
+
+    def next_at(self, now: float) -> float:
+        """When the next queue is due, after those that are due already and wait for room."""
+        return min((place.next_at for place in self._places.values() if place.next_at > now), default=math.inf)
+
+    def flows(self, queue: str, now: float) -> bool:
+        """Whether a look would find nothing new: what waits has filled all room, and it was looked just now."""
+        place = self._places.get(queue)
+        return place is not None and place.flows and now < place.forgets_at
 
     def flow(self, free: Collection[str], ending: Mapping[str, set[str]]) -> Flow | None:
         """A limit that a round may claim from by a share of it, if there is one. `ending` are the keys of jobs with
@@ -142,16 +146,24 @@ class Gatekeeper:
         place, now = self._places[flow.queue], time.monotonic()
         place.learn(answer.gate_marks.get(flow.queue, {}))
         place.next_at = place.forgets_at
-        if sum(job.share == flow.key for job in answer.claimed) >= free[flow.queue]:
+        wanted = free[flow.queue]
+        if sum(job.queue == flow.queue for job in answer.claimed) >= wanted:
             place.counts_for = 0.0
+        elif answer.flow_free is not None and answer.flow_free >= wanted:
+            place.forget()  # nobody is left behind the marks: look before them, and under other keys
+            place.next_at = now
         else:
             place.forget()
             place.next_at = now
             place.counts_for = min(max(2 * place.counts_for, PAUSE_SECONDS), 1.0)
             place.counts_until = now + place.counts_for
 
-    def wish(self, free: Collection[str], ending: Collection[str]) -> Mapping[str, Circle]:
-        """What a round has to do with gates that claims from these queues; and in which of them jobs with slots end."""
+    def wish(
+        self, free: Collection[str], ending: Collection[str], suspects: Mapping[str, int] = MappingProxyType({})
+    ) -> Mapping[str, Circle]:
+        """What a round has to do with gates that claims from these queues, from some of them a suspect, too; and in
+        which of them jobs with slots end.
+        """
         now = time.monotonic()
         due = {queue for queue in free if queue in self._places and self._places[queue].next_at <= now}
         wish: dict[str, Circle] = {}
@@ -159,7 +171,8 @@ class Gatekeeper:
             place = self._places.setdefault(queue, _Place())
             if place.forgets_at <= now:
                 place.forget()
-            wish[queue] = Circle(queue in due, place.spot, place.marks, queue in due and place.flows)
+            flows = queue in due and place.flows
+            wish[queue] = Circle(queue in due, place.spot, place.marks, flows, suspects.get(queue, 0))
         return wish
 
     def learn(self, wish: Mapping[str, Circle], free: Mapping[str, int], answer: Answer, took: float) -> None:

@@ -13,11 +13,15 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
+from . import forks
+
 log = logging.getLogger("chancy.worker")
 
 LONGEST_TURN = 30.0
 """Seconds after which a claim loop that has not turned is taken for stuck."""
 _TO_ANSWER, _TO_BE_ANSWERED = 5.0, 2.0
+_TO_BE_READ = 0.5
+"""Seconds that the loop waits for a service manager that has much to read."""
 
 Problems = Callable[[], Awaitable[Sequence[str]]]
 
@@ -30,19 +34,23 @@ async def answering(host: str, port: int | None, problems: Problems) -> AsyncIte
         return
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, ValueError, TimeoutError):
+        try:
             async with asyncio.timeout(_TO_ANSWER):
-                path = (await reader.readline()).split(b" ")[1]
+                _, path, *_ = (await reader.readline()).split(b" ")
                 writer.write(_response(path, await problems() if path == b"/ready" else ()))
                 await writer.drain()
-        writer.close()
+        except (OSError, ValueError, TimeoutError):
+            pass  # one that connects and says nothing, or nothing of HTTP, has seen that somebody listens
+        finally:
+            writer.close()
 
     try:
         server = await asyncio.start_server(answer, host, port)
     except OSError as error:
         raise ValueError(f"--health-port {port} cannot be had: {error.strerror}; choose another") from None
     async with server:
-        yield
+        with forks.keeping(server.sockets):  # the port would be taken for as long as a fork of a job lives
+            yield
 
 
 def _response(path: bytes, found: Sequence[str]) -> bytes:
@@ -69,8 +77,33 @@ def tell_service_manager(state: str) -> None:
     """Say `READY=1` and the like to systemd, where NOTIFY_SOCKET is set (sd_notify's protocol)."""
     if address := os.environ.get("NOTIFY_SOCKET"):
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+            line.settimeout(_TO_BE_READ)
             line.connect("\0" + address[1:] if address.startswith("@") else address)
             line.sendall(state.encode())
+
+
+@contextlib.asynccontextmanager
+async def telling_the_service_manager(
+    begun: asyncio.Event, stopping: asyncio.Event, problems: Problems
+) -> AsyncIterator[None]:
+    """Tell systemd of the worker's life while the block lasts, as soon as each of the two is set."""
+    words = _tell_after(begun, "READY=1"), _tell_after(stopping, "STOPPING=1"), _pet_after(begun, problems)
+    telling = [asyncio.create_task(word) for word in words]
+    try:
+        yield
+    finally:
+        for task in telling:
+            task.cancel()
+
+
+async def _tell_after(event: asyncio.Event, state: str) -> None:
+    await event.wait()
+    tell_service_manager(state)
+
+
+async def _pet_after(begun: asyncio.Event, problems: Problems) -> None:
+    await begun.wait()
+    await pet_service_watchdog(problems)
 
 
 async def pet_service_watchdog(problems: Problems) -> None:

@@ -6,13 +6,14 @@ jobs taken back; so a worker that was away and comes back before that has lost n
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import psycopg
 
@@ -21,8 +22,8 @@ from chancy.model import Rows, Statement
 from chancy.statements import MOVED, keeping
 
 from .__about__ import __version__
-from .config import Timing
-from .link import Link, one_line
+from .config import PROCESS, Timing
+from .link import Link
 
 log = logging.getLogger("chancy.worker")
 
@@ -33,29 +34,37 @@ class Offer:
 
     queues: Sequence[str] = ()
     tasks: Sequence[str] = ()
+    signatures: Sequence[str] = ()
+    """Of these tasks, in this order."""
     listens: bool = True
     """At the doorbell."""
 
 
 REGISTER = """
     WITH lease AS (
-        INSERT INTO {schema}.worker (name, started_at, expires_at)
-        VALUES (%(name)s::text, {schema}.clock(), {schema}.clock() + %(lease)s::float8 * interval '1 s')
+        INSERT INTO {schema}.worker (name, process, started_at, expires_at)
+        VALUES (%(name)s::text, %(process)s::text,
+            {schema}.clock(), {schema}.clock() + %(lease)s::float8 * interval '1 s')
         RETURNING id
     )
-    INSERT INTO {schema}.offer (worker, queues, tasks, version, listens)
-    SELECT id, %(queues)s::text[], %(tasks)s::text[], %(version)s::text, %(listens)s::boolean FROM lease
+    INSERT INTO {schema}.offer (worker, queues, tasks, signatures, version, listens)
+    SELECT id, %(queues)s::text[], %(tasks)s::text[], %(signatures)s::text[], %(version)s::text, %(listens)s::boolean
+    FROM lease
     RETURNING worker
 """
 
 
-def register(name: str, lease: float, offer: Offer = Offer()) -> Statement[int]:
-    """A new lease of so many seconds; returns its id, under which the worker claims."""
+def register(name: str, lease: float, offer: Offer = Offer(), process: str | None = None) -> Statement[int]:
+    """A new lease of so many seconds; returns its id, under which the worker claims. `process` is what its parent can
+    declare it dead by.
+    """
     params = {
         "name": name,
+        "process": process,
         "lease": lease,
         "queues": of_texts(offer.queues),
         "tasks": of_texts(offer.tasks),
+        "signatures": of_texts(offer.signatures),
         "version": __version__,
         "listens": offer.listens,
     }
@@ -115,8 +124,9 @@ def _parse_extension(rows: Rows) -> Extension:
 DECLARE_DEAD = """
     WITH expired AS (
         SELECT id FROM {schema}.worker
-        WHERE id = %(worker)s::bigint OR name = %(name)s::text
-            OR (%(worker)s::bigint IS NULL AND %(name)s::text IS NULL AND expires_at < {schema}.clock())
+        WHERE id = %(worker)s::bigint OR process = %(process)s::text
+            OR (%(worker)s::bigint IS NULL AND %(process)s::text IS NULL
+                AND expires_at < least({schema}.clock(), %(latest)s::timestamptz))
         ORDER BY id
         FOR UPDATE SKIP LOCKED
     ),
@@ -128,16 +138,43 @@ DECLARE_DEAD = """
     noted AS (
         INSERT INTO {schema}.dead_worker (id, name, died_at) SELECT id, name, {schema}.clock() FROM gone RETURNING name
     )
-    SELECT ARRAY(SELECT name FROM noted), EXISTS (SELECT FROM noted) OR EXISTS (SELECT FROM {schema}.dead_worker)
+    SELECT ARRAY(SELECT name FROM noted), EXISTS (SELECT FROM noted) OR EXISTS (SELECT FROM {schema}.dead_worker),
+        (SELECT extract(epoch FROM min(expires_at) - {schema}.clock())::float8
+         FROM {schema}.worker WHERE expires_at >= {schema}.clock()),
+        {schema}.clock(),
+        EXISTS (SELECT FROM {schema}.job WHERE state = 'ready' AND parked IS NULL AND crashes > 0)
 """
 
 
-def declare_dead(worker: int | None = None, name: str | None = None) -> Statement[tuple[list[str], bool]]:
-    """End the lease of `worker` or `name`, or else all that have expired; the names of their workers.
+class Deaths(NamedTuple):
+    """What a look for the dead has found."""
 
-    Also whether any dead worker may have jobs left to take back.
+    names: list[str]
+    """Of the workers that were declared dead by it."""
+    to_bury: bool
+    """Whether any dead worker may have jobs left to take back."""
+    next_in: float | None
+    """Seconds until the next lease runs out, if nobody extends it."""
+    at: datetime
+    """The database's time."""
+    suspects: bool
+    """Whether any job that was running when its worker died waits."""
+
+
+def declare_dead(
+    worker: int | None = None, process: str | None = None, *, latest: datetime | None = None
+) -> Statement[Deaths]:
+    """End the lease of `worker`, or those of this process, or else all that have expired.
+
+    By no name: two workers may have the same. Where the database's time is later than `latest`, what was over by then
+    has expired.
     """
-    return Statement(DECLARE_DEAD, {"worker": worker, "name": name}, lambda rows: (rows[0][0], rows[0][1]))
+    params = {"worker": worker, "process": process, "latest": latest}
+    return Statement(DECLARE_DEAD, params, lambda rows: Deaths(*rows[0]))
+
+
+NEVER = datetime.min.replace(tzinfo=UTC)
+"""No lease has ended before this instant."""
 
 
 # Locked rows are passed by and taken at the next look: a dead worker is kept until nothing is left of it. Nothing is
@@ -174,7 +211,7 @@ TAKE_BACK = keeping(
     {kept},
     rescued AS (
         UPDATE {schema}.job AS job
-        SET state = 'ready', worker = NULL, crashes = job.crashes + 1, run_at = {schema}.clock(),
+        SET state = 'ready', worker = NULL, crashes = least(job.crashes, 32766) + 1, run_at = {schema}.clock(),
             errors = suspect.errors, progress = NULL, parked = job.gates->>'key'
         FROM suspect
         WHERE job.ctid = ANY (ARRAY(SELECT place FROM suspect)) AND job.id = suspect.id
@@ -188,7 +225,7 @@ TAKE_BACK = keeping(
     )
     SELECT (SELECT count(*) FROM rescued), (SELECT count(*) FROM over),
         CASE WHEN EXISTS (SELECT FROM rescued) THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM rescued))::text END
-""".replace("{moved_by_a_crash}", MOVED.replace("crashes", "crashes + 1 AS crashes")),
+""".replace("{moved_by_a_crash}", MOVED.replace("crashes", "least(crashes, 32766) + 1 AS crashes")),
     "CASE WHEN cancel_at IS NULL THEN 'failed' ELSE 'cancelled' END",
 )
 
@@ -212,7 +249,7 @@ class Lease:
 
     async def take(self, link: Link) -> None:
         """Register, under a new id."""
-        self.id = await link.send(register(self.name, self.timing.lease, self.offer))
+        self.id = await link.send(register(self.name, self.timing.lease, self.offer, PROCESS))
         self._seen = None
         self.extended_at = time.monotonic()
 
@@ -221,6 +258,7 @@ class Lease:
         answer = await link.send(extend(self.id, self.timing.lease, self._seen, self.timing.unheard))
         if not answer.holding:
             log.warning("worker %s (lease %d) was declared dead; its jobs may run elsewhere", self.name, self.id)
+            self.id = 0  # what is claimed under that is nobody's, until there is another
             self._lost()
             await self.take(link)
             return answer
@@ -242,54 +280,108 @@ async def keep_alive(
     somebody wants to stop, should its notification have been lost. Also tells that there are unfinished batches, and
     schedules.
     """
-    while True:
-        try:
-            answer = await lease.extend(link)
-            if answer.holding:
-                for claim in answer.claims:
-                    if claim not in held:
-                        give_back(claim)
-                cancel(answer.cancelled)
-            if answer.batches:
-                found_batches()
-            if answer.schedules:
-                found_schedules()
-        except psycopg.Error as error:
-            await _recover(link, error)
-            continue
-        await asyncio.sleep(lease.timing.extend)
+
+    async def turn() -> float:
+        await link.open()
+        known = set(held)  # its verdict may be written before the answer is read
+        answer = await lease.extend(link)
+        if answer.holding:
+            for claim in answer.claims:
+                if claim not in known and claim not in held:
+                    give_back(claim)
+            cancel(answer.cancelled)
+        if answer.batches:
+            found_batches()
+        if answer.schedules:
+            found_schedules()
+        return lease.timing.extend
+
+    await link.forever(turn)
+
+
+class Patience:
+    """Whether anybody may be declared dead yet. After an outage, and when the database's clock was set forward, all who
+    live need time to extend their leases: nobody is dead until a whole lease has passed since this worker could write
+    again. A connection that was cut and could be made anew at once was no outage.
+    """
+
+    def __init__(self, timing: Timing) -> None:
+        self._timing = timing
+        self._since = math.inf
+        self._failing_since: float | None = None
+        self._seen: tuple[datetime, float] | None = None
+
+    @property
+    def latest(self) -> datetime:
+        """Leases that ended before this instant are over."""
+        if self._is_outage or time.monotonic() - self._since < self._timing.lease:
+            return NEVER
+        return self._expected
+
+    def failed(self, began: float) -> None:
+        """A look that began then could not be made."""
+        if self._failing_since is None:
+            self._failing_since = began
+
+    def looked(self, at: datetime) -> bool:
+        """What the database's clock did show; whether it has jumped."""
+        jumped = self._seen is not None and at > self._expected
+        if jumped or self._is_outage or self._since == math.inf:
+            self._since = time.monotonic()
+        self._failing_since, self._seen = None, (at, time.monotonic())
+        return jumped
+
+    @property
+    def _expected(self) -> datetime:
+        """What that clock can show now, by our own. A jump of less than a third of a lease ends nobody's."""
+        assert self._seen is not None
+        at, then = self._seen
+        return at + timedelta(seconds=time.monotonic() - then + self._timing.lease / 3)
+
+    @property
+    def _is_outage(self) -> bool:
+        return self._failing_since is not None and time.monotonic() - self._failing_since > self._timing.lease / 15
 
 
 async def rescue(link: Link, timing: Timing, rescued: Callable[[], None]) -> None:
-    """Look for the dead for ever. Only once it has been connected for a whole lease: after an outage the living
-    extend theirs before anybody is declared dead. A connection that was cut and could be made anew at once was none.
-    """
-    await link.reconnect()
-    connected = time.monotonic()
-    while True:
-        await asyncio.sleep(timing.rescue * random.uniform(0.75, 1.25))
-        try:
-            if time.monotonic() - connected < timing.lease:
-                continue
-            dead, to_bury = await link.send(declare_dead())
-            for name in dead:
-                log.warning("worker %s is dead: its lease ran out", name)
-            again, failed = await link.send(take_back()) if to_bury else (0, 0)
-        except psycopg.Error as error:
-            lost = time.monotonic()
-            if await _recover(link, error) and time.monotonic() - lost > timing.lease / 15:
-                connected = time.monotonic()
-            continue
-        if again or failed:
-            log.warning("took back %d jobs of dead workers; %d more had no attempt left", again, failed)
+    """Look for the dead for ever, with `Patience`: now and then, and when a lease that nobody extends runs out."""
+    patience = Patience(timing)
+
+    async def turn() -> float:
+        found, is_time = await look()
+        if found.to_bury and is_time:
+            await take_back_all(link, rescued)
+        if found.suspects:
             rescued()
+        pause = timing.rescue * random.uniform(0.75, 1.25)
+        return pause if found.next_in is None else min(pause, found.next_in + timing.lease * random.uniform(0, 0.05))
+
+    async def look() -> tuple[Deaths, bool]:
+        """Declare dead who is; and whether it is time for that."""
+        began = time.monotonic()
+        try:
+            await link.open()
+            latest = patience.latest
+            found = await link.send(declare_dead(latest=latest))
+        except psycopg.Error:
+            patience.failed(began)
+            raise
+        if patience.looked(found.at):
+            log.warning(
+                "the database's clock has jumped to %s; nobody is declared dead for %.0f s", found.at, timing.lease
+            )
+        for name in found.names:
+            log.warning("worker %s is dead: its lease ran out", name)
+        return found, latest != NEVER
+
+    await link.forever(turn)
 
 
-async def _recover(link: Link, error: psycopg.Error) -> bool:
-    """After an error: a new connection if it was lost (then True), else a line in the log and a second's pause."""
-    if link.is_broken(error):
-        await link.reconnect()
-        return True
-    log.error("%s: %s", link.purpose, one_line(error))
-    await asyncio.sleep(1)
-    return False
+async def take_back_all(link: Link, rescued: Callable[[], None]) -> None:
+    """One statement after the other, until nothing is left but what somebody has locked: that is for the next look."""
+    while True:
+        again, failed = await link.send(take_back())
+        if not again and not failed:
+            return
+        log.warning("took back %d jobs of dead workers; %d more had no attempt left", again, failed)
+        rescued()

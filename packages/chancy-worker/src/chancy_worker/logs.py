@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from datetime import UTC, datetime
+from typing import Any, TextIO
 
 import msgspec
 
@@ -26,9 +28,35 @@ class JsonFormatter(logging.Formatter):
         return msgspec.json.encode(line, enc_hook=repr).decode()
 
 
+def unfailing(name: str) -> logging.Logger:
+    """The logger of this name, which from now on swallows what is raised by its handlers, filters and the like.
+
+    They are the application's, and may send a record anywhere. The worker speaks in the middle of its rounds: what
+    breaks in there must not be its log.
+    """
+    logger = logging.getLogger(name)
+
+    def say(level: int, message: object, arguments: Any, *, stacklevel: int = 1, **more: Any) -> None:
+        try:  # noqa: SIM105 - a line a job
+            type(logger)._log(logger, level, message, arguments, stacklevel=stacklevel + 1, **more)  # noqa: SLF001
+        except BaseException:  # noqa: S110 - where could it be said?
+            pass
+
+    # And not `handle`: a factory of records may raise, too.
+    logger._log = say  # type: ignore[assignment,method-assign]  # noqa: SLF001
+    return logger
+
+
 def set_up(log_format: str) -> None:
-    """Send the log of this process to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Send the log of this process to standard error, by a descriptor of its own: a job may close the other one."""
+    handler = logging.StreamHandler(_own_stderr())
     plain = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter() if log_format == "json" else plain)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def _own_stderr() -> TextIO:
+    try:
+        return os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="backslashreplace")
+    except (AttributeError, OSError, ValueError):  # there is none, or it is no file
+        return sys.stderr

@@ -4,56 +4,64 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Callable, Collection, Iterable
 
-from chancy.run import AsyncConn
+from .link import Link
 
 FIRST_SECONDS, LONGEST_SECONDS = 0.05, 1.0
 
 
 class Poll:
-    """Wakes an idle worker after pauses that double from 50 ms to 1 s, and start anew when there was work.
+    """Wakes idle queues after pauses that double from 50 ms to 1 s, and start anew when there was work.
 
     Has the interface of `wakeups.Doorbell`. Somebody's cancel of a running job arrives with the next heartbeat.
     """
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    def __init__(self, wake: Callable[[Collection[str]], None]) -> None:
         self._wake = wake
         self._pause = FIRST_SECONDS
-        self._idle = asyncio.Event()
-        self._worked = asyncio.Event()
+        self._idle: set[str] = set()
+        self._at = math.inf
+        """When the idle queues are woken."""
+        self._changed = asyncio.Event()
 
-    def idle(self) -> None:
-        """A look has found nothing: look again in a while."""
-        self._worked.clear()
-        self._idle.set()
+    def idle(self, queues: Iterable[str]) -> None:
+        """A look has found nothing there: look again in a while."""
+        self._idle.update(queues)
+        self._not_after(self._pause * random.uniform(0.75, 1.0))
 
-    def busy(self) -> None:
-        """There was work, so more may come soon."""
+    def busy(self, queues: Iterable[str]) -> None:
+        """There was work, so more may come soon, and to the idle queues, too."""
+        self._idle.difference_update(queues)
         self._pause = FIRST_SECONDS
-        self._idle.clear()
-        self._worked.set()
+        if self._idle:
+            self._not_after(FIRST_SECONDS)
+        else:
+            self._at = math.inf
 
     async def serve(self) -> None:
-        """Wake whoever is idle, for ever."""
+        """Wake whatever is idle, for ever."""
         while True:
-            await self._idle.wait()
-            try:
-                async with asyncio.timeout(self._pause * random.uniform(0.75, 1.0)):
-                    await self._worked.wait()
-            except TimeoutError:
-                self._pause = min(2 * self._pause, LONGEST_SECONDS)
-                self._idle.clear()
-                self._wake()
+            self._changed.clear()
+            if (pause := self._at - time.monotonic()) > 0:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(None if pause == math.inf else pause):
+                        await self._changed.wait()
+                continue
+            idle, self._idle, self._at = self._idle, set(), math.inf
+            self._pause = min(2 * self._pause, LONGEST_SECONDS)
+            self._wake(idle)
 
-    async def listen(self, conn: AsyncConn) -> None:
-        """Nothing can be heard."""
+    def _not_after(self, seconds: float) -> None:
+        if (at := time.monotonic() + seconds) < self._at:
+            self._at = at
+            self._changed.set()
 
-    def hearing(self, conn: AsyncConn) -> AbstractContextManager[None]:
+    def hear_on(self, link: Link) -> None:
         """Nothing can be heard."""
-        return contextlib.nullcontext()
 
     async def close(self) -> None:
         """There is no connection of its own."""

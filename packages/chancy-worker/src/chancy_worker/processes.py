@@ -7,20 +7,20 @@ is over, and is started anew. The children stop when this process does, however 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
+import secrets
 import signal
-import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import psycopg
-
-from .config import Pooler, Timing
+from . import signals
+from .config import KNOWN_BY, Pooler, Timing
 from .health import answering, ask, tell_service_manager
-from .leases import declare_dead, take_back
-from .link import Link, one_line
+from .leases import declare_dead, take_back_all
+from .link import Link
 from .pooler import session_behind
 from .sessions import OwnSession, Session
 
@@ -29,9 +29,14 @@ log = logging.getLogger("chancy.worker")
 PARENT = "CHANCY_WORKER_PARENT"
 """The environment variable that tells a child whose child it is."""
 
+TOLD_IN = "CHANCY_WORKER_TELLS"
+"""The environment variable that tells a child in which descriptor it says how it has begun."""
+_REFUSED, _BEGUN = b"r", b"b"
 
 _LAST_WORDS = 5.0
 """Seconds that those which died at the end have for being declared dead."""
+_LONGEST_PAUSE = 30.0
+"""Seconds before a child is started again that was refused at its last start."""
 
 
 class Processes:
@@ -56,6 +61,7 @@ class Processes:
         self._health_port = health_port
         self._children: dict[int, asyncio.subprocess.Process] = {}
         self._helpers: set[asyncio.Task[None]] = set()
+        self._burying = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._refused = 0
 
@@ -67,9 +73,10 @@ class Processes:
         """
         self._session = await session_behind(self._conninfo, self._schema, self._pooler, Timing().round)
         self._command += ["--pooler", self._session.pooler]
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._forward)
+        with signals.taken(signals.asking(asyncio.get_running_loop(), self._forward)):
+            return await self._keep_all()
+
+    async def _keep_all(self) -> int:
         async with answering("0.0.0.0", self._health_port, self._problems):  # noqa: S104 - see `WorkerConfig`
             keepers = [asyncio.create_task(self._keep(number)) for number in range(self._count)]
             tell_service_manager("READY=1")
@@ -98,42 +105,91 @@ class Processes:
         if self._health_port is not None:
             command += ["--health-port", str(self._health_port + 1 + number)]
         env = {name: value for name, value in os.environ.items() if name not in ("NOTIFY_SOCKET", "WATCHDOG_USEC")}
-        while not self._stopping.is_set() and not self._refused:
+        has_begun, pause = False, 1.0
+        while not self._stopping.is_set():
+            known_by = secrets.token_hex(8)
+            try:
+                pid, code, said = await self._one_life(command, env | {KNOWN_BY: known_by})
+            except OSError as error:
+                log.error("no worker process can be started: %s", error)
+                await asyncio.sleep(random.uniform(0.75, 1.25))
+                continue
+            has_begun = has_begun or _BEGUN in said
+            if said == _REFUSED and not has_begun:  # it has said itself what is wrong, and would say it again
+                self._refused = 2
+                self._forward()
+            elif said == _REFUSED:  # in the middle of a deploy, or a configuration that somebody is changing
+                log.error("worker process %d cannot start any more; trying again in %.0f s", pid, pause)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            elif code != 0 or not self._stopping.is_set():  # a job may end its process with any code
+                log.error("worker process %d died with code %d", pid, code)
+                helper = asyncio.create_task(self._declare_dead(known_by))
+                self._helpers.add(helper)
+                helper.add_done_callback(self._helpers.discard)
+                if not self._stopping.is_set():
+                    await asyncio.sleep(random.uniform(0.2, 0.6))
+            if _BEGUN in said:
+                pause = 1.0
+
+    async def _one_life(self, command: Sequence[str], env: Mapping[str, str]) -> tuple[int, int, bytes]:
+        """Its process, its exit code, and what it has said of how it began."""
+        hears, tells = os.pipe()
+        try:
             # A session of its own: Ctrl-C reaches the children through us, once.
             child = await asyncio.create_subprocess_exec(
-                *command, env={**env, PARENT: str(os.getpid())}, start_new_session=True
+                *command,
+                env={**env, PARENT: str(os.getpid()), TOLD_IN: str(tells)},
+                pass_fds=[tells],
+                start_new_session=True,
             )
             self._children[child.pid] = child
             if self._stopping.is_set():
                 child.send_signal(signal.SIGTERM)
             code = await child.wait()
             del self._children[child.pid]
-            if code == 2:  # it has said itself what is wrong, and would say it again
-                self._refused = 2
-                self._forward()
-            elif code != 0:
-                log.error("worker process %d died with code %d", child.pid, code)
-                helper = asyncio.create_task(self._declare_dead(f"{socket.gethostname()}:{child.pid}"))
-                self._helpers.add(helper)
-                helper.add_done_callback(self._helpers.discard)
-                if not self._stopping.is_set():
-                    await asyncio.sleep(random.uniform(0.2, 0.6))
+            os.set_blocking(hears, False)
+            with contextlib.suppress(BlockingIOError):
+                return child.pid, code, os.read(hears, 2)
+            return child.pid, code, b""
+        finally:
+            os.close(hears)
+            os.close(tells)
 
-    async def _declare_dead(self, name: str) -> None:
+    async def _declare_dead(self, known_by: str) -> None:
         link = Link(
             self._conninfo, self._schema, "supervisor",
             deadline=Timing().round, lock_timeout="1s", session=self._session,
         )  # fmt: skip
-        while True:
-            try:
-                await link.reconnect()
-                await link.send(declare_dead(name=name))
-                await link.send(take_back())
-                break
-            except psycopg.Error as error:
-                log.warning("worker %s is not yet declared dead: %s", name, one_line(error))
-                await asyncio.sleep(1)
-        await link.close()
+
+        async def turn() -> None:
+            await link.open()
+            await link.send(declare_dead(process=known_by))
+            await take_back_all(link, lambda: None)
+
+        async with self._burying:  # one connection, and one that tries to get it, however many have died
+            await link.persist(turn)
+            await link.close()
+
+
+def say_refused() -> None:
+    """In a child that has not begun: it would be refused again, because of what it was told to do."""
+    _say(_REFUSED)
+
+
+def say_begun() -> None:
+    """In a child, before it claims anything. Nothing more can be said, so that a job cannot say anything either: an
+    exit code of 2 may be a job's.
+    """
+    _say(_BEGUN)
+
+
+def _say(word: bytes) -> None:
+    if (told_in := os.environ.pop(TOLD_IN, None)) is not None:
+        with contextlib.suppress(OSError):
+            os.write(int(told_in), word)
+            os.close(int(told_in))
 
 
 async def watch_parent(stop: asyncio.Event) -> None:

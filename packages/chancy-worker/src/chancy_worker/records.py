@@ -1,7 +1,8 @@
 """What jobs log, from `logging` to the database: each attempt has a book, within bounds, and what is in the books waits
 here until it is written down, once a second, of all jobs at once.
 
-No fence: what an attempt has said is true whoever owns the job.
+What an attempt has said is true whoever owns the job by now. Only where the row says that there never was such a claim,
+as after a failover that has lost it, its records are of another job that had the same id, and are not kept.
 """
 
 from __future__ import annotations
@@ -44,13 +45,28 @@ _CLAIMS = 2_000_000
 """So many claims of one attempt are told apart in a number of 31 bits."""
 
 WRITE_LOGS = """
-    WITH written AS (
+    WITH never AS MATERIALIZED (
+        SELECT claim.nth
+        FROM unnest(%(ids)s::bigint[], %(fences)s::integer[], %(leases)s::bigint[]) WITH ORDINALITY
+            AS claim (id, fence, lease, nth)
+        WHERE EXISTS (
+            SELECT FROM {schema}.job AS job
+            WHERE job.id = claim.id
+                AND (job.claims < claim.fence OR job.claims = claim.fence AND job.worker <> claim.lease)
+        ) OR EXISTS (
+            SELECT FROM {schema}.history AS past
+            WHERE past.id = claim.id AND past.finished_at > {schema}.clock() - interval '1 hour'
+                AND (past.claims < claim.fence OR past.claims = claim.fence AND past.worker <> claim.lease)
+        )
+    ),
+    written AS (
         INSERT INTO {schema}.log (job, attempt, n, at, entry)
-        SELECT job, attempt, n, {schema}.clock() - age * interval '1 second', entry
+        SELECT (%(ids)s::bigint[])[nth], attempt, n, {schema}.clock() - age * interval '1 second', entry
         FROM unnest(
-            %(jobs)s::bigint[], %(attempts)s::smallint[], %(numbers)s::integer[], %(ages)s::double precision[],
+            %(nths)s::integer[], %(attempts)s::smallint[], %(numbers)s::integer[], %(ages)s::double precision[],
             %(entries)s::json[]
-        ) AS said (job, attempt, n, age, entry)
+        ) AS said (nth, attempt, n, age, entry)
+        WHERE nth <> ALL (ARRAY(SELECT never.nth FROM never))
         RETURNING job
     )
     SELECT count(*) FROM written
@@ -62,6 +78,8 @@ class Kept(NamedTuple):
 
     job: int
     attempt: int
+    fence: int
+    lease: int
     n: int
     at: float
     """By `time.monotonic`: the clock on this machine's wall may be wrong."""
@@ -76,10 +94,15 @@ class Kept(NamedTuple):
 def write_logs(batch: Sequence[Kept]) -> Statement[int]:
     """Keep these records, at the instants by the database's clock that their ages say; how many."""
     now = time.monotonic()
+    claims = {(kept.job, kept.fence, kept.lease): 0 for kept in batch}
+    nths = {claim: nth for nth, claim in enumerate(claims, 1)}
     return Statement(
         WRITE_LOGS,
         {
-            "jobs": of_numbers(kept.job for kept in batch),
+            "ids": of_numbers(id_ for id_, _, _ in claims),
+            "fences": of_numbers(fence for _, fence, _ in claims),
+            "leases": of_numbers(lease for _, _, lease in claims),
+            "nths": of_numbers(nths[kept.job, kept.fence, kept.lease] for kept in batch),
             "attempts": of_numbers(kept.attempt for kept in batch),
             "numbers": of_numbers(kept.n for kept in batch),
             "ages": f"{{{','.join(f'{now - kept.at:.6f}' for kept in batch)}}}",
@@ -167,6 +190,7 @@ class Book:
         self.keeper = keeper
         self._job = job.id
         self._attempt = job.attempt
+        self._fence, self._lease = job.fence, job.lease
         # The claims of an attempt that did not count before, by a snooze or a release, have had their numbers.
         self._n = (job.fence - job.attempt) % _CLAIMS * (MOST_RECORDS + 1)
         self._left = MOST_RECORDS
@@ -204,7 +228,9 @@ class Book:
                 self._put(encode_json(Entry("WARNING", "chancy.worker", words)), ROOM_FOR_LAST_WORDS)
 
     def _put(self, entry: bytes, more: int = 0) -> bool:
-        kept = Kept(self._job, self._attempt, self._n + 1, time.monotonic(), entry)
+        kept = Kept(
+            self._job, self._attempt, self._fence, self._lease, self._n + 1, time.monotonic(), entry
+        )  # fmt: skip
         if not self.keeper.put(kept, MOST_WAITING_BYTES + more):
             return False
         self._n += 1
@@ -225,7 +251,7 @@ def message_of(record: logging.LogRecord) -> str:
     """The message of a record, or why there is none: to read it is code of the job. Never raises."""
     try:
         return record.getMessage()
-    except Exception as broken:
+    except BaseException as broken:
         return f"its message could not be read: {type(broken).__qualname__}"
 
 
@@ -237,5 +263,5 @@ def traceback_of(record: logging.LogRecord) -> str:
         return ""
     try:
         return "".join(traceback.format_exception(*record.exc_info))
-    except Exception as broken:
+    except BaseException as broken:
         return f"the traceback could not be formatted: {type(broken).__qualname__}"

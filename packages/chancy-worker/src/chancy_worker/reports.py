@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
 import psycopg
 
@@ -15,7 +16,10 @@ from chancy.model import Progress, Statement
 from chancy.statements import DAYS_AHEAD, make_partitions
 
 from .link import Link, one_line
-from .records import Keeper, write_logs
+from .records import Keeper, Kept, write_logs
+from .verdict import Owner
+
+T = TypeVar("T")
 
 log = logging.getLogger("chancy.worker")
 
@@ -27,8 +31,9 @@ _BAD_DATA = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLi
 
 WRITE_PROGRESS = """
     UPDATE {schema}.job AS job SET progress = told.progress
-    FROM unnest(%(ids)s::bigint[], %(fences)s::integer[], %(progress)s::json[]) AS told (id, fence, progress)
-    WHERE job.id = told.id AND job.claims = told.fence AND job.worker IS NOT NULL
+    FROM unnest(%(ids)s::bigint[], %(fences)s::integer[], %(leases)s::bigint[], %(progress)s::json[])
+        AS told (id, fence, lease, progress)
+    WHERE job.id = told.id AND job.claims = told.fence AND job.worker = told.lease
         AND job.ctid = ANY (ARRAY(
             SELECT free.ctid FROM {schema}.job AS free WHERE free.id = ANY (%(ids)s::bigint[])
             ORDER BY free.id
@@ -37,72 +42,102 @@ WRITE_PROGRESS = """
 """
 
 
-def write_down(told: Mapping[tuple[int, int], Progress]) -> Statement[int]:
+def write_down(told: Mapping[Owner, Progress]) -> Statement[int]:
     """Keep the last word of these claims; how many still were. Passes locked rows by: there will be another word."""
     return Statement(
         WRITE_PROGRESS,
         {
-            "ids": of_numbers(id_ for id_, _ in told),
-            "fences": of_numbers(fence for _, fence in told),
+            "ids": of_numbers(id_ for id_, _, _ in told),
+            "fences": of_numbers(fence for _, fence, _ in told),
+            "leases": of_numbers(lease for _, _, lease in told),
             "progress": JsonColumn(map(encode_json, told.values())),
         },
         len,
     )
 
 
-async def report(link: Link, told: dict[tuple[int, int], Progress], keeper: Keeper | None) -> None:
+async def report(link: Link, told: dict[Owner, Progress], keeper: Keeper | None) -> None:
     """Empty both into the database for ever, and the log once more when it is cancelled.
 
     Connects at the first word, and asks nothing while nobody says any.
     """
+
+    async def turn() -> float:
+        if told or (keeper and keeper.waiting):
+            await link.open()
+            await _write_progress(link, told)
+            await _write_logs(link, keeper)
+        return EVERY_SECONDS
+
     try:
-        while True:
-            await asyncio.sleep(EVERY_SECONDS)
-            if not told and not (keeper and keeper.waiting):
-                continue
-            if link.conn is None:
-                await link.reconnect()
-            try:
-                await _write_progress(link, told)
-                await _write_logs(link, keeper)
-            except psycopg.Error as error:
-                log.warning("what jobs have said was not written, and is kept for now: %s", one_line(error))
-                if link.is_broken(error):
-                    await link.close()
+        await link.forever(turn, first=EVERY_SECONDS)
     finally:
         if keeper and keeper.waiting:
             await _last_words(link, keeper)
 
 
-async def _write_progress(link: Link, told: dict[tuple[int, int], Progress]) -> None:
-    if not told:
-        return
-    batch = dict(told)
-    told.clear()
-    try:
-        await link.send(write_down(batch))
-    except psycopg.Error:
-        for claim, progress in batch.items():
-            told.setdefault(claim, progress)  # unless it has said something newer
-        raise
+async def _write_progress(link: Link, told: dict[Owner, Progress]) -> None:
+    # One by one: a thread may say something between any two steps, and what it says is taken now or stays.
+    batch = dict(told.popitem() for _ in range(len(told)))
+
+    def keep(part: Sequence[tuple[Owner, Progress]]) -> None:
+        for owner, progress in part:
+            told.setdefault(owner, progress)  # unless it has said something newer
+
+    def refused(one: tuple[Owner, Progress], error: psycopg.Error) -> None:
+        keep([one])
+        log.warning("the progress of job %d was not written, and is kept for now: %s", one[0][0], one_line(error))
+
+    async def send(part: Sequence[tuple[Owner, Progress]]) -> None:
+        try:
+            await link.send(write_down(dict(part)))
+        except _BAD_DATA:
+            raise
+        except psycopg.Error:
+            keep(part)
+            raise
+
+    await _in_parts(list(batch.items()), send, refused)
 
 
 async def _write_logs(link: Link, keeper: Keeper | None) -> None:
     """All that wait now, and not for ever what is said meanwhile."""
+
+    def refused(one: Kept, error: psycopg.Error) -> None:  # it would be refused again
+        log.error("a log record of job %d is lost, the database refuses it: %s", one.job, one_line(error))
+
+    async def send(part: Sequence[Kept]) -> None:
+        try:
+            await link.send(write_logs(part))
+        except psycopg.errors.CheckViolation:  # nobody has made the partition of this day yet
+            await link.send(make_partitions(DAYS_AHEAD))
+            await link.send(write_logs(part))
+
     left = keeper.waiting if keeper else 0
     while keeper and left > 0 and (batch := keeper.take()):
         left -= len(batch)
         try:
-            try:
-                await link.send(write_logs(batch))
-            except psycopg.errors.CheckViolation:  # nobody has made the partition of this day yet
-                await link.send(make_partitions(DAYS_AHEAD))
-                await link.send(write_logs(batch))
-        except _BAD_DATA as error:  # it would be refused again
-            log.error("%d log records of jobs are lost, the database refuses them: %s", len(batch), one_line(error))
+            await _in_parts(batch, send, refused)
         except BaseException:
-            keeper.put_back(batch)
+            keeper.put_back(batch)  # what was written already is there twice, and read once
             raise
+
+
+async def _in_parts(
+    batch: Sequence[T], send: Callable[[Sequence[T]], Awaitable[None]], refused: Callable[[T, psycopg.Error], None]
+) -> None:
+    """Send them at once; where the database refuses something, by halves, down to the one that is to blame."""
+    if not batch:
+        return
+    try:
+        await send(batch)
+    except _BAD_DATA as error:
+        half = len(batch) // 2
+        if not half:
+            refused(batch[0], error)
+        else:
+            await _in_parts(batch[:half], send, refused)
+            await _in_parts(batch[half:], send, refused)
 
 
 async def _last_words(link: Link, keeper: Keeper) -> None:

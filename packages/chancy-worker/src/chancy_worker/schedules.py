@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -18,7 +19,7 @@ from typing import Any
 import psycopg
 
 from chancy.codec import encode_json
-from chancy.literals import JsonColumn, of_numbers, of_texts
+from chancy.literals import JsonColumn, of_numbers, of_texts, readable
 from chancy.model import NewJob, Rows, Statement
 from chancy.recurrence import Look, look, ticks
 from chancy.schedules import decode_when, job_of
@@ -39,7 +40,7 @@ BROKEN = 60.0
 MOST_DUE = 100
 
 # Under the lock of `declarations.DECLARE`. Ticks that were missed are not lost by a restart: what ticks as before goes
-# on where it was.
+# on where it was, and so does what has another name now.
 DECLARE_SCHEDULES = """
     WITH alone AS MATERIALIZED (
         SELECT pg_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -4)
@@ -47,18 +48,29 @@ DECLARE_SCHEDULES = """
     given AS MATERIALIZED (
         SELECT task.*
         FROM alone
-        CROSS JOIN unnest(%(names)s::text[], %(whens)s::json[], %(arguments)s::json[])
-            AS task (name, recurrence, arguments)
+        CROSS JOIN unnest(%(names)s::text[], %(now)s::text[], %(whens)s::json[], %(arguments)s::json[])
+            AS task (name, now, recurrence, arguments)
     ),
     gone AS (
         DELETE FROM {schema}.schedule AS schedule
-        WHERE schedule.declared AND schedule.name IN (SELECT name FROM given WHERE recurrence IS NULL)
+        USING given
+        WHERE schedule.declared AND schedule.name = given.name AND given.recurrence IS NULL
+        RETURNING given.now, schedule.recurrence::text AS recurrence, schedule.since, schedule.next_at,
+            schedule.paused_until, schedule.last_at, schedule.last_job
+    ),
+    former AS (
+        SELECT DISTINCT ON (now) * FROM gone ORDER BY now, since DESC
     ),
     kept AS (
-        INSERT INTO {schema}.schedule AS schedule (name, task, arguments, changes, recurrence, declared, since)
-        SELECT name, name, arguments, '{}', recurrence, true, {schema}.clock()
+        INSERT INTO {schema}.schedule AS schedule
+            (name, task, arguments, changes, recurrence, declared, since, next_at, paused_until, last_at, last_job)
+        SELECT given.name, given.name, given.arguments, '{}', given.recurrence, true,
+            CASE WHEN former.recurrence = given.recurrence::text THEN former.since ELSE {schema}.clock() END,
+            CASE WHEN former.recurrence = given.recurrence::text THEN former.next_at END,
+            former.paused_until, former.last_at, former.last_job
         FROM given
-        WHERE recurrence IS NOT NULL
+        LEFT JOIN former ON former.now = given.name
+        WHERE given.recurrence IS NOT NULL
         ON CONFLICT (name) DO UPDATE
         SET arguments = excluded.arguments, recurrence = excluded.recurrence, revision = DEFAULT, note = NULL,
             next_at = CASE WHEN schedule.recurrence::text = excluded.recurrence::text THEN schedule.next_at END,
@@ -90,6 +102,7 @@ def declare_schedules(tasks: Mapping[str, BaseTask[..., Any]]) -> Statement[list
         DECLARE_SCHEDULES,
         {
             "names": of_texts(names),
+            "now": of_texts(tasks[name].name if name in tasks else name for name in names),
             "whens": JsonColumn(whens),
             "arguments": JsonColumn(arguments),
         },
@@ -105,13 +118,16 @@ LOOK = """
         due.*
     FROM (SELECT) AS always
     LEFT JOIN LATERAL (
-        SELECT name, revision, task, recurrence, arguments, changes, since, next_at, paused_until
+        SELECT name, revision, task, recurrence, arguments, changes,
+            {since} AS since, {next_at} AS next_at, {paused_until} AS paused_until
         FROM {schema}.schedule
         WHERE due_at <= {schema}.clock() AND task = ANY (%(tasks)s::text[]) AND revision <> ALL (%(aside)s::bigint[])
         ORDER BY due_at
         LIMIT %(most)s::integer
     ) AS due ON true
 """
+for _instant in ("since", "next_at", "paused_until"):  # one that no datetime can be must not hide the others
+    LOOK = LOOK.replace("{" + _instant + "}", f"CASE WHEN {_instant} IS NOT NULL THEN {readable(_instant)} END")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,33 +212,29 @@ async def keep_time(link: Link, tasks: Mapping[str, BaseTask[..., Any]], timing:
     `found` that there are any at all. Connects at the first look.
     """
     aside: dict[int, float] = {}
-    ahead = False
-    while True:
-        if not ahead:
-            await found.wait()
-            found.clear()
-        if link.conn is None:
-            await link.reconnect()
+    due_at = 0.0
+
+    async def turn() -> float:
+        nonlocal aside, due_at
+        if (left := due_at - time.monotonic()) > 0 and due_at < math.inf:  # `found` once more
+            return left
+        await link.open()
         aside = {revision: until for revision, until in aside.items() if until > time.monotonic()}
-        try:
-            seen = await link.send(look_at_schedules(tasks, aside))
-            for due in seen.due:
-                if (pause := await _see_to(link, due, tasks[due.task], seen.at)) is not None:
-                    aside[due.revision] = time.monotonic() + pause
-        except psycopg.Error as error:
-            if link.is_broken(error):
-                await link.reconnect()
-            else:
-                log.error("%s: %s", link.purpose, one_line(error))
-                await asyncio.sleep(1)
-            continue
-        ahead = bool(seen.due or aside) or seen.ahead is not None
-        if ahead and not seen.due:
-            now = time.monotonic()
-            waits = [timing.look * random.uniform(0.75, 1), *(until - now for until in aside.values())]
-            if seen.ahead is not None:
-                waits.append(seen.ahead + random.uniform(0, SPREAD))
-            await asyncio.sleep(max(0, min(waits)))
+        seen = await link.send(look_at_schedules(tasks, aside))
+        for due in seen.due:
+            if (pause := await _see_to(link, due, tasks[due.task], seen.at)) is not None:
+                aside[due.revision] = time.monotonic() + pause
+        now = time.monotonic()
+        waits = [until - now for until in aside.values()]
+        if seen.ahead is not None:
+            waits.append(seen.ahead + random.uniform(0, SPREAD))
+        if seen.due:
+            waits.append(0.0)
+        rest = min([timing.look * random.uniform(0.75, 1), *waits]) if waits else math.inf
+        due_at = now + rest
+        return rest
+
+    await link.forever(turn, found, first=math.inf)
 
 
 async def _see_to(link: Link, due: Due, task: BaseTask[..., Any], at: datetime) -> float | None:
@@ -240,7 +252,12 @@ async def _see_to(link: Link, due: Due, task: BaseTask[..., Any], at: datetime) 
             return 10 * CONTESTED
         reason = one_line(error).encode(errors="backslashreplace").decode().replace("\0", "\\0")[:500]
         log.error("schedule %s cannot tick, its next try is in a minute: %s", due.name, reason)
-        await link.send(write_note(due, f"no jobs for ticks from {_told(due.next_at or due.since)} on: {reason}"))
+        try:
+            await link.send(write_note(due, f"no jobs for ticks from {_told(due.next_at or due.since)} on: {reason}"))
+        except psycopg.Error as worse:
+            if link.is_broken(worse):
+                raise
+            log.error("schedule %s: what is wrong with it cannot be noted: %s", due.name, one_line(worse))
         return BROKEN
     if moved and note:
         log.warning("schedule %s: %s", due.name, note)

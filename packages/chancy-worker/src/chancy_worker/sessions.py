@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import psycopg
 from psycopg import sql
-from psycopg.adapt import AdaptersMap
+from psycopg.abc import AdaptContext
+from psycopg.adapt import AdaptersMap, Buffer
 from psycopg.rows import tuple_row
+from psycopg.types.datetime import IntervalLoader, TimestamptzLoader
 
 from chancy.model import Script, Statement
 from chancy.run import ADAPTERS, AsyncConn, send_async
@@ -17,14 +20,19 @@ from .config import Pooler
 
 T = TypeVar("T")
 
+# What a role or a database is set to must not change what a statement says or how its answer is read.
 # The worker's own statements are written for nested loops over its indexes; a plan that looks cheaper while the
 # tables are small would be a scan over dead rows an hour later. `lock_timeout`: a round never waits for a row.
+# A Postgres before 17 has no transaction_timeout.
 _SETTINGS = """
-        ('lock_timeout', {lock_timeout}), ('statement_timeout', {deadline}), ('TimeZone', 'UTC'), ('jit', 'off'),
+        ('lock_timeout', {lock_timeout}), ('statement_timeout', {deadline}), ('jit', 'off'),
+        ('TimeZone', 'UTC'), ('DateStyle', 'ISO'), ('IntervalStyle', 'postgres'), ('extra_float_digits', '1'),
+        ('array_nulls', 'on'), ('transaction_timeout', '0'),
         ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'),
         ('enable_bitmapscan', 'off'), ('enable_sort', 'off'),
         ('plan_cache_mode', 'force_generic_plan')
     ) AS wish (name, value)
+    WHERE name <> 'transaction_timeout' OR current_setting('transaction_timeout', true) IS NOT NULL
 """
 SET_UP = (
     """
@@ -80,7 +88,7 @@ class OwnSession:
 
     async def send(self, conn: AsyncConn, statement: Statement[T], schema: str, /) -> T:
         """One round trip."""
-        return await send_async(conn, statement, schema, binary=True)
+        return await send_async(conn, statement, schema)
 
     async def run(self, conn: AsyncConn, script: Script, schema: str) -> None:
         """One round trip. A script of one statement runs in no transaction block."""
@@ -118,13 +126,30 @@ class LentSession:
         await conn.execute(self._settings + fill(script.sql, schema))
 
 
+# psycopg asks the connection how its instants are written, and that tells of the session between two transactions.
+class _InstantLoader(TimestamptzLoader):
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid)  # without a connection: ISO, UTC
+
+
+class _IntervalLoader(IntervalLoader):
+    def load(self, data: Buffer) -> timedelta:
+        return self._load_postgres(self, data)
+
+
+_ADAPTERS = AdaptersMap(ADAPTERS)
+"""As core's own cursors speak, on a connection that speaks UTF-8, of what is written as the settings say."""
+_ADAPTERS.register_loader("timestamptz", _InstantLoader)
+_ADAPTERS.register_loader("interval", _IntervalLoader)
+
+
 class _Cursor(psycopg.AsyncClientCursor[tuple[Any, ...]]):
     @property
     def adapters(self) -> AdaptersMap:
-        return ADAPTERS  # as core's own cursors speak, on a connection that speaks UTF-8
+        return _ADAPTERS
 
 
 def _filled(text: str, lock_timeout: str, deadline: float) -> bytes:
     """Constants in the text: a packet of several statements has no parameters."""
-    literals = {"lock_timeout": sql.Literal(lock_timeout), "deadline": sql.Literal(f"{deadline:.0f}s")}
+    literals = {"lock_timeout": sql.Literal(lock_timeout), "deadline": sql.Literal(f"{deadline * 1000:.0f}ms")}
     return sql.SQL(text).format(**literals).as_bytes()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import math
 import random
 import time
 from collections import Counter
@@ -22,25 +21,37 @@ from typing import Any
 import msgspec
 
 from chancy.current import CurrentJob
-from chancy.errors import TimeLimitExceeded
+from chancy.errors import ChancyError, TimeLimitExceeded
 from chancy.limits import Limit, LimitType, Place, tightest
 from chancy.model import Progress
+from chancy.states import State
 from chancy.task import BaseTask
 
 from .attempt import Attempt, Executor, Middleware, perform
 from .bursts import Bursts
 from .records import Book, Keeper
-from .turnstile import Turnstile
-from .verdict import Claimed, Completion, cancelled, judged, released, since_now
+from .room import Room, Shares
+from .turnstile import Rank, Turnstile
+from .verdict import Claimed, Completion, Owner, cancelled, judged, released, since_now
 
 log = logging.getLogger("chancy.worker")
 
 INSIST_SECONDS = 5.0
 """How often a coroutine that swallows its cancellation is cancelled again, and complained of."""
-_LEAST_SHARE = 0.01
 
 Key = tuple[int, int]
 """A claim: the job's id and its fence."""
+
+
+class UnreadableLimits(ChancyError):
+    """A job's limits are none that this version knows. They are not kept, so it does not run here."""
+
+    def __init__(self, given: bytes, error: Exception) -> None:
+        said = given[:200].decode("utf-8", "replace")
+        super().__init__(
+            f"its limits cannot be read by this worker, and so not be kept: {error} in {said}. If a newer version of "
+            f"Chancy has submitted it, start workers of that version; else submit it again with limits=[Limit…]"
+        )
 
 
 class Stop(Enum):
@@ -61,6 +72,10 @@ class Running:
     task: BaseTask[..., Any]
     limits: dict[str, float]
     place: Place
+    confined: bool = False
+    """Where it runs there is room for so many, and so much memory."""
+    memory: int = 0
+    """Its limit in bytes, which counts against the budget."""
     attempt: Attempt | None = None
     """From its first step on."""
     carrier: asyncio.Task[None] | None = None
@@ -79,14 +94,10 @@ class Running:
         """Whether it has not begun, or runs where it can be ended."""
         return self.carrier is None or self.place is not Place.THREAD
 
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """What may be claimed: at most so many in all, these tasks left out, of each queue so many ahead of its slots."""
-
-    most: int | None
-    without: tuple[str, ...]
-    ahead: Mapping[str, int]
+    @property
+    def rank(self) -> Rank:
+        """Its place in the order of its queue."""
+        return -self.job.priority, self.job.run_at, self.job.id
 
 
 class Slots:
@@ -104,6 +115,7 @@ class Slots:
         middleware: Sequence[Middleware],
         keeper: Keeper | None,
         ended: Callable[[Claimed, Completion, float], None],
+        is_cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         self._tasks = tasks
         self._executors = executors
@@ -113,64 +125,104 @@ class Slots:
         self._middleware = middleware
         self._keeper = keeper
         self._ended = ended
+        self._is_cancelled = is_cancelled
+        """Whether the worker itself was cancelled, as by the end of its loop, which cancels all tasks at once."""
         self.running: dict[Key, Running] = {}
-        self.progress: dict[Key, Progress] = {}
+        self.progress: dict[Owner, Progress] = {}
         """What handlers have said since it was last written down."""
         self._limits = {name: tightest(task.options.limits or ()) for name, task in tasks.items()}
         self._places = {name: task.place() for name, task in tasks.items()}
         self._names = {place: tuple(n for n, p in self._places.items() if p is place) for place in Place}
         self._used: Counter[Place] = Counter()
-        self._memory_used = 0
-        bursts = Bursts(self._perform, self._ends)
-        self._turnstile = Turnstile(concurrency, bursts.add, lambda running: self._stop(running, Stop.WAITED))
-        self._begun: Counter[Place] = Counter()
-        self._share = dict.fromkeys(Place, 1.0)
-        self._open: set[Place] = set(Place)
+        """By what was claimed."""
+        self._inside: Counter[Place] = Counter()
+        """Of the confined, by what has begun."""
+        self._memory_used = self._memory_inside = 0
+        bursts = Bursts(self._perform, self._ends, self._breaks)
+        self._turnstile = Turnstile(concurrency, self._takes_room, bursts.add, self._waited)
+        self._in_vain: dict[str, tuple[Place, int]] = {}
+        """Tasks of which a job has waited for room where it runs, and the least memory that one was to have."""
+        self._shares = Shares()
+        self._bounded = [place for place in executors if executors[place].size is not None and self._names[place]]
+        """Where tasks of this worker run, but not any number; others are added with the first job that runs there."""
+        self._open: list[Place] = []
+        """Those that had room at the last claim."""
 
     def room(self) -> Room:
         """What there is room for; to be asked once before each claim.
 
-        One claim is for all places. Where a place has room for a few only, as many are claimed as will fill it by
-        the share that its jobs had of late; what is too much goes back to its place in the queue.
+        A place that is full has its tasks left out. What is claimed for a place beyond its room waits for it a moment,
+        and goes back then; its task is left out until there is room.
         """
-        self._learn_shares()
-        most, without = math.inf, list(self._too_large())
-        for place, executor in self._executors.items():
-            if executor.size is None or not self._names[place]:
-                continue
-            free = executor.size - self._used[place]
-            if free > 0:
-                self._open.add(place)
-                most = min(most, math.ceil(free / max(self._share[place], _LEAST_SHARE)))
+        self._shares.learn(self._open)
+        self._open.clear()
+        self._in_vain = {task: need for task, need in self._in_vain.items() if not self._has_room(*need)}
+        without, bounds = [*self._in_vain, *self._too_large()], []
+        for place in self._bounded:
+            size = self._executors[place].size
+            assert size is not None
+            if (free := size - self._used[place]) > 0:
+                self._open.append(place)
+                bounds.append(self._shares.bound(place, free))
             else:
-                self._open.discard(place)
                 without += self._names[place]
-        return Room(None if most == math.inf else int(most), tuple(without), self._turnstile.ahead())
+        return Room(bounds, without, self._turnstile.ahead())
 
     def begin(self, job: Claimed) -> None:
-        """Start a claimed job, or give it back if there is no room for it."""
+        """Start a claimed job as soon as it has a slot and, where it runs, room; give it back if that takes long."""
         task = self._tasks[job.task]
-        limits, place = self._placed(job, task)
-        size = self._executors[place].size
-        memory = int(limits.get(LimitType.MEMORY, 0))
-        self._begun[place] += 1
-        if size is not None and self._used[place] >= size:
-            return self._ended(job, released(job, f"no room in a {place}"), 0.0)
-        if memory and self._memory is not None and self._memory_used + memory > self._memory:
-            return self._ended(job, self._over_budget(job, memory), 0.0)
+        try:
+            limits, place = self._placed(job, task)
+            memory = int(limits.get(LimitType.MEMORY, 0)) if limits else 0
+            is_confined = self._executors[place].size is not None
+        except Exception as error:  # of what somebody has written into the row
+            return self._ended(job, judged(job, error, since_now(self._worker), task.retry_delay), 0.0)
+        if self._memory is not None and memory > self._memory:
+            return self._ended(job, self._above_budget(job, memory), 0.0)
         running = Running(job, task, limits, place)
+        if is_confined:
+            running.confined, running.memory = True, memory
+            self._memory_used += memory
+            if place not in self._bounded:
+                self._bounded.append(place)
+        if self._bounded:
+            self._shares.began(job.queue, place)
         self._used[place] += 1
-        self._memory_used += memory
         self.running[job.id, job.fence] = running
         self._turnstile.arrive(job.queue, running)
         return None
+
+    def _takes_room(self, running: Running) -> bool:
+        """Whether there is room where it runs; then that is its own."""
+        size = self._executors[running.place].size
+        if size is not None and self._inside[running.place] >= size:
+            return False
+        if self._memory is not None and self._memory_inside + running.memory > self._memory:
+            return False
+        self._inside[running.place] += 1
+        self._memory_inside += running.memory
+        return True
+
+    def _has_room(self, place: Place, memory: int) -> bool:
+        """Whether there would be room for one more claim."""
+        size = self._executors[place].size
+        return (size is None or self._used[place] < size) and (
+            self._memory is None or self._memory_used + memory <= self._memory
+        )
+
+    def _waited(self, running: Running) -> None:
+        need = running.place, running.memory
+        if running.confined and not self._has_room(*need):
+            task = running.job.task
+            self._in_vain[task] = min(need, self._in_vain.get(task, need))
+        self._stop(running, Stop.WAITED)
 
     def _perform(self, running: Running) -> Coroutine[Any, Any, Completion]:
         job, task = running.job, running.task
         current = CurrentJob(
             job.id, job.task, job.queue, job.attempt, job.max_attempts,
             False, False, job.fence, self._schema, task.signature.encode_result,
-            self._told,
+            self._told, lease=job.lease,
         )  # fmt: skip
         if task.keep_logs and self._keeper is not None:
             current.book = running.book = self._keeper.open(job)
@@ -181,7 +233,10 @@ class Slots:
     def _placed(self, job: Claimed, task: BaseTask[..., Any]) -> tuple[dict[str, float], Place]:
         if job.limits is None:
             return self._limits[job.task], self._places[job.task]
-        given = msgspec.json.decode(job.limits, type=list[Limit])
+        try:
+            given = msgspec.json.decode(job.limits, type=list[Limit])
+        except (msgspec.DecodeError, ValueError) as error:
+            raise UnreadableLimits(job.limits, error) from None
         try:
             return tightest(given), task.place(given)
         except ValueError:  # the task has been given another executor since this job was submitted
@@ -220,21 +275,23 @@ class Slots:
         """Give back the jobs that would not stop; how many."""
         left = list(self.running.values())
         for running in left:
-            self._finish(running, _verdict_of_stopped(running))
+            self._finish(running, self._verdict_of_stopped(running))
         return len(left)
 
     def _told(self, current: CurrentJob, progress: Progress) -> None:
         """From any thread."""
-        self.progress[current.id, current.fence] = progress
+        self.progress[current.id, current.fence, current.lease] = progress
 
     def _begins(self, running: Running) -> None:
+        if running.began or running.over:  # a middleware may proceed twice: it is one attempt all the same
+            return
         running.began = time.perf_counter()
         if (limit := running.limits.get(LimitType.TIME)) is not None:
             loop = asyncio.get_running_loop()
             running.timer = loop.call_later(limit, self._stop, running, Stop.TIME)
 
     def _stop(self, running: Running, why: Stop) -> None:
-        if running.stop is not None:
+        if running.stop is not None or running.over:
             return
         running.stop = why
         if running.carrier is None:  # it has not begun
@@ -261,7 +318,19 @@ class Slots:
 
     def _ends(self, running: Running, verdict: Completion | None) -> None:
         if not running.over:
-            self._finish(running, verdict or _verdict_of_stopped(running))
+            self._finish(running, verdict or self._verdict_of_stopped(running))
+
+    def _breaks(self, running: Running, error: BaseException) -> None:
+        """Something was raised where nothing should be: the attempt has failed, and its slot is free."""
+        log.error("job %d (%s) ended in an error of its worker", running.job.id, running.job.task, exc_info=error)
+        if not running.over:
+            since = since_now(self._worker) if running.attempt is None else running.attempt.since
+            self._finish(running, judged(running.job, error, since, running.task.retry_delay))
+
+    def _verdict_of_stopped(self, running: Running) -> Completion:
+        if running.stop is None and self._is_cancelled():
+            running.stop = Stop.SHUTDOWN
+        return _verdict_of_stopped(running)
 
     def _finish(self, running: Running, verdict: Completion) -> None:
         running.over = True
@@ -272,19 +341,17 @@ class Slots:
         job = running.job
         key = job.id, job.fence
         del self.running[key]
-        self.progress.pop(key, None)
+        self.progress.pop(job.owner, None)
         self._used[running.place] -= 1
-        if running.limits:
-            self._memory_used -= int(running.limits.get(LimitType.MEMORY, 0))
+        if running.confined:
+            self._memory_used -= running.memory
+            if running.inside:
+                self._inside[running.place] -= 1
+                self._memory_inside -= running.memory
+        if verdict.state is State.READY and verdict.delay is None:
+            self._turnstile.send_back(job.queue, running.rank)
         self._turnstile.leave(job.queue, running)
         self._ended(job, verdict, 0.0 if running.attempt is None else running.attempt.since.elapsed)
-
-    def _learn_shares(self) -> None:
-        """The share of each place in what was claimed lately; of those that were left out nothing was learned."""
-        if total := self._begun.total():
-            for place in self._open:
-                self._share[place] += 0.5 * (self._begun[place] / total - self._share[place])
-            self._begun.clear()
 
     def _too_large(self) -> Iterable[str]:
         if self._memory is None:
@@ -294,9 +361,7 @@ class Slots:
             if limits.get(LimitType.MEMORY, 0) > free:
                 yield name
 
-    def _over_budget(self, job: Claimed, memory: int) -> Completion:
-        if memory <= (self._memory or 0):
-            return released(job, "its memory limit does not fit into the budget now")
+    def _above_budget(self, job: Claimed, memory: int) -> Completion:
         log.warning(
             "job %d (%s) has a memory limit of %d bytes, above this worker's whole budget of %d; it is left to others",
             job.id, job.task, memory, self._memory,

@@ -1,40 +1,52 @@
 """`Worker`: starts the loops in order, hands them to each other, and stops them in stages.
 
 Stages of a stop: claim no more; let running jobs finish within the grace; stop and release, with their attempt
-refunded, those that have not; write the last verdicts; give up the lease. A second signal skips the grace.
+refunded, those that have not; write the last verdicts; leave the lifespan; give up the lease. Each has its time, and a
+further signal skips what is left of one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import functools
+import importlib.util
 import logging
-import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeVar
+
+import psycopg
 
 from chancy.app import AsyncChancy, Chancy
-from chancy.errors import InvalidTask, SchemaOutdated
+from chancy.errors import InvalidTask, MissingRights
 from chancy.limits import LimitType, Place
-from chancy.migrate import newest, version
+from chancy.migrate import check_version
+from chancy.roles import missing_rights
 from chancy.states import State
 from chancy.steering import keep_queues
 from chancy.task import BaseTask, registered
 
+from . import forks, signals
 from .attempt import Executor
 from .batches import Batches
 from .claimer import Claimer
+from .claims import Wanted, play_round
 from .config import WorkerConfig
 from .declarations import declare
 from .executors import Loop, Threads
-from .health import LONGEST_TURN, answering, pet_service_watchdog, tell_service_manager
-from .leases import Lease, Offer, declare_dead, keep_alive, rescue
+from .health import LONGEST_TURN, answering, telling_the_service_manager
+from .leases import Lease, Offer, declare_dead, extend, keep_alive, rescue
+from .lifespan import Lifespan
 from .link import Link
+from .logs import unfailing
 from .polling import Poll
 from .pooler import session_behind
 from .records import Keeper, listening
+from .refusals import Refusals, signature_of
 from .reports import report
 from .schedules import declare_schedules, keep_time
 from .sessions import LentSession, OwnSession, Session
@@ -44,13 +56,31 @@ from .verdict import Claimed, Completion
 from .wakeups import Bell, Doorbell, Ear
 from .watchdog import Watchdog
 
-log = logging.getLogger("chancy.worker")
-job_log = logging.getLogger("chancy.job")
+T = TypeVar("T")
+
+log = unfailing("chancy.worker")
+job_log = unfailing("chancy.job")
 
 _TO_OBEY = 1.0
-"""Seconds that stopped jobs get for their `finally`, at the end."""
+"""Seconds that stopped jobs, and a stopped lifespan, get for their `finally`."""
 _LAST_VERDICTS = 10.0
-"""Seconds that the last verdicts get to reach the database at the end."""
+"""Seconds that the last verdicts get to reach the database."""
+_LAST_WORD = 2.0
+"""Seconds for giving up the lease, which is over soon in any case."""
+_TO_LEAVE = 10.0
+"""Seconds that the lifespan gets to be left."""
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What has to be there before a worker can serve."""
+
+    link: Link
+    lease: Lease
+    slots: Slots
+    claimer: Claimer
+    keeper: Keeper | None
+    background: list[asyncio.Task[Any]] = field(default_factory=list)
 
 
 class Worker:
@@ -61,23 +91,113 @@ class Worker:
         self.config = config or WorkerConfig()
         self._tasks: Mapping[str, BaseTask[..., Any]] = registered()
         self._slots: Slots | None = None
+        self._parts: _Parts | None = None
         self._session: type[Session] = OwnSession
+        self.begun = asyncio.Event()
+        """Set when it has its lease, has entered the lifespan, and begins to claim."""
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._main: asyncio.Task[Any] | None = None
+        self._cancels_before = 0
+        """Of that task, which may have survived some."""
+        self._cancelled = False
         self.left_running = 0
         """Functions that were still busy with released jobs when the worker stopped: the process has to be ended."""
 
     async def start(self) -> None:
         """Work until `stop` is called, or SIGTERM or Ctrl-C arrives; returns when everything is written.
 
-        Raises `SchemaOutdated`, `InvalidTask` for a task whose limits cannot be enforced here, and psycopg's error
-        when the database cannot be reached at the start; later outages are waited for. Cancelling it is a stop
-        without a grace.
+        For a program that is this worker, or several of them. A signal that the program handles itself is left to it;
+        what was there before is put back.
+
+        Raises `SchemaOutdated`, `InvalidTask` for a task whose limits cannot be enforced here, `ValueError` for an app
+        that wants a module preloaded which is not there, and psycopg's error when the database cannot be reached at
+        the start; later outages are waited for.
+
+        Cancelling it is a stop without a grace: running coroutines are cancelled, what has not ended a second later is
+        released, the last verdicts are written within ten seconds, and the lease is given up. Cancelled again, it skips
+        what is left of a stage.
         """
+        heard = signals.asking(asyncio.get_running_loop(), self.stop)
+        with signals.shared(heard):
+            async with telling_the_service_manager(self.begun, self._stop, self._hangs):
+                await self._run()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """Work beside the block: for a program that is something else, such as a web server. Takes no signals.
+
+        The block is entered when the worker has its lease and begins to claim; what keeps it from that is raised here.
+        At the end of the block the worker stops, with its grace. One that ends by an error before ends the block, too,
+        as in a `TaskGroup`: it is cancelled, and the error is raised in its place.
+        """
+        block = asyncio.current_task()
+        assert block is not None
+        run = asyncio.create_task(self._run(), name="chancy worker")
+        begun = asyncio.create_task(self.begun.wait())
+        try:
+            await asyncio.wait([run, begun], return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            run.cancel()
+            await asyncio.wait([run])
+            raise
+        finally:
+            begun.cancel()
+        if run.done():
+            run.result()
+        broken = leaving = False
+
+        def ended(run: asyncio.Task[None]) -> None:
+            nonlocal broken
+            if leaving or run.cancelled() or (error := run.exception()) is None:
+                return
+            log.error("the worker beside this program has ended by an error", exc_info=error)
+            broken = True
+            block.cancel()
+
+        run.add_done_callback(ended)
+        try:
+            yield self
+        except asyncio.CancelledError:
+            if not broken or block.uncancel() > 0:
+                raise
+        finally:
+            leaving = True
+            self.stop()
+            await run
+
+    async def _run(self) -> None:
+        """All of its life. Takes no signals, and tells nobody."""
+        self._main = asyncio.current_task()
+        assert self._main is not None
+        self._cancels_before = self._main.cancelling()
+        async with contextlib.AsyncExitStack() as stack:
+            parts = await self._unless_stopped(self._set_up(stack))
+            if parts is not None:
+                lifespan = Lifespan(self.app.lifespan)
+                stack.push_async_callback(self._leave, lifespan)
+                await self._unless_stopped(lifespan.enter())
+                if not self._stop.is_set():
+                    with listening(parts.keeper):  # after `lifespan`, which may configure logging anew
+                        await self._serve(parts, lifespan.context)
+        if self._cancelled:
+            raise asyncio.CancelledError
+
+    @property
+    def busy(self) -> int:
+        """How many jobs run here now."""
+        return len(self._slots.running) if self._slots else 0
+
+    def stop(self) -> None:
+        """Begin to stop; called again, skip what is left of a stage, the grace first of all. From the worker's loop."""
+        (self._hurry if self._stop.is_set() else self._stop).set()
+
+    async def _set_up(self, stack: contextlib.AsyncExitStack) -> _Parts:
+        """All up to the lifespan; what is there is closed by the stack, in reverse."""
         config, schema = self.config, self.app.schema_name
         self._refuse_what_cannot_be_kept()
         self._session = await session_behind(self.app.conninfo, schema, config.pooler, config.timing.round)
-        link = self._link("claim")
+        link = self._link(stack, "claim")
         await link.connect()
         await self._check_version(link)
         await link.send(keep(self.app.keep))
@@ -87,9 +207,14 @@ class Worker:
         for name in await link.send(declare_schedules(self._tasks)):
             log.warning("schedule %s was made at run time: what its task declares waits for `chancy.unschedule`", name)
 
-        lives = self._link("lease", lock_timeout="1s")
+        lives = self._link(stack, "lease", lock_timeout="1s")
         await lives.connect()
-        executors = self._executors()
+
+        def wake(queues: Collection[str] | None = None) -> None:
+            claimer.wake(queues)
+
+        executors = self._executors(wake)
+        stack.push_async_callback(self._close_executors, executors)
         keeper = Keeper() if any(task.keep_logs for task in self._tasks.values()) else None
         slots = self._slots = Slots(
             tasks=self._tasks,
@@ -101,22 +226,20 @@ class Worker:
             middleware=tuple(self.app.middleware),
             keeper=keeper,
             ended=lambda job, verdict, seconds: self._ended(claimer, job, verdict, seconds),
+            is_cancelled=self._is_cancelled,
         )
         names = [queue.name for queue in self.app.queues]
-        offer = Offer(names, list(self._tasks), listens=self._session is not LentSession)
+        signatures = {name: signature_of(task) for name, task in self._tasks.items()}
+        refusals = self._refusals = Refusals(config.name, names, signatures)
+        offer = Offer(names, list(signatures), list(signatures.values()), listens=self._session is not LentSession)
         lease = Lease(config.name, config.timing, slots.lose, offer)
-        await lease.take(lives)
-
-        def wake() -> None:
-            claimer.wake()
-
         wakeups: Doorbell | Poll
         if self._session is LentSession:
             wakeups, drop = Poll(wake), drop_briefly
         else:
-            bell = Bell(self._link("bell", lock_timeout="0"), names, wake)
+            bell = Bell(self._link(stack, "bell", lock_timeout="0"), names, wake)
             wakeups, drop = Doorbell(bell, Ear(schema, names, wake, lambda: lease.id, slots.cancel)), drop_alone
-        batches = Batches(self._link("batches", lock_timeout="1s"), config.timing)
+        batches = Batches(self._link(stack, "batches", lock_timeout="1s"), config.timing)
         claimer = Claimer(
             link=link,
             lease=lambda: lease.id,
@@ -124,95 +247,161 @@ class Worker:
             timing=config.timing,
             idle=wakeups.idle,
             busy=wakeups.busy,
-            hearing=wakeups.hearing,
             room=slots.room,
             knows=self._tasks.__contains__,
+            strange=lambda job: self._ended(claimer, job, refusals.unknown(job), 0.0),
+            refusals=refusals,
             start=slots.begin,
             settled=self._settled,
             left_batch=batches.left,
         )
-        link.on_connect = wakeups.listen
+        wakeups.hear_on(link)
+        parts = self._parts = _Parts(link, lease, slots, claimer, keeper)
         await link.connect()
+        stack.push_async_callback(_give_up, lives, lease, claimer)
+        await lease.take(lives)  # from here on outages are waited for
 
         async def problems() -> list[str]:
             return _problems(link, lease, claimer)
 
-        rescuer, reporter = self._link("rescue", lock_timeout="1s"), self._link("reports")
-        scheduler, schedules = self._link("schedules"), asyncio.Event()
-        background: list[asyncio.Task[Any]] = [
+        async def all_problems() -> list[str]:
+            """With those for which it would be no help to start this worker anew."""
+            return [*await problems(), *(each.problem for each in executors.values() if each.problem is not None)]
+
+        rescuer, reporter = self._link(stack, "rescue", lock_timeout="1s"), self._link(stack, "reports")
+        scheduler, schedules = self._link(stack, "schedules"), asyncio.Event()
+        upkeep = functools.partial(self._new_link, "upkeep", lock_timeout="2s")
+        stack.push_async_callback(_end_all, parts)
+        parts.background += [
             asyncio.create_task(coroutine, name=name)
             for name, coroutine in {
                 "chancy wakeups": wakeups.serve(),
                 "chancy lease": keep_alive(
                     lives, lease, claimer.held.keys(), claimer.give_back, slots.cancel, batches.found, schedules.set
                 ),
-                "chancy rescue": rescue(rescuer, config.timing, claimer.wake),
-                "chancy upkeep": care_for_history(lambda: self._link("upkeep", lock_timeout="2s"), drop, config.timing),
+                "chancy rescue": rescue(rescuer, config.timing, claimer.rescued),
+                "chancy upkeep": care_for_history(upkeep, drop, config.timing),
                 "chancy reports": report(reporter, slots.progress, keeper),
                 "chancy batches": batches.serve(),
                 "chancy schedules": keep_time(scheduler, self._tasks, config.timing, schedules),
-                "chancy health": pet_service_watchdog(problems),
             }.items()
         ]
-        watchdog = Watchdog(self.app.conninfo, schema, lease)
-        with self._signals():  # to the end: a second signal must not cut the last words short
-            try:
-                with watchdog:
-                    async with answering(config.health_host, config.health_port, problems), self._lifespan():
-                        tell_service_manager("READY=1")
-                        with listening(keeper):  # after `lifespan`, which may configure logging anew
-                            await self._serve(background, claimer, slots)
-            finally:
-                for task in background:
-                    task.cancel()
-                await asyncio.gather(*background, return_exceptions=True)
-                with contextlib.suppress(Exception):
-                    await lives.send(declare_dead(worker=lease.id))
-                for executor in executors.values():
-                    await executor.close()
-                threads = executors[Place.THREAD]
-                self.left_running += threads.stranded if isinstance(threads, Threads) else 0
-                for each in (link, lives, rescuer, reporter, scheduler, batches.link, wakeups):
-                    await each.close()
+        stack.enter_context(forks.guarding(asyncio.get_running_loop()))
+        stack.enter_context(Watchdog(self.app.conninfo, schema, lease))
+        await stack.enter_async_context(answering(config.health_host, config.health_port, all_problems))
+        return parts
 
-    @property
-    def running(self) -> int:
-        """How many jobs run here now."""
-        return len(self._slots.running) if self._slots else 0
+    async def _serve(self, parts: _Parts, context: contextvars.Context) -> None:
+        """Claim and perform until somebody asks for a stop; then go through its stages."""
+        claimer, slots = parts.claimer, parts.slots
 
-    def stop(self) -> None:
-        """Begin to stop; called again, do not wait for the grace. From the worker's own event loop."""
-        (self._hurry if self._stop.is_set() else self._stop).set()
+        def begin_rounds() -> asyncio.Task[None]:
+            loop = asyncio.get_running_loop()
+            task = asyncio.Task(claimer.work(), loop=loop, name="chancy rounds", context=context.copy())
+            parts.background.append(task)
+            return task
 
-    async def _serve(self, background: list[asyncio.Task[Any]], claimer: Claimer, slots: Slots) -> None:
-        rounds = asyncio.create_task(claimer.work(), name="chancy rounds")
-        background.append(rounds)
-        stop = asyncio.create_task(self._stop.wait())
-        done, _ = await asyncio.wait([stop, *background], return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        if stop not in done:
-            for task in done:  # a loop never ends by itself: this is a bug, and is told as one
-                task.result()
-            raise RuntimeError(f"{done.pop().get_name()} has ended")
-        tell_service_manager("STOPPING=1")
-        log.info("stopping: %d jobs get %.0f s to finish", len(slots.running), self.config.grace)
+        async def go_on(rounds: asyncio.Task[None], seconds: float) -> asyncio.Task[None]:
+            ends_at = time.monotonic() + seconds
+            await self._stage(rounds, seconds)
+            if rounds.cancelled():  # with all tasks of the loop, as at the end of `asyncio.run`; they are needed still
+                rounds = begin_rounds()
+                await self._stage(rounds, ends_at - time.monotonic())
+            return rounds
+
+        rounds = begin_rounds()
+        self.begun.set()
+        try:
+            await self._until_stop(parts.background)
+            grace = self.config.grace
+        except asyncio.CancelledError:
+            self._cancelled, grace = True, 0.0
+        log.info("stopping: %d jobs get %.0f s to finish", len(slots.running), grace)
         claimer.stop()
         slots.turn_away()
-        hurry = asyncio.create_task(self._hurry.wait())
-        await asyncio.wait([rounds, hurry], timeout=self.config.grace, return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
+        rounds = await go_on(rounds, grace)
         slots.interrupt()
-        await asyncio.wait([rounds], timeout=_TO_OBEY)
+        rounds = await go_on(rounds, _TO_OBEY)
         self.left_running = slots.give_up()
-        await asyncio.wait([rounds], timeout=_LAST_VERDICTS)
+        # Where the database is away they have had the whole grace.
+        rounds = await go_on(rounds, _LAST_VERDICTS if claimer.is_connected else 0.0)
         if claimer.held:
             log.error(
                 "%d verdicts could not be written; those jobs run again when this lease is over", len(claimer.held)
             )
+        if rounds.done() and not rounds.cancelled():
+            rounds.result()
+
+    async def _until_stop(self, loops: Iterable[asyncio.Task[Any]]) -> None:
+        """Returns when somebody asks for a stop. A loop never ends by itself: one that does is a bug, told as one."""
+        stop = asyncio.create_task(self._stop.wait())
+        try:
+            done, _ = await asyncio.wait([stop, *loops], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+        if stop in done:
+            return
+        for task in done:
+            if not task.cancelled():
+                task.result()
+        raise RuntimeError(f"{done.pop().get_name()} has ended")
+
+    async def _stage(self, work: asyncio.Task[Any], seconds: float) -> None:
+        """Wait for the end of `work`, at most so long. What is left of the time is skipped when somebody asks again for
+        a stop, or cancels this worker (which is made known at the very end).
+        """
+        hurry = asyncio.create_task(self._hurry.wait())
+        try:
+            await asyncio.wait([work, hurry], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._cancelled = True
+        finally:
+            hurry.cancel()
+            self._hurry.clear()
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What it returns; None if somebody asks for a stop before, which cancels it. Raises what it raises."""
+        task = asyncio.create_task(work)
+        stop = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            stop.cancel()
+            if not task.done():
+                task.cancel()
+                await self._stage(task, _LAST_VERDICTS)
+
+    async def _leave(self, lifespan: Lifespan) -> None:
+        """Leave the lifespan, in its time; if it is still being entered, cancel that."""
+        if (task := lifespan.task) is None:
+            return
+        if is_entered := lifespan.is_entered:
+            lifespan.leave()
+            await self._stage(task, _TO_LEAVE)
+        if not task.done():
+            log.warning("the app's `lifespan` waits on its way %s, and is cancelled", "out" if is_entered else "in")
+            task.cancel()
+            await self._stage(task, _TO_OBEY if is_entered else _TO_LEAVE)
+        if not task.done():
+            log.error("the app's `lifespan` was cancelled and goes on; it is left to itself")
+        elif is_entered and not task.cancelled():
+            task.result()
+
+    def _is_cancelled(self) -> bool:
+        return self._main is not None and self._main.cancelling() > self._cancels_before
+
+    async def _close_executors(self, executors: Mapping[Place, Executor]) -> None:
+        for executor in executors.values():
+            await executor.close()
+        threads = executors[Place.THREAD]
+        self.left_running += threads.stranded if isinstance(threads, Threads) else 0
 
     def _ended(self, claimer: Claimer, job: Claimed, verdict: Completion, seconds: float) -> None:
-        self._log(job, verdict, seconds)
+        if verdict.refusal:
+            verdict = self._refusals.decided(job, verdict)
         claimer.complete(job, verdict)
+        self._log(job, verdict, seconds)
 
     def _log(self, job: Claimed, verdict: Completion, seconds: float) -> None:
         level = logging.INFO if verdict.state is State.SUCCEEDED or verdict.refund else logging.WARNING
@@ -244,17 +433,20 @@ class Worker:
                 verdict.note or verdict.state,
             )
 
-    def _executors(self) -> dict[Place, Executor]:
+    def _executors(self, recovered: Callable[[], None]) -> dict[Place, Executor]:
         config = self.config
         executors: dict[Place, Executor] = {Place.LOOP: Loop(), Place.THREAD: Threads(config.threads)}
         if sys.platform != "win32":
-            from .children import Children  # needs what only POSIX has
+            from .children import Children, setup_for  # needs what only POSIX has
 
-            modules = sorted({task.function.__module__ for task in self._tasks.values()} - {"__main__", "__mp_main__"})
-            executors[Place.PROCESS] = Children(config.children, modules, recycle=config.recycle)
+            setup = setup_for(self._tasks.values(), self.app.preload)
+            executors[Place.PROCESS] = Children(config.children, setup, recycle=config.recycle, recovered=recovered)
         return executors
 
     def _refuse_what_cannot_be_kept(self) -> None:
+        for module in self.app.preload:
+            if not _exists(module):
+                raise ValueError(f"preload: there is no module {module!r} here; install it, or leave it out")
         budget = self.config.memory_budget
         for name, task in self._tasks.items():
             place = task.place()
@@ -272,7 +464,12 @@ class Worker:
             if place is Place.PROCESS and sys.platform == "win32":
                 raise InvalidTask(name, "it runs in a child process, which Windows has no fork server for")
 
-    def _link(self, purpose: str, lock_timeout: str = "100ms") -> Link:
+    def _link(self, stack: contextlib.AsyncExitStack, purpose: str, lock_timeout: str = "100ms") -> Link:
+        link = self._new_link(purpose, lock_timeout)
+        stack.push_async_callback(link.close)
+        return link
+
+    def _new_link(self, purpose: str, lock_timeout: str = "100ms") -> Link:
         deadline = self.config.timing.round
         return Link(
             self.app.conninfo, self.app.schema_name, purpose,
@@ -280,31 +477,51 @@ class Worker:
         )  # fmt: skip
 
     async def _check_version(self, link: Link) -> None:
-        found = await link.walk(version())
-        if found < newest():
-            raise SchemaOutdated(self.app.schema_name, found, newest())
+        await link.walk(check_version(self.app.schema_name))
+        if lacking := await link.send(missing_rights()):
+            raise MissingRights(lacking)
 
-    @contextlib.contextmanager
-    def _signals(self) -> Any:
-        loop = asyncio.get_running_loop()
-        mine = []
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # Windows; not the main thread
-                loop.add_signal_handler(number, self.stop)
-                mine.append(number)
-        try:
-            yield
-        finally:
-            for number in mine:
-                loop.remove_signal_handler(number)
+    async def _hangs(self) -> list[str]:
+        """Why this worker will not come to itself again, if so. An outage is no reason: its jobs go on running."""
+        if (parts := self._parts) is None:
+            return []
+        stuck = time.monotonic() - max(parts.link.connected_at, parts.claimer.turned_at)
+        if parts.link.conn is None or stuck <= LONGEST_TURN:
+            return []
+        return [f"the claim loop has not turned for {stuck:.0f} s, though it has its connection"]
 
-    @contextlib.asynccontextmanager
-    async def _lifespan(self) -> AsyncIterator[None]:
-        if self.app.lifespan is None:
-            yield
-        else:
-            async with self.app.lifespan():
-                yield
+
+async def _end_all(parts: _Parts) -> None:
+    """End the loops. Where an error has ended this worker, its jobs count as those of a crash, and do not run on."""
+    for task in parts.background:
+        task.cancel()
+    await asyncio.gather(*parts.background, return_exceptions=True)
+    if parts.slots.running:
+        parts.slots.interrupt()
+        await asyncio.sleep(_TO_OBEY)
+
+
+async def _give_up(link: Link, lease: Lease, claimer: Claimer) -> None:
+    """End the lease. What was claimed in its name by a round whose answer never came has not begun: it goes back."""
+    if not lease.id:
+        return
+    with contextlib.suppress(psycopg.Error, TimeoutError):
+        async with asyncio.timeout(_LAST_WORD):
+            answer = await link.send(extend(lease.id, lease.timing.lease, None, 0.0))
+            unheard = [
+                Completion(id_, fence, State.READY, refund=True) for id_, fence in answer.claims
+                if (id_, fence) not in claimer.held
+            ]  # fmt: skip
+            if unheard:
+                await link.send(play_round(lease.id, unheard, Wanted()))
+            await link.send(declare_dead(worker=lease.id))
+
+
+def _exists(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:
+        return False
 
 
 def _problems(link: Link, lease: Lease, claimer: Claimer) -> list[str]:

@@ -38,7 +38,10 @@ def keep(wish: timedelta | None) -> Statement[timedelta]:
     return Statement(KEEP, {"keep": wish}, lambda rows: rows[0][0])
 
 
-TRY_ALONE = "SELECT pg_try_advisory_lock('{schema}'::regnamespace::oid::integer, -1)"
+TRY_ALONE = """
+    SELECT pg_try_advisory_lock('{schema}'::regnamespace::oid::integer, -1),
+        (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('{schema}.history'))
+"""
 
 OVERDUE = "SELECT name, parent, detaching FROM {schema}.kept_days('0') WHERE over"
 
@@ -96,67 +99,89 @@ async def care_for_history(
         link = new_link()
         try:
             await link.connect()
-            await link.send(make_partitions(DAYS_AHEAD))
-            await drop(link)
-            while await link.send(sweep_slots()):
-                pass
-            while await link.send(sweep_windows()):
-                pass
-            while await link.send(sweep_batches()):
-                pass
+            done = await _care(link, drop)
         except psycopg.Error as error:
             log.warning("upkeep of the history: %s; it goes on in a minute", one_line(error))
-            pause = min(60.0, timing.upkeep)
-        else:
-            pause = timing.upkeep
+            done = False
         finally:
             await link.close()
+        pause = timing.upkeep if done else min(60.0, timing.upkeep)
         await asyncio.sleep(pause * random.uniform(0.75, 1.25))
 
 
+async def _care(link: Link, drop: Callable[[Link], Awaitable[None]]) -> bool:
+    """Each duty once, whatever has become of the others; whether all are done. Raises when the connection is lost."""
+
+    async def sweep(statement: Callable[[], Statement[bool]]) -> None:
+        while await link.send(statement()):
+            pass
+
+    duties: dict[str, Callable[[], Awaitable[object]]] = {
+        "making partitions": lambda: link.send(make_partitions(DAYS_AHEAD)),
+        "dropping partitions": lambda: drop(link),
+        "sweeping slots": lambda: sweep(sweep_slots),
+        "sweeping keys": lambda: sweep(sweep_windows),
+        "sweeping batches": lambda: sweep(sweep_batches),
+    }
+    done = True
+    for what, duty in duties.items():
+        try:
+            await duty()
+        except psycopg.Error as error:
+            if link.conn is None:
+                raise
+            log.warning("upkeep of the history, %s: %s; it goes on in a minute", what, one_line(error))
+            done = False
+    return done
+
+
 async def drop_alone(link: Link) -> None:
-    """`drop_overdue` unless another process is at it. The lock is the session's, and ends with it."""
-    if await link.send(Statement(TRY_ALONE, {}, lambda rows: bool(rows[0][0]))):
-        await drop_overdue(link)
+    """Drop what is over unless another process is at it. The lock is the session's, and ends with it."""
+    alone, owner = await link.send(Statement(TRY_ALONE, {}, lambda rows: rows[0]))
+    if alone:
+        await (drop_overdue if owner else drop_briefly)(link)
 
 
 DETACH = 'ALTER TABLE {schema}."{parent}" DETACH PARTITION {schema}."{partition}" {how}'
 
 
 async def drop_overdue(link: Link) -> None:
-    """Detach without stopping the completions of others, then drop."""
+    """Detach without stopping the completions of others, then drop. Raises after all of them, if one cannot be."""
+    failed: list[psycopg.Error] = []
     for name, parent, pending in await link.send(overdue()):
-        if parent is not None:
-            detach = DETACH.replace("{parent}", parent).replace("{partition}", name)
-            await link.run(Script(detach.replace("{how}", "FINALIZE" if pending else "CONCURRENTLY")))
-        await link.run(Script('DROP TABLE {schema}."' + name + '"'))
-        log.info("dropped %s: the retention of its jobs is over", name)
+        try:
+            if parent is not None:
+                detach = DETACH.replace("{parent}", parent).replace("{partition}", name)
+                await link.run(Script(detach.replace("{how}", "FINALIZE" if pending else "CONCURRENTLY")))
+            await link.run(Script('DROP TABLE {schema}."' + name + '"'))
+        except psycopg.Error as error:
+            failed.append(error)
+            if link.conn is None:
+                break
+        else:
+            log.info("dropped %s: the retention of its jobs is over", name)
+    if failed:
+        raise failed[0]
 
 
-# DETACH CONCURRENTLY cannot run in a transaction, and without one there is no setting and no lock that would not stay
-# in a pooler's session. So the lock on all days of a retention, behind which every completion has to queue, is waited
-# for no longer than a round waits for a row; an open reader is in the way longer than that, and is left for the next
-# time.
-DROP_BRIEFLY = """
-    DO $$ BEGIN
-        IF pg_try_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -1) THEN
-            SET LOCAL lock_timeout = '100ms';
-            DROP TABLE IF EXISTS {schema}."{partition}";
-        END IF;
-    END $$
-"""
+DROP_DAY = "SELECT {schema}.drop_day(%(day)s::text)"
 
 
 async def drop_briefly(link: Link) -> None:
-    """Drop each in a transaction of its own, for a link whose session is lent. One process at a time, by the same key.
+    """Drop each in a transaction of its own: for a link whose session is lent, or whose role does not own the tables.
 
-    Holds up completions for 100 ms at most. Raises `LockNotAvailable` when a reader is in the way.
+    DETACH CONCURRENTLY runs in no transaction and in no function, and without one there is no setting and no lock that
+    would not stay in a pooler's session. One process at a time. Holds up completions for 100 ms at most. Raises
+    `LockNotAvailable` when a reader is in the way.
     """
-    names = [name for name, _, _ in await link.send(overdue())]
-    for name in names:
-        await link.run(Script(DROP_BRIEFLY.replace("{partition}", name)))
-    if names:
-        left = {name for name, _, _ in await link.send(overdue())}  # another process had the key
-        for name in names:
-            if name not in left:
+    failed: list[psycopg.Error] = []
+    for name, _, _ in await link.send(overdue()):
+        try:
+            if await link.send(Statement(DROP_DAY, {"day": name}, lambda rows: bool(rows[0][0]))):
                 log.info("dropped %s: the retention of its jobs is over", name)
+        except psycopg.Error as error:
+            failed.append(error)
+            if link.conn is None:
+                break
+    if failed:
+        raise failed[0]

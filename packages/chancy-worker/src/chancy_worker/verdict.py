@@ -5,11 +5,14 @@ What a handler says is untrusted: texts are made encodable, capped, and live in 
 
 from __future__ import annotations
 
+import contextlib
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import NoneType
+from typing import TypeAlias
 
 import msgspec
 
@@ -17,14 +20,33 @@ from chancy.codec import encode_json
 from chancy.errors import AttemptStopped, InvalidResult
 from chancy.model import LONGEST_DELAY, AttemptError
 from chancy.outcomes import Discard, Retry, Snooze
-from chancy.retry import Backoff
-from chancy.states import State
+from chancy.retry import Backoff, delay_of
+from chancy.states import FINISHED, State
 
+MAX_KIND_BYTES = 256
 MAX_MESSAGE_BYTES = 4 * 1024
 MAX_TRACEBACK_BYTES = 64 * 1024
 KEPT_ERRORS = 10
 
+EARLIEST = datetime.min.replace(tzinfo=UTC)
+
 _HERE = str(Path(__file__).parent)
+_QUALNAME: Callable[[type], str] = type.__dict__["__qualname__"].__get__
+"""Past whatever a metaclass has made of it."""
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "id": (int,),
+    "fence": (int,),
+    "state": (State,),
+    "result": (bytes, NoneType),
+    "errors": (bytes, NoneType),
+    "delay": (timedelta, NoneType),
+    "refund": (bool,),
+    "note": (str,),
+}
+
+
+Owner: TypeAlias = tuple[int, int, int]
+"""Whose a row is: the job's id, the fence of the claim, and the lease under which it was made."""
 
 
 class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -44,8 +66,30 @@ class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     parked: str | None = None
     """What it was parked under, if it has slots of gates, which its end may open for others."""
     batch: int | None = None
+    priority: int = 0
+    run_at: datetime = EARLIEST
+    refused_for: float | None = None
+    """Seconds since the first of the refusals that it has met until now."""
+    lease: int = 0
+    """Under which it was claimed. With id and fence it says whose a row is, also after a failover that has lost the
+    last transactions, when Postgres gives out ids and fences again."""
     share: str | None = None
     """The limit of which this worker's share it runs in, if so; then it has no slot."""
+
+    @property
+    def owner(self) -> Owner:
+        """What every write about this claim carries."""
+        return self.id, self.fence, self.lease
+
+    @property
+    def is_withheld(self) -> bool:
+        """Whether it is large, and was claimed by a round that leaves the arguments of such jobs behind."""
+        return not self.arguments
+
+    @property
+    def size(self) -> int:
+        """Bytes of what it brings."""
+        return len(self.arguments) + len(self.errors or b"")
 
     @property
     def suspect(self) -> bool:
@@ -69,6 +113,8 @@ class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     refund: bool = False
     note: str = ""
     """What happened in one phrase, for the log."""
+    refusal: bool = False
+    """The worker could not take it; another one perhaps can."""
 
     @property
     def size(self) -> int:
@@ -114,46 +160,50 @@ def cancelled(job: Claimed) -> Completion:
 
 
 def judged(job: Claimed, error: BaseException, since: Since, decide: Decide) -> Completion:
-    """The handler raised, or was stopped."""
-    match error:
-        case Snooze():
-            return Completion(
-                job.id,
-                job.fence,
-                State.READY,
-                delay=_within_reason(error.delay),
-                refund=True,
-                note=f"snoozed for {error.delay}",
-            )
-        case Discard():
-            return failure(job, State.DISCARDED, error, since)
-        case _ if job.attempt >= job.max_attempts:
-            return failure(job, State.FAILED, error, since)
-        case Retry(after=timedelta()):
-            delay: timedelta | None = error.after
-        case _:
-            try:
-                own = None if job.retry is None else msgspec.json.decode(job.retry, type=Backoff)
-                delay = decide(job.attempt, error, own)
-            except Exception as broken:
-                broken.__context__ = error
-                return failure(job, State.FAILED, broken, since)
-    if delay is None:
+    """The handler raised, or was stopped. Never raises, whatever the error and the task's `retry=` are like."""
+    try:
+        return _judged(job, error, since, decide)
+    except BaseException as broken:
+        with contextlib.suppress(BaseException):
+            broken.__context__ = error
+        return failure(job, State.FAILED, broken, since)
+
+
+def _judged(job: Claimed, error: BaseException, since: Since, decide: Decide) -> Completion:
+    kind = type(error)  # and not isinstance: what an error says of its class is its own code
+    if issubclass(kind, Snooze):
+        delay = _within_reason(error.delay)  # type: ignore[attr-defined]
+        return Completion(job.id, job.fence, State.READY, delay=delay, refund=True, note=f"snoozed for {delay}")
+    if issubclass(kind, Discard):
+        return failure(job, State.DISCARDED, error, since)
+    if job.attempt >= job.max_attempts:
         return failure(job, State.FAILED, error, since)
-    return failure(job, State.READY, error, since, _within_reason(delay))
+    after: object = error.after if issubclass(kind, Retry) else None  # type: ignore[attr-defined]
+    if after is None:
+        after = decide(job.attempt, error, _own_backoff(job))
+    if after is None:
+        return failure(job, State.FAILED, error, since)
+    return failure(job, State.READY, error, since, _within_reason(after))
+
+
+def _own_backoff(job: Claimed) -> Backoff | None:
+    """What the job's row gives; one that cannot be read leaves it to the task."""
+    try:
+        return None if job.retry is None else msgspec.json.decode(job.retry, type=Backoff)
+    except (msgspec.DecodeError, ValueError):
+        return None
 
 
 def failure(
     job: Claimed, state: State, error: BaseException, since: Since, delay: timedelta = timedelta(0)
 ) -> Completion:
-    """The attempt ended with an error, which is kept on the job."""
+    """The attempt ended with an error, which is kept on the job. Never raises."""
+    says_all = issubclass(type(error), (Discard, Retry, InvalidResult))
     kept = AttemptError(
         attempt=job.attempt,
-        kind=safe(type(error).__qualname__, 256),
-        message=safe(_message(error), MAX_MESSAGE_BYTES),
-        traceback=""
-        if isinstance(error, (Discard, Retry, InvalidResult))
-        else safe(_traceback(error), MAX_TRACEBACK_BYTES),
+        kind=safe(kind_of(error), MAX_KIND_BYTES),
+        message=safe(words_of(error), MAX_MESSAGE_BYTES),
+        traceback="" if says_all else safe(_traceback(error), MAX_TRACEBACK_BYTES),
         worker=since.worker,
         started_at=datetime.fromtimestamp(since.at, UTC),
         duration=round(since.elapsed, 6),
@@ -163,9 +213,26 @@ def failure(
     )
 
 
-def without_data(completion: Completion) -> Completion:
+def flaw_of(given: object, job: Claimed) -> str | None:
+    """Why this is no verdict of this attempt, if so. For what comes from somebody else's code."""
+    if type(given) is not Completion:
+        return f"{kind_of(given)} is no Completion"
+    for name, kinds in _FIELDS.items():
+        if type(value := getattr(given, name)) not in kinds:
+            return f"its {name} is {kind_of(value)}"
+    if (given.id, given.fence) != (job.id, job.fence):
+        return f"it is of another attempt (job {given.id})"
+    if given.state not in FINISHED | {State.READY}:
+        return f"no attempt ends as {given.state}"
+    if given.state is State.READY and not given.refund and job.attempt >= job.max_attempts:
+        return "it makes a job ready again that has no attempt left"
+    return None
+
+
+def without_data(completion: Completion, reason: str) -> Completion:
     """What is left to say of a verdict that the database does not take: the job failed, and why it looks so bare."""
-    error = AttemptError(attempt=0, kind="InvalidResult", message="the verdict of this attempt could not be stored")
+    message = safe(f"the verdict of this attempt could not be stored: {reason}", MAX_MESSAGE_BYTES)
+    error = AttemptError(attempt=0, kind="InvalidResult", message=message)
     return Completion(
         completion.id,
         completion.fence,
@@ -177,6 +244,7 @@ def without_data(completion: Completion) -> Completion:
 
 def safe(text: str, limit: int) -> str:
     """The text without lone surrogates, at most `limit` bytes of UTF-8; of a longer one both ends are kept."""
+    text = str.__str__(text)  # a subclass has methods of its own
     if text.isascii() and len(text) <= limit:
         return text
     data = text.encode("utf-8", "backslashreplace")
@@ -186,33 +254,43 @@ def safe(text: str, limit: int) -> str:
     return f"{data[:half].decode('utf-8', 'ignore')}\n[… cut …]\n{data[-half:].decode('utf-8', 'ignore')}"
 
 
-def _within_reason(delay: timedelta) -> timedelta:
+def _within_reason(delay: object) -> timedelta:
     """A handler's delay, as the database can take it."""
-    return min(max(delay, timedelta(0)), LONGEST_DELAY)
+    return min(max(delay_of(delay), timedelta(0)), LONGEST_DELAY)
 
 
 def _with(errors: bytes | None, error: AttemptError) -> bytes:
-    if errors is None:
-        return encode_json([error])
-    old: Sequence[msgspec.Raw] = msgspec.json.decode(errors, type=list[msgspec.Raw])
+    old: Sequence[msgspec.Raw] = []
+    if errors is not None:
+        with contextlib.suppress(msgspec.DecodeError, ValueError):  # what is no list was not written by a worker
+            old = msgspec.json.decode(errors, type=list[msgspec.Raw])
     return encode_json([*old[1 - KEPT_ERRORS :], error])
 
 
-def _message(error: BaseException) -> str:
+# To read what an exception says of itself is code of the job, and may do what a job may do.
+
+
+def kind_of(value: object) -> str:
+    """The name of its type."""
+    return _QUALNAME(type(value))
+
+
+def words_of(error: BaseException) -> str:
+    """Its message. Never raises."""
     try:
         return str(error)
-    except Exception as broken:
-        return f"its message could not be read: {type(broken).__qualname__}"
+    except BaseException as broken:
+        return f"its message could not be read: {kind_of(broken)}"
 
 
 def _traceback(error: BaseException) -> str:
     """From the handler's own frames on: ours say nothing to its author."""
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
-        frames = frames.tb_next
-    if frames is None and isinstance(error, AttemptStopped):
-        return ""
     try:
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
+            frames = frames.tb_next
+        if frames is None and issubclass(type(error), AttemptStopped):
+            return ""
         return "".join(traceback.format_exception(type(error), error, frames))
-    except Exception as broken:
-        return f"the traceback could not be formatted: {type(broken).__qualname__}"
+    except BaseException as broken:
+        return f"the traceback could not be formatted: {kind_of(broken)}"

@@ -14,13 +14,11 @@ import time
 from types import FrameType, TracebackType
 from typing import Self
 
-import psycopg
-
-from chancy.run import send
-
 from .attempt import call_async
 from .leases import Lease, extend
-from .link import one_line
+from .link import Link, one_line
+from .recovery import Recovery
+from .sessions import LentSession
 
 log = logging.getLogger("chancy.worker")
 
@@ -29,6 +27,10 @@ LATE_SECONDS = 1.0
 """From here on the loop is called blocked."""
 MOST_SECONDS = 60.0
 """A loop that is blocked for longer is as good as dead: its lease may run out."""
+TO_EXTEND_SECONDS = 5.0
+"""That one extension may take; twice as much with its connection."""
+TO_END_SECONDS = 1.0
+"""That the thread is waited for. One that is just talking to the database ends after that."""
 
 
 class Watchdog:
@@ -41,6 +43,9 @@ class Watchdog:
         self._over = threading.Event()
         self._beat_at = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
+        self._complained = False
+        self._recovery = Recovery("watchdog")
+        self._extend_at = 0.0
         self._thread = threading.Thread(target=self._watch, name="chancy watchdog", daemon=True)
 
     def __enter__(self) -> Self:
@@ -56,41 +61,63 @@ class Watchdog:
         self._over.set()
         if self._timer is not None:
             self._timer.cancel()
-        self._thread.join()
+        self._thread.join(TO_END_SECONDS)  # this is the loop that it watches
 
     def _beat(self) -> None:
         self._beat_at = time.monotonic()
         self._timer = self._loop.call_later(BEAT_SECONDS, self._beat)
 
     def _watch(self) -> None:
-        complained, looked = False, time.monotonic()
+        looked = time.monotonic()
         while not self._over.wait(BEAT_SECONDS):
             before, looked = looked, time.monotonic()
-            blocked = looked - self._beat_at
             # Where this thread has waited too long itself, the whole process stood still, and nobody blocks the loop.
-            if blocked < LATE_SECONDS or looked - before > LATE_SECONDS:
-                complained = False
-                continue
-            if not complained:
-                complained = True
-                log.error("the event loop is blocked: %s", self._culprit())
-            if blocked < MOST_SECONDS and time.monotonic() - self._lease.extended_at > self._lease.timing.extend:
-                self._extend()
+            with contextlib.suppress(Exception):  # nor may a handler of the log that raises end the watch
+                self._look(looked - self._beat_at if looked - before <= LATE_SECONDS else 0.0)
+            looked = time.monotonic()
+
+    def _look(self, blocked: float) -> None:
+        """The loop has been blocked for so many seconds."""
+        if blocked < LATE_SECONDS:
+            self._complained = False
+            return
+        if not self._complained:
+            self._complained = True
+            log.error("the event loop is blocked: %s", self._culprit())
+        now = time.monotonic()
+        if (
+            blocked < MOST_SECONDS
+            and now - self._lease.extended_at > self._lease.timing.extend
+            and now >= self._extend_at
+        ):
+            self._extend()
 
     def _extend(self) -> None:
-        lease = self._lease
+        """On an event loop of this thread's own, so that all that a link promises holds here, too."""
         try:
-            # One transaction, committed at the end of the block: behind a pooler a session's setting would stay.
-            with psycopg.connect(self._conninfo, prepare_threshold=None, connect_timeout=5) as conn:
-                conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-                conn.execute("SET LOCAL statement_timeout = '5s'")
-                # A worker that is frozen here would keep its lease: who looks for the dead passes locked rows by.
-                conn.execute("SET LOCAL idle_in_transaction_session_timeout = '5s'")
-                answer = send(conn, extend(lease.id, lease.timing.lease, None, lease.timing.unheard), self._schema)
-            if answer.holding:
-                lease.extended_at = time.monotonic()
-        except psycopg.Error as error:
-            log.warning("the lease could not be extended beside the blocked loop: %s", one_line(error))
+            asyncio.run(self._extend_once())
+        except Exception as error:
+            level, text = logging.WARNING, f"the lease could not be extended beside the blocked loop: {one_line(error)}"
+            self._extend_at = time.monotonic() + self._recovery.failed(level, text)
+        else:
+            self._recovery.over()
+
+    async def _extend_once(self) -> None:
+        lease = self._lease
+        # Lent: a transaction that is never open while this process may be frozen. With the row locked it would keep
+        # its lease for ever, since who looks for the dead passes locked rows by.
+        link = Link(
+            self._conninfo, self._schema, "watchdog",
+            deadline=TO_EXTEND_SECONDS, lock_timeout="1s", session=LentSession,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(2 * TO_EXTEND_SECONDS):
+                await link.connect()
+                answer = await link.send(extend(lease.id, lease.timing.lease, None, lease.timing.unheard))
+        finally:
+            await link.close()
+        if answer.holding:
+            lease.extended_at = time.monotonic()
 
     def _culprit(self) -> str:
         """What the loop's thread is doing, and for which job."""

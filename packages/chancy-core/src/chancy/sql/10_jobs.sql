@@ -1,14 +1,18 @@
+-- Whoever may create functions in a schema of the caller's `search_path` must not get his own called in here. So a
+-- function pins the path; one that is inlined, which a setting would prevent, names each function's schema.
+
 -- Every instant in Chancy's SQL comes from here. It is inlined and costs nothing; a test's clock replaces it.
 CREATE OR REPLACE FUNCTION {schema}.clock() RETURNS timestamptz
     LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$ SELECT now() $$;
+    AS $$ SELECT pg_catalog.now() $$;
 
--- Any job, live or finished. (A result of None is JSON's null, so where there is none, it is kept elsewhere, or was.)
+-- Any job, live or finished. The two halves have the same types: else no condition would reach the indexes below. (A
+-- result of None is JSON's null, so where there is none, it is kept elsewhere, or was.)
 CREATE OR REPLACE VIEW {schema}.any_job AS
     SELECT id, task, queue, priority,
         CASE WHEN state = 'ready' AND run_at > {schema}.clock() THEN 'scheduled' ELSE state END AS state,
-        attempt, max_attempts, claims, crashes, worker, run_at, submitted_at, started_at,
-        NULL::timestamptz AS finished_at, arguments, retry, limits, NULL::json AS result, errors, cancel_at, progress,
+        attempt, max_attempts, claims, crashes, worker, run_at::timestamptz, submitted_at, started_at,
+        NULL::timestamptz AS finished_at, arguments::json, retry, limits, NULL::json AS result, errors, cancel_at, progress,
         unique_key, batch
     FROM {schema}.job
     UNION ALL
@@ -22,15 +26,18 @@ CREATE OR REPLACE VIEW {schema}.any_job AS
         unique_key, batch
     FROM {schema}.history AS past;
 
--- The errors of a job with one more, the newest ten. (json and not jsonb: a message may hold a NUL.)
+-- The errors of a job with one more, the newest ten. (json and not jsonb: a message may hold a NUL.) What is no list is
+-- no errors: it must not keep a worker from being rescued from.
 CREATE OR REPLACE FUNCTION {schema}.with_error(errors json, error json) RETURNS json
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
     AS $$
     SELECT json_agg(value ORDER BY position)
     FROM (
         SELECT value, position
         FROM (
-            SELECT value, position FROM json_array_elements(coalesce(errors, '[]')) WITH ORDINALITY AS old (value, position)
+            SELECT value, position FROM json_array_elements(
+                CASE json_typeof(errors) WHEN 'array' THEN errors ELSE '[]' END) WITH ORDINALITY AS old (value, position)
             UNION ALL SELECT error, 1000
         ) AS every
         ORDER BY position DESC
@@ -45,8 +52,11 @@ $$;
 CREATE OR REPLACE FUNCTION {schema}.last_error_is(errors json, kind text) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL UNSAFE
     AS $$
-    SELECT starts_with(
-        ltrim(CASE WHEN length(split_part(errors::text, '"kind":', -1)) < length(split_part(errors::text, '"kind" :', -1))
-            THEN split_part(errors::text, '"kind":', -1) ELSE split_part(errors::text, '"kind" :', -1) END),
-        to_json(kind)::text)
+    SELECT pg_catalog.starts_with(
+        pg_catalog.ltrim(CASE
+            WHEN pg_catalog.length(pg_catalog.split_part(errors::text, '"kind":', -1))
+                < pg_catalog.length(pg_catalog.split_part(errors::text, '"kind" :', -1))
+            THEN pg_catalog.split_part(errors::text, '"kind":', -1)
+            ELSE pg_catalog.split_part(errors::text, '"kind" :', -1) END),
+        pg_catalog.to_json(kind)::text)
 $$;

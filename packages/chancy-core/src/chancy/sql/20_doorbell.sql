@@ -4,18 +4,20 @@
 CREATE OR REPLACE FUNCTION {schema}.bell_key(queue text) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     -- 64 keys, so that a transaction that submits to thousands of queues cannot fill the lock table.
-    AS $$ SELECT 1 + (hashtext(queue) & 63) $$;
+    AS $$ SELECT 1 + (pg_catalog.hashtext(queue) & 63) $$;
 
 CREATE OR REPLACE FUNCTION {schema}.ring(queue text) RETURNS void
     LANGUAGE sql
     -- As an expression it is inlined: nothing is called.
     AS $$
-    SELECT CASE WHEN NOT pg_try_advisory_xact_lock_shared('{schema}'::regnamespace::oid::integer, {schema}.bell_key(queue))
-        THEN pg_notify('{name}', left(queue, 2000)) END
+    SELECT CASE WHEN NOT pg_catalog.pg_try_advisory_xact_lock_shared(
+            '{schema}'::pg_catalog.regnamespace::pg_catalog.oid::integer, {schema}.bell_key(queue))
+        THEN pg_catalog.pg_notify('{name}', pg_catalog.left(queue, 2000)) END
 $$;
 
 CREATE OR REPLACE FUNCTION {schema}.ring(queues text[]) RETURNS void
     LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
     AS $$
 DECLARE
     queue text;
@@ -33,6 +35,7 @@ $$;
 -- those behind it to nobody: their jobs began with the fallback look.
 CREATE OR REPLACE FUNCTION {schema}.bell_wait(missing integer[]) RETURNS integer[]
     LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
     SET lock_timeout = '900ms'
     AS $$
 DECLARE

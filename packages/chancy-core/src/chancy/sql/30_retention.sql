@@ -2,6 +2,7 @@
 -- of its job; NULL leaves none. Asked only where there are any rules.
 CREATE OR REPLACE FUNCTION {schema}.keep_days(queue text, state text) RETURNS smallint[]
     LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
     AS $$
 #variable_conflict use_column
 DECLARE
@@ -21,6 +22,7 @@ $$;
 -- Makes the part of `history` or `history_result` for so many days, and returns its name.
 CREATE OR REPLACE FUNCTION {schema}.make_class(parent text, days smallint) RETURNS text
     LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
     AS $$
 DECLARE
     name text := format('%s_%sd', parent, days);
@@ -43,9 +45,12 @@ $$;
 -- ATTACH and not PARTITION OF: that would lock the table exclusively and wait behind every open reader.
 CREATE OR REPLACE FUNCTION {schema}.make_day(parent text, prefix text, day date) RETURNS integer
     LANGUAGE plpgsql
+    -- What is written as text is read again by the same rules, whatever those of the session are.
+    SET datestyle = 'ISO, YMD' SET timezone = 'UTC'
+    SET search_path = pg_catalog, pg_temp
     AS $$
 DECLARE
-    name text := prefix || to_char(day, '_YYYYMMDD');
+    name text := prefix || to_char(day::timestamp, '_YYYYMMDD');
     since timestamptz := day::timestamp AT TIME ZONE 'UTC';
     until timestamptz := (day + 1)::timestamp AT TIME ZONE 'UTC';
     instant text;
@@ -71,15 +76,22 @@ BEGIN
 END
 $$;
 
--- Makes what is missing of the given days (UTC), for every retention in use, and returns how many it made.
+-- Makes what is missing of the given days (UTC), for every retention in use, and returns how many it made. With the
+-- rights of its owner, as all that makes and drops days: a role that works or completes has to own nothing.
 CREATE OR REPLACE FUNCTION {schema}.make_partitions(first_day date, last_day date) RETURNS integer
     LANGUAGE plpgsql
+    SECURITY DEFINER
+    SET timezone = 'UTC'
+    SET search_path = pg_catalog, pg_temp
     AS $$
 DECLARE
     made integer := 0;
     kept record;
     day date;
 BEGIN
+    IF last_day - first_day > 400 THEN
+        RAISE invalid_parameter_value USING MESSAGE = 'history is made for at most 400 days at once';
+    END IF;
     FOR kept IN
         SELECT 'history_default' AS parent, 'history' AS prefix, NULL::smallint AS days
         UNION ALL SELECT 'log', 'log', NULL
@@ -93,7 +105,7 @@ BEGIN
         IF kept.days IS NOT NULL THEN
             kept.parent := {schema}.make_class(kept.parent, kept.days);
         END IF;
-        FOR day IN SELECT generate_series(first_day, last_day, interval '1 day')::date LOOP
+        FOR day IN SELECT generate_series(first_day::timestamp, last_day::timestamp, interval '1 day')::date LOOP
             made := made + {schema}.make_day(kept.parent, coalesce(kept.prefix, kept.parent), day);
         END LOOP;
     END LOOP;
@@ -108,6 +120,7 @@ CREATE OR REPLACE FUNCTION {schema}.kept_days(
     grace interval, OUT name text, OUT parent text, OUT detaching boolean, OUT over boolean
 ) RETURNS SETOF record
     LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
     AS $$
     SELECT child.relname::text, parent.relname::text, coalesce(link.inhdetachpending, false),
         to_date(right(child.relname, 8), 'YYYYMMDD') + 1
@@ -128,6 +141,8 @@ $$;
 -- that it names. One process at a time; a worker that starts and changes nothing waits for nobody.
 CREATE OR REPLACE FUNCTION {schema}.keep_queues(queues text[], rule_queues text[], whats text[], days smallint[]) RETURNS void
     LANGUAGE plpgsql
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
     SET lock_timeout = '5s'
     AS $$
 BEGIN
@@ -147,3 +162,24 @@ BEGIN
         ({schema}.clock() AT TIME ZONE 'UTC')::date, ({schema}.clock() AT TIME ZONE 'UTC')::date + 7);
 END
 $$;
+
+-- Drops a day that is over and whose retention is over, one process at a time, and says whether it did. Raises
+-- lock_not_available when a reader is in the way.
+CREATE OR REPLACE FUNCTION {schema}.drop_day(day text) RETURNS boolean
+    LANGUAGE plpgsql
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '100ms' -- as long as a round waits for a row: behind this lock every completion has to queue
+    AS $$
+BEGIN
+    IF NOT pg_try_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -1)
+        OR NOT EXISTS (SELECT FROM {schema}.kept_days('0') AS kept WHERE kept.name = drop_day.day AND kept.over) THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('DROP TABLE {schema}.%I', day);
+    RETURN true;
+END
+$$;
+
+REVOKE ALL ON FUNCTION {schema}.make_partitions(date, date), {schema}.drop_day(text),
+    {schema}.keep_queues(text[], text[], text[], smallint[]) FROM PUBLIC;

@@ -2,6 +2,7 @@
 -- committed is one's own. `xmin` has lost its upper half; ids of savepoints come after that of their transaction.
 CREATE OR REPLACE FUNCTION {schema}.is_own(writer xid) RETURNS boolean
     LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
     AS $$
     SELECT CASE WHEN after < 1000000 THEN pg_xact_status((top + after)::text::xid8) = 'in progress' ELSE false END
     FROM (SELECT top, (writer::text::bigint - top % 4294967296 + 4294967296) % 4294967296 AS after

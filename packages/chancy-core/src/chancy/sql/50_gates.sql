@@ -22,13 +22,14 @@ $$;
 -- of gates cannot fill the lock table. It is only ever tried, and held until the commit.
 CREATE OR REPLACE FUNCTION {schema}.gate_key(gate text) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$ SELECT -100 - (hashtext(gate) & 63) $$;
+    AS $$ SELECT -100 - (pg_catalog.hashtext(gate) & 63) $$;
 
 -- Numbers of slots of a gate whose claims are over and that nobody has freed, up to `want`, with their rows locked: of a
 -- gate of up to 100 all, of a larger one those among 100 that chance picks. That each is still the slot of the claim that is
 -- over, is looked at with its row locked: its next owner may be too new to be seen as one.
 CREATE OR REPLACE FUNCTION {schema}.stale_slots(gate text, most integer, want integer) RETURNS integer[]
     LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
     AS $$
 DECLARE
     over record;
@@ -62,6 +63,7 @@ CREATE OR REPLACE FUNCTION {schema}.free_slots(
     OUT numbers integer[], OUT opens_at timestamptz, OUT again boolean
 )
     LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
     AS $$
 #variable_conflict use_column
 DECLARE
@@ -141,6 +143,7 @@ CREATE OR REPLACE FUNCTION {schema}.enter(
     worker bigint, places tid[], jobs bigint[], fences integer[], slots integer[], names text[], opening timestamptz[]
 ) RETURNS {schema}.job[]
     LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
     AS $$
 DECLARE
     each integer := cardinality(slots) / cardinality(jobs);
@@ -176,24 +179,43 @@ CREATE OR REPLACE FUNCTION {schema}.come_first(this {schema}.claim, priority sma
     RETURNS bigint
     LANGUAGE sql STABLE
     AS $$
-    SELECT count(*) FROM unnest(this.priorities, this.instants, this.jobs) AS plain (priority, run_at, job)
+    SELECT pg_catalog.count(*)
+    FROM ROWS FROM (
+        pg_catalog.unnest(this.priorities), pg_catalog.unnest(this.instants), pg_catalog.unnest(this.jobs)
+    ) AS plain (priority, run_at, job)
     WHERE plain.priority > come_first.priority
         OR plain.priority = come_first.priority AND (plain.run_at, plain.job) < (come_first.run_at, come_first.job)
 $$;
 
+-- The bytes of a large job as a claim counts them, 0 of any other: see `chancy_worker.claims`.
+CREATE OR REPLACE FUNCTION {schema}.weight(arguments json, errors json) RETURNS integer
+    LANGUAGE sql STABLE
+    AS $$
+    SELECT greatest(0, CASE WHEN pg_catalog.pg_column_compression(arguments) IS NULL THEN 1 ELSE 8 END
+        * pg_catalog.pg_column_size(arguments) + coalesce(pg_catalog.pg_column_size(errors), 0) - 4096)
+$$;
+
+-- Whether no worker offers this task. Its jobs are claimed like those of others, and refused, and fail in the end.
+CREATE OR REPLACE FUNCTION {schema}.is_nobodys(task text) RETURNS boolean
+    LANGUAGE sql STABLE
+    AS $$ SELECT NOT EXISTS (SELECT FROM {schema}.offer AS offer WHERE is_nobodys.task = ANY (offer.tasks)) $$;
+
 -- Admits up to `want` jobs of one priority that are parked under `key`, as far as its gates have room, and no more than
 -- `free` less the jobs without gates that come first. If a gate is full, `full_to` is the length of the key up to and
 -- with it, and `opens_at` when time will open it, if it will. `again` is whether it is worth another try soon. It
--- begins behind the mark of that number, if there is one.
+-- begins behind the mark of that number, if there is one. A suspect is admitted alone, when it is the first. `bytes` are
+-- those of large jobs.
 CREATE OR REPLACE FUNCTION {schema}.let_in(
     this {schema}.claim, lane smallint, key text, want integer, free integer, mark integer,
-    OUT entered {schema}.job[], OUT full_to integer, OUT opens_at timestamptz, OUT again boolean
+    OUT entered {schema}.job[], OUT full_to integer, OUT opens_at timestamptz, OUT again boolean, OUT suspect boolean,
+    OUT bytes bigint
 )
     LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
     AS $$
 #variable_conflict use_column
 DECLARE
-    same text;
+    head record;
     after_instant timestamptz := coalesce(this.marked_instants[mark], '-infinity');
     after_job bigint := coalesce(this.marked_jobs[mark], 0);
     passes json;
@@ -207,16 +229,25 @@ DECLARE
 BEGIN
     entered := '{}';
     again := false;
-    SELECT job.gates::text, job.gates->'gates' INTO same, passes FROM {schema}.job AS job
+    suspect := false;
+    bytes := 0;
+    SELECT job.id, job.crashes > 0 AS suspect, job.gates::text AS gates INTO head FROM {schema}.job AS job
     WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = this.queue AND job.priority = lane
         AND job.parked COLLATE "C" = key AND (job.run_at, job.id) > (after_instant, after_job)
         AND job.run_at <= {schema}.clock()
-        AND job.task <> ALL (this.without) AND (this.known = '{}' OR job.task = ANY (this.known))
-        AND (job.crashes = 0 OR this.suspects)
+        AND job.task <> ALL (this.without)
+        AND (this.known = '{}' OR job.task = ANY (this.known) OR {schema}.is_nobodys(job.task))
+        AND (job.crashes = 0
+            OR this.suspects > CASE WHEN job.crashes = 1 AND job.max_attempts - job.attempt > 1 THEN 0 ELSE 1 END)
+        AND (this.sole IS NULL OR job.id = this.sole)
     ORDER BY job.run_at, job.id
     LIMIT 1;
     IF NOT FOUND THEN
         RETURN;
+    END IF;
+    passes := head.gates::json->'gates';
+    IF head.suspect THEN
+        want := 1;
     END IF;
     FOR gate IN SELECT * FROM json_to_recordset(passes) AS each (name text, most integer, "to" integer, per double precision)
     LOOP
@@ -234,21 +265,28 @@ BEGIN
         opening := opening || {schema}.clock() + gate.per * interval '1 s'
             + least(gate.per * interval '1 s' / 20, interval '50 ms');
     END LOOP;
-    SELECT array_agg(seen.place) AS places, array_agg(seen.id) AS jobs, array_agg(seen.claims) AS fences INTO first
+    SELECT array_agg(seen.place) AS places, array_agg(seen.id) AS jobs, array_agg(seen.claims) AS fences,
+        sum(seen.bytes) AS bytes
+    INTO first
     FROM (
-        SELECT each.*, row_number() OVER () AS nth FROM (
-            SELECT job.ctid AS place, job.id, job.claims, job.run_at FROM {schema}.job AS job
+        SELECT each.*, row_number() OVER so_far AS nth, sum(each.bytes) OVER so_far AS total FROM (
+            SELECT job.ctid AS place, job.id, job.claims, job.run_at, {schema}.weight(job.arguments, job.errors) AS bytes
+            FROM {schema}.job AS job
             WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = this.queue AND job.priority = lane
                 AND job.parked COLLATE "C" = key AND (job.run_at, job.id) > (after_instant, after_job)
                 AND job.run_at <= {schema}.clock()
-                AND job.task <> ALL (this.without) AND (this.known = '{}' OR job.task = ANY (this.known))
-                AND (job.crashes = 0 OR this.suspects) AND job.gates::text = same
+                AND CASE WHEN head.suspect OR this.sole IS NOT NULL THEN job.id = head.id ELSE job.crashes = 0 END
+                AND job.task <> ALL (this.without)
+                AND (this.known = '{}' OR job.task = ANY (this.known) OR {schema}.is_nobodys(job.task))
+                AND job.gates::text = head.gates
             ORDER BY job.run_at, job.id
             LIMIT want
             FOR UPDATE SKIP LOCKED
         ) AS each
+        WINDOW so_far AS (ROWS UNBOUNDED PRECEDING)
     ) AS seen
-    WHERE seen.nth + CASE WHEN this.jobs = '{}' THEN 0 ELSE {schema}.come_first(this, lane, seen.run_at, seen.id) END <= free;
+    WHERE (seen.total <= this.bytes OR seen.total - seen.bytes < this.bytes)
+        AND seen.nth + CASE WHEN this.jobs = '{}' THEN 0 ELSE {schema}.come_first(this, lane, seen.run_at, seen.id) END <= free;
     IF first.jobs IS NULL THEN
         again := true;
         RETURN;
@@ -257,6 +295,8 @@ BEGIN
         SELECT numbers[starts[1 + x % cardinality(starts)] + 1 + x / cardinality(starts)]
         FROM generate_series(0, cardinality(first.jobs) * cardinality(starts) - 1) AS x
     ), names, opening);
+    suspect := head.suspect AND entered <> '{}';
+    bytes := first.bytes;
 END
 $$;
 
@@ -264,6 +304,7 @@ $$;
 CREATE OR REPLACE FUNCTION {schema}.lanes_of(this {schema}.claim, key text)
     RETURNS TABLE (priority smallint, run_at timestamptz, job bigint)
     LANGUAGE plpgsql STABLE ROWS 1
+    SET search_path = pg_catalog, pg_temp
     AS $$
 #variable_conflict use_column
 BEGIN
@@ -281,7 +322,7 @@ $$;
 -- Whether a text that jobs are parked under is the name of one limit of concurrency, and nothing else: see `chancy.gates`.
 CREATE OR REPLACE FUNCTION {schema}.is_one_limit(parked text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$ SELECT parked ^@ 'concurrency(' AND strpos(parked, E'\x1f') = 0 $$;
+    AS $$ SELECT parked ^@ 'concurrency(' AND pg_catalog.strpos(parked, E'\x1f') = 0 $$;
 
 -- The priorities of a queue in which jobs are parked, from the top.
 CREATE OR REPLACE FUNCTION {schema}.parked_lanes(queue text) RETURNS smallint[]
@@ -302,12 +343,13 @@ CREATE OR REPLACE FUNCTION {schema}.parked_lanes(queue text) RETURNS smallint[]
 $$;
 
 -- The slots that are left go to the next that wait for the same gate, where each is the job's only one: to those of the
--- highest priority, as `let_in` would. The gate need not be looked at, since as many leave it as enter; except where not
+-- highest priority, as `let_in` would, and up to the first suspect or large job. The gate need not be looked at, since as many leave it as enter; except where not
 -- all say the same limit.
 CREATE OR REPLACE FUNCTION {schema}.hand_on(
     this {schema}.claim, leaving {schema}.leaving[], free integer
 ) RETURNS {schema}.job[]
     LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
     AS $$
 #variable_conflict use_column
 DECLARE
@@ -341,22 +383,25 @@ BEGIN
         CROSS JOIN LATERAL (
             SELECT array_agg(job.ctid) AS places, array_agg(job.id) AS jobs, array_agg(job.claims) AS fences
             FROM (
-                SELECT job.*
+                SELECT job.*, bool_or(job.is_special) OVER (ROWS UNBOUNDED PRECEDING) AS is_behind
                 FROM {schema}.lanes_of(this, vacant.parked) AS lane
                 CROSS JOIN LATERAL (
-                    SELECT job.ctid, job.id, job.claims, job.gates::text AS gates FROM {schema}.job AS job
+                    SELECT job.ctid, job.id, job.claims, job.gates::text AS gates,
+                        job.crashes > 0 OR {schema}.weight(job.arguments, job.errors) > 0 AS is_special
+                    FROM {schema}.job AS job
                     WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = this.queue
                         AND job.priority = lane.priority AND job.parked COLLATE "C" = vacant.parked
                         AND (job.run_at, job.id) > (lane.run_at, lane.job) AND job.run_at <= {schema}.clock()
                         AND job.task <> ALL (this.without) AND (this.known = '{}' OR job.task = ANY (this.known))
-                        AND (job.crashes = 0 OR this.suspects)
+                        AND (job.crashes = 0 OR this.suspects
+                            > CASE WHEN job.crashes = 1 AND job.max_attempts - job.attempt > 1 THEN 0 ELSE 1 END)
                     ORDER BY job.run_at, job.id
                     LIMIT cardinality(vacant.numbers)
                     FOR UPDATE SKIP LOCKED
                 ) AS job
                 LIMIT cardinality(vacant.numbers)
             ) AS job
-            WHERE job.gates = vacant.gates
+            WHERE job.gates = vacant.gates AND NOT job.is_behind
         ) AS first
         CROSS JOIN LATERAL unnest(first.places, first.jobs, first.fences, vacant.numbers[1:cardinality(first.jobs)])
             AS job (place, id, claims, n)
@@ -382,6 +427,7 @@ CREATE OR REPLACE FUNCTION {schema}.admit(
     OUT entered {schema}.job[], OUT stopped_at text, OUT next_in double precision, OUT more boolean, OUT again boolean
 )
     LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
     AS $$
 #variable_conflict use_column
 DECLARE
@@ -412,7 +458,7 @@ BEGIN
                 WHERE slot.gate = gate.gate->>'name' AND slot.n = gone.slots[gate.nth]
                     AND slot.job = gone.job AND slot.fence = gone.fence
             ) AS own
-            WHERE gate.gate->>'per' IS NULL
+            WHERE gate.gate->>'per' IS NULL OR gone.refused
         ));
         goes_round := true; -- for somebody under another key
         IF cardinality(entered) >= free AND EXISTS (
@@ -426,9 +472,12 @@ BEGIN
     IF flows AND cardinality(entered) < free THEN
         FOR mark IN 1 .. cardinality(this.marked) LOOP
             EXIT WHEN cardinality(entered) >= free;
-            entered := entered || (SELECT passed.entered FROM {schema}.let_in(
+            SELECT * INTO passed FROM {schema}.let_in(
                 this, this.marked_lanes[mark], this.marked[mark],
-                free - cardinality(entered), free - cardinality(entered), mark) AS passed);
+                free - cardinality(entered), free - cardinality(entered), mark);
+            entered := entered || passed.entered;
+            this.bytes := greatest(this.bytes - passed.bytes, 0);
+            this.suspects := CASE WHEN passed.suspect THEN 0 ELSE this.suspects END;
         END LOOP;
     END IF;
     more := more OR goes_round AND free > 0 AND cardinality(entered) >= free;
@@ -466,6 +515,8 @@ BEGIN
                     CASE WHEN head.gates->>'turn' IS NULL THEN free - cardinality(entered) ELSE 1 END,
                     free - cardinality(entered), NULL);
                 entered := entered || passed.entered;
+                this.bytes := greatest(this.bytes - passed.bytes, 0);
+                this.suspects := CASE WHEN passed.suspect THEN 0 ELSE this.suspects END;
                 next_at := least(next_at, passed.opens_at);
                 again := again OR passed.again;
                 IF passed.full_to IS NOT NULL THEN -- past all who wait for this gate
@@ -489,7 +540,7 @@ $$;
 CREATE OR REPLACE FUNCTION {schema}.running_under(kind text, name text, worker bigint) RETURNS integer
     LANGUAGE sql STABLE
     AS $$
-    SELECT count(*)::integer FROM {schema}.job AS job
+    SELECT pg_catalog.count(*)::integer FROM {schema}.job AS job
     WHERE job.state = 'running' AND job.worker = running_under.worker
         AND CASE running_under.kind WHEN 'queue' THEN job.queue = running_under.name
             ELSE job.parked = running_under.name AND job.slots IS NULL END
@@ -499,6 +550,7 @@ $$;
 -- that is locked because its owner is just claiming is left alone. Under the lock of `part_of`.
 CREATE OR REPLACE FUNCTION {schema}.trim_shares(kind text, name text, worker bigint) RETURNS void
     LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
     AS $$
 DECLARE
     idle bigint[];
@@ -527,6 +579,7 @@ CREATE OR REPLACE FUNCTION {schema}.part_of(
     kind text, name text, most integer, revision xid8, free integer, worker bigint, holds integer, presses boolean
 ) RETURNS integer
     LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
     AS $$
 DECLARE
     own record;
@@ -594,6 +647,7 @@ $$;
 -- gone.
 CREATE OR REPLACE FUNCTION {schema}.sweep_slots(most integer) RETURNS integer
     LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
     AS $$
 DECLARE
     name text := '';

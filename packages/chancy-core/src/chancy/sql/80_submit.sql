@@ -44,6 +44,10 @@ BEGIN
                 json_build_object('name', name, 'most', part.most, 'to', length(parked), 'per', part.per));
         END IF;
     END LOOP;
+    IF octet_length(parked) > 2000 THEN
+        RAISE string_data_right_truncation USING
+            MESSAGE = format('task %s has limits and a group whose names have more than 2000 bytes with this key', task);
+    END IF;
     RETURN json_strip_nulls(json_build_object('key', parked, 'gates', array_to_json(gates), 'turn', turn));
 END
 $$;
@@ -69,7 +73,31 @@ DECLARE
     declared record;
     gates json;
     job_id bigint;
+    -- What its row or an index could not hold, or no worker read; `Options.problem` says the same in Python.
+    wrong text := CASE
+        WHEN (octet_length(submit.task) BETWEEN 1 AND 500) IS NOT TRUE
+            THEN format('a task has a name of 1 to 500 bytes, got %L', left(submit.task, 100))
+        WHEN (octet_length(submit.queue) BETWEEN 1 AND 500) IS NOT TRUE
+            THEN format('a queue has a name of 1 to 500 bytes, got %L', left(submit.queue, 100))
+        WHEN (submit.priority BETWEEN -100 AND 100) IS NOT TRUE
+            THEN format('priority is from -100 to 100, got %s', coalesce(submit.priority::text, 'null'))
+        WHEN (submit.max_attempts BETWEEN 1 AND 32767) IS NOT TRUE
+            THEN format('max_attempts is from 1 to 32767 (the first one counts), got %s',
+                coalesce(submit.max_attempts::text, 'null'))
+        WHEN submit.run_at NOT BETWEEN '0001-01-02 00:00:00+00' AND '9999-12-31 00:00:00+00'
+            THEN format('run_at is an instant in the years 1 to 9999, got %s: leave it out for "as soon as possible"; '
+                'to hold jobs back, pause their queue or their task', submit.run_at)
+        WHEN json_typeof(submit.arguments) IS DISTINCT FROM 'object'
+            THEN format('arguments is a JSON object, each argument by its name, got %s',
+                coalesce('a JSON ' || json_typeof(submit.arguments), 'null'))
+        WHEN octet_length(submit.arguments::text) > 16777216
+            THEN format('arguments has at most 16777216 bytes, got %s: store them elsewhere and pass where they are',
+                octet_length(submit.arguments::text))
+    END;
 BEGIN
+    IF wrong IS NOT NULL THEN
+        RAISE invalid_parameter_value USING MESSAGE = wrong;
+    END IF;
     SELECT * INTO declared FROM {schema}.task WHERE name = submit.task;
     gates := {schema}.passes(submit.task, declared.gates, submit.concurrency_key);
     IF submit.unique_key IS NULL THEN

@@ -2,8 +2,8 @@
 
 -- 0 days leave no row. What is not here follows the schema's own retention, `setting`.
 CREATE TABLE {schema}.retention (
-    queue text,
+    queue text CHECK (octet_length(queue) BETWEEN 1 AND 500),
     what text CHECK (what IN ('succeeded', 'failed', 'discarded', 'cancelled', 'results')),
-    days smallint NOT NULL CHECK (days >= 0),
+    days smallint NOT NULL CHECK (days BETWEEN 0 AND 3650),
     PRIMARY KEY (queue, what)
 );

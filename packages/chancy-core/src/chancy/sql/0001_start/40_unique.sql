@@ -9,7 +9,7 @@ CREATE TABLE {schema}.unique_window (
     task text,
     key text COLLATE "C",
     job bigint NOT NULL,
-    expires_at timestamptz NOT NULL,
+    expires_at {schema}.instant NOT NULL,
     PRIMARY KEY (task, key)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 

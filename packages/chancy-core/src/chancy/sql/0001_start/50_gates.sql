@@ -20,10 +20,13 @@ CREATE TABLE {schema}.slot (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX slot_free ON {schema}.slot (gate, opens_at);
 
--- A claim that this statement has ended: what `admit` hands on.
-CREATE TYPE {schema}.leaving AS (job bigint, fence integer, parked text, gates text, slots integer[]);
+-- A claim that this statement has ended: what `admit` hands on. Of one that was refused nothing has begun, so that it does
+-- not count against a rate.
+CREATE TYPE {schema}.leaving AS (job bigint, fence integer, parked text, gates text, slots integer[], refused boolean);
 
--- Who claims parked jobs, of which queue: of these tasks (empty is of any) and not of those, with suspects or without.
+-- Who claims parked jobs, of which queue: of these tasks (empty is of any) or of such that nobody has, and not of those;
+-- one suspect at most (0: none, 1: one that may run beside others, 2: of any kind); so many bytes in large jobs, and the one
+-- that goes above it; or this job alone.
 -- Which jobs without gates it has in view, in the order in which it would claim them: those that come before a parked one
 -- are claimed before it. And the last (run_at, id) that it has claimed of some keys and priorities: where to go on, so that
 -- dead index entries are read once.
@@ -32,7 +35,9 @@ CREATE TYPE {schema}.claim AS (
     queue text,
     known text[],
     without text[],
-    suspects boolean,
+    suspects smallint,
+    bytes integer,
+    sole bigint,
     priorities smallint[],
     instants timestamptz[],
     jobs bigint[],
@@ -44,7 +49,7 @@ CREATE TYPE {schema}.claim AS (
 
 -- How many of a queue may run at a time, over all workers, whatever their tasks are: for operators.
 CREATE TABLE {schema}.queue_limit (
-    queue text PRIMARY KEY,
+    queue text PRIMARY KEY CHECK (octet_length(queue) BETWEEN 1 AND 500),
     concurrency integer NOT NULL CHECK (concurrency >= 0),
     revision xid8 NOT NULL DEFAULT pg_current_xact_id() -- which `chancy.limit` has set it
 );

@@ -2,7 +2,7 @@
 
 -- What tasks declare in Python; written by each worker that starts.
 CREATE TABLE {schema}.task (
-    name text PRIMARY KEY,
+    name text PRIMARY KEY CHECK (octet_length(name) BETWEEN 1 AND 500),
     gates json,
     unique_until text,
     unique_within interval

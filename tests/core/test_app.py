@@ -1,0 +1,160 @@
+"""One `Chancy` serves many requests and threads: each entering has a connection of its own, and closes no other's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from chancy import Chancy, InvalidOption, Queue, task
+
+
+@task
+def note(number: int) -> None: ...
+
+
+@pytest.fixture
+def app(database):
+    return Chancy(database.dsn, schema=database.schema)
+
+
+def is_open(face):
+    return not face.conn.closed
+
+
+async def test_requests_that_overlap_keep_their_own_connections(app, database):
+    """In each order of entering and leaving, of `with` blocks in tasks of their own."""
+    first_in, second_in, second_out = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def first():
+        async with app as face:
+            first_in.set()
+            await second_in.wait()
+        assert face.conn.closed  # and not the other's
+        second_out.set()
+
+    async def second():
+        await first_in.wait()
+        async with app as face:
+            second_in.set()
+            await second_out.wait()
+            await face.submit(note.bind(2))
+        assert face.conn.closed
+
+    await asyncio.gather(first(), second())
+    assert len(database.ids()) == 1
+    assert app._open == {}
+
+
+def test_threads_that_overlap_keep_their_own_connections(app, database):
+    barrier, left = threading.Barrier(2), threading.Event()
+
+    def first():
+        with app:
+            barrier.wait(10)
+        left.set()
+
+    def second():
+        with app as face:
+            barrier.wait(10)
+            assert left.wait(10)
+            face.submit(note.bind(2))
+        assert face.conn.closed
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(first), pool.submit(second)]:
+            done.result(20)
+    assert len(database.ids()) == 1
+    assert app._open == {}
+
+
+def test_a_generator_that_threads_of_a_pool_go_on_with_leaves_what_it_has_entered(app):
+    """As web frameworks run a dependency that yields: its two halves in any thread, each in a context of its own."""
+
+    def dependency():
+        with app as face:
+            yield face
+
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        first, second = dependency(), dependency()
+        a = one.submit(contextvars.copy_context().run, next, first).result(10)
+        b = other.submit(contextvars.copy_context().run, next, second).result(10)
+        assert one.submit(contextvars.copy_context().run, next, first, None).result(10) is None
+        assert (is_open(a), is_open(b)) == (False, True)
+        other.submit(contextvars.copy_context().run, next, second, None).result(10)
+        assert not is_open(b)
+
+
+async def test_an_async_generator_that_another_task_finishes_leaves_what_it_has_entered(app):
+    async def fixture():
+        async with app as face:
+            yield face
+
+    first, second = fixture(), fixture()
+    a = await asyncio.create_task(anext(first))
+    b = await asyncio.create_task(anext(second))
+    await asyncio.create_task(first.aclose())
+    assert (is_open(a), is_open(b)) == (False, True)
+    await asyncio.create_task(second.aclose())
+    assert not is_open(b)
+
+
+async def test_stacks_of_exits_in_tasks_that_overlap_leave_what_they_have_entered(app):
+    entered, left = asyncio.Event(), asyncio.Event()
+
+    async def first():
+        async with contextlib.AsyncExitStack() as stack:
+            face = await stack.enter_async_context(app)
+            await entered.wait()
+        assert not is_open(face)
+        left.set()
+
+    async def second():
+        async with contextlib.AsyncExitStack() as stack:
+            face = await stack.enter_async_context(app)
+            entered.set()
+            await left.wait()
+            assert is_open(face)
+
+    await asyncio.gather(first(), second())
+    assert app._open == {}
+
+
+async def test_both_faces_of_one_object_are_open_at_a_time(app):
+    async with app as later:
+        with app as now:
+            assert (type(now).__name__, type(later).__name__) == ("SyncChancy", "AsyncChancy")
+        assert (is_open(now), is_open(later)) == (False, True)
+        app.__enter__()
+    assert later.conn.closed
+    app.__exit__(None, None, None)
+    assert app._open == {}
+
+
+def test_a_block_within_a_block_of_the_same_object_ends_first(app):
+    with app as outer:
+        with app as inner:
+            assert inner.conn is not outer.conn
+        assert (is_open(inner), is_open(outer)) == (False, True)
+    assert not is_open(outer)
+
+
+async def test_a_block_that_raises_closes_its_own_connection(app):
+    async with app as kept:
+        with pytest.raises(ZeroDivisionError):
+            async with app as face:
+                raise ZeroDivisionError
+        assert (is_open(face), is_open(kept)) == (False, True)
+
+
+def test_what_is_no_list_of_queues_is_refused_and_a_generator_is_one():
+    assert [queue.name for queue in Chancy(queues=(Queue(name) for name in "ab")).queues] == ["a", "b"]
+    with pytest.raises(InvalidOption, match="queues: expected a list of Queue, got 'mail'"):
+        Chancy(queues="mail")
+    with pytest.raises(InvalidOption, match="dsn: expected a connection string of libpq, got a dict") as caught:
+        Chancy({"password": "secret"})
+    assert "secret" not in str(caught.value)

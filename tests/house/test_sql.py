@@ -1,0 +1,42 @@
+"""What is sent to Postgres names the schema of everything that it uses."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from chancy.schema import BUILT_INS
+
+PACKAGES = Path(__file__).parents[2] / "packages"
+SOURCES = sorted(PACKAGES.glob("*/src/**/*.py"))
+SYNTAX = {"any", "array", "coalesce", "exists", "extract", "greatest", "in", "least", "nullif", "over", "row", "values"}
+"""What looks like a call and is none: nobody can define another one."""
+CALL = re.compile(r"(?<![\w.}\"%$])([A-Za-z_]+)\(")
+STATEMENT = re.compile(r"\b(SELECT|UPDATE|DELETE|INSERT|WHERE|CASE)\b")
+FUNCTIONS = [
+    re.match(r"\{schema\}\.(\w+)", text)[1] + "\n" + text
+    for file in sorted((PACKAGES / "chancy-core/src/chancy/sql").glob("*.sql"))
+    for text in re.split(r"CREATE OR REPLACE FUNCTION ", re.sub(r"(?m)--.*$", "", file.read_text()))[1:]
+]
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_a_statement_calls_only_functions_whose_schema_is_added_to_them(file):
+    texts = [
+        node.value
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and STATEMENT.search(node.value)
+    ]
+    calls = {call.lower() for text in texts for call in CALL.findall(re.sub(r"(?m)'[^']*'|--.*$", "", text))}
+    assert calls - SYNTAX <= BUILT_INS, "add it to chancy.schema.BUILT_INS"
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda text: text.split("\n")[0])
+def test_a_function_pins_its_path_or_names_every_schema(function):
+    if "SET search_path = pg_catalog, pg_temp\n" in function:
+        return
+    body = function.split("AS $$")[1].split("$$")[0]
+    assert {call.lower() for call in CALL.findall(re.sub(r"'[^']*'", "", body))} <= SYNTAX

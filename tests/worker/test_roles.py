@@ -1,0 +1,152 @@
+"""Four roles of the database, each with its rights and no more, through a week of history."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import timedelta
+
+import batch_tasks
+import psycopg
+import pytest
+import worker_tasks
+from psycopg import sql
+from worker_help import FAST, all_finished, eventually, worker_with, working
+
+import chancy
+from chancy import Keep, MissingRights, State, Unique, batch, callback, days
+from chancy_worker import WorkerConfig
+from chancy_worker.link import Link
+from chancy_worker.upkeep import drop_alone, overdue
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def as_role(site):
+    """A connection string for a new role of the given kind, or of none."""
+    made = []
+
+    def make(kind=None):
+        name = f"chancy_{kind or 'stranger'}_{next(_numbers)}_{site.schema[-6:]}"
+        site.conn.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(name)))
+        site.conn.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
+        made.append(name)
+        if kind:
+            site.conn.execute(chancy.grants({kind: name}, schema=site.schema))
+        return psycopg.conninfo.make_conninfo(site.dsn, user=name)
+
+    yield make
+    for name in made:
+        site.conn.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))
+        site.conn.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+
+def connected(dsn):
+    return psycopg.connect(dsn, autocommit=True)
+
+
+MOVE = """
+    CREATE OR REPLACE FUNCTION {}.clock() RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$ SELECT pg_catalog.now() + interval '%d days' $$
+"""
+
+
+async def test_each_role_does_its_part_through_eight_days(site, as_role):
+    dsns = {kind: as_role(kind) for kind in ("producer", "worker", "viewer", "operator")}
+    task = worker_tasks.add
+    config = WorkerConfig(timing=FAST, grace=1)
+    with (
+        connected(dsns["producer"]) as producer,
+        connected(dsns["viewer"]) as viewer,
+        connected(dsns["operator"]) as operator,
+    ):
+        for day in range(1, 9):
+            site.conn.execute(sql.SQL(MOVE % day).format(sql.Identifier(site.schema)))
+            async with working(site.app(dsn=dsns["worker"], keep=timedelta(days=2)), config):
+                job = task.submit(producer, 1, 2)
+                task.using(unique=Unique(within=timedelta(hours=1), on_conflict="replace")).submit(producer, 3, 4)
+                with batch(producer, on_finished=callback(batch_tasks.tell)) as made:
+                    made.submit_many([task.bind(n, n) for n in range(3)])
+                await all_finished(site)
+                assert chancy.get(viewer, job.id).state is State.SUCCEEDED
+                assert job.result(producer, timeout=timedelta(seconds=20)) == 3
+                assert made.id
+                chancy.pause(operator, "default")
+                waiting = task.submit(producer, 5, 6)
+                assert chancy.why(viewer, waiting.id).reason
+                assert chancy.edit(operator, waiting.id, priority=5) is True
+                assert chancy.cancel(operator, waiting.id) is True
+                assert chancy.requeue(operator, waiting.id) is True
+                assert chancy.delete(operator, waiting.id) is True
+                assert chancy.resume(operator, "default") is True
+                chancy.keep(operator, "reports", Keep(succeeded=days(3)))
+                assert {each.check: each for each in chancy.doctor(viewer)}["rights"].severity.value == "ok"
+        link = Link(dsns["worker"], site.schema, "upkeep", deadline=20)
+        await link.connect()
+        assert await link.send(overdue()) != []
+        await drop_alone(link)
+        assert await link.send(overdue()) == []
+        await link.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "verb"),
+    [
+        ("viewer", lambda conn: worker_tasks.add.submit(conn, 1, 2)),
+        ("viewer", lambda conn: chancy.cancel(conn, 1)),
+        ("viewer", lambda conn: chancy.pause(conn, "default")),
+        ("producer", lambda conn: chancy.cancel(conn, 1)),
+        ("producer", lambda conn: chancy.requeue(conn, 1)),
+        ("producer", lambda conn: chancy.pause(conn, "default")),
+        ("producer", lambda conn: chancy.keep(conn, "default", Keep(succeeded=days(3)))),
+        ("producer", lambda conn: conn.execute(f"UPDATE \"{chancy.schema_in_use()}\".job SET state = 'running'")),
+        ("operator", lambda conn: conn.execute(f'DELETE FROM "{chancy.schema_in_use()}".worker')),
+        ("worker", lambda conn: conn.execute(f'DROP TABLE "{chancy.schema_in_use()}".slot')),
+        ("worker", lambda conn: conn.execute(f'CREATE TABLE "{chancy.schema_in_use()}".mine ()')),
+        (None, lambda conn: chancy.jobs(conn)),
+        (None, lambda conn: conn.execute(f"SELECT \"{chancy.schema_in_use()}\".make_partitions('today', 'today')")),
+    ],
+)
+def test_no_role_can_do_more_than_its_part(site, as_role, kind, verb):
+    with connected(as_role(kind)) as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        verb(conn)
+
+
+async def test_a_worker_without_its_rights_says_at_its_start_what_it_lacks(site, as_role):
+    dsn = as_role("producer")
+    with pytest.raises(MissingRights, match=r"lacks what a worker needs .*`chancy grants --worker chancy_producer_"):
+        await worker_with(site.app(dsn=dsn), WorkerConfig(timing=FAST)).start()
+    assert site.workers() == {}
+
+
+async def test_functions_whose_owner_does_not_own_the_tables_are_told_by_worker_and_doctor(site, as_role):
+    dsn = as_role("worker")
+    owner = psycopg.conninfo.conninfo_to_dict(dsn)["user"]
+    function = sql.SQL("ALTER FUNCTION {}.make_partitions(date, date) OWNER TO {}")
+    site.conn.execute(sql.SQL("GRANT CREATE ON SCHEMA {} TO {}").format(*map(sql.Identifier, (site.schema, owner))))
+    (superuser,) = site.conn.execute("SELECT current_user").fetchone()
+    site.conn.execute(function.format(*map(sql.Identifier, (site.schema, owner))))
+    try:
+        with pytest.raises(MissingRights, match=f"role {owner} has the functions, but not history"):
+            await worker_with(site.app(), WorkerConfig(timing=FAST)).start()
+        (found,) = [each for each in chancy.doctor(site.conn) if each.check == "rights"]
+        assert (found.severity.value, owner in found.remedy) == ("error", True)
+    finally:
+        site.conn.execute(function.format(*map(sql.Identifier, (site.schema, superuser))))
+
+
+async def test_grants_after_which_nothing_is_missing_are_printed_and_run_by_the_owner(site, as_role):
+    dsn = as_role()
+    name = psycopg.conninfo.conninfo_to_dict(dsn)["user"]
+    text = chancy.grants({"viewer": [name], "producer": [name]}, schema=site.schema)
+    site.conn.execute(text)
+    site.conn.execute(text)
+    with connected(dsn) as conn:
+        job = worker_tasks.add.submit(conn, 1, 2)
+        await eventually(lambda: chancy.get(conn, job.id).id == job.id)
+
+
+@pytest.mark.parametrize("roles", [{"producer": ""}, {"producer": ["a\0b"]}, {"boss": "a"}])
+def test_a_role_that_is_none_is_refused(roles):
+    with pytest.raises(chancy.InvalidArguments):
+        chancy.grants(roles)
