@@ -100,9 +100,9 @@ class Candidate:
     suspect: bool
 
 
-def candidates(wanted: Wanted) -> Statement[list[Candidate]]:
-    """What a claim would take, in that order. Locks nothing."""
-    return Statement(CANDIDATES, _wishes(wanted), lambda rows: [Candidate(*row) for row in rows])
+def candidates(worker: int, wanted: Wanted) -> Statement[list[Candidate]]:
+    """What a claim would take, in that order. Locks no job."""
+    return Statement(CANDIDATES, _wishes(worker, wanted), lambda rows: [Candidate(*row) for row in rows])
 
 
 CLAIM_ONE = (
@@ -187,13 +187,14 @@ ADMIT_ONE = (
 
 def claim_one(worker: int, this: Candidate, wanted: Wanted) -> Statement[list[Claimed]]:
     """Claim this job and no other, however large it is; none if it is no longer as it was, or its limits are full."""
-    params = _wishes(wanted) | {"worker": worker, "id": this.id, "fence": this.fence, "most_bytes": CLAIM_BYTES}
+    params = _wishes(worker, wanted) | {"id": this.id, "fence": this.fence, "most_bytes": CLAIM_BYTES}
     text = ADMIT_ONE if this.parked else CLAIM_ONE
     return Statement(text, params, lambda rows: [Claimed(*(*row, worker)) for row in rows])
 
 
-def _wishes(wanted: Wanted) -> dict[str, object]:
+def _wishes(worker: int, wanted: Wanted) -> dict[str, object]:
     return {
+        "worker": worker,
         "queues": of_texts(wanted.free),
         "free": of_numbers(wanted.free.values()),
         "in_line": of_texts("false" for _ in wanted.free),
@@ -202,7 +203,7 @@ def _wishes(wanted: Wanted) -> dict[str, object]:
         "full": of_texts(wanted.full),
         "suspects": of_numbers(id_ for id_, _ in wanted.suspects),
         "suspect_fences": of_numbers(fence for _, fence in wanted.suspects),
-        "holds": of_texts(wanted.holds_of(("queue", queue))[0] for queue in wanted.free),
+        "holds": of_texts(None for _ in wanted.free),  # they are counted: each claim adds one
         "keeps": of_texts(None for _ in wanted.free),
         "presses": of_texts("true" for _ in wanted.free),
         "sent": -1,
@@ -315,7 +316,7 @@ class Sieve:
         ended = brought = 0
         failed: dict[int, tuple[Candidate, Exception]] = {}
         any_suspect = False
-        for this in await link.send(candidates(wanted)):
+        for this in await link.send(candidates(worker, wanted)):
             if this.parked and this.suspect and any_suspect:
                 continue
             try:
