@@ -96,8 +96,8 @@ class Candidate:
 
     id: int
     fence: int
-    parked: bool
-    suspect: bool
+    parked: bool = False
+    suspect: bool = False
 
 
 def candidates(worker: int, wanted: Wanted) -> Statement[list[Candidate]]:
