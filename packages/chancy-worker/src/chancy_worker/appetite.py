@@ -123,6 +123,9 @@ class Appetite:
         rests, backlog = not without and self._pace.is_brisk, False
         for queue, n in wanted.free.items():
             count = got.get(queue, 0)
+            if count and queue not in self._hungry:  # it was asked for what waits for limits, or for suspects
+                self._hungry[queue] = None
+                self._later.pop(queue, None)
             self._pass_over(queue, without, found=count > 0, anew=queue in looked)
             if count == n:
                 backlog = True
