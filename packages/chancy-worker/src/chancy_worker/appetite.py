@@ -47,6 +47,8 @@ class Appetite:
         self._quiet: list[str] = []
         self.at_limit: set[str] = set()
         """Queues whose limit let less be claimed than was wanted, when they were asked last."""
+        self.thirsty: set[str] = set()
+        """Of those: queues of which nothing was claimed for that."""
         self._limit_pauses: dict[str, float] = {}
         """Of those: how long they wait, in seconds, since anything was claimed of them."""
         self._pace = Pace()
@@ -119,6 +121,7 @@ class Appetite:
         looked, without = frozenset(wanted.looking), frozenset(wanted.without).union(wanted.full)
         self._remember(looked, answer, got, now)
         self.at_limit.difference_update(wanted.free)
+        self.thirsty.difference_update(wanted.free)
         self.at_limit.update(answer.at_limit)
         rests, backlog = not without and self._pace.is_brisk, False
         for queue, n in wanted.free.items():
@@ -130,7 +133,8 @@ class Appetite:
             if count == n:
                 backlog = True
             elif queue in self.at_limit and (queue not in looked or queue in answer.next_in):
-                self._ask_at(queue, now + self._limit_pause(queue) * random.uniform(0.75, 1.25))
+                self.at_limit_still(queue, now)
+                self.thirsty.update(() if count else (queue,))
             elif rests and now - self._came_at.get(queue, -math.inf) < MEMORY_SECONDS:
                 self.rest([queue], now + REST_SECONDS)
             elif queue in looked and not count and queue not in self._woken:
@@ -152,6 +156,10 @@ class Appetite:
     def sleeps_until(self) -> float:
         """When the next queue is asked, if nothing happens before and no hungry queue gets room."""
         return min(self._next, self._fallback_at)
+
+    def at_limit_still(self, queue: str, now: float) -> None:
+        """Nothing can be had of its limit."""
+        self._ask_at(queue, now + self._limit_pause(queue) * random.uniform(0.75, 1.25))
 
     def _limit_pause(self, queue: str) -> float:
         pause = self._limit_pauses.get(queue, FIRST_LIMIT_SECONDS)

@@ -36,7 +36,7 @@ from .claims import (
     settle,
 )
 from .config import Timing
-from .gatekeeper import Gatekeeper
+from .gatekeeper import Gatekeeper, reach
 from .link import Ended, Link, one_line
 from .marks import Marks
 from .outbox import Outbox
@@ -325,6 +325,10 @@ class Claimer:
     async def _turn(self, wanted: Wanted) -> None:
         if self._doubtful and wanted.free:
             return await self._sift(wanted)
+        if wanted.free:
+            wanted = await self._reach(wanted)
+            if not wanted.free and not self.outbox:
+                return None
         verdicts, under = self._of_one_lease(self.outbox.take())
         wanted = self._within_limits(self._portion.of(wanted, self._running), verdicts)
         weighs = self._portion.weighs
@@ -370,6 +374,44 @@ class Claimer:
             if claim not in self.held:
                 self.give_back(claim)
         return None
+
+    async def _reach(self, wanted: Wanted) -> Wanted:
+        """Get larger shares of limits, where those were too small. Of a queue that has none nothing is claimed now,
+        unless some of its jobs end with this round.
+        """
+        limits: dict[Held, tuple[int, str | None]] = {}
+        gates: dict[Held, str] = {}
+        if self._appetite.thirsty:
+            for queue in self._appetite.thirsty.intersection(wanted.free):
+                if not self._ended["queue", queue]:
+                    limits["queue", queue] = self._concurrency[queue], None
+        for queue in self._gates.queues & wanted.free.keys():
+            if (limit := self._gates.reaching(queue)) is not None:
+                limits["gate", limit[0]] = self._concurrency[queue], limit[1]
+                gates["gate", limit[0]] = queue
+        if not limits:
+            return wanted
+        try:
+            free = await self._link.send(reach(self._lease(), limits))
+        except LOCKED:
+            return wanted
+        except psycopg.Error as error:
+            if self._link.is_broken(error):
+                await self._recover(error, [])
+            return wanted
+        without = set[str]()
+        for (kind, name), n in free.items():
+            if kind == "gate":
+                self._gates.reached(gates[kind, name], n)
+            else:
+                self._appetite.thirsty.discard(name)
+                if not n:
+                    self._appetite.at_limit_still(name, time.monotonic())
+                    self._appetite.thirsty.add(name)
+                    without.add(name)
+        if not without:
+            return wanted
+        return replace(wanted, free={queue: n for queue, n in wanted.free.items() if queue not in without})
 
     async def _play(self, statement: Statement[Answer]) -> Answer:
         self._asking = True

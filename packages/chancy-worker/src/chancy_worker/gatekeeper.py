@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, KeysView, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from chancy.gates import SEPARATOR
+from chancy.literals import of_numbers, of_texts
 from chancy.model import Statement
 
-from .claims import Answer, Circle, Flow, Mark
+from .claims import Answer, Circle, Flow, Held, Mark
 
 PAUSE_SECONDS = 0.02
 """Between two times that a queue is gone through, where the first has found nothing, or might find the same again."""
@@ -30,6 +31,33 @@ SWEEP_SLOTS = "SELECT {schema}.sweep_slots(1000)"
 def sweep_slots() -> Statement[bool]:
     """Delete 1,000 slots or more that are nobody's; whether there may be more. Who wants a slot passes those by."""
     return Statement(SWEEP_SLOTS, {}, lambda rows: rows[0][0] >= 1000)
+
+
+# In a transaction of its own, which is short: of two that reach at the same time one gets nothing.
+REACH = """
+    SELECT want.kind, want.name,
+        CASE want.kind
+            WHEN 'queue' THEN {schema}.allowance(want.name, want.free, %(worker)s::bigint, NULL, true)
+            ELSE {schema}.part_of('gate', want.name, (want.gates::json->'gates'->0->>'most')::integer, '0', want.free,
+                %(worker)s::bigint, NULL, true)
+        END
+    FROM unnest(%(kinds)s::text[], %(names)s::text[], %(free)s::integer[], %(gates)s::text[])
+        AS want (kind, name, free, gates)
+"""
+
+
+def reach(worker: int, wanted: Mapping[Held, tuple[int, str | None]]) -> Statement[dict[Held, int]]:
+    """Take shares of these limits that are good for so many more jobs, if there are that many left; how many each is
+    good for now. Of a limit of a task its gates are given, as they are stored.
+    """
+    params = {
+        "worker": worker,
+        "kinds": of_texts(kind for kind, _ in wanted),
+        "names": of_texts(name for _, name in wanted),
+        "free": of_numbers(free for free, _ in wanted.values()),
+        "gates": of_texts(gates for _, gates in wanted.values()),
+    }
+    return Statement(REACH, params, lambda rows: {(kind, name): free for kind, name, free in rows})
 
 
 MOST_FLOWING = 4
@@ -53,6 +81,8 @@ class _Place:
     """The last round that asked has been given as many as it had room for, of a few keys."""
     limit: tuple[str, str] | None = None
     """If they were of one limit alone: its key, and the gates as they are stored. It may be far from full."""
+    reaches: bool = True
+    """The share of it is too small, or there is none yet."""
     counts_until: float = 0.0
     counts_for: float = 0.0
     """A share of it was not to be had: until then its slots are counted."""
@@ -122,6 +152,11 @@ class Gatekeeper:
         """When the next queue is due, after those that are due already and wait for room."""
         return min((place.next_at for place in self._places.values() if place.next_at > now), default=math.inf)
 
+    @property
+    def queues(self) -> KeysView[str]:
+        """Those in which jobs are parked."""
+        return self._places.keys()
+
     def flows(self, queue: str, now: float) -> bool:
         """Whether a look would find nothing new: what waits has filled all room, and it was looked just now."""
         place = self._places.get(queue)
@@ -153,6 +188,21 @@ class Gatekeeper:
             place.forget()  # nobody is left behind the marks: look before them, and under other keys
             place.next_at = now
         else:
+            place.reaches = True
+            place.next_at = now
+
+    def reaching(self, queue: str) -> tuple[str, str] | None:
+        """The key and the gates of a limit of which a larger share is needed, if so."""
+        place, now = self._places.get(queue), time.monotonic()
+        if place is None or not place.reaches or not place.counts_until <= now < place.forgets_at:
+            return None
+        return place.limit
+
+    def reached(self, queue: str, free: int) -> None:
+        """A share is good for so many jobs more; with none its limit is too full, and slots are counted."""
+        place, now = self._places[queue], time.monotonic()
+        place.reaches = False
+        if not free:
             place.forget()
             place.next_at = now
             place.counts_for = min(max(2 * place.counts_for, PAUSE_SECONDS), 1.0)
