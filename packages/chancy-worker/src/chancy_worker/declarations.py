@@ -10,11 +10,20 @@ from chancy.literals import JsonColumn, of_intervals, of_texts
 from chancy.model import Statement
 from chancy.task import BaseTask
 
-# One worker at a time, so that two of different versions that start together cannot wait for each other's rows.
-DECLARE = """
-    WITH alone AS MATERIALIZED (
-        SELECT pg_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -4)
+ALONE = """patient AS MATERIALIZED (
+        SELECT set_config('lock_timeout', '10s', true)
     ),
+    alone AS MATERIALIZED (
+        SELECT pg_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -4) FROM patient
+    )"""
+"""One worker at a time, so that two of different versions that start together cannot wait for each other's rows. The
+connection is the rounds', which wait for nothing; here many that start together wait for one another."""
+
+DECLARE = (
+    """
+    WITH """
+    + ALONE
+    + """,
     given AS MATERIALIZED (
         SELECT task.*
         FROM alone
@@ -35,6 +44,7 @@ DECLARE = """
     )
     SELECT count(*) FROM given
 """
+)
 
 
 def declare(tasks: Iterable[BaseTask[..., Any]]) -> Statement[None]:
