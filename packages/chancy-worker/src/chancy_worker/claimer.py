@@ -356,8 +356,10 @@ class Claimer:
                 self._fruitless = 0
                 self._portion.grow()
                 self._claimed_under(lease)
-                if weighs or wanted.gated:
+                if weighs:
                     self._portion.came(answer.claimed)
+                elif wanted.gated:  # what is admitted is weighed always
+                    self._portion.came(job for job in answer.claimed if not job.is_withheld)
             self._gated_ends = self._gated_ends and bool(self.outbox)
             took = time.monotonic() - began
             self._marks.learn(answer, wanted.looking, took)
