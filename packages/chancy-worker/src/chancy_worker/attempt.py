@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import inspect
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, cast
 
@@ -124,33 +123,37 @@ def as_it_is(error: BaseException) -> BaseException:
 
 def call(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain = as_it_is) -> Completion:
     """Call a plain function here and now. Does not return in a process that the function has forked."""
-    here = os.getpid()
+    here = forks.depth
     try:
         try:
             args, kwargs = task.signature.decode_arguments(job.arguments)
         except InvalidArguments as error:
             return unfit(job, task, error, since)
         result = task.function(*args, **kwargs)
-        forks.end_unless(here)
+        if forks.depth != here:
+            forks.end()
         return _returned(job, task, result, since)
     except BaseException as error:  # SystemExit too: whatever ends the function, the worker goes on
-        forks.end_unless(here, error)
+        if forks.depth != here:
+            forks.end(error)
         return _judged(job, task, since, explain, error)
 
 
 async def call_async(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain = as_it_is) -> Completion:
     """Await an async function here and now. Does not return in a process that the function has forked."""
-    here = os.getpid()
+    here = forks.depth
     try:
         try:
             args, kwargs = task.signature.decode_arguments(job.arguments)
         except InvalidArguments as error:
             return unfit(job, task, error, since)
         result = await task.function(*args, **kwargs)
-        forks.end_unless(here)
+        if forks.depth != here:
+            forks.end()
         return _returned(job, task, result, since)
     except BaseException as error:
-        forks.end_unless(here, error)
+        if forks.depth != here:
+            forks.end(error)
         if issubclass(type(error), asyncio.CancelledError):  # what an error says of its class is its own code
             raise
         return _judged(job, task, since, explain, error)

@@ -111,14 +111,15 @@ class Claimer:
         self._claims_from = 0.0
         self.turned_at = time.monotonic()
         self._running: Counter[str] = Counter()
-        self._holding: Counter[Held] = Counter()
-        """How many of the held are of each queue, and run in a share of each limit."""
-        self._ended: Counter[Held] = Counter()
-        """Of those, whose verdicts wait to be written."""
+        self._holding: Counter[str] = Counter()
+        """How many of the held are of each queue: those that run, and those whose verdicts are not written."""
+        self._running_in: Counter[str] = Counter()
+        self._holding_in: Counter[str] = Counter()
+        """The same of those that run in a share of a limit, by its key."""
         self._unsure_of: int | None = None
         """A lease under which more may have been claimed, by a round whose answer was lost."""
         self._locked = 0
-        """Verdicts that will be sent again: somebody had locked their rows."""
+        """Verdicts that will be sent again after a pause, as when somebody had locked their rows."""
         self._gated_ends = False
         """Verdicts of jobs with gates wait to be written: their places can be handed on."""
         self._marks = Marks()
@@ -159,13 +160,13 @@ class Claimer:
     def complete(self, job: Claimed, verdict: Completion) -> None:
         """The attempt is over: its slot is free, its verdict goes out with the next round."""
         self._running[job.queue] -= 1
-        if (job.id, job.fence) in self.held:
-            self._ended.update(_held_by(job))
+        if job.share is not None:
+            self._running_in[job.share] -= 1
         if job.parked is not None:
             self._gated_ends = True
         if job.queue in self._appetite.at_limit:
             self._appetite.look_again([job.queue])  # the round that writes the verdict may claim another one
-        if job.suspect:
+        if job.crashes:
             self._suspects.ended(job, verdict)
         if verdict.state is State.READY and verdict.delay is None:
             self._returns.add((job.id, job.fence), job.queue)
@@ -214,9 +215,9 @@ class Claimer:
     def _is_over(self) -> bool:
         return self.stopping and not self.held and not self.outbox
 
-    def _let_go(self, job: Claimed) -> None:
-        self._holding.subtract(_held_by(job))
-        self._ended.subtract(_held_by(job))
+    def _send_later(self, seconds: float, verdict: Completion) -> None:
+        self._locked += 1
+        asyncio.get_running_loop().call_later(seconds, self._send_again, verdict)
 
     def _send_again(self, verdict: Completion) -> None:
         self._locked -= 1
@@ -285,12 +286,14 @@ class Claimer:
         """
         if self._unsure_of == self._lease():
             return None
-        # Of those whose verdicts are not in this round, nothing ends.
-        ended = Counter[Held]() if self._locked or self.outbox else self._ended
-        asked: list[Held] = [("queue", queue) for queue in queues]
-        if flow is not None:
-            asked.append(("gate", flow.key))
-        return {held: (n, n - ended[held]) for held in asked if (n := self._holding[held])}
+        all_end = not (self._locked or self.outbox)  # of those whose verdicts are not in this round, nothing does
+        holds: dict[Held, tuple[int, int]] = {}
+        for queue in queues:
+            if n := self._holding[queue]:
+                holds["queue", queue] = n, self._running[queue] if all_end else n
+        if flow is not None and (n := self._holding_in[flow.key]):
+            holds["gate", flow.key] = n, self._running_in[flow.key] if all_end else n
+        return holds
 
     def _free(self, queues: Iterable[str], ahead: Mapping[str, int]) -> dict[str, int]:
         """How many more jobs of each of these queues there is room for."""
@@ -385,7 +388,7 @@ class Claimer:
         gates: dict[Held, str] = {}
         if self._appetite.thirsty:
             for queue in self._appetite.thirsty.intersection(wanted.free):
-                if not self._ended["queue", queue]:
+                if self._holding[queue] == self._running[queue]:
                     limits["queue", queue] = self._concurrency[queue], None
         for queue in self._gates.queues & wanted.free.keys():
             if (limit := self._gates.reaching(queue)) is not None:
@@ -460,16 +463,19 @@ class Claimer:
     def _take(self, answer: Answer, lease: int, wanted: Wanted) -> None:
         """Start what was claimed under this lease."""
         self._suspects.claimed(answer.claimed, wanted.free)
-        twice = {(job.id, job.fence) for job in answer.claimed}.intersection(self.held)
-        self.held.update({(job.id, job.fence): job for job in answer.claimed})
+        claimed = {(job.id, job.fence): job for job in answer.claimed}
+        twice = () if self.held.keys().isdisjoint(claimed) else claimed.keys() & self.held.keys()
+        self.held.update(claimed)
         if twice:
             self._unsure_of = lease
-        for job in answer.claimed:
-            self._holding.update(_held_by(job))
         late = {job.queue for job in answer.claimed if job.queue in self._returns} if self._returns else ()
         lost = lease != self._lease()
         for job in answer.claimed:
             self._running[job.queue] += 1
+            self._holding[job.queue] += 1
+            if job.share is not None:
+                self._running_in[job.share] += 1
+                self._holding_in[job.share] += 1
             if twice and (job.id, job.fence) in twice:
                 self._claimed_twice(job)
             elif lost:
@@ -496,7 +502,7 @@ class Claimer:
         elif not self._knows(job.task):
             self._strange(job)
         else:
-            if job.suspect:
+            if job.crashes:
                 self._suspects.begins(job)
             self._start(job)
 
@@ -517,14 +523,15 @@ class Claimer:
             key = verdict.id, verdict.fence
             if fates and (fate := fates.get(key, "done")) != "done":
                 if fate == "busy":
-                    self._locked += 1
-                    asyncio.get_running_loop().call_later(_BUSY_PAUSE, self._send_again, verdict)
+                    self._send_later(_BUSY_PAUSE, verdict)
                     continue
                 self._settled(verdict, fate)
             if (job := self.held.pop(key, None)) is None:
                 self._appetite.look_again()  # it was claimed unheard, and is back at its place, wherever that is
                 continue
-            self._let_go(job)
+            self._holding[job.queue] -= 1
+            if job.share is not None:
+                self._holding_in[job.share] -= 1
             if job.batch is not None:
                 self._left_batch(job.batch)
             if self._portion.held and self._portion.let_go(key):
@@ -570,7 +577,7 @@ class Claimer:
             if is_unread(error):
                 await self._give_back_unheard()
         elif not is_of_a_row(error) and len(verdicts) == 1:
-            asyncio.get_running_loop().call_later(_LONGEST_PAUSE, self._send, verdicts[0])
+            self._send_later(_LONGEST_PAUSE, verdicts[0])
             await self._pause(f"the verdict of job {verdicts[0].id} could not be written, and is sent again: {reason}")
         elif (beyond := self.outbox.refused(verdicts, reason)) is not None:
             await self._end(beyond, reason)
@@ -586,8 +593,8 @@ class Claimer:
         def accept(job: Claimed) -> None:
             self._portion.came([job])
             self.held[job.id, job.fence] = job
-            self._holding.update(_held_by(job))
             self._running[job.queue] += 1
+            self._holding[job.queue] += 1
             self._accept(job)
 
         try:
@@ -628,7 +635,7 @@ class Claimer:
         try:
             await end(self._link, lease, verdict.id, verdict.fence, reason, claimed=True)
         except psycopg.Error as error:
-            asyncio.get_running_loop().call_later(_LONGEST_PAUSE_OF_CLAIMS, self._send, verdict)
+            self._send_later(_LONGEST_PAUSE_OF_CLAIMS, verdict)
             await self._recover(error, [])
         else:
             self.outbox.add(verdict)  # whose row is found in history by now
@@ -682,8 +689,3 @@ class Claimer:
             await self._recover(error, [])
         finally:
             timer.cancel()
-
-
-def _held_by(job: Claimed) -> tuple[Held, ...]:
-    """What it counts against, for as long as this worker has it."""
-    return (("queue", job.queue),) if job.share is None else (("queue", job.queue), ("gate", job.share))

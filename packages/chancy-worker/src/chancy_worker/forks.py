@@ -38,9 +38,11 @@ _loops: list[tuple[int, asyncio.AbstractEventLoop]] = []
 _handlers: dict[int, object] = {}
 """Of each signal the handler that is not for forks; None is any."""
 _masks = threading.local()
-_hooked = False
 is_fork = False
 """Whether this process has been forked from one whose event loop is guarded, by code that ran on it."""
+depth = 0
+"""How many forks ago this module was imported: a job in which it grows has come back as another process. To compare
+it costs a tenth of asking the kernel for the pid."""
 
 
 def keep_from_forks(file: Open) -> None:
@@ -62,13 +64,11 @@ def guard_loop(loop: asyncio.AbstractEventLoop) -> None:
     """Let no fork of this process go on with this loop. From the thread in which it turns."""
     global is_fork
     is_fork = False  # of another loop; from here on it is a worker
-    _hook()
     _loops.append((threading.get_ident(), loop))
 
 
 def guard_signal(number: int, handler: object) -> None:
     """Let forks of this process have the default in place of this handler; None is any."""
-    _hook()
     _handlers[number] = handler
 
 
@@ -86,13 +86,11 @@ def guarding(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
             _handlers.clear()
 
 
-def end_unless(pid: int, error: BaseException | None = None) -> None:
-    """End this process as its interpreter would, with this error, unless it is that one.
+def end(error: BaseException | None = None) -> NoReturn:
+    """End this process as its interpreter would, with this error.
 
     It is a fork that has come back out of the handler: it would go on as another worker, or another child.
     """
-    if os.getpid() == pid:
-        return
     code = 0 if error is None else 1
     with contextlib.suppress(BaseException):
         if isinstance(error, SystemExit) and isinstance(error.code, int | None):
@@ -123,13 +121,6 @@ def flush() -> None:
             stream.flush()
 
 
-def _hook() -> None:
-    global _hooked
-    if not _hooked and hasattr(os, "register_at_fork"):
-        _hooked = True
-        os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
-
-
 def _before() -> None:
     """A signal that came between the fork and the new handlers would be taken for the parent's."""
     _masks.saved = signal.pthread_sigmask(signal.SIG_BLOCK, _handlers)
@@ -140,6 +131,8 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
+    global depth
+    depth += 1
     try:
         if _handlers:
             signal.set_wakeup_fd(-1)
@@ -181,3 +174,7 @@ def _end_with_this_step(loop: asyncio.AbstractEventLoop) -> None:
         ready.appendleft(asyncio.Handle(leave, (), loop))
     else:  # uvloop: after what is due in this turn; no job's step among that is done, see `bursts`
         loop.call_soon(leave)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

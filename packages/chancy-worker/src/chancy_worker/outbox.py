@@ -53,14 +53,14 @@ class Outbox:
         size = 0
         most = self._most if self._searched is None else min(self._most, self._searched)
         while self._waiting and len(taken) < most:
-            size += self._weight(self._waiting[0])
+            size += self._weight(self._waiting[0]) if self._large else self._waiting[0].size
             if taken and size > self._most_bytes:
                 break
             taken.append(self._waiting.popleft())
         return taken
 
     def _weight(self, verdict: Completion) -> int:
-        return verdict.size + (self._large.get((verdict.id, verdict.fence), 0) if self._large else 0)
+        return verdict.size + self._large.get((verdict.id, verdict.fence), 0)
 
     @property
     def is_searching(self) -> bool:

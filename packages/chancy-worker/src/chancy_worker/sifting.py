@@ -323,7 +323,7 @@ class Sieve:
                 for job in await link.send(claim_one(worker, this, wanted)):
                     accept(job)
                     brought += job.size + 1
-                    any_suspect = any_suspect or job.suspect
+                    any_suspect = any_suspect or job.crashes > 0
             except LOCKED:
                 continue
             except Exception as error:

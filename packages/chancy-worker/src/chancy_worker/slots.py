@@ -13,7 +13,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 from typing import Any
@@ -64,8 +63,7 @@ class Stop(Enum):
     WAITED = "it was claimed ahead, and no slot was free"
 
 
-@dataclass(slots=True, eq=False)
-class Running:
+class Running(msgspec.Struct, eq=False):
     """One attempt, from its claim to its verdict."""
 
     job: Claimed
@@ -222,7 +220,7 @@ class Slots:
         current = CurrentJob(
             job.id, job.task, job.queue, job.attempt, job.max_attempts,
             False, False, job.fence, self._schema, task.signature.encode_result,
-            self._told, lease=job.lease,
+            self._told, None, job.lease,
         )  # fmt: skip
         if task.keep_logs and self._keeper is not None:
             current.book = running.book = self._keeper.open(job)
@@ -341,7 +339,8 @@ class Slots:
         job = running.job
         key = job.id, job.fence
         del self.running[key]
-        self.progress.pop(job.owner, None)
+        if self.progress:
+            self.progress.pop(job.owner, None)
         self._used[running.place] -= 1
         if running.confined:
             self._memory_used -= running.memory

@@ -127,7 +127,8 @@ class Turnstile(Generic[V]):
     def _let_in(self, queue: str) -> None:
         """Whoever waits, as far as there are slots."""
         line, slots = self._lines[queue], self._concurrency[queue]
-        self._confined.pop(queue, None)
+        if self._confined:
+            self._confined.pop(queue, None)
         while line and self._inside[queue] < slots:
             attempt = line[0][2]
             if attempt.over:

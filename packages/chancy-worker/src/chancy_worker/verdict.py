@@ -91,11 +91,6 @@ class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """Bytes of what it brings."""
         return len(self.arguments) + len(self.errors or b"")
 
-    @property
-    def suspect(self) -> bool:
-        """Whether a worker died while it ran this job."""
-        return self.crashes > 0
-
 
 class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The verdict of one attempt.
