@@ -382,6 +382,15 @@ def test_arguments_nested_a_thousand_deep_are_shown(shell, tasks):
     assert shell("check", "shop_tasks").code == 1
 
 
+def test_arguments_nested_too_deeply_for_a_task_that_the_code_knows_are_told_by_check(shell, tasks):
+    shell.submit(tasks.everything.bind(1, "a"))
+    nested = f'{{"number":1,"text":"","anything":{"[" * 3000 + "]" * 3000}}}'
+    shell.rows("UPDATE {}.job SET arguments = %s::text::json RETURNING id", nested)
+    answer = shell("check", "shop_tasks")
+    assert (answer.code, answer.err) == (1, "")
+    assert "RecursionError" in " ".join(answer.out.split())
+
+
 def test_json_commands_no_terminal(shell, tasks):
     (job,) = shell.submit(tasks.welcome.bind(7))
     shell.finish(job, message="\x9b31m \u202e \U000e0001")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import ESCAPES
+from cli_help import ESCAPES
 
 import chancy
 from chancy.task import registered

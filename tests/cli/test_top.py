@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import psycopg
 import pytest
-from conftest import Terminal
+from cli_help import Terminal
 
 import chancy
 from chancy.schema import numbered

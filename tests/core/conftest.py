@@ -1,9 +1,14 @@
-"""Separate connections for separate actors, sync and async behind one face, so that each sentence is told once."""
+"""Separate connections for separate actors, sync and async behind one face, so that each sentence is told once.
+
+`every_verb` is found under its plain name.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import inspect
+import sys
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -11,6 +16,8 @@ import pytest
 from psycopg import sql
 
 import chancy
+
+sys.path.insert(0, str(Path(__file__).parent))  # their helpers are found under their plain names
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -198,6 +199,35 @@ def test_arguments_that_no_longer_fit_the_signature_are_named():
         shaped.signature.decode_arguments(b'{"first": 1, "gone": 2}')
 
 
+@dataclass
+class Picky:
+    name: str
+
+    def __post_init__(self) -> None:
+        _ = {"known": 1}[self.name]
+
+
+@task
+def takes(anything: Any = None, picky: Picky | None = None) -> Any: ...
+
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [(b'{"anything": %s}' % DEEP, "RecursionError"), (b'{"picky": {"name": "unknown"}}', "KeyError: 'unknown'")],
+)
+def test_arguments_that_cannot_be_read_are_told_as_such_whatever_reading_them_raises(payload, said):
+    with pytest.raises(InvalidArguments, match=f"of task .*takes: {said}"):
+        takes.signature.decode_arguments(payload)
+
+
+def test_a_result_that_cannot_be_read_is_told_as_such():
+    with pytest.raises(InvalidResult, match=r"result of task .*takes: RecursionError"):
+        takes.signature.decode_result(DEEP)
+
+
 def stars(*numbers: int) -> None: ...
 def double_stars(**numbers: int) -> None: ...
 def bare(number) -> None: ...
@@ -230,3 +260,24 @@ def test_a_function_that_cannot_be_carried_is_refused_at_decoration(function, na
     with pytest.raises(InvalidTask, match=named):
         task(function)
     assert f"{__name__}.{function.__qualname__}" not in chancy.task.__globals__["registered"]()
+
+
+WITH_TYPE_STATEMENTS = """
+type UserId = int
+type Pair[T] = tuple[T, T]
+type Words = list[str]
+def by_alias(user: UserId, pair: Pair[int], words: Words) -> UserId: ...
+def generic[T: int](number: T) -> T: ...
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the statement is of Python 3.12")
+def test_what_a_type_statement_names_is_carried_as_what_it_stands_for():
+    written: dict[str, Any] = {"__name__": "typed_tasks"}
+    exec(WITH_TYPE_STATEMENTS, written)
+    by_alias = task(written["by_alias"])
+    payload = by_alias.signature.encode_arguments((1, (2, 3), ["a"]), {})
+    assert by_alias.signature.decode_arguments(payload) == ((1, (2, 3), ["a"]), {})
+    with pytest.raises(InvalidArguments, match="'user'"):
+        by_alias.bind("one", (2, 3), [])
+    assert task(written["generic"]).bind(1).arguments == b'{"number":1}'

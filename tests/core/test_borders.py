@@ -41,6 +41,12 @@ def test_a_job_from_sql_that_no_row_could_hold_or_no_worker_read_is_refused_with
     assert database.ids() == []
 
 
+def test_how_long_a_key_is_held_is_not_taken_without_the_key(database):
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="unique_until is about a unique_key, got 'started'"):
+        database.rows("SELECT {}.submit('t', unique_until => 'started')")
+    assert database.ids() == []
+
+
 def test_what_is_just_possible_is_taken_from_sql(database):
     for job in (
         "'t', run_at => '9999-12-31 00:00:00+00'", "'t', run_at => '0001-01-02 00:00:00+00'", "repeat('ä', 250)",
@@ -105,3 +111,57 @@ def test_only_a_pause_has_no_end(database):
     database.rows(
         "INSERT INTO {}.pause (kind, name, until, paused_at) VALUES ('queue', 'q', 'infinity', now()) RETURNING 1"
     )
+
+
+# What no border keeps out, since it is not worth a check of each row: whoever looks reads on.
+
+INSTANTS = ["'infinity'", "'-infinity'", "'12000-01-01 UTC'"]
+ODD_ANYWHERE = {
+    "submitted_at": INSTANTS,
+    "started_at": INSTANTS,
+    "errors": ["'7'", "'{}'", "'[7]'", "'[{}]'", "'null'", """'[{"attempt": 1, "kind": "\\ud800"}]'"""],
+    "retry": ["'7'"],
+    "limits": ["'{}'"],
+    "task": ["''", "E'a\\nb'"],
+    "queue": ["''"],
+    "unique_until": ["'noon'"],
+    "arguments": [
+        """'{"a": 1e999}'""",
+        """'{"a": "\\ud800"}'""",
+        """('{"a":' || repeat('[', 3000) || repeat(']', 3000) || '}')::json""",
+    ],
+    "attempt": ["-1", "32767"],
+    "batch": ["-1"],
+}
+ODD_WHILE_LIVE = {
+    "cancel_at": INSTANTS,
+    "refused_at": INSTANTS,
+    "progress": ["'7'", "'[]'", """'{"fraction": "x"}'""", "'null'"],
+    "gates": ["""'{"key": "x", "gates": 7}'""", """'{"key": 7, "gates": [{"name": 1}], "turn": "x"}'"""],
+    "parked": ["''"],
+}
+
+
+@pytest.mark.parametrize(
+    ("where", "column"),
+    [(where, column) for where in ("job", "history") for column in ODD_ANYWHERE]
+    + [("job", column) for column in ODD_WHILE_LIVE],
+)
+def test_an_odd_row_hides_no_other_and_can_be_looked_at_and_ended(database, where, column):
+    conn = database.conn
+    for value in (ODD_ANYWHERE | ODD_WHILE_LIVE)[column]:
+        odd, other = count.submit(conn), count.submit(conn)
+        if where == "history":
+            database.finish(odd.id, "failed", None)
+        value = value.replace("{", "{{").replace("}", "}}")
+        database.rows("UPDATE {}." + where + " SET " + column + " = " + value + " WHERE id = %s RETURNING 1", odd.id)
+        assert {odd.id, other.id} <= {row.id for row in chancy.jobs(conn)}
+        assert chancy.get(conn, odd.id).id == odd.id
+        assert chancy.why(conn, odd.id).sentence
+        with pytest.raises((TimeoutError, chancy.JobFailed)):
+            odd.result(conn, timeout=0)
+        for look in (chancy.doctor, chancy.queues, chancy.count):
+            look(conn)
+        assert chancy.requeue(conn, odd.id) is (where == "history")
+        assert chancy.edit(conn, odd.id, priority=1)
+        assert chancy.cancel(conn, odd.id)

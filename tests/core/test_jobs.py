@@ -11,10 +11,12 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
+from every_verb import LOOKS, VERBS, WRITES, Things, fill
+from psycopg.conninfo import make_conninfo
 
 import chancy
 from chancy import InvalidArguments, JobCancelled, JobFailed, NotCommitted, State, UnknownJob, submit_many, task
-from chancy.migrate import steps
+from chancy.migrate import printed, steps
 
 NAMES = [step.name for step in steps()]
 
@@ -376,26 +378,22 @@ def test_a_renamed_schema_is_seen_and_put_right(database, empty):
         database.conn.execute(f'DROP SCHEMA IF EXISTS "{empty}_was" CASCADE')
 
 
-async def test_every_verb_says_that_the_schema_is_not_there_or_lacks_something(caller, database, empty):
+NOTHING = Things(*[chancy.Job(1, count.name, "default", "nothing")] * 5, batch=1)
+TELLS = {"doctor", "migrate"}
+"""Verbs that have something to say of a schema that is not there, and do not raise."""
+
+
+@pytest.mark.parametrize("name", sorted(VERBS.keys() - TELLS))
+async def test_every_verb_says_that_the_schema_is_not_there(caller, name):
     conn = await caller.connect(autocommit=True)
-    verbs = [
-        lambda schema: submit_many(conn, [count.bind(1)], schema=schema),
-        lambda schema: chancy.get(conn, 1, schema=schema),
-        lambda schema: chancy.jobs(conn, schema=schema),
-        lambda schema: chancy.cancel(conn, 1, schema=schema),
-        lambda schema: chancy.requeue(conn, 1, schema=schema),
-        lambda schema: chancy.pause(conn, "q", schema=schema),
-        lambda schema: chancy.limit(conn, "q", concurrency=1, schema=schema),
-        lambda schema: chancy.queues(conn, schema=schema),
-        lambda schema: chancy.workers(conn, schema=schema),
-        lambda schema: chancy.schedules(conn, schema=schema),
-        lambda schema: chancy.count(conn, schema=schema),
-        lambda schema: chancy.logs(conn, 1, schema=schema),
-    ]
-    for verb in verbs:
-        with pytest.raises(chancy.SchemaOutdated, match=f"migrate --schema {empty}") as caught:
-            await caller.now(verb(empty))
-        assert caught.value.found is None
+    chancy.configure(schema="nothing")
+    with pytest.raises(chancy.SchemaOutdated, match="migrate --schema nothing") as caught:
+        await caller.now(VERBS[name](conn, NOTHING))
+    assert caught.value.found is None
+
+
+async def test_a_verb_says_what_the_schema_lacks(caller, database):
+    conn = await caller.connect(autocommit=True)
     database.conn.execute(f'ALTER TABLE "{database.schema}".job DROP COLUMN batch CASCADE')
     with pytest.raises(chancy.SchemaOutdated, match="lacks what this version of Chancy needs"):
         await caller.now(chancy.jobs(conn))
@@ -422,12 +420,49 @@ def command(*arguments, **environment):
 
 
 def test_the_printed_migration_makes_a_schema_that_works(database, empty):
-    printed = command("--print", "--schema", empty)
-    assert printed.returncode == 0
-    database.conn.execute(printed.stdout)
+    done = command("--print", "--schema", empty)
+    assert done.returncode == 0
+    database.conn.execute(done.stdout)
     assert chancy.migrate(database.conn, schema=empty) == []
     (job,) = submit_many(database.conn, [count.bind(1)], schema=empty)
     assert database.ids(empty) == [job.id]
+
+
+def test_a_printed_migration_gives_up_as_any_other_while_one_is_under_way(database, empty):
+    with database.connect() as other:
+        other.execute("SELECT pg_advisory_xact_lock(hashtext('chancy migrate'), hashtext(%s))", [empty])
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            database.conn.execute(printed(empty).encode())
+        database.conn.rollback()
+    assert database.conn.execute(EXISTS, [empty]).fetchone() == (False,)
+
+
+def test_a_printed_migration_whose_reader_has_gone_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    run = [sys.executable, "-m", "chancy", "migrate", "--print"]
+    done = subprocess.run(run, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    os.close(write)
+    assert done.stderr == ""
+
+
+def test_where_all_tables_are_published_every_verb_works(database):
+    name = f"{database.schema}_published"
+    database.conn.execute(f'CREATE DATABASE "{name}"')
+    try:
+        with psycopg.connect(make_conninfo(database.dsn, dbname=name), autocommit=True) as conn:
+            chancy.configure(schema="chancy")
+            conn.execute("CREATE PUBLICATION everything FOR ALL TABLES")
+            chancy.migrate(conn)
+            things = fill(conn, "chancy")
+            conn.execute("CREATE TABLE other (number integer)")
+            conn.execute("INSERT INTO other VALUES (1)")
+            with pytest.raises(psycopg.Error, match="replica identity"):
+                conn.execute("DELETE FROM other")
+            for verb in (LOOKS | WRITES).values():
+                verb(conn, things)
+    finally:
+        database.conn.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 def test_the_command_migrates(database, empty):
@@ -455,7 +490,7 @@ def test_an_odd_schema_name_works(database, name):
         database.conn.execute(f'DROP SCHEMA IF EXISTS "{name}" CASCADE')
 
 
-@pytest.mark.parametrize("name", ["", "1a", "a$b", "a$$b", "a-b", 'a"b', "a'b", "a b", "ä", "x" * 49, "a\n"])
+@pytest.mark.parametrize("name", ["", "1a", "a$b", "a$$b", "a-b", 'a"b', "a'b", "a b", "ä", "x" * 49, "a\n", "pg_a"])
 def test_a_schema_name_that_could_not_stand_in_sql_is_refused(name):
     with pytest.raises(chancy.ChancyError, match="cannot be the name"):
         chancy.configure(schema=name)

@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import math
 import os
-from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,6 +17,34 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from odd_values import (
+    ANYTHING,
+    DURATIONS,
+    HUGE,
+    INSTANTS,
+    LMT,
+    LONE,
+    NO_DURATION,
+    NO_INSTANT,
+    NO_LIST,
+    NO_NAME,
+    NO_NUMBER,
+    NO_TEXT,
+    ODD_DURATIONS,
+    ODD_INSTANTS,
+    ODD_NUMBERS,
+    ODD_TEXTS,
+    SPRING,
+    TEXTS,
+    Colour,
+    Level,
+    Longer,
+    Loud,
+    Precise,
+    Stream,
+    Wrong,
+    mostly,
+)
 from psycopg.pq import TransactionStatus
 
 import chancy
@@ -42,55 +69,7 @@ from chancy import (
 )
 from chancy.literals import in_seconds, of_numbers, of_texts
 from chancy.model import WITHOUT_END, NewJob, Options
-from chancy.plain import EARLIEST, LONGEST_NAME, base_of
-
-
-class Stream(str, enum.Enum):  # noqa: UP042 (what a StrEnum is not: its `str` is another)
-    MAIL = "mail"
-
-
-class Level(int, enum.Enum):
-    HIGH = 50
-
-
-class Colour(enum.Enum):
-    RED = "red"
-
-
-class Loud(str):
-    __slots__ = ()
-
-    def __str__(self) -> str:
-        return "LOUD"
-
-    __repr__ = __str__
-
-
-class Wrong(int):
-    def __str__(self) -> str:
-        return "wrong"
-
-    def __index__(self) -> int:
-        return 7
-
-
-class Precise(datetime):
-    """As libraries have it that know more of time, or that stop it."""
-
-
-class Nowhere(tzinfo):
-    def utcoffset(self, at):
-        return None
-
-
-class Broken(tzinfo):
-    def utcoffset(self, at):
-        raise RuntimeError("no offset")
-
-
-class Longer(timedelta):
-    def total_seconds(self) -> float:
-        return 0.0
+from chancy.plain import EARLIEST, base_of
 
 
 @task
@@ -105,11 +84,6 @@ def send(number: int = 0) -> int:
 
 @task
 def told(counts: chancy.BatchCounts) -> None: ...
-
-
-SPRING = datetime(2031, 3, 30, 12, tzinfo=UTC)
-LONE = "half \ud800"
-HUGE = 10**5_000
 
 
 # A job's own options
@@ -161,9 +135,6 @@ async def test_what_a_decorator_says_is_plain_for_jobs_and_for_workers(caller, d
     assert (str(Queue(Stream.MAIL).name), f"{Queue(Loud('quiet')).name}") == ("mail", "quiet")
     assert of_texts([Stream.MAIL, Loud("quiet"), None]) == '{"mail","quiet",NULL}'
     assert of_numbers([Level.HIGH, Wrong(3), True]) == "{50,3,1}"
-
-
-LMT = timezone(timedelta(hours=1, minutes=57, seconds=44, microseconds=5))
 
 
 @pytest.mark.parametrize(
@@ -244,18 +215,6 @@ async def test_a_timeout_is_seconds_or_a_timedelta(caller, database, timeout):
 
 
 # What is refused. For each option values that no row, column, index or clock takes, or that are of another kind.
-
-NO_TEXT = [5, None, b"bytes", ["mail"], Colour.RED, "a\0b", LONE, Loud("\0")]
-NO_NAME = [*NO_TEXT, "", "x" * (LONGEST_NAME + 1), "\U0001f41f" * 126]
-NO_NUMBER = [True, 1.0, 1.5, math.nan, "1", None, b"1", Decimal(1), Colour.RED, HUGE, -HUGE, [1]]
-NO_INSTANT = [
-    5, 1.5, "tomorrow", "infinity", True, date(2031, 1, 1), timedelta(1), datetime(2031, 1, 1),  # noqa: DTZ001
-    datetime(2031, 1, 1, tzinfo=Nowhere()), datetime(2031, 1, 1, tzinfo=Broken()), datetime.max.replace(tzinfo=UTC),
-    datetime.min.replace(tzinfo=UTC), datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
-    datetime.max.replace(tzinfo=timezone(timedelta(hours=-14))),
-]  # fmt: skip
-NO_DURATION = [True, "5", math.nan, math.inf, -math.inf, 1e300, HUGE, timedelta.max, timedelta.min, b"5", [5], SPRING]
-NO_LIST = ["text", b"bytes", 5, {"a": 1}]
 
 USING = {
     "queue": NO_NAME,
@@ -372,6 +331,7 @@ def test_a_backoff_that_grows_beyond_all_bounds_stays_at_its_maximum():
 
 # Verbs
 
+NO_ATTEMPTS = [value for value in NO_NUMBER if value is not None]  # which is what the task declares
 IDS = [True, 1.5, "1", None, 0, -1, 2**63, HUGE, b"1", Decimal(1)]
 FILTER = JobFilter(queue="default")
 
@@ -382,7 +342,7 @@ def verbs(conn):
         "get job_id": (lambda v: chancy.get(conn, v), IDS),
         "cancel job_id": (lambda v: chancy.cancel(conn, v), IDS),
         "requeue job_id": (lambda v: chancy.requeue(conn, v), IDS),
-        "requeue attempts": (lambda v: chancy.requeue(conn, 1, attempts=v), [*NO_NUMBER, 0, -1, 32_768]),
+        "requeue attempts": (lambda v: chancy.requeue(conn, 1, attempts=v), [*NO_ATTEMPTS, 0, -1, 32_768]),
         "delete job_id": (lambda v: chancy.delete(conn, v), IDS),
         "why job_id": (lambda v: chancy.why(conn, v), IDS),
         "logs job_id": (lambda v: chancy.logs(conn, v), IDS),
@@ -428,7 +388,7 @@ def verbs(conn):
         "delete_many batch": (lambda v: chancy.delete_many(conn, FILTER, batch=v), [*NO_NUMBER, 0, -1]),
         "requeue_many attempts": (
             lambda v: chancy.requeue_many(conn, JobFilter(state=State.FAILED), attempts=v),
-            [*NO_NUMBER, 0, 32_768],
+            [*NO_ATTEMPTS, 0, 32_768],
         ),
         "schedule name": (
             lambda v: chancy.schedule(conn, v, note.bind(), every(hours=1)),
@@ -516,59 +476,6 @@ def test_a_value_of_a_subclass_is_said_as_its_base_is():
 MORE = int(os.environ.get("CHANCY_EXAMPLES", "300"))
 """`CHANCY_EXAMPLES=20000` looks longer."""
 
-ODD_TEXTS = st.one_of(
-    st.text(max_size=30),
-    st.sampled_from(
-        ["", "mail", "a\0b", LONE, "NULL", "{}", 'a"b\\c{d},e', "%s %(a)s {schema} $1", "x" * 500, "x" * 501]
-    ),
-    st.sampled_from([Stream.MAIL, Loud("quiet"), State.READY, "\U0001f41f" * 125, "\U0001f41f" * 126, "\x1f", "a\nb"]),
-)
-ODD_NUMBERS = st.one_of(
-    st.integers(),
-    st.integers(-101, 101),
-    st.sampled_from([0, 1, 2**15 - 1, 2**15, 2**31 - 1, 2**31, 2**63 - 1, 2**63, 10**400, -(10**400)]),
-    st.sampled_from([True, False, Level.HIGH, Wrong(5), 1.0, 5.6, math.nan, math.inf, -0.0, Decimal(1)]),
-)
-ODD_ZONES = st.one_of(
-    st.none(),
-    st.just(UTC),
-    st.sampled_from([ZoneInfo("Europe/Prague"), ZoneInfo("America/New_York"), LMT]),
-    st.timedeltas(timedelta(hours=-23), timedelta(hours=23)).map(timezone),
-)
-ODD_INSTANTS = st.one_of(
-    st.datetimes(timezones=ODD_ZONES),
-    st.datetimes(timezones=ODD_ZONES).map(
-        lambda at: Precise(at.year, at.month, at.day, at.hour, tzinfo=at.tzinfo, fold=at.fold)
-    ),
-    st.sampled_from([EARLIEST, WITHOUT_END, datetime.min, datetime.max]),  # noqa: DTZ901
-    st.sampled_from([at for at in NO_INSTANT if not isinstance(getattr(at, "tzinfo", None), Broken)]),
-)
-ODD_DURATIONS = st.one_of(
-    st.timedeltas(),
-    st.timedeltas(timedelta(days=-36_600), timedelta(days=36_600)),
-    st.floats(),
-    st.sampled_from([value for value in NO_DURATION if value is not HUGE] + [Longer(5), Level.HIGH]),
-)
-ANYTHING = st.one_of(
-    ODD_TEXTS, ODD_NUMBERS, ODD_INSTANTS, ODD_DURATIONS, st.none(), st.binary(max_size=5), st.sampled_from(NO_LIST)
-)
-
-
-def mostly(valid, odd):
-    """One in ten is odd, so that many jobs with several options are taken."""
-    return st.sampled_from([valid] * 9 + [odd]).flatmap(lambda strategy: strategy)
-
-
-TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=40) | st.sampled_from(
-    [Stream.MAIL, Loud("quiet"), "NULL", "{}", 'a"b\\c{d},e', "%s %(a)s {schema} $1", "x" * 500, "\U0001f41f" * 125]
-)
-FIRST, LAST = EARLIEST.replace(tzinfo=None, year=2), WITHOUT_END.replace(tzinfo=None, year=9998)
-INSTANTS = st.datetimes(FIRST, LAST, timezones=st.just(UTC)) | st.datetimes(FIRST, LAST, timezones=ODD_ZONES).filter(
-    lambda at: at.utcoffset() is not None
-)
-DURATIONS = st.one_of(
-    st.timedeltas(timedelta(days=-36_525), timedelta(days=36_525)), st.floats(-1e9, 1e9), st.integers(-(10**9), 10**9)
-)
 LIMITS = st.lists(
     mostly(
         st.tuples(st.just(Limit.memory), st.integers(1, 2**63 - 1))

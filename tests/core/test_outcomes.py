@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from chancy import Backoff, ChancyError, Discard, InvalidOption, Limit, Retry, Snooze, task
+from chancy.plain import fraction
 from chancy.retry import delay_of
 
 MINUTE = timedelta(minutes=1)
@@ -124,3 +125,9 @@ def test_a_retry_function_that_returns_no_delay_is_named(returned):
     made = task(name=f"named {returned}", retry=lambda attempt, error: returned)(nothing)
     with pytest.raises((TypeError, ValueError), match=f"the retry function of task {made.name[:9]}"):
         made.retry_delay(1, ValueError(), None)
+
+
+@pytest.mark.parametrize("given", [0, 1, 0.5, True, Fraction(1, 2), Decimal("0.5"), -0.0])
+def test_how_far_a_job_is_may_be_said_by_any_number(given):
+    said = fraction("fraction", given)
+    assert (type(said), said) == (float, float(given))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from datetime import timedelta
 
 import psycopg
@@ -85,6 +87,45 @@ def test_rules_that_are_as_given_wait_for_nobody(database):
         conn.execute(f"SELECT pg_advisory_xact_lock('\"{database.schema}\"'::regnamespace::oid::integer, 0)")
         chancy.keep(database.conn, "mail", keep)
         chancy.keep(database.conn, "unknown", None)
+
+
+DAY = (
+    "SELECT relname FROM pg_class WHERE relnamespace = %s::text::regnamespace AND relname ~ '^history(_3d)?_[0-9]{8}$'"
+)
+WAITS = "SELECT FROM pg_locks WHERE pid = %s AND NOT granted"
+
+
+def waits_for_a_lock(database, conn, within=20):
+    deadline = time.monotonic() + within
+    while not database.conn.execute(WAITS, [conn.info.backend_pid]).fetchall():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("level", ["read committed", "repeatable read"])
+@pytest.mark.parametrize("part", ["day", "class"])
+def test_of_two_who_make_the_same_part_of_history_one_makes_it_and_the_other_finds_it(database, part, level):
+    one, other = database.connect(), database.connect(autocommit=True)
+    other.execute(f"SET default_transaction_isolation = '{level}'")
+    first, second = count.submit(database.conn), count.submit(database.conn)
+    chancy.keep(database.conn, "default", Keep(cancelled=days(3)))
+    for (name,) in database.conn.execute(DAY, [database.schema]).fetchall():
+        database.conn.execute(f'DROP TABLE "{database.schema}".{name}')
+    if part == "class":
+        database.conn.execute(f'DROP TABLE "{database.schema}".history_3d')
+    # It has looked for them before, and remembers that they are not there.
+    names = database.conn.execute("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')").fetchone()
+    for name in ("history_3d", f"history_3d_{names[0]}", f"history_{names[0]}"):
+        other.execute("SELECT to_regclass(%s)", [f'"{database.schema}".{name}'])
+    assert chancy.cancel(one, first.id) is True
+    cancelled = []
+    thread = threading.Thread(target=lambda: cancelled.append(chancy.cancel(other, second.id)))
+    thread.start()
+    waits_for_a_lock(database, other)
+    one.commit()
+    thread.join(20)
+    assert cancelled == [True]
+    assert len(database.rows("SELECT id FROM {}.history")) == 2
 
 
 async def test_a_cancelled_job_of_a_queue_that_keeps_none_is_gone(caller, database):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
+from every_verb import LOOKS, VERBS, WRITES, count, exported, fill, told
 from psycopg.conninfo import make_conninfo
 
 import chancy
-from chancy import InvalidConnection, Keep, Unique, batch, days, submit_many, task
+from chancy import InvalidConnection, submit_many
 from chancy.migrate import printed
+from chancy_testing.clock import Clock
 
 SETTINGS = {
     "German dates": {"datestyle": "German"},
@@ -31,75 +35,58 @@ SETTINGS = {
 ENCODINGS = ["utf8", "latin1", "sql_ascii"]
 
 
-@task
-def count(number: int = 0, name: str = "") -> int:
-    return number
+NOW = datetime.now(UTC)
 
 
-@pytest.fixture
-def filled(database):
-    """A schema with something of everything; the ids of a waiting and of a finished job, and of a batch."""
-    conn = database.conn
-    waiting = count.using(unique=Unique(), delay=timedelta(hours=30)).submit(conn, 1, name="žluť")
-    finished = count.submit(conn, 2)
-    database.finish(finished.id, result="2")
-    with batch(conn) as made:
-        made.submit(count.bind(3))
-    chancy.schedule(conn, "nightly", count.bind(4), chancy.every(timedelta(hours=25)))
-    chancy.pause(conn, "mail", until=datetime(2099, 1, 1, tzinfo=UTC))
-    chancy.limit(conn, "mail", concurrency=3)
-    chancy.keep(conn, "mail", Keep(succeeded=days(3)))
-    return waiting, finished, made
+def test_no_verb_is_forgotten():
+    assert VERBS.keys() == exported()
 
 
-def looks(conn, filled):
-    waiting, finished, made = filled
-    told = [
-        chancy.get(conn, waiting.id),
-        chancy.get(conn, finished.id),
-        chancy.jobs(conn, limit=10),
-        chancy.logs(conn, finished.id),
-        [(row.name, row.when) for row in chancy.schedules(conn)],
-        sorted(chancy.count(conn).items()),
-        chancy.why(conn, waiting.id).reason,
-        chancy.batch_progress(conn, made.id),
-        [(row.name, row.ready, row.paused_until) for row in chancy.queues(conn)],
-        chancy.workers(conn),
-        [(each.check, each.severity) for each in chancy.doctor(conn) if each.check not in ("bloat", "xmin")],
-    ]
-    return repr(told)
+def of_doctor(findings):
+    return [(each.check, each.severity) for each in findings if each.check not in ("bloat", "xmin")]
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_every_verb_answers_the_same(database, filled, settings, encoding):
-    odd = database.connect(autocommit=True, client_encoding=encoding)
-    for name, value in settings.items():
-        odd.execute(f"SET {name} = '{value}'")
-    assert looks(odd, filled) == looks(database.conn, filled)
+def looks(conn, things):
+    answers = {name: look(conn, things) for name, look in LOOKS.items()}
+    answers["doctor"] = of_doctor(answers["doctor"])
+    return {name: told(answer) for name, answer in answers.items()}
+
+
+def written(conn, onlooker, things):
+    """What each verb answers that writes, and what is there afterwards."""
+    answers = {name: told(write(conn, things)) for name, write in WRITES.items()}
+    return answers, looks(onlooker, replace(things, succeeded=things.running))
+
+
+@pytest.fixture(scope="module")
+def as_ever(chancy_dsn):
+    """What all verbs answer on a session of which nothing is set."""
+    name = f"as_ever_{os.getpid()}"
+    clock = Clock(chancy_dsn, name)
+    with psycopg.connect(chancy_dsn, autocommit=True) as conn:
+        chancy.migrate(conn, schema=name)
+        chancy.configure(schema=name)
+        try:
+            clock.set(NOW)
+            things = fill(conn, name)
+            return looks(conn, things), written(conn, conn, things)
+        finally:
+            chancy.configure(schema=None)
+            clock.close()
+            conn.execute(f"DROP SCHEMA {name} CASCADE")
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_every_verb_writes_the_same(database, settings, encoding):
+def test_every_verb_answers_and_writes_the_same(as_ever, database, chancy_clock, settings, encoding):
+    chancy_clock.set(NOW)
+    things = fill(database.conn, database.schema)
     odd = database.connect(autocommit=True, client_encoding=encoding)
     for name, value in settings.items():
         odd.execute(f"SET {name} = '{value}'")
-    at = datetime(2044, 2, 3, 4, 5, 6, 789, tzinfo=UTC)
-    one = count.using(run_at=at, unique=Unique(within=timedelta(days=40))).submit(odd, 1, name="žluť")
-    many = submit_many(odd, [count.using(run_at=at).bind(n, name="žluť") for n in range(2)])
-    assert {chancy.get(database.conn, job.id).run_at for job in (one, *many)} == {at}
-    rows = [chancy.get(database.conn, job.id) for job in (one, *many)]
-    assert [count.signature.decode_arguments(row.arguments) for row in rows] == [((n, "žluť"), {}) for n in (1, 0, 1)]
-    chancy.pause(odd, "mail", until=at)
-    assert [row.paused_until for row in chancy.queues(database.conn) if row.name == "mail"] == [at]
-    assert chancy.edit(odd, one.id, run_at=at + timedelta(days=1)) is True
-    assert chancy.get(database.conn, one.id).run_at == at + timedelta(days=1)
-    chancy.schedule(odd, "nightly", count.bind(4), chancy.every(timedelta(days=300, hours=7)))
-    (row,) = chancy.schedules(database.conn)
-    assert row.when == chancy.every(timedelta(days=300, hours=7))
-    assert chancy.cancel(odd, one.id) is True
-    assert chancy.requeue(odd, one.id) is True
+    looked, wrote = as_ever
+    assert looks(odd, things) == looked
+    assert written(odd, database.conn, things) == wrote
 
 
 BOUNDS = """

@@ -1,22 +1,19 @@
-"""What somebody gains who may create functions where the caller's `search_path` leads: nothing."""
+"""What somebody gains who may create functions and operators where the caller's `search_path` leads: nothing."""
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 
 import psycopg
 import pytest
+from every_verb import LOOKS, WRITES, count, fill
 from psycopg.conninfo import make_conninfo
 
 import chancy
-from chancy import Keep, Unique, batch, days, submit_many, task
+from chancy import Unique, submit_many
+from chancy.migrate import printed
 from chancy.schema import BUILT_INS
-
-
-@task
-def count(number: int = 0) -> int:
-    return number
-
 
 PLACE = {
     "anyarray": ["text[]", "bigint[]", "integer[]", "smallint[]", "json[]", "timestamptz[]", "interval[]"],
@@ -49,6 +46,34 @@ def better_fits(kinds):
                 yield tuple(same)
 
 
+TYPES = [
+    "text", "name", "character varying", "bigint", "integer", "smallint", "double precision", "boolean", "date",
+    "timestamp with time zone", "interval", "json", "jsonb", "oid", "text[]", "bigint[]", "integer[]", "smallint[]",
+]  # fmt: skip
+OPERATORS = ["=", "<>", "<", ">", "<=", ">=", "||", "+", "-", "*", "->", "->>", "&&", "@>", "&", "~"]
+OF_POSTGRES = """
+    SELECT oprname, format_type(oprleft, NULL), format_type(oprright, NULL) FROM pg_operator
+    WHERE oprnamespace = 'pg_catalog'::regnamespace
+"""
+
+
+def trap_operators(conn):
+    """Each that Postgres has not for just these types."""
+    known = set(conn.execute(OF_POSTGRES).fetchall())
+    for left, right in itertools.product(TYPES, TYPES):
+        trap = f"""CREATE FUNCTION public.operator_trap({left}, {right}) RETURNS boolean LANGUAGE plpgsql
+            AS $$ BEGIN RAISE 'trapped: operator of {left} and {right}'; END $$;"""
+        names = [name for name in OPERATORS if (name, left, right) not in known]
+        operator = "CREATE OPERATOR public.%s (FUNCTION = public.operator_trap, LEFTARG = %s, RIGHTARG = %s)"
+        conn.execute(";".join([trap.rstrip(";"), *(operator % (name, left, right) for name in names)]))
+    with pytest.raises(psycopg.Error, match="trapped: operator of text"):
+        conn.execute("SELECT ARRAY['a'::text] && ARRAY['b'::text]")
+    with pytest.raises(
+        psycopg.Error, match="invalid input syntax for type json"
+    ):  # taken for JSON, as that of the trap
+        conn.execute("SELECT json '{}' ->> 'a'")
+
+
 @pytest.fixture
 def trapped(database):
     """A database in whose public schema somebody has put a trap for each call that is sent without a schema."""
@@ -79,6 +104,7 @@ def trapped(database):
                 )
             conn.execute(text)
     assert len(traps) > 100
+    trap_operators(conn)
     with pytest.raises(psycopg.Error, match="trapped: unnest"):
         conn.execute("SELECT * FROM unnest(ARRAY['a'])")
     with pytest.raises(psycopg.Error, match="trapped: count"):
@@ -88,44 +114,20 @@ def trapped(database):
     database.conn.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
-def test_a_function_of_a_better_fit_is_never_called(trapped):
+def test_a_function_or_an_operator_of_a_better_fit_is_never_called(trapped):
     conn = trapped
     chancy.configure(schema="chancy")
     chancy.migrate(conn)
-    one = count.submit(conn, 1)
-    submit_many(conn, [count.bind(n) for n in range(3)])
-    unique = count.using(unique=Unique(within=timedelta(hours=1), on_conflict="replace"))
-    unique.submit(conn, 2)
-    submit_many(conn, [unique.bind(2), unique.bind(3)])
-    with batch(conn, on_finished=chancy.callback(called)) as made:
-        made.submit_many([count.bind(4)])
-    chancy.schedule(conn, "nightly", count.bind(5), chancy.every(timedelta(hours=1)))
-    chancy.run_now(conn, "nightly")
-    chancy.pause(conn, "q")
+    things = fill(conn, "chancy")
+    for verb in (LOOKS | WRITES).values():
+        verb(conn, things)
+    replaced = count.using(unique=Unique(within=timedelta(hours=1), on_conflict="replace"))
+    submit_many(conn, [replaced.bind(2), replaced.bind(2), replaced.bind(3)])
     chancy.pause(conn, task=count)
-    chancy.limit(conn, "q", concurrency=3)
-    chancy.keep(conn, "q", Keep(succeeded=days(3), results=days(1)))
-    chancy.edit(conn, one.id, priority=3)
-    assert chancy.why(conn, one.id).reason
-    assert chancy.cancel(conn, one.id) is True
-    assert chancy.requeue(conn, one.id) is True
-    chancy.cancel_many(conn, chancy.JobFilter(queue="default"))
-    chancy.requeue_many(conn, chancy.JobFilter(state=chancy.State.CANCELLED))
-    chancy.resume(conn, "q")
     chancy.resume(conn, task=count)
-    chancy.batch_progress(conn, made.id)
-    chancy.jobs(conn)
-    chancy.count(conn)
-    chancy.queues(conn)
-    chancy.workers(conn)
-    chancy.schedules(conn)
-    chancy.logs(conn, one.id)
-    chancy.doctor(conn)
     conn.execute("SELECT chancy.submit(%s, '{}', unique_key => 'a')", [count.name])
-    chancy.delete(conn, one.id)
-    chancy.delete_many(conn, chancy.JobFilter(queue="default"))
-    chancy.unschedule(conn, "nightly")
 
 
-@task
-def called(counts: chancy.BatchCounts) -> None: ...
+def test_a_printed_migration_runs_by_the_operators_of_postgres(trapped):
+    trapped.execute(printed("chancy").encode())
+    assert chancy.migrate(trapped, schema="chancy") == []

@@ -12,7 +12,10 @@ from chancy.schema import BUILT_INS
 
 PACKAGES = Path(__file__).parents[2] / "packages"
 SOURCES = sorted(PACKAGES.glob("*/src/**/*.py"))
-SYNTAX = {"any", "array", "coalesce", "exists", "extract", "greatest", "in", "least", "nullif", "over", "row", "values"}
+SYNTAX = {
+    "any", "array", "coalesce", "exists", "extract", "greatest", "in", "least", "nullif", "operator", "over", "row",
+    "values",
+}  # fmt: skip
 """What looks like a call and is none: nobody can define another one."""
 CALL = re.compile(r"(?<![\w.}\"%$])([A-Za-z_]+)\(")
 STATEMENT = re.compile(r"\b(SELECT|UPDATE|DELETE|INSERT|WHERE|CASE)\b")
@@ -32,6 +35,18 @@ def test_a_statement_calls_only_functions_whose_schema_is_added_to_them(file):
     ]
     calls = {call.lower() for text in texts for call in CALL.findall(re.sub(r"(?m)'[^']*'|--.*$", "", text))}
     assert calls - SYNTAX <= BUILT_INS, "add it to chancy.schema.BUILT_INS"
+
+
+def test_an_operator_on_arrays_names_its_schema_since_that_of_postgres_is_for_any_of_them_and_never_fits_best():
+    bare = re.compile(r"(?<!pg_catalog\.)(&&|@>|<@)")
+    texts = [
+        node.value
+        for file in SOURCES
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and STATEMENT.search(node.value)
+    ]
+    assert len(texts) > 100
+    assert [text for text in texts if bare.search(text)] == []
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda text: text.split("\n")[0])

@@ -128,6 +128,22 @@ def test_no_variable_of_libpq_leads_to_another_server(chancy_dsn, monkeypatch, v
         assert conn.execute("SELECT pg_postmaster_start_time(), current_user, current_database()").fetchone() == here
 
 
+REQUIREMENTS = {
+    "PGGSSENCMODE": "require",
+    "PGREQUIREAUTH": "scram-sha-256",
+    "PGREQUIREPEER": "somebody",
+    "PGSSLCERTMODE": "require",
+    "PGSSLNEGOTIATION": "direct",
+}
+
+
+def test_what_variables_of_libpq_require_of_other_servers_is_not_required_of_this_one(monkeypatch):
+    for variable, value in REQUIREMENTS.items():
+        monkeypatch.setenv(variable, value)
+    with Postgres() as server, psycopg.connect(server.dsn) as conn:
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
 def test_nobody_else_on_the_machine_gets_to_the_socket_of_a_directory_that_is_open_to_all():
     directory = Path(tempfile.mkdtemp(dir="/tmp"))
     try:

@@ -210,3 +210,29 @@ def tell_strangely(gate: str) -> None:
     current_job().progress(True, "a\x00b\ud800" + 2_000 * "z")
     while not Path(gate).exists():
         time.sleep(0.01)
+
+
+def said_wrongly() -> list[str]:
+    me, told = current_job(), []
+    words: list[Any] = [("x",), (None,), (2,), (float("nan"),), (0.5, None), (0.5, 5)]
+    for say, given in [*((me.progress, word) for word in words), (me.complete, (None,)), (me.complete, ("dsn",))]:
+        try:
+            say(*given)
+        except Exception as error:
+            told.append(f"{type(error).__name__}: {error}")
+    return told
+
+
+@task
+async def say_wrongly_on_loop() -> list[str]:
+    return said_wrongly()
+
+
+@task
+def say_wrongly_in_thread() -> list[str]:
+    return said_wrongly()
+
+
+@task(executor="process")
+def say_wrongly_in_process() -> list[str]:
+    return said_wrongly()

@@ -13,6 +13,8 @@ import worker_tasks
 from worker_help import eventually, working
 
 import chancy
+from chancy import JobFilter, State, Unique
+from chancy.model import Options
 from chancy.run import send
 from chancy_worker.declarations import declare
 
@@ -93,8 +95,7 @@ async def test_a_worker_that_starts_writes_down_what_its_tasks_declare(site):
     async with working(site.app()):
         await eventually(lambda: site.one("SELECT count(*) FROM {}.worker") == 1)
     names = {name for (name,) in site.rows("SELECT name FROM {}.task")}
-    assert {task.name for task in EVERY} - names == {worker_tasks.add.name}
-    assert worker_tasks.add.name not in names
+    assert {task.name for task in EVERY} <= names
 
 
 def test_a_job_of_sql_under_an_older_name_has_to_pass_what_its_task_has_to(site):
@@ -108,7 +109,8 @@ def test_what_a_task_does_not_declare_any_more_is_forgotten(declared):
     now = dataclasses.replace(tasks.three, shared=(), gates=None)
     send(declared.conn, declare([now]), declared.schema)
     assert gates(declared, submitted(declared, tasks.three)) == (None, None)
-    assert declared.one("SELECT count(*) FROM {}.task") == 4
+    row = declared.rows("SELECT gates, unique_until, max_attempts, names FROM {}.task WHERE name = %s", now.name)
+    assert row == [(None, None, 3, None)]
 
 
 def test_jobs_are_submitted_by_a_trigger_under_any_search_path(declared):
@@ -133,3 +135,59 @@ async def test_workers_that_start_together_wait_for_one_another_to_declare(site,
             other.rollback()
             await eventually(lambda: site.count("succeeded") == 1)
     assert site.row(job).attempt == 1
+
+
+# What `chancy requeue` and other programs without the tasks' code go by.
+
+ELSEWHERE = dataclasses.replace(
+    tasks.once, name="shop.new", aliases=("shop.oldest", "shop.old"), options=Options(max_attempts=7)
+)
+
+
+def finished(site, name, key):
+    """A job that has ended, of a task by this name, which no code here knows."""
+    made = msgspec.structs.replace(tasks.once.using(max_attempts=2, unique=Unique(key=key)).bind(7), task=name)
+    (job,) = site.submit(made)
+    site.rows(
+        """WITH done AS (DELETE FROM {0}.job WHERE id = %s RETURNING *)
+        INSERT INTO {0}.history (id, task, queue, priority, state, attempt, max_attempts, claims, crashes, run_at,
+            submitted_at, finished_at, arguments, unique_key, unique_until)
+        SELECT id, task, queue, priority, 'failed', 2, max_attempts, 2, 0, run_at, submitted_at, now(), arguments,
+            unique_key, unique_until FROM done RETURNING id""",
+        job.id,
+    )
+    return job
+
+
+def test_who_does_not_know_the_task_requeues_with_the_attempts_that_a_worker_has_written_down(site):
+    send(site.conn, declare([ELSEWHERE]), site.schema)
+    for number, (name, more) in enumerate([("shop.new", 7), ("shop.old", 7), ("shop.unknown", 2)]):
+        job = finished(site, name, str(number))
+        assert chancy.requeue(site.conn, job.id, schema=site.schema)
+        assert job.refresh(site.conn).max_attempts == 2 + more, name
+    job = finished(site, "shop.new", "given")
+    assert chancy.requeue(site.conn, job.id, attempts=5, schema=site.schema)
+    assert job.refresh(site.conn).max_attempts == 2 + 5
+
+
+def test_what_the_code_here_declares_goes_before_what_a_worker_has_written_down(site):
+    send(site.conn, declare([dataclasses.replace(tasks.once, options=Options(max_attempts=7))]), site.schema)
+    job = finished(site, tasks.once.name, "k")
+    assert chancy.requeue(site.conn, job.id, schema=site.schema)
+    assert job.refresh(site.conn).max_attempts == 2 + tasks.once.options.max_attempts
+
+
+@pytest.mark.parametrize("name", ["shop.new", "shop.old"])
+def test_who_does_not_know_the_task_sees_its_key_under_each_of_its_names_when_it_requeues(site, name):
+    send(site.conn, declare([ELSEWHERE]), site.schema)
+    old = finished(site, name, "k")
+    other = finished(site, "shop.oldest", "k")
+    assert chancy.requeue(site.conn, other.id, schema=site.schema)
+    with pytest.raises(chancy.DuplicateJob) as error:
+        chancy.requeue(site.conn, old.id, schema=site.schema)
+    assert (error.value.key, error.value.job_id) == ("k", other.id)
+    chancy.cancel(site.conn, other.id, schema=site.schema)
+    for state in (State.FAILED, State.CANCELLED):
+        swept = chancy.requeue_many(site.conn, JobFilter(state=state), schema=site.schema)
+        assert swept.changed + swept.left == 1
+    assert site.one("SELECT count(*) FROM {}.job") == 1

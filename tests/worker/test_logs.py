@@ -28,6 +28,8 @@ from chancy_worker.logs import JsonFormatter
 from chancy_worker.records import MOST_BYTES, MOST_RECORDS, Keeper
 from chancy_worker.verdict import Claimed
 
+PLACES = ["on_loop", "in_thread", "in_process"]
+
 
 @pytest.fixture
 def uncaptured(request):
@@ -352,6 +354,24 @@ async def test_progress_said_in_a_tight_loop_is_written_once_a_second_and_seen(s
     assert {number for _, number in written} == {1}
     assert min(later - at for (at, _), (later, _) in pairwise(written)) > 0.99
     assert int(site.row(job).result) > 1_000
+
+
+async def test_a_wrong_word_about_itself_is_refused_in_words_wherever_a_job_runs(site):
+    conn = "the first argument is your connection: expected a psycopg.Connection or psycopg.AsyncConnection, got"
+    async with working(site.app()):
+        jobs = site.submit(*[getattr(tasks, f"say_wrongly_{where}").bind() for where in PLACES])
+        await all_finished(site)
+    for job in jobs:
+        assert job.result(site.conn) == [
+            "InvalidOption: fraction: expected a fraction from 0 to 1, got 'x'",
+            "InvalidOption: fraction: expected a fraction from 0 to 1, got None",
+            "InvalidOption: fraction: expected a fraction from 0 to 1, got 2",
+            "InvalidOption: fraction: expected a fraction from 0 to 1, got nan",
+            "InvalidOption: note: expected a text, got None",
+            "InvalidOption: note: expected a text, got 5",
+            f"InvalidConnection: {conn} builtins.NoneType",
+            f"InvalidConnection: {conn} builtins.str",
+        ]
 
 
 async def test_a_note_that_no_text_can_be_is_seen_as_far_as_it_can_be(site, tmp_path):

@@ -89,6 +89,10 @@ async def test_each_role_does_its_part_through_eight_days(site, as_role):
         await link.close()
 
 
+COMPARE = 'CREATE FUNCTION pg_temp.same("{0}".state, "{0}".state) RETURNS boolean LANGUAGE sql AS \'SELECT true\''
+"""With an operator of it, whoever compares states without its schema would call it."""
+
+
 @pytest.mark.parametrize(
     ("kind", "verb"),
     [
@@ -100,6 +104,8 @@ async def test_each_role_does_its_part_through_eight_days(site, as_role):
         ("producer", lambda conn: chancy.pause(conn, "default")),
         ("producer", lambda conn: chancy.keep(conn, "default", Keep(succeeded=days(3)))),
         ("producer", lambda conn: conn.execute(f"UPDATE \"{chancy.schema_in_use()}\".job SET state = 'running'")),
+        ("viewer", lambda conn: conn.execute(COMPARE.format(chancy.schema_in_use()))),
+        ("worker", lambda conn: conn.execute(COMPARE.format(chancy.schema_in_use()))),
         ("operator", lambda conn: conn.execute(f'DELETE FROM "{chancy.schema_in_use()}".worker')),
         ("worker", lambda conn: conn.execute(f'DROP TABLE "{chancy.schema_in_use()}".slot')),
         ("worker", lambda conn: conn.execute(f'CREATE TABLE "{chancy.schema_in_use()}".mine ()')),
@@ -150,3 +156,24 @@ async def test_grants_after_which_nothing_is_missing_are_printed_and_run_by_the_
 def test_a_role_that_is_none_is_refused(roles):
     with pytest.raises(chancy.InvalidArguments):
         chancy.grants(roles)
+
+
+TRAP = """
+    CREATE FUNCTION public.trap({0}, {1}) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'trapped'; END $$;
+    CREATE OPERATOR public.{2} (FUNCTION = public.trap, LEFTARG = {0}, RIGHTARG = {1})
+"""
+TRAPS = [("interval", "integer", "/"), ("oid", "regclass", "="), ("text[]", "text[]", "&&"), ("json", "json", "->>")]
+
+
+@pytest.mark.parametrize("pooler", ["session", "transaction"])
+async def test_a_worker_never_calls_an_operator_of_somebody_who_may_create_in_public(site, pooler):
+    try:
+        for trap in TRAPS:
+            site.conn.execute(TRAP.format(*trap))
+        jobs = site.submit(worker_tasks.add.bind(1, 2), worker_tasks.add.bind(3, 4))
+        async with working(site.app(), WorkerConfig(timing=FAST, pooler=pooler)):
+            await all_finished(site)
+        assert {site.row(job).state for job in jobs} == {State.SUCCEEDED}
+    finally:
+        for left, right, _ in TRAPS:
+            site.conn.execute(f"DROP FUNCTION IF EXISTS public.trap({left}, {right}) CASCADE")

@@ -121,10 +121,12 @@ def cancel(site: Site, chosen: Chosen) -> int:
 
 @command("requeue")
 @click.option(
-    "--attempts", type=click.IntRange(1, 32_767), default=3, show_default=True, help="So many more attempts for each."
+    "--attempts",
+    type=click.IntRange(1, 32_767),
+    help="So many more attempts for each.  [default: what its task declares]",
 )
 @_choice
-def requeue(site: Site, chosen: Chosen, attempts: int) -> int:
+def requeue(site: Site, chosen: Chosen, attempts: int | None) -> int:
     """Make finished jobs ready again under their old ids: those named, or all that fit everything that is said of them.
 
     By a filter it needs a --state: failed, discarded, cancelled or succeeded.

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, overload
 from .errors import InvalidOption
 from .model import Pause, Statement, Steps, TaskName, attempts_of, names_of
 from .plain import instant, number, one_of, shown, text
+from .registry import known
 from .run import AsyncConn, SyncConn, perform
 from .schema import schema_in_use
 from .statements import DAYS_AHEAD, cancel_jobs, make_partitions, requeue_jobs
@@ -198,7 +199,7 @@ def requeue_many(
     which: JobFilter,
     /,
     *,
-    attempts: int = 3,
+    attempts: int | None = None,
     batch: int = BATCH,
     told: Told | None = None,
     schema: str | None = None,
@@ -209,7 +210,7 @@ def requeue_many(
     which: JobFilter,
     /,
     *,
-    attempts: int = 3,
+    attempts: int | None = None,
     batch: int = BATCH,
     told: Told | None = None,
     schema: str | None = None,
@@ -219,23 +220,24 @@ def requeue_many(
     which: JobFilter,
     /,
     *,
-    attempts: int = 3,
+    attempts: int | None = None,
     batch: int = BATCH,
     told: Told | None = None,
     schema: str | None = None,
 ) -> Swept | Coroutine[Any, Any, Swept]:
-    """Make finished jobs ready again, as `chancy.requeue` does one; one round trip a batch. Those whose unique key a
-    live job has are left.
+    """Make finished jobs ready again, as `chancy.requeue` does one, with the attempts that their tasks declare unless
+    they are given; one round trip a batch. Those whose unique key a live job has are left, and of several with one key
+    all but the first.
 
     Raises `InvalidOption` unless the filter names a state in which jobs are finished, and for a number of attempts that
     no row can hold.
     """
     if _filter(which).state not in FINISHED:
         raise InvalidOption("state", f"requeue_many: name a state, one of {', '.join(sorted(FINISHED))}")
-    more = attempts_of("attempts", attempts)
+    more = None if attempts is None else attempts_of("attempts", attempts)
 
     def requeue(ids: Sequence[int]) -> Steps[int]:
-        answers = yield requeue_jobs(ids, more)
+        answers = yield requeue_jobs(ids, more, known())
         return sum(answer.done for answer in answers)
 
     steps = _sweep([CHOOSE_FINISHED], which, _size(batch), requeue, _listener(told))

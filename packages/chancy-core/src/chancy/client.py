@@ -12,6 +12,7 @@ from . import statements
 from .errors import DuplicateJob, InvalidOption, JobCancelled, JobFailed, NotCommitted, ResultExpired, UnknownJob
 from .model import JobRow, LetGo, NewJob, Pause, R_co, Statement, Steps, TaskName, attempts_of, names_of
 from .plain import LARGEST_ID, Duration, duration, identity, number, one_of, several, shown, text
+from .registry import known
 from .run import AsyncConn, SyncConn, begins_its_own, in_transaction, perform
 from .schema import schema_in_use
 from .statements import DAYS_AHEAD
@@ -304,31 +305,36 @@ def _cancel(job_id: int, schema: str) -> Steps[bool]:
 
 
 @overload
-def requeue(conn: SyncConn, job_id: int, /, *, attempts: int = 3, schema: str | None = None) -> bool: ...
+def requeue(conn: SyncConn, job_id: int, /, *, attempts: int | None = None, schema: str | None = None) -> bool: ...
 @overload
 def requeue(
-    conn: AsyncConn, job_id: int, /, *, attempts: int = 3, schema: str | None = None
+    conn: AsyncConn, job_id: int, /, *, attempts: int | None = None, schema: str | None = None
 ) -> Coroutine[Any, Any, bool]: ...
 def requeue(
-    conn: SyncConn | AsyncConn, job_id: int, /, *, attempts: int = 3, schema: str | None = None
+    conn: SyncConn | AsyncConn, job_id: int, /, *, attempts: int | None = None, schema: str | None = None
 ) -> bool | Coroutine[Any, Any, bool]:
     """Make a finished job ready again, under its old id and with `attempts` more attempts. One round trip.
 
-    Its errors, attempt count and fence stay with it. Returns False for a job that is still live, which is left
-    alone. Raises `UnknownJob`, `DuplicateJob` if a live job has its unique key meanwhile (then nothing changes), and
-    `InvalidOption` for a number of attempts that no row can hold.
+    Without `attempts` it gets as many as its task declares: where this process does not know the task, as a worker that
+    does has written down, and where nobody has, as many as the job had. Its errors, attempt count and fence stay with
+    it. Returns False for a job that is still live, which is left alone.
+
+    Raises `UnknownJob`, `DuplicateJob` if a live job has its unique key meanwhile, under whatever name of its task
+    (then nothing changes), and `InvalidOption` for a number of attempts that no row can hold.
     """
     where = schema_in_use(schema)
-    return perform(conn, _requeue(identity("job_id", job_id), attempts_of("attempts", attempts), where), where)
+    more = None if attempts is None else attempts_of("attempts", attempts)
+    return perform(conn, _requeue(identity("job_id", job_id), more, where), where)
 
 
-def _requeue(job_id: int, attempts: int, schema: str) -> Steps[bool]:
+def _requeue(job_id: int, attempts: int | None, schema: str) -> Steps[bool]:
     seen: statements.Requeue
-    (seen,) = yield statements.requeue_jobs([job_id], attempts)
+    (seen,) = yield statements.requeue_jobs([job_id], attempts, known())
     for _ in range(_TRIES):
         if seen.done or seen.task is None or seen.holder is not None:
             break
-        (seen,) = yield statements.requeue_jobs([job_id], attempts)  # its key was taken, or given back, while we waited
+        # Its key was taken, or given back, while we waited.
+        (seen,) = yield statements.requeue_jobs([job_id], attempts, known())
     if seen.task is not None and not seen.done:
         raise DuplicateJob(seen.task, seen.key, seen.holder)
     if not seen.exists:

@@ -90,11 +90,13 @@ class Signature:
         return payload
 
     def decode_arguments(self, payload: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """What to call the function with. Raises `InvalidArguments` when the signature has changed since."""
+        """What to call the function with. Raises `InvalidArguments` when the signature has changed since, and for what
+        cannot be read at all: nested too deeply, or refused by a class of the user's own.
+        """
         try:
             given = self.decoder.decode(payload)
-        except (msgspec.DecodeError, ValueError) as error:
-            raise InvalidArguments(self.task, _argument_in(error), _without_path(error)) from None
+        except Exception as error:
+            raise InvalidArguments(self.task, _argument_in(error), _unread(error)) from None
         return self.positional(given), {name: getattr(given, name) for name in self.keyword_only}
 
     def named_arguments(self, payload: bytes) -> dict[str, Any]:
@@ -120,8 +122,8 @@ class Signature:
         """The stored result as its annotated type. Raises `InvalidResult` when the annotation has changed since."""
         try:
             return self.result.decode(payload)
-        except (msgspec.DecodeError, ValueError) as error:
-            raise InvalidResult(self.task, str(error)) from None
+        except Exception as error:
+            raise InvalidResult(self.task, _unread(error)) from None
 
     def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Names to values, without the cost of `inspect.Signature.bind`."""
@@ -340,6 +342,13 @@ def _argument_in(error: Exception) -> str | None:
     if "`$." in message:
         return message.rsplit("`$.", 1)[1].rstrip("`").split(".", 1)[0].split("[", 1)[0]
     return None
+
+
+def _unread(error: Exception) -> str:
+    """What kept JSON from being read: msgspec's words alone, anybody else's with the kind of the error."""
+    if isinstance(error, (msgspec.DecodeError, ValueError)):
+        return _without_path(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def _without_path(error: Exception) -> str:

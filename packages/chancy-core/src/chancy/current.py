@@ -9,6 +9,8 @@ from typing import Any, overload
 
 from .errors import ChancyError, InvalidConnection, LeaseLost
 from .model import Progress, Steps
+from .plain import beginning
+from .plain import fraction as fraction_of
 from .run import AsyncConn, SyncConn, in_transaction, perform
 from .statements import DAYS_AHEAD, complete_job, make_partitions
 
@@ -44,12 +46,10 @@ class CurrentJob:
         """Say how far this attempt is, from 0 to 1: `chancy.get(conn, id).progress` shows the last word a second later.
 
         Costs no query here: the worker writes what has changed, of all its jobs at once, at most once a second. Of the
-        note the first 500 characters are kept. Raises `ValueError` for a fraction outside of that.
+        note the first 500 characters are kept. Raises `InvalidOption`, a `ValueError`, for a fraction outside of that,
+        and for a note that is no text.
         """
-        if not 0 <= fraction <= 1:
-            raise ValueError(f"progress is a fraction from 0 to 1, got {fraction}")
-        text = str(note)[:LONGEST_NOTE].encode("utf-8", "backslashreplace").decode()
-        self.report(self, Progress(float(fraction), text))
+        self.report(self, Progress(fraction_of("fraction", fraction), beginning("note", note, LONGEST_NOTE)))
 
     @overload
     def complete(self, conn: SyncConn, result: object = None, /) -> None: ...

@@ -266,7 +266,7 @@ BELLS = """
         SELECT offer.worker, offer.queues
         FROM {schema}.offer AS offer
         JOIN {schema}.worker AS worker ON worker.id = offer.worker AND worker.expires_at > {schema}.clock()
-        WHERE offer.listens AND NOT offer.queues && %(busy)s::text[]
+        WHERE offer.listens AND NOT offer.queues OPERATOR(pg_catalog.&&) %(busy)s::text[]
             AND NOT EXISTS (SELECT FROM {schema}.job AS job WHERE job.worker = worker.id AND job.state = 'running')
     )
     SELECT (SELECT count(*) FROM idle),

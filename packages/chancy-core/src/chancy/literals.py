@@ -55,6 +55,11 @@ def readable(instant: str) -> str:
     return f"least({later}, timestamptz '9999-12-31 00:00:00+00')"
 
 
+def readable_or_null(instant: str) -> str:
+    """The same for an instant that there may not be."""
+    return f"CASE WHEN {instant} IS NOT NULL THEN {readable(instant)} END"
+
+
 def either(until: datetime | Duration | None) -> dict[str, Any]:
     """An instant or a time from now, as the parameters `until` and `duration` of which one is null.
 

@@ -62,14 +62,21 @@ def _text(folder: Traversable) -> str:
 READ_COMMITTED = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
 """Whoever has waited for the lock has to see what the one before has committed."""
 
+PATH = "SET LOCAL search_path = pg_catalog, pg_temp"
+"""Every name of ours has its schema, but no operator has: `->>` in a CHECK would be that of whoever may create in
+`public` and has one that fits better, for as long as the CHECK is there (CVE-2018-1058)."""
+
 # A lock_timeout, so that a migration waiting for a long transaction never stalls everybody behind itself.
 LOCK = """
     SELECT set_config('lock_timeout', '3s', true), pg_advisory_xact_lock(hashtext('chancy migrate'), hashtext('{name}'))
 """
 CIRCUMSTANCES = """
-    SELECT current_setting('server_encoding'), current_setting('transaction_isolation'), current_setting('lock_timeout')
+    SELECT current_setting('server_encoding'), current_setting('transaction_isolation'),
+        current_setting('lock_timeout'), current_setting('search_path')
 """
-RESTORE = "SELECT set_config('lock_timeout', %(lock_timeout)s::text, true)"
+RESTORE = """
+    SELECT set_config('lock_timeout', %(lock_timeout)s::text, true), set_config('search_path', %(path)s::text, true)
+"""
 SCHEMA_EXISTS = "SELECT to_regnamespace('{schema}') IS NOT NULL"
 CREATE_SCHEMA = "CREATE SCHEMA {schema}"
 CREATE_LEDGER = """
@@ -137,14 +144,15 @@ def migrate(conn: SyncConn | AsyncConn, /, *, schema: str | None = None) -> list
 
 
 def _apply_missing(schema: str) -> Steps[list[str]]:
-    encoding, isolation, lock_timeout = yield Statement(CIRCUMSTANCES, {}, lambda rows: rows[0])
+    encoding, isolation, lock_timeout, path = yield Statement(CIRCUMSTANCES, {}, lambda rows: rows[0])
     if encoding != "UTF8":
         raise UnsupportedDatabase(encoding)
     if isolation != "read committed":
         raise InvalidConnection(f"a migration needs a transaction that is READ COMMITTED, and this one is {isolation}")
+    yield Script(PATH)
     yield _value(LOCK)
     applied = yield from _apply(schema)
-    yield Statement(RESTORE, {"lock_timeout": lock_timeout}, _first)
+    yield Statement(RESTORE, {"lock_timeout": lock_timeout, "path": path}, _first)
     return applied
 
 
@@ -184,7 +192,7 @@ def printed(schema: str | None = None, after: int = 0) -> str:
     transaction, with the guards of `migrate`. Run twice, it fails and changes nothing.
     """
     missing = [step for step in steps() if step.number > after]
-    parts = [f"{READ_COMMITTED};", f"{textwrap.dedent(LOCK).strip()};", textwrap.dedent(NOTHING_BEFORE)]
+    parts = [f"{READ_COMMITTED};", f"{PATH};", f"{textwrap.dedent(LOCK).strip()};", textwrap.dedent(NOTHING_BEFORE)]
     parts += [] if after else [f"{CREATE_SCHEMA};", f"{textwrap.dedent(CREATE_LEDGER).strip()};\n"]
     parts += [PRINTED_RECORD % (step.number, step.name) for step in missing]
     parts += [step.sql for step in missing]

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from numbers import Real
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, TypeAlias, TypeVar
 
@@ -64,6 +65,13 @@ def text(option: str, value: object) -> str:
     return value
 
 
+def beginning(option: str, value: object, longest: int) -> str:
+    """The first characters of a text, as UTF-8 can say them: half a surrogate pair is written as its number."""
+    if not isinstance(value, str):
+        raise InvalidOption(option, f"expected a text, got {shown(value)}{_enum_hint(value, str)}")
+    return str.__getitem__(value, slice(longest)).encode("utf-8", "backslashreplace").decode()
+
+
 def name(option: str, value: object) -> str:
     """A text of 1 to 500 bytes: what queues and tasks are called."""
     plain = text(option, value)
@@ -87,6 +95,16 @@ def number(option: str, value: object, least: int, most: int = MOST, *, why: str
 def amount(option: str, value: object) -> float:
     """A number that is neither NaN nor infinite."""
     return _amount(option, value, "a finite number")
+
+
+def fraction(option: str, value: object) -> float:
+    """A number from 0 to 1, of whatever kind: what a handler has counted may be numpy's, or True."""
+    if isinstance(value, (Real, Decimal)):
+        with contextlib.suppress(Exception):  # of a class that fails to be one
+            plain = float(value)
+            if 0 <= plain <= 1:
+                return plain
+    raise InvalidOption(option, f"expected a fraction from 0 to 1, got {shown(value)}")
 
 
 def identity(option: str, value: object) -> int:

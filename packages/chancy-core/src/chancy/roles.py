@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias, get_args
 
-from .errors import InvalidArguments
+from .errors import InvalidArguments, InvalidOption
 from .literals import of_texts
 from .model import Statement
+from .plain import several, shown, text
 from .schema import named, schema_in_use
 
 Role: TypeAlias = Literal["producer", "worker", "viewer", "operator"]
@@ -72,15 +73,26 @@ def grants(roles: Mapping[Role, str | Iterable[str]], *, schema: str | None = No
     """
     where = schema_in_use(schema)
     lines = []
+    if not isinstance(roles, Mapping):
+        raise InvalidArguments(
+            "grants", "roles", f"expected a dict of {', '.join(ROLES)} to names of roles, got {shown(roles)}"
+        )
     for kind, names in roles.items():
         if kind not in RIGHTS:
             raise InvalidArguments("grants", "roles", f"there is no kind {kind!r}, but {', '.join(ROLES)}")
-        for name in [names] if isinstance(names, str) else names:
-            if not name or "\0" in name:
+        for name in _plain(kind, names):
+            if not name:
                 raise InvalidArguments("grants", kind, f"expected the name of a role, got {name!r}")
             quoted = '"' + name.replace('"', '""') + '"'
             lines += [GRANT % (named(right, where), quoted) for right in RIGHTS[kind]]
     return "\n".join(lines) + "\n"
+
+
+def _plain(kind: Role, names: object) -> list[str]:
+    try:
+        return [text(kind, name) for name in ([names] if isinstance(names, str) else several(kind, names, "names"))]
+    except InvalidOption as error:
+        raise InvalidArguments("grants", kind, error.reason) from None
 
 
 # Of the partitioned tables, since only their owner can make a part of them.

@@ -17,7 +17,7 @@ from .plain import text
 
 # No quotes and no dollars: the name also stands inside string literals and bodies of the schema's functions. 48
 # characters leave room for the suffixes of the partitions' constraint names within Postgres' 63.
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
+_NAME = re.compile(r"(?!pg_)[A-Za-z_][A-Za-z0-9_]{0,47}")
 
 _NAMES = """
     age array_agg array_cat array_position bool_or cardinality clock_timestamp concat_ws convert_to count
@@ -33,6 +33,9 @@ _NAMES = """
 BUILT_INS = frozenset(_NAMES.split())
 """The functions of Postgres that statements call. Each is sent with its schema: in the caller's `search_path` there may
 be another one of the name that fits better, by whoever may create functions there (CVE-2018-1058)."""
+_FIELD = re.compile(r"(->>?) ?('\w+')(?! *::)")
+"""A field of a JSON, by its name. A literal of no type would be taken for JSON itself, if somebody had an operator of
+that kind."""
 _CALL = re.compile(rf"(?<![\w.])({'|'.join(sorted(BUILT_INS))})\(")
 
 _STATEMENTS = 4096
@@ -72,7 +75,7 @@ def checked(schema: str) -> str:
     if not _NAME.fullmatch(schema):
         raise ChancyError(
             f"{schema!r} cannot be the name of Chancy's schema: use up to 48 letters, digits and underscores, "
-            f"starting with a letter or an underscore"
+            f"starting with a letter or an underscore, and not with pg_, which is for Postgres"
         )
     return schema
 
@@ -105,8 +108,12 @@ def _has_several_arguments(text: str) -> bool:
 
 @functools.lru_cache(_STATEMENTS)
 def fill(sql: str, schema: str) -> bytes:
-    """The text of a statement for this schema, without indentation, each function with its schema."""
-    lines = (line.strip() for line in _CALL.sub(_with_schema, named(sql, schema)).splitlines())
+    """The text of a statement for this schema, without indentation, each function with its schema, and each field's
+    name with its type: what is looked for in the caller's `search_path` fits exactly in Postgres' own, which comes
+    first.
+    """
+    text = _FIELD.sub(r"\1 \2::pg_catalog.text", _CALL.sub(_with_schema, named(sql, schema)))
+    lines = (line.strip() for line in text.splitlines())
     return "\n".join(line for line in lines if line).encode()
 
 

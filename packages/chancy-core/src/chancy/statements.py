@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any, NamedTuple, TypeVar
@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from .codec import encode_json
-from .literals import JsonColumn, in_seconds, of_intervals, of_numbers, of_texts, readable
-from .model import AttemptError, JobRow, NewJob, Progress, Rows, Statement
+from .literals import JsonColumn, in_seconds, of_intervals, of_numbers, of_texts, readable, readable_or_null
+from .model import AttemptError, JobRow, Named, NewJob, Progress, Rows, Statement
+from .registry import Known
 from .states import State
 
 T = TypeVar("T")
@@ -239,13 +240,13 @@ def _json(value: object) -> bytes | None:
 
 
 # JSON is read as bytea: it arrives as UTF-8 whatever the connection's client_encoding is.
+_INSTANTS = ", ".join(map(readable_or_null, ("submitted_at", "run_at", "started_at", "finished_at", "cancel_at")))
 _COLUMNS = """
     id, task, queue, state::text, priority, attempt, max_attempts, crashes, worker,
-    submitted_at, run_at, started_at, finished_at,
-    cancel_at,
+    {instants},
     convert_to(arguments::text, 'UTF8'), convert_to(result::text, 'UTF8'), convert_to(errors::text, 'UTF8'),
     convert_to(progress::text, 'UTF8'), convert_to(unique_key, 'UTF8'), batch
-"""
+""".replace("{instants}", _INSTANTS)
 
 SELECT_JOB = "SELECT " + _COLUMNS + " FROM {schema}.any_job WHERE id = %(id)s::bigint"
 
@@ -331,7 +332,7 @@ def _parse_job(row: tuple[Any, ...]) -> JobRow:
         result=result,
         errors=parse_errors(errors),
         cancel_at=cancel_at,
-        progress=None if progress is None else msgspec.json.decode(progress, type=Progress),
+        progress=_parse_progress(progress),
         unique_key=None if unique_key is None else unique_key.decode(),
         batch=batch,
     )
@@ -342,8 +343,22 @@ _decode_errors: Callable[[bytes], tuple[AttemptError, ...]] = msgspec.json.Decod
 
 
 def parse_errors(errors: bytes | None) -> tuple[AttemptError, ...]:
-    """The errors of a job, oldest first, from their column."""
-    return () if errors is None else _decode_errors(errors)
+    """The errors of a job, oldest first, from their column. What somebody else has written there is one error, which
+    says so: it must not hide the other jobs of a list.
+    """
+    if errors is None:
+        return ()
+    try:
+        return _decode_errors(errors)
+    except (ValueError, RecursionError) as error:
+        return (AttemptError(attempt=0, kind="InvalidErrors", message=f"what its row has of errors: {error}"),)
+
+
+def _parse_progress(progress: bytes | None) -> Progress | None:
+    try:
+        return None if progress is None else msgspec.json.decode(progress, type=Progress)
+    except (ValueError, RecursionError):  # of somebody else
+        return None
 
 
 SELECT_OUTCOME = """
@@ -427,7 +442,7 @@ CANCEL_JOBS = keeping(
         EXISTS (SELECT FROM {schema}.job AS job WHERE job.id = sent.id),
         EXISTS (SELECT FROM {schema}.history AS past WHERE past.id = sent.id),
         (SELECT pg_notify('{name}.cancel', worker::text || ' ' || asked.id::text)::text
-         FROM asked WHERE asked.id = sent.id)
+         FROM asked WHERE asked.id = sent.id AND current_setting('chancy.quiet', true) IS DISTINCT FROM 'on')
     FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS sent (id, position)
     ORDER BY sent.position
 """,
@@ -481,20 +496,51 @@ def complete_job(job_id: int, fence: int, lease: int, result: bytes) -> Statemen
     return Statement(COMPLETE_JOB, params, lambda rows: bool(rows[0][0]))
 
 
+# How often a task lets its jobs be tried, and what else it is called, is known by the code at hand, or else by the last
+# worker that knew the task; else it is as many attempts as the job had. A key is held by any name of its task: of two
+# finished jobs with one key, too, only the first becomes ready.
 REQUEUE_JOBS = """
     WITH finished AS MATERIALIZED (
-        SELECT * FROM {schema}.history WHERE id = ANY (%(ids)s::bigint[]) FOR UPDATE
+        SELECT past.*,
+            coalesce(%(attempts)s::integer, known.attempts, declared.max_attempts, past.max_attempts) AS more,
+            array_cat(ARRAY[past.task],
+                ARRAY(SELECT json_array_elements_text(coalesce(known.names, declared.names)))) AS names,
+            coalesce(coalesce(known.names, declared.names)->>-1, past.task) AS root
+        FROM {schema}.history AS past
+        LEFT JOIN unnest(%(tasks)s::text[], %(declared)s::smallint[], %(names)s::json[])
+            AS known (task, attempts, names) ON known.task = past.task
+        LEFT JOIN {schema}.task AS declared ON declared.name = past.task
+        WHERE past.id = ANY (%(ids)s::bigint[])
+        FOR UPDATE OF past
+    ),
+    held AS MATERIALIZED (
+        SELECT id, (
+                SELECT job.id FROM {schema}.job AS job
+                WHERE job.task = ANY (finished.names)
+                    AND job.unique_key = finished.unique_key AND (job.claims = 0 OR job.unique_until = 'finished')
+                ORDER BY job.id
+                LIMIT 1
+            ) AS holder
+        FROM finished
+        WHERE unique_key IS NOT NULL
+    ),
+    first AS (
+        SELECT DISTINCT ON (unique_key, root) id
+        FROM finished
+        WHERE unique_key IS NOT NULL AND (claims = 0 OR unique_until = 'finished')
+            AND id NOT IN (SELECT id FROM held WHERE holder IS NOT NULL)
+        ORDER BY unique_key, root, id
     ),
     requeued AS (
         INSERT INTO {schema}.job
             (id, task, queue, priority, state, attempt, max_attempts, claims, crashes,
              run_at, submitted_at, started_at, arguments, retry, limits, gates, parked, errors,
              unique_key, unique_until, batch)
-        SELECT id, task, queue, priority, 'ready', least(attempt, 32767 - %(attempts)s::integer),
-            least(attempt + %(attempts)s::integer, 32767), claims,
+        SELECT id, task, queue, priority, 'ready', least(attempt, 32767 - more), least(attempt + more, 32767), claims,
             crashes, {schema}.clock(), submitted_at, started_at, arguments, retry, limits, gates, gates->>'key', errors,
             unique_key, unique_until, batch
         FROM finished
+        WHERE unique_key IS NULL OR (claims > 0 AND unique_until <> 'finished') OR id IN (SELECT id FROM first)
         ORDER BY id
         ON CONFLICT (task, unique_key) WHERE unique_key IS NOT NULL AND (claims = 0 OR unique_until = 'finished')
             DO NOTHING
@@ -510,12 +556,11 @@ REQUEUE_JOBS = """
         EXISTS (SELECT FROM {schema}.any_job AS job WHERE job.id = sent.id),
         CASE WHEN finished.unique_key IS NOT NULL THEN finished.task END,
         convert_to(finished.unique_key, 'UTF8'),
-        (SELECT job.id FROM {schema}.job AS job
-         WHERE job.task = finished.task AND job.unique_key = finished.unique_key
-            AND (job.claims = 0 OR job.unique_until = 'finished')),
+        held.holder,
         (SELECT {schema}.ring(ARRAY(SELECT DISTINCT queue FROM requeued))::text)
     FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS sent (id, position)
     LEFT JOIN finished ON finished.id = sent.id
+    LEFT JOIN held ON held.id = sent.id
     ORDER BY sent.position
 """
 
@@ -533,13 +578,26 @@ class Requeue:
     holder: int | None
 
 
-def requeue_jobs(ids: Sequence[int], attempts: int) -> Statement[list[Requeue]]:
-    """Make finished jobs ready under their old ids, with so many attempts more, unless a live job has their key.
+def requeue_jobs(ids: Sequence[int], attempts: int | None, tasks: Mapping[str, Known]) -> Statement[list[Requeue]]:
+    """Make finished jobs ready under their old ids, with so many attempts more, unless a live job has their key; None
+    is what their task declares, of which these are known here.
 
     Their fences, attempt and crash counts go with them, so that a worker of the first life stays fenced out. Answers in
     that order.
     """
-    return Statement(REQUEUE_JOBS, {"ids": list(ids), "attempts": attempts}, _parse_requeues)
+    params = {
+        "ids": list(ids),
+        "attempts": attempts,
+        "tasks": of_texts(tasks),
+        "declared": of_numbers(task.options.max_attempts for task in tasks.values()),
+        "names": JsonColumn(map(names_known, tasks.values())),
+    }
+    return Statement(REQUEUE_JOBS, params, _parse_requeues)
+
+
+def names_known(task: Named) -> bytes | None:
+    """The names of a task as JSON, where there are several."""
+    return encode_json(task.names) if len(task.names) > 1 else None
 
 
 def _parse_requeues(rows: Rows) -> list[Requeue]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, overlo
 
 from typing_extensions import ParamSpec, Unpack
 
+from . import registry
 from .client import Job, submit_one
 from .codec import Signature, signature_of
 from .errors import InvalidArguments, InvalidOption, InvalidTask
@@ -362,7 +363,7 @@ def _kept(values: Any) -> Any:
     return tuple(values) if isinstance(values, Iterator) else values
 
 
-_tasks: dict[str, BaseTask[..., Any]] = {}
+_tasks: dict[str, BaseTask[..., Any]] = registry.tasks
 
 
 def registered() -> Mapping[str, BaseTask[..., Any]]:

@@ -207,8 +207,10 @@ def takes_point(point: Point) -> Point:
 
 
 @task(name="conformance.renamed", aliases=["conformance.older"], unique=Unique(key=lambda key: key))
-def renamed(key: str) -> str:
+def renamed(key: str, *, snoozes: bool = False) -> str:
     """Was called otherwise."""
+    if snoozes:
+        raise Snooze(timedelta(hours=1))
     seen.append(key)
     return key
 
@@ -362,6 +364,42 @@ def who(value: int = 0) -> str:
     me = current_job()
     seen.append((me.id, me.task, me.queue, me.attempt, me.max_attempts, me.cancelled, me.lease_lost))
     return chancy.schema_in_use()
+
+
+def say_wrongly() -> list[str]:
+    """What a handler is told of each wrong word about itself."""
+    me, told = current_job(), []
+    fractions: list[Any] = ["x", None, 2, -0.1, math.nan, 10**400, 1j, [1], me]
+    notes: list[Any] = [None, 5, b"half", ["half"], me]
+    wrong: list[Callable[[], object]] = [
+        *(functools.partial(me.progress, value) for value in fractions),
+        *(functools.partial(me.progress, 0.5, value) for value in notes),
+        *(functools.partial(me.complete, value) for value in (None, "dsn", 5, [ground[0].conn] if ground else [])),
+    ]
+    for say in wrong:
+        try:
+            say()
+        except Exception as error:
+            told.append(f"{type(error).__name__}: {str(error).partition(',')[0]}")
+    return told
+
+
+@task(name="conformance.wrong_in_a_thread", max_attempts=1)
+def wrong_in_a_thread() -> list[str]:
+    """Says something wrong about itself, and goes on."""
+    return say_wrongly()
+
+
+@task(name="conformance.wrong_on_the_loop", max_attempts=1)
+async def wrong_on_the_loop() -> list[str]:
+    """The same in a coroutine."""
+    return say_wrongly()
+
+
+@task(name="conformance.wrong_in_a_process", max_attempts=1, executor="process")
+def wrong_in_a_process() -> list[str]:
+    """The same in a child."""
+    return say_wrongly()
 
 
 @task(name="conformance.who_async")
@@ -1175,9 +1213,25 @@ def of_a_job_that_logs_too_much_the_beginning_is_kept(g: Ground) -> Steps:
 @case
 def progress_is_a_fraction(g: Ground) -> Steps:
     row = yield from attempts_of(g, progress.using(max_attempts=1), 2.0)
-    assert (row.state, row.errors[0].kind) == (State.FAILED, "ValueError")
+    assert (row.state, row.errors[0].kind) == (State.FAILED, "InvalidOption")
     row = yield from attempts_of(g, progress, 0.5)
     assert (row.state, row.progress) == (State.SUCCEEDED, None)
+
+
+@case
+def a_handler_that_says_something_wrong_about_itself_is_told_what(g: Ground) -> Steps:
+    no_connection = (
+        "InvalidConnection: the first argument is your connection: expected a psycopg.Connection or "
+        "psycopg.AsyncConnection"
+    )
+    for wrong in (wrong_in_a_thread, wrong_on_the_loop, wrong_in_a_process):
+        job = yield wrong.submit(g.conn)
+        yield g.perform()
+        assert (yield job.result(g.conn)) == [
+            *["InvalidOption: fraction: expected a fraction from 0 to 1"] * 9,
+            *["InvalidOption: note: expected a text"] * 5,
+            *[no_connection] * 4,
+        ]
 
 
 @case
@@ -1362,6 +1416,18 @@ def a_requeued_job_keeps_its_errors_and_gets_more_attempts(g: Ground) -> Steps:
     row = yield job.refresh(g.conn)
     assert (row.state, row.attempt, row.max_attempts, seen) == (State.SUCCEEDED, 5, 5, [1, 2, 3, 4, 5])
     assert [error.attempt for error in row.errors] == [1, 2, 3, 4]
+
+
+@case
+def a_requeued_job_gets_the_attempts_that_its_task_declares(g: Ground) -> Steps:
+    job = yield fail.using(max_attempts=1).submit(g.conn, 9)
+    yield g.perform()
+    assert (yield chancy.requeue(g.conn, job.id)) is True
+    yield g.perform()
+    row = yield job.refresh(g.conn)
+    assert (row.state, row.max_attempts) == (State.FAILED, 1 + fail.options.max_attempts)
+    yield chancy.requeue_many(g.conn, chancy.JobFilter(task=fail, state=State.FAILED))
+    assert (yield job.refresh(g.conn)).max_attempts == 1 + 2 * fail.options.max_attempts
 
 
 @case
@@ -1686,6 +1752,34 @@ def a_job_whose_key_is_live_again_is_not_requeued(g: Ground) -> Steps:
     assert (yield one.refresh(g.conn)).state is State.SUCCEEDED
     yield g.perform_snoozed(two)
     assert (yield chancy.requeue(g.conn, one.id)) is True
+
+
+@case
+def a_job_whose_key_is_live_under_another_name_is_not_requeued(g: Ground) -> Steps:
+    older = msgspec.structs.replace(renamed.bind("a"), task="conformance.older")
+    (one,) = yield submit_many(g.conn, [older])
+    yield g.perform()
+    two = yield renamed.submit(g.conn, "a", snoozes=True)
+    yield g.perform()
+    with pytest.raises(DuplicateJob) as error:
+        yield chancy.requeue(g.conn, one.id)
+    assert (error.value.key, error.value.job_id) == ("a", two.id)
+    which = chancy.JobFilter(task=renamed, state=State.SUCCEEDED)
+    assert (yield chancy.requeue_many(g.conn, which)) == chancy.Swept(0, 1)
+    yield chancy.cancel(g.conn, two.id)
+    assert (yield chancy.requeue(g.conn, one.id)) is True
+
+
+@case
+def of_finished_jobs_with_one_key_under_two_names_one_is_requeued(g: Ground) -> Steps:
+    older = msgspec.structs.replace(renamed.bind("a"), task="conformance.older")
+    for job in (older, renamed.bind("a"), renamed.bind("b")):
+        yield submit_many(g.conn, [job])
+        yield g.perform()
+    which = chancy.JobFilter(task=renamed, state=State.SUCCEEDED)
+    assert (yield chancy.requeue_many(g.conn, which)) == chancy.Swept(2, 1)
+    yield g.perform()
+    assert sorted(row.attempt for row in (yield chancy.jobs(g.conn))) == [1, 2, 2]
 
 
 @case

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from chancy import bulk, statements, steering
+from chancy import bulk, registry, statements, steering
 from chancy.batch import DRAW_BATCH, FINISH_BATCHES, INSERT_BATCH, SELECT_PROGRESS, told
 from chancy.codec import encode_json
 from chancy.log import SELECT_LOGS
@@ -365,21 +365,24 @@ class Memory:
         for job_id in params["ids"]:
             yield self._requeue_one(job_id, params["attempts"])
 
-    def _requeue_one(self, job_id: int, attempts: int) -> tuple[Any, ...]:
+    def _requeue_one(self, job_id: int, attempts: int | None) -> tuple[Any, ...]:
         kept = self.jobs.get(job_id)
         finished = kept is not None and kept.row.state in FINISHED
         holder = None
         if kept is not None and finished:
+            row, task = kept.row, registry.tasks.get(kept.row.task)
+            declared = row.max_attempts if task is None else task.options.max_attempts
             again = kept.with_row(
                 state=State.READY,
-                max_attempts=min(kept.row.attempt + attempts, 32_767),
+                max_attempts=min(row.attempt + (declared if attempts is None else attempts), 32_767),
                 run_at=_now(),
                 result=None,
                 finished_at=None,
                 worker=None,
             )
             if again.holds_key:
-                holder = self._holder(kept.row.task, kept.row.unique_key)
+                names = (row.task,) if task is None else task.names
+                holder = next(filter(None, (self._holder(name, row.unique_key) for name in names)), None)
             if holder is None:
                 self.jobs[job_id] = again
         unique = kept is not None and finished and kept.unique is not None

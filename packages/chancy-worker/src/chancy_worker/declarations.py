@@ -1,4 +1,4 @@
-"""What tasks declare beside their code, written down for `chancy.submit` in SQL, which knows no code."""
+"""What tasks declare beside their code, written down for who has no code: `chancy.submit` in SQL, `requeue`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from chancy.codec import encode_json
-from chancy.literals import JsonColumn, of_intervals, of_texts
+from chancy.literals import JsonColumn, of_intervals, of_numbers, of_texts
 from chancy.model import Statement
+from chancy.statements import names_known
 from chancy.task import BaseTask
 
 ALONE = """patient AS MATERIALIZED (
@@ -27,20 +28,17 @@ DECLARE = (
     given AS MATERIALIZED (
         SELECT task.*
         FROM alone
-        CROSS JOIN unnest(%(names)s::text[], %(gates)s::json[], %(untils)s::text[], %(withins)s::interval[])
-            AS task (name, gates, unique_until, unique_within)
-    ),
-    gone AS (
-        DELETE FROM {schema}.task AS task
-        WHERE task.name IN (SELECT name FROM given WHERE gates IS NULL AND unique_until IS NULL)
+        CROSS JOIN unnest(%(names)s::text[], %(gates)s::json[], %(untils)s::text[], %(withins)s::interval[],
+            %(max_attempts)s::smallint[], %(all_names)s::json[])
+            AS task (name, gates, unique_until, unique_within, max_attempts, names)
     ),
     kept AS (
-        INSERT INTO {schema}.task AS task (name, gates, unique_until, unique_within)
-        SELECT name, gates, unique_until, unique_within
+        INSERT INTO {schema}.task AS task (name, gates, unique_until, unique_within, max_attempts, names)
+        SELECT name, gates, unique_until, unique_within, max_attempts, names
         FROM given
-        WHERE gates IS NOT NULL OR unique_until IS NOT NULL
         ON CONFLICT (name) DO UPDATE
-        SET gates = excluded.gates, unique_until = excluded.unique_until, unique_within = excluded.unique_within
+        SET gates = excluded.gates, unique_until = excluded.unique_until, unique_within = excluded.unique_within,
+            max_attempts = excluded.max_attempts, names = excluded.names
     )
     SELECT count(*) FROM given
 """
@@ -48,8 +46,8 @@ DECLARE = (
 
 
 def declare(tasks: Iterable[BaseTask[..., Any]]) -> Statement[None]:
-    """Write down what these tasks declare, under all their names: limits over all workers, groups, keys; forget what
-    they do not any more.
+    """Write down what these tasks declare, under all their names: limits over all workers, groups, keys, attempts;
+    forget what they do not any more.
     """
     every = {name: task for task in tasks for name in task.names}
     gates = [[part.declared for part in task.gates.parts] if task.gates else None for task in every.values()]
@@ -61,6 +59,8 @@ def declare(tasks: Iterable[BaseTask[..., Any]]) -> Statement[None]:
             "gates": JsonColumn(None if parts is None else encode_json(parts) for parts in gates),
             "untils": of_texts(None if each is None else each.until for each in unique),
             "withins": of_intervals(None if each is None else each.within for each in unique),
+            "max_attempts": of_numbers(task.options.max_attempts for task in every.values()),
+            "all_names": JsonColumn(names_known(task) for task in every.values()),
         },
         lambda rows: None,
     )

@@ -49,7 +49,7 @@ ORPHANS = """
     WHERE NOT EXISTS (
         SELECT FROM {schema}.offer AS offer
         JOIN {schema}.worker AS worker ON worker.id = offer.worker AND worker.expires_at > {schema}.clock()
-        WHERE mine.task = ANY (offer.tasks) AND offer.queues && %(queues)s::text[]
+        WHERE mine.task = ANY (offer.tasks) AND offer.queues OPERATOR(pg_catalog.&&) %(queues)s::text[]
             AND offer.signatures[array_position(offer.tasks, mine.task)] IS DISTINCT FROM mine.signature
     )
 """

@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 
 from chancy.codec import encode_json
-from chancy.literals import JsonColumn, of_numbers, of_texts, readable
+from chancy.literals import JsonColumn, of_numbers, of_texts, readable_or_null
 from chancy.model import NewJob, Rows, Statement
 from chancy.recurrence import Look, look, ticks
 from chancy.schedules import decode_when, job_of
@@ -130,7 +130,7 @@ LOOK = """
     ) AS due ON true
 """
 for _instant in ("since", "next_at", "paused_until"):  # one that no datetime can be must not hide the others
-    LOOK = LOOK.replace("{" + _instant + "}", f"CASE WHEN {_instant} IS NOT NULL THEN {readable(_instant)} END")
+    LOOK = LOOK.replace("{" + _instant + "}", readable_or_null(_instant))
 
 
 @dataclass(frozen=True, slots=True)

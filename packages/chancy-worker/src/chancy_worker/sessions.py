@@ -23,20 +23,21 @@ T = TypeVar("T")
 # What a role or a database is set to must not change what a statement says or how its answer is read.
 # The worker's own statements are written for nested loops over its indexes; a plan that looks cheaper while the
 # tables are small would be a scan over dead rows an hour later. `lock_timeout`: a round never waits for a row.
-# A Postgres before 17 has no transaction_timeout.
+# A Postgres before 17 has no transaction_timeout. The path: our statements name the schema of all but operators, and
+# whoever may create in a schema of the role's own path could have one that fits better.
 _SETTINGS = """
         ('lock_timeout', {lock_timeout}), ('statement_timeout', {deadline}), ('jit', 'off'),
         ('TimeZone', 'UTC'), ('DateStyle', 'ISO'), ('IntervalStyle', 'postgres'), ('extra_float_digits', '1'),
-        ('array_nulls', 'on'), ('transaction_timeout', '0'),
+        ('array_nulls', 'on'), ('transaction_timeout', '0'), ('search_path', 'pg_catalog, pg_temp'),
         ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'),
         ('enable_bitmapscan', 'off'), ('enable_sort', 'off'),
         ('plan_cache_mode', 'force_generic_plan')
     ) AS wish (name, value)
-    WHERE name <> 'transaction_timeout' OR current_setting('transaction_timeout', true) IS NOT NULL
+    WHERE name <> 'transaction_timeout' OR pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL
 """
 SET_UP = (
     """
-    SELECT set_config(name, value, false)
+    SELECT pg_catalog.set_config(name, value, false)
     FROM (VALUES
         ('default_transaction_isolation', 'read committed'), ('idle_session_timeout', '0'),"""
     + _SETTINGS
@@ -44,7 +45,7 @@ SET_UP = (
 SET_LOCALLY = (
     """
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
-    SELECT set_config(name, value, true)
+    SELECT pg_catalog.set_config(name, value, true)
     FROM (VALUES"""
     + _SETTINGS
     + ";"

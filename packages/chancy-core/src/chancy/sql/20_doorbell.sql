@@ -6,11 +6,15 @@ CREATE OR REPLACE FUNCTION {schema}.bell_key(queue text) RETURNS integer
     -- 64 keys, so that a transaction that submits to thousands of queues cannot fill the lock table.
     AS $$ SELECT 1 + (pg_catalog.hashtext(queue) & 63) $$;
 
+-- After `SET LOCAL chancy.quiet = on` nobody is told and no key is taken: a transaction that has notified cannot be
+-- prepared, and one that is prepared would hold its key until its second phase.
 CREATE OR REPLACE FUNCTION {schema}.ring(queue text) RETURNS void
     LANGUAGE sql
     -- As an expression it is inlined: nothing is called.
     AS $$
-    SELECT CASE WHEN NOT pg_catalog.pg_try_advisory_xact_lock_shared(
+    SELECT CASE
+        WHEN pg_catalog.current_setting('chancy.quiet', true) = 'on' THEN NULL
+        WHEN NOT pg_catalog.pg_try_advisory_xact_lock_shared(
             '{schema}'::pg_catalog.regnamespace::pg_catalog.oid::integer, {schema}.bell_key(queue))
         THEN pg_catalog.pg_notify('{name}', pg_catalog.left(queue, 2000)) END
 $$;
@@ -22,6 +26,9 @@ CREATE OR REPLACE FUNCTION {schema}.ring(queues text[]) RETURNS void
 DECLARE
     queue text;
 BEGIN
+    IF current_setting('chancy.quiet', true) = 'on' THEN
+        RETURN;
+    END IF;
     FOREACH queue IN ARRAY queues LOOP
         IF NOT pg_try_advisory_xact_lock_shared('{schema}'::regnamespace::oid::integer, {schema}.bell_key(queue)) THEN
             PERFORM pg_notify('{name}', left(queue, 2000));

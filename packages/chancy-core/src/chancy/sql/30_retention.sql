@@ -29,6 +29,7 @@ DECLARE
 BEGIN
     IF to_regclass('{schema}.' || name) IS NULL THEN
         PERFORM pg_advisory_xact_lock('{schema}'::regnamespace::oid::integer, 0);
+        EXECUTE format('LOCK TABLE ONLY {schema}.%I IN SHARE UPDATE EXCLUSIVE MODE', parent); -- see make_day
     END IF;
     IF to_regclass('{schema}.' || name) IS NULL THEN
         EXECUTE format(
@@ -58,8 +59,10 @@ BEGIN
     IF to_regclass('{schema}.' || name) IS NOT NULL THEN
         RETURN 0;
     END IF;
-    -- One process at a time; whoever waited looks again.
+    -- One process at a time; whoever waited looks again. The lock of a table, which ATTACH takes anyway, is what makes a
+    -- session hear of the tables that others have made: without it the second look is answered as the first one was.
     PERFORM pg_advisory_xact_lock('{schema}'::regnamespace::oid::integer, 0);
+    EXECUTE format('LOCK TABLE ONLY {schema}.%I IN SHARE UPDATE EXCLUSIVE MODE', parent);
     IF to_regclass('{schema}.' || name) IS NOT NULL THEN
         RETURN 0;
     END IF;

@@ -73,7 +73,7 @@ DECLARE
     declared record;
     gates json;
     job_id bigint;
-    -- What its row or an index could not hold, or no worker read; `Options.problem` says the same in Python.
+    -- What its row or an index could not hold, or no worker read; `Options` says the same in Python.
     wrong text := CASE
         WHEN (octet_length(submit.task) BETWEEN 1 AND 500) IS NOT TRUE
             THEN format('a task has a name of 1 to 500 bytes, got %L', left(submit.task, 100))
@@ -105,6 +105,9 @@ BEGIN
             RAISE invalid_parameter_value USING
                 MESSAGE = format('task %s declares its jobs unique: give unique_key', submit.task),
                 HINT = 'It is the text, or the JSON, that the key function of the task would return.';
+        ELSIF submit.unique_until IS NOT NULL THEN
+            RAISE invalid_parameter_value USING
+                MESSAGE = format('unique_until is about a unique_key, got %L without one', submit.unique_until);
         END IF;
         INSERT INTO {schema}.job
             (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, gates, parked)

@@ -30,6 +30,11 @@ CREATE DOMAIN {schema}.fields AS json
 CREATE DOMAIN {schema}.gates AS json
     CONSTRAINT an_object_with_a_key CHECK (VALUE->>'key' IS NOT NULL OR VALUE IS NULL);
 
+-- Who may define an operator on a type is heard by everybody who compares two of it without a schema, and whoever may
+-- only look could. To read, write and cast needs no right of this kind.
+REVOKE USAGE ON TYPE {schema}.state, {schema}.instant, {schema}.pause_end, {schema}.arguments, {schema}.fields, {schema}.gates
+    FROM PUBLIC;
+
 CREATE TABLE {schema}.setting (
     name text PRIMARY KEY,
     value text NOT NULL,

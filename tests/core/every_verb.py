@@ -1,0 +1,219 @@
+"""A call of each verb that takes a connection, by its name: for tests that have to know them all.
+
+They act on what `fill` has put there, in the schema in use. `test_sessions.py` says that none is missing.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg import sql
+
+import chancy
+from chancy import Job, JobFilter, Keep, Limit, State, Unique, days, task
+from chancy.current import CurrentJob
+
+LATER = datetime(2044, 2, 3, 4, 5, 6, 789, tzinfo=UTC)
+WORD = "žluť \\ € {"
+NAME = "café \\ {"
+"""Of a queue: what an encoding lacks can be carried as JSON on a session that speaks it, and named there by nobody."""
+
+
+@task
+def count(number: int = 0, name: str = "") -> int | str:
+    return number
+
+
+@task
+def called(counts: chancy.BatchCounts) -> None: ...
+
+
+limited = count.using(limits=[Limit.concurrency(3)], group="g")
+
+
+@dataclass(frozen=True)
+class Things:
+    waiting: Job[int | str]  # unique, and scheduled
+    ready: Job[int | str]
+    succeeded: Job[int | str]
+    failed: Job[int | str]
+    running: Job[int | str]
+    batch: int
+
+    @property
+    def current(self) -> CurrentJob:
+        """The attempt that runs, as its handler sees it."""
+        return CurrentJob(
+            self.running.id, self.running.task, self.running.queue, 1, 3, fence=1, lease=1,
+            schema=self.running.schema, encode_result=count.signature.encode_result,
+        )  # fmt: skip
+
+
+FINISH = """
+    WITH done AS (DELETE FROM {0}.job WHERE id = %(id)s RETURNING *)
+    INSERT INTO {0}.history (id, task, queue, priority, state, attempt, max_attempts, claims, crashes, run_at,
+        submitted_at, started_at, finished_at, arguments, result, errors)
+    SELECT id, task, queue, priority, %(state)s::text::{0}.state, 1, max_attempts, 1, crashes, run_at,
+        submitted_at, {0}.clock(), {0}.clock(), arguments, %(result)s::text::json, %(errors)s::text::json
+    FROM done
+"""
+RUN = """
+    WITH worker AS (
+        INSERT INTO {0}.worker (name, started_at, expires_at, clock_ahead)
+        VALUES ('web-1:77', {0}.clock(), {0}.clock() + interval '1 hour', 0.004) RETURNING id
+    ),
+    offer AS (
+        INSERT INTO {0}.offer (worker, queues, tasks, signatures, version, listens)
+        SELECT id, %(queues)s::text[], ARRAY[%(task)s::text], ARRAY[''], '0.1.0', true FROM worker
+    )
+    UPDATE {0}.job SET state = 'running', attempt = 1, claims = 1, worker = worker.id, started_at = {0}.clock(),
+        progress = %(progress)s::text::json
+    FROM worker WHERE job.id = %(id)s
+"""
+LOG = "INSERT INTO {0}.log (job, attempt, n, at, entry) VALUES (%(id)s, 1, 1, {0}.clock(), %(entry)s::text::json)"
+
+
+def fill(conn: psycopg.Connection[Any], schema: str) -> Things:
+    """Something of everything, on an ordinary connection in autocommit."""
+
+    def put(query: str, **params: Any) -> None:
+        conn.execute(sql.SQL(query).format(sql.Identifier(schema)), params)
+
+    waiting = count.using(unique=Unique(), delay=timedelta(hours=30)).submit(conn, 1, name=WORD)
+    ready, succeeded, failed, running = chancy.submit_many(conn, [count.bind(n, name=WORD) for n in range(4)])
+    error = {"attempt": 1, "kind": "ValueError", "message": WORD, "started_at": "2026-01-01T00:00:00Z"}
+    put(FINISH, id=succeeded.id, state="succeeded", result="2", errors=None)
+    put(FINISH, id=failed.id, state="failed", result=None, errors=json.dumps([error], ensure_ascii=False))
+    progress = json.dumps({"fraction": 0.5, "note": WORD}, ensure_ascii=False)
+    put(RUN, id=running.id, task=count.name, queues=["default", NAME], progress=progress)
+    put(LOG, id=failed.id, entry=json.dumps({"level": "INFO", "logger": "a", "message": WORD}, ensure_ascii=False))
+    with chancy.batch(conn, on_finished=called) as made:
+        made.submit(count.bind(3))
+    chancy.schedule(conn, "nightly", count.bind(4), chancy.every(timedelta(hours=25)))
+    chancy.pause(conn, NAME, until=datetime(2099, 1, 1, tzinfo=UTC))
+    chancy.limit(conn, "mail", concurrency=3)
+    chancy.keep(conn, "mail", Keep(succeeded=days(3)))
+    return Things(waiting, ready, succeeded, failed, running, made.id)
+
+
+Verb = Callable[[Any, Things], Any]
+"""On a sync connection its answer, on an async one something to be awaited."""
+
+LOOKS: dict[str, Verb] = {
+    "Batch.progress": lambda conn, things: chancy.Batch(conn, things.batch, chancy.schema_in_use()).progress(conn),
+    "Job.refresh": lambda conn, things: things.waiting.refresh(conn),
+    "Job.result": lambda conn, things: things.succeeded.result(conn, timeout=20),
+    "batch_progress": lambda conn, things: chancy.batch_progress(conn, things.batch),
+    "count": lambda conn, things: chancy.count(conn),
+    "doctor": lambda conn, things: chancy.doctor(conn),
+    "get": lambda conn, things: chancy.get(conn, things.failed.id),
+    "jobs": lambda conn, things: chancy.jobs(conn, limit=50),
+    "logs": lambda conn, things: chancy.logs(conn, things.failed.id),
+    "queues": lambda conn, things: chancy.queues(conn),
+    "schedules": lambda conn, things: chancy.schedules(conn),
+    "why": lambda conn, things: chancy.why(conn, things.waiting.id),
+    "workers": lambda conn, things: chancy.workers(conn),
+}
+"""Those that change nothing."""
+
+
+def in_a_batch(conn: Any, things: Things) -> Any:
+    if isinstance(conn, psycopg.AsyncConnection):
+        return in_an_async_batch(conn)
+    with chancy.batch(conn, on_success=called, on_finished=chancy.callback(called)) as made:
+        return made.submit(count.bind(1, name=WORD)), made.submit_many([count.bind(2), limited.bind(3)])
+
+
+async def in_an_async_batch(conn: psycopg.AsyncConnection[Any]) -> Any:
+    async with chancy.batch(conn, on_success=called, on_finished=chancy.callback(called)) as made:
+        return await made.submit(count.bind(1, name=WORD)), await made.submit_many([count.bind(2), limited.bind(3)])
+
+
+def complete(conn: Any, things: Things) -> Any:
+    if isinstance(conn, psycopg.AsyncConnection):
+        return complete_async(conn, things)
+    with conn.transaction():
+        return things.current.complete(conn, WORD)
+
+
+async def complete_async(conn: psycopg.AsyncConnection[Any], things: Things) -> Any:
+    async with conn.transaction():
+        return await things.current.complete(conn, WORD)
+
+
+WRITES: dict[str, Verb] = {
+    "CurrentJob.complete": complete,
+    "BaseTask.submit": lambda conn, things: limited.using(unique=Unique(within=timedelta(days=40))).submit(
+        conn, 1, WORD
+    ),
+    "submit_many": lambda conn, things: chancy.submit_many(
+        conn, [count.using(run_at=LATER).bind(n, name=WORD) for n in range(2)]
+    ),
+    "batch": in_a_batch,
+    "Batch.submit": in_a_batch,
+    "Batch.submit_many": in_a_batch,
+    "schedule": lambda conn, things: chancy.schedule(
+        conn, "hourly", count.bind(4, name=WORD), chancy.every(timedelta(days=300, hours=7))
+    ),
+    "run_now": lambda conn, things: chancy.run_now(conn, "nightly"),
+    "pause": lambda conn, things: chancy.pause(conn, "reports", until=LATER),
+    "limit": lambda conn, things: chancy.limit(conn, NAME, concurrency=2),
+    "keep": lambda conn, things: chancy.keep(conn, NAME, Keep(succeeded=days(1), failed=days(30), results=days(0))),
+    "edit": lambda conn, things: chancy.edit(conn, things.waiting.id, run_at=LATER + timedelta(days=1), priority=5),
+    "cancel": lambda conn, things: chancy.cancel(conn, things.ready.id),
+    "requeue": lambda conn, things: chancy.requeue(conn, things.failed.id, attempts=2),
+    "Job.cancel": lambda conn, things: things.failed.cancel(conn),
+    "cancel_many": lambda conn, things: chancy.cancel_many(conn, JobFilter(task=count)),
+    "requeue_many": lambda conn, things: chancy.requeue_many(
+        conn, JobFilter(state=State.CANCELLED, since=datetime(2020, 1, 1, tzinfo=UTC), until=LATER)
+    ),
+    "delete": lambda conn, things: chancy.delete(conn, things.succeeded.id),
+    "delete_many": lambda conn, things: chancy.delete_many(conn, JobFilter(queue="reports")),
+    "unschedule": lambda conn, things: chancy.unschedule(conn, "hourly"),
+    "resume": lambda conn, things: chancy.resume(conn, NAME),
+    "migrate": lambda conn, things: chancy.migrate(conn),
+}
+"""The others, in an order in which each has something to do."""
+
+VERBS = LOOKS | WRITES
+
+
+def exported() -> set[str]:
+    """The verbs that there are: what the package exports and takes a connection first, and so do their methods."""
+    things = [getattr(chancy, name) for name in chancy.__all__]
+    found = {thing.__name__ for thing in things if takes_a_connection(thing)}
+    for kind in filter(inspect.isclass, things):
+        methods = inspect.getmembers(kind, lambda each: takes_a_connection(each, 1))
+        found |= {method.__qualname__ for name, method in methods if not name.startswith("_")}
+    return found | {"Batch.submit", "Batch.submit_many"}  # which have the connection of their block
+
+
+def takes_a_connection(function: object, position: int = 0) -> bool:
+    if not inspect.isfunction(function):
+        return False
+    return list(inspect.signature(function).parameters)[position : position + 1] == ["conn"]
+
+
+def told(answer: object) -> Any:
+    """An answer as plain data, which is the same in each schema."""
+    match answer:
+        case Job():
+            return answer.id, answer.task, answer.queue, answer.outcome
+        case chancy.Batch():
+            return answer.id
+        case chancy.JobRow():  # a session that does not speak UTF-8 writes JSON with escapes, which means the same
+            read = [None if payload is None else json.loads(payload) for payload in (answer.arguments, answer.result)]
+            return read, repr(msgspec.structs.replace(answer, arguments=b"", result=None))
+        case list() | tuple():
+            return [told(each) for each in answer]
+        case dict():
+            return {repr(key): told(value) for key, value in answer.items()}
+        case _:
+            return repr(answer)

@@ -1,0 +1,31 @@
+"""The tests are one run: what a file of one folder imports by its plain name is found whichever folders run with it."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+FOLDERS = [TESTS / name for name in ("cli", "core", "house", "soak", "testing", "worker")]
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def test_no_test_imports_a_conftest_since_each_folder_has_one():
+    paths = [path for folder in FOLDERS for path in folder.glob("*.py")]
+    assert len(paths) > 80
+    assert [str(path.relative_to(TESTS)) for path in paths if "conftest" in imports(path)] == []
+
+
+def test_what_tests_import_by_its_plain_name_is_there_once():
+    helpers = Counter(path.stem for folder in FOLDERS for path in folder.glob("*.py") if path.stem != "conftest")
+    imported = {name for folder in FOLDERS for path in folder.glob("*.py") for name in imports(path)}
+    assert {name: number for name, number in helpers.items() if name in imported and number > 1} == {}
+    assert {"worker_help", "cli_help", "shop_tasks"} <= imported
