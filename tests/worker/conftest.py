@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
@@ -20,3 +21,10 @@ def site(chancy_dsn, chancy_schema, tmp_path):
     site = Site(chancy_dsn, chancy_schema, tmp_path)
     yield site
     site.close()
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +197,38 @@ async def ends_a_process(number: int) -> bool:
 
 
 SIGNALS = [int(signal.SIGTERM), int(signal.SIGINT)]
+
+
+WAYS = ["fork", "spawn", "forkserver"]
+
+
+def _maps(way: str) -> list[int]:
+    import multiprocessing
+
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(way)) as pool:
+        return list(pool.map(abs, [-1, -2]))
+
+
+@chancy.task(max_attempts=1)
+def maps_in_thread(way: str) -> list[int]:
+    return _maps(way)
+
+
+@chancy.task(max_attempts=1, executor="process")
+def maps_in_child(way: str) -> list[int]:
+    return _maps(way)
+
+
+async def _calls() -> int | None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", "pass")
+    return await process.wait()
+
+
+@chancy.task(max_attempts=1)
+async def calls_a_program() -> int | None:
+    return await _calls()
+
+
+@chancy.task(max_attempts=1, executor="process")
+async def calls_a_program_in_child() -> int | None:
+    return await _calls()

@@ -20,14 +20,25 @@ import limit_tasks
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from worker_help import FAST, Proxy, Site, all_finished, eventually, worker_with, working
+from worker_help import (
+    FAST,
+    PID,
+    Proxy,
+    Site,
+    all_finished,
+    eventually,
+    holds_the_bell,
+    warm_up,
+    worker_with,
+    working,
+)
 from worker_tasks import add, gates, pass_gate, succeed_at
 
 import chancy
 from chancy import State
 from chancy.model import Statement
 from chancy_testing.postgres import Postgres
-from chancy_worker import Timing, WorkerConfig, link, processes, recovery, watchdog
+from chancy_worker import Timing, WorkerConfig, addresses, cli, link, processes, recovery, watchdog
 from chancy_worker.leases import Lease
 from chancy_worker.link import Link
 from chancy_worker.wakeups import Ear
@@ -35,7 +46,6 @@ from chancy_worker.watchdog import Watchdog
 
 NEVER_BY_THE_CLOCK = Timing(lease=300, extend=100, rescue=100, look=100)
 """A worker that uses its connections when it has to, and otherwise not for as long as a test lasts."""
-PID = "SELECT pid FROM pg_stat_activity WHERE application_name = %s AND datname = current_database()"
 
 
 @contextlib.contextmanager
@@ -60,11 +70,6 @@ async def end(site, name):
     (before,) = site.conn.execute(PID, [name]).fetchone()
     site.conn.execute("SELECT pg_terminate_backend(%s)", [before])
     await eventually(lambda: [pid for (pid,) in site.conn.execute(PID, [name]) if pid != before])
-
-
-def holds_the_bell(site):
-    held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = %s::regnamespace::oid"
-    return site.conn.execute(held, [site.schema]).fetchone()[0]
 
 
 # Sessions that end
@@ -282,7 +287,7 @@ async def test_who_was_cancelled_may_use_the_connection_for_longer_than_the_canc
 async def test_a_host_whose_name_takes_for_ever_is_given_up_and_holds_nothing_up(site, monkeypatch):
     gate = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: gate.wait(60))
-    monkeypatch.setattr(link, "TO_RESOLVE_SECONDS", 0.2)
+    monkeypatch.setattr(addresses, "TO_RESOLVE_SECONDS", 0.2)
     try:
         with pytest.raises(psycopg.OperationalError, match=r"'db\.example' was not found within"):
             await asyncio.wait_for(Link("host=db.example", "chancy", "test", deadline=8).connect(), 10)
@@ -294,6 +299,66 @@ async def test_a_host_without_an_address_is_an_error_of_psycopg(site):
     for host in ("no-such-host.invalid", "a..b"):
         with pytest.raises(psycopg.OperationalError, match=host):
             await Link(f"host={host}", "chancy", "test", deadline=8).connect()
+
+
+@pytest.fixture
+def service(tmp_path, monkeypatch):
+    """Writes what the service "shop" is."""
+
+    def write(**told):
+        (tmp_path / "services").write_text("[shop]\n" + "".join(f"{name}={told[name]}\n" for name in told), "utf-8")
+
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    return write
+
+
+async def test_what_a_service_says_holds_but_for_what_the_string_says_itself(site, service, monkeypatch):
+    async with Proxy(site.dsn) as proxy:
+        place = conninfo_to_dict(proxy.dsn)
+        service(
+            **place
+            | {
+                "host": "db.example",
+                "dbname": "no_such_database",
+                "application_name": "theirs",
+                "options": "-cwork_mem=77kB",
+            }
+        )
+        asked = []
+
+        def here(name, *_, **__):
+            asked.append((name, threading.current_thread() is threading.main_thread()))
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", place["port"]))]
+
+        monkeypatch.setattr(socket, "getaddrinfo", here)
+        dsn = f"service=shop dbname={place['dbname']}"
+        for number, conninfo in enumerate((dsn, dsn.partition(" ")[2])):
+            asking = Link(conninfo, site.schema, "test", deadline=8)
+            await asking.connect()
+            assert await asking.send(one("SELECT current_setting('application_name')")) == "chancy test"
+            assert await asking.send(one("SELECT current_setting('work_mem')")) == "77kB"
+            await asking.close()
+            assert proxy.met == number + 1
+            monkeypatch.setenv("PGSERVICE", "shop")
+    assert set(asked) == {("db.example", False)}
+
+
+async def test_a_host_of_a_service_whose_name_takes_for_ever_holds_nothing_up(site, service, monkeypatch):
+    gate = threading.Event()
+    service(host="db.example")
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: gate.wait(60))
+    monkeypatch.setattr(addresses, "TO_RESOLVE_SECONDS", 0.2)
+    try:
+        with pytest.raises(psycopg.OperationalError, match="service 'shop' was not found within"):
+            await asyncio.wait_for(Link("service=shop", "chancy", "test", deadline=8).connect(), 10)
+    finally:
+        gate.set()
+
+
+async def test_a_service_that_there_is_not_is_an_error_of_psycopg(site, service):
+    service(host="127.0.0.1")
+    with pytest.raises(psycopg.OperationalError, match='definition of service "store" not found'):
+        await Link("service=store", "chancy", "test", deadline=8).connect()
 
 
 async def test_the_first_of_several_hosts_that_lets_us_in_is_taken(site):
@@ -396,6 +461,31 @@ async def test_an_idle_worker_whose_database_says_nothing_stops_at_once(site, ch
             await asyncio.sleep(1.5)  # the heart beats, and gets no answer
 
 
+async def test_a_worker_stops_whose_round_is_not_answered_and_gives_back_what_that_has_claimed(site, chancy_dsn):
+    async with Proxy(chancy_dsn) as proxy:
+        timing = replace(NEVER_BY_THE_CLOCK, round=100)
+        async with stopping(site, proxy.dsn, WorkerConfig(timing=timing, grace=100)):
+            await warm_up(site)
+            (job,) = site.submit(add.using(delay=timedelta(seconds=2)).bind(1, 2))
+            await asyncio.sleep(1)  # it has been told, and knows when to ask
+            proxy.mute = True
+            await eventually(lambda: site.row(job).state is State.RUNNING)
+            proxy.mute = False
+    assert (site.row(job).state, site.row(job).attempt) == (State.READY, 0)
+    assert site.workers() == {}
+
+
+async def test_a_worker_whose_heart_beats_in_vain_when_it_stops_gives_back_what_it_holds(site, chancy_dsn):
+    async with Proxy(chancy_dsn) as proxy:
+        timing = replace(NEVER_BY_THE_CLOCK, extend=1, round=100)
+        async with stopping(site, proxy.dsn, WorkerConfig(timing=timing, grace=1)):
+            await eventually(lambda: holds_the_bell(site))
+            proxy.deaf_to = b"clock_ahead"
+            await eventually(lambda: proxy.deaf)
+            proxy.deaf_to = None
+    assert site.workers() == {}
+
+
 async def test_a_worker_with_running_jobs_whose_database_is_away_stops_within_its_grace(
     site, chancy_dsn, caplog, monkeypatch
 ):
@@ -408,6 +498,28 @@ async def test_a_worker_with_running_jobs_whose_database_is_away_stops_within_it
             proxy.cut()
             await eventually(lambda: "claim: lost the database" in caplog.text)
     assert "1 verdicts could not be written" in caplog.text
+
+
+# Beginning with a server that says nothing
+
+
+@pytest.mark.parametrize("word", [b"server_encoding", b"pg_advisory_xact_lock"], ids=["first", "later"])
+async def test_a_migration_at_the_start_waits_for_no_silent_server_for_ever(site, monkeypatch, word):
+    monkeypatch.setattr(cli, "TO_MIGRATE_SECONDS", 0.5, raising=False)
+    async with Proxy(site.dsn) as proxy:
+        proxy.deaf_to = word
+        with pytest.raises(psycopg.OperationalError, match=r"no answer within 0\.5 s"):
+            await asyncio.wait_for(cli.brought_up_to_date(site.app(dsn=proxy.dsn)), 20)
+        proxy.deaf_to = None
+        await cli.brought_up_to_date(site.app(dsn=proxy.dsn))
+
+
+async def test_a_parent_of_processes_waits_for_no_silent_server_for_ever(site, monkeypatch):
+    monkeypatch.setattr(link, "MANNERS", {**link.MANNERS, "connect_timeout": 2})
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        app = site.app(dsn=f"host=127.0.0.1 port={silent.getsockname()[1]}")
+        with pytest.raises(psycopg.OperationalError, match="timeout expired"):
+            await asyncio.wait_for(cli.reached(app), 20)
 
 
 # Sessions of any setting

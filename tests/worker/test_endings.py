@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 from collections import Counter
 
 import ending_tasks as tasks
 import pytest
-from worker_help import eventually
+from worker_help import all_finished, eventually, working
+from worker_tasks import burdens, carries, carries_in_thread
 
-from chancy import State
+from chancy import Limit, State
 
 LOOP_SLOTS, THREADS, CHILDREN = 20, 4, 2
 QUEUES = {"one": ["default"], "many": ["default", *(f"queue{number}" for number in range(4))]}
@@ -112,3 +114,24 @@ async def test_whatever_a_retry_function_does_an_attempt_fails_and_costs_no_slot
     assert texts["a_text"].message.startswith("the retry function of task endings.retry_a_text_")
     assert "to be judged" in texts["raises"].traceback  # what it was called for
     await has_all_its_slots(site, tmp_path / "gate")
+
+
+async def test_what_an_attempt_had_in_its_hands_is_let_go_with_it(site):
+    """Without the garbage collector, which comes by seldom where little is made: of large things a few are too many."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with working(site.app()):
+            late, gone, *_ = site.submit(
+                carries.using(limits=[Limit.time(0.3)]).bind("waits"),
+                carries.bind("waits"),
+                *[task.bind("fails") for task in (carries, carries_in_thread) for _ in range(5)],
+            )
+            await eventually(lambda: len(burdens) == 12)
+            gone.cancel(site.conn)
+            await all_finished(site)
+            assert site.row(late).errors[-1].kind == "TimeLimitExceeded"
+            await eventually(lambda: [burden() for burden in burdens if burden() is not None] == [])
+    finally:
+        gc.enable()
+        burdens.clear()

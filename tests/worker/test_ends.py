@@ -74,6 +74,20 @@ async def test_what_a_job_raises_through_the_loop_ends_that_job_at_most(site, lo
     assert "Traceback" not in worker.text.partition("stopping:")[2]
 
 
+async def test_jobs_may_start_processes_in_each_way_wherever_they_run(site):
+    worker = start(site)
+    jobs = [tasks.maps_in_child.bind(way) for way in tasks.WAYS]
+    jobs += [tasks.maps_in_thread.bind(way) for way in tasks.WAYS[1:]]  # and a fork in a thread: see `has_a_pool`
+    jobs += [tasks.calls_a_program.bind(), tasks.calls_a_program_in_child.bind()]
+    submitted = site.submit(*jobs)
+    await eventually(lambda: all(site.row(job).finished_at for job in submitted), 60)
+    rows = [site.row(job) for job in submitted]
+    assert [row.errors for row in rows if row.errors] == []
+    assert {(row.state, row.attempt) for row in rows} == {(State.SUCCEEDED, 1)}
+    worker.signal(signal.SIGTERM)
+    assert await ended(worker) == 0
+
+
 @pytest.mark.parametrize("number", tasks.SIGNALS)
 async def test_a_signal_to_what_a_job_has_forked_is_no_signal_to_the_worker(site, loop, number):
     worker = start(site, "--loop", loop)
@@ -116,6 +130,16 @@ async def test_a_parent_of_processes_ends_with_them_whatever_jobs_have_left(site
     parent.signal(signal.SIGTERM)
     assert await ended(parent) == 0
     assert site.workers() == {}
+
+
+async def test_a_parent_whose_workers_die_at_the_moment_of_its_signal_ends(site):
+    parent = start(site, "--processes", "3")
+    await begun(site, parent, 3)
+    for pid in list(site.workers().values())[:2]:
+        os.kill(pid, signal.SIGKILL)
+    parent.signal(signal.SIGTERM)
+    assert await ended(parent) == 0
+    assert "Traceback" not in parent.text
 
 
 async def test_what_is_registered_for_the_end_of_the_process_is_called(site, tmp_path, monkeypatch):

@@ -27,11 +27,14 @@ from worker_tasks import (
 )
 
 import chancy
-from chancy import State
+from chancy import Queue, State
+from chancy.run import send
 from chancy_testing.postgres import Postgres
 from chancy_worker import Timing, WorkerConfig, claimer, cli, recovery
 from chancy_worker.claims import Wanted
+from chancy_worker.leases import register
 from chancy_worker.link import Link
+from chancy_worker.processes import Processes
 from chancy_worker.upkeep import drop_overdue
 
 
@@ -225,6 +228,46 @@ async def test_a_job_whose_claim_is_answered_when_its_lease_is_lost_already_is_g
         await eventually(lambda: site.row(job).finished_at)
     assert notes == ["once"]
     assert (site.row(job).attempt, site.one("SELECT claims FROM {}.history")) == (1, 2)
+
+
+async def test_a_verdict_of_before_a_failover_ends_no_job_that_has_got_its_id_since(site, caplog):
+    """A standby that has not got the last transactions gives their ids, and their fences, to others."""
+    gates["lost"], gates["new"] = asyncio.Event(), asyncio.Event()
+    (lost,) = site.submit(pass_gate.bind("lost"))
+    async with working(site.app()):
+        await eventually(lambda: site.row(lost).state is State.RUNNING)
+        site.conn.execute(f'DELETE FROM "{site.schema}".job')
+        site.conn.execute(f'ALTER TABLE "{site.schema}".job ALTER id RESTART WITH {lost.id}')
+        (new,) = site.submit(pass_gate.using(queue="other").bind("new"))
+        assert new.id == lost.id
+        async with working(site.app(queues=[Queue("other")])):
+            await eventually(lambda: site.row(new).state is State.RUNNING)
+            gates["lost"].set()
+            await eventually(
+                lambda: f"job {lost.id}: the verdict of this attempt (succeeded) came too late" in caplog.text
+            )
+            assert site.row(new).state is State.RUNNING
+            gates["new"].set()
+            await all_finished(site)
+    assert (site.row(new).result, site.row(new).attempt) == (b'"new"', 1)
+
+
+async def test_of_two_workers_of_one_name_only_the_one_that_has_died_is_declared_dead(site):
+    """In containers, host names and process ids are often the same."""
+    gates["go"] = asyncio.Event()
+    config = WorkerConfig(name="web:7", timing=FAST, grace=1)
+    async with working(site.app(), config):
+        (job,) = site.submit(pass_gate.bind("go"))
+        await eventually(lambda: site.row(job).state is State.RUNNING)
+        (lease,) = site.workers()
+        twin = send(site.conn, register(config.name, 300, process="the process of the twin"), site.schema)
+        assert twin in site.workers()
+        parent = Processes([], 1, site.dsn, site.schema)
+        await parent._declare_dead("the process of the twin")
+        assert list(site.workers()) == [lease]
+        gates["go"].set()
+        await all_finished(site)
+    assert (site.row(job).state, site.row(job).attempt, site.row(job).crashes) == (State.SUCCEEDED, 1, 0)
 
 
 async def test_no_living_worker_is_declared_dead_when_the_databases_clock_is_set_forward(site, chancy_clock, caplog):

@@ -10,13 +10,11 @@ import os
 import signal
 import socket
 import time
-import urllib.error
-import urllib.request
 
 import psycopg
 import pytest
 import worker_tasks as tasks
-from worker_help import FAST, Proxy, Site, eventually, worker_with, working
+from worker_help import FAST, Proxy, Site, eventually, probed, until_answered, worker_with, working
 
 import chancy
 from chancy import State
@@ -25,37 +23,9 @@ from chancy_worker import WorkerConfig, health
 from chancy_worker.claimer import Claimer
 
 
-@pytest.fixture
-def port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def probe(port, path="/ready"):
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-    except OSError:
-        return 0, ""
-
-
-async def probed(port, path="/ready"):
-    return await asyncio.to_thread(probe, port, path)
-
-
-async def until(port, status):
-    async with asyncio.timeout(15):
-        while (answer := await probed(port))[0] != status:
-            await asyncio.sleep(0.05)
-    return answer[1]
-
-
 async def test_a_worker_is_ready_live_and_answers_nothing_else(site, port):
     async with working(site.app(), WorkerConfig(timing=FAST, grace=1, health_port=port)):
-        assert await until(port, 200) == "200 OK\n"
+        assert await until_answered(port, 200) == "200 OK\n"
         assert await probed(port, "/live") == (200, "200 OK\n")
         assert await probed(port, "/metrics") == (404, "404 Not Found\n")
         await asyncio.sleep(2 * FAST.lease)
@@ -77,13 +47,13 @@ async def test_a_worker_is_live_and_not_ready_while_its_database_is_away(tmp_pat
             chancy.migrate(conn, schema="chancy")
         site = Site(server.dsn, "chancy", tmp_path)
         async with working(site.app(), WorkerConfig(timing=FAST, grace=1, health_port=port)):
-            await until(port, 200)
+            await until_answered(port, 200)
             server.stop()
-            said = await until(port, 503)
+            said = await until_answered(port, 503)
             assert "the database cannot be reached" in said
             assert (await probed(port, "/live"))[0] == 200
             server.start()
-            await until(port, 200)
+            await until_answered(port, 200)
         site.close()
 
 
@@ -91,13 +61,13 @@ async def test_a_worker_whose_rounds_hang_is_not_ready(site, chancy_dsn, port, m
     monkeypatch.setattr("chancy_worker.supervisor.LONGEST_TURN", 1)
     async with Proxy(chancy_dsn) as proxy:
         async with working(site.app(dsn=proxy.dsn), WorkerConfig(timing=FAST, grace=1, health_port=port)):
-            await until(port, 200)
+            await until_answered(port, 200)
             proxy.mute = True
-            said = await until(port, 503)
+            said = await until_answered(port, 503)
             assert "the claim loop has not turned" in said or "the lease is over" in said
             proxy.mute = False
             proxy.cut()
-            await until(port, 200)
+            await until_answered(port, 200)
 
 
 async def test_the_parent_of_processes_answers_for_all_of_them(site, port):
@@ -105,13 +75,13 @@ async def test_the_parent_of_processes_answers_for_all_of_them(site, port):
         "-m", "chancy_worker", "worker_tasks", "--processes", "2", "--dsn", site.dsn, "--schema", site.schema,
         "--health-port", str(port),
     )  # fmt: skip
-    await until(port, 200)
+    await until_answered(port, 200)
     pid = next(iter(site.workers().values()))
     os.kill(pid, signal.SIGSTOP)
-    said = await until(port, 503)
+    said = await until_answered(port, 503)
     assert "does not answer" in said
     os.kill(pid, signal.SIGCONT)
-    await until(port, 200)
+    await until_answered(port, 200)
     parent.signal(signal.SIGTERM)
     await eventually(lambda: parent.code == 0)
 
@@ -120,7 +90,7 @@ async def test_who_connects_and_says_nothing_or_nonsense_leaves_no_trace(site, p
     """A load balancer that looks whether somebody listens."""
     said = [b"", b"\r\n", b"GET\r\n", b"\x16\x03\x01\0\xff\n", b"GET " + b"x" * 200_000, b"GET /ready HTTP/1.1\r\n"]
     async with working(site.app(), WorkerConfig(timing=FAST, grace=1, health_port=port)):
-        await until(port, 200)
+        await until_answered(port, 200)
         for words in said * 3:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(words)
@@ -128,7 +98,7 @@ async def test_who_connects_and_says_nothing_or_nonsense_leaves_no_trace(site, p
                 with contextlib.suppress(OSError):
                     await writer.drain()
             writer.close()
-        await until(port, 200)
+        await until_answered(port, 200)
         gc.collect()
         await asyncio.sleep(0.05)
         connected = [task for task in asyncio.all_tasks() if "answer" in repr(task.get_coro())]

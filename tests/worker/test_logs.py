@@ -306,6 +306,20 @@ async def test_a_lifespan_that_configures_logging_anew_takes_nothing_away(site):
         root.handlers[:] = before
 
 
+async def test_a_module_of_tasks_that_configures_logging_takes_nothing_away(site):
+    worker = site.run("-m", "chancy_worker", "configured_tasks", "--dsn", site.dsn, "--schema", site.schema)
+    await eventually(lambda: site.workers(), 30)
+    said = {"says_on_the_loop": "on the loop", "says_in_a_thread": "in a thread", "says_in_a_child": "in a child"}
+    ids = [site.one("SELECT {}.submit(%s)", f"configured_tasks.{name}") for name in said]
+    await all_finished(site)
+    await eventually(lambda: site.one("SELECT count(*) FROM {}.log") == 3)
+    assert [entry.message for id_ in ids for entry in chancy.logs(site.conn, id_, schema=site.schema)] == [
+        *said.values()
+    ]
+    await eventually(lambda: all(f"own {text}" in worker.text for text in said.values()))
+    assert all(f"job {id_} configured_tasks." in worker.text for id_ in ids)
+
+
 async def test_beside_tasks_that_keep_their_logs_others_do_not(site):
     before = list(logging.getLogger().handlers)
     async with working(site.app()):

@@ -332,3 +332,17 @@ def test_a_claim_that_was_cut_asks_for_half_and_grows_again():
     assert asked[7] == 1
     assert all(later <= sooner for sooner, later in pairwise(asked[:8]))
     assert asked[-1] == 100
+
+
+@pytest.mark.parametrize("limits", ['[{"type": "gpu", "value": 1}]', "[1]", "{}", '"none"', '[{"type": "time"}]'])
+async def test_limits_that_this_version_cannot_read_are_a_failed_attempt_of_their_job_alone(site, limits):
+    """As a newer version may write them, that knows of one more."""
+    odd, *others = site.submit(add.using(max_attempts=1).bind(1, 2), *[add.bind(i, 1) for i in range(3)])
+    site.one("UPDATE {}.job SET limits = %s WHERE id = %s RETURNING id", limits, odd.id)
+    async with working(site.app()):
+        await all_finished(site)
+        (after,) = site.submit(add.bind(1, 2))
+        await all_finished(site)
+    row = site.row(odd)
+    assert (row.state, [error.kind for error in row.errors]) == (State.FAILED, ["UnreadableLimits"])
+    assert {(site.row(job).state, site.row(job).attempt) for job in [*others, after]} == {(State.SUCCEEDED, 1)}

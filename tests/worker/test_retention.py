@@ -297,6 +297,22 @@ async def test_a_detach_that_was_interrupted_is_ended_at_the_next_upkeep(site):
     assert site.one("SELECT to_regclass('{}.history_5d_20200101')") is None
 
 
+@pytest.mark.parametrize("isolation", [None, psycopg.IsolationLevel.REPEATABLE_READ])
+async def test_of_two_who_make_the_same_days_the_second_finds_them_made(site, isolation):
+    make = f"SELECT \"{site.schema}\".make_partitions('2020-01-01', '2020-01-02')"
+    waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND pid = %s"
+    site.conn.execute(f"INSERT INTO \"{site.schema}\".retention VALUES ('default', 'succeeded', 5)")
+    with psycopg.connect(site.dsn) as first:
+        (made,) = first.execute(make).fetchone()
+        async with await psycopg.AsyncConnection.connect(site.dsn, autocommit=True) as second:
+            await second.set_isolation_level(isolation)
+            call = asyncio.create_task(second.execute(make))
+            await eventually(lambda: site.conn.execute(waits, [second.info.backend_pid]).fetchone()[0])
+            first.commit()
+            (made_then,) = await (await call).fetchone()
+    assert (made, made_then) == (6, 0)
+
+
 async def test_a_day_that_cannot_be_dropped_keeps_no_other_one(site, upkeep):
     site.conn.execute(f"SELECT \"{site.schema}\".make_partitions('2020-01-01', '2020-01-03')")
     days = [name for (name,) in site.rows("SELECT name FROM {}.kept_days('0') WHERE over AND name ~ '^history'")]

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -200,6 +202,35 @@ async def warm_up(site):
         await eventually(lambda job=job: site.row(job).state is State.SUCCEEDED)
 
 
+PID = "SELECT pid FROM pg_stat_activity WHERE application_name = %s AND datname = current_database()"
+
+
+def holds_the_bell(site):
+    held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = %s::regnamespace::oid"
+    return site.conn.execute(held, [site.schema]).fetchone()[0]
+
+
+def probe(port, path="/ready"):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+async def probed(port, path="/ready"):
+    return await asyncio.to_thread(probe, port, path)
+
+
+async def until_answered(port, status):
+    async with asyncio.timeout(15):
+        while (answer := await probed(port))[0] != status:
+            await asyncio.sleep(0.05)
+    return answer[1]
+
+
 class Proxy:
     """Between a worker and its server: hands everything on, until it swallows the answers and cuts the line, or closes
     each new line at once, or hears no more of a client that has said a certain word.
@@ -214,6 +245,8 @@ class Proxy:
         self.mute = False
         self.closes = False
         self.deaf_to: bytes | None = None
+        self.hushed: bool | None = None
+        """Whether it swallows notifications; None: it does not look at what it hands on."""
         self.met = 0
         """How many connections have come."""
 
@@ -251,8 +284,11 @@ class Proxy:
         await asyncio.gather(self._pipe(number, reader, up_writer), self._pipe(number, up_reader, writer, answers=True))
 
     async def _pipe(self, number, reader, writer, *, answers=False):
+        rest = b""
         try:
             while data := await reader.read(65536):
+                if answers and self.hushed is not None:
+                    data, rest = self._without_notifications(rest + data)
                 if not answers and self.deaf_to is not None and self.deaf_to in data:
                     self._deaf.add(number)
                 if number not in self._deaf and not (answers and self.mute):
@@ -260,3 +296,12 @@ class Proxy:
             writer.close()
         except (ConnectionError, RuntimeError):
             writer.transport.abort()
+
+    def _without_notifications(self, data):
+        """What is to be handed on of these answers, and the begin of one that is not whole yet."""
+        whole = []
+        while len(data) >= 5 and len(data) > (length := int.from_bytes(data[1:5])):
+            if not (self.hushed and data[:1] == b"A"):
+                whole.append(data[: length + 1])
+            data = data[length + 1 :]
+        return b"".join(whole), data

@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import time
+import weakref
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
@@ -165,6 +166,13 @@ async def record(path: str) -> None:
 
 
 @task
+def record_in_thread(path: str, gate: str) -> None:
+    write_line(path, current_job().id)
+    while not Path(gate).exists():
+        time.sleep(0.01)
+
+
+@task
 async def record_slowly(path: str, seconds: float) -> None:
     await asyncio.sleep(seconds)
     write_line(path, current_job().id)
@@ -279,3 +287,29 @@ async def complete_at_gate(name: str) -> None:
 @task
 async def weigh(text: str) -> int:
     return len(text)
+
+
+class Burden:
+    """What an attempt has in its hands."""
+
+
+burdens: list[weakref.ref[Burden]] = []
+
+
+def _burden() -> Burden:
+    burdens.append(weakref.ref(burden := Burden()))
+    return burden
+
+
+@task(max_attempts=1)
+async def carries(how: str) -> None:
+    burden = _burden()
+    if how == "waits":
+        await asyncio.sleep(600)
+    raise ValueError(how, id(burden)) from KeyError(how)
+
+
+@task(max_attempts=1)
+def carries_in_thread(how: str) -> None:
+    burden = _burden()
+    raise ValueError(how, id(burden)) from KeyError(how)

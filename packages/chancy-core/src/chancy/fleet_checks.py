@@ -40,6 +40,8 @@ class Hand:
     """Seconds."""
     listens: bool
     """At the doorbell."""
+    deaf: bool
+    """It has found that the doorbell does not reach it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class Fleet:
 
 HANDS = """
     SELECT {schema}.clock(), worker.name, worker.expires_at, coalesce(offer.queues, '{}'), coalesce(offer.tasks, '{}'),
-        offer.worker IS NOT NULL, worker.clock_ahead, coalesce(offer.listens, true)
+        offer.worker IS NOT NULL, worker.clock_ahead, coalesce(offer.listens, true), worker.deaf
     FROM (SELECT) AS always
     LEFT JOIN {schema}.worker AS worker ON true
     LEFT JOIN {schema}.offer AS offer ON offer.worker = worker.id
@@ -283,8 +285,8 @@ BELLS = """
 
 
 def doorbell(fleet: Fleet) -> Steps[list[Finding]]:
-    """Whether idle workers are at the doorbell of each of their queues. One round trip; where one is not, a few more
-    within two seconds: between two waits there is a moment without.
+    """Whether idle workers are at the doorbell of each of their queues, and it reaches them as far as they know. One
+    round trip; where one is not there, a few more within two seconds: between two waits there is a moment without.
     """
     busy = {work.queue for work in fleet.work if work.oldest_at}
     look = Statement(BELLS, {"busy": sorted(busy)}, lambda rows: (rows[0][0], set(rows[0][1])))
@@ -295,8 +297,19 @@ def doorbell(fleet: Fleet) -> Steps[list[Finding]]:
         yield Pause(_LOOK_PAUSE)
         idle, now_silent = yield look
         silent &= now_silent
-    remedy = "See its worker's log for `bell`, and start it anew."
+    deaf = "See its log for `doorbell`: it says whether notifications or its second connection do not get through."
     bad = [
+        Finding(
+            "doorbell",
+            Severity.WARNING,
+            f"worker {one_line(hand.name)} does not hear the doorbell, as it has found: it begins jobs up to 5 s late.",
+            deaf,
+        )
+        for hand in fleet.alive
+        if hand.deaf
+    ]
+    remedy = "See its worker's log for `bell`, and start it anew."
+    bad += [
         Finding(
             "doorbell",
             Severity.WARNING,
@@ -324,8 +337,9 @@ HEARD = """
 
 
 def listeners(fleet: Fleet) -> Steps[list[Finding]]:
-    """Rings at every queue, and sees whether idle workers look; how long that took. Not for inside a transaction, in
-    which a notification is not sent. Three round trips, and a few more within two seconds where somebody does not hear.
+    """Rings at every queue, and sees whether an idle worker looks (the first in line does so for all), and how long
+    that took. Not for inside a transaction, in which a notification is not sent. Three round trips, and a few more
+    within two seconds where nobody hears.
     """
     listening = [hand for hand in fleet.alive if hand.listens]
     if not listening or len(listening) < len(fleet.alive):
@@ -336,18 +350,19 @@ def listeners(fleet: Fleet) -> Steps[list[Finding]]:
     look = Statement(HEARD, {"rung": rung}, lambda rows: rows[0])
     seen, deaf, seconds = yield look
     for _ in range(_LOOKS):
-        if not deaf:
+        if seen > deaf or not seen:
             break
         yield Pause(_LOOK_PAUSE)
         seen, deaf, seconds = yield look
     if not seen:
         return [Finding("listeners", Severity.OK, "this user may not see the workers' sessions (pg_read_all_stats).")]
-    if (deaf := deaf - (len(fleet.alive) - idle)) > 0:  # who has no room does not look
+    if seen == deaf and (deaf := deaf - (len(fleet.alive) - idle)) > 0:  # who has no room does not look
         message = f"{counted(deaf, 'idle worker')} did not look when it was rung for: jobs start up to 5 s late."
         remedy = "See the workers' logs for `claim`, and start those anew that have lost their connection."
         return [Finding("listeners", Severity.WARNING, message, remedy)]
+    heard = seen if seconds is None else seen - deaf
     took = "" if seconds is None else f", within {float(seconds) * 1000:.1f} ms"
-    return [Finding("listeners", Severity.OK, f"{counted(seen, 'worker')} heard the doorbell{took}.")]
+    return [Finding("listeners", Severity.OK, f"{counted(heard, 'worker')} heard the doorbell{took}.")]
 
 
 CLAIMS = """

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from .claims import Answer, Wanted
 from .marks import Marks
@@ -26,10 +26,17 @@ FIRST_LIMIT_SECONDS, LIMIT_SECONDS = 0.015, 0.25
 class Appetite:
     """The queues of one worker. Instants are of `time.monotonic`; `look` is the fallback look's interval in seconds."""
 
-    def __init__(self, queues: Collection[str], marks: Marks, look: float) -> None:
+    def __init__(
+        self,
+        queues: Collection[str],
+        marks: Marks,
+        look: float,
+        leaves_it_to_others: Callable[[str], bool] = lambda queue: False,
+    ) -> None:
         self._queues = tuple(queues)
         self._marks = marks
         self._look = look
+        self._leaves_it_to_others = leaves_it_to_others
         self._hungry: dict[str, None] = dict.fromkeys(queues)
         self._later: dict[str, float] = {}
         self._next = math.inf
@@ -84,7 +91,8 @@ class Appetite:
             self._fall_back(now)
             self.wake([queue for queue in self._queues if queue not in self._hungry])
         elif now >= self._next:
-            self.wake([queue for queue, at in self._later.items() if at <= now])
+            due = [queue for queue, at in self._later.items() if at <= now]
+            self.wake([queue for queue in due if not self._is_seen_to(queue, now)])
             self._next = min(self._later.values(), default=math.inf)
         if without != self._without:
             if self._without - without:
@@ -165,6 +173,13 @@ class Appetite:
         pause = self._limit_pauses.get(queue, FIRST_LIMIT_SECONDS)
         self._limit_pauses[queue] = min(2 * pause, LIMIT_SECONDS)
         return pause
+
+    def _is_seen_to(self, queue: str, now: float) -> bool:
+        """Whether nothing but a job falls due there, and others see to that."""
+        if queue in self.at_limit or self._due.get(queue, math.inf) > now or not self._leaves_it_to_others(queue):
+            return False
+        del self._later[queue]
+        return True
 
     def _ask_at(self, queue: str, at: float) -> None:
         self._hungry.pop(queue, None)

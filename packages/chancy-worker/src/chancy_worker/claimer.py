@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -54,6 +54,9 @@ _BUSY_PAUSE = 0.05
 _LONGEST_PAUSE, _LONGEST_PAUSE_OF_CLAIMS = 5.0, 30.0
 """After a round that failed, and failed again: seconds, up to which pauses grow. Without claims verdicts go on."""
 
+_LAST_ROUND = 2.0
+"""Seconds that a round without verdicts gets whose worker stops."""
+
 TEXTS = {
     (False, False): ROUND,
     (True, False): PATIENT_ROUND,
@@ -61,6 +64,10 @@ TEXTS = {
     (True, True): PATIENT_WEIGHED_ROUND,
 }
 """By whether it passes locked rows by, and whether it weighs."""
+
+
+async def _nothing() -> None:
+    """Where nobody listens."""
 
 
 class Claimer:
@@ -82,6 +89,9 @@ class Claimer:
         start: Callable[[Claimed], None],
         settled: Callable[[Completion, str], None],
         left_batch: Callable[[int], None],
+        offers: Callable[[frozenset[str]], None] = lambda without: None,
+        attend: Callable[[], Awaitable[None]] = _nothing,
+        leaves_it_to_others: Callable[[str], bool] = lambda queue: False,
     ) -> None:
         self._link = link
         self._lease = lease
@@ -96,6 +106,8 @@ class Claimer:
         self._start = start
         self._settled = settled
         self._left_batch = left_batch
+        self._offers = offers
+        self._attend = attend
         self._portion = Portion()
         self.outbox = Outbox(self._portion.held)
         self.held: dict[tuple[int, int], Claimed] = {}
@@ -123,7 +135,7 @@ class Claimer:
         self._gated_ends = False
         """Verdicts of jobs with gates wait to be written: their places can be handed on."""
         self._marks = Marks()
-        self._appetite = Appetite(list(self._concurrency), self._marks, timing.look)
+        self._appetite = Appetite(list(self._concurrency), self._marks, timing.look, leaves_it_to_others)
         self._returns = Returns()
         self._gates = Gatekeeper()
         self._patient = False
@@ -153,8 +165,12 @@ class Claimer:
         self._changed.set()
 
     def stop(self) -> None:
-        """Claim no more; `work` returns when the last verdict is written."""
+        """Claim no more; `work` returns when the last verdict is written. Where there is none, a round that is on its
+        way is waited for no longer than a moment: what it may have claimed goes back with the lease.
+        """
         self.stopping = True
+        if self._is_over:
+            self._link.hurry(_LAST_ROUND)
         self._changed.set()
 
     def complete(self, job: Claimed, verdict: Completion) -> None:
@@ -193,6 +209,7 @@ class Claimer:
         while not self._is_over:
             self._changed.clear()
             self.turned_at = time.monotonic()
+            await self._listen()
             await self._choose_suspects()
             await self._ask_who_else_is_there()
             # Read once: what is over between the decision and the sleep would be slept through.
@@ -200,6 +217,7 @@ class Claimer:
             wanted = self._wanted(now)
             if quiet := self._appetite.quiet():
                 self._idle(quiet)
+            self._offers(self._left_out)
             rests_for = self._appetite.rests_until - now
             if wanted.free or (self.outbox and (rests_for <= 0 or self.stopping)):
                 await self._turn(wanted)
@@ -210,6 +228,10 @@ class Claimer:
     def is_connected(self) -> bool:
         """Whether a verdict could be written now, as far as is known."""
         return self._link.conn is not None
+
+    def has_room(self, queue: str) -> bool:
+        """Whether more jobs of this queue could begin here."""
+        return bool(self._free([queue], {}))
 
     @property
     def _is_over(self) -> bool:
@@ -303,6 +325,13 @@ class Claimer:
             if (n := self._concurrency[queue] + ahead.get(queue, 0) - self._running[queue]) > 0
             and queue not in self._returns
         }
+
+    async def _listen(self) -> None:
+        """To what is to be heard by now."""
+        try:
+            await self._attend()
+        except psycopg.Error as error:
+            await self._recover(error, [])
 
     async def _choose_suspects(self) -> None:
         """Find out which suspects the next round claims, when some wait and may begin."""

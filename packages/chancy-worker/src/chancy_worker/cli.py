@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import NoReturn, get_args
@@ -22,17 +23,22 @@ from chancy.app import Chancy
 from chancy.errors import ChancyError
 from chancy.migrate import migrate
 from chancy.model import Queue
+from chancy.run import AsyncConn
 from chancy.task import registered
 
 from . import init, logs, signals
 from .__about__ import __version__
 from .config import Pooler, WorkerConfig
 from .ending import end, to_the_end
+from .link import Link
 from .processes import PARENT, Processes, say_begun, say_refused, watch_parent
+from .sessions import LentSession
 from .supervisor import Worker
 
 log = logging.getLogger("chancy.worker")
 
+TO_MIGRATE_SECONDS = 600.0
+"""That one statement of a migration may take."""
 _TO_OBEY = 0.25
 """Seconds that the asyncio tasks get at the end which jobs have left."""
 
@@ -110,10 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app = load(options)
         if options.migrate and PARENT not in os.environ:
-            with psycopg.connect(app.conninfo, connect_timeout=10, prepare_threshold=None) as conn:
-                migrate(conn, schema=app.schema_name)
+            asyncio.run(brought_up_to_date(app))
         if options.processes > 1 and PARENT not in os.environ:
-            psycopg.connect(app.conninfo, connect_timeout=10).close()  # refused at once; later outages are waited for
+            asyncio.run(reached(app))
             place = app.conninfo, app.schema_name
             more = {"pooler": options.pooler, "health_port": options.health_port}
             return asyncio.run(Processes(arguments, options.processes, *place, **more).run())
@@ -127,6 +132,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = f"{' '.join(str(error).split())}; say where Postgres is with --dsn, CHANCY_DSN or PGHOST and the like"
     print(f"chancy-worker: {message}", file=sys.stderr)
     return code
+
+
+async def brought_up_to_date(app: Chancy) -> None:
+    """Migrate. No silence of the server is waited for longer than the longest statement may take."""
+    async with _connected(app, "migrate") as conn:
+        await migrate(conn, schema=app.schema_name)
+
+
+async def reached(app: Chancy) -> None:
+    """Raises psycopg's error where the database cannot be reached. Later outages are waited for."""
+    async with _connected(app, "supervisor"):
+        pass
+
+
+@contextlib.asynccontextmanager
+async def _connected(app: Chancy, purpose: str) -> AsyncIterator[AsyncConn]:
+    """A connection as its string has it: what the worker sets for itself would stay in the session of a pooler."""
+    link = Link(app.conninfo, app.schema_name, purpose, deadline=TO_MIGRATE_SECONDS, session=LentSession)
+    try:
+        await link.connect()
+        assert link.conn is not None
+        yield link.conn
+    finally:
+        await link.close()
 
 
 def runner(wish: str) -> asyncio.Runner:
@@ -197,6 +226,7 @@ def load(options: argparse.Namespace) -> Chancy:
         if value is not None and value < 1:
             raise Refusal(f"{name} must be at least 1")
     module = modules.load(module_name)
+    logs.turn_on()
     app = getattr(module, attribute, None) if attribute else Chancy(queues=())
     if not isinstance(app, Chancy):
         raise Refusal(f"{options.target!r} is no Chancy object (found {type(app).__name__})")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import psycopg
 
@@ -76,7 +76,8 @@ EXTEND = """
     WITH extended AS (
         UPDATE {schema}.worker
         SET expires_at = {schema}.clock() + %(lease)s::float8 * interval '1 s',
-            clock_ahead = extract(epoch FROM %(own_clock)s::timestamptz - clock_timestamp())
+            clock_ahead = extract(epoch FROM %(own_clock)s::timestamptz - clock_timestamp()),
+            deaf = coalesce(%(deaf)s::boolean, deaf)
         WHERE id = %(worker)s::bigint
         RETURNING id
     )
@@ -107,13 +108,14 @@ class Extension:
     """Whether there are any."""
 
 
-def extend(worker: int, lease: float, after: datetime | None, unheard: float) -> Statement[Extension]:
-    """Extend the lease from now. Seconds; `unheard` is how long ago a claim must be to be looked at."""
-    return Statement(
-        EXTEND,
-        {"worker": worker, "lease": lease, "after": after, "unheard": unheard, "own_clock": datetime.now(UTC)},
-        _parse_extension,
-    )
+def extend(
+    worker: int, lease: float, after: datetime | None, unheard: float, deaf: bool | None = None
+) -> Statement[Extension]:
+    """Extend the lease from now. Seconds; `unheard` is how long ago a claim must be to be looked at. `deaf` is whether
+    the worker has found that it does not hear the doorbell, if it has looked.
+    """
+    params = {"worker": worker, "lease": lease, "after": after, "unheard": unheard, "deaf": deaf}
+    return Statement(EXTEND, params | {"own_clock": datetime.now(UTC)}, _parse_extension)
 
 
 def _parse_extension(rows: Rows) -> Extension:
@@ -253,9 +255,9 @@ class Lease:
         self._seen = None
         self.extended_at = time.monotonic()
 
-    async def extend(self, link: Link) -> Extension:
+    async def extend(self, link: Link, *, deaf: bool) -> Extension:
         """Extend it; or take a new one if it is gone."""
-        answer = await link.send(extend(self.id, self.timing.lease, self._seen, self.timing.unheard))
+        answer = await link.send(extend(self.id, self.timing.lease, self._seen, self.timing.unheard, deaf))
         if not answer.holding:
             log.warning("worker %s (lease %d) was declared dead; its jobs may run elsewhere", self.name, self.id)
             self.id = 0  # what is claimed under that is nobody's, until there is another
@@ -267,9 +269,21 @@ class Lease:
         return answer
 
 
+class Wakeups(Protocol):
+    """How this worker hears of work."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why it hears late, if so."""
+
+    async def test(self, link: Link) -> None:
+        """See whether it hears, over this link."""
+
+
 async def keep_alive(
     link: Link,
     lease: Lease,
+    wakeups: Wakeups,
     held: Collection[tuple[int, int]],
     give_back: Callable[[tuple[int, int]], None],
     cancel: Callable[[Iterable[int]], None],
@@ -278,13 +292,13 @@ async def keep_alive(
 ) -> None:
     """Extend the lease for ever; give back what was claimed in its name and is not among the `held`, and `cancel` what
     somebody wants to stop, should its notification have been lost. Also tells that there are unfinished batches, and
-    schedules.
+    schedules; and has the wakeups tested.
     """
 
     async def turn() -> float:
         await link.open()
         known = set(held)  # its verdict may be written before the answer is read
-        answer = await lease.extend(link)
+        answer = await lease.extend(link, deaf=wakeups.problem is not None)
         if answer.holding:
             for claim in answer.claims:
                 if claim not in known and claim not in held:
@@ -294,6 +308,7 @@ async def keep_alive(
             found_batches()
         if answer.schedules:
             found_schedules()
+        await wakeups.test(link)
         return lease.timing.extend
 
     await link.forever(turn)

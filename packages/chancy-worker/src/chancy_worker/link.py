@@ -15,21 +15,19 @@ from typing import Any, NoReturn, TypeVar
 
 import psycopg
 from psycopg import Notify
-from psycopg.conninfo import conninfo_attempts, conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
 from chancy.model import Script, Statement, Steps
 from chancy.run import AsyncConn, follow
 
 from . import forks
+from .addresses import addresses
 from .recovery import Recovery
 from .sessions import OwnSession, Session
-from .threads import in_own_thread
 
 T = TypeVar("T")
 
-TO_RESOLVE_SECONDS = 10.0
-"""That finding the addresses of all hosts may take."""
 TO_CANCEL_SECONDS = 1.0
 """That a server gets to end a statement whose caller was cancelled."""
 MANNERS: Mapping[str, str | int] = {
@@ -54,29 +52,45 @@ class _Conn(psycopg.AsyncConnection[tuple[Any, ...]]):
     """
 
     deadline: float
-    _timer: asyncio.TimerHandle
+    _patience: float
+    """Seconds: what holds of the wait that is going on."""
+    _timer: asyncio.TimerHandle | None = None
     _was_cut = False
 
     async def wait(self, gen: Any, *arguments: Any, **more: Any) -> Any:
         """See psycopg: all its waits come through here, but for those of connecting."""
-        self._timer = asyncio.get_running_loop().call_later(self.deadline, self.cut)
+        self._cut_in(self.deadline)
         try:
             return await super().wait(gen, *arguments, **more)
         except psycopg.OperationalError as error:
             if self._was_cut:
-                raise psycopg.OperationalError(f"no answer within {self.deadline:g} s") from error
+                raise psycopg.OperationalError(f"no answer within {self._patience:g} s") from error
             raise
         finally:
-            self._timer.cancel()
+            self._cut_never()
+
+    def hurry(self, seconds: float) -> None:
+        """Whoever waits now waits no longer than that."""
+        if self._timer is not None and self._timer.when() > asyncio.get_running_loop().time() + seconds:
+            self._cut_in(seconds)
 
     async def cancel_safe(self, **more: Any) -> None:
         """See psycopg, which calls this, and waits on, when the task that waits is cancelled."""
-        self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(TO_CANCEL_SECONDS, self.cut)
+        self._cut_in(TO_CANCEL_SECONDS)
         if psycopg.capabilities.has_cancel_safe():
             await super().cancel_safe(timeout=TO_CANCEL_SECONDS)
         else:  # it would ask in a thread of the default executor
             self.cut()
+
+    def _cut_in(self, seconds: float) -> None:
+        self._cut_never()
+        self._patience = seconds
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.cut)
+
+    def _cut_never(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def cut(self) -> None:
         """Shut the socket down, which libpq finds out and closes. Needs no new descriptor: there may be none."""
@@ -265,6 +279,11 @@ class Link:
         """A verb of several steps, each sent as by `send` or `run`."""
         return await follow(steps, lambda step: self.send(step) if isinstance(step, Statement) else self.run(step))
 
+    def hurry(self, seconds: float) -> None:
+        """What is on its way has so many seconds left at most: then it fails as at its deadline."""
+        if self._conn is not None:
+            self._conn.hurry(seconds)
+
     def is_broken(self, error: psycopg.Error) -> bool:
         """Whether the connection has to be made anew: it is gone, out of step, or leads to a server that takes no
         writes.
@@ -290,7 +309,7 @@ class Link:
         """To the first of all addresses that lets us in. Each has `connect_timeout`, and so has each name."""
         wanted = conninfo_to_dict(self.conninfo, application_name=f"chancy {self.purpose}", **MANNERS)
         errors: list[psycopg.Error] = []
-        for address in await _addresses(wanted):
+        for address in await addresses(wanted):
             try:
                 return await _Conn.connect(
                     make_conninfo("", **address), autocommit=True, prepare_threshold=self._session.prepare_threshold
@@ -300,19 +319,6 @@ class Link:
         if len(errors) == 1:
             raise errors[0]
         raise psycopg.OperationalError("; ".join(map(one_line, errors)))
-
-
-async def _addresses(wanted: dict[str, Any]) -> list[dict[str, Any]]:
-    """All that may be tried, in psycopg's order; by itself it would resolve names in the loop's default executor."""
-    try:
-        async with asyncio.timeout(TO_RESOLVE_SECONDS):
-            return await in_own_thread(conninfo_attempts, wanted)
-    except TimeoutError:
-        raise psycopg.OperationalError(
-            f"the address of {wanted.get('host')!r} was not found within {TO_RESOLVE_SECONDS:.0f} s"
-        ) from None
-    except (RuntimeError, ValueError) as error:  # no thread is to be had; what is no name of a host
-        raise psycopg.OperationalError(f"the address of {wanted.get('host')!r} cannot be looked up: {error}") from error
 
 
 def one_line(error: BaseException) -> str:

@@ -55,6 +55,14 @@ def set_up(log_format: str) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
+def turn_on() -> None:
+    """Let the worker speak after a module that has configured logging: `logging.config` turns off all loggers that it
+    is not told of, and with them every warning. Who wants none says so by a level.
+    """
+    for name in ("chancy.worker", "chancy.job"):
+        logging.getLogger(name).disabled = False
+
+
 def _own_stderr() -> TextIO:
     try:
         return os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="backslashreplace")

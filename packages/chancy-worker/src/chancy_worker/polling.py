@@ -42,6 +42,19 @@ class Poll:
         else:
             self._at = math.inf
 
+    def offers(self, without: frozenset[str]) -> None:
+        """Nobody leaves anything to this worker."""
+
+    def leaves_it_to_others(self, queue: str) -> bool:
+        """Each worker looks for itself."""
+        return False
+
+    def stop(self) -> None:
+        """Nobody has left anything to this worker."""
+
+    async def attend(self) -> None:
+        """Nothing can be heard."""
+
     async def serve(self) -> None:
         """Wake whatever is idle, for ever."""
         while True:
@@ -62,6 +75,12 @@ class Poll:
 
     def hear_on(self, link: Link) -> None:
         """Nothing can be heard."""
+
+    async def test(self, link: Link) -> None:
+        """Nothing is to be heard."""
+
+    problem: str | None = None
+    """It looks for itself."""
 
     async def close(self) -> None:
         """There is no connection of its own."""

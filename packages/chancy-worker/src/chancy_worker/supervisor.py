@@ -39,6 +39,7 @@ from .config import WorkerConfig
 from .declarations import declare
 from .executors import Loop, Threads
 from .health import LONGEST_TURN, answering, telling_the_service_manager
+from .hearing import Hearing
 from .leases import Lease, Offer, declare_dead, extend, keep_alive, rescue
 from .lifespan import Lifespan
 from .link import Link
@@ -80,6 +81,7 @@ class _Parts:
     slots: Slots
     claimer: Claimer
     keeper: Keeper | None
+    wakeups: Doorbell | Poll
     background: list[asyncio.Task[Any]] = field(default_factory=list)
 
 
@@ -213,6 +215,12 @@ class Worker:
         def wake(queues: Collection[str] | None = None) -> None:
             claimer.wake(queues)
 
+        def heard(queues: Collection[str] | None) -> None:
+            bell.heard(queues)
+
+        def has_room(queue: str) -> bool:
+            return claimer.has_room(queue)
+
         executors = self._executors(wake)
         stack.push_async_callback(self._close_executors, executors)
         keeper = Keeper() if any(task.keep_logs for task in self._tasks.values()) else None
@@ -237,8 +245,19 @@ class Worker:
         if self._session is LentSession:
             wakeups, drop = Poll(wake), drop_briefly
         else:
-            bell = Bell(self._link(stack, "bell", lock_timeout="0"), names, wake)
-            wakeups, drop = Doorbell(bell, Ear(schema, names, wake, lambda: lease.id, slots.cancel)), drop_alone
+            ear = Ear(schema, names, heard, lambda: lease.id, slots.cancel)
+            own = self._link(stack, "bell", lock_timeout="0")
+            bell = Bell(
+                own,
+                ear,
+                names,
+                wake,
+                alike=sorted(signatures.items()),
+                has_room=has_room,
+                jobs=lambda: claimer.held,
+            )
+            ear.stir, ear.began = lambda: wake([]), bell.listening
+            wakeups, drop = Doorbell(bell, ear, Hearing(link, own, lambda: ear.channel)), drop_alone
         batches = Batches(self._link(stack, "batches", lock_timeout="1s"), config.timing)
         claimer = Claimer(
             link=link,
@@ -254,9 +273,12 @@ class Worker:
             start=slots.begin,
             settled=self._settled,
             left_batch=batches.left,
+            offers=wakeups.offers,
+            attend=wakeups.attend,
+            leaves_it_to_others=wakeups.leaves_it_to_others,
         )
         wakeups.hear_on(link)
-        parts = self._parts = _Parts(link, lease, slots, claimer, keeper)
+        parts = self._parts = _Parts(link, lease, slots, claimer, keeper, wakeups)
         await link.connect()
         stack.push_async_callback(_give_up, lives, lease, claimer)
         await lease.take(lives)  # from here on outages are waited for
@@ -266,7 +288,8 @@ class Worker:
 
         async def all_problems() -> list[str]:
             """With those for which it would be no help to start this worker anew."""
-            return [*await problems(), *(each.problem for each in executors.values() if each.problem is not None)]
+            others = [wakeups.problem, *(each.problem for each in executors.values())]
+            return [*await problems(), *(problem for problem in others if problem is not None)]
 
         rescuer, reporter = self._link(stack, "rescue", lock_timeout="1s"), self._link(stack, "reports")
         scheduler, schedules = self._link(stack, "schedules"), asyncio.Event()
@@ -277,7 +300,14 @@ class Worker:
             for name, coroutine in {
                 "chancy wakeups": wakeups.serve(),
                 "chancy lease": keep_alive(
-                    lives, lease, claimer.held.keys(), claimer.give_back, slots.cancel, batches.found, schedules.set
+                    lives,
+                    lease,
+                    wakeups,
+                    claimer.held.keys(),
+                    claimer.give_back,
+                    slots.cancel,
+                    batches.found,
+                    schedules.set,
                 ),
                 "chancy rescue": rescue(rescuer, config.timing, claimer.rescued),
                 "chancy upkeep": care_for_history(upkeep, drop, config.timing),
@@ -318,6 +348,7 @@ class Worker:
             self._cancelled, grace = True, 0.0
         log.info("stopping: %d jobs get %.0f s to finish", len(slots.running), grace)
         claimer.stop()
+        parts.wakeups.stop()
         slots.turn_away()
         rounds = await go_on(rounds, grace)
         slots.interrupt()
@@ -507,6 +538,7 @@ async def _give_up(link: Link, lease: Lease, claimer: Claimer) -> None:
         return
     with contextlib.suppress(psycopg.Error, TimeoutError):
         async with asyncio.timeout(_LAST_WORD):
+            await link.open()  # a heartbeat without an answer, cancelled a moment ago, has cost it its connection
             answer = await link.send(extend(lease.id, lease.timing.lease, None, 0.0))
             unheard = [
                 Completion(id_, fence, State.READY, refund=True) for id_, fence in answer.claims

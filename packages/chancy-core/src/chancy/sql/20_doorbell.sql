@@ -59,7 +59,21 @@ BEGIN
             BEGIN
                 PERFORM pg_advisory_lock('{schema}'::regnamespace::oid::integer, missing[1]);
                 RETURN ARRAY[missing[1]];
-            EXCEPTION WHEN lock_not_available THEN NULL;
+            EXCEPTION WHEN lock_not_available THEN
+                -- In the very moment it may have been granted: then this session holds it, though nobody says so.
+                -- Locks are counted, and one that is taken twice would be given up once.
+                IF pg_try_advisory_lock('{schema}'::regnamespace::oid::integer, missing[1]) THEN
+                    PERFORM pg_advisory_unlock('{schema}'::regnamespace::oid::integer, missing[1]);
+                    IF EXISTS (
+                            SELECT FROM pg_locks AS mine
+                            WHERE mine.locktype = 'advisory' AND mine.pid = pg_backend_pid() AND mine.granted
+                                AND mine.classid = '{schema}'::regnamespace::oid
+                                AND mine.objid = (missing[1]::bigint & 4294967295)::oid)
+                        OR pg_try_advisory_lock('{schema}'::regnamespace::oid::integer, missing[1])
+                    THEN
+                        RETURN ARRAY[missing[1]];
+                    END IF;
+                END IF;
             END;
         END LOOP;
     END IF;

@@ -52,7 +52,8 @@ CREATE TABLE {schema}.worker (
     process text, -- tells its process from all others: in containers host names and pids are the same
     started_at {schema}.instant NOT NULL,
     expires_at {schema}.instant NOT NULL,
-    clock_ahead double precision -- seconds by which the worker's own clock was ahead of the database's at the last extension
+    clock_ahead double precision, -- seconds by which the worker's own clock was ahead of the database's at the last extension
+    deaf boolean NOT NULL DEFAULT false -- it has found that the doorbell does not reach it
 ) WITH (fillfactor = 70, autovacuum_vacuum_threshold = 100, autovacuum_vacuum_scale_factor = 0);
 
 -- What a worker takes, as it says when it begins.

@@ -1,0 +1,400 @@
+"""The line of idle workers at the doorbell: one hears of a job, and as many are woken as there is work for.
+
+All workers here come to work by what they hear alone: a wakeup that is lost is a job that does not begin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from datetime import timedelta
+
+import psycopg
+import pytest
+import worker_tasks as tasks
+from worker_help import FAST, ONLY_WOKEN, all_finished, eventually, worker_with, working
+
+from chancy import Queue, State, pause, resume
+from chancy_worker import Timing, WorkerConfig
+from chancy_worker.claimer import Claimer
+from chancy_worker.wakeups import line_of
+
+CONFIG = WorkerConfig(timing=ONLY_WOKEN, grace=1)
+
+
+@contextlib.asynccontextmanager
+async def fleet(site, number, *, config=CONFIG, **app):
+    """So many workers that are alike, each idle and at its place."""
+    async with contextlib.AsyncExitStack() as stack:
+        workers = [await stack.enter_async_context(working(site.app(**app), config)) for _ in range(number)]
+        await settled(workers)
+        yield workers
+
+
+def bell(worker):
+    return worker._parts.wakeups._bell
+
+
+async def settled(workers):
+    """Of the workers, which are alike and idle, one is the first in line, one the second, and the others wait."""
+
+    def are():
+        return (
+            all(worker._parts is not None and bell(worker)._line is not None for worker in workers)
+            and sum(bell(worker)._is_first for worker in workers) == 1
+            and sum(bell(worker)._is_second for worker in workers) == min(len(workers) - 1, 1)
+            and all(not bell(worker)._late for worker in workers)
+            and all(set(bell(worker)._ear._listens) == bell(worker)._ear._wanted for worker in workers)
+        )
+
+    await eventually(are, 30)
+
+
+def first(workers):
+    (found,) = [worker for worker in workers if bell(worker)._is_first]
+    return found
+
+
+def second(workers):
+    (found,) = [worker for worker in workers if bell(worker)._is_second]
+    return found
+
+
+@pytest.fixture
+def rounds(monkeypatch):
+    """Of whom each round was that claimed."""
+    played = []
+    play = Claimer._play
+
+    async def counted(self, statement):
+        if statement.params["queues"] != "{}":
+            played.append(self)
+        return await play(self, statement)
+
+    monkeypatch.setattr(Claimer, "_play", counted)
+    return played
+
+
+async def done(site, job):
+    await eventually(lambda: site.row(job).state is State.SUCCEEDED, 30)
+
+
+async def begun(site, *jobs):
+    """By one question at a time: each holds up the loop, in which the workers are."""
+    ids = [job.id for job in jobs]
+    running = "SELECT count(*) FROM {}.job WHERE id = ANY (%s) AND state = 'running'"
+    await eventually(lambda: site.one(running, ids) == len(ids), 30)
+
+
+def release(*names):
+    for name in names:
+        tasks.gates[name].set()
+
+
+async def test_a_lone_job_is_looked_for_by_a_few_workers_however_many_are_idle(site, rounds):
+    async with working(site.app(), CONFIG) as _:
+        await eventually(lambda: rounds)
+        await asyncio.sleep(1)
+        rounds.clear()
+        for _ in range(20):
+            await done(site, *site.submit(tasks.add.bind(1, 2)))
+        alone = len(rounds)
+    async with contextlib.AsyncExitStack() as stack:
+        workers = [await stack.enter_async_context(working(site.app(), CONFIG)) for _ in range(12)]
+        await eventually(lambda: len({*rounds}) == 13)
+        await asyncio.sleep(2)  # all have lain down
+        rounds.clear()
+        for _ in range(20):
+            await done(site, *site.submit(tasks.add.bind(1, 2)))
+        assert len(workers) == 12
+        assert len(rounds) <= 2 * alone, (len(rounds), alone)
+
+
+async def test_who_is_not_among_the_first_two_in_line_is_not_even_rung_for(site):
+    async with fleet(site, 5) as workers:
+        listening = {id(worker) for worker in workers if bell(worker)._ear._listens}
+        assert listening == {id(first(workers)), id(second(workers))}
+
+
+async def test_a_scheduled_job_that_all_workers_know_of_wakes_two_of_them_and_begins_on_time(site, rounds):
+    (job,) = site.submit(tasks.note.using(delay=timedelta(seconds=3)).bind("due"))
+    async with fleet(site, 8):
+        rounds.clear()
+        await done(site, job)
+        row = site.row(job)
+        assert row.started_at - row.run_at < timedelta(seconds=2)
+        assert len(rounds) <= 7
+
+
+async def test_a_burst_wakes_all_the_workers_that_it_takes(site):
+    async with fleet(site, 8, concurrency=2) as workers:
+        for _ in range(3):
+            jobs = site.submit(*[tasks.pass_gate.bind("burst") for _ in range(16)])
+            await begun(site, *jobs)
+            release("burst")
+            await all_finished(site)
+            tasks.gates.clear()
+            await settled(workers)
+
+
+async def test_a_hundred_short_jobs_are_all_done(site):
+    async with fleet(site, 4, concurrency=3) as workers:
+        for _ in range(5):
+            site.submit(*[tasks.add.bind(1, 2) for _ in range(100)])
+            await all_finished(site)
+        await settled(workers)
+
+
+async def test_jobs_one_by_one_fill_all_workers_to_the_last_slot(site):
+    async with fleet(site, 4, concurrency=2):
+        for _ in range(8):
+            await begun(site, *site.submit(tasks.pass_gate.bind("full")))
+        (over,) = site.submit(tasks.note.bind("over"))
+        release("full")
+        await done(site, over)
+        await all_finished(site)
+
+
+async def test_long_jobs_that_come_one_by_one_are_spread_over_the_idle_workers(site):
+    async with fleet(site, 4) as workers:
+        jobs = []
+        while len({site.row(job).worker for job in jobs}) < 4:
+            jobs += site.submit(tasks.pass_gate.bind("long"))
+            await begun(site, jobs[-1])
+            await asyncio.sleep(0.1)  # longer than a job may take and its worker stay where it is
+            await settled(workers)
+            assert len(jobs) < 20
+        release("long")
+        await all_finished(site)
+
+
+async def test_a_worker_that_is_full_in_one_queue_is_rung_for_in_the_others(site):
+    queues = [Queue("a", 1), Queue("b", 1), Queue("c", 1)]
+    async with fleet(site, 2, queues=queues):
+        for queue in ("a", "b", "c", "c", "b", "a"):
+            await begun(site, *site.submit(tasks.pass_gate.using(queue=queue).bind(queue)))
+        for queue in ("b", "a", "c"):
+            waiting = site.submit(*[tasks.note.using(queue=queue).bind(queue) for _ in range(3)])
+            release(queue)
+            for job in waiting:
+                await done(site, job)
+        await all_finished(site)
+
+
+async def test_workers_of_different_queues_each_hear_of_theirs(site):
+    async with (
+        working(site.app(queues=[Queue("a", 1)]), CONFIG),
+        working(site.app(queues=[Queue("a", 1), Queue("b", 1)]), CONFIG),
+        working(site.app(queues=[Queue("b", 1)]), CONFIG),
+    ):
+        await eventually(lambda: len(site.workers()) == 3)
+        for _ in range(3):
+            jobs = site.submit(*[tasks.pass_gate.using(queue=queue).bind("go") for queue in ("b", "a", "a")])
+            await begun(site, *jobs)
+            (last,) = site.submit(tasks.note.using(queue="b").bind("last"))
+            await done(site, last)
+            release("go")
+            await all_finished(site)
+            tasks.gates.clear()
+
+
+@contextlib.asynccontextmanager
+async def knowing(site, *known, config=CONFIG):
+    worker = worker_with(site.app(), config)
+    worker._tasks = {task.name: task for task in known}
+    run = asyncio.create_task(worker.start())
+    try:
+        await eventually(lambda: worker._parts is not None and bell(worker)._line is not None)
+        yield worker
+    finally:
+        worker.stop()
+        worker.stop()
+        await run
+
+
+async def test_a_worker_that_does_not_know_a_task_keeps_no_wakeup_from_those_that_do(site):
+    async with (
+        knowing(site, tasks.add) as one,
+        knowing(site, tasks.add),
+        knowing(site, tasks.add, tasks.note) as other,
+        knowing(site, tasks.add, tasks.note),
+    ):
+        assert bell(one)._line != bell(other)._line
+        for _ in range(10):
+            jobs = site.submit(tasks.note.bind("rare"), tasks.add.bind(1, 2))
+            for job in jobs:
+                await done(site, job)
+
+
+async def test_a_worker_whose_threads_are_taken_keeps_no_wakeup_from_those_that_have_some(site, tmp_path):
+    async with fleet(site, 3, config=WorkerConfig(timing=ONLY_WOKEN, grace=1, threads=1)):
+        gates = [tmp_path / str(n) for n in range(3)]
+        for gate in gates:
+            await begun(site, *site.submit(tasks.wait_for_file_in_thread.bind(str(gate))))
+            await done(site, *site.submit(tasks.note.bind("in the loop")))
+        (waiting,) = site.submit(tasks.add_in_thread.bind(1, 2))
+        await done(site, *site.submit(tasks.note.bind("in the loop")))
+        assert site.row(waiting).attempt == 0
+        gates[1].touch()
+        await done(site, waiting)
+        gates[0].touch()
+        gates[2].touch()
+        await all_finished(site)
+
+
+async def test_a_worker_that_is_asked_to_stop_keeps_no_wakeup_from_the_others(site):
+    async with working(site.app(), WorkerConfig(timing=ONLY_WOKEN, grace=30)) as leaving, working(site.app(), CONFIG):
+        await eventually(lambda: len(site.workers()) == 2)
+        (long,) = site.submit(*[tasks.pass_gate.bind("long")])
+        await begun(site, long)
+        (other,) = site.submit(tasks.pass_gate.bind("long"))
+        await begun(site, other)  # one each
+        leaving.stop()
+        for _ in range(3):
+            await done(site, *site.submit(tasks.note.bind("after")))
+        release("long")
+        await all_finished(site)
+
+
+async def test_what_the_first_in_line_does_not_hear_the_second_finds(site):
+    async with fleet(site, 3) as workers:
+        deaf = first(workers)
+        deaf._parts.link.on_notify = None
+        conn = deaf._parts.link.conn
+        conn.remove_notify_handler(deaf._parts.wakeups._ear.heard)
+        for _ in range(8):
+            await done(site, *site.submit(tasks.note.bind("heard")))
+        assert bell(deaf)._is_first
+        jobs = site.submit(*[tasks.pass_gate.bind("all") for _ in range(5)])
+        await begun(site, *jobs)
+        release("all")
+        await all_finished(site)
+
+
+async def test_a_second_that_takes_all_it_can_for_a_deaf_first_wakes_the_next(site):
+    async with fleet(site, 4, concurrency=1) as workers:
+        deaf = first(workers)
+        deaf._parts.link.on_notify = None
+        deaf._parts.link.conn.remove_notify_handler(deaf._parts.wakeups._ear.heard)
+        jobs = site.submit(*[tasks.pass_gate.bind("all") for _ in range(3)])
+        await begun(site, *jobs)
+        release("all")
+        await all_finished(site)
+
+
+async def test_the_first_in_line_may_lose_any_of_its_connections(site):
+    async with fleet(site, 3) as workers:
+        for name in ("chancy claim", "chancy bell") * 2:
+            site.rows(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s "
+                "AND datname = current_database()",
+                name,
+            )
+            for _ in range(3):
+                await done(site, *site.submit(tasks.note.bind("on")))
+            await settled(workers)
+
+
+async def test_a_queue_that_is_paused_wakes_a_worker_when_it_goes_on(site):
+    async with fleet(site, 3) as workers:
+        for _ in range(3):
+            pause(site.conn, "default", schema=site.schema)
+            (job,) = site.submit(tasks.note.bind("paused"))
+            await asyncio.sleep(0.1)
+            assert site.row(job).attempt == 0
+            resume(site.conn, "default", schema=site.schema)
+            await done(site, job)
+            await settled(workers)
+
+
+async def test_a_job_that_is_to_begin_later_does_so_when_who_heard_of_it_is_gone(site):
+    async with contextlib.AsyncExitStack() as stack:
+        workers = [await stack.enter_async_context(working(site.app(), CONFIG)) for _ in range(3)]
+        await settled(workers)
+        gone = first(workers)
+        (job,) = site.submit(tasks.note.using(delay=timedelta(seconds=1.5)).bind("later"))
+        await asyncio.sleep(0.2)
+        gone.stop()
+        await done(site, job)
+
+
+async def test_a_worker_hears_of_a_cancel_at_any_place_in_line(site):
+    async with fleet(site, 3, config=WorkerConfig(timing=Timing(look=60, extend=60, lease=180), grace=1)):
+        jobs = []
+        for _ in range(6):
+            jobs += site.submit(tasks.pass_gate.bind("never"))
+            await begun(site, jobs[-1])
+        for job in reversed(jobs):
+            job.cancel(site.conn)
+        await eventually(lambda: site.count("cancelled") == 6)
+
+
+QUIET = Timing(lease=60, extend=20, rescue=20, look=60)
+
+
+async def test_no_worker_that_is_frozen_or_killed_holds_up_a_job(site):
+    """Each in turn, the first in line among them; one of them is killed before it can answer a ring."""
+    processes = [site.spawn(timing=QUIET) for _ in range(3)]
+    await eventually(lambda: len(site.workers()) == 3, 60)
+    await asyncio.sleep(2)  # until they have lain down
+    for process in processes:
+        process.signal(signal.SIGSTOP)
+        for _ in range(3):
+            await done(site, *site.submit(tasks.add.bind(1, 2)))
+        process.signal(signal.SIGCONT)
+        await done(site, *site.submit(tasks.add.bind(1, 2)))
+    for process in processes[:2]:
+        process.signal(signal.SIGSTOP)
+        (job,) = site.submit(tasks.add.bind(1, 2))
+        process.signal(signal.SIGKILL)
+        await done(site, job)
+
+
+async def test_polling_workers_are_in_no_line(site):
+    config = WorkerConfig(timing=FAST, grace=1, pooler="transaction")
+    async with working(site.app(), config), working(site.app(), config):
+        for _ in range(3):
+            await done(site, *site.submit(tasks.add.bind(1, 2)))
+        places = site.one(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' "
+            "AND classid = %s::regnamespace::oid",
+            site.schema,
+        )
+        assert places == 0
+
+
+async def test_a_place_that_is_granted_in_the_moment_in_which_the_wait_ends_is_known_and_given_up_again(site):
+    """As on a busy machine: the server's process sleeps through both, and sees the end of its time first."""
+    place = f"'{site.schema}'::regnamespace::oid::integer, -1001"
+    with psycopg.connect(site.dsn, autocommit=True) as waiter:
+        site.one(f"SELECT pg_advisory_lock({place})::text")
+        pid = waiter.info.backend_pid
+        got = asyncio.create_task(
+            asyncio.to_thread(lambda: waiter.execute(f'SELECT "{site.schema}".bell_wait(ARRAY[-1001])').fetchone()[0])
+        )
+        of_it = "SELECT count(*) FROM pg_locks WHERE pid = %s AND locktype = 'advisory' AND granted = %s"
+        await eventually(lambda: site.one(of_it, pid, False) == 1)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            assert site.one(f"SELECT pg_advisory_unlock({place})")
+            await asyncio.sleep(1.2)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert await got == [-1001]
+        waiter.execute(f"SELECT pg_advisory_unlock({place})")
+        assert site.one(of_it, pid, True) == 0
+
+
+def test_who_could_take_the_same_jobs_is_in_the_same_line():
+    line = line_of([("add", "1")], ["a", "b"], [])
+    assert line == line_of([("add", "1")], {"b", "a"}, frozenset())
+    others = [
+        line_of([("add", "2")], ["a", "b"], []),
+        line_of([("add", "1")], ["a"], []),
+        line_of([("add", "1")], ["a", "b"], ["add"]),
+        line_of([("add", "1")], ["a, b"], []),
+    ]
+    assert len({line, *others}) == 5
+    assert all(each - 1 > -(2**31) and each <= -17 for each in [line, *others])
