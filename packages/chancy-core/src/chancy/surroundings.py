@@ -92,8 +92,13 @@ PLACES = """
             AND CASE WHEN slot.opens_at IS NULL THEN {schema}.is_owned(slot.job, slot.fence)
                 ELSE slot.opens_at > {schema}.clock() END
         UNION ALL
-        SELECT job.id, NULL FROM {schema}.job AS job -- in a share: see 50_gates
-        WHERE job.state = 'running' AND job.worker IS NOT NULL AND job.parked = gate.name AND job.slots IS NULL
+        SELECT job.id, NULL -- in a share: see 50_gates
+        FROM (SELECT FROM {schema}.share WHERE share.kind = 'gate' AND share.name = gate.name LIMIT 1) AS shared
+        CROSS JOIN LATERAL (
+            SELECT job.id FROM {schema}.job AS job
+            WHERE job.state = 'running' AND job.worker IS NOT NULL AND job.parked = gate.name AND job.slots IS NULL
+            OFFSET 0
+        ) AS job
     ) AS held ON true
     GROUP BY gate.nth, gate.name, gate.most
     ORDER BY gate.nth
