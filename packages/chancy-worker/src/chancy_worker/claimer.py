@@ -294,11 +294,13 @@ class Claimer:
                     ending.setdefault(job.queue, set()).add(job.parked)
         if not wanted.free:
             return replace(wanted, gated=self._gates.wish((), ending)) if ending else wanted
-        flow = None if wanted.looking or wanted.suspects else self._gates.flow(wanted.free, ending)
+        flow = None
+        if not (wanted.looking or wanted.suspects):
+            flow = self._gates.flow(wanted.free.keys() - wanted.in_line, ending)
         gated: Mapping[str, Circle] = {}
         if flow is None:
             suspects = {} if wanted.suspects else self._suspects.may_come(self._gates.due_of(wanted.free))
-            gated = self._gates.wish(wanted.free, ending, suspects)
+            gated = self._gates.wish(wanted.free, ending, suspects, wanted.in_line.intersection(wanted.looking))
         holds = self._holds(wanted.free, flow)
         return replace(wanted, holds=holds, pressing=self._appetite.at_limit, gated=gated, flow=flow)
 

@@ -277,9 +277,14 @@ _ADMIT = """    chosen AS MATERIALIZED (
         FROM unnest(%(gated)s::text[], %(flows)s::boolean[], %(goes_round)s::boolean[], %(spots)s::text[],
             %(gated_bytes)s::integer[], %(gated_suspects)s::smallint[])
             AS want (queue, flows, goes_round, spot, bytes, suspects)
+        CROSS JOIN LATERAL (
+            SELECT want.queue IN (SELECT queue FROM allowed WHERE in_line) AS is_in_line
+        ) AS line
         CROSS JOIN LATERAL {schema}.admit(
             ROW(%(worker)s::bigint, want.queue, {known},
-                array_cat((SELECT tasks FROM left_out), %(full)s::text[]), want.suspects, want.bytes, NULL,
+                CASE WHEN line.is_in_line THEN (SELECT tasks FROM left_out)
+                    ELSE array_cat((SELECT tasks FROM left_out), %(full)s::text[]) END,
+                CASE WHEN line.is_in_line THEN %(full)s::text[] ELSE '{}' END, want.suspects, want.bytes, NULL,
                 ARRAY(SELECT priority FROM chosen WHERE chosen.queue = want.queue),
                 ARRAY(SELECT run_at FROM chosen WHERE chosen.queue = want.queue),
                 ARRAY(SELECT id FROM chosen WHERE chosen.queue = want.queue),
@@ -296,8 +301,9 @@ _ADMIT = """    chosen AS MATERIALIZED (
 KNOWN = "coalesce((SELECT tasks FROM {schema}.offer WHERE worker = %(worker)s::bigint), '{}')"
 """The tasks that this worker offers; none is any."""
 _BESIDE = """SELECT chosen.* FROM chosen WHERE chosen.queue = want.queue
-                LIMIT want.free - coalesce(
-                    (SELECT cardinality(entered) FROM admitted WHERE admitted.queue = want.queue), 0)"""
+                LIMIT want.free - coalesce((
+                    SELECT CASE WHEN held_up THEN want.free ELSE cardinality(entered) END
+                    FROM admitted WHERE admitted.queue = want.queue), 0)"""
 _AND_ENTERED = """ + coalesce(
                       (SELECT cardinality(entered) FROM admitted WHERE admitted.queue = allowed.queue), 0)"""
 _ENTERED = """
@@ -308,7 +314,7 @@ _ENTERED = """
         CASE WHEN {refused_of_late} THEN extract(epoch FROM {schema}.clock() - job.refused_at)::float8 END, NULL
     FROM (SELECT job.* FROM admitted CROSS JOIN LATERAL unnest(admitted.entered) AS job) AS job"""
 _ANSWERS = """(SELECT json_agg(json_build_array(queue, cardinality(entered), stopped_at, next_in, more, again,
-            CASE WHEN {schema}.is_one_limit(entered[1].parked) THEN entered[1].gates::text END)) FROM admitted)"""
+            CASE WHEN {schema}.is_one_limit(entered[1].parked) THEN entered[1].gates::text END, held_up)) FROM admitted)"""
 _FLOW = """    flow AS MATERIALIZED (
         SELECT queue, {schema}.part_of(
             'gate', %(flow_key)s::text, (%(flow_gates)s::json->'gates'->0->>'most')::integer, '0', free,
@@ -530,6 +536,8 @@ class Admission(NamedTuple):
     """Another try soon is worth it: others were just at it, or there was no room."""
     gates: str | None = None
     """Of the first, if all that it has to pass is one limit."""
+    held_up: bool = False
+    """The next one has no room where it runs, and nobody passes it by: its queue has one slot."""
 
 
 Held: TypeAlias = tuple[str, str]

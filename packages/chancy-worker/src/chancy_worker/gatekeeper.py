@@ -86,6 +86,8 @@ class _Place:
     counts_until: float = 0.0
     counts_for: float = 0.0
     """A share of it was not to be had: until then its slots are counted."""
+    held_up: bool = False
+    """The next one had no room where it runs, and must not be passed by: each round asks for it first."""
     forgets_at: float = 0.0
     """Then all are looked at from the start: something may have appeared behind the marks, or under another key."""
 
@@ -209,13 +211,22 @@ class Gatekeeper:
             place.counts_until = now + place.counts_for
 
     def wish(
-        self, free: Collection[str], ending: Collection[str], suspects: Mapping[str, int] = MappingProxyType({})
+        self,
+        free: Collection[str],
+        ending: Collection[str],
+        suspects: Mapping[str, int] = MappingProxyType({}),
+        in_line: Collection[str] = (),
     ) -> Mapping[str, Circle]:
         """What a round has to do with gates that claims from these queues, from some of them a suspect, too; and in
-        which of them jobs with slots end.
+        which of them jobs with slots end. Queues `in_line` are looked at from the start, and nobody is passed by there,
+        whoever it is.
         """
         now = time.monotonic()
-        due = {queue for queue in free if queue in self._places and self._places[queue].next_at <= now}
+        due = set(in_line).union(
+            queue
+            for queue in free
+            if (place := self._places.get(queue)) is not None and (place.next_at <= now or place.held_up)
+        )
         wish: dict[str, Circle] = {}
         for queue in sorted(due.union(ending)):
             place = self._places.setdefault(queue, _Place())
@@ -233,6 +244,7 @@ class Gatekeeper:
                 self._places[queue].next_at = math.inf
         for done in answer.admissions:
             place = self._places[done.queue]
+            place.held_up = done.held_up
             if not place.marks:
                 place.forgets_at = now + max(LEAST_MEMORY_SECONDS, 20 * took)
             place.learn(answer.gate_marks.get(done.queue, {}))

@@ -170,7 +170,7 @@ ADMIT_ONE = (
         entered.batch, entered.priority, {run_at}, NULL::float8
     FROM this
     CROSS JOIN LATERAL {schema}.let_in(
-        ROW(%(worker)s::bigint, this.queue, {known}, (SELECT tasks FROM left_out), this.suspects,
+        ROW(%(worker)s::bigint, this.queue, {known}, (SELECT tasks FROM left_out), '{}', this.suspects,
             %(most_bytes)s::integer, this.id, '{}', '{}', '{}',
             ARRAY[this.parked], ARRAY[this.priority], ARRAY[this.run_at],
             ARRAY[this.id - 1])::{schema}.claim,

@@ -204,11 +204,11 @@ CREATE OR REPLACE FUNCTION {schema}.is_nobodys(task text) RETURNS boolean
 -- `free` less the jobs without gates that come first. If a gate is full, `full_to` is the length of the key up to and
 -- with it, and `opens_at` when time will open it, if it will. `again` is whether it is worth another try soon. It
 -- begins behind the mark of that number, if there is one. A suspect is admitted alone, when it is the first. `bytes` are
--- those of large jobs.
+-- those of large jobs. `held_up` is whether the first would be admitted, and has no room where it runs.
 CREATE OR REPLACE FUNCTION {schema}.let_in(
     this {schema}.claim, lane smallint, key text, want integer, free integer, mark integer,
     OUT entered {schema}.job[], OUT full_to integer, OUT opens_at timestamptz, OUT again boolean, OUT suspect boolean,
-    OUT bytes bigint
+    OUT bytes bigint, OUT held_up boolean
 )
     LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
@@ -231,6 +231,7 @@ BEGIN
     again := false;
     suspect := false;
     bytes := 0;
+    held_up := false;
     SELECT job.id, job.crashes > 0 AS suspect, job.gates::text AS gates INTO head FROM {schema}.job AS job
     WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = this.queue AND job.priority = lane
         AND job.parked COLLATE "C" = key AND (job.run_at, job.id) > (after_instant, after_job)
@@ -266,11 +267,12 @@ BEGIN
             + least(gate.per * interval '1 s' / 20, interval '50 ms');
     END LOOP;
     SELECT array_agg(seen.place) AS places, array_agg(seen.id) AS jobs, array_agg(seen.claims) AS fences,
-        sum(seen.bytes) AS bytes
+        sum(seen.bytes) AS bytes, (array_agg(seen.task))[1] AS task
     INTO first
     FROM (
         SELECT each.*, row_number() OVER so_far AS nth, sum(each.bytes) OVER so_far AS total FROM (
-            SELECT job.ctid AS place, job.id, job.claims, job.run_at, {schema}.weight(job.arguments, job.errors) AS bytes
+            SELECT job.ctid AS place, job.id, job.claims, job.task, job.run_at,
+                {schema}.weight(job.arguments, job.errors) AS bytes
             FROM {schema}.job AS job
             WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = this.queue AND job.priority = lane
                 AND job.parked COLLATE "C" = key AND (job.run_at, job.id) > (after_instant, after_job)
@@ -289,6 +291,10 @@ BEGIN
         AND seen.nth + CASE WHEN this.jobs = '{}' THEN 0 ELSE {schema}.come_first(this, lane, seen.run_at, seen.id) END <= free;
     IF first.jobs IS NULL THEN
         again := true;
+        RETURN;
+    END IF;
+    IF first.task = ANY (this.no_room) THEN
+        held_up := true;
         RETURN;
     END IF;
     entered := {schema}.enter(this.worker, first.places, first.jobs, first.fences, ARRAY(
@@ -420,11 +426,12 @@ $$;
 -- Nobody waits for anybody: what others have locked is passed by, slots as jobs. Each statement here has a snapshot of its
 -- own, which sees what the claim has ended.
 -- Returns the jobs as they are now; where the circle was left, or null if it was not gone; in how many seconds time alone
--- may make more possible (null: not by time); whether it stopped before it had come round; and whether it is worth another
--- try soon all the same.
+-- may make more possible (null: not by time); whether it stopped before it had come round; whether it is worth another
+-- try soon all the same; and whether the next one has no room and may not be passed by.
 CREATE OR REPLACE FUNCTION {schema}.admit(
     this {schema}.claim, free integer, flows boolean, goes_round boolean, after text, leaving {schema}.leaving[],
-    OUT entered {schema}.job[], OUT stopped_at text, OUT next_in double precision, OUT more boolean, OUT again boolean
+    OUT entered {schema}.job[], OUT stopped_at text, OUT next_in double precision, OUT more boolean, OUT again boolean,
+    OUT held_up boolean
 )
     LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
@@ -444,7 +451,9 @@ BEGIN
     entered := '{}';
     more := false;
     again := false;
-    IF free > 0 AND cardinality(leaving) > 0 AND this.jobs = '{}' THEN
+    held_up := false;
+    flows := flows AND this.no_room = '{}'; -- behind the marks are those that must not be passed by
+    IF free > 0 AND cardinality(leaving) > 0 AND this.jobs = '{}' AND this.no_room = '{}' THEN
         entered := {schema}.hand_on(this, leaving, free);
     END IF;
     IF cardinality(entered) < cardinality(leaving) THEN
@@ -514,6 +523,11 @@ BEGIN
                     this, lane, head.parked,
                     CASE WHEN head.gates->>'turn' IS NULL THEN free - cardinality(entered) ELSE 1 END,
                     free - cardinality(entered), NULL);
+                IF passed.held_up THEN -- the circle stays where it was
+                    held_up := true;
+                    more := false;
+                    RETURN;
+                END IF;
                 entered := entered || passed.entered;
                 this.bytes := greatest(this.bytes - passed.bytes, 0);
                 this.suspects := CASE WHEN passed.suspect THEN 0 ELSE this.suspects END;

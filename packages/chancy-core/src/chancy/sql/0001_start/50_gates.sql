@@ -25,6 +25,7 @@ CREATE INDEX slot_free ON {schema}.slot (gate, opens_at);
 CREATE TYPE {schema}.leaving AS (job bigint, fence integer, parked text, gates text, slots integer[], refused boolean);
 
 -- Who claims parked jobs, of which queue: of these tasks (empty is of any) or of such that nobody has, and not of those;
+-- if the first that may run is of one of `no_room`, nothing is claimed: it is not passed by;
 -- one suspect at most (0: none, 1: one that may run beside others, 2: of any kind); so many bytes in large jobs, and the one
 -- that goes above it; or this job alone.
 -- Which jobs without gates it has in view, in the order in which it would claim them: those that come before a parked one
@@ -35,6 +36,7 @@ CREATE TYPE {schema}.claim AS (
     queue text,
     known text[],
     without text[],
+    no_room text[],
     suspects smallint,
     bytes integer,
     sole bigint,
