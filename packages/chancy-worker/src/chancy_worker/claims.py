@@ -314,7 +314,8 @@ _ENTERED = """
         CASE WHEN {refused_of_late} THEN extract(epoch FROM {schema}.clock() - job.refused_at)::float8 END, NULL
     FROM (SELECT job.* FROM admitted CROSS JOIN LATERAL unnest(admitted.entered) AS job) AS job"""
 _ANSWERS = """(SELECT json_agg(json_build_array(queue, cardinality(entered), stopped_at, next_in, more, again,
-            CASE WHEN {schema}.is_one_limit(entered[1].parked) THEN entered[1].gates::text END, held_up)) FROM admitted)"""
+            CASE WHEN {schema}.is_one_limit(entered[1].parked) THEN entered[1].gates::text END, held_up))
+        FROM admitted)"""
 _FLOW = """    flow AS MATERIALIZED (
         SELECT queue, {schema}.part_of(
             'gate', %(flow_key)s::text, (%(flow_gates)s::json->'gates'->0->>'most')::integer, '0', free,
