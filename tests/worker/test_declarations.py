@@ -137,6 +137,16 @@ async def test_workers_that_start_together_wait_for_one_another_to_declare(site,
     assert site.row(job).attempt == 1
 
 
+async def test_a_worker_that_starts_waits_for_its_turn_to_declare_however_long_that_takes(site, chancy_dsn, caplog):
+    with psycopg.connect(chancy_dsn) as other:
+        other.execute("SELECT pg_advisory_xact_lock(%s::regnamespace::oid::integer, -4)", [site.schema])
+        async with working(site.app()):
+            await eventually(lambda: "this one waits for it" in caplog.text)
+            other.rollback()
+            (job,) = site.submit(worker_tasks.add.bind(1, 2))
+            await eventually(lambda: site.row(job).state is State.SUCCEEDED)
+
+
 # What `chancy requeue` and other programs without the tasks' code go by.
 
 ELSEWHERE = dataclasses.replace(
