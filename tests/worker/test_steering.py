@@ -18,6 +18,7 @@ from chancy.run import send
 from chancy_worker import WorkerConfig
 from chancy_worker.claims import Circle, Wanted, play_round
 from chancy_worker.leases import register
+from chancy_worker.verdict import succeeded
 
 AWAKE = WorkerConfig(timing=ONLY_WOKEN, grace=1)
 
@@ -317,3 +318,28 @@ def test_a_round_passes_by_what_is_paused_without_saying_that_it_is_at_its_limit
     chancy.pause(site.conn, "default", schema=site.schema)
     answer = send(site.conn, play_round(worker, [], Wanted({"default": 9}, looking=("default",))), site.schema)
     assert (answer.claimed, list(answer.at_limit), answer.lanes) == ([], [], [("default", 0)])
+
+
+def test_a_limit_that_is_lowered_under_full_workers_lets_them_claim_nothing_before_less_runs(site):
+    """Each has room for one more at a time, as a full worker has: which is less than it had before."""
+    workers = [send(site.conn, register(name, 60), site.schema) for name in ("one", "two")]
+    site.submit(*[worker_tasks.add.bind(1, 2) for _ in range(60)])
+    running = {worker: [] for worker in workers}
+
+    def play(worker, ended, want):
+        wanted = Wanted({"default": want}, looking=("default",))
+        verdicts = [succeeded(job, b"3") for job in running[worker][:ended]]
+        claimed = send(site.conn, play_round(worker, verdicts, wanted), site.schema).claimed
+        running[worker] = running[worker][ended:] + claimed
+        return len(claimed)
+
+    chancy.limit(site.conn, "default", concurrency=20, schema=site.schema)
+    assert [play(worker, 0, 10) for worker in workers] == [10, 10]
+    chancy.limit(site.conn, "default", concurrency=5, schema=site.schema)
+    for _ in range(9):
+        for worker in workers:
+            claimed, total = play(worker, 1, 1), sum(map(len, running.values()))
+            assert not claimed or total <= 5
+    for worker in workers * 2:
+        play(worker, 0, 10)
+    assert sum(map(len, running.values())) == 5

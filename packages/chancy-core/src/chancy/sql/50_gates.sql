@@ -573,7 +573,8 @@ BEGIN
         SELECT share.worker FROM {schema}.share AS share
         WHERE share.kind = trim_shares.kind AND share.name = trim_shares.name AND share.worker <> trim_shares.worker
         FOR UPDATE SKIP LOCKED);
-    UPDATE {schema}.share AS share SET most = {schema}.running_under(share.kind, share.name, share.worker)
+    UPDATE {schema}.share AS share SET most = least(
+        CASE share.kind WHEN 'queue' THEN share.most END, {schema}.running_under(share.kind, share.name, share.worker))
     WHERE share.kind = trim_shares.kind AND share.name = trim_shares.name AND share.worker = ANY (idle);
     DELETE FROM {schema}.share AS share
     WHERE share.kind = trim_shares.kind AND share.name = trim_shares.name AND share.worker = ANY (idle)
@@ -587,8 +588,9 @@ $$;
 -- A worker may have as many as its share says, and looks at nobody else's. Where that is used up, or too small and it
 -- `presses`, it takes of what is nobody's, and then of what others do not use: under a lock. That is only tried for, as
 -- everything here, since a round waits for nobody; whoever does not get it looks again soon.
--- A share is good for the limit that it was made for, so `chancy.limit` has none to look for. Of a gate, the lower half is
--- left for slots.
+-- A share is good for the limit that it was made for, so `chancy.limit` has none to look for. Where more runs than a queue
+-- may have by now, a share is for less than its worker has, and both are counted. Of a gate, the lower half is left for
+-- slots.
 CREATE OR REPLACE FUNCTION {schema}.part_of(
     kind text, name text, most integer, revision xid8, free integer, worker bigint, holds integer, presses boolean
 ) RETURNS integer
@@ -604,7 +606,7 @@ BEGIN
     WHERE share.kind = part_of.kind AND share.name = part_of.name AND share.worker = part_of.worker
     FOR UPDATE SKIP LOCKED;
     holds := coalesce(holds, {schema}.running_under(kind, name, worker));
-    spare := CASE WHEN own.revision = part_of.revision THEN own.most - holds ELSE 0 END;
+    spare := CASE WHEN own.revision = part_of.revision AND own.most <= most THEN own.most - holds ELSE 0 END;
     IF spare >= free OR spare > 0 AND NOT presses THEN
         RETURN least(spare, free);
     END IF;
@@ -621,7 +623,7 @@ BEGIN
             SELECT slot.n FROM {schema}.slot AS slot WHERE slot.gate = part_of.name ORDER BY slot.n DESC LIMIT 1), 0));
     END IF;
     FOR try IN 1..2 LOOP
-        SELECT coalesce(sum(CASE WHEN share.revision = part_of.revision THEN share.most
+        SELECT coalesce(sum(CASE WHEN part_of.kind = 'gate' THEN share.most
                 ELSE greatest(share.most, {schema}.running_under(share.kind, share.name, share.worker)) END), 0)
             + CASE part_of.kind WHEN 'queue' THEN ( -- of workers that have had no need for a share yet
                 SELECT count(*) FROM {schema}.job AS job
@@ -639,7 +641,8 @@ BEGIN
     END LOOP;
     -- Where there is enough, twice as many: a worker that claims ahead comes to that.
     INSERT INTO {schema}.share (kind, name, worker, most, revision)
-    VALUES (kind, name, worker, holds + least(spare, 2 * free), revision)
+    VALUES (kind, name, worker,
+        least(holds + least(spare, 2 * free), CASE kind WHEN 'queue' THEN greatest(most - others, 0) END), revision)
     ON CONFLICT ON CONSTRAINT share_pkey DO UPDATE SET most = excluded.most, revision = excluded.revision;
     RETURN least(spare, free);
 END
