@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 
 import gate_tasks as tasks
@@ -116,6 +117,34 @@ def test_jobs_are_submitted_by_a_trigger_under_any_search_path(declared):
     with psycopg.connect(declared.dsn, options="-c search_path=pg_temp", autocommit=True) as conn:
         conn.execute(f"SELECT {declared.schema}.submit('gate_tasks.everything', concurrency_key => 'x')")
     assert len(chancy.jobs(declared.conn, task="gate_tasks.everything", schema=declared.schema)) == 1
+
+
+async def test_workers_that_start_together_wait_for_one_another_to_declare(site, chancy_dsn):
+    """The rounds' connection waits for a lock for 0.1 s; whoever declares waits for its turn."""
+    (job,) = site.submit(worker_tasks.add.bind(1, 2))
+    waiting = (
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted "
+        "AND classid = '{}'::regnamespace AND objid = 4294967292"
+    )
+    with psycopg.connect(chancy_dsn) as other:
+        other.execute("SELECT pg_advisory_xact_lock(%s::regnamespace::oid::integer, -4)", [site.schema])
+        async with working(site.app()):
+            await eventually(lambda: site.one(waiting) == 1)
+            await asyncio.sleep(0.3)
+            assert site.one(waiting) == 1
+            other.rollback()
+            await eventually(lambda: site.count("succeeded") == 1)
+    assert site.row(job).attempt == 1
+
+
+async def test_a_worker_that_starts_waits_for_its_turn_to_declare_however_long_that_takes(site, chancy_dsn, caplog):
+    with psycopg.connect(chancy_dsn) as other:
+        other.execute("SELECT pg_advisory_xact_lock(%s::regnamespace::oid::integer, -4)", [site.schema])
+        async with working(site.app()):
+            await eventually(lambda: "this one waits for it" in caplog.text)
+            other.rollback()
+            (job,) = site.submit(worker_tasks.add.bind(1, 2))
+            await eventually(lambda: site.row(job).state is State.SUCCEEDED)
 
 
 # What `chancy requeue` and other programs without the tasks' code go by.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from datetime import timedelta
 
 import gate_tasks as tasks
@@ -13,12 +15,13 @@ from worker_help import FAST, all_finished, eventually, states, working
 
 import chancy
 from chancy import Backoff, Limit, State
+from chancy.current import CurrentJob
 from chancy.run import send
 from chancy_worker import WorkerConfig
-from chancy_worker.claims import Wanted, play_round
-from chancy_worker.gatekeeper import Gatekeeper, _Circle, admit
-from chancy_worker.leases import declare_dead, register, take_back
-from chancy_worker.verdict import released
+from chancy_worker.claims import START, Circle, Flow, Wanted, play_round
+from chancy_worker.gatekeeper import Gatekeeper, _Place
+from chancy_worker.leases import Offer, declare_dead, register, take_back
+from chancy_worker.verdict import Completion, cancelled, released, succeeded
 
 
 @pytest.fixture(autouse=True)
@@ -27,9 +30,30 @@ def clean():
         kept.clear()
 
 
-def admitted(site, queue="default", want=100, spot=""):
-    (answer,) = send(site.conn, admit({queue: want}, {queue: spot}), site.schema)
-    return answer
+@pytest.fixture
+def worker(site):
+    return send(site.conn, register("w", 60), site.schema)
+
+
+def play(site, worker, verdicts=(), *, want=100, spot="", goes_round=True, suspects=0, conn=None):
+    """A round of a worker that has to do with gates."""
+    wanted = Wanted({"default": want} if want else {}, gated={"default": Circle(goes_round, spot, suspects=suspects)})
+    return send(conn or site.conn, play_round(worker, list(verdicts), wanted), site.schema)
+
+
+def due_in(keeper):
+    """Seconds until it is worth a try: 0 is now."""
+    now = time.monotonic()
+    return 0 if keeper.due(now) else keeper.next_at(now) - now
+
+
+def end(site, worker, *jobs):
+    """Their claims are over, and their slots left as they are: by a round that knows of no gates."""
+    send(site.conn, play_round(worker, [succeeded(job, b"null") for job in jobs], Wanted()), site.schema)
+
+
+def ids(answer):
+    return [job.id for job in answer.claimed]
 
 
 async def test_no_more_run_at_a_time_than_the_limit_says(site):
@@ -96,125 +120,289 @@ async def test_a_slot_is_free_again_after_a_retry_a_failure_and_a_release(site):
     assert site.rows("SELECT parked FROM {}.job") == [("concurrency(gate_tasks.alone)",)]
 
 
-def test_a_dead_workers_slots_are_given_back_by_the_rescue(site):
+def test_a_dead_workers_slots_are_given_back_by_the_rescue(site, worker):
     jobs = site.submit(*[tasks.three.bind() for _ in range(5)])
-    assert admitted(site).admitted == 3
     dead = send(site.conn, register("dead", 60), site.schema)
-    claim = Wanted({"default": 100}, looking=("default",))
-    answer = send(site.conn, play_round(dead, [], claim), site.schema)
-    assert [job.id for job in answer.claimed] == [job.id for job in jobs[:3]]
-    assert admitted(site).admitted == 0
+    assert ids(play(site, dead)) == [job.id for job in jobs[:3]]
+    assert ids(play(site, worker)) == []
+    send(site.conn, declare_dead(worker=dead), site.schema)
+    assert ids(play(site, worker)) == []  # they may still run
+    assert send(site.conn, take_back(), site.schema) == (3, 0)
+    assert ids(play(site, worker)) == [job.id for job in jobs[3:]]
+    assert ids(play(site, worker, suspects=1)) == [jobs[0].id]
+
+
+def test_a_suspect_that_waits_for_a_limit_is_claimed_alone_and_only_when_one_may_come(site, worker):
+    lone, *company = site.submit(*[tasks.three.bind() for _ in range(3)])
+    dead = send(site.conn, register("dead", 60), site.schema)
+    assert len(play(site, dead).claimed) == 3
     send(site.conn, declare_dead(worker=dead), site.schema)
     assert send(site.conn, take_back(), site.schema) == (3, 0)
-    assert admitted(site).admitted == 3
-    assert site.one("SELECT count(*) FROM {}.job WHERE parked IS NULL") == 3
+    site.rows("UPDATE {}.job SET crashes = 2 WHERE id = %s RETURNING 1", lone.id)
+    assert ids(play(site, worker)) == []
+    assert [ids(play(site, worker, suspects=1)) for _ in range(3)] == [[company[0].id], [company[1].id], []]
+    assert ids(play(site, worker, suspects=2)) == [lone.id]
 
 
-def test_a_claim_that_was_lost_keeps_no_slot_from_the_next(site):
-    """A released job is admitted again under another slot, and its old one is nobody's."""
+def test_a_claim_that_was_lost_keeps_no_slot_from_the_next(site, worker):
+    """A released job is claimed again with another slot, or with its own, and has no second one."""
     site.submit(tasks.alone.bind(), tasks.alone.bind())
-    worker = send(site.conn, register("w", 60), site.schema)
     for _ in range(4):
-        assert admitted(site).admitted == 1
-        (job,) = send(
-            site.conn, play_round(worker, [], Wanted({"default": 9}, looking=("default",))), site.schema
-        ).claimed
+        (job,) = play(site, worker).claimed
         send(site.conn, play_round(worker, [released(job, "")], Wanted()), site.schema)
     assert site.one("SELECT count(*) FROM {}.slot") == 1
 
 
-def test_a_cancelled_job_gives_up_what_it_was_admitted_to(site):
-    first, _ = site.submit(tasks.alone.bind(), tasks.alone.bind())
-    assert (admitted(site).admitted, admitted(site).admitted) == (1, 0)
-    first.cancel(site.conn)
-    assert admitted(site).admitted == 1
+@pytest.mark.parametrize("ending", [cancelled, lambda job: succeeded(job, b"1"), lambda job: released(job, "")])
+@pytest.mark.parametrize("knows", [True, False])
+def test_whoever_waits_gets_the_place_of_a_job_that_ends(site, worker, ending, knows):
+    """In the round that writes the verdict; or in the next one, if that has no room or knows nothing of gates."""
+    first, second = site.submit(tasks.alone.bind(), tasks.alone.bind())
+    (job,) = play(site, worker).claimed
+    assert ids(play(site, worker)) == []
+    if knows:
+        answer = play(site, worker, [ending(job)], goes_round=False)
+    else:
+        send(site.conn, play_round(worker, [ending(job)], Wanted()), site.schema)
+        answer = play(site, worker)
+    assert ids(answer) == [first.id if ending(job).refund else second.id]
+    assert site.one("SELECT count(*) FROM {}.slot") == 1
 
 
-def test_a_requeued_job_waits_for_its_limit_again(site):
+def test_a_place_that_a_round_cannot_hand_on_is_free(site, worker):
+    site.submit(tasks.alone.bind(), tasks.alone.bind())
+    (job,) = play(site, worker).claimed
+    answer = play(site, worker, [succeeded(job, b"1")], want=0)
+    assert (ids(answer), [each.again for each in answer.admissions]) == ([], [True])
+    assert site.rows("SELECT opens_at = '-infinity' FROM {}.slot") == [(True,)]
+    assert len(play(site, worker).claimed) == 1
+
+
+def test_a_job_that_completes_in_its_own_transaction_has_given_up_its_place(site, worker):
+    site.submit(tasks.alone.bind(), tasks.alone.bind())
+    (job,) = play(site, worker).claimed
+    current = CurrentJob(job.id, job.task, "default", 1, 3, fence=job.fence, lease=job.lease, schema=site.schema)
+    with site.conn.transaction():
+        current.complete(site.conn, b"null")
+    assert len(play(site, worker).claimed) == 1
+
+
+def test_a_requeued_job_waits_for_its_limit_again(site, worker):
     first, second = site.submit(tasks.alone.bind(), tasks.alone.bind())
     first.cancel(site.conn)
-    assert admitted(site).admitted == 1
+    (job,) = play(site, worker).claimed
     chancy.requeue(site.conn, first.id, schema=site.schema)
-    assert admitted(site).admitted == 0
-    second.cancel(site.conn)
-    assert admitted(site).admitted == 1
+    assert ids(play(site, worker)) == []
+    assert ids(play(site, worker, [succeeded(job, b"1")])) == [first.id]
+    assert site.row(second).state is State.SUCCEEDED
 
 
-async def test_two_that_admit_at_a_time_admit_no_more_than_the_limit(site):
-    """Each waits for the other's commit, and sees it."""
+@pytest.mark.parametrize("slots", ["new", "free"])
+def test_two_that_claim_at_a_time_never_claim_more_than_the_limit_and_neither_waits(site, worker, slots):
     site.submit(*[tasks.three.bind() for _ in range(10)])
-    with psycopg.connect(site.dsn) as one, psycopg.connect(site.dsn, autocommit=True) as two:
-        assert send(one, admit({"default": 2}, {}), site.schema)[0].admitted == 2
-        waiting = asyncio.create_task(asyncio.to_thread(send, two, admit({"default": 9}, {}), site.schema))
-        await eventually(
-            lambda: site.one(
-                "SELECT count(*) FROM pg_locks, (SELECT {}.clock()) AS x WHERE locktype = 'advisory' AND NOT granted AND pid = %s",
-                two.info.backend_pid,
-            )
-        )
+    if slots == "free":
+        end(site, worker, *play(site, worker, want=3).claimed)
+        assert len(site.rows("UPDATE {}.slot SET opens_at = '-infinity' RETURNING n")) == 3
+    other = send(site.conn, register("other", 60), site.schema)
+    site.conn.execute("SET lock_timeout = '1ms'")
+    with psycopg.connect(site.dsn) as one:
+        assert len(play(site, worker, want=2, conn=one).claimed) == 2
+        meanwhile = play(site, other)
+        assert (len(meanwhile.claimed), meanwhile.admissions[0].again) == ((1, False) if slots == "free" else (0, True))
         one.commit()
-        assert (await waiting)[0].admitted == 1
+    after = play(site, other)
+    assert len(meanwhile.claimed) + len(after.claimed) == 1
+    assert site.count("running") == 3
 
 
 @pytest.mark.parametrize(("before", "after", "more"), [(3, 5, 2), (5, 2, 0)])
-def test_a_limit_counts_as_the_waiting_job_says_it(site, before, after, more):
+def test_a_limit_counts_as_the_waiting_job_says_it(site, worker, before, after, more):
     site.submit(*[tasks.three.using(limits=[Limit.concurrency(before, key="it")]).bind() for _ in range(9)])
-    assert admitted(site).admitted == before
+    assert len(play(site, worker).claimed) == before
+    say(site, before, after)
+    assert len(play(site, worker).claimed) == more
+
+
+def say(site, before, after):
+    """The jobs that wait have another limit, as after a deploy."""
     site.rows(
-        "UPDATE {}.job SET gates = replace(gates::text, %s, %s)::json RETURNING 1",
+        "UPDATE {}.job SET gates = replace(gates::text, %s, %s)::json WHERE state = 'ready' RETURNING 1",
         f'"most":{before}',
         f'"most":{after}',
     )
-    assert admitted(site).admitted == more
 
 
-def test_admission_goes_round_in_a_circle(site):
+def test_a_place_is_not_handed_on_to_a_job_with_a_lower_limit_before_there_is_room(site, worker):
+    site.submit(*[tasks.three.using(limits=[Limit.concurrency(5, key="it")]).bind() for _ in range(9)])
+    jobs = play(site, worker).claimed
+    say(site, 5, 2)
+    claimed = [len(play(site, worker, [succeeded(job, b"1")]).claimed) for job in jobs]
+    assert claimed == [0, 0, 0, 1, 1]
+
+
+def test_admission_goes_round_in_a_circle(site, worker):
     site.submit(*[tasks.in_turn.bind(f"t{n % 4}", n) for n in range(12)])
-    first = admitted(site, want=3)
+    (first,) = play(site, worker, want=3).admissions
     assert (first.admitted, first.more, first.stopped_at) == (3, True, "group(t2) ")
-    second = admitted(site, want=3, spot=first.stopped_at)
-    left = site.rows("SELECT parked, count(*)::int FROM {}.job WHERE parked IS NOT NULL GROUP BY 1 ORDER BY 1")
+    (second,) = play(site, worker, want=3, spot=first.stopped_at).admissions
+    left = site.rows("SELECT parked, count(*)::int FROM {}.job WHERE state = 'ready' GROUP BY 1 ORDER BY 1")
     assert left == [("group(t0)", 1), ("group(t1)", 1), ("group(t2)", 2), ("group(t3)", 2)]
-    rest = admitted(site, spot=second.stopped_at)
+    (rest,) = play(site, worker, spot=second.stopped_at).admissions
     assert (rest.admitted, rest.more, rest.next_in) == (6, False, None)
 
 
-def test_a_place_that_has_been_given_up_goes_to_the_highest_priority_that_waits_for_it(site):
-    first, second, urgent = site.submit(
+def test_a_place_that_has_been_given_up_goes_to_the_highest_priority_that_waits_for_it(site, worker):
+    first, _, urgent = site.submit(
         tasks.alone.bind(),
         tasks.alone.bind(),
         tasks.alone.using(priority=5).bind(),
     )
-    assert admitted(site, want=1).admitted == 1
-    assert site.rows("SELECT id FROM {}.job WHERE parked IS NULL") == [(urgent.id,)]
-    urgent.cancel(site.conn)
-    key = "concurrency(gate_tasks.alone)"
-    (answer,) = send(site.conn, admit({"default": 9}, {}, [("default", key)]), site.schema)
-    assert (answer.admitted, answer.stopped_at) == (1, None)  # without having gone round
-    assert site.rows("SELECT id FROM {}.job WHERE parked IS NULL") == [(first.id,)]
-    first.cancel(site.conn)
+    (job,) = play(site, worker, want=1).claimed
+    assert job.id == urgent.id
+    answer = play(site, worker, [succeeded(job, b"1")], goes_round=False)
+    assert (ids(answer), answer.admissions[0].stopped_at) == ([first.id], None)  # without having gone round
     (higher,) = site.submit(tasks.alone.using(priority=9).bind())
-    send(site.conn, admit({"default": 9}, {}, [("default", key)]), site.schema)
-    assert site.rows("SELECT id FROM {}.job WHERE parked IS NULL") == [(higher.id,)]
-    assert site.row(second).state is State.READY
+    assert ids(play(site, worker, [succeeded(answer.claimed[0], b"1")], goes_round=False)) == [higher.id]
 
 
-def test_a_place_of_a_limit_that_others_share_is_given_on_in_a_circle(site):
-    first, _ = site.submit(*[tasks.one_a_customer_of_three.bind("a") for _ in range(2)])
+def test_a_place_of_a_limit_that_others_share_is_given_on_in_a_circle(site, worker):
+    site.submit(*[tasks.one_a_customer_of_three.bind("a") for _ in range(2)])
+    site.rows("UPDATE {}.job SET gates = replace(gates::text, '\"most\":3', '\"most\":1')::json RETURNING 1")
+    (job,) = play(site, worker).claimed
     (urgent,) = site.submit(tasks.one_a_customer_of_three.using(priority=5).bind("b"))
     site.rows("UPDATE {}.job SET gates = replace(gates::text, '\"most\":3', '\"most\":1')::json RETURNING 1")
-    site.rows("UPDATE {}.job SET parked = NULL WHERE id = %s RETURNING 1", first.id)
-    key = site.one("SELECT gates->>'key' FROM {}.job WHERE id = %s", first.id)
-    first.cancel(site.conn)
-    (answer,) = send(site.conn, admit({"default": 9}, {}, [("default", key)]), site.schema)
-    assert answer.admitted == 1
-    assert site.rows("SELECT id FROM {}.job WHERE parked IS NULL") == [(urgent.id,)]
+    assert ids(play(site, worker, [succeeded(job, b"1")], goes_round=False)) == [urgent.id]
 
 
-def test_a_parked_job_that_is_scheduled_says_when_it_is_due(site):
+def test_a_parked_job_that_is_scheduled_says_when_it_is_due(site, worker):
     site.submit(tasks.alone.using(delay=timedelta(seconds=50)).bind())
-    answer = admitted(site)
+    (answer,) = play(site, worker).admissions
     assert (answer.admitted, 49 < answer.next_in <= 50) == (0, True)
+
+
+TWENTY = "concurrency(twenty)"
+
+
+def submit_of_twenty(site, number):
+    site.submit(*[tasks.three.using(limits=[Limit.concurrency(20, key="twenty")]).bind() for _ in range(number)])
+
+
+def by_share(site, worker, verdicts=(), *, want, conn=None):
+    """A round that claims of a limit by the worker's share of it."""
+    gates = site.one("SELECT gates::text FROM {}.job LIMIT 1")
+    wanted = Wanted({"default": want}, flow=Flow("default", TWENTY, gates, {0: START}))
+    return send(conn or site.conn, play_round(worker, list(verdicts), wanted), site.schema)
+
+
+def test_what_runs_by_shares_and_by_slots_is_never_more_than_the_limit(site, worker):
+    submit_of_twenty(site, 60)
+    other = send(site.conn, register("other", 60), site.schema)
+    first = by_share(site, worker, want=4).claimed
+    assert [job.share for job in first] == [TWENTY] * 4  # and it has twice that
+    second = play(site, other).claimed
+    assert len(second) == 16  # what the share's owner does not use is taken from it
+    assert by_share(site, worker, want=4).claimed == []
+    assert play(site, other).claimed == []
+    third = by_share(site, worker, [succeeded(job, b"1") for job in first], want=9).claimed
+    assert len(third) == 4
+    send(site.conn, play_round(other, [succeeded(job, b"1") for job in second], Wanted()), site.schema)
+    assert len(play(site, other).claimed) == 16
+    assert site.count("running") == 20
+
+
+def test_half_of_a_limit_at_most_is_shared_out(site, worker):
+    submit_of_twenty(site, 60)
+    assert len(by_share(site, worker, want=30).claimed) == 10
+    assert len(play(site, worker).claimed) == 10
+
+
+def test_what_a_dead_worker_ran_by_its_share_counts_until_it_is_taken_back(site, worker):
+    submit_of_twenty(site, 60)
+    dead = send(site.conn, register("dead", 60), site.schema)
+    assert len(by_share(site, dead, want=8).claimed) == 8
+    send(site.conn, declare_dead(worker=dead), site.schema)
+    assert len(play(site, worker).claimed) == 12
+    assert send(site.conn, take_back(), site.schema) == (8, 0)
+    assert len(play(site, worker).claimed) == 8
+    site.one("SELECT {}.sweep_slots(1)")
+    assert site.one("SELECT count(*) FROM {}.share") == 0
+
+
+def test_nothing_is_taken_from_the_share_of_a_worker_that_is_just_claiming(site, worker):
+    submit_of_twenty(site, 60)
+    other = send(site.conn, register("other", 60), site.schema)
+    by_share(site, worker, want=1)  # of a share of two
+    with psycopg.connect(site.dsn) as one:
+        assert len(by_share(site, worker, want=1, conn=one).claimed) == 1
+        assert len(play(site, other).claimed) == 18
+        one.commit()
+    assert site.count("running") == 20
+
+
+def test_jobs_with_and_without_limits_are_claimed_in_one_order(site, worker):
+    """By priority, then by their time: those that wait for a limit do not push in, and are not kept waiting."""
+    made = [
+        site.submit(make.using(priority=priority).bind(*arguments))[0].id
+        for make, priority, arguments in [
+            (tasks.three, 0, ()), (worker_tasks.add, 0, (1, 2)), (tasks.three, 0, ()), (worker_tasks.add, 0, (1, 2)),
+            (tasks.three, 3, ()), (worker_tasks.add, 5, (1, 2)), (worker_tasks.add, 3, (1, 2)),
+        ]
+    ]  # fmt: skip
+    order = [made[n] for n in (5, 4, 6, 0, 1, 2, 3)]
+    for n in (1, 2, 3, 1):
+        wanted = Wanted({"default": n}, looking=("default",), gated={"default": Circle(True)})
+        claimed = ids(send(site.conn, play_round(worker, [], wanted), site.schema))
+        assert sorted(claimed) == sorted(order[:n])
+        order = order[n:]
+
+
+def offering(site, *offered):
+    return send(site.conn, register("w", 60, Offer(["default"], [task.name for task in offered])), site.schema)
+
+
+def test_a_worker_admits_no_job_of_a_task_that_only_others_know(site):
+    """One that it cannot run would hold a place that others wait for."""
+    offering(site, tasks.shared_one)
+    site.submit(*[tasks.shared_one.bind() for _ in range(3)])
+    site.submit(*[tasks.shared_two.bind() for _ in range(3)])
+    knows = offering(site, tasks.shared_two)
+    answer = play(site, knows)
+    assert [job.task for job in answer.claimed] == [tasks.shared_two.name] * 2
+    again = play(site, knows, [succeeded(job, b"1") for job in answer.claimed], goes_round=False)
+    assert [job.task for job in again.claimed] == [tasks.shared_two.name]
+
+
+def refused(job):
+    return Completion(job.id, job.fence, State.READY, delay=timedelta(seconds=30), refund=True, refusal=True)
+
+
+@pytest.mark.parametrize("task", [tasks.once_an_hour, tasks.shared_one])
+def test_a_job_of_a_task_that_nobody_knows_is_refused_and_its_place_goes_back(site, task):
+    """As one without limits, so that it fails in the end; a rate counts what has begun."""
+    knows = offering(site, tasks.shared_two)
+    site.submit(*[task.bind("c") if task is tasks.once_an_hour else task.bind() for _ in range(3)])
+    answer = play(site, knows, want=2)
+    places = len(answer.claimed)
+    assert places in {1, 2}
+    again = play(site, knows, [refused(job) for job in answer.claimed])
+    assert again.claimed
+    assert not set(ids(again)) & set(ids(answer))
+
+
+def test_a_worker_admits_no_job_of_a_task_that_it_has_no_room_for_now(site, worker):
+    site.submit(*[tasks.shared_one.bind() for _ in range(3)], tasks.shared_two.bind())
+    wanted = Wanted({"default": 9}, without=(tasks.shared_one.name,), gated={"default": Circle(True)})
+    answer = send(site.conn, play_round(worker, [], wanted), site.schema)
+    assert [job.task for job in answer.claimed] == [tasks.shared_two.name]
+
+
+def test_a_worker_that_was_declared_dead_admits_nobody_and_takes_no_slot(site, worker):
+    site.submit(*[tasks.three.bind() for _ in range(3)])
+    (job,) = play(site, worker, want=1).claimed
+    send(site.conn, declare_dead(worker=worker), site.schema)
+    answer = play(site, worker, [succeeded(job, b"1")])
+    assert (answer.settled, answer.holding, answer.claimed) == (1, False, [])
+    assert site.rows("SELECT DISTINCT opens_at = '-infinity' FROM {}.slot") == [(True,)]
 
 
 async def test_a_queue_is_limited_at_run_time_and_the_limit_is_changed_and_lifted(site):
@@ -233,68 +421,79 @@ async def test_a_queue_is_limited_at_run_time_and_the_limit_is_changed_and_lifte
         await all_finished(site, 10)
 
 
-def test_two_that_claim_at_a_time_claim_no_more_than_the_queues_limit(site):
+def claim(site, worker, want, conn=None):
+    wanted = Wanted({"default": want}, looking=("default",))
+    return send(conn or site.conn, play_round(worker, [], wanted), site.schema)
+
+
+def test_two_that_claim_at_a_time_claim_no_more_than_the_queues_limit_and_neither_waits(site, worker):
     chancy.limit(site.conn, "default", concurrency=3, schema=site.schema)
     site.submit(*[worker_tasks.add.bind(1, 2) for _ in range(10)])
-    worker = send(site.conn, register("w", 60), site.schema)
-    claim = play_round(worker, [], Wanted({"default": 2}, looking=("default",)))
+    other = send(site.conn, register("other", 60), site.schema)
+    site.conn.execute("SET lock_timeout = '1ms'")
     with psycopg.connect(site.dsn) as one:
-        first = send(one, claim, site.schema)
-        site.conn.execute("SET lock_timeout = '20ms'")
-        with pytest.raises(psycopg.errors.LockNotAvailable):
-            send(site.conn, claim, site.schema)
+        first = claim(site, worker, 2, one)
+        meanwhile = claim(site, other, 2)
         one.commit()
-    second = send(site.conn, claim, site.schema)
-    third = send(site.conn, claim, site.schema)
-    assert [len(answer.claimed) for answer in (first, second, third)] == [2, 1, 0]
-    assert [answer.at_limit for answer in (first, second, third)] == [[], ["default"], ["default"]]
+    second = claim(site, other, 2)
+    third = claim(site, worker, 2)
+    assert [len(answer.claimed) for answer in (first, meanwhile, second, third)] == [2, 0, 1, 0]
+    assert [answer.at_limit for answer in (first, meanwhile, second, third)] == [[], *[["default"]] * 3]
 
 
-def test_slots_that_are_nobodys_are_swept_up_and_the_others_stay(site):
+def test_slots_that_are_nobodys_are_swept_up_and_the_others_stay(site, worker):
     site.submit(*[tasks.two_a_customer.bind(f"c{n}") for n in range(6)], tasks.five_in_half_a_second.bind())
-    assert admitted(site).admitted == 7
-    for job in chancy.jobs(site.conn, task=tasks.two_a_customer.name, limit=4, schema=site.schema):
-        chancy.cancel(site.conn, job.id, schema=site.schema)
-    assert site.one("SELECT {}.sweep_slots(3)") == 3
-    assert site.one("SELECT {}.sweep_slots(3)") == 1
+    jobs = play(site, worker).claimed
+    assert len(jobs) == 7
+    end(site, worker, *[job for job in jobs if job.task == tasks.two_a_customer.name][:4])
+    assert [site.one("SELECT {}.sweep_slots(3)") for _ in range(3)] == [3, 1, 0]
     assert site.one("SELECT count(*) FROM {}.slot") == 3
 
 
-def test_an_old_slot_of_a_job_that_has_another_one_now_is_free(site):
-    first, second = site.submit(*[tasks.two_a_customer.bind("c") for _ in range(2)])
-    worker = send(site.conn, register("w", 60), site.schema)
-    assert admitted(site).admitted == 2
-    claimed = send(site.conn, play_round(worker, [], Wanted({"default": 9}, looking=("default",))), site.schema).claimed
-    send(site.conn, play_round(worker, [released(job, "") for job in claimed], Wanted()), site.schema)
-    site.rows("UPDATE {}.job SET priority = 5 WHERE id = %s RETURNING id", second.id)
-    assert admitted(site, want=1).admitted == 1
-    assert site.rows("SELECT n, job FROM {}.slot ORDER BY n") == [(1, second.id), (2, second.id)]
-    assert admitted(site, want=1).admitted == 1
-    assert site.rows("SELECT n, job FROM {}.slot ORDER BY n") == [(1, second.id), (2, first.id)]
+def test_of_the_slots_of_a_gate_those_behind_the_last_that_is_taken_are_swept_up(site, worker):
+    """The numbers of a gate have no gap: there would be nobody to fill it."""
+    site.submit(*[tasks.three.bind() for _ in range(3)])
+    jobs = play(site, worker).claimed
+    end(site, worker, jobs[0], jobs[2])
+    assert site.one("SELECT {}.sweep_slots(100)") == 1
+    assert site.rows("SELECT n FROM {}.slot ORDER BY n") == [(1,), (2,)]
+    with psycopg.connect(site.dsn) as busy:
+        busy.execute(f"SELECT FROM {site.schema}.slot WHERE n = 2 FOR UPDATE")  # somebody is just taking it
+        end(site, worker, jobs[1])
+        assert site.one("SELECT {}.sweep_slots(100)") == 0
+    assert site.one("SELECT {}.sweep_slots(100)") == 2
 
 
-async def test_many_keys_that_are_used_up_are_gone_through_once_and_left_alone_until_time_opens_one(site):
+async def test_many_keys_that_are_used_up_are_gone_through_once_and_left_alone_until_time_opens_one(site, worker):
     keys = [tasks.once_an_hour.bind(f"c{n:04}") for n in range(1300)]
     site.submit(*keys)
     site.rows(
-        "INSERT INTO {0}.slot (gate, n, job, fence, per, opens_at) "
-        "SELECT gates->'gates'->0->>'name', 1, id, 0, interval '1 h', now() + interval '1 h' FROM {0}.job RETURNING 1"
+        "INSERT INTO {0}.slot (gate, n, job, fence, opens_at) "
+        "SELECT gates->'gates'->0->>'name', 1, id, 0, now() + interval '1 h' FROM {0}.job RETURNING 1"
     )
     keeper = Gatekeeper()
     keeper.looked(["default"], ["default"])
+    free = {"default": 5}
+
+    async def ask():
+        await asyncio.sleep(max(due_in(keeper), 0))
+        wish = keeper.wish(free, {})
+        answer = send(site.conn, play_round(worker, [], Wanted(free, gated=wish)), site.schema)
+        keeper.learn(wish, free, answer, 0.0)
+        return answer.claimed
+
     calls = 0
-    while keeper.due_in < 10:
-        await asyncio.sleep(max(keeper.due_in, 0))
-        assert not keeper.learn(send(site.conn, keeper.wish({"default": 5}), site.schema))
+    while due_in(keeper) < 10:
+        assert await ask() == []
         calls += 1
         assert calls < 10
-    assert (calls, 3500 < keeper.due_in <= 3600) == (3, True)
+    assert (calls, 3500 < due_in(keeper) <= 3600) == (3, True)
     keeper.opened()
     site.rows("UPDATE {0}.slot SET opens_at = now() WHERE gate LIKE '%%c0777%%' RETURNING 1")
-    while not keeper.learn(send(site.conn, keeper.wish({"default": 5}), site.schema)):
+    while not (claimed := await ask()):
         calls += 1
         assert calls < 10
-    assert site.rows("SELECT arguments->>'who' FROM {0}.job WHERE parked IS NULL") == [("c0777",)]
+    assert [json.loads(job.arguments)["who"] for job in claimed] == ["c0777"]
 
 
 @pytest.mark.parametrize(
@@ -308,5 +507,5 @@ async def test_many_keys_that_are_used_up_are_gone_through_once_and_left_alone_u
     ],
 )
 def test_a_circle_has_come_round_when_it_passes_where_it_began(origin, spots, rounds):
-    circle = _Circle(origin)
-    assert [circle.turn(spot) for spot in spots] == rounds
+    place = _Place(origin)
+    assert [place.turn(spot) for spot in spots] == rounds

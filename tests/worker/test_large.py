@@ -9,10 +9,10 @@ import time
 from worker_help import FAST, Proxy, all_finished, eventually, states, working
 from worker_tasks import add, gates, pass_gate, weigh
 
-from chancy import Queue, State
+from chancy import Limit, Queue, State
 from chancy.run import send
 from chancy_worker import Timing, WorkerConfig, portions
-from chancy_worker.claims import ROUND, WEIGHED_ROUND, Wanted, play_round
+from chancy_worker.claims import ROUND, WEIGHED_ROUND, Circle, Wanted, play_round
 from chancy_worker.leases import register
 from chancy_worker.outbox import LARGE_VERDICT_BYTES, MOST_CUTS, Outbox
 from chancy_worker.portions import Portion
@@ -93,6 +93,25 @@ async def test_large_and_small_jobs_each_run_once_and_none_loses_an_attempt(site
     assert states(site) == {"succeeded": len(jobs)}
     assert {site.row(job).attempt for job in jobs} == {1}
     assert site.row(jobs[-51]).result == str(3 * MIB).encode()
+
+
+async def test_large_jobs_that_wait_for_limits_come_with_their_arguments_beside_large_ones_that_do_not(site):
+    limited = weigh.using(limits=[Limit.concurrency(3, key="few")])
+    large = [random_text(20_000 + n) for n in range(20)]
+    site.submit(*[(limited if n % 2 else weigh).bind(text) for n, text in enumerate(large)])
+    async with working(site.app()):
+        await all_finished(site)
+    assert states(site) == {"succeeded": 20}
+    assert site.rows("SELECT DISTINCT attempt FROM {}.any_job") == [(1,)]
+
+
+def test_an_admission_brings_eight_mebibytes_and_one_job_more(site):
+    site.submit(*[weigh.using(limits=[Limit.concurrency(99, key="k")]).bind(random_text(MIB)) for _ in range(12)])
+    jobs = claimed(site, ROUND, gated={"default": Circle(True)})
+    assert 8 * MIB <= sum(job.size for job in jobs) <= 9.1 * MIB
+    assert not any(job.is_withheld for job in jobs)
+    held = site.one("SELECT count(*) FROM {}.slot WHERE job IS NOT NULL")
+    assert held == len(jobs)
 
 
 async def test_jobs_whose_answer_takes_longer_than_the_deadline_come_in_smaller_portions(site, chancy_dsn):

@@ -33,8 +33,7 @@ from chancy.current import CurrentJob
 from chancy.errors import LeaseLost
 from chancy.run import send
 from chancy_worker.claimer import TEXTS
-from chancy_worker.claims import Wanted, play_round, settle
-from chancy_worker.gatekeeper import admit
+from chancy_worker.claims import PATIENT_ROUND, Circle, Wanted, play_round, settle
 from chancy_worker.leases import declare_dead, extend, register, take_back
 from chancy_worker.sessions import OwnSession
 from chancy_worker.suspects import choose
@@ -58,7 +57,6 @@ class Row:
     cancelling: bool = False
     gated: bool = False
     """It shares a limit of one with the others that are."""
-    parked: bool = False
     key: str | None = None
     until: str = ""
 
@@ -76,7 +74,7 @@ class Row:
 
     @property
     def has_a_slot(self):
-        return self.gated and not self.parked and self.state in LIVE
+        return self.gated and self.state == "running"
 
     def is_held_by(self, fence):
         return self.state == "running" and self.fence == fence
@@ -90,7 +88,7 @@ class Row:
     def again(self, delay, refund=0):
         if self.cancelling:
             return self.finished("cancelled")
-        return replace(self, state=waiting(delay), attempt=self.attempt - refund, worker=None, parked=self.gated)
+        return replace(self, state=waiting(delay), attempt=self.attempt - refund, worker=None)
 
     def ended(self, ending, delay):
         if ending in ("snoozed", "released", "refused"):
@@ -110,7 +108,7 @@ class Row:
 
     def requeued(self, attempts):
         most = self.attempt + attempts
-        return replace(self, state="ready", max_attempts=most, worker=None, parked=self.gated)
+        return replace(self, state="ready", max_attempts=most, worker=None)
 
     def fate(self, fence, ending):
         """What a worker is told that asks what became of its verdict."""
@@ -169,7 +167,7 @@ class Life(RuleBasedStateMachine):
         self.alive: set[int] = set()
         self.expired: set[int] = set()
         self.asked: set[int] = set()
-        for table in ("job", "history", "worker", "dead_worker", "slot"):
+        for table in ("job", "history", "worker", "dead_worker", "slot", "share"):
             self.execute(f"DELETE FROM {{}}.{table}")
         for name in ("left", "right"):
             self.register(name)
@@ -211,7 +209,7 @@ class Life(RuleBasedStateMachine):
             for most, delay, gated in new
         ]
         for job, (most, delay, gated) in zip(chancy.submit_many(self.onlooker, jobs), new, strict=True):
-            self.rows[job.id] = Row(waiting(delay), 0, most, gated=gated, parked=gated)
+            self.rows[job.id] = Row(waiting(delay), 0, most, gated=gated)
         self.claim(min(self.alive), 1, patient=False, weighed=False)
 
     def holder_of(self, key):
@@ -261,7 +259,7 @@ class Life(RuleBasedStateMachine):
             if self.rows[job].is_held_by(fence) and self.rows[job].worker == under
         ]
         written = [verdict for verdict in holding if verdict[0] != locked]
-        ready = {job: row for job, row in self.rows.items() if row.state == "ready" and not row.parked}
+        ready = {job: row for job, row in self.rows.items() if row.state == "ready" and not row.gated}
         due = {job for job, row in ready.items() if job != locked and (job in chosen or not row.crashes)}
         wanted = Wanted(
             free={"default": free}, looking=("default",), suspects=[(job, self.rows[job].fence) for job in chosen]
@@ -288,7 +286,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(together=st.integers(1, 3), alone=st.booleans())
     def choose_suspects(self, together, alone):
-        ready = {job: row for job, row in self.rows.items() if row.state == "ready" and not row.parked and row.crashes}
+        ready = {job: row for job, row in self.rows.items() if row.state == "ready" and not row.gated and row.crashes}
         company = {job for job, row in ready.items() if row.crashes == 1 and row.max_attempts - row.attempt > 1}
         chosen = self.send(choose(["default"], [], together, alone))
         assert {(job, self.rows[job].fence) for job, _ in chosen} == set(chosen)
@@ -296,18 +294,33 @@ class Life(RuleBasedStateMachine):
         assert len(chosen) == (min(together, len(company)) if company else alone and len(ready) > 0)
 
     @precondition(lambda self: any(row.gated for row in self.rows.values()))
-    @rule(want=st.integers(1, 2), locked=st.none() | one_of("rows"))
-    def admit(self, want, locked):
-        free = not any(row.has_a_slot for row in self.rows.values())
-        waiting = {job for job, row in self.rows.items() if row.state == "ready" and row.parked and job != locked}
+    @rule(
+        worker=one_of("alive") | one_of("workers"),
+        said=st.none() | st.tuples(a_claim, endings, delays),
+        want=st.integers(0, 2),
+        locked=st.none() | one_of("rows"),
+    )
+    def admit(self, worker, said, want, locked):
+        """A round that has to do with the limit: it ends a job, with a slot or without, and claims one that waits."""
+        verdicts, ours, under = [], False, worker
+        if said is not None:
+            (job, fence), ending, delay = said
+            verdicts, under = [ENDINGS[ending](self.claims[job, fence], delay)], self.claims[job, fence].lease
+            ours = self.rows[job].is_held_by(fence) and self.rows[job].worker == under and job != locked
+        wanted = Wanted({"default": want} if want else {}, gated={"default": Circle(True, suspects=2)})
         with self.somebody_locking(locked):
-            (answer,) = self.send(admit({"default": want}, {}))
-        assert answer.admitted == (1 if free and waiting else 0)
-        inside = "SELECT id FROM {}.job WHERE gates IS NOT NULL AND parked IS NULL"
-        for (job,) in self.execute(inside).fetchall():
-            if self.rows[job].parked:
-                assert job in waiting
-                self.rows[job] = replace(self.rows[job], parked=False)
+            answer = self.send(play_round(worker, verdicts, wanted, under=under, text=PATIENT_ROUND))
+        assert answer.settled == ours
+        if ours:
+            self.rows[job] = self.rows[job].ended(ending, delay)
+        full = any(row.has_a_slot for row in self.rows.values())
+        waiting = {job for job, row in self.rows.items() if row.state == "ready" and row.gated and job != locked}
+        assert len(answer.claimed) == (worker in self.alive and want > 0 and not full and bool(waiting))
+        for claim in answer.claimed:
+            assert claim.id in waiting
+            row = self.rows[claim.id] = self.rows[claim.id].claimed(worker)
+            assert (claim.attempt, claim.max_attempts, claim.fence, claim.crashes) == astuple(row)[1:5]
+            self.claims[claim.id, claim.fence] = claim
 
     @rule(claim=a_claim, commit=st.booleans())
     def complete_in_the_handlers_transaction(self, claim, commit):
@@ -401,11 +414,10 @@ class Life(RuleBasedStateMachine):
             self.declare_dead(data.draw(st.sampled_from(sorted(busy))), by_process=False)
             self.take_back(None)
 
-    @precondition(lambda self: any(row.parked and row.state == "ready" for row in self.rows.values()))
-    @rule()
-    def a_parked_job_is_admitted_and_claimed(self):
-        self.admit(1, None)
-        self.claim(min(self.alive), 3, patient=False, weighed=False)
+    @precondition(lambda self: any(row.gated and row.state == "ready" for row in self.rows.values()))
+    @rule(worker=one_of("alive"))
+    def a_parked_job_is_admitted(self, worker):
+        self.admit(worker, None, 1, None)
 
     @invariant()
     def the_rows_say_what_the_model_says(self):
@@ -415,7 +427,7 @@ class Life(RuleBasedStateMachine):
         ).fetchall()
         assert rows == [(job, *row.shown) for job, row in self.rows.items()]  # so none is live and finished at once
         parked = self.execute("SELECT id, parked IS NOT NULL FROM {}.job ORDER BY id").fetchall()
-        assert parked == [(job, row.parked) for job, row in self.rows.items() if row.state in LIVE]
+        assert parked == [(job, row.gated) for job, row in self.rows.items() if row.state in LIVE]
         assert sum(row.has_a_slot for row in self.rows.values()) <= 1
         held = [row.key for row in self.rows.values() if row.holds_its_key]
         assert len(held) == len(set(held))

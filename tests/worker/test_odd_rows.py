@@ -66,8 +66,9 @@ BROKEN = """
 POISONS = {
     "an attempt above every other": "attempt = 32767",
     "a fence above every other": "claims = 2147483647",
-    "a key that is no text": """gates = '{"key": "a\\u0000b"}'""",
-    "a key in what is no JSON of ours": """gates = '{"key": "\\ud800"}'""",
+    "limits that are no list": """gates = '{"key": "a", "gates": 7}', parked = 'a'""",
+    "a limit that is no number": """gates = '{"key": "a", "gates": [{"name": "a", "most": "x", "to": 1}]}', parked = 'a'""",
+    "a name that is no text": """gates = '{"key": "a", "gates": [{"name": "a\\u0000b", "most": 1, "to": 1}]}', parked = 'a'""",
 }
 
 
@@ -90,6 +91,22 @@ async def test_a_row_that_cannot_be_claimed_ends_alone_with_the_reason(site, wha
     assert (row.state, row.errors[-1].kind) == (State.FAILED, "InvalidJob")
     assert "no worker can take this job" in row.errors[-1].message
     assert f"job {odd.id} fails" in caplog.text
+
+
+KEYS = {
+    "a key that is no text": """gates = '{"key": "a\\u0000b"}'""",
+    "a key in what is no JSON of ours": """gates = '{"key": "\\ud800"}'""",
+}
+
+
+@pytest.mark.parametrize("what", KEYS)
+async def test_a_row_with_a_key_that_nobody_can_read_and_nobody_waits_for_runs(site, what):
+    without_borders(site)
+    odd, *others = site.submit(*[add.bind(i, 0) for i in range(5)])
+    site.conn.execute(f'UPDATE "{site.schema}".job SET {KEYS[what]} WHERE id = {odd.id}')
+    async with working(site.app()):
+        await all_finished(site)
+    assert {site.row(job).state for job in (odd, *others)} == {State.SUCCEEDED}
 
 
 async def test_a_result_that_goes_out_with_a_claim_that_fails_is_written(site):

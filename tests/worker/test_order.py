@@ -11,7 +11,7 @@ import pytest
 import worker_tasks as tasks
 from worker_help import FAST, ONLY_WOKEN, all_finished, eventually, working
 
-from chancy import Queue, State
+from chancy import Limit, Queue, State
 from chancy.limits import Place
 from chancy.run import send
 from chancy.task import registered
@@ -110,6 +110,32 @@ async def test_a_queue_of_one_slot_waits_where_its_next_job_has_no_thread(site, 
         gate.touch()
         await all_finished(site, 10)
     assert begun(path) == [job.id for job in jobs]
+
+
+async def test_a_queue_of_one_slot_waits_where_its_next_job_that_waited_for_a_limit_has_no_thread(site, tmp_path):
+    path, gate, first = tmp_path / "begun", tmp_path / "gate", tmp_path / "first"
+    config = WorkerConfig(timing=ONLY_WOKEN, grace=1, threads=1)
+    queues = [Queue("line", 1), Queue("others", 5)]
+    limits = [Limit.concurrency(2, key="of the line")]
+    async with working(site.app(queues=queues), config):
+        (holder, ahead) = site.submit(
+            tasks.wait_for_file_in_thread.using(queue="others").bind(str(gate)),
+            tasks.wait_for_file.using(queue="line", limits=limits).bind(str(first)),
+        )
+        await eventually(lambda: {site.row(job).state for job in (holder, ahead)} == {State.RUNNING})
+        limited = tasks.begin_in_thread.using(queue="line", limits=limits)
+        line = [limited, tasks.begin.using(queue="line"), tasks.begin.using(queue="line", limits=limits), limited]
+        jobs = site.submit(*[task.bind(str(path), 0) for task in line])
+        first.touch()
+        await eventually(lambda: site.row(ahead).state is State.SUCCEEDED)
+        for _ in range(5):
+            (other,) = site.submit(tasks.begin.using(queue="others").bind(str(tmp_path / "others"), 0))
+            await eventually(lambda other=other: site.row(other).state is State.SUCCEEDED)
+        assert [site.row(job).state for job in jobs] == [State.READY] * 4
+        gate.touch()
+        await all_finished(site, 10)
+    assert begun(path)[0] == jobs[0].id
+    assert {site.row(job).attempt for job in jobs} == {1}
 
 
 async def test_nothing_of_a_queue_begins_while_a_job_that_comes_before_it_is_on_its_way_back(

@@ -37,8 +37,8 @@ from chancy.statements import (
 )
 from chancy.surroundings import around
 from chancy.why import _held_up
-from chancy_worker.claims import PATIENT_ROUND, ROUND, START, Mark, Wanted, play_round, settle
-from chancy_worker.gatekeeper import admit
+from chancy_worker.claims import PATIENT_ROUND, ROUND, START, Circle, Flow, Mark, Wanted, play_round, settle
+from chancy_worker.gatekeeper import reach
 from chancy_worker.leases import Offer, declare_dead, extend, register, take_back
 from chancy_worker.link import Link
 from chancy_worker.marks import Marks
@@ -60,12 +60,13 @@ CREATE FUNCTION {schema}.deepen(queue text, priority integer, jobs integer, firs
     FROM (SELECT now() + first + n * interval '1 ms' AS at FROM generate_series(1, jobs) AS n) AS new
 $$;
 
-CREATE FUNCTION {schema}.park(key text, jobs integer) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION {schema}.park(key text, jobs integer, queue text DEFAULT 'gated', most integer DEFAULT 2)
+    RETURNS void LANGUAGE sql AS $$
     INSERT INTO {schema}.job
         (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, gates, parked)
-    SELECT 'worker_tasks.add', 'gated', 0, 'ready', 3, now() - interval '1 day' + n * interval '1 ms', now(), '{}',
+    SELECT 'worker_tasks.add', queue, 0, 'ready', 3, now() - interval '1 day' + n * interval '1 ms', now(), '{}',
         json_build_object('key', key, 'gates',
-            json_build_array(json_build_object('name', key, 'most', 2, 'to', length(key)))), key
+            json_build_array(json_build_object('name', key, 'most', most, 'to', length(key)))), key
     FROM generate_series(1, jobs) AS n
 $$;
 """
@@ -118,6 +119,7 @@ def deep(chancy_dsn):
                 "WHERE queue = 'lost'"
             )
             run("SELECT {schema}.park('concurrency(a)', 60000)")
+            run("SELECT {schema}.park('concurrency(wide)', 20000, 'wide', 10000)")
             run("SELECT {schema}.park('concurrency(b=' || n || ')', 1000) FROM generate_series(1, 40) AS n")
             run("""
                 INSERT INTO {schema}.job (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments,
@@ -377,8 +379,12 @@ async def test_a_look_into_a_queue_of_parked_jobs_costs_what_one_into_an_empty_q
     assert parked.blocks.total() <= empty.blocks.total() + 20
 
 
+def admit(worker, want):
+    return play_round(worker, [], Wanted({"gated": want}, gated={"gated": Circle(True)}))
+
+
 async def test_an_admission_reads_one_job_a_key_and_those_that_it_admits(link, deep):
-    seen = await watch(link, admit({"gated": 60}, {}))
+    seen = await watch(link, admit(deep.worker, 60))
     assert_every_scan_has_its_place(seen)
     assert seen.blocks["slot"] >= 60  # it did admit them
     assert seen.blocks.total() <= 60 * 70, seen.blocks  # 24 a job
@@ -386,9 +392,36 @@ async def test_an_admission_reads_one_job_a_key_and_those_that_it_admits(link, d
 
 async def test_a_full_limit_costs_an_admission_one_look_however_many_wait(link, deep):
     async with link.conn.transaction(force_rollback=True):
-        await link.send(admit({"gated": 82}, {}))  # two of each key
-        seen = await watch(link, admit({"gated": 100}, {}))
+        await link.send(admit(deep.worker, 82))  # two of each key
+        seen = await watch(link, admit(deep.worker, 100))
     assert seen.blocks.total() <= 41 * 50, seen.blocks  # 17 a key
+
+
+async def test_a_round_that_claims_by_a_share_of_a_limit_reads_what_it_claims_and_one_row_of_its_share(link, deep):
+    wide = "concurrency(wide)"
+    found = fill("SELECT gates::text FROM {schema}.job WHERE queue = 'wide' LIMIT 1", deep.schema)
+    ((gates,),) = await (await link.conn.execute(found)).fetchall()
+    async with link.conn.transaction(force_rollback=True):
+        await link.send(reach(deep.worker, {("gate", wide): (300, gates)}))
+        wanted = Wanted({"wide": 100}, flow=Flow("wide", wide, gates, {0: START}), holds={})
+        seen = await watch(link, play_round(deep.worker, [], wanted))
+    assert seen.written("claimed") == 100
+    assert "job_parked" in seen.indexes("claimed")
+    assert seen.blocks["share"] + seen.blocks["share_pkey"] <= 10, seen.blocks
+    assert seen.blocks.total() <= 45 * 100, seen.blocks
+
+
+async def test_a_claim_within_a_share_of_a_queues_limit_costs_what_it_does_without(link, deep):
+    wanted = Wanted({"default": 100}, deep.marks, holds={})
+    async with link.conn.transaction(force_rollback=True):
+        limit = "INSERT INTO {schema}.queue_limit (queue, concurrency) VALUES ('default', 200000)"
+        await link.conn.execute(fill(limit, deep.schema))
+        await link.send(reach(deep.worker, {("queue", "default"): (300, None)}))
+        seen = await watch(link, play_round(deep.worker, [], wanted))
+    assert seen.written("claimed") == 100
+    assert_claims_by_its_index(seen)
+    assert seen.blocks["share"] + seen.blocks["share_pkey"] <= 10, seen.blocks
+    assert_bounded(seen, 42 * 100)
 
 
 # A round.

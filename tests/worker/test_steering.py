@@ -16,9 +16,9 @@ from chancy import JobFilter, Queue, State
 from chancy.model import WITHOUT_END
 from chancy.run import send
 from chancy_worker import WorkerConfig
-from chancy_worker.claims import Wanted, play_round
-from chancy_worker.gatekeeper import admit
+from chancy_worker.claims import Circle, Wanted, play_round
 from chancy_worker.leases import register
+from chancy_worker.verdict import succeeded
 
 AWAKE = WorkerConfig(timing=ONLY_WOKEN, grace=1)
 
@@ -106,26 +106,25 @@ def test_a_pause_until_a_naive_time_is_refused(site):
 
 
 def admitted(site):
-    return sum(answer.admitted for answer in send(site.conn, admit({"default": 100}, {}), site.schema))
+    """The tasks of the jobs that may pass their limits now."""
+    worker = send(site.conn, register("w", 60), site.schema)
+    wanted = Wanted({"default": 100}, gated={"default": Circle(True)})
+    return [job.task for job in send(site.conn, play_round(worker, [], wanted), site.schema).claimed]
 
 
-def test_a_paused_task_gives_back_its_places_in_a_limit_that_it_shares(site):
+def test_a_paused_task_has_no_places_in_a_limit_that_it_shares(site):
     site.submit(*[gate_tasks.shared_one.bind() for _ in range(5)])
-    assert admitted(site) == 2
     chancy.pause(site.conn, task=gate_tasks.shared_one, schema=site.schema)
     site.submit(*[gate_tasks.shared_two.bind() for _ in range(5)])
-    assert admitted(site) == 2
-    assert dict(site.rows("SELECT task, count(*) FROM {}.job WHERE parked IS NULL GROUP BY 1")) == {
-        "gate_tasks.shared_two": 2
-    }
+    assert admitted(site) == ["gate_tasks.shared_two"] * 2
 
 
 def test_a_paused_queue_admits_nobody(site):
     site.submit(*[gate_tasks.shared_one.bind() for _ in range(5)])
     chancy.pause(site.conn, "default", schema=site.schema)
-    assert admitted(site) == 0
+    assert admitted(site) == []
     chancy.resume(site.conn, "default", schema=site.schema)
-    assert admitted(site) == 2
+    assert len(admitted(site)) == 2
 
 
 async def test_a_waiting_job_can_be_brought_forward_and_put_off(site):
@@ -319,3 +318,28 @@ def test_a_round_passes_by_what_is_paused_without_saying_that_it_is_at_its_limit
     chancy.pause(site.conn, "default", schema=site.schema)
     answer = send(site.conn, play_round(worker, [], Wanted({"default": 9}, looking=("default",))), site.schema)
     assert (answer.claimed, list(answer.at_limit), answer.lanes) == ([], [], [("default", 0)])
+
+
+def test_a_limit_that_is_lowered_under_full_workers_lets_them_claim_nothing_before_less_runs(site):
+    """Each has room for one more at a time, as a full worker has: which is less than it had before."""
+    workers = [send(site.conn, register(name, 60), site.schema) for name in ("one", "two")]
+    site.submit(*[worker_tasks.add.bind(1, 2) for _ in range(60)])
+    running = {worker: [] for worker in workers}
+
+    def play(worker, ended, want):
+        wanted = Wanted({"default": want}, looking=("default",))
+        verdicts = [succeeded(job, b"3") for job in running[worker][:ended]]
+        claimed = send(site.conn, play_round(worker, verdicts, wanted), site.schema).claimed
+        running[worker] = running[worker][ended:] + claimed
+        return len(claimed)
+
+    chancy.limit(site.conn, "default", concurrency=20, schema=site.schema)
+    assert [play(worker, 0, 10) for worker in workers] == [10, 10]
+    chancy.limit(site.conn, "default", concurrency=5, schema=site.schema)
+    for _ in range(9):
+        for worker in workers:
+            claimed, total = play(worker, 1, 1), sum(map(len, running.values()))
+            assert not claimed or total <= 5
+    for worker in workers * 2:
+        play(worker, 0, 10)
+    assert sum(map(len, running.values())) == 5

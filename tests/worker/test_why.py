@@ -170,6 +170,29 @@ async def test_a_limit_of_a_key_names_the_key(site):
         told(site, job, Reason.LIMIT, sentence)
 
 
+def test_a_job_whose_limit_is_in_the_shares_of_other_workers_says_so(site):
+    workers = [send(site.conn, register(name, 60, Offer(["default"], [])), site.schema) for name in ("a", "b")]
+    site.rows("UPDATE {}.offer SET tasks = %s RETURNING 1", [worker_tasks.add.name, gate_tasks.three.name])
+    chancy.limit(site.conn, "default", concurrency=5, schema=site.schema)
+    (job,) = site.submit(worker_tasks.add.bind(1, 2))
+    share = "INSERT INTO {}.share (kind, name, worker, most, revision) VALUES (%s, %s, %s, %s, '0') RETURNING 1"
+    for worker, most in zip(workers, (2, 3), strict=True):
+        site.rows(share, "queue", "default", worker, most)
+    sentence = (
+        "waits because the limit of queue 'default' of 5 running jobs is divided among workers: 5 more may run in the "
+        "shares of workers that do not need them now; whoever needs one gets it within a second."
+    )
+    told(site, job, Reason.LIMIT, sentence)
+    chancy.limit(site.conn, "default", concurrency=None, schema=site.schema)
+    (job,) = site.submit(gate_tasks.three.bind())
+    site.rows(share, "gate", "concurrency(gate_tasks.three)", workers[0], 3)
+    sentence = (
+        "waits because its limit concurrency(gate_tasks.three) of 3 is divided among workers: 3 more may run in the "
+        "shares of workers that do not need them now; whoever needs one gets it within a second."
+    )
+    told(site, job, Reason.LIMIT, sentence)
+
+
 async def test_a_job_of_a_queue_at_its_limit_says_so(site):
     chancy.limit(site.conn, "default", concurrency=1, schema=site.schema)
     async with working(site.app(), QUIET):

@@ -116,7 +116,19 @@ MISSING_RIGHTS = """
 # For a person to run.
 OWN_TABLE = "ALTER TABLE … OWNER TO %s"
 OWN_FUNCTION = "ALTER FUNCTION … OWNER TO the owner of the tables"
-_WORKED_ON = ("job", "history", "history_result", "log", "worker", "offer", "dead_worker", "slot", "batch", "schedule")
+_WORKED_ON = (
+    "job",
+    "history",
+    "history_result",
+    "log",
+    "worker",
+    "offer",
+    "dead_worker",
+    "slot",
+    "share",
+    "batch",
+    "schedule",
+)
 
 
 def missing_rights() -> Statement[str]:

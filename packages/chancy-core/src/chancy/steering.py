@@ -16,8 +16,6 @@ from .run import AsyncConn, SyncConn, perform
 from .schedules import pause_schedule, resume_schedule, schedule_name
 from .schema import schema_in_use
 
-# What was admitted and not yet claimed has to pass its gates anew, or a paused task would keep places of a limit that
-# it shares with others.
 PAUSE = """
     WITH kept AS (
         INSERT INTO {schema}.pause (kind, name, until, paused_at)
@@ -26,16 +24,6 @@ PAUSE = """
         FROM unnest(%(names)s::text[]) AS name
         ORDER BY name
         ON CONFLICT (kind, name) DO UPDATE SET until = excluded.until
-    ),
-    parked AS (
-        UPDATE {schema}.job SET parked = gates->>'key'
-        WHERE ctid = ANY (ARRAY(
-            SELECT ctid FROM {schema}.job
-            WHERE state = 'ready' AND parked IS NULL AND gates IS NOT NULL
-                AND CASE %(kind)s::text WHEN 'queue' THEN queue ELSE task END = ANY (%(names)s::text[])
-            ORDER BY id
-            FOR UPDATE SKIP LOCKED
-        ))
     )
     SELECT true
 """
@@ -163,7 +151,7 @@ LIMIT_QUEUE = """
     kept AS (
         INSERT INTO {schema}.queue_limit (queue, concurrency)
         SELECT %(queue)s::text, %(concurrency)s::integer WHERE %(concurrency)s::integer IS NOT NULL
-        ON CONFLICT (queue) DO UPDATE SET concurrency = excluded.concurrency
+        ON CONFLICT (queue) DO UPDATE SET concurrency = excluded.concurrency, revision = excluded.revision
     )
     SELECT {schema}.ring(%(queue)s::text)::text
 """

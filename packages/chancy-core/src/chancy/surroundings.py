@@ -81,15 +81,26 @@ def around(job: JobRow) -> Statement[Around]:
 
 PLACES = """
     SELECT count(held.job), (array_agg(held.job ORDER BY held.job) FILTER (WHERE held.job IS NOT NULL))[1:3],
-        (array_agg(held.opens_at ORDER BY held.opens_at))[greatest(count(held.job) - gate.most, 0) + 1]
+        (array_agg(held.opens_at ORDER BY held.opens_at))[greatest(count(held.job) - gate.most, 0) + 1],
+        (SELECT coalesce(sum(greatest(
+            share.most - {schema}.running_under(share.kind, share.name, share.worker), 0)), 0)::integer
+         FROM {schema}.share AS share WHERE share.kind = 'gate' AND share.name = gate.name)
     FROM unnest(%(names)s::text[], %(mosts)s::integer[]) WITH ORDINALITY AS gate (name, most, nth)
     LEFT JOIN LATERAL (
         SELECT slot.job, slot.opens_at FROM {schema}.slot AS slot
         WHERE slot.gate = gate.name
             AND CASE WHEN slot.opens_at IS NULL THEN {schema}.is_owned(slot.job, slot.fence)
                 ELSE slot.opens_at > {schema}.clock() END
+        UNION ALL
+        SELECT job.id, NULL -- in a share: see 50_gates
+        FROM (SELECT FROM {schema}.share WHERE share.kind = 'gate' AND share.name = gate.name LIMIT 1) AS shared
+        CROSS JOIN LATERAL (
+            SELECT job.id FROM {schema}.job AS job
+            WHERE job.state = 'running' AND job.worker IS NOT NULL AND job.parked = gate.name AND job.slots IS NULL
+            OFFSET 0
+        ) AS job
     ) AS held ON true
-    GROUP BY gate.nth, gate.most
+    GROUP BY gate.nth, gate.name, gate.most
     ORDER BY gate.nth
 """
 
@@ -101,12 +112,14 @@ class Places:
     count: int
     jobs: Sequence[int]
     opens_at: datetime | None = None
+    kept: int = 0
+    """More that are in the shares of workers, which do not use them now."""
 
 
 def places_of(gates: Sequence[Gate]) -> Statement[list[Places]]:
     """Of each gate, in that order."""
     params = {"names": [gate.name for gate in gates], "mosts": [gate.most for gate in gates]}
-    return Statement(PLACES, params, lambda rows: [Places(count, jobs or (), at) for count, jobs, at in rows])
+    return Statement(PLACES, params, lambda rows: [Places(count, jobs or (), *rest) for count, jobs, *rest in rows])
 
 
 PARKED_BEFORE = """
@@ -168,14 +181,19 @@ def _place_of(job: JobRow) -> dict[str, Any]:
 
 
 RUNNING_OF_QUEUE = """
-    SELECT count(*), (array_agg(id ORDER BY id))[1:3] FROM {schema}.job
+    SELECT count(*), (array_agg(id ORDER BY id))[1:3],
+        (SELECT coalesce(sum(greatest(
+            share.most - {schema}.running_under(share.kind, share.name, share.worker), 0)), 0)::integer
+         FROM {schema}.share AS share WHERE share.kind = 'queue' AND share.name = %(queue)s::text)
+    FROM {schema}.job
     WHERE state = 'running' AND worker IS NOT NULL AND queue = %(queue)s::text
 """
 
 
 def running_of(queue: str) -> Statement[Places]:
     """What counts against the limit of a queue."""
-    return Statement(RUNNING_OF_QUEUE, {"queue": queue}, lambda rows: Places(rows[0][0], rows[0][1] or ()))
+    params = {"queue": queue}
+    return Statement(RUNNING_OF_QUEUE, params, lambda rows: Places(rows[0][0], rows[0][1] or (), kept=rows[0][2]))
 
 
 # Of those before it, what a worker would pass by does not count: a paused task, a task that no worker knows.

@@ -246,10 +246,15 @@ def _held_up(job: JobRow, seen: Around) -> Steps[Why]:
         for gate, taken in zip(passes.gates, places, strict=True):
             if taken.count >= gate.most:
                 return _at_gate(job, gate, taken, same, seen)
+            if taken.kept and taken.count + taken.kept >= gate.most:
+                return _in_shares(job, f"its limit {one_line(gate.name)} of {gate.most:,}", taken)
     if seen.limit is not None:
         running: Places = yield running_of(job.queue)
         if running.count >= seen.limit:
             return _at_limit(job, seen.limit, running)
+        if running.kept and running.count + running.kept >= seen.limit:
+            where = f"the limit of queue '{one_line(job.queue)}' of {counted(seen.limit, 'running job')}"
+            return _in_shares(job, where, running)
     if passes is not None and passes.turn and same + groups:
         return _in_turn(job, passes, same, groups)
     line: Line = yield line_before(job)
@@ -276,6 +281,18 @@ def _at_gate(job: JobRow, gate: Gate, taken: Places, same: int, seen: Around) ->
         f"and {line}."
     )
     return Why(Reason.RATE, sentence, opens_at and opens_at.astimezone(UTC))
+
+
+def _in_shares(job: JobRow, limit: str, taken: Places) -> Why:
+    """The limit has room, and none that is nobody's."""
+    held = ""
+    if taken.count:
+        held = f"{jobs_named(taken.jobs, taken.count)} {'runs' if taken.count == 1 else 'run'}, and "
+    sentence = (
+        f"{_subject(job)} waits because {limit} is divided among workers: {held}{taken.kept:,} more may run in the "
+        f"shares of workers that do not need them now; whoever needs one gets it within a second."
+    )
+    return Why(Reason.LIMIT, sentence)
 
 
 def _have(number: int) -> str:

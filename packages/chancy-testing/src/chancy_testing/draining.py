@@ -24,9 +24,8 @@ from chancy.schema import fill, schema_in_use
 from chancy.statements import DAYS_AHEAD, make_partitions, select_outcome
 from chancy.states import State
 from chancy.task import registered
-from chancy_worker.claims import WEIGHED_ROUND, Answer, Wanted, play_round, settle
-from chancy_worker.gatekeeper import Admission, admit
-from chancy_worker.leases import declare_dead, register, take_back
+from chancy_worker.claims import WEIGHED_ROUND, Answer, Circle, Mark, Wanted, play_round, settle
+from chancy_worker.leases import Offer, declare_dead, register, take_back
 from chancy_worker.records import write_logs
 from chancy_worker.verdict import Claimed, Completion
 
@@ -70,6 +69,11 @@ class _Next(NamedTuple):
     parked: bool
     suspect: int | None
     """Its last fence, if it is one."""
+
+    @property
+    def lane(self) -> dict[tuple[str, int], Mark]:
+        """From just before it: whatever the plan, it is the first of its lane."""
+        return {(self.queue, self.priority): (self.run_at, self.id - 1)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +177,7 @@ def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit:
     commits = not inside and not conn.autocommit
     drained, late, passed, spots = Drained(), dict[int, Completion](), list[int](), dict[str, str]()
     yield make_partitions(DAYS_AHEAD)
-    worker = yield register(WORKER, LEASE_SECONDS)
+    worker = yield register(WORKER, LEASE_SECONDS, Offer(tasks=list(registered())))
     yield from _commit(commits)
     while limit is None or drained.attempts < limit:
         if limit is None and drained.attempts >= ENOUGH:
@@ -181,22 +185,22 @@ def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit:
                 f"still not empty after {ENOUGH:,} attempts: a job submits or snoozes for ever? {drained}"
             )
         parked, found = yield _next_job(passed, with_scheduled)
-        if parked and (yield from _admit(parked, spots)):
-            parked, found = yield _next_job(passed, with_scheduled)
-        if found is None:
-            if (yield from _finish_batches()):
+        claimed = yield from _admit(worker, parked, found, spots)
+        if not claimed:
+            if found is None:
+                if (yield from _finish_batches()):
+                    continue
+                break
+            if not found.due:
+                found = found._replace(run_at=(yield _make_due(found.id)))
+            if found.parked:
                 continue
-            break
-        run_at = found.run_at if found.due else (yield _make_due(found.id))
-        if found.parked:
-            continue
-        # From just before it: whatever the plan, it is the first of its lane.
-        lane = {(found.queue, found.priority): (run_at, found.id - 1)}
-        wanted = Wanted({found.queue: 1}, lane, suspects=[] if found.suspect is None else [(found.id, found.suspect)])
-        claimed = (yield play_round(worker, [], wanted, text=WEIGHED_ROUND)).claimed
+            suspects = [] if found.suspect is None else [(found.id, found.suspect)]
+            wanted = Wanted({found.queue: 1}, found.lane, suspects=suspects)
+            claimed = (yield play_round(worker, [], wanted, text=WEIGHED_ROUND)).claimed
+            if [job.id for job in claimed] != [found.id]:
+                passed.append(found.id)  # somebody else has locked it
         yield from _commit(commits)
-        if [job.id for job in claimed] != [found.id]:
-            passed.append(found.id)  # somebody else has locked it
         for job in claimed:
             if job.id in late:
                 yield from _write_late(worker, late.pop(job.id), drained)
@@ -212,7 +216,7 @@ def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit:
             else:
                 yield declare_dead(worker=worker)
                 yield take_back()
-                worker = yield register(WORKER, LEASE_SECONDS)
+                worker = yield register(WORKER, LEASE_SECONDS, Offer(tasks=list(registered())))
                 if fault is faults.OfAttempt.LATE:
                     late[job.id] = performed.verdict
                 else:
@@ -225,11 +229,22 @@ def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit:
     return drained
 
 
-def _admit(queues: Sequence[str], spots: dict[str, str]) -> Steps[bool]:
-    """Admit one parked job of each queue that may run now, in turn; whether there was any."""
-    answers: list[Admission] = yield admit(dict.fromkeys(queues, 1), spots)
-    spots.update({answer.queue: answer.stopped_at or "" for answer in answers})
-    return any(answer.admitted for answer in answers)
+def _admit(worker: int, queues: Sequence[str], found: _Next | None, spots: dict[str, str]) -> Steps[list[Claimed]]:
+    """Claim one parked job of these queues that may run now, in turn, or what was found if that comes before it."""
+    for queue in queues:
+        here = found if found is not None and found.due and found.queue == queue else None
+        circle = Circle(goes_round=True, after=spots.get(queue, ""), suspects=2)
+        wanted = Wanted(
+            {queue: 1},
+            {} if here is None else here.lane,
+            suspects=[] if here is None or here.suspect is None else [(here.id, here.suspect)],
+            gated={queue: circle},
+        )
+        answer: Answer = yield play_round(worker, [], wanted, text=WEIGHED_ROUND)
+        spots[queue] = answer.admissions[0].stopped_at or ""
+        if answer.claimed:
+            return answer.claimed
+    return []
 
 
 def _finish_batches() -> Steps[int]:

@@ -19,8 +19,8 @@ from .claims import Answer, Wanted
 from .marks import Marks
 from .pace import MEMORY_SECONDS, REST_SECONDS, Pace
 
-LIMIT_SECONDS = 0.25
-"""How soon a worker looks again at a queue whose limit other workers have used up: nobody tells it."""
+FIRST_LIMIT_SECONDS, LIMIT_SECONDS = 0.015, 0.25
+"""How soon a worker looks again at a queue whose limit other workers have used up: nobody tells it. It doubles."""
 
 
 class Appetite:
@@ -54,6 +54,10 @@ class Appetite:
         self._quiet: list[str] = []
         self.at_limit: set[str] = set()
         """Queues whose limit let less be claimed than was wanted, when they were asked last."""
+        self.thirsty: set[str] = set()
+        """Of those: queues of which nothing was claimed for that."""
+        self._limit_pauses: dict[str, float] = {}
+        """Of those: how long they wait, in seconds, since anything was claimed of them."""
         self._pace = Pace()
         self._came_at: dict[str, float] = {}
         self.rests_until = 0.0
@@ -98,6 +102,14 @@ class Appetite:
             self._spare_the_barren(now)
         return self._hungry.keys()
 
+    def is_hungry(self, queue: str) -> bool:
+        """Whether a round asks it as soon as it has room."""
+        return queue in self._hungry
+
+    def is_woken(self, queue: str) -> bool:
+        """Whether somebody has said since the last round that there may be work in it."""
+        return queue in self._woken
+
     def rest(self, queues: Iterable[str], until: float) -> None:
         """Jobs of these queues gather until then."""
         self.rests_until = until
@@ -117,15 +129,20 @@ class Appetite:
         looked, without = frozenset(wanted.looking), frozenset(wanted.without).union(wanted.full)
         self._remember(looked, answer, got, now)
         self.at_limit.difference_update(wanted.free)
+        self.thirsty.difference_update(wanted.free)
         self.at_limit.update(answer.at_limit)
         rests, backlog = not without and self._pace.is_brisk, False
         for queue, n in wanted.free.items():
             count = got.get(queue, 0)
+            if count and queue not in self._hungry:  # it was asked for what waits for limits, or for suspects
+                self._hungry[queue] = None
+                self._later.pop(queue, None)
             self._pass_over(queue, without, found=count > 0, anew=queue in looked)
             if count == n:
                 backlog = True
             elif queue in self.at_limit and (queue not in looked or queue in answer.next_in):
-                self._ask_at(queue, now + LIMIT_SECONDS * random.uniform(0.75, 1.25))
+                self.at_limit_still(queue, now)
+                self.thirsty.update(() if count else (queue,))
             elif rests and now - self._came_at.get(queue, -math.inf) < MEMORY_SECONDS:
                 self.rest([queue], now + REST_SECONDS)
             elif queue in looked and not count and queue not in self._woken:
@@ -147,6 +164,15 @@ class Appetite:
     def sleeps_until(self) -> float:
         """When the next queue is asked, if nothing happens before and no hungry queue gets room."""
         return min(self._next, self._fallback_at)
+
+    def at_limit_still(self, queue: str, now: float) -> None:
+        """Nothing can be had of its limit."""
+        self._ask_at(queue, now + self._limit_pause(queue) * random.uniform(0.75, 1.25))
+
+    def _limit_pause(self, queue: str) -> float:
+        pause = self._limit_pauses.get(queue, FIRST_LIMIT_SECONDS)
+        self._limit_pauses[queue] = min(2 * pause, LIMIT_SECONDS)
+        return pause
 
     def _is_seen_to(self, queue: str, now: float) -> bool:
         """Whether nothing but a job falls due there, and others see to that."""
@@ -188,6 +214,9 @@ class Appetite:
         if got:
             self._pace.came(sum(got.values()))
             self._came_at.update(dict.fromkeys(got, now))
+            if self._limit_pauses:
+                for queue in got:
+                    self._limit_pauses.pop(queue, None)
         for queue in looked:
             self._due.pop(queue, None)
         for queue, next_in in answer.next_in.items():

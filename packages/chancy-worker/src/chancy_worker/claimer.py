@@ -12,6 +12,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -27,12 +28,15 @@ from .claims import (
     ROUND,
     WEIGHED_ROUND,
     Answer,
+    Circle,
+    Flow,
+    Held,
     Wanted,
     play_round,
     settle,
 )
 from .config import Timing
-from .gatekeeper import Admission, Gatekeeper
+from .gatekeeper import Gatekeeper, reach
 from .link import Ended, Link, one_line
 from .marks import Marks
 from .outbox import Outbox
@@ -119,13 +123,24 @@ class Claimer:
         self._claims_from = 0.0
         self.turned_at = time.monotonic()
         self._running: Counter[str] = Counter()
+        self._holding: Counter[str] = Counter()
+        """How many of the held are of each queue: those that run, and those whose verdicts are not written."""
+        self._running_in: Counter[str] = Counter()
+        self._holding_in: Counter[str] = Counter()
+        """The same of those that run in a share of a limit, by its key."""
+        self._unsure_of: int | None = None
+        """A lease under which more may have been claimed, by a round whose answer was lost."""
+        self._locked = 0
+        """Verdicts that will be sent again after a pause, as when somebody had locked their rows."""
+        self._gated_ends = False
+        """Verdicts of jobs with gates wait to be written: their places can be handed on."""
         self._marks = Marks()
         self._appetite = Appetite(list(self._concurrency), self._marks, timing.look, leaves_it_to_others)
         self._returns = Returns()
         self._gates = Gatekeeper()
         self._patient = False
         self._changed = asyncio.Event()
-        self._suspects = Suspects(timing.harmless, self._changed.set)
+        self._suspects = Suspects(timing.harmless, self._suspects_changed)
         self._left_out: frozenset[str] = frozenset()
         """The tasks that the last claim left out: unknown ones, and those that had no room."""
         self._ahead: Mapping[str, int] = {}
@@ -145,6 +160,10 @@ class Claimer:
         self._suspects.ask()
         self.wake()
 
+    def _suspects_changed(self) -> None:
+        self._gates.opened()
+        self._changed.set()
+
     def stop(self) -> None:
         """Claim no more; `work` returns when the last verdict is written. Where there is none, a round that is on its
         way is waited for no longer than a moment: what it may have claimed goes back with the lease.
@@ -157,6 +176,12 @@ class Claimer:
     def complete(self, job: Claimed, verdict: Completion) -> None:
         """The attempt is over: its slot is free, its verdict goes out with the next round."""
         self._running[job.queue] -= 1
+        if job.share is not None:
+            self._running_in[job.share] -= 1
+        if job.parked is not None:
+            self._gated_ends = True
+        if job.queue in self._appetite.at_limit:
+            self._appetite.look_again([job.queue])  # the round that writes the verdict may claim another one
         if job.crashes:
             self._suspects.ended(job, verdict)
         if verdict.state is State.READY and verdict.delay is None:
@@ -185,7 +210,6 @@ class Claimer:
             self._changed.clear()
             self.turned_at = time.monotonic()
             await self._listen()
-            admits_at = await self._admit()
             await self._choose_suspects()
             await self._ask_who_else_is_there()
             # Read once: what is over between the decision and the sleep would be slept through.
@@ -198,7 +222,7 @@ class Claimer:
             if wanted.free or (self.outbox and (rests_for <= 0 or self.stopping)):
                 await self._turn(wanted)
             else:
-                await self._sleep(now, rests_for, admits_at)
+                await self._sleep(now, rests_for)
 
     @property
     def is_connected(self) -> bool:
@@ -212,6 +236,15 @@ class Claimer:
     @property
     def _is_over(self) -> bool:
         return self.stopping and not self.held and not self.outbox
+
+    def _send_later(self, seconds: float, verdict: Completion) -> None:
+        self._locked += 1
+        asyncio.get_running_loop().call_later(seconds, self._send_again, verdict)
+
+    def _send_again(self, verdict: Completion) -> None:
+        self._locked -= 1
+        self._gated_ends = True  # perhaps
+        self._send(verdict)
 
     def _send(self, verdict: Completion) -> None:
         self.outbox.add(verdict)
@@ -227,14 +260,64 @@ class Claimer:
         self._left_out, self._ahead = full.union(unknown), room.ahead
         hungry = self._appetite.ask(now, self._left_out)
         suspects = self._suspects.chosen
-        free = self._free(self._concurrency if suspects else hungry, room.ahead)
+        asked = self._concurrency if suspects else {**dict.fromkeys(hungry), **dict.fromkeys(self._gated(now))}
+        free = self._free(asked, room.ahead)
         in_line = frozenset(queue for queue in free if self._concurrency[queue] == 1) if full else frozenset()
         free |= dict.fromkeys(in_line, 1)
         if room.bounds:
             free = shared(free, room.bounds)
-        looking = self._marks.due(free, now)
+        looking = self._marks.due(free if suspects else [queue for queue in free if self._has_to_look(queue, now)], now)
         lanes = self._marks.lanes(free.keys() - set(looking) if looking else free)
         return Wanted(free, lanes, looking, tuple(sorted(unknown)), suspects, tuple(sorted(full)), in_line)
+
+    def _gated(self, now: float) -> Iterable[str]:
+        """Queues in which parked jobs may run now, and those of jobs with slots that end: they are handed on."""
+        due = self._gates.due(now)
+        if self._gated_ends:
+            due += {job.queue for verdict in self.outbox if (job := self._parked_of(verdict)) is not None}
+        return due
+
+    def _has_to_look(self, queue: str, now: float) -> bool:
+        return self._appetite.is_hungry(queue) and (self._appetite.is_woken(queue) or not self._gates.flows(queue, now))
+
+    def _parked_of(self, verdict: Completion) -> Claimed | None:
+        """The job whose verdict this is, if it has slots."""
+        job = self.held.get((verdict.id, verdict.fence))
+        return None if job is None or job.parked is None else job
+
+    def _within_limits(self, wanted: Wanted, verdicts: Sequence[Completion]) -> Wanted:
+        """What this round has to do with limits and turns, and with what ends now of those."""
+        ending: dict[str, set[str]] = {}
+        if self._gated_ends:
+            for verdict in verdicts:
+                if (job := self._parked_of(verdict)) is not None and job.parked is not None:
+                    ending.setdefault(job.queue, set()).add(job.parked)
+        if not wanted.free:
+            return replace(wanted, gated=self._gates.wish((), ending)) if ending else wanted
+        flow = None
+        if not (wanted.looking or wanted.suspects):
+            flow = self._gates.flow(wanted.free.keys() - wanted.in_line, ending)
+        gated: Mapping[str, Circle] = {}
+        if flow is None:
+            suspects = {} if wanted.suspects else self._suspects.may_come(self._gates.due_of(wanted.free))
+            gated = self._gates.wish(wanted.free, ending, suspects, wanted.in_line.intersection(wanted.looking))
+        holds = self._holds(wanted.free, flow)
+        return replace(wanted, holds=holds, pressing=self._appetite.at_limit, gated=gated, flow=flow)
+
+    def _holds(self, queues: Iterable[str], flow: Flow | None) -> Mapping[Held, tuple[int, int]] | None:
+        """How many of each of these queues, and of the limit of the flow, this worker has at most: before the verdicts
+        of this round, and after that. None where there may be more than it knows of.
+        """
+        if self._unsure_of == self._lease():
+            return None
+        all_end = not (self._locked or self.outbox)  # of those whose verdicts are not in this round, nothing does
+        holds: dict[Held, tuple[int, int]] = {}
+        for queue in queues:
+            if n := self._holding[queue]:
+                holds["queue", queue] = n, self._running[queue] if all_end else n
+        if flow is not None and (n := self._holding_in[flow.key]):
+            holds["gate", flow.key] = n, self._running_in[flow.key] if all_end else n
+        return holds
 
     def _free(self, queues: Iterable[str], ahead: Mapping[str, int]) -> dict[str, int]:
         """How many more jobs of each of these queues there is room for."""
@@ -251,46 +334,6 @@ class Claimer:
             await self._attend()
         except psycopg.Error as error:
             await self._recover(error, [])
-
-    async def _admit(self) -> float:
-        """Admit parked jobs for the free slots, where there may be some that can be. When the next time is; a queue
-        without room waits for a change.
-        """
-        now = time.monotonic()
-        due = () if self.stopping else self._gates.due(now)
-        if not due:
-            return self._gates.next_at(now)
-        try:
-            answers = await self._admitted(self._free(due, {}))
-        except LOCKED:
-            self._gates.try_again()
-        except psycopg.Error as error:
-            self._gates.try_again()
-            await self._recover(error, [])
-        else:
-            if admitted := self._gates.learn(answers):
-                self._appetite.look_again(admitted)
-        return self._gates.next_at(now)
-
-    async def _admitted(self, free: dict[str, int]) -> list[Admission]:
-        """What came of one admission for all queues; where that fails, of one for each: no queue holds up another."""
-        if (statement := self._gates.wish(free)) is None:
-            return []
-        try:
-            return await self._link.send(statement)
-        except psycopg.Error as error:
-            if isinstance(error, LOCKED) or self._link.is_broken(error):
-                raise
-        answers: list[Admission] = []
-        for queue, n in free.items():
-            try:
-                if (statement := self._gates.wish({queue: n})) is not None:
-                    answers += await self._link.send(statement)
-            except psycopg.Error as error:
-                if isinstance(error, LOCKED) or self._link.is_broken(error):
-                    raise
-                log.error("jobs of queue %r that wait for limits or turns cannot be let in: %s", queue, one_line(error))
-        return answers
 
     async def _choose_suspects(self) -> None:
         """Find out which suspects the next round claims, when some wait and may begin."""
@@ -316,8 +359,12 @@ class Claimer:
     async def _turn(self, wanted: Wanted) -> None:
         if self._doubtful and wanted.free:
             return await self._sift(wanted)
+        if wanted.free:
+            wanted = await self._reach(wanted)
+            if not wanted.free and not self.outbox:
+                return None
         verdicts, under = self._of_one_lease(self.outbox.take())
-        wanted = self._portion.of(wanted, self._running)
+        wanted = self._within_limits(self._portion.of(wanted, self._running), verdicts)
         weighs = self._portion.weighs
         text = TEXTS[self._patient, weighs]
         self._appetite.asked()
@@ -329,8 +376,10 @@ class Claimer:
             self._patient = True
         except asyncio.CancelledError:
             self.outbox.put_back(verdicts)  # rounds go on once more where a whole loop is cancelled
+            self._unsure_of = lease
             raise
         except Exception as error:  # an answer that Python cannot read, too
+            self._unsure_of = lease
             await self._failed(error, verdicts, wanted)
         else:
             self._link.recovery.over()
@@ -343,7 +392,14 @@ class Claimer:
                 self._claimed_under(lease)
                 if weighs:
                     self._portion.came(answer.claimed)
-            self._marks.learn(answer, wanted.looking, time.monotonic() - began)
+                elif wanted.gated:  # what is admitted is weighed always
+                    self._portion.came(job for job in answer.claimed if not job.is_withheld)
+            self._gated_ends = self._gated_ends and bool(self.outbox)
+            took = time.monotonic() - began
+            self._marks.learn(answer, wanted.looking, took)
+            self._learn_of_gates(answer, wanted, took)
+            if wanted.gated and answer.settled < len(verdicts):
+                self._gates.opened()  # a handler has written its own verdict, and handed on nothing
             self._take(answer, lease, wanted)
             backlog = self._learn(answer, wanted)
             await self._confirm(verdicts, under, answer)
@@ -355,12 +411,56 @@ class Claimer:
                 self.give_back(claim)
         return None
 
+    async def _reach(self, wanted: Wanted) -> Wanted:
+        """Get larger shares of limits, where those were too small. Of a queue that has none nothing is claimed now,
+        unless some of its jobs end with this round.
+        """
+        limits: dict[Held, tuple[int, str | None]] = {}
+        gates: dict[Held, str] = {}
+        if self._appetite.thirsty:
+            for queue in self._appetite.thirsty.intersection(wanted.free):
+                if self._holding[queue] == self._running[queue]:
+                    limits["queue", queue] = self._concurrency[queue], None
+        for queue in self._gates.queues & wanted.free.keys():
+            if (limit := self._gates.reaching(queue)) is not None:
+                limits["gate", limit[0]] = self._concurrency[queue], limit[1]
+                gates["gate", limit[0]] = queue
+        if not limits:
+            return wanted
+        try:
+            free = await self._link.send(reach(self._lease(), limits))
+        except LOCKED:
+            return wanted
+        except psycopg.Error as error:
+            if self._link.is_broken(error):
+                await self._recover(error, [])
+            return wanted
+        without = set[str]()
+        for (kind, name), n in free.items():
+            if kind == "gate":
+                self._gates.reached(gates[kind, name], n)
+            else:
+                self._appetite.thirsty.discard(name)
+                if not n:
+                    self._appetite.at_limit_still(name, time.monotonic())
+                    self._appetite.thirsty.add(name)
+                    without.add(name)
+        if not without:
+            return wanted
+        return replace(wanted, free={queue: n for queue, n in wanted.free.items() if queue not in without})
+
     async def _play(self, statement: Statement[Answer]) -> Answer:
         self._asking = True
         try:
             return await self._link.send(statement)
         finally:
             self._asking = False
+
+    def _learn_of_gates(self, answer: Answer, wanted: Wanted, took: float) -> None:
+        if wanted.flow is not None:
+            self._gates.flowed(wanted.flow, wanted.free, answer)
+        if wanted.gated:
+            self._gates.learn(wanted.gated, wanted.free, answer, took)
 
     def _learn(self, answer: Answer, wanted: Wanted) -> bool:
         """See whether there may be more, and where; whether there is a backlog."""
@@ -397,10 +497,16 @@ class Claimer:
         claimed = {(job.id, job.fence): job for job in answer.claimed}
         twice = () if self.held.keys().isdisjoint(claimed) else claimed.keys() & self.held.keys()
         self.held.update(claimed)
+        if twice:
+            self._unsure_of = lease
         late = {job.queue for job in answer.claimed if job.queue in self._returns} if self._returns else ()
         lost = lease != self._lease()
         for job in answer.claimed:
             self._running[job.queue] += 1
+            self._holding[job.queue] += 1
+            if job.share is not None:
+                self._running_in[job.share] += 1
+                self._holding_in[job.share] += 1
             if twice and (job.id, job.fence) in twice:
                 self._claimed_twice(job)
             elif lost:
@@ -448,18 +554,17 @@ class Claimer:
             key = verdict.id, verdict.fence
             if fates and (fate := fates.get(key, "done")) != "done":
                 if fate == "busy":
-                    asyncio.get_running_loop().call_later(_BUSY_PAUSE, self._send, verdict)
+                    self._send_later(_BUSY_PAUSE, verdict)
                     continue
                 self._settled(verdict, fate)
             if (job := self.held.pop(key, None)) is None:
                 self._appetite.look_again()  # it was claimed unheard, and is back at its place, wherever that is
                 continue
-            if job.parked is not None:
-                self._gates.ended(job.queue, job.parked)
+            self._holding[job.queue] -= 1
+            if job.share is not None:
+                self._holding_in[job.share] -= 1
             if job.batch is not None:
                 self._left_batch(job.batch)
-            if job.queue in self._appetite.at_limit:
-                self.wake([job.queue])
             if self._portion.held and self._portion.let_go(key):
                 self.wake()
             if self._former:
@@ -492,6 +597,10 @@ class Claimer:
         elif isinstance(error, psycopg.errors.CheckViolation) and error.diag.constraint_name is None:
             self.outbox.put_back(verdicts)
             await self._make_partitions(reason)
+        elif wanted.gated and not wanted.free:
+            self._gated_ends = False  # their slots are looked for
+            self.outbox.put_back(verdicts)
+            await self._pause(f"the places of jobs that have ended could not be handed on: {reason}")
         elif wanted.free:
             log.error("a round failed: %s; its verdicts go alone, and then its claim one by one", reason)
             self._doubtful = True
@@ -499,7 +608,7 @@ class Claimer:
             if is_unread(error):
                 await self._give_back_unheard()
         elif not is_of_a_row(error) and len(verdicts) == 1:
-            asyncio.get_running_loop().call_later(_LONGEST_PAUSE, self._send, verdicts[0])
+            self._send_later(_LONGEST_PAUSE, verdicts[0])
             await self._pause(f"the verdict of job {verdicts[0].id} could not be written, and is sent again: {reason}")
         elif (beyond := self.outbox.refused(verdicts, reason)) is not None:
             await self._end(beyond, reason)
@@ -510,10 +619,13 @@ class Claimer:
         lease = self._lease()
         self._claimed_under(lease)
 
+        wanted = self._within_limits(wanted, ())
+
         def accept(job: Claimed) -> None:
             self._portion.came([job])
             self.held[job.id, job.fence] = job
             self._running[job.queue] += 1
+            self._holding[job.queue] += 1
             self._accept(job)
 
         try:
@@ -554,7 +666,7 @@ class Claimer:
         try:
             await end(self._link, lease, verdict.id, verdict.fence, reason, claimed=True)
         except psycopg.Error as error:
-            asyncio.get_running_loop().call_later(_LONGEST_PAUSE_OF_CLAIMS, self._send, verdict)
+            self._send_later(_LONGEST_PAUSE_OF_CLAIMS, verdict)
             await self._recover(error, [])
         else:
             self.outbox.add(verdict)  # whose row is found in history by now
@@ -593,9 +705,9 @@ class Claimer:
         if not doing.cancelled():
             doing.result()
 
-    async def _sleep(self, now: float, rests_for: float, admits_at: float) -> None:
+    async def _sleep(self, now: float, rests_for: float) -> None:
         """Until something changes, a queue is to be asked, or it is time for a round or an admission."""
-        until = min(admits_at, now + self._timing.look)
+        until = min(self._gates.next_at(now), now + self._timing.look)
         if not self.stopping:
             until = min(until, self._appetite.sleeps_until())
             if self._claims_from > now:

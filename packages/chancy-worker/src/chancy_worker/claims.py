@@ -14,15 +14,18 @@
                   a queue in which nobody may be passed waits for them
     suspects      jobs that were running when a worker died, of those that were chosen: no others of their kind
     allowed       how many of each queue may be claimed: as many as are wanted, or less where an operator limits it
-    claimed       for each queue as many as are wanted, in the order priority, run_at, id, up to so many bytes
-    rated         for those that count against a rate, from when on others may have their slots
-
-A slot of a rate opens a little after its window: between a claim and the begin of its function up to 50 ms may pass,
-and by what the functions see there must not be too many in a window either.
+    chosen        for each queue as many as are wanted, in the order priority, run_at, id, up to so many bytes
+    admitted      and of those that wait for a limit or a turn: the ones that may run, and come before the last chosen
+    claimed       the chosen, as far as there is room beside those
 
 There is no ORDER BY above the LATERAL: a sort would lock rows in every lane. The order is that of the nested
 loop, which the worker's connections are set to. The lease is locked FOR KEY SHARE, so that no claim can commit in
-the name of a worker that was declared dead meanwhile.
+the name of a worker that was declared dead meanwhile; but only where there is something to claim, so that a look that
+finds nothing writes nothing.
+
+`admitted` is in a form of its own, for rounds that have to do with gates: when a job with gates has ended, or when some
+that are parked may run. What `admit` does is claimed by then, and is seen by nothing else here. `flow` is in a third
+form, for a limit that is far from full: who waits for it is claimed as anybody else, by this worker's share of it.
 
 A plan is made once a connection, often while the table is empty, and has to serve for a million rows, too. So the
 rows to write are found one by one, LATERAL, and are addressed by ctid; the planner has no join of `job` with anything
@@ -41,11 +44,14 @@ by `sifting`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import attrgetter
-from typing import TypeAlias
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
 
 from chancy.literals import JsonColumn, of_intervals, of_numbers, of_texts, readable
 from chancy.model import Rows, Statement
@@ -93,7 +99,8 @@ _FINISH = """
             refused_at = CASE WHEN (%(refusals)s::smallint[])[{nth}] = 1
                 THEN CASE WHEN {refused_of_late} THEN job.refused_at ELSE {schema}.clock() END END
         WHERE job.ctid = ANY (ARRAY(SELECT ctid FROM again WHERE NOT cancelled))
-        RETURNING job.queue
+        RETURNING job.queue, job.id, job.claims, job.parked, job.gates, job.slots,
+            (%(refusals)s::smallint[])[{nth}] = 1 AS refused
     ),
     dropped AS (
         DELETE FROM {schema}.job AS job WHERE job.ctid = ANY (ARRAY(SELECT ctid FROM again WHERE cancelled))
@@ -110,6 +117,10 @@ _FINISH = """
     {apart},
 """
 _CLAIM = """
+    settled AS MATERIALIZED (
+        SELECT (SELECT count(*) FROM finished) + (SELECT count(*) FROM returned)
+            + (SELECT count(*) FROM dropped) AS jobs
+    ),
     in_use AS (
         SELECT look.queue, top.priority
         FROM unnest(%(looking)s::text[]) AS look (queue)
@@ -138,31 +149,24 @@ _CLAIM = """
     {paused},
     {suspects}
     {allowed},
-    claimed AS (
+{chosen}    claimed AS (
         UPDATE {schema}.job AS job
         SET state = 'running', attempt = job.attempt + 1, claims = job.claims + 1,
-            worker = %(worker)s::bigint, started_at = {schema}.clock()
+            worker = %(worker)s::bigint, started_at = {schema}.clock(){slots}
         WHERE job.ctid = ANY (ARRAY(
             SELECT chosen.ctid
-            FROM lease
-            CROSS JOIN allowed AS want
+            FROM allowed AS want
             CROSS JOIN LATERAL (
-                SELECT ready.ctid, ready.task{weighed}
-                FROM lanes
-                CROSS JOIN LATERAL (
-                    {ready}
-                ) AS ready
-                WHERE lanes.queue = want.queue
-                LIMIT want.free
+                {first}
             ) AS chosen
+            CROSS JOIN LATERAL (SELECT FROM lease WHERE chosen.ctid IS NOT NULL) AS held
             WHERE chosen.task <> ALL (%(full)s::text[]){within}
         ))
         RETURNING job.*
-    ),
-    {rated}
+    )
     SELECT
-        (SELECT count(*) FROM finished) + (SELECT count(*) FROM returned) + (SELECT count(*) FROM dropped),
-        EXISTS (SELECT FROM lease),
+        (SELECT jobs FROM settled),
+        EXISTS (SELECT FROM {schema}.worker WHERE id = %(worker)s::bigint),
         ARRAY(SELECT queue FROM in_use), ARRAY(SELECT priority FROM in_use),
         ARRAY(SELECT (
             SELECT extract(epoch FROM least(job.run_at, {schema}.clock() + interval '1 day'))::float8
@@ -174,23 +178,33 @@ _CLAIM = """
         ARRAY(SELECT look.queue FROM unnest(%(looking)s::text[]) AS look (queue) CROSS JOIN LATERAL (
             SELECT FROM {schema}.job AS job
             WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = look.queue LIMIT 1) AS parked),
-        ARRAY(SELECT queue FROM allowed WHERE free < wanted),
+        ARRAY(SELECT queue FROM allowed
+              WHERE free < wanted
+                  AND free <= (SELECT count(*) FROM claimed WHERE claimed.queue = allowed.queue){and_entered}),
+        {answers},
         CASE WHEN EXISTS (SELECT FROM returned)
             THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM returned))::text END,
         NULL::text, NULL::text, NULL::smallint, NULL::smallint, NULL::integer, NULL::smallint,
         NULL::json, NULL::json, NULL::json, NULL::json, NULL::text, NULL::bigint, NULL::smallint, NULL::timestamptz,
-        NULL::float8
+        NULL::float8, NULL::text
     UNION ALL
-    SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL,
-        task, queue, attempt, max_attempts, claims, crashes, {arguments}, retry, limits, {errors}, gates->>'key', batch,
+    SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+        task, queue, attempt, max_attempts, claims, crashes, {arguments}, retry, limits, {errors}, NULL, batch,
         priority, {run_at},
-        CASE WHEN {refused_of_late} THEN extract(epoch FROM {schema}.clock() - job.refused_at)::float8 END
-    FROM claimed AS job
+        CASE WHEN {refused_of_late} THEN extract(epoch FROM {schema}.clock() - job.refused_at)::float8 END, parked
+    FROM claimed AS job{entered}
 """
 # Nobody has tried it for a while where all workers were away, or its queue was paused: then the time counts anew.
 _REFUSED_OF_LATE = "job.refused_at IS NOT NULL AND job.run_at > {schema}.clock() - interval '10 minutes'"
 
-_READY = """SELECT job.ctid, job.task{weight} FROM {schema}.job AS job
+_PLAIN_FIRST = """SELECT ready.ctid, ready.task{weighed}{place_of_ready}
+                FROM lanes
+                CROSS JOIN LATERAL (
+                    {ready}
+                ) AS ready
+                WHERE lanes.queue = want.queue
+                LIMIT want.free"""
+_READY = """SELECT job.ctid, job.task{weight}{place} FROM {schema}.job AS job
                     WHERE job.state = 'ready' AND job.parked IS NULL AND job.crashes = 0
                         AND job.queue = lanes.queue AND job.priority = lanes.priority
                         AND (job.run_at, job.id) > (lanes.run_at, lanes.id) AND job.run_at <= {schema}.clock()
@@ -200,7 +214,7 @@ _READY = """SELECT job.ctid, job.task{weight} FROM {schema}.job AS job
                     LIMIT want.free
                     FOR UPDATE SKIP LOCKED"""
 _SUSPECTS = """suspects AS MATERIALIZED (
-        SELECT mine.place, mine.task, mine.queue, mine.priority{weight_of_mine}
+        SELECT mine.place, mine.task, mine.queue, mine.priority, mine.run_at, mine.id{weight_of_mine}
         FROM unnest(%(suspects)s::bigint[], %(suspect_fences)s::integer[]) AS chosen (id, fence)
         CROSS JOIN LATERAL (
             SELECT job.ctid AS place, job.* FROM {schema}.job AS job
@@ -211,10 +225,11 @@ _SUSPECTS = """suspects AS MATERIALIZED (
         WHERE mine.state = 'ready' AND mine.parked IS NULL AND mine.crashes > 0 AND mine.claims = chosen.fence
             AND mine.run_at <= {schema}.clock() AND mine.task <> ALL ((SELECT tasks FROM left_out)::text[])
     ),"""
-_SUSPECTS_FIRST = """SELECT suspect.place AS ctid, suspect.task{bytes_of_suspect} FROM suspects AS suspect
+_SUSPECTS_FIRST = """SELECT suspect.place AS ctid, suspect.task{bytes_of_suspect}{place_of_suspect}
+                    FROM suspects AS suspect
                     WHERE suspect.queue = lanes.queue AND suspect.priority = lanes.priority
                     UNION ALL
-                    SELECT plain.ctid, plain.task{bytes_of_plain} FROM ({ready}) AS plain"""
+                    SELECT plain.ctid, plain.task{bytes_of_plain}{place_of_plain} FROM ({ready}) AS plain"""
 
 LEASE = """lease AS MATERIALIZED (
         SELECT id FROM {schema}.worker WHERE id = %(worker)s::bigint FOR KEY SHARE
@@ -227,25 +242,127 @@ PAUSED = """paused AS MATERIALIZED (
     )"""
 ALLOWED = """allowed AS MATERIALIZED (
         SELECT want.queue, want.in_line, want.free AS wanted, want.bytes,
-            CASE WHEN EXISTS (SELECT FROM {schema}.queue_limit) THEN {schema}.allowance(want.queue, want.free)
+            CASE WHEN EXISTS (SELECT FROM {schema}.queue_limit) THEN {schema}.allowance(
+                want.queue, want.free, %(worker)s::bigint,
+                CASE {settled} WHEN %(sent)s::integer THEN want.keeps ELSE want.holds END, want.presses)
                 ELSE want.free END AS free
-        FROM unnest(%(queues)s::text[], %(free)s::integer[], %(in_line)s::boolean[], %(bytes)s::integer[])
-            AS want (queue, free, in_line, bytes)
+        FROM unnest(%(queues)s::text[], %(free)s::integer[], %(in_line)s::boolean[], %(bytes)s::integer[],
+            %(holds)s::integer[], %(keeps)s::integer[], %(presses)s::boolean[])
+            AS want (queue, free, in_line, bytes, holds, keeps, presses)
         WHERE want.queue <> ALL (ARRAY(SELECT name FROM paused WHERE kind = 'queue'))
     )"""
-RATED = """rated AS (
-        UPDATE {schema}.slot AS slot
-        SET opens_at = {schema}.clock() + slot.per + least(slot.per / 20, interval '50 ms')
-        WHERE slot.ctid = ANY (ARRAY(
-            SELECT mine.ctid
-            FROM claimed
-            CROSS JOIN LATERAL (
-                SELECT slot.ctid FROM {schema}.slot AS slot
-                WHERE slot.job = claimed.id AND slot.per IS NOT NULL AND slot.opens_at IS NULL
-            ) AS mine
-            WHERE claimed.gates IS NOT NULL
-        ))
-    )"""
+
+_ADMIT = """    chosen AS MATERIALIZED (
+        SELECT want.queue, first.*
+        FROM allowed AS want
+        CROSS JOIN LATERAL (
+                {plain_first}
+        ) AS first
+    ),
+    ended_claim AS MATERIALIZED (
+        SELECT queue, ROW(id, claims, parked, gates, slots, refused)::{schema}.leaving AS leaving
+        FROM (
+            SELECT queue, id, claims, parked, gates, slots, false AS refused FROM finished
+            UNION ALL SELECT queue, id, claims, parked, gates, slots, refused FROM returned
+            UNION ALL SELECT queue, id, claims, parked, gates, slots, false FROM dropped
+        ) AS over
+        WHERE slots IS NOT NULL
+    ),
+    mark AS MATERIALIZED (
+        SELECT * FROM unnest(%(marked_queues)s::text[], %(marked_keys)s::text[], %(marked_lanes)s::smallint[],
+            %(marked_run_at)s::timestamptz[], %(marked_ids)s::bigint[]) AS mark (queue, key, priority, run_at, id)
+    ),
+    admitted AS MATERIALIZED (
+        SELECT want.queue, answer.*
+        FROM unnest(%(gated)s::text[], %(flows)s::boolean[], %(goes_round)s::boolean[], %(spots)s::text[],
+            %(gated_bytes)s::integer[], %(gated_suspects)s::smallint[])
+            AS want (queue, flows, goes_round, spot, bytes, suspects)
+        CROSS JOIN LATERAL (
+            SELECT want.queue IN (SELECT queue FROM allowed WHERE in_line) AS is_in_line
+        ) AS line
+        CROSS JOIN LATERAL {schema}.admit(
+            ROW(%(worker)s::bigint, want.queue, {known},
+                CASE WHEN line.is_in_line THEN (SELECT tasks FROM left_out)
+                    ELSE array_cat((SELECT tasks FROM left_out), %(full)s::text[]) END,
+                CASE WHEN line.is_in_line THEN %(full)s::text[] ELSE '{}' END, want.suspects, want.bytes, NULL,
+                ARRAY(SELECT priority FROM chosen WHERE chosen.queue = want.queue),
+                ARRAY(SELECT run_at FROM chosen WHERE chosen.queue = want.queue),
+                ARRAY(SELECT id FROM chosen WHERE chosen.queue = want.queue),
+                ARRAY(SELECT key FROM mark WHERE mark.queue = want.queue),
+                ARRAY(SELECT priority FROM mark WHERE mark.queue = want.queue),
+                ARRAY(SELECT run_at FROM mark WHERE mark.queue = want.queue),
+                ARRAY(SELECT id FROM mark WHERE mark.queue = want.queue))::{schema}.claim,
+            coalesce((SELECT free FROM allowed WHERE allowed.queue = want.queue), 0),
+            want.flows, want.goes_round, want.spot,
+            ARRAY(SELECT leaving FROM ended_claim WHERE ended_claim.queue = want.queue)
+        ) AS answer
+    ),
+"""
+KNOWN = "coalesce((SELECT tasks FROM {schema}.offer WHERE worker = %(worker)s::bigint), '{}')"
+"""The tasks that this worker offers; none is any."""
+_BESIDE = """SELECT chosen.* FROM chosen WHERE chosen.queue = want.queue
+                LIMIT want.free - coalesce((
+                    SELECT CASE WHEN held_up THEN want.free ELSE cardinality(entered) END
+                    FROM admitted WHERE admitted.queue = want.queue), 0)"""
+_AND_ENTERED = """ + coalesce(
+                      (SELECT cardinality(entered) FROM admitted WHERE admitted.queue = allowed.queue), 0)"""
+_ENTERED = """
+    UNION ALL
+    SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+        task, queue, attempt, max_attempts, claims, crashes, job.arguments::json, retry, limits, job.errors, parked,
+        batch, priority, {run_at},
+        CASE WHEN {refused_of_late} THEN extract(epoch FROM {schema}.clock() - job.refused_at)::float8 END, NULL
+    FROM (SELECT job.* FROM admitted CROSS JOIN LATERAL unnest(admitted.entered) AS job) AS job"""
+_ANSWERS = """(SELECT json_agg(json_build_array(queue, cardinality(entered), stopped_at, next_in, more, again,
+            CASE WHEN {schema}.is_one_limit(entered[1].parked) THEN entered[1].gates::text END, held_up))
+        FROM admitted)"""
+_FLOW = """    flow AS MATERIALIZED (
+        SELECT queue, {schema}.part_of(
+            'gate', %(flow_key)s::text, (%(flow_gates)s::json->'gates'->0->>'most')::integer, '0', free,
+            %(worker)s::bigint,
+            CASE (SELECT jobs FROM settled) WHEN %(sent)s::integer THEN %(flow_keeps)s::integer
+                ELSE %(flow_holds)s::integer END,
+            true) AS free
+        FROM allowed
+        WHERE queue = %(flow_queue)s::text
+    ),
+    known AS MATERIALIZED (
+        SELECT {known} AS tasks
+    ),
+"""
+_FLOWING = """SELECT ready.ctid, ready.task{weighed}
+                FROM (
+                    (SELECT ready.ctid, ready.task{bytes_of_ready}
+                    FROM lanes
+                    CROSS JOIN LATERAL (
+                        {ready}
+                    ) AS ready
+                    WHERE lanes.queue = want.queue
+                    LIMIT want.free)
+                    UNION ALL
+                    (SELECT ready.ctid, ready.task{bytes_of_ready}
+                    FROM flow
+                    CROSS JOIN unnest(
+                        %(flow_lanes)s::smallint[], %(flow_run_at)s::timestamptz[], %(flow_ids)s::bigint[]
+                    ) AS lane (priority, run_at, id)
+                    CROSS JOIN LATERAL (
+                        SELECT job.ctid, job.task{weight} FROM {schema}.job AS job
+                        WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.crashes = 0
+                            AND job.queue = want.queue AND job.priority = lane.priority
+                            AND job.parked COLLATE "C" = %(flow_key)s::text
+                            AND (job.run_at, job.id) > (lane.run_at, lane.id) AND job.run_at <= {schema}.clock()
+                            AND job.gates::text = %(flow_gates)s::text
+                            AND job.task <> ALL ((SELECT tasks FROM left_out)::text[])
+                            AND job.task <> ALL (%(full)s::text[])
+                            AND ((SELECT tasks FROM known) = '{}' OR job.task = ANY ((SELECT tasks FROM known)::text[]))
+                        ORDER BY job.run_at, job.id
+                        LIMIT flow.free
+                        FOR UPDATE SKIP LOCKED
+                    ) AS ready
+                    WHERE flow.queue = want.queue
+                    LIMIT (SELECT free FROM flow))
+                ) AS ready
+                LIMIT want.free"""
 
 LARGE_BYTES = 4 * 1024
 """Jobs with more than that in arguments and errors, as stored, are large: claims count their bytes."""
@@ -263,6 +380,7 @@ _UNWEIGHED = {
     "weight_of_mine": "",
     "bytes_of_suspect": "",
     "bytes_of_plain": "",
+    "bytes_of_ready": "",
     "weighed": "",
     "within": "",
     "arguments": "CASE WHEN {size} <= {large} THEN job.arguments::json END",
@@ -276,6 +394,7 @@ _WEIGHED = {
     "weight_of_mine": ", greatest(" + _WEIGHT.replace("job.", "mine.") + ", 0) AS bytes",
     "bytes_of_suspect": ", suspect.bytes",
     "bytes_of_plain": ", plain.bytes",
+    "bytes_of_ready": ", ready.bytes",
     "weighed": ", ready.bytes, sum(ready.bytes) OVER (ROWS UNBOUNDED PRECEDING) AS total",
     "within": """
                 AND (chosen.total <= want.bytes OR chosen.total - chosen.bytes < want.bytes)""",
@@ -293,19 +412,59 @@ def _filled(text: str, pieces: Mapping[str, str]) -> str:
     return text
 
 
-_ROUND = (
-    keeping(
-        _FINISH + _filled(_CLAIM, {"lease": LEASE, "paused": PAUSED, "allowed": ALLOWED, "rated": RATED}),
-        "(%(states)s::text[])[{done_nth}]",
+_NOWHERE = {"place": "", "place_of_ready": "", "place_of_suspect": "", "place_of_plain": ""}
+_PLACES = {
+    "place": ", job.priority, job.run_at, job.id",
+    "place_of_ready": ", ready.priority, ready.run_at, ready.id",
+    "place_of_suspect": ", suspect.priority, suspect.run_at, suspect.id",
+    "place_of_plain": ", plain.priority, plain.run_at, plain.id",
+}
+_PLAIN = {
+    "chosen": "",
+    "first": _filled(_PLAIN_FIRST, _NOWHERE),
+    "slots": "",
+    "and_entered": "",
+    "answers": "NULL::json",
+    "entered": "",
+}
+_ADMITTING = {
+    "chosen": _ADMIT.replace("{plain_first}", _filled(_PLAIN_FIRST, _PLACES)),
+    "first": _BESIDE,
+    "slots": "",
+    "and_entered": _AND_ENTERED,
+    "answers": _ANSWERS,
+    "entered": _ENTERED,
+}
+_FLOWS = {
+    "chosen": _FLOW,
+    "first": _FLOWING,
+    "slots": ", slots = NULL",
+    "and_entered": "",
+    "answers": "(SELECT to_json(free) FROM flow)",
+    "entered": "",
+}
+
+
+def _form(pieces: Mapping[str, str]) -> str:
+    text = _FINISH + _filled(_filled(_CLAIM, {"lease": LEASE, "paused": PAUSED, "allowed": ALLOWED}), pieces)
+    return (
+        keeping(text.replace("{settled}", "(SELECT jobs FROM settled)"), "(%(states)s::text[])[{done_nth}]")
+        .replace("{keep_cancelled}", KEEP.replace("{state}", "'cancelled'"))
+        .replace("{refused_of_late}", _REFUSED_OF_LATE)
+        .replace("{known}", KNOWN)
+        .replace("{nth}", _NTH)
+        .replace("{done_nth}", _DONE_NTH)
+        .replace("{run_at}", readable("run_at"))
     )
-    .replace("{keep_cancelled}", KEEP.replace("{state}", "'cancelled'"))
-    .replace("{refused_of_late}", _REFUSED_OF_LATE)
-    .replace("{nth}", _NTH)
-    .replace("{done_nth}", _DONE_NTH)
-    .replace("{run_at}", readable("run_at"))
-)
-_PLAIN = _ROUND.replace("    {suspects}\n", "").replace("{ready}", _READY)
-_RESCUING = _ROUND.replace("{suspects}", _SUSPECTS).replace("{ready}", _SUSPECTS_FIRST).replace("{ready}", _READY)
+
+
+def _without_suspects(pieces: Mapping[str, str], places: Mapping[str, str]) -> str:
+    return _filled(_form(pieces).replace("    {suspects}\n", "").replace("{ready}", _READY), places)
+
+
+def _with_suspects(pieces: Mapping[str, str], places: Mapping[str, str]) -> str:
+    first = _SUSPECTS_FIRST.replace("{ready}", _READY)
+    return _filled(_form(pieces).replace("{suspects}", _SUSPECTS).replace("{ready}", first), places)
 
 
 def _round(lock: str, weighing: Mapping[str, str], text: str) -> str:
@@ -314,21 +473,76 @@ def _round(lock: str, weighing: Mapping[str, str], text: str) -> str:
 
 
 _WAITS, _PASSES_BY = "", "FOR UPDATE SKIP LOCKED"
-ROUND = _round(_WAITS, _UNWEIGHED, _PLAIN)
-"""Waits for a locked row as long as the connection's lock_timeout lets it."""
-PATIENT_ROUND = _round(_PASSES_BY, _UNWEIGHED, _PLAIN)
-"""Passes locked rows by; a third dearer. For when the first form ran into a lock, until nothing is left over."""
-WEIGHED_ROUND = _round(_WAITS, _WEIGHED, _PLAIN)
-"""Claims large jobs, up to so many bytes; a twentieth dearer. For when there have been any lately."""
-PATIENT_WEIGHED_ROUND = _round(_PASSES_BY, _WEIGHED, _PLAIN)
-"""Both."""
-_WITH_SUSPECTS = {
-    ROUND: _round(_WAITS, _UNWEIGHED, _RESCUING),
-    PATIENT_ROUND: _round(_PASSES_BY, _UNWEIGHED, _RESCUING),
-    WEIGHED_ROUND: _round(_WAITS, _WEIGHED, _RESCUING),
-    PATIENT_WEIGHED_ROUND: _round(_PASSES_BY, _WEIGHED, _RESCUING),
-}
-"""The four for when there are any to claim: what they need would cost every other round a twentieth."""
+_WAYS = ((_WAITS, _UNWEIGHED), (_PASSES_BY, _UNWEIGHED), (_WAITS, _WEIGHED), (_PASSES_BY, _WEIGHED))
+ROUND, PATIENT_ROUND, WEIGHED_ROUND, PATIENT_WEIGHED_ROUND = FORMS = tuple(
+    _round(*way, _without_suspects(_PLAIN, _NOWHERE)) for way in _WAYS
+)
+"""The first waits for a locked row as long as the connection's lock_timeout lets it. A patient one passes locked rows
+by; a third dearer: for when the first form ran into a lock, until nothing is left over. A weighed one claims large
+jobs, up to so many bytes; a twentieth dearer: for when there have been any lately.
+"""
+
+
+def _like(text: str) -> Mapping[str, str]:
+    """The four that differ from one another as those do, by those."""
+    return {form: _round(*way, text) for form, way in zip(FORMS, _WAYS, strict=True)}
+
+
+WITH_SUSPECTS = _like(_with_suspects(_PLAIN, _NOWHERE))
+"""The four for when there are suspects to claim: what they need would cost every other round a twentieth."""
+ADMITTING = _like(_without_suspects(_ADMITTING, _PLACES))
+"""The four for rounds that go through parked jobs, or hand on slots."""
+ADMITTING_WITH_SUSPECTS = _like(_with_suspects(_ADMITTING, _PLACES))
+"""The same with suspects that are not parked."""
+FLOWING = _like(_without_suspects(_FLOWS, _NOWHERE))
+"""The four for rounds that claim of one limit that is far from full, by this worker's share of it."""
+
+
+class Circle(NamedTuple):
+    """Of a queue in which jobs are parked: whether to go through them now, and behind which key to go on."""
+
+    goes_round: bool = False
+    after: str = ""
+    marks: Mapping[tuple[int, str], Mark] = MappingProxyType({})
+    """The last job claimed of a priority and key, as far as it is worth to go on there."""
+    flows: bool = False
+    """Those of the marks have filled all the room until now: ask them first."""
+    suspects: int = 0
+    """Whether one suspect may be among them: 0 none, 1 one that may run beside others, 2 one of any kind."""
+
+
+class Flow(NamedTuple):
+    """Jobs of one limit that is far from full: whoever waits behind the marks may run."""
+
+    queue: str
+    key: str
+    gates: str
+    """As they are stored, of all of them."""
+    marks: Mapping[int, Mark]
+    """Of each priority the last that was claimed, the highest first."""
+
+
+class Admission(NamedTuple):
+    """What was done for the parked jobs of one queue."""
+
+    queue: str
+    admitted: int
+    stopped_at: str | None
+    """Where the circle goes on; None if it was not gone."""
+    next_in: float | None
+    """Seconds until time alone may open a gate, or a parked job is due."""
+    more: bool
+    """Not all were looked at."""
+    again: bool = False
+    """Another try soon is worth it: others were just at it, or there was no room."""
+    gates: str | None = None
+    """Of the first, if all that it has to pass is one limit."""
+    held_up: bool = False
+    """The next one has no room where it runs, and nobody passes it by: its queue has one slot."""
+
+
+Held: TypeAlias = tuple[str, str]
+"""What jobs run in: ("queue", its name), or ("gate", the key) of a limit of which this worker has a share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +563,20 @@ class Wanted:
     large: dict[str, int] = field(default_factory=dict)
     """How many bytes each queue may bring in large jobs, `CLAIM_BYTES` where it does not say: as many jobs as are
     within that, in their order, and the one that goes above it; with 0 none that is large. For the forms that weigh."""
+    holds: Mapping[Held, tuple[int, int]] | None = None
+    """How many of each queue, and of each limit of which it has a share, this worker has before the verdicts; and after
+    them, if all find their rows. None is not known: they are counted.
+    """
+    pressing: Collection[str] = ()
+    """Queues of whose limit it had less than it could have used."""
+    gated: Mapping[str, Circle] = field(default_factory=dict)
+    """Queues with parked jobs to be admitted, and of jobs with slots that end now."""
+    flow: Flow | None = None
+    """Not together with suspects."""
+
+    def holds_of(self, held: Held) -> tuple[int | None, int | None]:
+        """Before the verdicts, and after them."""
+        return (None, None) if self.holds is None else self.holds.get(held, (0, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,13 +598,19 @@ class Answer:
     parked: Sequence[str] = ()
     """Of the queues looked at, those in which jobs wait to be admitted."""
     at_limit: Sequence[str] = ()
-    """Queues of which a limit let less be claimed than was wanted."""
+    """Queues of which a limit let less be claimed than was wanted and may be there."""
+    admissions: Sequence[Admission] = ()
+    gate_marks: Mapping[str, Mapping[tuple[int, str], Mark]] = field(default_factory=dict)
+    """Of the priorities and keys of each queue, the last that was admitted."""
+    flow_free: int | None = None
+    """How many a share let be claimed, where there was a flow."""
 
 
 def play_round(
     worker: int, verdicts: Sequence[Completion], wanted: Wanted, *, under: int | None = None, text: str = ROUND
 ) -> Statement[Answer]:
-    """Write verdicts and claim, in one statement and one commit. `text` is one of the four forms.
+    """Write verdicts and claim, in one statement and one commit. `text` is one of the four forms. With `wanted.gated`,
+    parked jobs are admitted, and slots of those that end are handed on.
 
     The verdicts are of claims under one lease, `under`; None is `worker`, under which is claimed.
     Of two claims of one job the later alone has a say; the other's verdict is not sent, and counts as not settled.
@@ -385,9 +619,18 @@ def play_round(
         verdicts = list({verdict.id: verdict for verdict in sorted(verdicts, key=attrgetter("fence"))}.values())
     done = [v for v in verdicts if v.state is not State.READY]
     again = [v for v in verdicts if v.state is State.READY]
+    form, more = text, dict[str, Any]()
+    if wanted.flow is not None:
+        form, more = FLOWING[text], _of_flow(wanted.flow, wanted)
+    elif wanted.gated:
+        form = (ADMITTING_WITH_SUSPECTS if wanted.suspects else ADMITTING)[text]
+        more = _of_gated(wanted)
+    elif wanted.suspects:
+        form = WITH_SUSPECTS[text]
     return Statement(
-        _WITH_SUSPECTS[text] if wanted.suspects else text,
-        {
+        form,
+        more
+        | {
             "worker": worker,
             "under": worker if under is None else under,
             "done_ids": of_numbers(v.id for v in done),
@@ -410,6 +653,10 @@ def play_round(
             "free": of_numbers(wanted.free.values()),
             "in_line": of_texts(str(queue in wanted.in_line).lower() for queue in wanted.free),
             "bytes": of_numbers(wanted.large.get(queue, CLAIM_BYTES) for queue in wanted.free),
+            "holds": of_texts(wanted.holds_of(("queue", queue))[0] for queue in wanted.free),
+            "keeps": of_texts(wanted.holds_of(("queue", queue))[1] for queue in wanted.free),
+            "presses": of_texts(queue in wanted.pressing for queue in wanted.free),
+            "sent": len(verdicts),
             "without": of_texts(wanted.without),
             "full": of_texts(wanted.full),
             "suspects": of_numbers(id_ for id_, _ in wanted.suspects),
@@ -419,21 +666,64 @@ def play_round(
     )
 
 
-_FIRST_OF_JOB = 8
+def _of_gated(wanted: Wanted) -> dict[str, Any]:
+    gated = wanted.gated
+    marks = [(queue, key, lane, mark) for queue, circle in gated.items() for (lane, key), mark in circle.marks.items()]
+    share = CLAIM_BYTES // len(gated)
+    return {
+        "gated": of_texts(gated),
+        "flows": of_texts(circle.flows for circle in gated.values()),
+        "goes_round": of_texts(circle.goes_round for circle in gated.values()),
+        "spots": of_texts(circle.after for circle in gated.values()),
+        "gated_bytes": of_numbers(wanted.large.get(queue, share) for queue in gated),
+        "gated_suspects": of_numbers(circle.suspects for circle in gated.values()),
+        "marked_queues": of_texts(queue for queue, _, _, _ in marks),
+        "marked_keys": of_texts(key for _, key, _, _ in marks),
+        "marked_lanes": of_numbers(lane for _, _, lane, _ in marks),
+        "marked_run_at": of_texts(run_at for _, _, _, (run_at, _) in marks),
+        "marked_ids": of_numbers(id_ for _, _, _, (_, id_) in marks),
+    }
+
+
+def _of_flow(flow: Flow, wanted: Wanted) -> dict[str, Any]:
+    holds, keeps = wanted.holds_of(("gate", flow.key))
+    return {
+        "flow_queue": flow.queue,
+        "flow_key": flow.key,
+        "flow_gates": flow.gates,
+        "flow_holds": holds,
+        "flow_keeps": keeps,
+        "flow_lanes": of_numbers(flow.marks),
+        "flow_run_at": of_texts(run_at for run_at, _ in flow.marks.values()),
+        "flow_ids": of_numbers(id_ for _, id_ in flow.marks.values()),
+    }
+
+
+_FIRST_OF_JOB = 9
 """Of a claimed job's row: id, true, and then empty columns, which the first row has."""
 _MARK, _PRIORITY = attrgetter("run_at", "id"), attrgetter("priority")
 
 
 def _parse_answer(rows: Rows, worker: int) -> Answer:
-    (settled, holding, queues, priorities, ahead, parked, at_limit, *_), *claimed_rows = rows
-    claimed = [Claimed(*(row[0], *row[_FIRST_OF_JOB:], worker)) for row in claimed_rows]
+    (settled, holding, queues, priorities, ahead, parked, at_limit, answers, *_), *claimed_rows = rows
+    claimed = [Claimed(*(row[0], *row[_FIRST_OF_JOB:-1], worker, row[-1])) for row in claimed_rows]
     _sort(claimed)
-    # A suspect comes before its turn.
-    marks: dict[tuple[str, int], Mark] = {
-        (job.queue, job.priority): (job.run_at, job.id) for job in claimed if not job.crashes
-    }
+    marks: dict[tuple[str, int], Mark] = {}
+    gate_marks: dict[str, dict[tuple[int, str], Mark]] = {}
+    for job in claimed:
+        if job.crashes:  # a suspect comes before its turn
+            continue
+        if (key := job.parked or job.share) is None:
+            marks[job.queue, job.priority] = job.run_at, job.id
+        else:
+            gate_marks.setdefault(job.queue, {})[job.priority, key] = job.run_at, job.id
     lanes = list(zip(queues, priorities, strict=True))
-    return Answer(settled, holding, lanes, _soonest(queues, ahead), claimed, marks, parked, at_limit)
+    said = None if answers is None else msgspec.json.decode(answers)
+    admissions = [Admission(*each) for each in said] if isinstance(said, list) else []
+    return Answer(
+        settled, holding, lanes, _soonest(queues, ahead), claimed, marks, parked, at_limit,
+        admissions, gate_marks, said if isinstance(said, int) else None,
+    )  # fmt: skip
 
 
 def _sort(claimed: list[Claimed]) -> None:

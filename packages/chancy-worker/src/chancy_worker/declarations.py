@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
+
+import psycopg
 
 from chancy.codec import encode_json
 from chancy.literals import JsonColumn, of_intervals, of_numbers, of_texts
@@ -11,11 +15,28 @@ from chancy.model import Statement
 from chancy.statements import names_known
 from chancy.task import BaseTask
 
-# One worker at a time, so that two of different versions that start together cannot wait for each other's rows.
-DECLARE = """
-    WITH alone AS MATERIALIZED (
-        SELECT pg_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -4)
+from .link import Link
+
+T = TypeVar("T")
+
+log = logging.getLogger("chancy.worker")
+
+ALONE = """patient AS MATERIALIZED (
+        SELECT set_config('lock_timeout', '2s', true)
     ),
+    alone AS MATERIALIZED (
+        SELECT pg_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -4) FROM patient
+    )"""
+"""One worker at a time, so that two of different versions that start together cannot wait for each other's rows. The
+connection is the rounds', which wait for nothing; here many that start together wait for one another. Not as long as a
+round may take, after which a server counts as silent: `in_turn` waits again.
+"""
+
+DECLARE = (
+    """
+    WITH """
+    + ALONE
+    + """,
     given AS MATERIALIZED (
         SELECT task.*
         FROM alone
@@ -33,6 +54,7 @@ DECLARE = """
     )
     SELECT count(*) FROM given
 """
+)
 
 
 def declare(tasks: Iterable[BaseTask[..., Any]]) -> Statement[None]:
@@ -54,3 +76,13 @@ def declare(tasks: Iterable[BaseTask[..., Any]]) -> Statement[None]:
         },
         lambda rows: None,
     )
+
+
+async def in_turn(link: Link, statement: Statement[T]) -> T:
+    """Send what one worker at a time does, as often as it takes until this one's turn has come."""
+    while True:
+        try:
+            return await link.send(statement)
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+            log.warning("another worker is writing down what its tasks declare, or has begun to: this one waits for it")
+            await asyncio.sleep(0.1)

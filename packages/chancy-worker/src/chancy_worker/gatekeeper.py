@@ -1,95 +1,95 @@
-"""Lets parked jobs in: when their limits have room, and groups one after the other.
+"""When to let parked jobs in: when their limits have room, and groups one after the other.
 
-A look says in which queues jobs are parked; then, and whenever a job with gates has ended, as many are admitted as this
-worker has slots for. What is admitted is claimed like any other job, by whoever comes first.
+A look says in which queues jobs are parked. The next round goes through them, and claims as many as may run and this
+worker has room for. A job that ends hands its places to those that wait for the same, in the round that writes its
+verdict. So in the long run nobody has to go through them, except for what opens with time, or was not handed on.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, KeysView, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
+from chancy.gates import SEPARATOR
 from chancy.literals import of_numbers, of_texts
-from chancy.model import Rows, Statement
+from chancy.model import Statement
 
-ADMIT = """
-    SELECT want.queue, answer.admitted, answer.stopped_at, answer.next_in, answer.more
-    FROM unnest(%(queues)s::text[], %(free)s::integer[], %(spots)s::text[]) AS want (queue, free, spot)
-    CROSS JOIN LATERAL {schema}.admit(want.queue, want.free, want.spot, ARRAY(
-        SELECT gone.key FROM unnest(%(ended_queues)s::text[], %(ended_keys)s::text[]) AS gone (queue, key)
-        WHERE gone.queue = want.queue
-    )) AS answer
-    WHERE want.queue <> ALL (ARRAY(
-        SELECT name FROM {schema}.pause WHERE kind = 'queue' AND until > {schema}.clock()))
-"""
+from .claims import Answer, Circle, Flow, Held, Mark
+
 PAUSE_SECONDS = 0.02
-"""Between two admissions that look at a part of what is parked and find nothing."""
-SOON_SECONDS = 0.001
-"""An instant that the database has named may be over when it is heard of."""
+"""Between two times that a queue is gone through, where the first has found nothing, or might find the same again."""
 
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """What was done for one queue."""
-
-    queue: str
-    admitted: int
-    stopped_at: str | None
-    """Where the circle goes on; None if there was one to admit for each job that has ended, so that it was not gone."""
-    next_in: float | None
-    """Seconds until time alone may open a gate, or a parked job is due."""
-    more: bool
-    """Not all were looked at."""
-
-
-def admit(
-    free: Mapping[str, int], spots: Mapping[str, str], ended: Sequence[tuple[str, str]] = ()
-) -> Statement[list[Admission]]:
-    """Admit up to so many parked jobs of each queue, going on at these spots; of a paused one none, and there is no
-    answer about it. One round trip.
-
-    `ended` are the queue and the key of jobs that have ended, whose places are likely to be free. One admission at a
-    time in a schema: waits for another one as long as the connection's lock_timeout lets it.
-    """
-    params = {
-        "queues": of_texts(free),
-        "free": of_numbers(free.values()),
-        "spots": of_texts(spots.get(queue, "") for queue in free),
-        "ended_queues": of_texts(queue for queue, _ in ended),
-        "ended_keys": of_texts(key for _, key in ended),
-    }
-    return Statement(ADMIT, params, _parse)
-
-
-def _parse(rows: Rows) -> list[Admission]:
-    return [Admission(*row) for row in rows]
-
+LEAST_MEMORY_SECONDS = 0.05
+"""How long the marks are good for, or twenty times as long as the look without them has taken."""
 
 SWEEP_SLOTS = "SELECT {schema}.sweep_slots(1000)"
 
 
 def sweep_slots() -> Statement[bool]:
-    """Delete up to 1,000 slots that are nobody's; whether there may be more. Admissions wait meanwhile."""
-    return Statement(SWEEP_SLOTS, {}, lambda rows: rows[0][0] == 1000)
+    """Delete 1,000 slots or more that are nobody's; whether there may be more. Who wants a slot passes those by."""
+    return Statement(SWEEP_SLOTS, {}, lambda rows: rows[0][0] >= 1000)
+
+
+# In a transaction of its own, which is short: of two that reach at the same time one gets nothing.
+REACH = """
+    SELECT want.kind, want.name,
+        CASE want.kind
+            WHEN 'queue' THEN {schema}.allowance(want.name, want.free, %(worker)s::bigint, NULL, true)
+            ELSE {schema}.part_of('gate', want.name, (want.gates::json->'gates'->0->>'most')::integer, '0', want.free,
+                %(worker)s::bigint, NULL, true)
+        END
+    FROM unnest(%(kinds)s::text[], %(names)s::text[], %(free)s::integer[], %(gates)s::text[])
+        AS want (kind, name, free, gates)
+"""
+
+
+def reach(worker: int, wanted: Mapping[Held, tuple[int, str | None]]) -> Statement[dict[Held, int]]:
+    """Take shares of these limits that are good for so many more jobs, if there are that many left; how many each is
+    good for now. Of a limit of a task its gates are given, as they are stored.
+    """
+    params = {
+        "worker": worker,
+        "kinds": of_texts(kind for kind, _ in wanted),
+        "names": of_texts(name for _, name in wanted),
+        "free": of_numbers(free for free, _ in wanted.values()),
+        "gates": of_texts(gates for _, gates in wanted.values()),
+    }
+    return Statement(REACH, params, lambda rows: {(kind, name): free for kind, name, free in rows})
+
+
+MOST_FLOWING = 4
+"""Keys: with more, each is asked in turn."""
+MOST_MARKS = 64
+"""Of a queue: with more keys there are few dead entries under each."""
 
 
 @dataclass(slots=True)
-class _Circle:
-    """Where a queue's circle was left; and since the last one who could be admitted, or the last gate that opened,
-    where it began and when time alone may open a gate.
+class _Place:
+    """What is known of a queue: where its circle was left, and when to go on. And since the last one who could be
+    admitted, or the last gate that opened: where the circle began, and when time alone may open a gate.
     """
 
     spot: str = ""
+    next_at: float = math.inf
     origin: str | None = None
-    due_at: float = math.inf
-    try_at: float = 0.0
-    """When it is worth a try, if its queue has room then."""
-
-    def open(self) -> None:
-        """There may be room for anybody."""
-        self.origin, self.due_at, self.try_at = None, math.inf, 0.0
+    opens_at: float = math.inf
+    marks: dict[tuple[int, str], Mark] = field(default_factory=dict)
+    flows: bool = False
+    """The last round that asked has been given as many as it had room for, of a few keys."""
+    limit: tuple[str, str] | None = None
+    """If they were of one limit alone: its key, and the gates as they are stored. It may be far from full."""
+    reaches: bool = True
+    """The share of it is too small, or there is none yet."""
+    counts_until: float = 0.0
+    counts_for: float = 0.0
+    """A share of it was not to be had: until then its slots are counted."""
+    held_up: bool = False
+    """The next one had no room where it runs, and must not be passed by: each round asks for it first."""
+    forgets_at: float = 0.0
+    """Then all are looked at from the start: something may have appeared behind the marks, or under another key."""
 
     def turn(self, to: str) -> bool:
         """Go on; whether it has come round."""
@@ -100,88 +100,173 @@ class _Circle:
         forward = before < self.origin <= to
         return forward if before < to else before < self.origin or self.origin <= to
 
+    def learn(self, marks: Mapping[tuple[int, str], Mark]) -> None:
+        """Go on behind these; those of the highest priority come first."""
+        if marks.keys() <= self.marks.keys():
+            self.marks.update(marks)
+        elif len(self.marks) + len(marks) <= MOST_MARKS:
+            self.marks = dict(sorted({**self.marks, **marks}.items(), key=lambda mark: -mark[0][0]))
+        else:
+            self.forget()
+
+    def forget(self) -> None:
+        """Look from the start."""
+        self.marks = {}
+        self.flows, self.limit = False, None
+
+
+def _takes_turns(key: str) -> bool:
+    """Whether a group is among what jobs wait for under this key: see `chancy.gates`."""
+    return any(part.startswith("group(") for part in key.split(SEPARATOR))
+
 
 class Gatekeeper:
-    """When to admit to which queue, and where each queue's circle was left. Instants are of `time.monotonic`."""
+    """When to go through which queue, and where each queue's circle was left."""
 
     def __init__(self) -> None:
-        self._circles: dict[str, _Circle] = {}
+        self._places: dict[str, _Place] = {}
         """Of the queues with parked jobs."""
-        self._ended: list[tuple[str, str]] = []
-        self._any_ended = False
-        """A gate may be shared by queues, so the end of a job may open one for any."""
-        self._tried: list[str] = []
+        self._rests_until = 0.0
 
-    def looked(self, queues: Iterable[str], parked: Collection[str]) -> None:
+    def looked(self, queues: Collection[str], parked: Collection[str]) -> None:
         """What a look into these queues has found."""
-        if self._circles:
-            for queue in queues:
-                if queue not in parked:
-                    self._circles.pop(queue, None)
-        for queue in parked:
-            self._circles.setdefault(queue, _Circle()).open()
-
-    def ended(self, queue: str, key: str) -> None:
-        """A job with gates has ended, or gone back: there may be room for another one."""
-        if queue in self._circles:
-            self._ended.append((queue, key))
-        self._any_ended = bool(self._circles)
+        found = {queue: self._places.get(queue) or _Place() for queue in parked}
+        self._places = {queue: place for queue, place in self._places.items() if queue not in queues} | found
+        if parked:
+            self.opened()
 
     def opened(self) -> None:
-        """There may be room for anybody."""
-        for circle in self._circles.values():
-            circle.open()
+        """There may be room for anybody. To go through all that wait is not free, so it happens every now and then."""
+        for place in self._places.values():
+            place.next_at = min(place.next_at, max(time.monotonic(), self._rests_until))
+            place.origin, place.opens_at = None, math.inf
 
     def due(self, now: float) -> list[str]:
         """The queues for which it is worth a try, as soon as they have room."""
-        if not self._circles:
-            return []
-        if self._any_ended:
-            self._any_ended = False
-            for circle in self._circles.values():
-                circle.try_at = 0.0
-        return [queue for queue, circle in self._circles.items() if circle.try_at <= now]
+        return [queue for queue, place in self._places.items() if place.next_at <= now]
+
+    def due_of(self, queues: Collection[str]) -> list[str]:
+        """Those of these queues that are due."""
+        now = time.monotonic()
+        return [queue for queue in queues if queue in self._places and self._places[queue].next_at <= now]
 
     def next_at(self, now: float) -> float:
         """When the next queue is due, after those that are due already and wait for room."""
-        return min((circle.try_at for circle in self._circles.values() if circle.try_at > now), default=math.inf)
+        return min((place.next_at for place in self._places.values() if place.next_at > now), default=math.inf)
 
     @property
-    def due_in(self) -> float:
-        """Seconds until it is worth a try anywhere; 0 or less is now, infinity is not before something happens."""
-        return min((circle.try_at for circle in self._circles.values()), default=math.inf) - time.monotonic()
+    def queues(self) -> KeysView[str]:
+        """Those in which jobs are parked."""
+        return self._places.keys()
 
-    def try_again(self) -> None:
-        """Somebody else was at it."""
-        for queue in self._tried:
-            if queue in self._circles:
-                self._circles[queue].try_at = time.monotonic() + PAUSE_SECONDS
+    def flows(self, queue: str, now: float) -> bool:
+        """Whether a look would find nothing new: what waits has filled all room, and it was looked just now."""
+        place = self._places.get(queue)
+        return place is not None and place.flows and now < place.forgets_at
 
-    def wish(self, free: Mapping[str, int]) -> Statement[list[Admission]] | None:
-        """The admission for a worker with so many free slots a queue, if any. Those tried are not due any more."""
-        wanted = {queue: n for queue, n in free.items() if queue in self._circles}
-        if not wanted:
-            return None
-        self._tried = list(wanted)
-        for queue in wanted:
-            self._circles[queue].try_at = math.inf
-        ended = [(queue, key) for queue, key in self._ended if queue in wanted]
-        self._ended = [(queue, key) for queue, key in self._ended if queue not in wanted]
-        return admit(wanted, {queue: self._circles[queue].spot for queue in wanted}, ended)
-
-    def learn(self, answers: Collection[Admission]) -> list[str]:
-        """Take over what was done; the queues to which any were admitted."""
+    def flow(self, free: Collection[str], ending: Mapping[str, set[str]]) -> Flow | None:
+        """A limit that a round may claim from by a share of it, if there is one. `ending` are the keys of jobs with
+        slots that end now, by queue: those of any other limit have to be handed on.
+        """
         now = time.monotonic()
-        for answer in answers:
-            circle = self._circles[answer.queue]
-            if answer.stopped_at is None:
-                circle.try_at = max(circle.due_at, now + SOON_SECONDS)
+        for queue in free:
+            place = self._places.get(queue)
+            if place is None or place.limit is None or not place.counts_until <= now < place.forgets_at:
                 continue
-            if circle.origin is None:
-                circle.due_at = math.inf
-            circle.due_at = min(circle.due_at, math.inf if answer.next_in is None else now + answer.next_in)
-            round_ = circle.turn(answer.stopped_at) or not answer.more
-            if answer.admitted or round_:
-                circle.origin = None
-            circle.try_at = max(circle.due_at, now + SOON_SECONDS) if answer.admitted or round_ else now + PAUSE_SECONDS
-        return [answer.queue for answer in answers if answer.admitted]
+            key, gates = place.limit
+            if all(keys == {key} and of == queue for of, keys in ending.items()):
+                return Flow(queue, key, gates, {lane: mark for (lane, _), mark in place.marks.items()})
+        return None
+
+    def flowed(self, flow: Flow, free: Mapping[str, int], answer: Answer) -> None:
+        """Take over what a round of it has claimed."""
+        place, now = self._places[flow.queue], time.monotonic()
+        place.learn(answer.gate_marks.get(flow.queue, {}))
+        place.next_at = place.forgets_at
+        wanted = free[flow.queue]
+        if sum(job.queue == flow.queue for job in answer.claimed) >= wanted:
+            place.counts_for = 0.0
+        elif answer.flow_free is not None and answer.flow_free >= wanted:
+            place.forget()  # nobody is left behind the marks: look before them, and under other keys
+            place.next_at = now
+        else:
+            place.reaches = True
+            place.next_at = now
+
+    def reaching(self, queue: str) -> tuple[str, str] | None:
+        """The key and the gates of a limit of which a larger share is needed, if so."""
+        place, now = self._places.get(queue), time.monotonic()
+        if place is None or not place.reaches or not place.counts_until <= now < place.forgets_at:
+            return None
+        return place.limit
+
+    def reached(self, queue: str, free: int) -> None:
+        """A share is good for so many jobs more; with none its limit is too full, and slots are counted."""
+        place, now = self._places[queue], time.monotonic()
+        place.reaches = False
+        if not free:
+            place.forget()
+            place.next_at = now
+            place.counts_for = min(max(2 * place.counts_for, PAUSE_SECONDS), 1.0)
+            place.counts_until = now + place.counts_for
+
+    def wish(
+        self,
+        free: Collection[str],
+        ending: Collection[str],
+        suspects: Mapping[str, int] = MappingProxyType({}),
+        in_line: Collection[str] = (),
+    ) -> Mapping[str, Circle]:
+        """What a round has to do with gates that claims from these queues, from some of them a suspect, too; and in
+        which of them jobs with slots end. Queues `in_line` are looked at from the start, and nobody is passed by there,
+        whoever it is.
+        """
+        now = time.monotonic()
+        due = set(in_line).union(
+            queue
+            for queue in free
+            if (place := self._places.get(queue)) is not None and (place.next_at <= now or place.held_up)
+        )
+        wish: dict[str, Circle] = {}
+        for queue in sorted(due.union(ending)):
+            place = self._places.setdefault(queue, _Place())
+            if place.forgets_at <= now:
+                place.forget()
+            flows = queue in due and place.flows
+            wish[queue] = Circle(queue in due, place.spot, place.marks, flows, suspects.get(queue, 0))
+        return wish
+
+    def learn(self, wish: Mapping[str, Circle], free: Mapping[str, int], answer: Answer, took: float) -> None:
+        """Take over what a round has done, `took` seconds long. Of a paused queue there is nothing to tell."""
+        now = time.monotonic()
+        for queue, circle in wish.items():
+            if circle.goes_round:
+                self._places[queue].next_at = math.inf
+        for done in answer.admissions:
+            place = self._places[done.queue]
+            place.held_up = done.held_up
+            if not place.marks:
+                place.forgets_at = now + max(LEAST_MEMORY_SECONDS, 20 * took)
+            place.learn(answer.gate_marks.get(done.queue, {}))
+            if done.again:
+                place.next_at = min(place.next_at, now + PAUSE_SECONDS)
+            if done.stopped_at is None:
+                if done.more:
+                    place.next_at = now
+            else:
+                self._rests_until = now + max(PAUSE_SECONDS, 2 * took)
+                if place.origin is None:
+                    place.opens_at = math.inf
+                place.opens_at = min(place.opens_at, math.inf if done.next_in is None else now + done.next_in)
+                place.next_at = min(place.next_at, place.opens_at)
+                is_round = place.turn(done.stopped_at) or not done.more
+                if done.more and (done.admitted or not is_round):
+                    place.next_at = min(place.next_at, now if done.admitted else now + PAUSE_SECONDS)
+                if is_round or done.admitted:
+                    place.origin = None
+            keys = {key for _, key in place.marks}
+            is_filled = 0 < free.get(done.queue, 0) <= done.admitted
+            place.flows = is_filled and 0 < len(keys) <= MOST_FLOWING and not any(map(_takes_turns, keys))
+            place.limit = None
+            if place.flows and len(keys) == 1 and done.gates is not None:
+                place.limit = min(keys), done.gates

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from .verdict import Completion, without_data
@@ -35,6 +35,9 @@ class Outbox:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def __iter__(self) -> Iterator[Completion]:
+        return iter(self._waiting)
 
     def add(self, verdict: Completion) -> None:
         """One more."""

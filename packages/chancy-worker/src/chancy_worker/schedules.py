@@ -27,6 +27,7 @@ from chancy.statements import SUBMISSIONS, of_submissions
 from chancy.task import BaseTask
 
 from .config import Timing
+from .declarations import ALONE
 from .link import Link, one_line
 
 log = logging.getLogger("chancy.worker")
@@ -39,12 +40,13 @@ BROKEN = 60.0
 """Seconds until one that could not be ticked is tried again."""
 MOST_DUE = 100
 
-# Under the lock of `declarations.DECLARE`. Ticks that were missed are not lost by a restart: what ticks as before goes
+# Ticks that were missed are not lost by a restart: what ticks as before goes
 # on where it was, and so does what has another name now.
-DECLARE_SCHEDULES = """
-    WITH alone AS MATERIALIZED (
-        SELECT pg_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -4)
-    ),
+DECLARE_SCHEDULES = (
+    """
+    WITH """
+    + ALONE
+    + """,
     given AS MATERIALIZED (
         SELECT task.*
         FROM alone
@@ -84,6 +86,7 @@ DECLARE_SCHEDULES = """
         WHERE NOT schedule.declared AND schedule.name IN (SELECT name FROM given WHERE recurrence IS NOT NULL)
         ORDER BY schedule.name)
 """
+)
 
 
 def declare_schedules(tasks: Mapping[str, BaseTask[..., Any]]) -> Statement[list[str]]:

@@ -18,7 +18,7 @@ from chancy.literals import of_numbers, of_texts, readable
 from chancy.model import Statement
 from chancy.statements import DAYS_AHEAD, MOVED, keeping, make_partitions
 
-from .claims import ALLOWED, CLAIM_BYTES, LEASE, PAUSED, RATED, Wanted
+from .claims import ALLOWED, CLAIM_BYTES, KNOWN, LEASE, PAUSED, Wanted
 from .link import Link, one_line
 from .portions import fewer
 from .verdict import Claimed, safe
@@ -61,10 +61,10 @@ CANDIDATES = (
     """
     + ALLOWED
     + """
-    SELECT chosen.id, chosen.claims
+    (SELECT chosen.id, chosen.claims, false, chosen.crashes > 0
     FROM allowed AS want
     CROSS JOIN LATERAL (
-        SELECT job.id, job.claims FROM {schema}.job AS job
+        SELECT job.id, job.claims, job.crashes FROM {schema}.job AS job
         WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = want.queue
             AND job.run_at <= {schema}.clock() AND job.task <> ALL ((SELECT tasks FROM left_out)::text[])
             AND job.task <> ALL (%(full)s::text[])
@@ -72,9 +72,22 @@ CANDIDATES = (
                 SELECT * FROM unnest(%(suspects)s::bigint[], %(suspect_fences)s::integer[])))
         ORDER BY job.priority DESC, job.run_at, job.id
         LIMIT want.free
-    ) AS chosen
+    ) AS chosen)
+    UNION ALL
+    (SELECT chosen.id, chosen.claims, true, chosen.crashes > 0
+    FROM allowed AS want
+    JOIN unnest(%(gated)s::text[], %(gated_suspects)s::smallint[]) AS circle (queue, suspects) USING (queue)
+    CROSS JOIN LATERAL (
+        SELECT job.id, job.claims, job.crashes FROM {schema}.job AS job
+        WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = want.queue
+            AND job.run_at <= {schema}.clock() AND job.task <> ALL ((SELECT tasks FROM left_out)::text[])
+            AND job.task <> ALL (%(full)s::text[])
+            AND (job.crashes = 0 OR circle.suspects > 0)
+        ORDER BY job.priority DESC, job.parked COLLATE "C", job.run_at, job.id
+        LIMIT want.free
+    ) AS chosen)
 """
-)
+).replace("{settled}", "0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,24 +96,27 @@ class Candidate:
 
     id: int
     fence: int
+    parked: bool = False
+    suspect: bool = False
 
 
-def candidates(wanted: Wanted) -> Statement[list[Candidate]]:
-    """What a claim would take, in that order. Locks nothing."""
-    return Statement(CANDIDATES, _wishes(wanted), lambda rows: [Candidate(*row) for row in rows])
+def candidates(worker: int, wanted: Wanted) -> Statement[list[Candidate]]:
+    """What a claim would take, in that order. Locks no job."""
+    return Statement(CANDIDATES, _wishes(worker, wanted), lambda rows: [Candidate(*row) for row in rows])
 
 
 CLAIM_ONE = (
-    """
+    (
+        """
     WITH """
-    + LEASE
-    + """,
+        + LEASE
+        + """,
     """
-    + PAUSED
-    + """,
+        + PAUSED
+        + """,
     """
-    + ALLOWED
-    + """,
+        + ALLOWED
+        + """,
     claimed AS (
         UPDATE {schema}.job AS job
         SET state = 'running', attempt = job.attempt + 1, claims = job.claims + 1,
@@ -120,25 +136,65 @@ CLAIM_ONE = (
             WHERE EXISTS (SELECT FROM allowed AS want WHERE want.queue = this.queue AND want.free > 0)
         ))
         RETURNING job.*
-    ),
-    """
-    + RATED
-    + """
+    )
     SELECT id, task, queue, attempt, max_attempts, claims, crashes, arguments::json, retry, limits, errors,
-        gates->>'key', batch, priority, {run_at}, NULL::float8
+        NULL, batch, priority, {run_at}, NULL::float8
     FROM claimed
 """
-).replace("{run_at}", readable("run_at"))
+    )
+    .replace("{settled}", "0")
+    .replace("{run_at}", readable("run_at"))
+)
+
+
+# By `let_in`, which is begun just before it.
+ADMIT_ONE = (
+    (
+        """
+    WITH """
+        + PAUSED
+        + """,
+    """
+        + ALLOWED
+        + """,
+    this AS MATERIALIZED (
+        SELECT job.queue, job.priority, job.parked, job.run_at, job.id, circle.suspects
+        FROM {schema}.job AS job
+        JOIN unnest(%(gated)s::text[], %(gated_suspects)s::smallint[]) AS circle (queue, suspects) USING (queue)
+        WHERE job.id = %(id)s::bigint AND job.claims = %(fence)s::integer
+            AND job.state = 'ready' AND job.parked IS NOT NULL
+            AND EXISTS (SELECT FROM allowed AS want WHERE want.queue = job.queue AND want.free > 0)
+    )
+    SELECT entered.id, entered.task, entered.queue, entered.attempt, entered.max_attempts, entered.claims,
+        entered.crashes, entered.arguments::json, entered.retry, entered.limits, entered.errors, entered.parked,
+        entered.batch, entered.priority, {run_at}, NULL::float8
+    FROM this
+    CROSS JOIN LATERAL {schema}.let_in(
+        ROW(%(worker)s::bigint, this.queue, {known}, (SELECT tasks FROM left_out), '{}', this.suspects,
+            %(most_bytes)s::integer, this.id, '{}', '{}', '{}',
+            ARRAY[this.parked], ARRAY[this.priority], ARRAY[this.run_at],
+            ARRAY[this.id - 1])::{schema}.claim,
+        this.priority, this.parked, 1, 1, 1
+    ) AS answer
+    CROSS JOIN LATERAL unnest(answer.entered) AS entered
+"""
+    )
+    .replace("{settled}", "0")
+    .replace("{known}", KNOWN)
+    .replace("{run_at}", readable("entered.run_at"))
+)
 
 
 def claim_one(worker: int, this: Candidate, wanted: Wanted) -> Statement[list[Claimed]]:
-    """Claim this job and no other, however large it is; none if it is no longer as it was."""
-    params = _wishes(wanted) | {"worker": worker, "id": this.id, "fence": this.fence}
-    return Statement(CLAIM_ONE, params, lambda rows: [Claimed(*(*row, worker)) for row in rows])
+    """Claim this job and no other, however large it is; none if it is no longer as it was, or its limits are full."""
+    params = _wishes(worker, wanted) | {"id": this.id, "fence": this.fence, "most_bytes": CLAIM_BYTES}
+    text = ADMIT_ONE if this.parked else CLAIM_ONE
+    return Statement(text, params, lambda rows: [Claimed(*(*row, worker)) for row in rows])
 
 
-def _wishes(wanted: Wanted) -> dict[str, object]:
+def _wishes(worker: int, wanted: Wanted) -> dict[str, object]:
     return {
+        "worker": worker,
         "queues": of_texts(wanted.free),
         "free": of_numbers(wanted.free.values()),
         "in_line": of_texts("false" for _ in wanted.free),
@@ -147,6 +203,12 @@ def _wishes(wanted: Wanted) -> dict[str, object]:
         "full": of_texts(wanted.full),
         "suspects": of_numbers(id_ for id_, _ in wanted.suspects),
         "suspect_fences": of_numbers(fence for _, fence in wanted.suspects),
+        "holds": of_texts(None for _ in wanted.free),  # they are counted: each claim adds one
+        "keeps": of_texts(None for _ in wanted.free),
+        "presses": of_texts("true" for _ in wanted.free),
+        "sent": -1,
+        "gated": of_texts(wanted.gated),
+        "gated_suspects": of_numbers(circle.suspects for circle in wanted.gated.values()),
     }
 
 
@@ -253,11 +315,15 @@ class Sieve:
         wanted = dataclasses.replace(wanted, free=fewer(wanted.free, MOST_SIFTED))
         ended = brought = 0
         failed: dict[int, tuple[Candidate, Exception]] = {}
-        for this in await link.send(candidates(wanted)):
+        any_suspect = False
+        for this in await link.send(candidates(worker, wanted)):
+            if this.parked and this.suspect and any_suspect:
+                continue
             try:
                 for job in await link.send(claim_one(worker, this, wanted)):
                     accept(job)
                     brought += job.size + 1
+                    any_suspect = any_suspect or job.crashes > 0
             except LOCKED:
                 continue
             except Exception as error:

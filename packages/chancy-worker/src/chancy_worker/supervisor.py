@@ -36,7 +36,7 @@ from .batches import Batches
 from .claimer import Claimer
 from .claims import Wanted, play_round
 from .config import WorkerConfig
-from .declarations import declare
+from .declarations import declare, in_turn
 from .executors import Loop, Threads
 from .health import LONGEST_TURN, answering, telling_the_service_manager
 from .hearing import Hearing
@@ -205,8 +205,8 @@ class Worker:
         await link.send(keep(self.app.keep))
         if wishes := {queue.name: queue.keep for queue in self.app.queues if queue.keep is not None}:
             await link.send(keep_queues(wishes))
-        await link.send(declare(self._tasks.values()))
-        for name in await link.send(declare_schedules(self._tasks)):
+        await in_turn(link, declare(self._tasks.values()))
+        for name in await in_turn(link, declare_schedules(self._tasks)):
             log.warning("schedule %s was made at run time: what its task declares waits for `chancy.unschedule`", name)
 
         lives = self._link(stack, "lease", lock_timeout="1s")

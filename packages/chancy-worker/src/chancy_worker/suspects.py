@@ -131,6 +131,16 @@ class Suspects:
         self._asks = False
         return choose(free, without, together, alone=not self._is_any_here)
 
+    def may_come(self, queues: Sequence[str]) -> dict[str, int]:
+        """From which of these queues one suspect may be claimed that waits for a limit or a turn, beside none that was
+        chosen: see `claims.Circle`. One that has to be alone comes where no other suspect is.
+        """
+        if self.chosen or not queues:
+            return {}
+        if not self._is_any_here:
+            return {random.choice(queues): 2}
+        return dict.fromkeys(random.sample(queues, min(len(queues), max(self._room(), 0))), 1)
+
     def learn(self, chosen: Sequence[Key]) -> None:
         """The answer to that."""
         self.chosen = chosen

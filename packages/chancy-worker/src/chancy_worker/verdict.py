@@ -64,7 +64,7 @@ class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     limits: bytes | None
     errors: bytes | None
     parked: str | None = None
-    """What it was parked under, if it has passed gates, which its end may open for others."""
+    """What it was parked under, if it has slots of gates, which its end may open for others."""
     batch: int | None = None
     priority: int = 0
     run_at: datetime = EARLIEST
@@ -73,6 +73,8 @@ class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     lease: int = 0
     """Under which it was claimed. With id and fence it says whose a row is, also after a failover that has lost the
     last transactions, when Postgres gives out ids and fences again."""
+    share: str | None = None
+    """The limit of which this worker's share it runs in, if so; then it has no slot."""
 
     @property
     def owner(self) -> Owner:

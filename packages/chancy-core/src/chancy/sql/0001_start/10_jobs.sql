@@ -96,8 +96,9 @@ CREATE TABLE {schema}.job (
     progress json,
     unique_key text COLLATE "C",    -- see 40_unique
     unique_until text,
-    gates {schema}.gates,           -- see 50_gates: what it has to pass, and under which text it is parked while it may not
+    gates {schema}.gates,           -- see 50_gates: what it has to pass, and under which text it is parked as long as it waits
     parked text,
+    slots integer[],                -- of each gate, in their order, the number of the slot that the running claim has
     batch bigint,                   -- see 70_batches
     refused_at timestamptz,         -- since when workers say that they cannot take it
     -- One check: four cost a submit a tenth of its time.
