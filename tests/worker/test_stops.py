@@ -18,6 +18,7 @@ import chancy
 from chancy import InvalidConnection, State
 from chancy.current import CurrentJob
 from chancy_worker import WorkerConfig
+from chancy_worker.claimer import Claimer
 from chancy_worker.wakeups import Ear
 
 QUICK = WorkerConfig(timing=FAST, grace=1, children=2)
@@ -208,3 +209,18 @@ async def test_a_worker_that_was_frozen_beyond_its_lease_changes_nothing_and_tel
     await eventually(lambda: site.row(job).finished_at)
     assert notes.read_text() == "attempt 1 lost True\n"
     assert (site.row(job).attempt, site.row(job).result) == (2, b'"attempt 2"')
+
+
+async def test_what_a_round_brings_after_its_worker_was_told_to_stop_goes_back(site, monkeypatch):
+    take = Claimer._take
+
+    def told_to_stop(self, answer, lease, wanted):
+        if answer.claimed:
+            self.stop()
+        take(self, answer, lease, wanted)
+
+    monkeypatch.setattr(Claimer, "_take", told_to_stop)
+    async with working(site.app()):
+        (job,) = site.submit(tasks.add.bind(1, 2))
+        await eventually(lambda: site.one("SELECT claims FROM {}.any_job WHERE id = %s", job.id))
+    assert (site.row(job).state, site.row(job).attempt) == (State.READY, 0)

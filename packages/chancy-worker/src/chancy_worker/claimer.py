@@ -511,6 +511,8 @@ class Claimer:
                 self._claimed_twice(job)
             elif lost:
                 self.complete(job, released(job, "its worker's lease was lost before it began"))
+            elif self.stopping:
+                self.complete(job, released(job, "its worker was told to stop while it was claimed"))
             elif late and job.queue in late:
                 self.complete(job, released(job, "jobs of its queue that come before it are going back"))
             else:
