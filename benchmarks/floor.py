@@ -13,10 +13,10 @@ from typing import Any
 import psycopg
 
 from chancy_here import connected, prepare
-from chancy_worker.claims import START, Wanted, play_round
-from chancy_worker.leases import register
-from chancy_worker.link import Link
-from chancy_worker.verdict import succeeded
+from chancy_worker.attempts.verdict import succeeded
+from chancy_worker.claims.statement import START, Wanted, play_round
+from chancy_worker.connection.link import Link
+from chancy_worker.life.lease import register
 from contender import begun, main, stamp
 
 LANE = ("default", 0)

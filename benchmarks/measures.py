@@ -20,12 +20,12 @@ from pathlib import Path
 
 import psycopg
 
-from chancy_testing.postgres import binaries
-from chancy_worker.claims import Wanted, play_round
-from chancy_worker.leases import register
-from chancy_worker.link import Link
-from chancy_worker.marks import Marks
-from chancy_worker.verdict import succeeded
+from chancy_testing.server.postgres import binaries
+from chancy_worker.attempts.verdict import succeeded
+from chancy_worker.claims.marks import Marks
+from chancy_worker.claims.statement import Wanted, play_round
+from chancy_worker.connection.link import Link
+from chancy_worker.life.lease import register
 from place import Contender, Run, Site
 
 Figures = dict[str, float]

@@ -21,7 +21,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from chancy_testing.postgres import Postgres
+from chancy_testing.server.postgres import Postgres
 
 HERE = Path(__file__).parent
 SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "8GB", "checkpoint_timeout": "30min"}

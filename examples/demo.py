@@ -13,7 +13,7 @@ from psycopg import sql
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 import chancy
-from chancy_testing.postgres import DURABLE, Postgres
+from chancy_testing.server.postgres import DURABLE, Postgres
 from tree_report import report
 from tree_tasks import analyse
 

@@ -17,8 +17,10 @@ import psycopg
 from psycopg import sql
 
 import chancy
-from chancy import Job, JobFilter, Keep, Limit, State, Unique, days, task
+import chancy_ops
+from chancy import Job, Keep, Limit, State, Unique, days, task
 from chancy.current import CurrentJob
+from chancy_ops import JobFilter
 
 LATER = datetime(2044, 2, 3, 4, 5, 6, 789, tzinfo=UTC)
 WORD = "žluť \\ € {"
@@ -97,9 +99,9 @@ def fill(conn: psycopg.Connection[Any], schema: str) -> Things:
     with chancy.batch(conn, on_finished=called) as made:
         made.submit(count.bind(3))
     chancy.schedule(conn, "nightly", count.bind(4), chancy.every(timedelta(hours=25)))
-    chancy.pause(conn, NAME, until=datetime(2099, 1, 1, tzinfo=UTC))
-    chancy.limit(conn, "mail", concurrency=3)
-    chancy.keep(conn, "mail", Keep(succeeded=days(3)))
+    chancy_ops.pause(conn, NAME, until=datetime(2099, 1, 1, tzinfo=UTC))
+    chancy_ops.limit(conn, "mail", concurrency=3)
+    chancy_ops.keep(conn, "mail", Keep(succeeded=days(3)))
     return Things(waiting, ready, succeeded, failed, running, made.id)
 
 
@@ -111,15 +113,15 @@ LOOKS: dict[str, Verb] = {
     "Job.refresh": lambda conn, things: things.waiting.refresh(conn),
     "Job.result": lambda conn, things: things.succeeded.result(conn, timeout=20),
     "batch_progress": lambda conn, things: chancy.batch_progress(conn, things.batch),
-    "count": lambda conn, things: chancy.count(conn),
-    "doctor": lambda conn, things: chancy.doctor(conn),
+    "count": lambda conn, things: chancy_ops.count(conn),
+    "doctor": lambda conn, things: chancy_ops.doctor(conn),
     "get": lambda conn, things: chancy.get(conn, things.failed.id),
     "jobs": lambda conn, things: chancy.jobs(conn, limit=50),
     "logs": lambda conn, things: chancy.logs(conn, things.failed.id),
-    "queues": lambda conn, things: chancy.queues(conn),
+    "queues": lambda conn, things: chancy_ops.queues(conn),
     "schedules": lambda conn, things: chancy.schedules(conn),
-    "why": lambda conn, things: chancy.why(conn, things.waiting.id),
-    "workers": lambda conn, things: chancy.workers(conn),
+    "why": lambda conn, things: chancy_ops.why(conn, things.waiting.id),
+    "workers": lambda conn, things: chancy_ops.workers(conn),
 }
 """Those that change nothing."""
 
@@ -163,21 +165,21 @@ WRITES: dict[str, Verb] = {
         conn, "hourly", count.bind(4, name=WORD), chancy.every(timedelta(days=300, hours=7))
     ),
     "run_now": lambda conn, things: chancy.run_now(conn, "nightly"),
-    "pause": lambda conn, things: chancy.pause(conn, "reports", until=LATER),
-    "limit": lambda conn, things: chancy.limit(conn, NAME, concurrency=2),
-    "keep": lambda conn, things: chancy.keep(conn, NAME, Keep(succeeded=days(1), failed=days(30), results=days(0))),
-    "edit": lambda conn, things: chancy.edit(conn, things.waiting.id, run_at=LATER + timedelta(days=1), priority=5),
+    "pause": lambda conn, things: chancy_ops.pause(conn, "reports", until=LATER),
+    "limit": lambda conn, things: chancy_ops.limit(conn, NAME, concurrency=2),
+    "keep": lambda conn, things: chancy_ops.keep(conn, NAME, Keep(succeeded=days(1), failed=days(30), results=days(0))),
+    "edit": lambda conn, things: chancy_ops.edit(conn, things.waiting.id, run_at=LATER + timedelta(days=1), priority=5),
     "cancel": lambda conn, things: chancy.cancel(conn, things.ready.id),
     "requeue": lambda conn, things: chancy.requeue(conn, things.failed.id, attempts=2),
     "Job.cancel": lambda conn, things: things.failed.cancel(conn),
-    "cancel_many": lambda conn, things: chancy.cancel_many(conn, JobFilter(task=count)),
-    "requeue_many": lambda conn, things: chancy.requeue_many(
+    "cancel_many": lambda conn, things: chancy_ops.cancel_many(conn, JobFilter(task=count)),
+    "requeue_many": lambda conn, things: chancy_ops.requeue_many(
         conn, JobFilter(state=State.CANCELLED, since=datetime(2020, 1, 1, tzinfo=UTC), until=LATER)
     ),
-    "delete": lambda conn, things: chancy.delete(conn, things.succeeded.id),
-    "delete_many": lambda conn, things: chancy.delete_many(conn, JobFilter(queue="reports")),
+    "delete": lambda conn, things: chancy_ops.delete(conn, things.succeeded.id),
+    "delete_many": lambda conn, things: chancy_ops.delete_many(conn, JobFilter(queue="reports")),
     "unschedule": lambda conn, things: chancy.unschedule(conn, "hourly"),
-    "resume": lambda conn, things: chancy.resume(conn, NAME),
+    "resume": lambda conn, things: chancy_ops.resume(conn, NAME),
     "migrate": lambda conn, things: chancy.migrate(conn),
 }
 """The others, in an order in which each has something to do."""
@@ -187,7 +189,7 @@ VERBS = LOOKS | WRITES
 
 def exported() -> set[str]:
     """The verbs that there are: what the package exports and takes a connection first, and so do their methods."""
-    things = [getattr(chancy, name) for name in chancy.__all__]
+    things = [getattr(package, name) for package in (chancy, chancy_ops) for name in package.__all__]
     found = {thing.__name__ for thing in things if takes_a_connection(thing)}
     for kind in filter(inspect.isclass, things):
         methods = inspect.getmembers(kind, lambda each: takes_a_connection(each, 1))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from chancy import State
 from chancy.model import WITHOUT_END
-from chancy.plain import EARLIEST, LONGEST_NAME
+from chancy.options.plain import EARLIEST, LONGEST_NAME
 
 
 class Stream(str, enum.Enum):  # noqa: UP042 (what a StrEnum is not: its `str` is another)

@@ -1,7 +1,7 @@
 """Whatever is given to a verb or to the function in SQL: it is refused by its name before anything is sent, or done. And
 afterwards a worker claims, and whoever looks sees.
 
-`CHANCY_EXAMPLES=20000 python3 dev.py test tests/core/test_anything.py tests/cli/test_anything.py --timeout 3600` asks
+`CHANCY_EXAMPLES=20000 python3 dev.py test tests/core/test_anything.py tests/ops/test_anything.py --timeout 3600` asks
 20,000 times each; a run of the tests some hundreds of times.
 """
 
@@ -23,10 +23,12 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 import chancy
-from chancy import JobFilter, Keep, State, Unique, days, every, task
+import chancy_ops
+from chancy import Keep, State, Unique, days, every, task
 from chancy.run import send
-from chancy_worker.claims import Wanted, play_round
-from chancy_worker.leases import register
+from chancy_ops import JobFilter
+from chancy_worker.claims.statement import Wanted, play_round
+from chancy_worker.life.lease import register
 
 MORE = int(os.environ.get("CHANCY_EXAMPLES", "200"))
 anything_goes = settings(
@@ -55,7 +57,7 @@ def stocked(database):
     chancy.cancel(conn, note.using(unique=Unique()).submit(conn, 7).id)
     note.using(unique=Unique(key="held")).submit(conn, 8)
     chancy.schedule(conn, "a", note.bind(), every(hours=1))
-    chancy.pause(conn, "paused")
+    chancy_ops.pause(conn, "paused")
     with chancy.batch(conn, on_finished=chancy.callback(told)) as batch:
         batch.submit(note.bind(9))
     return database
@@ -67,12 +69,12 @@ def goes_on(conn, schema, looks=0):
     rows = chancy.jobs(conn, limit=1000)
     if looks is None:
         return
-    assert sum(chancy.count(conn).values()) == len(rows)
+    assert sum(chancy_ops.count(conn).values()) == len(rows)
     for row in rows[:looks]:
-        assert chancy.why(conn, row.id).sentence
+        assert chancy_ops.why(conn, row.id).sentence
         chancy.logs(conn, row.id)
     if looks:
-        for look in (chancy.queues, chancy.workers, chancy.schedules, chancy.doctor):
+        for look in (chancy_ops.queues, chancy_ops.workers, chancy.schedules, chancy_ops.doctor):
             look(conn)
     free = {row.queue: 5 for row in rows}
     worker = send(conn, register("w", 60), schema)
@@ -175,8 +177,9 @@ def parameters_of(verb):
 
 VERBS = {
     name: parameters
-    for name in chancy.__all__
-    if inspect.isfunction(verb := getattr(chancy, name))
+    for package in (chancy, chancy_ops)
+    for name in package.__all__
+    if inspect.isfunction(verb := getattr(package, name))
     and name not in ELSEWHERE
     and (parameters := parameters_of(verb))
 }
@@ -223,7 +226,7 @@ def test_a_verb_does_what_it_was_told_or_names_what_it_refuses(stocked, call, zo
         try:
             given = [built(value) for _, value in by_position]
             named = {name: built(value) for name, value in by_name.items()}
-            done = getattr(chancy, verb)(conn, *given, **named)
+            done = getattr(chancy_ops if verb in chancy_ops.__all__ else chancy, verb)(conn, *given, **named)
             if verb == "batch":
                 with done as batch:
                     batch.submit(note.bind(1))

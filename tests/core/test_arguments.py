@@ -259,7 +259,7 @@ class Klass:
 def test_a_function_that_cannot_be_carried_is_refused_at_decoration(function, named):
     with pytest.raises(InvalidTask, match=named):
         task(function)
-    assert f"{__name__}.{function.__qualname__}" not in chancy.task.__globals__["registered"]()
+    assert f"{__name__}.{function.__qualname__}" not in chancy.registry.registered()
 
 
 WITH_TYPE_STATEMENTS = """

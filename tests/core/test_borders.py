@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 import chancy
+import chancy_ops
 from chancy import State, task
 
 
@@ -157,11 +158,11 @@ def test_an_odd_row_hides_no_other_and_can_be_looked_at_and_ended(database, wher
         database.rows("UPDATE {}." + where + " SET " + column + " = " + value + " WHERE id = %s RETURNING 1", odd.id)
         assert {odd.id, other.id} <= {row.id for row in chancy.jobs(conn)}
         assert chancy.get(conn, odd.id).id == odd.id
-        assert chancy.why(conn, odd.id).sentence
+        assert chancy_ops.why(conn, odd.id).sentence
         with pytest.raises((TimeoutError, chancy.JobFailed)):
             odd.result(conn, timeout=0)
-        for look in (chancy.doctor, chancy.queues, chancy.count):
+        for look in (chancy_ops.doctor, chancy_ops.queues, chancy_ops.count):
             look(conn)
         assert chancy.requeue(conn, odd.id) is (where == "history")
-        assert chancy.edit(conn, odd.id, priority=1)
+        assert chancy_ops.edit(conn, odd.id, priority=1)
         assert chancy.cancel(conn, odd.id)

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from chancy import InvalidArguments, InvalidTask, Limit, task
-from chancy.gates import Gate, Passes
-from chancy.keys import LONGEST_BYTES
+from chancy.keys.gates import Gate, Passes
+from chancy.keys.key import LONGEST_BYTES
 
 MINUTE = timedelta(minutes=1)
 

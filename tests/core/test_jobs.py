@@ -15,8 +15,9 @@ from every_verb import LOOKS, VERBS, WRITES, Things, fill
 from psycopg.conninfo import make_conninfo
 
 import chancy
+import chancy_ops
 from chancy import InvalidArguments, JobCancelled, JobFailed, NotCommitted, State, UnknownJob, submit_many, task
-from chancy.migrate import printed, steps
+from chancy.migrations.migrate import printed, steps
 
 NAMES = [step.name for step in steps()]
 
@@ -367,7 +368,7 @@ def test_a_renamed_schema_is_seen_and_put_right(database, empty):
     chancy.migrate(database.conn, schema=f"{empty}_was")
     try:
         database.conn.execute(f'ALTER SCHEMA "{empty}_was" RENAME TO "{empty}"')
-        (found,) = chancy.doctor(database.conn, schema=empty)
+        (found,) = chancy_ops.doctor(database.conn, schema=empty)
         assert f"was '{empty}_was' when it was migrated, and its functions still name that" in found.message
         (applied,) = chancy.migrate(database.conn, schema=empty)
         assert f"{empty}_was" in applied

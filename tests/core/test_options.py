@@ -48,13 +48,13 @@ from odd_values import (
 from psycopg.pq import TransactionStatus
 
 import chancy
+import chancy_ops
 from chancy import (
     Backoff,
     Chancy,
     InvalidArguments,
     InvalidOption,
     InvalidTask,
-    JobFilter,
     Keep,
     Limit,
     Queue,
@@ -67,9 +67,10 @@ from chancy import (
     submit_many,
     task,
 )
-from chancy.literals import in_seconds, of_numbers, of_texts
 from chancy.model import WITHOUT_END, NewJob, Options
-from chancy.plain import EARLIEST, base_of
+from chancy.options.plain import EARLIEST, base_of
+from chancy.wires.literals import in_seconds, of_numbers, of_texts
+from chancy_ops import JobFilter
 
 
 @task
@@ -158,10 +159,10 @@ async def test_an_instant_is_the_same_in_each_way_and_can_be_read_in_each_zone(c
     await in_each_way(caller, conn, note.using(run_at=at))
     assert [found.run_at for found in await caller.now(chancy.jobs(conn))] == [at.astimezone(UTC)] * 4
     (first, *_) = await caller.now(chancy.jobs(conn))
-    assert await caller.now(chancy.edit(conn, first.id, run_at=at))
+    assert await caller.now(chancy_ops.edit(conn, first.id, run_at=at))
     assert (await caller.now(chancy.get(conn, first.id))).run_at == at.astimezone(UTC)
-    await caller.now(chancy.pause(conn, "a", until=at))
-    paused = [queue.paused_until for queue in await caller.now(chancy.queues(conn)) if queue.paused_until]
+    await caller.now(chancy_ops.pause(conn, "a", until=at))
+    paused = [queue.paused_until for queue in await caller.now(chancy_ops.queues(conn)) if queue.paused_until]
     assert paused in ([], [at.astimezone(UTC)])  # what is over is not paused
 
 
@@ -186,7 +187,7 @@ async def test_a_duration_is_seconds_or_a_timedelta_wherever_one_is_taken(caller
     database.rows("SELECT {}.clock()")
     await caller.now(chancy.schedule(conn, "a", note.bind(), every(hours=1)))
     for paused in ({"queue": "q"}, {"schedule": "a"}):
-        await caller.now(chancy.pause(conn, *filter(None, [paused.pop("queue", None)]), **paused, until=given))
+        await caller.now(chancy_ops.pause(conn, *filter(None, [paused.pop("queue", None)]), **paused, until=given))
 
 
 def test_durations_of_other_options_are_seconds_too():
@@ -265,7 +266,7 @@ def test_an_option_of_a_decorator_that_does_not_fit_is_refused_by_its_name(optio
     with pytest.raises(InvalidTask, match=rf"cannot be a task: .*\b{option}\b|executor") as caught:
         task(**({"name": "refused"} | {option: value}))(function)
     assert len(str(caught.value)) < 700
-    assert "refused" not in chancy.task.__globals__["registered"]()
+    assert "refused" not in chancy.registry.registered()
 
 
 CONSTRUCTED = {
@@ -343,17 +344,17 @@ def verbs(conn):
         "cancel job_id": (lambda v: chancy.cancel(conn, v), IDS),
         "requeue job_id": (lambda v: chancy.requeue(conn, v), IDS),
         "requeue attempts": (lambda v: chancy.requeue(conn, 1, attempts=v), [*NO_ATTEMPTS, 0, -1, 32_768]),
-        "delete job_id": (lambda v: chancy.delete(conn, v), IDS),
-        "why job_id": (lambda v: chancy.why(conn, v), IDS),
+        "delete job_id": (lambda v: chancy_ops.delete(conn, v), IDS),
+        "why job_id": (lambda v: chancy_ops.why(conn, v), IDS),
         "logs job_id": (lambda v: chancy.logs(conn, v), IDS),
         "logs limit": (lambda v: chancy.logs(conn, 1, limit=v), [*NO_NUMBER, -1, 2**31]),
         "logs after": (lambda v: chancy.logs(conn, 1, after=v), [5, "12", (1,), (1, 2, 3), (1.5, 2), (2**15, 1)]),
-        "edit job_id": (lambda v: chancy.edit(conn, v, priority=1), IDS),
+        "edit job_id": (lambda v: chancy_ops.edit(conn, v, priority=1), IDS),
         "edit priority": (
-            lambda v: chancy.edit(conn, 1, priority=v),
+            lambda v: chancy_ops.edit(conn, 1, priority=v),
             [value for value in [*NO_NUMBER, 101] if value is not None],
         ),
-        "edit run_at": (lambda v: chancy.edit(conn, 1, run_at=v), NO_INSTANT),
+        "edit run_at": (lambda v: chancy_ops.edit(conn, 1, run_at=v), NO_INSTANT),
         "jobs queue": (lambda v: chancy.jobs(conn, queue=v), [value for value in NO_TEXT if value is not None]),
         "jobs task": (lambda v: chancy.jobs(conn, task=v), [5, b"x", ["a"], len, "a\0", LONE]),
         "jobs state": (lambda v: chancy.jobs(conn, state=v), ["done", 5, True, Colour.RED]),
@@ -364,30 +365,30 @@ def verbs(conn):
             [value for value in IDS if value is not None and value != 0],
         ),
         "batch_progress batch_id": (lambda v: chancy.batch_progress(conn, v), IDS),
-        "pause queue": (lambda v: chancy.pause(conn, v), [value for value in NO_NAME if value is not None]),
-        "pause task": (lambda v: chancy.pause(conn, task=v), [5, b"x", ["a"], len, "a\0", LONE, "", "x" * 501]),
-        "pause schedule": (lambda v: chancy.pause(conn, schedule=v), [5, "", "a\0", LONE, "x" * 201]),
+        "pause queue": (lambda v: chancy_ops.pause(conn, v), [value for value in NO_NAME if value is not None]),
+        "pause task": (lambda v: chancy_ops.pause(conn, task=v), [5, b"x", ["a"], len, "a\0", LONE, "", "x" * 501]),
+        "pause schedule": (lambda v: chancy_ops.pause(conn, schedule=v), [5, "", "a\0", LONE, "x" * 201]),
         "pause until": (
-            lambda v: chancy.pause(conn, "q", until=v),
+            lambda v: chancy_ops.pause(conn, "q", until=v),
             [value for value in NO_INSTANT if not isinstance(value, (int, float, timedelta))]
             + [value for value in NO_DURATION if value is not SPRING],
         ),
-        "resume queue": (lambda v: chancy.resume(conn, v), [value for value in NO_TEXT if value is not None]),
-        "resume task": (lambda v: chancy.resume(conn, task=v), [5, b"x", ["a"], "a\0", LONE]),
-        "limit queue": (lambda v: chancy.limit(conn, v, concurrency=1), NO_NAME),
+        "resume queue": (lambda v: chancy_ops.resume(conn, v), [value for value in NO_TEXT if value is not None]),
+        "resume task": (lambda v: chancy_ops.resume(conn, task=v), [5, b"x", ["a"], "a\0", LONE]),
+        "limit queue": (lambda v: chancy_ops.limit(conn, v, concurrency=1), NO_NAME),
         "limit concurrency": (
-            lambda v: chancy.limit(conn, "q", concurrency=v),
+            lambda v: chancy_ops.limit(conn, "q", concurrency=v),
             [value for value in [*NO_NUMBER, -1, 2**31] if value is not None],
         ),
-        "keep queue": (lambda v: chancy.keep(conn, v, Keep()), NO_NAME),
-        "keep rules": (lambda v: chancy.keep(conn, "q", v), [5, days(1), {"succeeded": days(1)}]),
-        "count which": (lambda v: chancy.count(conn, v), [5, "q", {"queue": "q"}, None]),
-        "cancel_many which": (lambda v: chancy.cancel_many(conn, v), [5, "q", None]),
-        "cancel_many batch": (lambda v: chancy.cancel_many(conn, FILTER, batch=v), [*NO_NUMBER, 0, -1]),
-        "cancel_many told": (lambda v: chancy.cancel_many(conn, FILTER, told=v), [5, "print"]),
-        "delete_many batch": (lambda v: chancy.delete_many(conn, FILTER, batch=v), [*NO_NUMBER, 0, -1]),
+        "keep queue": (lambda v: chancy_ops.keep(conn, v, Keep()), NO_NAME),
+        "keep rules": (lambda v: chancy_ops.keep(conn, "q", v), [5, days(1), {"succeeded": days(1)}]),
+        "count which": (lambda v: chancy_ops.count(conn, v), [5, "q", {"queue": "q"}, None]),
+        "cancel_many which": (lambda v: chancy_ops.cancel_many(conn, v), [5, "q", None]),
+        "cancel_many batch": (lambda v: chancy_ops.cancel_many(conn, FILTER, batch=v), [*NO_NUMBER, 0, -1]),
+        "cancel_many told": (lambda v: chancy_ops.cancel_many(conn, FILTER, told=v), [5, "print"]),
+        "delete_many batch": (lambda v: chancy_ops.delete_many(conn, FILTER, batch=v), [*NO_NUMBER, 0, -1]),
         "requeue_many attempts": (
-            lambda v: chancy.requeue_many(conn, JobFilter(state=State.FAILED), attempts=v),
+            lambda v: chancy_ops.requeue_many(conn, JobFilter(state=State.FAILED), attempts=v),
             [*NO_ATTEMPTS, 0, 32_768],
         ),
         "schedule name": (
@@ -433,7 +434,7 @@ def test_an_option_of_a_verb_that_does_not_fit_is_refused_by_its_name_and_nothin
 def test_a_schema_that_none_can_be_called_is_refused_and_not_left_out(database, schema):
     for call in (
         lambda: chancy.jobs(database.conn, schema=schema),
-        lambda: chancy.count(database.conn, schema=schema),
+        lambda: chancy_ops.count(database.conn, schema=schema),
         lambda: Chancy(schema=schema),
         lambda: chancy.configure(schema=schema),
     ):
@@ -445,15 +446,15 @@ def test_jobs_may_come_from_a_generator_and_names_may_be_members_of_enumerations
     jobs = submit_many(database.conn, (note.using(queue=Stream.MAIL).bind(n) for n in range(3)))
     conn = database.conn
     assert [row.id for row in chancy.jobs(conn, queue=Stream.MAIL, limit=Wrong(2))] == [jobs[2].id, jobs[1].id]
-    assert chancy.count(conn, JobFilter(queue=Stream.MAIL, state="ready")) == {State.READY: 3}
-    chancy.pause(conn, Stream.MAIL, until=60)
-    chancy.limit(conn, Stream.MAIL, concurrency=Level.HIGH)
-    chancy.keep(conn, Stream.MAIL, Keep(succeeded=days(1)))
-    (queue,) = chancy.queues(conn)
+    assert chancy_ops.count(conn, JobFilter(queue=Stream.MAIL, state="ready")) == {State.READY: 3}
+    chancy_ops.pause(conn, Stream.MAIL, until=60)
+    chancy_ops.limit(conn, Stream.MAIL, concurrency=Level.HIGH)
+    chancy_ops.keep(conn, Stream.MAIL, Keep(succeeded=days(1)))
+    (queue,) = chancy_ops.queues(conn)
     assert (queue.name, queue.limit, queue.paused_until is not None) == ("mail", 50, True)
     assert database.rows("SELECT queue FROM {}.retention") == [("mail",)]
-    assert chancy.resume(conn, Stream.MAIL)
-    assert chancy.cancel_many(conn, JobFilter(queue=Stream.MAIL), batch=Wrong(1)).changed == 3
+    assert chancy_ops.resume(conn, Stream.MAIL)
+    assert chancy_ops.cancel_many(conn, JobFilter(queue=Stream.MAIL), batch=Wrong(1)).changed == 3
 
 
 def test_limits_and_names_of_a_generator_are_for_each_task_of_a_decorator():
@@ -565,7 +566,7 @@ def test_a_job_says_what_its_options_meant_or_they_were_refused_and_nothing_was_
             meant_by(options, found[job])
         one, other = found[single.id], found[many.id]
         assert (one.queue, one.priority, one.max_attempts) == (other.queue, other.priority, other.max_attempts)
-        assert chancy.count(conn, JobFilter(queue=one.queue))
+        assert chancy_ops.count(conn, JobFilter(queue=one.queue))
         assert conn.info.transaction_status is TransactionStatus.INTRANS
 
 
@@ -602,6 +603,6 @@ def test_a_verb_refuses_an_option_by_its_name_or_does_what_it_says(database, ver
         assert blamed in (None, verb.split()[1], nothing)
         assert conn.info.transaction_status is TransactionStatus.INTRANS
         chancy.jobs(conn)
-        chancy.queues(conn)
+        chancy_ops.queues(conn)
         chancy.schedules(conn)
-        chancy.count(conn)
+        chancy_ops.count(conn)

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from chancy import Backoff, ChancyError, Discard, InvalidOption, Limit, Retry, Snooze, task
-from chancy.plain import fraction
-from chancy.retry import delay_of
+from chancy.options.plain import fraction
+from chancy.options.retry import delay_of
 
 MINUTE = timedelta(minutes=1)
 

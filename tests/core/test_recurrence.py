@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from chancy import Cron, Every, InvalidTask, cron, every, task
-from chancy.recurrence import MOST_AT_ONCE, When, look, ticks
+from chancy.schedules.recurrence import MOST_AT_ONCE, When, look, ticks
 
 PRAGUE = ZoneInfo("Europe/Prague")
 

@@ -10,10 +10,12 @@ import psycopg
 import pytest
 
 import chancy
-from chancy import InvalidTask, JobFilter, Limit, State, SubmitOutcome, Unique, submit_many, task
-from chancy.gates import Passes
-from chancy.schedules import job_of
-from chancy.task import registered
+import chancy_ops
+from chancy import InvalidTask, Limit, State, SubmitOutcome, Unique, submit_many, task
+from chancy.keys.gates import Passes
+from chancy.registry import registered
+from chancy.schedules.schedule import job_of
+from chancy_ops import JobFilter
 from chancy_testing import assert_submitted, drain, eager, submitted
 
 ran: list[Any] = []
@@ -47,25 +49,25 @@ async def test_every_filter_that_is_given_a_task_means_all_its_names_and_a_name_
     of_task, of_name = JobFilter(task=charge), JobFilter(task="till.bill")
     assert [row.id for row in await caller.now(chancy.jobs(conn, task=charge))] == [job.id for job in reversed(three)]
     assert [row.id for row in await caller.now(chancy.jobs(conn, task="till.bill"))] == [three[1].id]
-    assert await caller.now(chancy.count(conn, of_task)) == {State.READY: 3}
-    assert await caller.now(chancy.count(conn, of_name)) == {State.READY: 1}
-    assert (await caller.now(chancy.cancel_many(conn, of_name))).changed == 1
-    assert (await caller.now(chancy.cancel_many(conn, of_task))).changed == 2
-    assert (await caller.now(chancy.requeue_many(conn, JobFilter(task=charge, state=State.CANCELLED)))).changed == 3
-    assert (await caller.now(chancy.delete_many(conn, of_task))).changed == 3
+    assert await caller.now(chancy_ops.count(conn, of_task)) == {State.READY: 3}
+    assert await caller.now(chancy_ops.count(conn, of_name)) == {State.READY: 1}
+    assert (await caller.now(chancy_ops.cancel_many(conn, of_name))).changed == 1
+    assert (await caller.now(chancy_ops.cancel_many(conn, of_task))).changed == 2
+    assert (await caller.now(chancy_ops.requeue_many(conn, JobFilter(task=charge, state=State.CANCELLED)))).changed == 3
+    assert (await caller.now(chancy_ops.delete_many(conn, of_task))).changed == 3
 
 
 async def test_a_paused_task_is_paused_by_all_its_names_and_resumed_by_all(caller, database, three):
     conn = await caller.connect(autocommit=True)
     ran.clear()
-    await caller.now(chancy.pause(conn, task=charge))
+    await caller.now(chancy_ops.pause(conn, task=charge))
     drain(database.conn)
     assert ran == []
     for job in three:
-        assert (await caller.now(chancy.why(conn, job.id))).reason == "task_paused"
-    await caller.now(chancy.pause(conn, task=charge, until=timedelta(hours=1)))  # again, with another end
-    assert await caller.now(chancy.resume(conn, task=charge)) is True
-    assert await caller.now(chancy.resume(conn, task=charge)) is False
+        assert (await caller.now(chancy_ops.why(conn, job.id))).reason == "task_paused"
+    await caller.now(chancy_ops.pause(conn, task=charge, until=timedelta(hours=1)))  # again, with another end
+    assert await caller.now(chancy_ops.resume(conn, task=charge)) is True
+    assert await caller.now(chancy_ops.resume(conn, task=charge)) is False
     drain(database.conn)
     assert ran == [1, 1, 1]
 
@@ -73,10 +75,10 @@ async def test_a_paused_task_is_paused_by_all_its_names_and_resumed_by_all(calle
 async def test_a_name_is_paused_alone(caller, database, three):
     conn = await caller.connect(autocommit=True)
     ran.clear()
-    await caller.now(chancy.pause(conn, task="till.bill"))
+    await caller.now(chancy_ops.pause(conn, task="till.bill"))
     drain(database.conn)
     assert len(ran) == 2
-    assert await caller.now(chancy.resume(conn, task=charge)) is True
+    assert await caller.now(chancy_ops.resume(conn, task=charge)) is True
 
 
 def test_asserts_of_tests_see_jobs_of_all_names(database, three):
@@ -127,13 +129,13 @@ def test_a_new_name_that_is_known_before_it_is_used_is_looked_at_from_both_sides
     """The first of two deploys: the old name, with the new one as an alias."""
     before = task(name="till.send", aliases=["till.ship"], **OPTIONS)
     try:
-        registered_before = dict(chancy.task.__globals__["_tasks"])
+        registered_before = dict(chancy.registry.tasks)
         old = before(ship.function)
         new_job = ship.submit(database.conn, 1)
         assert old.submit(database.conn, 1).id == new_job.id
     finally:
-        chancy.task.__globals__["_tasks"].clear()
-        chancy.task.__globals__["_tasks"].update(registered_before)
+        chancy.registry.tasks.clear()
+        chancy.registry.tasks.update(registered_before)
     assert registered()["till.ship"] is ship
 
 
@@ -156,7 +158,7 @@ def test_limits_are_named_after_the_oldest_name_so_that_old_and_new_jobs_share_t
     def function(order: int) -> None: ...
 
     keyed = {"limits": [Limit.concurrency(1), Limit.rate(2, per=1, key=lambda order: order)]}
-    registry = chancy.task.__globals__["_tasks"]
+    registry = chancy.registry.tasks
     before = dict(registry)
     try:
         keys = []

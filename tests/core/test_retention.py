@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 import chancy
+import chancy_ops
 from chancy import Discard, Keep, Queue, Snooze, UnknownJob, current_job, days, task
 from chancy.run import send
 from chancy.statements import complete_job
@@ -55,20 +56,20 @@ def test_what_is_not_said_has_no_rule():
 
 async def test_the_rules_of_a_queue_are_set_replaced_and_lifted_whole(caller, database):
     conn = await caller.connect(autocommit=True)
-    await caller.now(chancy.keep(conn, "mail", Keep(succeeded=days(1), failed=days(30), results=days(0))))
-    await caller.now(chancy.keep(conn, "other", Keep.nothing()))
-    await caller.now(chancy.keep(conn, "mail", Keep(succeeded=days(2), discarded=days(3650))))
+    await caller.now(chancy_ops.keep(conn, "mail", Keep(succeeded=days(1), failed=days(30), results=days(0))))
+    await caller.now(chancy_ops.keep(conn, "other", Keep.nothing()))
+    await caller.now(chancy_ops.keep(conn, "mail", Keep(succeeded=days(2), discarded=days(3650))))
     others = [("other", what, 0) for what in ("cancelled", "discarded", "failed", "succeeded")]
     assert database.rows(RULES) == [("mail", "discarded", 3650), ("mail", "succeeded", 2), *others]
-    await caller.now(chancy.keep(conn, "mail", None))
+    await caller.now(chancy_ops.keep(conn, "mail", None))
     assert database.rows(RULES) == others
-    await caller.now(chancy.keep(conn, "other", Keep()))
+    await caller.now(chancy_ops.keep(conn, "other", Keep()))
     assert database.rows(RULES) == []
 
 
 def test_nobody_sees_a_rule_without_the_days_that_it_needs(database):
     conn = database.connect()
-    chancy.keep(conn, "mail", Keep(cancelled=days(30)))
+    chancy_ops.keep(conn, "mail", Keep(cancelled=days(30)))
     job = count.using(queue="mail").submit(conn)
     assert job.cancel(conn) is True
     assert database.rows(RULES) == []
@@ -82,11 +83,11 @@ def test_nobody_sees_a_rule_without_the_days_that_it_needs(database):
 
 def test_rules_that_are_as_given_wait_for_nobody(database):
     keep = Keep(succeeded=days(5))
-    chancy.keep(database.conn, "mail", keep)
+    chancy_ops.keep(database.conn, "mail", keep)
     with database.connect() as conn:
         conn.execute(f"SELECT pg_advisory_xact_lock('\"{database.schema}\"'::regnamespace::oid::integer, 0)")
-        chancy.keep(database.conn, "mail", keep)
-        chancy.keep(database.conn, "unknown", None)
+        chancy_ops.keep(database.conn, "mail", keep)
+        chancy_ops.keep(database.conn, "unknown", None)
 
 
 DAY = (
@@ -108,7 +109,7 @@ def test_of_two_who_make_the_same_part_of_history_one_makes_it_and_the_other_fin
     one, other = database.connect(), database.connect(autocommit=True)
     other.execute(f"SET default_transaction_isolation = '{level}'")
     first, second = count.submit(database.conn), count.submit(database.conn)
-    chancy.keep(database.conn, "default", Keep(cancelled=days(3)))
+    chancy_ops.keep(database.conn, "default", Keep(cancelled=days(3)))
     for (name,) in database.conn.execute(DAY, [database.schema]).fetchall():
         database.conn.execute(f'DROP TABLE "{database.schema}".{name}')
     if part == "class":
@@ -130,7 +131,7 @@ def test_of_two_who_make_the_same_part_of_history_one_makes_it_and_the_other_fin
 
 async def test_a_cancelled_job_of_a_queue_that_keeps_none_is_gone(caller, database):
     conn = await caller.connect(autocommit=True)
-    await caller.now(chancy.keep(conn, "brief", Keep(cancelled=days(0))))
+    await caller.now(chancy_ops.keep(conn, "brief", Keep(cancelled=days(0))))
     job = await caller.now(count.using(queue="brief").submit(conn))
     assert await caller.now(job.cancel(conn)) is True
     with pytest.raises(UnknownJob, match="its queue keeps none"):
@@ -160,7 +161,7 @@ current_dsn: list[str] = []
 
 def test_a_drain_counts_what_leaves_no_row(chancy_conn, chancy_drain, chancy_dsn):
     current_dsn[:] = [chancy_dsn]
-    chancy.keep(chancy_conn, "default", Keep.nothing())
+    chancy_ops.keep(chancy_conn, "default", Keep.nothing())
     chancy_conn.commit()
     for how in ("succeeded", "failed", "discarded", "cancelled"):
         end_as.submit(chancy_conn, how)
@@ -171,12 +172,12 @@ def test_a_drain_counts_what_leaves_no_row(chancy_conn, chancy_drain, chancy_dsn
 
 
 def test_in_memory_nothing_is_dropped(chancy_eager):
-    chancy.keep(chancy_eager.conn, "default", Keep.nothing())
+    chancy_ops.keep(chancy_eager.conn, "default", Keep.nothing())
     assert count.submit(chancy_eager.conn, 5).result(chancy_eager.conn) == 5
 
 
 def test_a_completion_of_the_handlers_own_is_kept_as_long_as_any(database):
-    chancy.keep(database.conn, "default", Keep(succeeded=days(4), results=days(1)))
+    chancy_ops.keep(database.conn, "default", Keep(succeeded=days(4), results=days(1)))
     job = count.submit(database.conn)
     database.rows("UPDATE {}.job SET state = 'running', worker = 1, claims = 1, attempt = 1 RETURNING 1")
     with database.conn.transaction():

@@ -22,7 +22,7 @@ from chancy import (
 )
 from chancy.model import WITHOUT_END
 from chancy.run import send
-from chancy.schedules import job_of, pause_schedule, resume_schedule
+from chancy.schedules.schedule import job_of, pause_schedule, resume_schedule
 
 NOW = datetime(2026, 11, 25, 9, 0, 30, tzinfo=UTC)
 

@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 
 import chancy
 from chancy import InvalidConnection, submit_many
-from chancy.migrate import printed
+from chancy.migrations.migrate import printed
 from chancy_testing.clock import Clock
 
 SETTINGS = {

@@ -11,8 +11,9 @@ from every_verb import LOOKS, WRITES, count, fill
 from psycopg.conninfo import make_conninfo
 
 import chancy
+import chancy_ops
 from chancy import Unique, submit_many
-from chancy.migrate import printed
+from chancy.migrations.migrate import printed
 from chancy.schema import BUILT_INS
 
 PLACE = {
@@ -123,8 +124,8 @@ def test_a_function_or_an_operator_of_a_better_fit_is_never_called(trapped):
         verb(conn, things)
     replaced = count.using(unique=Unique(within=timedelta(hours=1), on_conflict="replace"))
     submit_many(conn, [replaced.bind(2), replaced.bind(2), replaced.bind(3)])
-    chancy.pause(conn, task=count)
-    chancy.resume(conn, task=count)
+    chancy_ops.pause(conn, task=count)
+    chancy_ops.resume(conn, task=count)
     conn.execute("SELECT chancy.submit(%s, '{}', unique_key => 'a')", [count.name])
 
 

@@ -14,7 +14,7 @@ import pytest
 
 import chancy
 from chancy import AsyncTask, InvalidConnection, InvalidTask, Task, task
-from chancy.task import registered
+from chancy.registry import registered
 from chancy_testing import eager
 
 
@@ -320,7 +320,7 @@ def test_two_functions_behind_one_decorator_never_share_a_name_and_a_reload_is_f
     )
     for name in ("orders", "stocks"):
         (tmp_path / f"{name}_{decorator}.py").write_text(SENDER.format(decorator, name, "number: int"))
-    registry = chancy.task.__globals__["_tasks"]
+    registry = chancy.registry.tasks
     try:
         first = importlib.import_module(f"orders_{decorator}")
         importlib.reload(first)

@@ -29,10 +29,10 @@ from chancy import (
     submit_many,
     task,
 )
+from chancy.keys.statements import submit_unique
 from chancy.run import send
-from chancy.statements import submit_unique
 from chancy_testing import assert_submitted, drain, eager
-from chancy_worker.upkeep import sweep_windows
+from chancy_worker.parts.retention import sweep_windows
 
 HOUR = timedelta(hours=1)
 INSERTED, EXISTING, REPLACED = SubmitOutcome.INSERTED, SubmitOutcome.EXISTING, SubmitOutcome.REPLACED

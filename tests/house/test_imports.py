@@ -5,113 +5,126 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
-PACKAGES = Path(__file__).parents[2] / "packages"
-CORE = PACKAGES / "chancy-core/src/chancy"
-WORKER = PACKAGES / "chancy-worker/src/chancy_worker"
+sys.path.append(str(Path(__file__).parent))
 
-FLOORS = [
-    {"states", "errors", "phrases", "findings"},
-    {"plain"},
-    {"arrival", "dsn", "functions", "limits", "literals", "modules", "recurrence", "retention", "retry", "schema"},
-    {"outcomes", "unique"},
-    {"model"},
-    {"codec", "registry"},
-    {"keys"},
-    {"gates"},
-    {"roles", "statements", "surroundings"},
-    {"run"},
-    {"client", "current", "fleet_checks", "log", "migrate", "overview", "why"},
-    {"batch", "server_checks", "task"},
-    {"doctor", "schedules"},
-    {"steering"},
-    {"bulk"},
-    {"app"},
-    {"__main__"},
-    {"__init__"},
-]
-PURE = [
-    "states",
-    "errors",
-    "phrases",
-    "findings",
-    "plain",
-    "arrival",
-    "functions",
-    "limits",
-    "literals",
-    "recurrence",
-    "retention",
-    "retry",
-    "outcomes",
-    "schema",
-    "unique",
-    "model",
-    "registry",
-    "codec",
-    "keys",
-    "gates",
-    "statements",
-    "surroundings",
-]
-LOOPS = {"batches", "claimer", "completer", "wakeups", "leases", "schedules"}
-SOURCES = sorted(PACKAGES.glob("*/src/**/*.py"))
+from rooms import FOLDERS, PACKAGES, SOURCES, rooms_of
 
+ORDER = {
+    "chancy": """
+        errors phrases states
+        options schema modules
+        wires model arguments history
+        registry run statements
+        keys verbs current logs migrations
+        job schedules
+        task batches
+        app __main__ __init__
+    """,
+    "chancy_worker": """
+        config forks init lifespan log_format
+        attempts connection
+        slots claims child doorbell
+        children life parts rounds
+        worker processes
+        cli __main__ __init__
+    """,
+    "chancy_ops": "pauses queue jobs overview reasons diagnosis __init__ command __main__",
+    "chancy_testing": "attempts clock server in_memory faults asserts draining background plugin __init__",
+}
+"""The rooms at the root of each package and its wings, from below: each imports only what stands before it."""
 
-def imports(file):
-    """Full names of what the file imports, anywhere in it."""
-    package = [file.parent.name] if file.parent != CORE.parent else []
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = ".".join([*(package if node.level else []), *([node.module] if node.module else [])])
-            yield from ([f"{base}.{alias.name}" for alias in node.names] if node.level and not node.module else [base])
+PURE = {
+    "chancy": """
+        errors phrases states registry schema wires/literals model options/limits options/outcomes options/plain options/retry
+        arguments/arrival arguments/codec arguments/functions history/moving history/retention history/rules
+        keys/gates keys/key keys/statements keys/unique schedules/recurrence statements batches/values
+    """,
+    "chancy_worker": """
+        attempts/verdict claims/marks claims/portions claims/statement rounds/appetite rounds/pace
+        slots/room
+    """,
+}
+LOOPS = {
+    "chancy_worker": """
+        rounds/claimer doorbell/doorbell life/lease life/rescue
+        parts/batches parts/reports parts/retention parts/schedules
+    """
+}
+STOREYS = {
+    "chancy": {"chancy_worker", "chancy_testing", "chancy_ops"},
+    "chancy_worker": {"chancy_testing", "chancy_ops"},
+    "chancy_ops": {"chancy_worker", "chancy_testing"},
+    "chancy_testing": set(),
+}
+"""What a package never imports. In memory chancy-ops is answered where it is installed."""
+VALUES = {"batches": set(), "schedules": {"schedules/recurrence"}}
+"""What the trunk of core may know of these wings."""
 
 
-def rooms(file):
-    return {name.split(".")[1] for name in imports(file) if name.startswith(f"{file.parent.name}.")}
+@pytest.mark.parametrize("package", ORDER)
+def test_every_room_has_its_place_in_the_order(package):
+    assert {room.unit for room in rooms_of(package)} == set(ORDER[package].split())
 
 
-def test_every_room_of_core_has_its_floor():
-    assert {file.stem for file in CORE.glob("*.py")} - {"__about__"} == set().union(*FLOORS)
+@pytest.mark.parametrize("package", ORDER)
+def test_a_room_imports_only_what_stands_before_it(package):
+    order = ORDER[package].split()
+    wrong = {
+        (room.path, other)
+        for room in rooms_of(package)
+        for other in room.rooms
+        if other.split("/")[0] != room.unit and order.index(other.split("/")[0]) > order.index(room.unit)
+    }
+    assert wrong == set()
 
 
-@pytest.mark.parametrize("number", range(len(FLOORS)))
-def test_a_room_of_core_imports_only_from_the_floors_below_it(number):
-    below = set().union(*FLOORS[:number])
-    for room in FLOORS[number]:
-        assert rooms(CORE / f"{room}.py") <= below, room
+@pytest.mark.parametrize("package", ORDER)
+def test_no_room_imports_itself_by_way_of_others(package):
+    left = {room.path: room.rooms for room in rooms_of(package)}
+    while free := [path for path, others in left.items() if not others & set(left)]:
+        for path in free:
+            del left[path]
+    assert left == {}
 
 
-@pytest.mark.parametrize("room", PURE)
-def test_a_pure_room_imports_neither_asyncio_nor_psycopg(room):
-    assert not {name.split(".")[0] for name in imports(CORE / f"{room}.py")} & {"asyncio", "psycopg", "threading"}
-    assert rooms(CORE / f"{room}.py") <= set(PURE)
+def test_the_trunk_of_core_knows_no_more_of_a_capability_than_its_values():
+    trunk = [room for room in rooms_of("chancy") if "/" not in room.path and room.path != "__init__"]
+    for wing, values in VALUES.items():
+        known = {other for room in trunk for other in room.rooms if other.startswith(f"{wing}/")}
+        assert known <= values, wing
 
 
-@pytest.mark.parametrize(
-    ("package", "forbidden"),
-    [
-        ("chancy", {"chancy_worker", "chancy_testing", "chancy_cli"}),
-        ("chancy_worker", {"chancy_testing", "chancy_cli"}),
-        ("chancy_testing", {"chancy_cli"}),
-        ("chancy_cli", {"chancy_worker", "chancy_testing"}),
-    ],
-)
-def test_a_package_never_imports_one_that_stands_on_it(package, forbidden):
-    for file in SOURCES:
-        if package in file.relative_to(PACKAGES).parts:
-            assert not {name.split(".")[0] for name in imports(file)} & forbidden, file
+@pytest.mark.parametrize(("package", "path"), [(package, path) for package in PURE for path in PURE[package].split()])
+def test_a_pure_room_imports_neither_asyncio_nor_psycopg(package, path):
+    (room,) = [room for room in rooms_of(package) if room.path == path]
+    assert not {name.split(".")[0] for name in room.imports} & {"asyncio", "psycopg", "threading"}
+    if package == "chancy":
+        assert room.rooms <= set(PURE[package].split())
+
+
+@pytest.mark.parametrize("package", STOREYS)
+def test_a_package_never_imports_one_that_stands_on_it(package):
+    for room in rooms_of(package):
+        assert not {name.split(".")[0] for name in room.imports} & STOREYS[package], room.path
+
+
+def test_only_the_store_in_memory_knows_of_the_verbs_of_operators():
+    knowing = [
+        room.path for room in rooms_of("chancy_testing") if any(n.startswith("chancy_ops") for n in room.imports)
+    ]
+    assert knowing == ["in_memory/store"]
 
 
 def test_the_workers_loops_do_not_import_each_other():
-    for file in WORKER.glob("*.py"):
-        if file.stem in LOOPS:
-            assert not rooms(file) & LOOPS, file
+    loops = set(LOOPS["chancy_worker"].split())
+    rooms = {room.path: room for room in rooms_of("chancy_worker")}
+    allowed = {("life/rescue", "life/lease")}
+    assert {(path, other) for path in loops for other in rooms[path].rooms & loops} <= allowed
 
 
 def test_only_run_touches_a_cursor_in_core():
@@ -127,9 +140,9 @@ def test_only_run_touches_a_cursor_in_core():
         "AsyncCursor",
     }
     found = {
-        file.stem
-        for file in CORE.glob("*.py")
-        for node in ast.walk(ast.parse(file.read_text()))
+        room.path
+        for room in rooms_of("chancy")
+        for node in ast.walk(ast.parse(room.file.read_text()))
         if isinstance(node, ast.Attribute) and node.attr in touching
     }
     assert found == {"run"}
@@ -139,7 +152,9 @@ SQL = re.compile(r"\b(SELECT|INSERT INTO|UPDATE|DELETE FROM|CREATE|ALTER|DROP|NO
 
 
 @pytest.mark.parametrize(
-    "file", [f for f in SOURCES if "chancy_testing" not in f.relative_to(PACKAGES).parts], ids=lambda f: f.stem
+    "file",
+    [f for f in SOURCES if "chancy_testing" not in f.relative_to(PACKAGES).parts],
+    ids=lambda file: file.relative_to(PACKAGES).as_posix().split("/src/")[1],
 )
 def test_no_f_string_holds_sql(file):
     for node in ast.walk(ast.parse(file.read_text())):
@@ -149,9 +164,7 @@ def test_no_f_string_holds_sql(file):
 
 
 def test_every_name_in_all_exists():
-    packages = [
-        importlib.import_module(name) for name in ("chancy", "chancy_worker", "chancy_testing", "chancy_cli") if name
-    ]
+    packages = [importlib.import_module(name) for name in FOLDERS]
     for package in packages:
         names = getattr(package, "__all__", [])
         assert sorted(set(names)) == sorted(names)

@@ -14,7 +14,7 @@ import psycopg
 from worker_help import Site
 
 import chancy
-from chancy_testing.postgres import DURABLE, Postgres
+from chancy_testing.server.postgres import DURABLE, Postgres
 
 
 @pytest.fixture

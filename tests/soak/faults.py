@@ -15,7 +15,7 @@ from typing import TypeVar
 import psycopg
 from fleet import Fleet, Process
 
-from chancy_testing.postgres import Postgres
+from chancy_testing.server.postgres import Postgres
 
 T = TypeVar("T")
 

@@ -33,7 +33,7 @@ class Process:
 
     @property
     def is_fork_server(self) -> bool:
-        return "chancy_worker.forkserver" in " ".join(self.command)
+        return "chancy_worker.children.forkserver" in " ".join(self.command)
 
 
 @dataclass

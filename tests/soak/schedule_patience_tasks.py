@@ -38,7 +38,7 @@ class Wrong(Real, metaclass=_AsBefore):
 
 if __name__ == "__main__":
     sys.modules["schedule_patience_tasks"] = sys.modules["__main__"]
-    import chancy_worker.supervisor  # noqa: F401 - whose modules are patched, too
+    import chancy_worker.worker  # noqa: F401 - whose modules are patched, too
     from chancy_worker.cli import main
 
     right = time.time

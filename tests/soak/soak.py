@@ -32,7 +32,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 import chancy
-from chancy_testing.postgres import DURABLE, Postgres
+from chancy_testing.server.postgres import DURABLE, Postgres
 
 DRAIN_SECONDS = 120.0
 STOP_SECONDS = 60.0

@@ -19,7 +19,7 @@ from worker_help import Proxy, all_finished, eventually, states, warm_up, workin
 import chancy
 from chancy import State
 from chancy_worker import Timing, WorkerConfig
-from chancy_worker.link import Link
+from chancy_worker.connection.link import Link
 
 pytestmark = [pytest.mark.patience, pytest.mark.timeout(300)]
 SHIPPED = Timing()

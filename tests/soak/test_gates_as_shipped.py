@@ -14,11 +14,11 @@ import gate_patience_tasks as tasks
 import pytest
 from worker_help import all_finished, eventually, states
 
-import chancy
+import chancy_ops
 from chancy import submit_many
 from chancy.run import send
-from chancy_worker.claims import Wanted, play_round
-from chancy_worker.leases import register
+from chancy_worker.claims.statement import Wanted, play_round
+from chancy_worker.life.lease import register
 
 pytestmark = [pytest.mark.patience, pytest.mark.timeout(400)]
 
@@ -143,14 +143,14 @@ async def test_a_limit_that_is_lowered_and_raised_holds_from_the_next_claim(site
     await site.started(*fleet(site, 4))
     add_all(site, [tasks.unlimited.bind(str(tmp_path), "", 0.05) for _ in range(4000)])
     for most in (40, 5, 20, 0, 10):
-        chancy.limit(site.conn, "default", concurrency=most, schema=site.schema)
+        chancy_ops.limit(site.conn, "default", concurrency=most, schema=site.schema)
         await asyncio.sleep(1.5)
         highest = 0
         for _ in range(100):
             highest = max(highest, site.count("running"))
             await asyncio.sleep(0.005)
         seen.append((most, highest))
-    chancy.limit(site.conn, "default", concurrency=None, schema=site.schema)
+    chancy_ops.limit(site.conn, "default", concurrency=None, schema=site.schema)
     await all_finished(site, 60)
     say(f"limit and most that ran: {seen}; {states(site)}")
     assert all(highest <= most for most, highest in seen)

@@ -14,7 +14,8 @@ from test_order import PLACES, begun, overtaken
 from worker_help import eventually
 
 from chancy import Chancy, Queue, current_job, submit_many, task
-from chancy.steering import limit, pause
+from chancy_ops.pauses import pause
+from chancy_ops.queue import limit
 from chancy_worker import Worker, WorkerConfig
 
 pytestmark = [pytest.mark.patience, pytest.mark.timeout(500)]

@@ -13,11 +13,11 @@ import pytest
 from test_gates_as_shipped import began
 from worker_help import eventually
 
-import chancy
+import chancy_ops
 from chancy import Keep, days
-from chancy_worker.link import Link
-from chancy_worker.sessions import LentSession, OwnSession
-from chancy_worker.upkeep import drop_briefly, drop_overdue, overdue
+from chancy_worker.connection.link import Link
+from chancy_worker.connection.sessions import LentSession, OwnSession
+from chancy_worker.parts.retention import drop_briefly, drop_overdue, overdue
 
 pytestmark = [pytest.mark.patience, pytest.mark.timeout(400)]
 
@@ -68,7 +68,7 @@ async def test_a_million_jobs_are_dropped_and_claims_go_on(
 ):
     monkeypatch.setenv("CHANCY_SCHEMA", "chancy")
     if time_of_its_own:
-        chancy.keep(site.conn, "default", Keep(succeeded=days(30)), schema="chancy")
+        chancy_ops.keep(site.conn, "default", Keep(succeeded=days(30)), schema="chancy")
     parent = "history_30d" if time_of_its_own else "history_default"
     await site.started(site.run("-m", "chancy_worker", "gate_patience_tasks", "--dsn", site.dsn, "--schema", "chancy"))
     await eventually(lambda: (tmp_path / "began").exists() and len(began(tmp_path)) > 500)

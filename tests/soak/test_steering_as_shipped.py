@@ -9,12 +9,13 @@ import pytest
 import worker_tasks
 from worker_help import states
 
-import chancy
-from chancy import JobFilter, State
+import chancy_ops
+from chancy import State
 from chancy.run import send
-from chancy_worker.claims import Wanted, play_round
-from chancy_worker.leases import register
-from chancy_worker.verdict import succeeded
+from chancy_ops import JobFilter
+from chancy_worker.attempts.verdict import succeeded
+from chancy_worker.claims.statement import Wanted, play_round
+from chancy_worker.life.lease import register
 
 pytestmark = [pytest.mark.patience, pytest.mark.timeout(400)]
 
@@ -29,12 +30,13 @@ FAILED = """
 """
 REQUEUE = """
 import sys, psycopg, chancy
-from chancy import JobFilter, State
+from chancy_ops import JobFilter
+from chancy import State
 dsn, schema = sys.argv[1:]
 with psycopg.connect(dsn, autocommit=True) as conn:
     which = JobFilter(state=State.FAILED, error="OSError")
-    print(sum(chancy.count(conn, which, schema=schema).values()), flush=True)
-    print(chancy.requeue_many(conn, which, schema=schema), flush=True)
+    print(sum(chancy_ops.count(conn, which, schema=schema).values()), flush=True)
+    print(chancy_ops.requeue_many(conn, which, schema=schema), flush=True)
 """
 
 
@@ -71,7 +73,7 @@ def test_a_hundred_thousand_are_requeued_and_claims_go_on_undisturbed(site, say)
     end = time.monotonic() + 15
     after = rounds(site, worker, lambda: time.monotonic() < end)
     assert process.text.splitlines() == [str(MANY), f"Swept(changed={MANY}, left=0)"]
-    assert chancy.count(site.conn, JobFilter(queue="old"), schema=site.schema) == {State.READY: MANY}
+    assert chancy_ops.count(site.conn, JobFilter(queue="old"), schema=site.schema) == {State.READY: MANY}
     say(
         f"{MANY:,} requeued in {took:.1f} s; claims p50/p99/max in ms: before {told(before)}, meanwhile {told(during)}, "
         f"afterwards {told(after)}; {states(site)}"

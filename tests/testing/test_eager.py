@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 import chancy
+import chancy_ops
 from chancy import BatchCounts, Discard, InvalidConnection, Limit, Retry, Snooze, State, Unique, current_job, task
 from chancy_testing import NotPerformed, eager
 
@@ -364,7 +365,7 @@ def test_a_deleted_job_is_no_member_of_its_batch_any_more(chancy_eager):
     with eager("collect") as backend:
         with chancy.batch(backend.conn, on_finished=told_of) as made:
             one, two = made.submit_many([counted.bind(1), counted.bind(2)])
-        assert chancy.delete(backend.conn, two.id) is True
+        assert chancy_ops.delete(backend.conn, two.id) is True
         assert len(chancy.jobs(backend.conn)) == 1
         progress = chancy.batch_progress(backend.conn, made.id)
         assert (progress.total, progress.waiting) == (2, 1)
@@ -377,13 +378,13 @@ def test_the_time_of_a_key_goes_on_when_its_job_is_deleted(chancy_eager):
     with eager("collect") as backend:
         unique = counted.using(unique=Unique(key="k", within=timedelta(hours=1)))
         first = unique.submit(backend.conn, 1)
-        assert chancy.delete(backend.conn, first.id) is True
+        assert chancy_ops.delete(backend.conn, first.id) is True
         again = unique.submit(backend.conn, 1)
         assert (again.id, again.outcome) == (first.id, "existing")
 
 
 def test_a_verb_that_has_no_answer_in_memory_is_refused_in_one_sentence(chancy_eager):
-    for verb in (chancy.queues, chancy.workers, chancy.doctor, lambda conn: chancy.pause(conn, "q")):
+    for verb in (chancy_ops.queues, chancy_ops.workers, chancy_ops.doctor, lambda conn: chancy_ops.pause(conn, "q")):
         with pytest.raises(NotImplementedError) as caught:
             verb(chancy_eager.conn)
         assert len(str(caught.value)) < 250

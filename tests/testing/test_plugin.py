@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from chancy_testing.schemas import EVERY_SCHEMA
+from chancy_testing.server.schemas import EVERY_SCHEMA
 
 MANY = """
 import pytest
@@ -122,7 +122,7 @@ def test_who_uses_no_fixture_imports_nothing(project):
 def test_the_database_tests_do_not_import_the_worker(project):
     project.write(
         "test_conn.py",
-        "import sys\n\ndef test_conn(chancy_conn):\n    assert 'chancy_worker.supervisor' not in sys.modules\n",
+        "import sys\n\ndef test_conn(chancy_conn):\n    assert 'chancy_worker.worker' not in sys.modules\n",
     )
     project.passes(1)
 

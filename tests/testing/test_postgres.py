@@ -17,11 +17,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from chancy_testing.postgres import Postgres
+from chancy_testing.server.postgres import Postgres
 
 OWNER = """
 import sys, time
-from chancy_testing.postgres import Postgres
+from chancy_testing.server.postgres import Postgres
 with Postgres() as server:
     print(server.dsn, flush=True)
     time.sleep(60)

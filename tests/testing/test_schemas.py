@@ -7,7 +7,7 @@ import pytest
 from psycopg import sql
 
 import chancy
-from chancy_testing.schemas import EVERY_SCHEMA, Schemas
+from chancy_testing.server.schemas import EVERY_SCHEMA, Schemas
 
 
 @chancy.task

@@ -9,6 +9,7 @@ from datetime import UTC, timedelta
 import pytest
 
 import chancy
+import chancy_ops
 from chancy import JobFailed, State, task
 from chancy_testing import drain, eager
 
@@ -45,11 +46,14 @@ class Stopped(dt.datetime, metaclass=_Kind):
 @pytest.fixture
 def stopped(monkeypatch):
     for name, module in list(sys.modules.items()):
-        if name.split(".")[0] in ("chancy", "chancy_worker", "chancy_testing", "psycopg") and module is not None:
+        if (
+            name.split(".")[0] in ("chancy", "chancy_worker", "chancy_ops", "chancy_testing", "psycopg")
+            and module is not None
+        ):
             for attribute, value in list(vars(module).items()):
                 if value is dt.datetime:
                     monkeypatch.setattr(module, attribute, Stopped)
-    assert chancy.plain.datetime is Stopped
+    assert chancy.options.plain.datetime is Stopped
     return Stopped.now(UTC)
 
 
@@ -78,8 +82,8 @@ def test_a_stopped_now_is_an_argument_a_result_and_an_option(stopped, conn):
     row = job.refresh(conn)
     assert row.arguments == b'{"at":"2031-05-05T12:00:00Z","day":"2031-05-05"}'
     assert row.run_at == NOW
-    chancy.pause(conn, "q", until=stopped)
-    assert chancy.count(conn, chancy.JobFilter(since=stopped - timedelta(days=36_500))) == {State.SCHEDULED: 1}
+    chancy_ops.pause(conn, "q", until=stopped)
+    assert chancy_ops.count(conn, chancy_ops.JobFilter(since=stopped - timedelta(days=36_500))) == {State.SCHEDULED: 1}
     with eager() as backend:
         assert gives.submit(backend.conn, stopped).result(backend.conn) == NOW
     once = remind.using(unique=chancy.Unique())

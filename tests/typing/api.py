@@ -9,6 +9,7 @@ from typing import Any, assert_type
 import psycopg
 
 import chancy
+import chancy_ops
 from chancy import (
     AsyncTask,
     Backoff,
@@ -16,31 +17,25 @@ from chancy import (
     BatchProgress,
     Callback,
     Chancy,
-    Finding,
     Job,
-    JobFilter,
     JobRow,
     Keep,
     Limit,
     LogEntry,
     NewJob,
-    Reason,
     ScheduleRow,
-    Severity,
     SharedLimit,
     State,
     SubmitOutcome,
-    Swept,
     Task,
     Unique,
-    Why,
-    WorkerRow,
     callback,
     cron,
     every,
     submit_many,
     task,
 )
+from chancy_ops import Finding, JobFilter, Reason, Severity, Swept, Why, WorkerRow
 from chancy_testing import (
     Clock,
     Drain,
@@ -137,7 +132,7 @@ def in_seconds(number: int = 0) -> str:
 def durations_are_seconds_or_timedeltas(conn: psycopg.Connection[Any]) -> None:
     job = in_seconds.using(delay=2.5).submit(conn, 1)
     assert_type(job.result(conn, timeout=5), str)
-    assert_type(chancy.pause(conn, "q", until=60), None)
+    assert_type(chancy_ops.pause(conn, "q", until=60), None)
     assert_type(Limit.rate(5, per=1), SharedLimit)
     assert_type(Limit.time(timedelta(minutes=1)), Limit)
     assert_type(Keep(failed=86_400), Keep)
@@ -147,7 +142,7 @@ def durations_are_seconds_or_timedeltas(conn: psycopg.Connection[Any]) -> None:
 def a_task_stands_for_all_its_names(conn: psycopg.Connection[Any]) -> None:
     assert_type(chancy.jobs(conn, task=plain), list[JobRow])
     assert_type(chancy.jobs(conn, task="name"), list[JobRow])
-    assert_type(chancy.count(conn, JobFilter(task=later)), dict[State, int])
+    assert_type(chancy_ops.count(conn, JobFilter(task=later)), dict[State, int])
     assert_type(plain.names, tuple[str, ...])
 
 
@@ -164,22 +159,22 @@ def limited(customer: str) -> int:
 def limits_of_all_workers(conn: psycopg.Connection[Any]) -> None:
     assert_type(Limit.rate(5, per=timedelta(seconds=1)), SharedLimit)
     assert_type(limited.using(group="a", limits=[Limit.concurrency(1, key="b")]).submit(conn, "x"), Job[int])
-    assert_type(chancy.limit(conn, "q", concurrency=3), None)
+    assert_type(chancy_ops.limit(conn, "q", concurrency=3), None)
 
 
 def steering(conn: psycopg.Connection[Any]) -> None:
-    assert_type(chancy.pause(conn, "q", until=timedelta(hours=1)), None)
-    assert_type(chancy.resume(conn, task=limited), bool)
-    assert_type(chancy.edit(conn, 1, priority=5), bool)
-    assert_type(chancy.count(conn, JobFilter(queue="q")), dict[State, int])
-    assert_type(chancy.requeue_many(conn, JobFilter(state=State.FAILED), told=print), Swept)
-    assert_type(chancy.queues(conn)[0].oldest_at, datetime | None)
+    assert_type(chancy_ops.pause(conn, "q", until=timedelta(hours=1)), None)
+    assert_type(chancy_ops.resume(conn, task=limited), bool)
+    assert_type(chancy_ops.edit(conn, 1, priority=5), bool)
+    assert_type(chancy_ops.count(conn, JobFilter(queue="q")), dict[State, int])
+    assert_type(chancy_ops.requeue_many(conn, JobFilter(state=State.FAILED), told=print), Swept)
+    assert_type(chancy_ops.queues(conn)[0].oldest_at, datetime | None)
 
 
 async def steering_async(conn: psycopg.AsyncConnection[Any]) -> None:
-    assert_type(await chancy.resume(conn, "q"), bool)
-    assert_type(await chancy.cancel_many(conn, JobFilter(queue="q")), Swept)
-    assert_type(await chancy.workers(conn), list[WorkerRow])
+    assert_type(await chancy_ops.resume(conn, "q"), bool)
+    assert_type(await chancy_ops.cancel_many(conn, JobFilter(queue="q")), Swept)
+    assert_type(await chancy_ops.workers(conn), list[WorkerRow])
 
 
 @task(schedule=cron("0 9 * * 1-5", timezone="Europe/Prague", missed="all"))
@@ -272,11 +267,11 @@ async def async_batches(conn: psycopg.AsyncConnection[Any]) -> None:
 
 
 def why_and_doctor(conn: psycopg.Connection[Any]) -> None:
-    assert_type(chancy.why(conn, 1), Why)
-    assert_type(chancy.why(conn, 1).until, datetime | None)
-    assert_type(chancy.doctor(conn), list[Finding])
+    assert_type(chancy_ops.why(conn, 1), Why)
+    assert_type(chancy_ops.why(conn, 1).until, datetime | None)
+    assert_type(chancy_ops.doctor(conn), list[Finding])
 
 
 async def why_and_doctor_awaited(conn: psycopg.AsyncConnection[Any]) -> None:
-    assert_type((await chancy.why(conn, 1)).reason, Reason)
-    assert_type([found.severity for found in await chancy.doctor(conn)], list[Severity])
+    assert_type((await chancy_ops.why(conn, 1)).reason, Reason)
+    assert_type([found.severity for found in await chancy_ops.doctor(conn)], list[Severity])

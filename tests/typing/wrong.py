@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 
 import chancy
+import chancy_ops
 from chancy import BatchCounts, Unique, callback, cron, every, submit_many, task
 from chancy_testing import assert_submitted, drain, eager
 
@@ -54,11 +55,11 @@ def sync_side(conn: psycopg.Connection[Any]) -> None:
     submit_many(conn, [1])  # E mypy ty
     plain.using(group=len)  # E mypy ty
     task(limits=[3])  # E mypy ty
-    chancy.limit(conn, "q", concurrency="3")  # E mypy ty
-    chancy.pause(conn, "q", until="5")  # E mypy ty
+    chancy_ops.limit(conn, "q", concurrency="3")  # E mypy ty
+    chancy_ops.pause(conn, "q", until="5")  # E mypy ty
     chancy.jobs(conn, task=5)  # E mypy ty
     plain.using(delay="5")  # E mypy ty
-    chancy.requeue_many(conn, "q")  # E mypy ty
+    chancy_ops.requeue_many(conn, "q")  # E mypy ty
     chancy.schedule(conn, "a", plain, every(minutes=5))  # E mypy ty
     chancy.schedule(conn, "a", plain.bind(1), "* * * * *")  # E mypy ty
     number: int = plain.submit(conn, 1).result(conn)  # E mypy ty

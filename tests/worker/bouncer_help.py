@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from chancy_testing.postgres import give, unprivileged
+from chancy_testing.server.postgres import give, unprivileged
 
 # Ends with this process, however that ends: the shell sees the end of its input.
 GUARD = '"$@" </dev/null & server=$!; read -r word; kill -TERM $server; wait $server'

@@ -15,8 +15,9 @@ import limit_tasks
 import worker_tasks
 
 from chancy import Chancy, Queue
-from chancy_worker import Timing, WorkerConfig, recovery
+from chancy_worker import Timing, WorkerConfig
 from chancy_worker.cli import work
+from chancy_worker.connection import recovery
 
 if __name__ == "__main__":
     assert batch_tasks

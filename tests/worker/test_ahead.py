@@ -9,10 +9,11 @@ import worker_tasks as tasks
 from worker_help import FAST, eventually, working
 
 from chancy import Queue, State
-from chancy_worker import WorkerConfig, pace
-from chancy_worker.pace import Pace
-from chancy_worker.turnstile import AHEAD_SECONDS, Turnstile
-from chancy_worker.verdict import EARLIEST
+from chancy_worker import WorkerConfig
+from chancy_worker.attempts.verdict import EARLIEST
+from chancy_worker.rounds import pace
+from chancy_worker.rounds.pace import Pace
+from chancy_worker.slots.turnstile import AHEAD_SECONDS, Turnstile
 
 
 class Job:
@@ -224,7 +225,7 @@ async def test_what_was_claimed_ahead_of_long_jobs_goes_back_unharmed_and_anothe
 
 
 async def test_a_worker_that_stops_gives_back_at_once_what_it_has_claimed_ahead(site, monkeypatch):
-    monkeypatch.setattr("chancy_worker.turnstile.AHEAD_SECONDS", 60)
+    monkeypatch.setattr("chancy_worker.slots.turnstile.AHEAD_SECONDS", 60)
     jobs = site.submit(
         *[tasks.add.bind(1, number) for number in range(40)],
         tasks.pass_gate.bind("shut"),

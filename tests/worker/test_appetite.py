@@ -4,13 +4,14 @@ import math
 
 import pytest
 
-from chancy.limits import Place
-from chancy_worker import marks, pace
-from chancy_worker.appetite import LIMIT_SECONDS, Appetite
-from chancy_worker.claims import START, Answer, Wanted
-from chancy_worker.marks import LOOK_SECONDS, Marks
-from chancy_worker.returns import Returns
-from chancy_worker.room import Bound, Shares, shared
+from chancy.options.limits import Place
+from chancy_worker.claims import marks
+from chancy_worker.claims.marks import LOOK_SECONDS, Marks
+from chancy_worker.claims.statement import START, Answer, Wanted
+from chancy_worker.rounds import pace
+from chancy_worker.rounds.appetite import LIMIT_SECONDS, Appetite
+from chancy_worker.rounds.returns import Returns
+from chancy_worker.slots.room import Bound, Shares, shared
 
 NOTHING = frozenset()
 LOOK = 1000.0

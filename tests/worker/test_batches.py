@@ -14,14 +14,16 @@ import worker_tasks
 from worker_help import all_finished, eventually, working
 
 import chancy
+import chancy_ops
 from chancy import BatchCounts, State, callback
-from chancy.batch import finish_batches, finish_unfinished
+from chancy.batches.statements import finish_batches, finish_unfinished
 from chancy.run import send
 from chancy_worker import Timing, WorkerConfig
-from chancy_worker.claims import Wanted, play_round
-from chancy_worker.leases import declare_dead, register, take_back
-from chancy_worker.upkeep import keep, sweep_batches
-from chancy_worker.verdict import failure, since_now, succeeded
+from chancy_worker.attempts.verdict import failure, since_now, succeeded
+from chancy_worker.claims.statement import Wanted, play_round
+from chancy_worker.life.lease import register
+from chancy_worker.life.rescue import declare_dead, take_back
+from chancy_worker.parts.retention import keep, sweep_batches
 
 PROMPT = WorkerConfig(timing=Timing(look=60, lease=180, extend=60), grace=1)
 """A worker that sees the end of a batch by the verdict of its last job, or within the test's deadline not at all."""
@@ -304,7 +306,7 @@ async def test_a_worker_without_batches_opens_no_connection_for_them(site):
 
 
 async def test_a_batch_is_counted_also_where_its_queue_keeps_nothing(site):
-    chancy.keep(site.conn, "default", chancy.Keep.nothing(), schema=site.schema)
+    chancy_ops.keep(site.conn, "default", chancy.Keep.nothing(), schema=site.schema)
     (plain,) = site.submit(worker_tasks.add.bind(1, 2))
     batch, jobs = batch_of(site, *[worker_tasks.add.bind(n, 1) for n in range(3)], worker_tasks.discard.bind())
     async with working(site.app(), PROMPT):

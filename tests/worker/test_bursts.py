@@ -8,8 +8,8 @@ from contextvars import ContextVar
 
 import pytest
 
-from chancy_worker import bursts
-from chancy_worker.bursts import Bursts
+from chancy_worker.slots import bursts
+from chancy_worker.slots.bursts import Bursts
 
 note = ContextVar("note", default="clean")
 

@@ -22,7 +22,10 @@ from worker_help import FAST, HERE, eventually, is_alive, process_facts, working
 
 import chancy
 from chancy import State
-from chancy_worker import Timing, WorkerConfig, children, forkserver, health
+from chancy_worker import Timing, WorkerConfig
+from chancy_worker.children import forkserver
+from chancy_worker.children import pool as children
+from chancy_worker.life import health
 
 ONE = WorkerConfig(timing=FAST, grace=1, children=1)
 IGNORED_HERE = [s.name for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signal.getsignal(s) == signal.SIG_IGN]

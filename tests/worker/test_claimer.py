@@ -12,13 +12,14 @@ import worker_tasks as tasks
 from worker_help import FAST, all_finished, eventually, working
 
 from chancy import Queue, State
-from chancy_worker import Timing, WorkerConfig, claimer
-from chancy_worker.claims import SETTLE, Answer
-from chancy_worker.link import Link
-from chancy_worker.recovery import Recovery
-from chancy_worker.refusals import Refusals
-from chancy_worker.room import Room
-from chancy_worker.verdict import Claimed, released, succeeded
+from chancy_worker import Timing, WorkerConfig
+from chancy_worker.attempts.refusals import Refusals
+from chancy_worker.attempts.verdict import Claimed, released, succeeded
+from chancy_worker.claims.statement import SETTLE, Answer
+from chancy_worker.connection.link import Link
+from chancy_worker.connection.recovery import Recovery
+from chancy_worker.rounds import claimer
+from chancy_worker.slots.room import Room
 
 NOTHING = Answer(0, True, [], {}, [], {})
 

@@ -37,12 +37,14 @@ from worker_tasks import add, gates, pass_gate, succeed_at
 import chancy
 from chancy import State
 from chancy.model import Statement
-from chancy_testing.postgres import Postgres
-from chancy_worker import Timing, WorkerConfig, addresses, cli, link, processes, recovery, watchdog
-from chancy_worker.leases import Lease
-from chancy_worker.link import Link
-from chancy_worker.wakeups import Ear
-from chancy_worker.watchdog import Watchdog
+from chancy_testing.server.postgres import Postgres
+from chancy_worker import Timing, WorkerConfig, cli, processes
+from chancy_worker.connection import addresses, link, recovery
+from chancy_worker.connection.link import Link
+from chancy_worker.doorbell.doorbell import Ear
+from chancy_worker.life import watchdog
+from chancy_worker.life.lease import Lease
+from chancy_worker.life.watchdog import Watchdog
 
 NEVER_BY_THE_CLOCK = Timing(lease=300, extend=100, rescue=100, look=100)
 """A worker that uses its connections when it has to, and otherwise not for as long as a test lasts."""
@@ -490,7 +492,7 @@ async def test_a_worker_whose_heart_beats_in_vain_when_it_stops_gives_back_what_
 async def test_a_worker_with_running_jobs_whose_database_is_away_stops_within_its_grace(
     site, chancy_dsn, caplog, monkeypatch
 ):
-    monkeypatch.setattr("chancy_worker.supervisor._LAST_VERDICTS", 60)
+    monkeypatch.setattr("chancy_worker.worker._LAST_VERDICTS", 60)
     async with Proxy(chancy_dsn) as proxy:
         async with stopping(site, proxy.dsn, WorkerConfig(grace=1)) as worker:
             site.submit(pass_gate.bind("never"))

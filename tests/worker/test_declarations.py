@@ -13,10 +13,12 @@ import worker_tasks
 from worker_help import eventually, working
 
 import chancy
-from chancy import JobFilter, State, Unique
+import chancy_ops
+from chancy import State, Unique
 from chancy.model import Options
 from chancy.run import send
-from chancy_worker.declarations import declare
+from chancy_ops import JobFilter
+from chancy_worker.parts.declarations import declare
 
 EVERY = [worker_tasks.add, tasks.three, tasks.two_a_customer, tasks.once, tasks.by_two_keys, tasks.everything]
 
@@ -198,6 +200,6 @@ def test_who_does_not_know_the_task_sees_its_key_under_each_of_its_names_when_it
     assert (error.value.key, error.value.job_id) == ("k", other.id)
     chancy.cancel(site.conn, other.id, schema=site.schema)
     for state in (State.FAILED, State.CANCELLED):
-        swept = chancy.requeue_many(site.conn, JobFilter(state=state), schema=site.schema)
+        swept = chancy_ops.requeue_many(site.conn, JobFilter(state=state), schema=site.schema)
         assert swept.changed + swept.left == 1
     assert site.one("SELECT count(*) FROM {}.job") == 1

@@ -14,13 +14,18 @@ from psycopg import sql
 from worker_help import ONLY_WOKEN, eventually, working
 
 import chancy
-from chancy import Queue, Severity, State, fleet_checks, server_checks
-from chancy.findings import Patience
+import chancy_ops
+from chancy import Queue, State
 from chancy.model import Pause, Statement
 from chancy.run import perform, send
+from chancy_ops import Severity
+from chancy_ops.diagnosis import fleet as fleet_checks
+from chancy_ops.diagnosis import server as server_checks
+from chancy_ops.diagnosis.findings import Patience
 from chancy_worker import WorkerConfig
-from chancy_worker.claims import Wanted, play_round
-from chancy_worker.leases import Offer, declare_dead, register
+from chancy_worker.claims.statement import Wanted, play_round
+from chancy_worker.life.lease import Offer, register
+from chancy_worker.life.rescue import declare_dead
 
 CHECKS = {
     "schema", "rights", "workers", "queues", "tasks", "waiting", "doorbell", "listeners", "clocks", "pauses", "schedules", "claims", "slots", "partitions",
@@ -31,7 +36,7 @@ AT_ONCE = Patience(timedelta(0), timedelta(days=1))
 
 
 def examined(site, conn=None):
-    return chancy.doctor(conn or site.conn, schema=site.schema)
+    return chancy_ops.doctor(conn or site.conn, schema=site.schema)
 
 
 def wrong(site):
@@ -64,7 +69,7 @@ async def test_an_installation_that_is_well_is_told_so_by_every_check(site):
         assert len(found) == len(CHECKS)
         assert [each for each in found if each.severity is not Severity.OK or each.remedy or not each.message] == []
         async with await psycopg.AsyncConnection.connect(site.dsn) as conn:
-            inside = {each.check for each in await chancy.doctor(conn, schema=site.schema)}
+            inside = {each.check for each in await chancy_ops.doctor(conn, schema=site.schema)}
         assert inside == CHECKS - {"listeners"}
         messages = {each.check: each.message for each in found}
         assert messages["workers"] == "1 worker alive."
@@ -123,7 +128,7 @@ def test_the_oldest_job_that_could_run_is_named_with_its_age(site, age, severity
         worker_tasks.add.using(group="g").bind(1, 2),
     )
     hand(site, queues=["paused"])
-    chancy.pause(site.conn, "paused", schema=site.schema)
+    chancy_ops.pause(site.conn, "paused", schema=site.schema)
     aged(site, "job", "run_at", age)
     site.one("UPDATE {}.job SET run_at = run_at + interval '1 s' WHERE id = %s RETURNING id", other.id)
     site.one("UPDATE {}.job SET run_at = run_at - interval '1 h' WHERE id = %s RETURNING id", paused.id)
@@ -191,7 +196,7 @@ async def test_an_idle_worker_whose_session_does_not_stir_is_deaf(site):
 
 def test_nobody_is_rung_for_inside_a_transaction(site):
     with psycopg.connect(site.dsn) as conn:
-        assert "listeners" not in {found.check for found in chancy.doctor(conn, schema=site.schema)}
+        assert "listeners" not in {found.check for found in chancy_ops.doctor(conn, schema=site.schema)}
 
 
 def test_a_moment_without_anybody_at_the_doorbell_is_none():
@@ -214,8 +219,8 @@ def test_who_looks_for_work_by_the_clock_is_not_missed_at_the_doorbell(site):
 
 def test_a_pause_that_somebody_may_have_forgotten_is_told(site):
     hand(site)
-    chancy.pause(site.conn, "mail", schema=site.schema)
-    chancy.pause(site.conn, task="app.t", schema=site.schema)
+    chancy_ops.pause(site.conn, "mail", schema=site.schema)
+    chancy_ops.pause(site.conn, task="app.t", schema=site.schema)
     assert wrong(site) == {}
     aged(site, "pause", "paused_at", "3 days")
     found = [each for each in examined(site) if each.check == "pauses"]
@@ -233,7 +238,7 @@ def test_schedules_that_nobody_sees_to_are_told(site):
     hand(site)
     chancy.schedule(site.conn, "s", worker_tasks.add.bind(1, 2), chancy.every(hours=1), schema=site.schema)
     chancy.schedule(site.conn, "t", worker_tasks.nap.bind(1), chancy.every(hours=1), schema=site.schema)
-    chancy.pause(site.conn, schedule="t", schema=site.schema)
+    chancy_ops.pause(site.conn, schedule="t", schema=site.schema)
     assert wrong(site) == {}  # a worker may see to it yet
     site.one("UPDATE {}.schedule SET since = since - interval '2 min' RETURNING name")
     found = wrong(site)["schedules"]
@@ -394,7 +399,7 @@ def test_a_schema_that_is_older_is_all_that_is_told(site):
 
 
 def test_a_database_without_the_schema_says_what_to_do(site):
-    (found,) = chancy.doctor(site.conn, schema="nowhere")
+    (found,) = chancy_ops.doctor(site.conn, schema="nowhere")
     assert found.message.startswith("schema 'nowhere' has not been migrated")
 
 

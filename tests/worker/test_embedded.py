@@ -20,10 +20,10 @@ from worker_help import FAST, eventually, states, worker_with
 from chancy import Queue, SchemaOutdated, State, task
 from chancy_testing.background import _open_connections
 from chancy_worker import WorkerConfig
-from chancy_worker.claimer import Claimer
-from chancy_worker.leases import Lease
-from chancy_worker.link import Link
-from chancy_worker.watchdog import Watchdog
+from chancy_worker.connection.link import Link
+from chancy_worker.life.lease import Lease
+from chancy_worker.life.watchdog import Watchdog
+from chancy_worker.rounds.claimer import Claimer
 
 PATIENT = WorkerConfig(timing=FAST, grace=20, children=2)
 
@@ -266,8 +266,8 @@ def test_when_a_whole_loop_ends_its_jobs_go_back_as_at_a_stop(site, tmp_path, de
 
 @pytest.mark.parametrize("stubborn", [False, True])
 async def test_a_lifespan_that_waits_on_its_way_out_is_left_in_its_time(site, monkeypatch, caplog, stubborn):
-    monkeypatch.setattr("chancy_worker.supervisor._TO_LEAVE", 0.2)
-    monkeypatch.setattr("chancy_worker.supervisor._TO_OBEY", 0.2)
+    monkeypatch.setattr("chancy_worker.worker._TO_LEAVE", 0.2)
+    monkeypatch.setattr("chancy_worker.worker._TO_OBEY", 0.2)
     over, seen = asyncio.Event(), []
 
     @contextlib.asynccontextmanager

@@ -29,13 +29,15 @@ from worker_tasks import (
 import chancy
 from chancy import Queue, State
 from chancy.run import send
-from chancy_testing.postgres import Postgres
-from chancy_worker import Timing, WorkerConfig, claimer, cli, recovery
-from chancy_worker.claims import Wanted
-from chancy_worker.leases import register
-from chancy_worker.link import Link
+from chancy_testing.server.postgres import Postgres
+from chancy_worker import Timing, WorkerConfig, cli
+from chancy_worker.claims.statement import Wanted
+from chancy_worker.connection import recovery
+from chancy_worker.connection.link import Link
+from chancy_worker.life.lease import register
+from chancy_worker.parts.retention import drop_overdue
 from chancy_worker.processes import Processes
-from chancy_worker.upkeep import drop_overdue
+from chancy_worker.rounds import claimer
 
 
 async def test_four_worker_processes_run_each_job_exactly_once(site, tmp_path):

@@ -14,14 +14,16 @@ import worker_tasks
 from worker_help import FAST, all_finished, eventually, states, working
 
 import chancy
+import chancy_ops
 from chancy import Backoff, Limit, State
 from chancy.current import CurrentJob
 from chancy.run import send
 from chancy_worker import WorkerConfig
-from chancy_worker.claims import START, Circle, Flow, Wanted, play_round
-from chancy_worker.gatekeeper import Gatekeeper, _Place
-from chancy_worker.leases import Offer, declare_dead, register, take_back
-from chancy_worker.verdict import Completion, cancelled, released, succeeded
+from chancy_worker.attempts.verdict import Completion, cancelled, released, succeeded
+from chancy_worker.claims.gates import Gatekeeper, _Place
+from chancy_worker.claims.statement import START, Circle, Flow, Wanted, play_round
+from chancy_worker.life.lease import Offer, register
+from chancy_worker.life.rescue import declare_dead, take_back
 
 
 @pytest.fixture(autouse=True)
@@ -407,17 +409,17 @@ def test_a_worker_that_was_declared_dead_admits_nobody_and_takes_no_slot(site, w
 
 async def test_a_queue_is_limited_at_run_time_and_the_limit_is_changed_and_lifted(site):
     gate = tasks.gate = asyncio.Event()
-    chancy.limit(site.conn, "default", concurrency=2, schema=site.schema)
+    chancy_ops.limit(site.conn, "default", concurrency=2, schema=site.schema)
     site.submit(*[tasks.at_gate.bind() for _ in range(30)])
     async with working(site.app(concurrency=8)), working(site.app(concurrency=8)):
         await eventually(lambda: site.count("running") == 2)
-        chancy.limit(site.conn, "default", concurrency=5, schema=site.schema)
+        chancy_ops.limit(site.conn, "default", concurrency=5, schema=site.schema)
         await eventually(lambda: site.count("running") == 5)
-        chancy.limit(site.conn, "default", concurrency=1, schema=site.schema)
+        chancy_ops.limit(site.conn, "default", concurrency=1, schema=site.schema)
         gate.set()
         await eventually(lambda: site.count("succeeded") >= 6)
         assert (site.count("running") <= 1, tasks.most) == (True, {"gate": 5})
-        chancy.limit(site.conn, "default", concurrency=None, schema=site.schema)
+        chancy_ops.limit(site.conn, "default", concurrency=None, schema=site.schema)
         await all_finished(site, 10)
 
 
@@ -427,7 +429,7 @@ def claim(site, worker, want, conn=None):
 
 
 def test_two_that_claim_at_a_time_claim_no_more_than_the_queues_limit_and_neither_waits(site, worker):
-    chancy.limit(site.conn, "default", concurrency=3, schema=site.schema)
+    chancy_ops.limit(site.conn, "default", concurrency=3, schema=site.schema)
     site.submit(*[worker_tasks.add.bind(1, 2) for _ in range(10)])
     other = send(site.conn, register("other", 60), site.schema)
     site.conn.execute("SET lock_timeout = '1ms'")

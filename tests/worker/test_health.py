@@ -18,9 +18,10 @@ from worker_help import FAST, Proxy, Site, eventually, probed, until_answered, w
 
 import chancy
 from chancy import State
-from chancy_testing.postgres import Postgres
-from chancy_worker import WorkerConfig, health
-from chancy_worker.claimer import Claimer
+from chancy_testing.server.postgres import Postgres
+from chancy_worker import WorkerConfig
+from chancy_worker.life import health
+from chancy_worker.rounds.claimer import Claimer
 
 
 async def test_a_worker_is_ready_live_and_answers_nothing_else(site, port):
@@ -33,7 +34,7 @@ async def test_a_worker_is_ready_live_and_answers_nothing_else(site, port):
 
 
 async def test_a_full_worker_is_ready(site, port, monkeypatch):
-    monkeypatch.setattr("chancy_worker.supervisor.LONGEST_TURN", 2.5)
+    monkeypatch.setattr("chancy_worker.worker.LONGEST_TURN", 2.5)
     async with working(site.app(concurrency=1), WorkerConfig(timing=FAST, grace=1, health_port=port)):
         site.submit(tasks.pass_gate.bind("never"))
         await eventually(lambda: site.count("running") == 1)
@@ -58,7 +59,7 @@ async def test_a_worker_is_live_and_not_ready_while_its_database_is_away(tmp_pat
 
 
 async def test_a_worker_whose_rounds_hang_is_not_ready(site, chancy_dsn, port, monkeypatch):
-    monkeypatch.setattr("chancy_worker.supervisor.LONGEST_TURN", 1)
+    monkeypatch.setattr("chancy_worker.worker.LONGEST_TURN", 1)
     async with Proxy(chancy_dsn) as proxy:
         async with working(site.app(dsn=proxy.dsn), WorkerConfig(timing=FAST, grace=1, health_port=port)):
             await until_answered(port, 200)
@@ -107,7 +108,7 @@ async def test_who_connects_and_says_nothing_or_nonsense_leaves_no_trace(site, p
 
 
 async def test_systemds_watchdog_is_fed_while_the_database_is_away_and_jobs_run_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("chancy_worker.supervisor.LONGEST_TURN", 0.5)
+    monkeypatch.setattr("chancy_worker.worker.LONGEST_TURN", 0.5)
     with Postgres() as server, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         with psycopg.connect(server.dsn) as conn:
             chancy.migrate(conn, schema="chancy")
@@ -133,7 +134,7 @@ async def test_systemds_watchdog_is_fed_while_the_database_is_away_and_jobs_run_
 
 
 async def test_systemds_watchdog_is_not_fed_where_rounds_stand_still_beside_a_whole_connection(site, monkeypatch):
-    monkeypatch.setattr("chancy_worker.supervisor.LONGEST_TURN", 0.5)
+    monkeypatch.setattr("chancy_worker.worker.LONGEST_TURN", 0.5)
     async with working(site.app(), WorkerConfig(timing=FAST, grace=1)) as worker:
         await worker.begun.wait()
         assert await worker._hangs() == []

@@ -9,14 +9,15 @@ import psycopg
 from worker_help import FAST, PID, Proxy, eventually, holds_the_bell, until_answered, working
 from worker_tasks import add
 
-import chancy
-from chancy import Severity
-from chancy_worker import WorkerConfig, hearing
-from chancy_worker.wakeups import Bell
+import chancy_ops
+from chancy_ops import Severity
+from chancy_worker import WorkerConfig
+from chancy_worker.doorbell import hearing
+from chancy_worker.doorbell.doorbell import Bell
 
 
 def findings(site):
-    return [found for found in chancy.doctor(site.conn, schema=site.schema) if found.check == "doorbell"]
+    return [found for found in chancy_ops.doctor(site.conn, schema=site.schema) if found.check == "doorbell"]
 
 
 async def test_a_worker_whose_notifications_are_swallowed_is_not_ready_and_doctor_names_it(site, port, caplog):

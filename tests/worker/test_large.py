@@ -11,12 +11,13 @@ from worker_tasks import add, gates, pass_gate, weigh
 
 from chancy import Limit, Queue, State
 from chancy.run import send
-from chancy_worker import Timing, WorkerConfig, portions
-from chancy_worker.claims import ROUND, WEIGHED_ROUND, Circle, Wanted, play_round
-from chancy_worker.leases import register
-from chancy_worker.outbox import LARGE_VERDICT_BYTES, MOST_CUTS, Outbox
-from chancy_worker.portions import Portion
-from chancy_worker.verdict import Claimed, Completion
+from chancy_worker import Timing, WorkerConfig
+from chancy_worker.attempts.verdict import Claimed, Completion
+from chancy_worker.claims import portions
+from chancy_worker.claims.portions import Portion
+from chancy_worker.claims.statement import ROUND, WEIGHED_ROUND, Circle, Wanted, play_round
+from chancy_worker.life.lease import register
+from chancy_worker.rounds.outbox import LARGE_VERDICT_BYTES, MOST_CUTS, Outbox
 
 MIB = 1024**2
 

@@ -17,7 +17,7 @@ from worker_help import FAST, ONLY_WOKEN, Site, eventually, working
 import chancy
 from chancy import JobFailed, Queue, State
 from chancy_worker import Timing, WorkerConfig
-from chancy_worker.link import Link
+from chancy_worker.connection.link import Link
 
 
 async def test_async_and_sync_tasks_run_and_give_their_typed_results(site, chancy_dsn):

@@ -19,7 +19,8 @@ from worker_help import FAST, Site, eventually, is_alive, worker_with, working
 
 import chancy
 from chancy import InvalidArguments, InvalidTask, Limit, Queue, State, task
-from chancy_worker import WorkerConfig, memory
+from chancy_worker import WorkerConfig
+from chancy_worker.child import memory
 
 QUICK = WorkerConfig(timing=FAST, grace=1, children=3)
 
@@ -70,7 +71,7 @@ async def test_a_coroutine_over_its_time_is_cancelled(site):
 async def test_a_coroutine_that_swallows_its_cancellation_is_complained_of_and_what_it_returns_counts(
     site, monkeypatch, caplog
 ):
-    monkeypatch.setattr("chancy_worker.slots.INSIST_SECONDS", 0.3)
+    monkeypatch.setattr("chancy_worker.slots.slots.INSIST_SECONDS", 0.3)
     async with working(site.app(), QUICK):
         (job,) = site.submit(tasks.last_async.bind("swallow"))
         (row,) = await finished(site, job)
@@ -279,7 +280,7 @@ def test_limits_that_the_chosen_executor_cannot_keep_are_refused_with_the_reason
     ],
 )
 def test_limits_decide_where_a_function_runs(asynchronous, executor, limits, place):
-    from chancy.limits import place_of
+    from chancy.options.limits import place_of
 
     assert place_of(asynchronous, executor, limits) == place
 

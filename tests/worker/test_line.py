@@ -16,10 +16,11 @@ import pytest
 import worker_tasks as tasks
 from worker_help import FAST, ONLY_WOKEN, all_finished, eventually, worker_with, working
 
-from chancy import Queue, State, pause, resume
+from chancy import Queue, State
+from chancy_ops import pause, resume
 from chancy_worker import Timing, WorkerConfig
-from chancy_worker.claimer import Claimer
-from chancy_worker.wakeups import line_of
+from chancy_worker.doorbell.doorbell import line_of
+from chancy_worker.rounds.claimer import Claimer
 
 CONFIG = WorkerConfig(timing=ONLY_WOKEN, grace=1)
 

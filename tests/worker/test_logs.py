@@ -22,11 +22,13 @@ from worker_help import FAST, Site, all_finished, eventually, worker_with, worki
 import chancy
 from chancy import CurrentJob, State
 from chancy.current import running_attempt
-from chancy_testing.postgres import Postgres
-from chancy_worker import WorkerConfig, records, reports
-from chancy_worker.logs import JsonFormatter
-from chancy_worker.records import MOST_BYTES, MOST_RECORDS, Keeper
-from chancy_worker.verdict import Claimed
+from chancy_testing.server.postgres import Postgres
+from chancy_worker import WorkerConfig
+from chancy_worker.attempts import logs as records
+from chancy_worker.attempts.logs import MOST_BYTES, MOST_RECORDS, Keeper
+from chancy_worker.attempts.verdict import Claimed
+from chancy_worker.log_format import JsonFormatter
+from chancy_worker.parts import reports
 
 PLACES = ["on_loop", "in_thread", "in_process"]
 

@@ -32,12 +32,13 @@ from chancy import Discard, DuplicateJob, Limit, Snooze, Unique
 from chancy.current import CurrentJob
 from chancy.errors import LeaseLost
 from chancy.run import send
-from chancy_worker.claimer import TEXTS
-from chancy_worker.claims import PATIENT_ROUND, Circle, Wanted, play_round, settle
-from chancy_worker.leases import declare_dead, extend, register, take_back
-from chancy_worker.sessions import OwnSession
-from chancy_worker.suspects import choose
-from chancy_worker.verdict import Claimed, cancelled, judged, released, since_now, succeeded
+from chancy_worker.attempts.verdict import Claimed, cancelled, judged, released, since_now, succeeded
+from chancy_worker.claims.statement import PATIENT_ROUND, Circle, Wanted, play_round, settle
+from chancy_worker.connection.sessions import OwnSession
+from chancy_worker.life.lease import extend, register
+from chancy_worker.life.rescue import declare_dead, take_back
+from chancy_worker.life.suspects import choose
+from chancy_worker.rounds.claimer import TEXTS
 
 WAITING = {"ready", "scheduled"}
 LIVE = WAITING | {"running"}

@@ -17,14 +17,16 @@ from worker_tasks import add, gates, pass_gate
 
 from chancy import State
 from chancy.run import send
-from chancy_worker import WorkerConfig, reports, sifting
-from chancy_worker.claims import Wanted
-from chancy_worker.leases import register
-from chancy_worker.link import Link
-from chancy_worker.portions import Portion
-from chancy_worker.schedules import look_at_schedules
-from chancy_worker.sifting import Candidate, Sieve
-from chancy_worker.verdict import Claimed
+from chancy_worker import WorkerConfig
+from chancy_worker.attempts.verdict import Claimed
+from chancy_worker.claims import sifting
+from chancy_worker.claims.portions import Portion
+from chancy_worker.claims.sifting import Candidate, Sieve
+from chancy_worker.claims.statement import Wanted
+from chancy_worker.connection.link import Link
+from chancy_worker.life.lease import register
+from chancy_worker.parts import reports
+from chancy_worker.parts.schedules import look_at_schedules
 
 
 def without_borders(site):

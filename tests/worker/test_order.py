@@ -12,14 +12,14 @@ import worker_tasks as tasks
 from worker_help import FAST, ONLY_WOKEN, all_finished, eventually, working
 
 from chancy import Limit, Queue, State
-from chancy.limits import Place
+from chancy.options.limits import Place
+from chancy.registry import registered
 from chancy.run import send
-from chancy.task import registered
 from chancy_worker import WorkerConfig
-from chancy_worker.claims import Wanted, play_round
-from chancy_worker.leases import register
-from chancy_worker.slots import Slots
-from chancy_worker.verdict import Claimed, released
+from chancy_worker.attempts.verdict import Claimed, released
+from chancy_worker.claims.statement import Wanted, play_round
+from chancy_worker.life.lease import register
+from chancy_worker.slots.slots import Slots
 
 CONFIG = WorkerConfig(timing=FAST, grace=1, children=2)
 PLACES = {"loop": tasks.begin, "thread": tasks.begin_in_thread, "child": tasks.begin_in_child}
@@ -143,7 +143,7 @@ async def test_nothing_of_a_queue_begins_while_a_job_that_comes_before_it_is_on_
 ):
     """Somebody has locked its row, so the verdict that gives it back is passed by again and again."""
     caplog.set_level(logging.INFO, "chancy.job")
-    monkeypatch.setattr("chancy_worker.turnstile.AHEAD_SECONDS", 1)
+    monkeypatch.setattr("chancy_worker.slots.turnstile.AHEAD_SECONDS", 1)
     path = tmp_path / "begun"
     warm = [tasks.add.using(queue="line").bind(1, 2)] * 20
     jobs = [tasks.begin.using(queue="line").bind(str(path), 0)] * 3
@@ -165,7 +165,7 @@ async def test_nothing_of_a_queue_begins_while_a_job_that_comes_before_it_is_on_
 
 async def test_a_job_that_goes_back_from_its_slot_lets_none_of_those_behind_it_have_that(monkeypatch):
     """No child could be had for it: it was begun by the worker, and not by its function."""
-    monkeypatch.setattr("chancy_worker.turnstile.AHEAD_SECONDS", 60)
+    monkeypatch.setattr("chancy_worker.slots.turnstile.AHEAD_SECONDS", 60)
     gate, performed, ended = asyncio.Event(), [], []
 
     class NoChild:

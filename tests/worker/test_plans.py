@@ -21,31 +21,27 @@ import worker_tasks as tasks
 
 import chancy
 from chancy import State, Unique
-from chancy.batch import finish_batches, finish_unfinished
-from chancy.client import submit_one
+from chancy.batches.statements import finish_batches, finish_unfinished
+from chancy.job import submit_one
+from chancy.keys.statements import submit_unique
 from chancy.model import Statement
-from chancy.run import ADAPTERS, send
+from chancy.run import send
 from chancy.schema import fill
-from chancy.statements import (
-    cancel_jobs,
-    complete_job,
-    insert_jobs,
-    requeue_jobs,
-    select_job,
-    select_outcome,
-    submit_unique,
-)
-from chancy.surroundings import around
-from chancy.why import _held_up
-from chancy_worker.claims import PATIENT_ROUND, ROUND, START, Circle, Flow, Mark, Wanted, play_round, settle
-from chancy_worker.gatekeeper import reach
-from chancy_worker.leases import Offer, declare_dead, extend, register, take_back
-from chancy_worker.link import Link
-from chancy_worker.marks import Marks
-from chancy_worker.sessions import LentSession, OwnSession
-from chancy_worker.suspects import choose
-from chancy_worker.upkeep import sweep_windows
-from chancy_worker.verdict import Claimed, Completion
+from chancy.statements import complete_job, insert_jobs, select_outcome
+from chancy.verbs import cancel_jobs, requeue_jobs, select_job
+from chancy.wires.cursors import ADAPTERS
+from chancy_ops.reasons.context import around
+from chancy_ops.reasons.why import _held_up
+from chancy_worker.attempts.verdict import Claimed, Completion
+from chancy_worker.claims.gates import reach
+from chancy_worker.claims.marks import Marks
+from chancy_worker.claims.statement import PATIENT_ROUND, ROUND, START, Circle, Flow, Mark, Wanted, play_round, settle
+from chancy_worker.connection.link import Link
+from chancy_worker.connection.sessions import LentSession, OwnSession
+from chancy_worker.life.lease import Offer, extend, register
+from chancy_worker.life.rescue import declare_dead, take_back
+from chancy_worker.life.suspects import choose
+from chancy_worker.parts.retention import sweep_windows
 
 DEEP = """
 ALTER TABLE {schema}.job SET (autovacuum_enabled = off);

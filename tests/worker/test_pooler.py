@@ -18,12 +18,13 @@ from worker_tasks import add, add_in_thread, gates, nap, pass_gate, record, succ
 import chancy
 from chancy import State, cancel, submit_many
 from chancy.model import Statement
-from chancy_testing.postgres import Postgres
-from chancy_testing.schemas import KEY
-from chancy_worker import Timing, Worker, WorkerConfig, polling
-from chancy_worker.link import Link
-from chancy_worker.sessions import LentSession
-from chancy_worker.upkeep import drop_briefly
+from chancy_testing.server.postgres import Postgres
+from chancy_testing.server.schemas import KEY
+from chancy_worker import Timing, Worker, WorkerConfig
+from chancy_worker.connection.link import Link
+from chancy_worker.connection.sessions import LentSession
+from chancy_worker.doorbell import polling
+from chancy_worker.parts.retention import drop_briefly
 
 SESSION_LOCKS = """
     SELECT locks.objid FROM pg_locks AS locks JOIN pg_stat_activity AS session USING (pid)

@@ -8,8 +8,10 @@ import worker_tasks
 from worker_help import Site, all_finished, eventually, working
 
 import chancy
-from chancy import JobFilter, State, Unique
-from chancy_testing.postgres import QUICK, Postgres
+import chancy_ops
+from chancy import State, Unique
+from chancy_ops import JobFilter
+from chancy_testing.server.postgres import QUICK, Postgres
 
 add = worker_tasks.add
 QUIET = "SET LOCAL chancy.quiet = on"
@@ -69,7 +71,7 @@ VERBS = {
     "sql": (lambda conn: None, lambda conn, _: conn.execute("SELECT chancy.submit('worker_tasks.add')")),
     "requeue": (cancelled, lambda conn, job: chancy.requeue(conn, job.id)),
     "cancel": (running, lambda conn, job: chancy.cancel(conn, job.id)),
-    "resume": (lambda conn: chancy.pause(conn, "default"), lambda conn, _: chancy.resume(conn, "default")),
+    "resume": (lambda conn: chancy_ops.pause(conn, "default"), lambda conn, _: chancy_ops.resume(conn, "default")),
 }
 
 
@@ -85,7 +87,7 @@ def test_a_quiet_transaction_can_be_prepared_whoever_waits_at_the_doorbell(site,
     assert caller.execute("SELECT current_setting('chancy.quiet', true)").fetchone()[0] != "on"
     caller.rollback()
     if verb not in ("cancel", "resume"):
-        assert chancy.count(site.conn)[State.READY] >= 1
+        assert chancy_ops.count(site.conn)[State.READY] >= 1
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS.keys() - {"cancel"}))
@@ -106,7 +108,7 @@ def test_a_quiet_transaction_that_stays_prepared_keeps_nobody_from_the_doorbell(
     with psycopg.connect(site.dsn, autocommit=True) as other:
         assert other.execute("SELECT chancy.bell_wait(ARRAY[chancy.bell_key('default')])").fetchone()[0] != []
     caller.tpc_rollback()
-    assert chancy.count(site.conn) == {}
+    assert chancy_ops.count(site.conn) == {}
 
 
 async def test_an_idle_worker_finds_what_was_submitted_quietly_with_its_next_look(site, caller):
@@ -118,4 +120,4 @@ async def test_an_idle_worker_finds_what_was_submitted_quietly_with_its_next_loo
         caller.tpc_prepare()
         caller.tpc_commit()
         await all_finished(site)
-    assert chancy.count(site.conn, JobFilter(task=add)) == {State.SUCCEEDED: 1}
+    assert chancy_ops.count(site.conn, JobFilter(task=add)) == {State.SUCCEEDED: 1}

@@ -11,8 +11,10 @@ import worker_tasks as tasks
 from worker_help import ONLY_WOKEN, all_finished, eventually, states, working
 
 from chancy import Queue, State
-from chancy.steering import limit, pause, resume
-from chancy_worker import WorkerConfig, marks
+from chancy_ops.pauses import pause, resume
+from chancy_ops.queue import limit
+from chancy_worker import WorkerConfig
+from chancy_worker.claims import marks
 
 CONFIG = WorkerConfig(timing=ONLY_WOKEN, grace=1)
 IN_TIME = timedelta(seconds=10)

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from chancy.model import Progress
-from chancy_worker import reports
+from chancy_worker.parts import reports
 
 FIRST, NEWER = Progress(0.1), Progress(0.9)
 

@@ -13,24 +13,26 @@ from psycopg import sql
 from worker_help import FAST, all_finished, eventually, working
 
 import chancy
+import chancy_ops
 from chancy import Keep, Queue, ResultExpired, State, UnknownJob, days
+from chancy.history.moving import make_partitions
 from chancy.run import send
-from chancy.statements import make_partitions
 from chancy_worker import WorkerConfig
-from chancy_worker.claims import Wanted, play_round, settle
+from chancy_worker.attempts.verdict import Completion, cancelled, released, succeeded
+from chancy_worker.claims.statement import Wanted, play_round, settle
 from chancy_worker.cli import load, parser
-from chancy_worker.leases import declare_dead, register, take_back
-from chancy_worker.link import Link
-from chancy_worker.sessions import LentSession, OwnSession
-from chancy_worker.upkeep import drop_briefly, drop_overdue, overdue
-from chancy_worker.verdict import Completion, cancelled, released, succeeded
+from chancy_worker.connection.link import Link
+from chancy_worker.connection.sessions import LentSession, OwnSession
+from chancy_worker.life.lease import register
+from chancy_worker.life.rescue import declare_dead, take_back
+from chancy_worker.parts.retention import drop_briefly, drop_overdue, overdue
 
 QUICK = WorkerConfig(timing=FAST, grace=1)
 RULES = "SELECT what, days FROM {}.retention WHERE queue = 'default' ORDER BY 1"
 
 
 def keep(site, rules, queue="default"):
-    chancy.keep(site.conn, queue, rules, schema=site.schema)
+    chancy_ops.keep(site.conn, queue, rules, schema=site.schema)
 
 
 def places(site):
@@ -355,7 +357,7 @@ async def test_a_result_goes_before_its_job_does(site, chancy_clock, upkeep):
         with pytest.raises(ResultExpired, match=f"job {job.id} .*Keep\\(results=…\\)"):
             job.result(site.conn)
     assert "in attempt 1 of 3, and its result is not kept any more." in str(
-        chancy.why(site.conn, jobs[0].id, schema=site.schema)
+        chancy_ops.why(site.conn, jobs[0].id, schema=site.schema)
     )
     assert chancy.requeue(site.conn, jobs[0].id, schema=site.schema)
     async with working(site.app(), QUICK):

@@ -13,10 +13,11 @@ from psycopg import sql
 from worker_help import FAST, all_finished, eventually, worker_with, working
 
 import chancy
+import chancy_ops
 from chancy import Keep, MissingRights, State, Unique, batch, callback, days
 from chancy_worker import WorkerConfig
-from chancy_worker.link import Link
-from chancy_worker.upkeep import drop_alone, overdue
+from chancy_worker.connection.link import Link
+from chancy_worker.parts.retention import drop_alone, overdue
 
 _numbers = itertools.count()
 
@@ -71,16 +72,16 @@ async def test_each_role_does_its_part_through_eight_days(site, as_role):
                 assert chancy.get(viewer, job.id).state is State.SUCCEEDED
                 assert job.result(producer, timeout=timedelta(seconds=20)) == 3
                 assert made.id
-                chancy.pause(operator, "default")
+                chancy_ops.pause(operator, "default")
                 waiting = task.submit(producer, 5, 6)
-                assert chancy.why(viewer, waiting.id).reason
-                assert chancy.edit(operator, waiting.id, priority=5) is True
+                assert chancy_ops.why(viewer, waiting.id).reason
+                assert chancy_ops.edit(operator, waiting.id, priority=5) is True
                 assert chancy.cancel(operator, waiting.id) is True
                 assert chancy.requeue(operator, waiting.id) is True
-                assert chancy.delete(operator, waiting.id) is True
-                assert chancy.resume(operator, "default") is True
-                chancy.keep(operator, "reports", Keep(succeeded=days(3)))
-                assert {each.check: each for each in chancy.doctor(viewer)}["rights"].severity.value == "ok"
+                assert chancy_ops.delete(operator, waiting.id) is True
+                assert chancy_ops.resume(operator, "default") is True
+                chancy_ops.keep(operator, "reports", Keep(succeeded=days(3)))
+                assert {each.check: each for each in chancy_ops.doctor(viewer)}["rights"].severity.value == "ok"
         link = Link(dsns["worker"], site.schema, "upkeep", deadline=20)
         await link.connect()
         assert await link.send(overdue()) != []
@@ -98,11 +99,11 @@ COMPARE = 'CREATE FUNCTION pg_temp.same("{0}".state, "{0}".state) RETURNS boolea
     [
         ("viewer", lambda conn: worker_tasks.add.submit(conn, 1, 2)),
         ("viewer", lambda conn: chancy.cancel(conn, 1)),
-        ("viewer", lambda conn: chancy.pause(conn, "default")),
+        ("viewer", lambda conn: chancy_ops.pause(conn, "default")),
         ("producer", lambda conn: chancy.cancel(conn, 1)),
         ("producer", lambda conn: chancy.requeue(conn, 1)),
-        ("producer", lambda conn: chancy.pause(conn, "default")),
-        ("producer", lambda conn: chancy.keep(conn, "default", Keep(succeeded=days(3)))),
+        ("producer", lambda conn: chancy_ops.pause(conn, "default")),
+        ("producer", lambda conn: chancy_ops.keep(conn, "default", Keep(succeeded=days(3)))),
         ("producer", lambda conn: conn.execute(f"UPDATE \"{chancy.schema_in_use()}\".job SET state = 'running'")),
         ("viewer", lambda conn: conn.execute(COMPARE.format(chancy.schema_in_use()))),
         ("worker", lambda conn: conn.execute(COMPARE.format(chancy.schema_in_use()))),
@@ -135,7 +136,7 @@ async def test_functions_whose_owner_does_not_own_the_tables_are_told_by_worker_
     try:
         with pytest.raises(MissingRights, match=f"role {owner} has the functions, but not history"):
             await worker_with(site.app(), WorkerConfig(timing=FAST)).start()
-        (found,) = [each for each in chancy.doctor(site.conn) if each.check == "rights"]
+        (found,) = [each for each in chancy_ops.doctor(site.conn) if each.check == "rights"]
         assert (found.severity.value, owner in found.remedy) == ("error", True)
     finally:
         site.conn.execute(function.format(*map(sql.Identifier, (site.schema, superuser))))

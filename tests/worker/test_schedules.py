@@ -16,13 +16,15 @@ import schedule_tasks as tasks
 from worker_help import FAST, Proxy, eventually
 
 import chancy
+import chancy_ops
 from chancy import Queue, State, Unique, cron, every
 from chancy.run import send
-from chancy.schedules import pause_schedule, resume_schedule
+from chancy.schedules.schedule import pause_schedule, resume_schedule
 from chancy_testing.clock import Clock
 from chancy_worker import Worker, WorkerConfig
-from chancy_worker import schedules as room
-from chancy_worker.schedules import declare_schedules, keep_time, look_at_schedules
+from chancy_worker.parts import schedules as room
+from chancy_worker.parts.declarations import declare_schedules
+from chancy_worker.parts.schedules import keep_time, look_at_schedules
 
 EVERY = [tasks.beat, tasks.yearly, tasks.of_tenant, tasks.once_a_day]
 NINE = datetime(2026, 11, 25, 9, tzinfo=UTC)
@@ -482,13 +484,13 @@ def test_a_schedule_that_has_another_name_goes_on_where_it_was_and_stays_paused(
     renamed = changed(daily, name="new", aliases=(daily.name,))
     both = {"new": renamed, daily.name: renamed}
     clock.set(NINE + timedelta(days=3))
-    chancy.pause(site.conn, schedule=daily.name, until=timedelta(hours=1), schema=site.schema)
+    chancy_ops.pause(site.conn, schedule=daily.name, until=timedelta(hours=1), schema=site.schema)
     last = row(site, daily.name).last_job
     send(site.conn, declare_schedules(both), site.schema)
     assert names(site) == ["new"]
     found = row(site, "new")
     assert (found.paused_until, found.last_job, found.task) == (NINE + timedelta(days=3, hours=1), last, "new")
-    chancy.resume(site.conn, schedule="new", schema=site.schema)
+    chancy_ops.resume(site.conn, schedule="new", schema=site.schema)
     send(site.conn, declare_schedules(both), site.schema)  # a second worker changes nothing
     assert names(site) == ["new"]
 

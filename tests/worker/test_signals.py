@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from chancy_worker import signals
-from chancy_worker.signals import NUMBERS, Asked, shared, taken
+from chancy_worker.life import signals
+from chancy_worker.life.signals import NUMBERS, Asked, shared, taken
 
 
 def handlers():

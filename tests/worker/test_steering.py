@@ -12,38 +12,40 @@ import worker_tasks
 from worker_help import FAST, ONLY_WOKEN, all_finished, eventually, states, working
 
 import chancy
-from chancy import JobFilter, Queue, State
+import chancy_ops
+from chancy import Queue, State
 from chancy.model import WITHOUT_END
 from chancy.run import send
+from chancy_ops import JobFilter
 from chancy_worker import WorkerConfig
-from chancy_worker.claims import Circle, Wanted, play_round
-from chancy_worker.leases import register
-from chancy_worker.verdict import succeeded
+from chancy_worker.attempts.verdict import succeeded
+from chancy_worker.claims.statement import Circle, Wanted, play_round
+from chancy_worker.life.lease import register
 
 AWAKE = WorkerConfig(timing=ONLY_WOKEN, grace=1)
 
 
 async def test_a_paused_queue_starts_nothing_and_goes_on_at_once_when_it_is_resumed(site):
-    chancy.pause(site.conn, "default", schema=site.schema)
+    chancy_ops.pause(site.conn, "default", schema=site.schema)
     site.submit(*[worker_tasks.add.bind(n, 1) for n in range(20)])
     async with working(site.app(), AWAKE):
         (other,) = site.submit(worker_tasks.add.using(queue="other").bind(1, 1))
         async with working(site.app(queues=[Queue("other")]), AWAKE):
             await eventually(lambda: site.row(other).state is State.SUCCEEDED)
         assert states(site) == {"ready": 20, "succeeded": 1}
-        assert chancy.resume(site.conn, "default", schema=site.schema)
+        assert chancy_ops.resume(site.conn, "default", schema=site.schema)
         await all_finished(site, 5)
 
 
 async def test_a_paused_task_lets_the_others_of_its_queue_pass(site):
-    chancy.pause(site.conn, task=worker_tasks.note, schema=site.schema)
+    chancy_ops.pause(site.conn, task=worker_tasks.note, schema=site.schema)
     site.submit(
         *[worker_tasks.note.bind("paused") for _ in range(20)], *[worker_tasks.add.bind(n, 1) for n in range(9)]
     )
     async with working(site.app(), AWAKE):
         await eventually(lambda: site.count("succeeded") == 9)
         assert worker_tasks.notes == []
-        assert chancy.resume(site.conn, task="worker_tasks.note", schema=site.schema)
+        assert chancy_ops.resume(site.conn, task="worker_tasks.note", schema=site.schema)
         await all_finished(site, 5)
 
 
@@ -51,13 +53,13 @@ async def test_what_runs_when_its_queue_is_paused_runs_on(site):
     (job,) = site.submit(worker_tasks.pass_gate.bind("g"))
     async with working(site.app()):
         await eventually(lambda: site.row(job).state is State.RUNNING)
-        chancy.pause(site.conn, "default", schema=site.schema)
+        chancy_ops.pause(site.conn, "default", schema=site.schema)
         worker_tasks.gates["g"].set()
         await eventually(lambda: site.row(job).state is State.SUCCEEDED)
 
 
 async def test_a_pause_ends_by_itself(site):
-    chancy.pause(site.conn, "default", until=timedelta(seconds=1), schema=site.schema)
+    chancy_ops.pause(site.conn, "default", until=timedelta(seconds=1), schema=site.schema)
     site.submit(worker_tasks.add.bind(1, 2))
     async with working(site.app(), WorkerConfig(timing=FAST, grace=1)):
         await all_finished(site)
@@ -65,34 +67,34 @@ async def test_a_pause_ends_by_itself(site):
 
 
 async def test_a_second_pause_sets_another_end(site):
-    chancy.pause(site.conn, "default", until=datetime.now(UTC) + timedelta(seconds=1), schema=site.schema)
-    chancy.pause(site.conn, "default", schema=site.schema)
+    chancy_ops.pause(site.conn, "default", until=datetime.now(UTC) + timedelta(seconds=1), schema=site.schema)
+    chancy_ops.pause(site.conn, "default", schema=site.schema)
     assert site.one("SELECT until = 'infinity' FROM {}.pause")
 
 
 def test_resume_says_whether_anything_was_paused(site):
-    assert not chancy.resume(site.conn, "default", schema=site.schema)
-    chancy.pause(site.conn, "default", schema=site.schema)
-    assert chancy.resume(site.conn, "default", schema=site.schema)
-    assert not chancy.resume(site.conn, "default", schema=site.schema)
+    assert not chancy_ops.resume(site.conn, "default", schema=site.schema)
+    chancy_ops.pause(site.conn, "default", schema=site.schema)
+    assert chancy_ops.resume(site.conn, "default", schema=site.schema)
+    assert not chancy_ops.resume(site.conn, "default", schema=site.schema)
 
 
 async def test_a_paused_schedule_ticks_again_when_it_is_resumed(site):
     chancy.schedule(site.conn, "s", worker_tasks.add.bind(1, 2), chancy.every(seconds=1), schema=site.schema)
-    chancy.pause(site.conn, schedule="s", until=timedelta(hours=1), schema=site.schema)
+    chancy_ops.pause(site.conn, schedule="s", until=timedelta(hours=1), schema=site.schema)
     (row,) = chancy.schedules(site.conn, schema=site.schema)
     assert timedelta(minutes=59) < row.paused_until - row.read_at <= timedelta(hours=1)
     async with working(site.app()):
         (other,) = site.submit(worker_tasks.add.bind(1, 2))
         await eventually(lambda: site.row(other).state is State.SUCCEEDED)
-        assert chancy.resume(site.conn, schedule="s", schema=site.schema)
-        assert not chancy.resume(site.conn, schedule="s", schema=site.schema)
+        assert chancy_ops.resume(site.conn, schedule="s", schema=site.schema)
+        assert not chancy_ops.resume(site.conn, schedule="s", schema=site.schema)
         await eventually(lambda: site.count("succeeded") > 1)
     with pytest.raises(chancy.UnknownSchedule):
-        chancy.pause(site.conn, schedule="t", schema=site.schema)
+        chancy_ops.pause(site.conn, schedule="t", schema=site.schema)
 
 
-@pytest.mark.parametrize("verb", [chancy.pause, chancy.resume])
+@pytest.mark.parametrize("verb", [chancy_ops.pause, chancy_ops.resume])
 def test_a_pause_names_one_thing(site, verb):
     with pytest.raises(ValueError, match="name one"):
         verb(site.conn, schema=site.schema)
@@ -102,7 +104,7 @@ def test_a_pause_names_one_thing(site, verb):
 
 def test_a_pause_until_a_naive_time_is_refused(site):
     with pytest.raises(ValueError, match="time zone"):
-        chancy.pause(site.conn, "default", until=datetime(2026, 1, 1), schema=site.schema)  # noqa: DTZ001
+        chancy_ops.pause(site.conn, "default", until=datetime(2026, 1, 1), schema=site.schema)  # noqa: DTZ001
 
 
 def admitted(site):
@@ -114,35 +116,35 @@ def admitted(site):
 
 def test_a_paused_task_has_no_places_in_a_limit_that_it_shares(site):
     site.submit(*[gate_tasks.shared_one.bind() for _ in range(5)])
-    chancy.pause(site.conn, task=gate_tasks.shared_one, schema=site.schema)
+    chancy_ops.pause(site.conn, task=gate_tasks.shared_one, schema=site.schema)
     site.submit(*[gate_tasks.shared_two.bind() for _ in range(5)])
     assert admitted(site) == ["gate_tasks.shared_two"] * 2
 
 
 def test_a_paused_queue_admits_nobody(site):
     site.submit(*[gate_tasks.shared_one.bind() for _ in range(5)])
-    chancy.pause(site.conn, "default", schema=site.schema)
+    chancy_ops.pause(site.conn, "default", schema=site.schema)
     assert admitted(site) == []
-    chancy.resume(site.conn, "default", schema=site.schema)
+    chancy_ops.resume(site.conn, "default", schema=site.schema)
     assert len(admitted(site)) == 2
 
 
 async def test_a_waiting_job_can_be_brought_forward_and_put_off(site):
     (job,) = site.submit(worker_tasks.add.using(delay=timedelta(hours=1)).bind(1, 2))
     async with working(site.app(), AWAKE):
-        assert chancy.edit(site.conn, job.id, run_at=datetime.now(UTC), schema=site.schema)
+        assert chancy_ops.edit(site.conn, job.id, run_at=datetime.now(UTC), schema=site.schema)
         await all_finished(site, 5)
-    assert not chancy.edit(site.conn, job.id, priority=5, schema=site.schema)
+    assert not chancy_ops.edit(site.conn, job.id, priority=5, schema=site.schema)
     (job,) = site.submit(worker_tasks.add.bind(1, 2))
     later = datetime.now(UTC) + timedelta(hours=1)
-    assert chancy.edit(site.conn, job.id, run_at=later, priority=7, schema=site.schema)
+    assert chancy_ops.edit(site.conn, job.id, run_at=later, priority=7, schema=site.schema)
     row = site.row(job)
     assert (row.state, row.run_at, row.priority) == (State.SCHEDULED, later, 7)
 
 
 def test_an_edit_of_a_job_that_there_is_not_is_told(site):
     with pytest.raises(chancy.UnknownJob, match="job 999 "):
-        chancy.edit(site.conn, 999, priority=1, schema=site.schema)
+        chancy_ops.edit(site.conn, 999, priority=1, schema=site.schema)
 
 
 @pytest.mark.parametrize(
@@ -151,22 +153,22 @@ def test_an_edit_of_a_job_that_there_is_not_is_told(site):
 )
 def test_an_edit_that_no_row_can_hold_is_refused(site, change, words):
     with pytest.raises(ValueError, match=words):
-        chancy.edit(site.conn, 1, **change, schema=site.schema)
+        chancy_ops.edit(site.conn, 1, **change, schema=site.schema)
 
 
 async def test_a_running_job_is_neither_edited_nor_deleted(site):
     (job,) = site.submit(worker_tasks.pass_gate.bind("g"))
     async with working(site.app()):
         await eventually(lambda: site.row(job).state is State.RUNNING)
-        assert not chancy.edit(site.conn, job.id, priority=1, schema=site.schema)
-        assert not chancy.delete(site.conn, job.id, schema=site.schema)
+        assert not chancy_ops.edit(site.conn, job.id, priority=1, schema=site.schema)
+        assert not chancy_ops.delete(site.conn, job.id, schema=site.schema)
         worker_tasks.gates["g"].set()
         await all_finished(site)
-    assert chancy.delete(site.conn, job.id, schema=site.schema)
+    assert chancy_ops.delete(site.conn, job.id, schema=site.schema)
     with pytest.raises(chancy.UnknownJob):
         site.row(job)
     with pytest.raises(chancy.UnknownJob):
-        chancy.delete(site.conn, job.id, schema=site.schema)
+        chancy_ops.delete(site.conn, job.id, schema=site.schema)
 
 
 async def failed(site, *binds):
@@ -186,12 +188,12 @@ async def test_the_failed_of_one_kind_are_requeued_in_batches_and_counted_first(
         *[worker_tasks.end_badly.bind("open", "object") for _ in range(2)],
     )
     which = JobFilter(state=State.FAILED, error="ValueError", task=worker_tasks.end_badly)
-    assert chancy.count(site.conn, which, schema=site.schema) == {State.FAILED: 10}
+    assert chancy_ops.count(site.conn, which, schema=site.schema) == {State.FAILED: 10}
     told = []
-    swept = chancy.requeue_many(site.conn, which, batch=4, told=told.append, schema=site.schema)
+    swept = chancy_ops.requeue_many(site.conn, which, batch=4, told=told.append, schema=site.schema)
     assert (swept.changed, swept.left, told) == (10, 0, [4, 8, 10])
     assert states(site) == {"ready": 10, "discarded": 4, "failed": 2}
-    assert chancy.count(site.conn, schema=site.schema) == {State.READY: 10, State.DISCARDED: 4, State.FAILED: 2}
+    assert chancy_ops.count(site.conn, schema=site.schema) == {State.READY: 10, State.DISCARDED: 4, State.FAILED: 2}
 
 
 @pytest.fixture(autouse=True)
@@ -201,22 +203,22 @@ def open_gate(site):
 
 async def test_an_error_is_looked_for_where_it_stands_and_not_in_what_a_message_says(site):
     await failed(site, worker_tasks.raise_with.bind('{"kind":"TimeoutError"} "kind":"TimeoutError"'))
-    assert chancy.count(site.conn, JobFilter(error="TimeoutError"), schema=site.schema) == {}
-    assert chancy.count(site.conn, JobFilter(error="ValueError"), schema=site.schema) == {State.FAILED: 1}
-    assert chancy.count(site.conn, JobFilter(error="ValueErro."), schema=site.schema) == {}
+    assert chancy_ops.count(site.conn, JobFilter(error="TimeoutError"), schema=site.schema) == {}
+    assert chancy_ops.count(site.conn, JobFilter(error="ValueError"), schema=site.schema) == {State.FAILED: 1}
+    assert chancy_ops.count(site.conn, JobFilter(error="ValueErro."), schema=site.schema) == {}
 
 
 async def test_of_several_errors_the_last_one_counts(site):
     await failed(site, worker_tasks.raise_in_turn.using(max_attempts=2, retry=worker_tasks.AT_ONCE).bind())
-    assert chancy.count(site.conn, JobFilter(error="KeyError"), schema=site.schema) == {}
-    assert chancy.count(site.conn, JobFilter(error="ValueError"), schema=site.schema) == {State.FAILED: 1}
+    assert chancy_ops.count(site.conn, JobFilter(error="KeyError"), schema=site.schema) == {}
+    assert chancy_ops.count(site.conn, JobFilter(error="ValueError"), schema=site.schema) == {State.FAILED: 1}
 
 
 async def test_jobs_are_chosen_by_when_they_finished(site):
     await failed(site, *[worker_tasks.add.bind(1, 2) for _ in range(4)])
     middle = site.one("SELECT finished_at FROM {}.history ORDER BY finished_at, id OFFSET 2 LIMIT 1")
     early, late = JobFilter(until=middle), JobFilter(since=middle)
-    found = [chancy.count(site.conn, which, schema=site.schema).get(State.SUCCEEDED, 0) for which in (early, late)]
+    found = [chancy_ops.count(site.conn, which, schema=site.schema).get(State.SUCCEEDED, 0) for which in (early, late)]
     assert sum(found) == 4
     assert found[1] >= 1
 
@@ -227,7 +229,7 @@ async def test_waiting_jobs_are_cancelled_and_running_ones_asked_to_stop(site):
         await eventually(lambda: site.row(running).state is State.RUNNING)
         site.submit(*[worker_tasks.add.bind(1, 2) for _ in range(10)])
         site.submit(*[worker_tasks.add.using(queue="other").bind(1, 2) for _ in range(3)])
-        swept = chancy.cancel_many(site.conn, JobFilter(queue="default"), batch=3, schema=site.schema)
+        swept = chancy_ops.cancel_many(site.conn, JobFilter(queue="default"), batch=3, schema=site.schema)
         assert (swept.changed, swept.left) == (11, 0)
         await eventually(lambda: states(site) == {"cancelled": 11, "ready": 3})
 
@@ -238,18 +240,18 @@ async def test_deleting_leaves_the_running_and_takes_the_rest(site):
     async with working(site.app(concurrency=1), WorkerConfig(timing=FAST, grace=0)):
         await eventually(lambda: site.row(running).state is State.RUNNING)
         site.submit(*[worker_tasks.add.bind(1, 2) for _ in range(5)])
-        swept = chancy.delete_many(site.conn, JobFilter(queue="default"), batch=2, schema=site.schema)
+        swept = chancy_ops.delete_many(site.conn, JobFilter(queue="default"), batch=2, schema=site.schema)
         assert (swept.changed, swept.left) == (9, 1)
         assert states(site) == {"running": 1}
 
 
 def test_what_could_never_be_meant_is_refused(site):
-    for verb in (chancy.cancel_many, chancy.delete_many):
+    for verb in (chancy_ops.cancel_many, chancy_ops.delete_many):
         with pytest.raises(ValueError, match="fits every one"):
             verb(site.conn, JobFilter(), schema=site.schema)
     for verb, state in [
-        (chancy.cancel_many, State.FAILED), (chancy.delete_many, State.RUNNING), (chancy.requeue_many, State.READY),
-        (chancy.requeue_many, None),
+        (chancy_ops.cancel_many, State.FAILED), (chancy_ops.delete_many, State.RUNNING), (chancy_ops.requeue_many, State.READY),
+        (chancy_ops.requeue_many, None),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=verb.__name__):
             verb(site.conn, JobFilter(queue="q", state=state), schema=site.schema)
@@ -259,27 +261,27 @@ async def test_a_requeue_leaves_those_whose_key_a_live_job_has(site):
     unique = worker_tasks.discard.using(unique=chancy.Unique("k"))
     await failed(site, unique.bind())
     await failed(site, unique.bind())
-    swept = chancy.requeue_many(site.conn, JobFilter(state=State.DISCARDED), schema=site.schema)
+    swept = chancy_ops.requeue_many(site.conn, JobFilter(state=State.DISCARDED), schema=site.schema)
     assert (swept.changed, swept.left) == (1, 1)
 
 
 async def test_a_bulk_verb_on_an_async_connection_is_the_same(site):
     site.submit(*[worker_tasks.add.bind(1, 2) for _ in range(5)])
     async with await psycopg.AsyncConnection.connect(site.dsn) as conn:
-        swept = await chancy.cancel_many(conn, JobFilter(task=worker_tasks.add), schema=site.schema)
+        swept = await chancy_ops.cancel_many(conn, JobFilter(task=worker_tasks.add), schema=site.schema)
     assert swept.changed == 5
 
 
 def test_two_who_requeue_the_same_jobs_do_each_of_them_once(site):
     site.submit(*[worker_tasks.add.bind(1, 2) for _ in range(200)])
     which = JobFilter(queue="default")
-    chancy.cancel_many(site.conn, which, schema=site.schema)
+    chancy_ops.cancel_many(site.conn, which, schema=site.schema)
     found = []
 
     def requeue():
         with psycopg.connect(site.dsn, autocommit=True) as conn:
             which = JobFilter(state=State.CANCELLED)
-            found.append(chancy.requeue_many(conn, which, batch=7, schema=site.schema).changed)
+            found.append(chancy_ops.requeue_many(conn, which, batch=7, schema=site.schema).changed)
 
     threads = [threading.Thread(target=requeue) for _ in range(3)]
     for thread in threads:
@@ -291,31 +293,31 @@ def test_two_who_requeue_the_same_jobs_do_each_of_them_once(site):
 
 
 async def test_the_queues_and_the_workers_are_listed(site):
-    chancy.pause(site.conn, "empty", schema=site.schema)
-    chancy.limit(site.conn, "default", concurrency=1, schema=site.schema)
+    chancy_ops.pause(site.conn, "empty", schema=site.schema)
+    chancy_ops.limit(site.conn, "default", concurrency=1, schema=site.schema)
     (running,) = site.submit(worker_tasks.pass_gate.bind("g"))
     async with working(site.app(), AWAKE):
         await eventually(lambda: site.row(running).state is State.RUNNING)
         late = worker_tasks.add.using(delay=timedelta(hours=1))
         jobs = site.submit(worker_tasks.add.bind(1, 2), late.bind(1, 2), gate_tasks.three.bind())
-        default, empty = chancy.queues(site.conn, schema=site.schema)
+        default, empty = chancy_ops.queues(site.conn, schema=site.schema)
         assert (default.name, default.ready, default.scheduled, default.running) == ("default", 2, 1, 1)
         assert (default.limit, default.workers, default.paused_until) == (1, 1, None)
         assert default.oldest_at == site.row(jobs[0]).run_at
         assert (empty.name, empty.ready, empty.paused_until) == ("empty", 0, WITHOUT_END)
-        (worker,) = chancy.workers(site.conn, schema=site.schema)
+        (worker,) = chancy_ops.workers(site.conn, schema=site.schema)
         assert (worker.queues, worker.running, worker.listens) == (("default",), 1, True)
         assert "worker_tasks.add" in worker.tasks
-        await eventually(lambda: chancy.workers(site.conn, schema=site.schema)[0].clock_ahead is not None, 10)
-        assert abs(chancy.workers(site.conn, schema=site.schema)[0].clock_ahead) < timedelta(seconds=1)
+        await eventually(lambda: chancy_ops.workers(site.conn, schema=site.schema)[0].clock_ahead is not None, 10)
+        assert abs(chancy_ops.workers(site.conn, schema=site.schema)[0].clock_ahead) < timedelta(seconds=1)
         worker_tasks.gates["g"].set()
-    assert chancy.workers(site.conn, schema=site.schema) == []
+    assert chancy_ops.workers(site.conn, schema=site.schema) == []
 
 
 def test_a_round_passes_by_what_is_paused_without_saying_that_it_is_at_its_limit(site):
     worker = send(site.conn, register("w", 60), site.schema)
     site.submit(*[worker_tasks.add.bind(1, 2) for _ in range(3)])
-    chancy.pause(site.conn, "default", schema=site.schema)
+    chancy_ops.pause(site.conn, "default", schema=site.schema)
     answer = send(site.conn, play_round(worker, [], Wanted({"default": 9}, looking=("default",))), site.schema)
     assert (answer.claimed, list(answer.at_limit), answer.lanes) == ([], [], [("default", 0)])
 
@@ -333,9 +335,9 @@ def test_a_limit_that_is_lowered_under_full_workers_lets_them_claim_nothing_befo
         running[worker] = running[worker][ended:] + claimed
         return len(claimed)
 
-    chancy.limit(site.conn, "default", concurrency=20, schema=site.schema)
+    chancy_ops.limit(site.conn, "default", concurrency=20, schema=site.schema)
     assert [play(worker, 0, 10) for worker in workers] == [10, 10]
-    chancy.limit(site.conn, "default", concurrency=5, schema=site.schema)
+    chancy_ops.limit(site.conn, "default", concurrency=5, schema=site.schema)
     for _ in range(9):
         for worker in workers:
             claimed, total = play(worker, 1, 1), sum(map(len, running.values()))

@@ -10,13 +10,14 @@ import limit_tasks
 from worker_help import FAST, all_finished, eventually, states, working
 from worker_tasks import add, count_neighbours, gates, kill_my_worker, nap, note, notes, pass_gate, see_running
 
-import chancy
+import chancy_ops
 from chancy import Queue, State
 from chancy.run import send
 from chancy_worker import Timing, WorkerConfig
-from chancy_worker.leases import DECLARE_DEAD, TAKE_BACK, register
-from chancy_worker.link import Link
-from chancy_worker.suspects import FIRST, MOST
+from chancy_worker.connection.link import Link
+from chancy_worker.life.lease import register
+from chancy_worker.life.rescue import DECLARE_DEAD, TAKE_BACK
+from chancy_worker.life.suspects import FIRST, MOST
 
 NEVER_HARMLESS = WorkerConfig(timing=Timing(harmless=3600), grace=1)
 
@@ -153,13 +154,13 @@ async def test_suspects_of_a_paused_task_or_queue_hold_up_no_others(site):
     site.submit(*[add.bind(1, 1) for _ in range(5)], *[note.using(queue="still").bind("x") for _ in range(5)])
     others = site.submit(*[note.bind("runs") for _ in range(5)])
     make_suspects(site)
-    chancy.pause(site.conn, task=add, schema=site.schema)
-    chancy.pause(site.conn, "still", schema=site.schema)
+    chancy_ops.pause(site.conn, task=add, schema=site.schema)
+    chancy_ops.pause(site.conn, "still", schema=site.schema)
     async with working(site.app(queues=[Queue("default"), Queue("still")])):
         await eventually(lambda: all(site.row(job).state is State.SUCCEEDED for job in others))
         assert states(site) == {"ready": 10, "succeeded": 5}
-        chancy.resume(site.conn, task=add, schema=site.schema)
-        chancy.resume(site.conn, "still", schema=site.schema)
+        chancy_ops.resume(site.conn, task=add, schema=site.schema)
+        chancy_ops.resume(site.conn, "still", schema=site.schema)
         await all_finished(site)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from chancy_worker.telling import APART_SECONDS, Lately
+from chancy_worker.child.telling import APART_SECONDS, Lately
 
 
 def test_who_speaks_in_a_tight_loop_is_heard_now_and_then_and_with_the_last_word():

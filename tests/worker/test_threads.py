@@ -8,7 +8,8 @@ from worker_help import FAST, all_finished, eventually, until_answered, working
 from worker_tasks import add, add_in_thread, record_in_thread
 
 from chancy import State
-from chancy_worker import WorkerConfig, executors
+from chancy_worker import WorkerConfig
+from chancy_worker.attempts import executors
 
 
 async def test_where_no_thread_can_be_started_jobs_go_back_unharmed_and_run_once_when_one_can(

@@ -17,8 +17,9 @@ from worker_tasks import add
 
 from chancy import InvalidArguments, State, task
 from chancy.run import send
-from chancy_worker import refusals
-from chancy_worker.leases import Offer, declare_dead, register
+from chancy_worker.attempts import refusals
+from chancy_worker.life.lease import Offer, register
+from chancy_worker.life.rescue import declare_dead
 
 OLD = """
 from chancy import task

@@ -9,8 +9,8 @@ from worker_help import ONLY_WOKEN, all_finished, eventually, working
 from chancy import Queue
 from chancy.model import Statement
 from chancy_worker import WorkerConfig
-from chancy_worker.link import Link
-from chancy_worker.wakeups import Ear
+from chancy_worker.connection.link import Link
+from chancy_worker.doorbell.doorbell import Ear
 
 
 async def test_a_wakeup_that_was_read_together_with_an_answer_is_heard_when_the_worker_goes_to_sleep(site):

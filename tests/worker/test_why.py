@@ -14,12 +14,15 @@ import worker_tasks
 from worker_help import FAST, all_finished, eventually, working
 
 import chancy
-from chancy import Backoff, Queue, Reason, State
+import chancy_ops
+from chancy import Backoff, Queue, State
 from chancy.phrases import argument, counted, jobs_named, one_line, sized, span
 from chancy.run import send
+from chancy_ops import Reason
 from chancy_worker import Timing, WorkerConfig
-from chancy_worker.claims import Wanted, play_round
-from chancy_worker.leases import Offer, declare_dead, register, take_back
+from chancy_worker.claims.statement import Wanted, play_round
+from chancy_worker.life.lease import Offer, register
+from chancy_worker.life.rescue import declare_dead, take_back
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 AT_NOON = "2026-11-25 12:00:00 UTC"
@@ -37,7 +40,7 @@ def clock(site, chancy_clock):
 
 
 def why(site, job):
-    return chancy.why(site.conn, job if isinstance(job, int) else job.id, schema=site.schema)
+    return chancy_ops.why(site.conn, job if isinstance(job, int) else job.id, schema=site.schema)
 
 
 def told(site, job, reason, sentence, until=None):
@@ -90,11 +93,11 @@ async def test_a_job_that_is_tried_again_says_when_and_after_which_error(site):
 
 def test_a_job_of_a_paused_queue_says_since_when_and_how_to_go_on(site, clock):
     (job,) = site.submit(worker_tasks.add.bind(1, 2))
-    chancy.pause(site.conn, "default", schema=site.schema)
+    chancy_ops.pause(site.conn, "default", schema=site.schema)
     clock.move(timedelta(hours=2))
     since = f"waits because queue 'default' was paused at {AT_NOON} (2 h ago)"
     told(site, job, Reason.QUEUE_PAUSED, f"{since} until somebody resumes it: `chancy resume default`.")
-    chancy.pause(site.conn, "default", until=timedelta(minutes=30), schema=site.schema)
+    chancy_ops.pause(site.conn, "default", until=timedelta(minutes=30), schema=site.schema)
     until = NOON + timedelta(hours=2, minutes=30)
     sentence = f"{since} until 2026-11-25 14:30:00 UTC (in 30 min): `chancy resume default`."
     told(site, job, Reason.QUEUE_PAUSED, sentence, until)
@@ -102,7 +105,7 @@ def test_a_job_of_a_paused_queue_says_since_when_and_how_to_go_on(site, clock):
 
 def test_a_job_of_a_paused_task_says_so(site):
     (job,) = site.submit(worker_tasks.add.bind(1, 2))
-    chancy.pause(site.conn, task=worker_tasks.add, schema=site.schema)
+    chancy_ops.pause(site.conn, task=worker_tasks.add, schema=site.schema)
     sentence = (
         f"waits because task worker_tasks.add was paused at {AT_NOON} (0 s ago) until somebody resumes it: "
         f"`chancy resume --task worker_tasks.add`."
@@ -173,7 +176,7 @@ async def test_a_limit_of_a_key_names_the_key(site):
 def test_a_job_whose_limit_is_in_the_shares_of_other_workers_says_so(site):
     workers = [send(site.conn, register(name, 60, Offer(["default"], [])), site.schema) for name in ("a", "b")]
     site.rows("UPDATE {}.offer SET tasks = %s RETURNING 1", [worker_tasks.add.name, gate_tasks.three.name])
-    chancy.limit(site.conn, "default", concurrency=5, schema=site.schema)
+    chancy_ops.limit(site.conn, "default", concurrency=5, schema=site.schema)
     (job,) = site.submit(worker_tasks.add.bind(1, 2))
     share = "INSERT INTO {}.share (kind, name, worker, most, revision) VALUES (%s, %s, %s, %s, '0') RETURNING 1"
     for worker, most in zip(workers, (2, 3), strict=True):
@@ -183,7 +186,7 @@ def test_a_job_whose_limit_is_in_the_shares_of_other_workers_says_so(site):
         "shares of workers that do not need them now; whoever needs one gets it within a second."
     )
     told(site, job, Reason.LIMIT, sentence)
-    chancy.limit(site.conn, "default", concurrency=None, schema=site.schema)
+    chancy_ops.limit(site.conn, "default", concurrency=None, schema=site.schema)
     (job,) = site.submit(gate_tasks.three.bind())
     site.rows(share, "gate", "concurrency(gate_tasks.three)", workers[0], 3)
     sentence = (
@@ -194,7 +197,7 @@ def test_a_job_whose_limit_is_in_the_shares_of_other_workers_says_so(site):
 
 
 async def test_a_job_of_a_queue_at_its_limit_says_so(site):
-    chancy.limit(site.conn, "default", concurrency=1, schema=site.schema)
+    chancy_ops.limit(site.conn, "default", concurrency=1, schema=site.schema)
     async with working(site.app(), QUIET):
         (first,) = await running(site, worker_tasks.pass_gate.bind("g"))
         (job,) = site.submit(worker_tasks.add.bind(1, 2))
@@ -204,7 +207,7 @@ async def test_a_job_of_a_queue_at_its_limit_says_so(site):
         )
         told(site, job, Reason.LIMIT, sentence)
         worker_tasks.gates["g"].set()
-        chancy.limit(site.conn, "default", concurrency=0, schema=site.schema)
+        chancy_ops.limit(site.conn, "default", concurrency=0, schema=site.schema)
         await eventually(lambda: site.row(first).state is State.SUCCEEDED)
         (job,) = site.submit(worker_tasks.add.bind(1, 2))
         sentence = (
@@ -290,7 +293,7 @@ async def test_a_job_for_which_there_is_no_room_says_how_many_come_first(site):
             *[worker_tasks.add.using(priority=9, delay=timedelta(hours=1)).bind(n, 1) for n in range(5)],
             *[worker_tasks.note.using(priority=9).bind("paused") for _ in range(5)],
         )
-        chancy.pause(site.conn, task=worker_tasks.note, schema=site.schema)
+        chancy_ops.pause(site.conn, task=worker_tasks.note, schema=site.schema)
         site.one("SELECT {}.submit('app.nobody', priority => 9)")
         room = "waits for room: the worker of queue 'default' runs 1 job, and"
         told(site, jobs[3], Reason.BUSY, f"{room} 6 jobs come before it, 3 of them with a higher priority.")
@@ -387,7 +390,7 @@ async def test_a_finished_job_says_how_it_ended(site, clock):
 async def test_on_an_async_connection_it_is_the_same(site):
     (job,) = site.submit(worker_tasks.add.bind(1, 2))
     async with await psycopg.AsyncConnection.connect(site.dsn) as conn:
-        assert await chancy.why(conn, job.id, schema=site.schema) == why(site, job)
+        assert await chancy_ops.why(conn, job.id, schema=site.schema) == why(site, job)
 
 
 def test_a_job_that_there_is_not_is_told(site):
@@ -420,7 +423,7 @@ def test_texts_of_others_cannot_break_the_line_nor_move_the_cursor():
 
 def test_a_name_in_a_remedy_is_one_word_of_a_shell(site):
     (job,) = site.submit(worker_tasks.add.using(queue="a; b").bind(1, 2))
-    chancy.pause(site.conn, "a; b", schema=site.schema)
+    chancy_ops.pause(site.conn, "a; b", schema=site.schema)
     assert why(site, job).sentence.endswith("`chancy resume 'a; b'`.")
 
 

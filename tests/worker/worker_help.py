@@ -24,7 +24,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from chancy import Chancy, Job, JobRow, NewJob, Queue, State, get, submit_many
-from chancy.task import registered
+from chancy.registry import registered
 from chancy_worker import Timing, Worker, WorkerConfig
 
 T = TypeVar("T")

@@ -3,12 +3,10 @@
 Decorate a typed function with `@task`, submit it on your own connection, and run `chancy-worker`.
 """
 
-from .app import AsyncChancy, Chancy, SyncChancy
-from .batch import Batch, Callback, batch, batch_progress, callback
-from .bulk import JobFilter, Swept, cancel_many, count, delete_many, requeue_many
-from .client import Job, cancel, get, jobs, requeue, submit_many
+from .app import AsyncChancy, Chancy, Queue, SyncChancy
+from .batches.batch import Batch, batch, batch_progress, callback
+from .batches.values import BatchCounts, BatchProgress, Callback
 from .current import CurrentJob, current_job
-from .doctor import doctor
 from .errors import (
     AttemptStopped,
     ChancyError,
@@ -37,24 +35,22 @@ from .errors import (
     UnknownSchedule,
     UnsupportedDatabase,
 )
-from .findings import Finding, Severity
-from .limits import Limit, SharedLimit
-from .log import LogEntry, logs
-from .migrate import migrate
-from .model import AttemptError, BatchCounts, BatchProgress, JobRow, NewJob, Progress, Queue
-from .outcomes import Discard, Outcome, Retry, Snooze
-from .overview import QueueRow, WorkerRow, queues, workers
-from .recurrence import Cron, Every, cron, every
-from .retention import Keep, days
-from .retry import Backoff
-from .roles import grants
-from .schedules import ScheduleRow, run_now, schedule, schedules, unschedule
+from .history.retention import Keep, days
+from .job import Job, submit_many
+from .keys.unique import SubmitOutcome, Unique
+from .logs import LogEntry, logs
+from .migrations.migrate import migrate
+from .migrations.roles import grants
+from .model import AttemptError, JobRow, NewJob, Progress
+from .options.limits import Limit, SharedLimit
+from .options.outcomes import Discard, Outcome, Retry, Snooze
+from .options.retry import Backoff
+from .schedules.recurrence import Cron, Every, cron, every
+from .schedules.schedule import ScheduleRow, run_now, schedule, schedules, unschedule
 from .schema import configure, schema_in_use
 from .states import State
-from .steering import delete, edit, keep, limit, pause, resume
 from .task import AsyncTask, Task, task
-from .unique import SubmitOutcome, Unique
-from .why import Reason, Why, why
+from .verbs import cancel, get, jobs, requeue
 
 __all__ = [
     "AsyncChancy",
@@ -74,7 +70,6 @@ __all__ = [
     "Discard",
     "DuplicateJob",
     "Every",
-    "Finding",
     "InvalidArguments",
     "InvalidConnection",
     "InvalidDSN",
@@ -85,7 +80,6 @@ __all__ = [
     "Job",
     "JobCancelled",
     "JobFailed",
-    "JobFilter",
     "JobRow",
     "Keep",
     "LeaseLost",
@@ -99,19 +93,15 @@ __all__ = [
     "ProcessDied",
     "Progress",
     "Queue",
-    "QueueRow",
-    "Reason",
     "ResultExpired",
     "Retry",
     "SchedulePaused",
     "ScheduleRow",
     "SchemaOutdated",
-    "Severity",
     "SharedLimit",
     "Snooze",
     "State",
     "SubmitOutcome",
-    "Swept",
     "SyncChancy",
     "Task",
     "TimeLimitExceeded",
@@ -120,35 +110,21 @@ __all__ = [
     "UnknownJob",
     "UnknownSchedule",
     "UnsupportedDatabase",
-    "Why",
-    "WorkerRow",
     "batch",
     "batch_progress",
     "callback",
     "cancel",
-    "cancel_many",
     "configure",
-    "count",
     "cron",
     "current_job",
     "days",
-    "delete",
-    "delete_many",
-    "doctor",
-    "edit",
     "every",
     "get",
     "grants",
     "jobs",
-    "keep",
-    "limit",
     "logs",
     "migrate",
-    "pause",
-    "queues",
     "requeue",
-    "requeue_many",
-    "resume",
     "run_now",
     "schedule",
     "schedules",
@@ -156,6 +132,4 @@ __all__ = [
     "submit_many",
     "task",
     "unschedule",
-    "why",
-    "workers",
 ]

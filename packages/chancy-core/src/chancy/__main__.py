@@ -8,10 +8,10 @@ import sys
 
 import psycopg
 
-from .dsn import understood
 from .errors import ChancyError
-from .migrate import migrate, printed
+from .migrations.migrate import migrate, printed
 from .schema import checked, schema_in_use
+from .wires.dsn import understood
 
 
 def main(arguments: list[str] | None = None) -> int:

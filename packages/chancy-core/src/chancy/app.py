@@ -19,20 +19,40 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 
-from .client import Job, submit_many
-from .dsn import understood
 from .errors import InvalidOption
-from .migrate import migrate
-from .model import NewJob, Queue
-from .plain import Duration, a_kind, several, shown
-from .retention import days, whole_days
-from .run import AsyncConn, SyncConn
+from .history.retention import Keep, days, whole_days
+from .job import Job, submit_many
+from .migrations.migrate import migrate
+from .model import NewJob
+from .options.plain import Duration, a_kind, number, several, shown
+from .options.plain import name as name_of
 from .schema import checked, schema_in_use
+from .wires.connections import AsyncConn, SyncConn
+from .wires.dsn import understood
 
 R = TypeVar("R")
 F = TypeVar("F", "SyncChancy", "AsyncChancy")
 
 Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A named stream of jobs, and how many of them one worker process runs at a time.
+
+    `keep` is how long its finished jobs are kept, stored in the schema when a worker starts; None leaves what is
+    stored.
+    """
+
+    name: str = "default"
+    concurrency: int = 100
+    keep: Keep | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", name_of("name", self.name))
+        object.__setattr__(self, "concurrency", number("concurrency", self.concurrency, 1))
+        if not (self.keep is None or isinstance(self.keep, Keep)):
+            raise InvalidOption("keep", f"expected a Keep, got {shown(self.keep)}")
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, overload
 
 from .errors import ChancyError, InvalidConnection, LeaseLost
+from .history.moving import DAYS_AHEAD, make_partitions
 from .model import Progress, Steps
-from .plain import beginning
-from .plain import fraction as fraction_of
-from .run import AsyncConn, SyncConn, in_transaction, perform
-from .statements import DAYS_AHEAD, complete_job, make_partitions
+from .options.plain import beginning
+from .options.plain import fraction as fraction_of
+from .run import perform
+from .statements import complete_job
+from .wires.connections import AsyncConn, SyncConn, in_transaction
 
 LONGEST_NOTE = 500
 """Characters of a note about the progress."""

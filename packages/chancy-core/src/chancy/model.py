@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from . import plain
 from .errors import InvalidOption
-from .limits import Limit
-from .plain import duration, instant, name, number, several, shown, text
-from .retention import Keep
-from .retry import Backoff
+from .options import plain
+from .options.limits import Limit
+from .options.plain import duration, instant, name, number, several, shown, text
+from .options.retry import Backoff
 from .states import State
-from .unique import UniqueKey
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -30,6 +28,21 @@ MAX_PAYLOAD_BYTES = 16 * 1024**2
 LOWEST_PRIORITY, HIGHEST_PRIORITY = -100, 100
 MOST_ATTEMPTS = 32_767
 LONGEST_DELAY, WITHOUT_END = plain.LONGEST_DELAY, plain.WITHOUT_END
+
+
+Until: TypeAlias = Literal["started", "finished"]
+OnConflict: TypeAlias = Literal["existing", "replace", "raise"]
+
+
+class UniqueKey(msgspec.Struct, frozen=True):
+    """What keeps one job from being there twice: its key, as a text."""
+
+    text: str
+    until: Until
+    within: timedelta | None
+    on_conflict: OnConflict
+    others: tuple[str, ...] = ()
+    """The other names of its task, under which a job may have the key."""
 
 
 class Named(Protocol):
@@ -89,25 +102,6 @@ class LetGo:
 
 Steps: TypeAlias = Generator["Statement[Any] | Script | Pause | LetGo", Any, T]
 """A verb of several round trips: yields what to do, gets the parsed rows sent back."""
-
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """A named stream of jobs, and how many of them one worker process runs at a time.
-
-    `keep` is how long its finished jobs are kept, stored in the schema when a worker starts; None leaves what is
-    stored.
-    """
-
-    name: str = "default"
-    concurrency: int = 100
-    keep: Keep | None = None
-
-    def __post_init__(self) -> None:
-        _become(self, "name", name("name", self.name))
-        _become(self, "concurrency", number("concurrency", self.concurrency, 1))
-        if not (self.keep is None or isinstance(self.keep, Keep)):
-            raise InvalidOption("keep", f"expected a Keep, got {shown(self.keep)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,34 +226,3 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     """What makes it unique among the jobs of its task."""
     batch: int | None
     """The batch that it was submitted in."""
-
-
-class BatchCounts(msgspec.Struct, frozen=True):
-    """How the jobs of a batch have ended: what its callbacks are told.
-
-    The rest of the `total` is no longer there: deleted, or past the retention.
-    """
-
-    batch: int
-    """Its id."""
-    total: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    discarded: int = 0
-    cancelled: int = 0
-
-
-class BatchProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How many jobs of a batch are where. The instant is UTC, by the database's clock."""
-
-    total: int
-    """How many were submitted in it."""
-    waiting: int
-    """Ready or scheduled."""
-    running: int
-    succeeded: int
-    failed: int
-    discarded: int
-    cancelled: int
-    finished_at: datetime | None
-    """When its callbacks were submitted, or would have been; None while a job is live, and for a moment after."""

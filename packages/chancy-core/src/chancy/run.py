@@ -1,4 +1,4 @@
-"""The two drivers, sync and async: the only file in core that touches a cursor.
+"""The two drivers, sync and async: the only file in core that sends anything.
 
 A verb says what it wants as a `Statement`, or as a generator that yields statements and pauses (httpx's
 `auth_flow` and psycopg's own `generators` show the idea); `perform` sends it on the connection that the caller
@@ -12,151 +12,25 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Any, Protocol, TypeAlias, TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload
 
-import msgspec
 import psycopg
-from psycopg.adapt import AdaptersMap, Buffer, Dumper, Loader
-from psycopg.postgres import register_default_adapters, register_default_types
-from psycopg.pq import Format, PipelineStatus, TransactionStatus
-from psycopg.pq.abc import PGconn
+from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
-from psycopg.types import TypesRegistry
-from psycopg.types.array import register_all_arrays
 
 from .errors import InvalidConnection, SchemaOutdated
-from .literals import JsonColumn
 from .model import LetGo, Pause, Script, Statement, Steps
 from .schema import named, numbered
+from .wires.connections import AsyncConn, SyncConn, driver_of, in_transaction
+from .wires.cursors import AsyncCursor, Cursor
 
 T = TypeVar("T")
-
-SyncConn: TypeAlias = psycopg.Connection[Any]
-AsyncConn: TypeAlias = psycopg.AsyncConnection[Any]
-
-
-class _JsonDumper(Dumper):
-    """`msgspec.Raw` goes out as `json`: as it is, or escaped to ASCII where the connection does not speak UTF-8.
-
-    (UTF-8 bytes sent on a latin1 connection would be stored as mojibake, without an error.)
-    """
-
-    oid = 114  # of json, in every database
-
-    def dump(self, obj: msgspec.Raw) -> Buffer:
-        return _spoken(bytes(obj), self.connection)
-
-
-class _JsonColumnDumper(Dumper):
-    """A `JsonColumn`, by the same rule. No type is named: the statement casts it."""
-
-    def dump(self, obj: JsonColumn) -> Buffer:
-        return _spoken(obj.literal(), self.connection, "\\\\")  # an array's literal takes one backslash away
-
-
-def _spoken(data: bytes, conn: psycopg.abc.AdaptContext | None, backslash: str = "\\") -> bytes:
-    if data.isascii() or conn is None or conn.connection is None or conn.connection.info.encoding == "utf-8":
-        return data
-    return "".join(c if c < "\x80" else _escaped(c, backslash) for c in data.decode()).encode()
-
-
-def _escaped(character: str, backslash: str) -> str:
-    units = character.encode("utf-16-be")
-    return "".join(f"{backslash}u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
-
-
-class _JsonLoader(Loader):
-    def load(self, data: Buffer) -> bytes:
-        return bytes(data)
-
-
-class _BinaryJsonLoader(_JsonLoader):
-    format = Format.BINARY
-
-
-def _as_psycopg_comes() -> AdaptersMap:
-    """Its own adapters, without what the application has registered for the whole process."""
-    adapters = AdaptersMap(types=TypesRegistry())
-    register_default_types(adapters.types)
-    register_default_adapters(adapters)
-    register_all_arrays(adapters)
-    return adapters
-
-
-ADAPTERS = _as_psycopg_comes()
-"""How our own cursors speak. Never the caller's map: neither's adapters may change the other's rows."""
-ADAPTERS.register_dumper(msgspec.Raw, _JsonDumper)
-ADAPTERS.register_dumper(JsonColumn, _JsonColumnDumper)
-ADAPTERS.register_loader("json", _JsonLoader)
-ADAPTERS.register_loader("json", _BinaryJsonLoader)
-
-
-class _TextLoader(Loader):
-    def load(self, data: Buffer) -> str:
-        return bytes(data).decode("utf-8", "surrogateescape")
-
-
-class _BinaryTextLoader(_TextLoader):
-    format = Format.BINARY
-
-
-ASCII_ADAPTERS = AdaptersMap(ADAPTERS)
-"""For a connection whose client_encoding is SQL_ASCII: psycopg gives its texts as bytes."""
-ASCII_ADAPTERS.register_loader("text", _TextLoader)
-ASCII_ADAPTERS.register_loader("text", _BinaryTextLoader)
-
-
-def _adapters(pgconn: PGconn) -> AdaptersMap:
-    return ASCII_ADAPTERS if pgconn.parameter_status(b"client_encoding") == b"SQL_ASCII" else ADAPTERS
-
-
-class _Cursor(psycopg.RawCursor[tuple[Any, ...]]):
-    @property
-    def adapters(self) -> AdaptersMap:
-        return _adapters(self._pgconn)
-
-
-class _AsyncCursor(psycopg.AsyncRawCursor[tuple[Any, ...]]):
-    @property
-    def adapters(self) -> AdaptersMap:
-        return _adapters(self._pgconn)
-
-
-def in_transaction(conn: SyncConn | AsyncConn) -> bool:
-    """Whether what is sent next on `conn` shares its transaction with what was sent before."""
-    return _driver(conn).info.transaction_status is not TransactionStatus.IDLE or not conn.autocommit
-
-
-def begins_its_own(conn: SyncConn | AsyncConn) -> bool:
-    """Whether what is sent next on `conn` begins a transaction in which there is nothing else."""
-    driver = _driver(conn)
-    idle = driver.info.transaction_status is TransactionStatus.IDLE
-    return idle and not driver.autocommit and driver.pgconn.pipeline_status == PipelineStatus.OFF
-
-
-def backend_pid(conn: SyncConn | AsyncConn) -> int:
-    """Of the server process at the other end of `conn`, as it was told at the start: a pooler tells one of its own."""
-    return _driver(conn).info.backend_pid
-
-
-def _driver(conn: SyncConn | AsyncConn) -> SyncConn | AsyncConn:
-    if isinstance(conn, (psycopg.Connection, psycopg.AsyncConnection)):
-        return conn
-    raise InvalidConnection(
-        f"the first argument is your connection: expected a psycopg.Connection or psycopg.AsyncConnection, "
-        f"got {type(conn).__module__}.{type(conn).__qualname__}"
-    )
-
-
-def refuse_no_connection(conn: object) -> None:
-    """Raise `InvalidConnection` for what is none."""
-    _driver(conn)  # type: ignore[arg-type]
 
 
 def send(conn: SyncConn, statement: Statement[T], schema: str) -> T:
     """One round trip. The answer comes in binary: no DateStyle or IntervalStyle of the session changes how it reads."""
     text, names = numbered(statement.sql, schema)
-    cursor = _Cursor(conn, row_factory=tuple_row)
+    cursor = Cursor(conn, row_factory=tuple_row)
     cursor.execute(text, [statement.params[name] for name in names], binary=True)
     return statement.parse(cursor.fetchall())
 
@@ -164,14 +38,14 @@ def send(conn: SyncConn, statement: Statement[T], schema: str) -> T:
 async def send_async(conn: AsyncConn, statement: Statement[T], schema: str) -> T:
     """`send`, awaited."""
     text, names = numbered(statement.sql, schema)
-    cursor = _AsyncCursor(conn, row_factory=tuple_row)
+    cursor = AsyncCursor(conn, row_factory=tuple_row)
     await cursor.execute(text, [statement.params[name] for name in names], binary=True)
     return statement.parse(await cursor.fetchall())
 
 
 class Backend(Protocol):
     """Who answers the statements of the package's verbs: the server at the end of the caller's connection, or, while
-    tests run, what stands in for it. A backend of your own has to pass `chancy_testing.conformance`.
+    tests run, what stands in for it. A backend of your own has to pass tests/conformance.
     """
 
     elsewhere: bool
@@ -258,7 +132,7 @@ def perform(conn: SyncConn | AsyncConn, work: Statement[T] | Steps[T], schema: s
         if isinstance(work, Statement):
             return _backend.send_async(conn, work, schema)
         return _walk_async(conn, work, schema, _backend)
-    _driver(conn)
+    driver_of(conn)
     return _backend.send(conn, work, schema) if isinstance(work, Statement) else _walk(conn, work, schema, _backend)
 
 
@@ -298,7 +172,7 @@ def _walk(conn: SyncConn, steps: Steps[T], schema: str, backend: Backend) -> T:
             return backend.send(conn, step, schema)
         if isinstance(step, LetGo):
             return conn.rollback()
-        return _Cursor(conn).execute(named(step.sql, schema).encode())
+        return Cursor(conn).execute(named(step.sql, schema).encode())
 
     return walk(steps, do)
 
@@ -309,7 +183,7 @@ async def _walk_async(conn: AsyncConn, steps: Steps[T], schema: str, backend: Ba
             return backend.send_async(conn, step, schema)
         if isinstance(step, LetGo):
             return conn.rollback()
-        return _AsyncCursor(conn).execute(named(step.sql, schema).encode())
+        return AsyncCursor(conn).execute(named(step.sql, schema).encode())
 
     return await follow(steps, do)
 
@@ -331,7 +205,7 @@ def around(
     """
     if isinstance(conn, psycopg.AsyncConnection):
         return _around_async(conn, before, after, schema)
-    _driver(conn)
+    driver_of(conn)
     return _around(conn, before, after, schema)
 
 
@@ -360,7 +234,7 @@ def perform_in_transaction(
     """Drive `steps` in one transaction: on an idle connection their own, which begins with the command `first` and is
     committed, else the caller's.
     """
-    driver = _driver(conn)
+    driver = driver_of(conn)
     if driver.closed:
         raise InvalidConnection("the connection is closed")
     if driver.info.pipeline_status is not PipelineStatus.OFF:
@@ -374,7 +248,7 @@ def perform_in_transaction(
     if not alone:
         return _walk(conn, steps, schema, Postgres())
     with conn.transaction():
-        _Cursor(conn).execute(first.encode())
+        Cursor(conn).execute(first.encode())
         return _walk(conn, steps, schema, Postgres())
 
 
@@ -382,5 +256,5 @@ async def _walk_in_transaction_async(conn: AsyncConn, first: str | None, steps: 
     if first is None:
         return await _walk_async(conn, steps, schema, Postgres())
     async with conn.transaction():
-        await _AsyncCursor(conn).execute(first.encode())
+        await AsyncCursor(conn).execute(first.encode())
         return await _walk_async(conn, steps, schema, Postgres())

@@ -13,7 +13,7 @@ import re
 from contextvars import ContextVar
 
 from .errors import ChancyError
-from .plain import text
+from .options.plain import text
 
 # No quotes and no dollars: the name also stands inside string literals and bodies of the schema's functions. 48
 # characters leave room for the suffixes of the partitions' constraint names within Postgres' 63.

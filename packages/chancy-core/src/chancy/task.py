@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, overload
 
 from typing_extensions import ParamSpec, Unpack
 
-from . import registry
-from .client import Job, submit_one
-from .codec import Signature, signature_of
+from .arguments.codec import Signature, signature_of
+from .arguments.functions import checked_function, is_async, refusal, task_name
 from .errors import InvalidArguments, InvalidOption, InvalidTask
-from .functions import checked_function, is_async, is_same, place_of_code, refusal, task_name
-from .gates import Gates, gates_of
-from .keys import UniqueKeys, unique_of
-from .limits import KeyFunction, Limit, Place, PlaceWish, SharedLimit, checked_key, divided, place_of, wish_of
+from .job import Job, submit_one
+from .keys.gates import Gates, gates_of
+from .keys.key import UniqueKeys, unique_of
+from .keys.unique import Unique
 from .model import NewJob, Options
-from .plain import Duration, flag, several, shown
-from .plain import name as name_of
-from .recurrence import Cron, Every, When, checked
-from .retry import DEFAULT_BACKOFF, Backoff, RetryFunction, checked_retry, delay_of
-from .run import AsyncConn, SyncConn, backend, perform, refuse_no_connection
+from .options.limits import KeyFunction, Limit, Place, PlaceWish, SharedLimit, checked_key, divided, place_of, wish_of
+from .options.plain import Duration, flag, several, shown
+from .options.plain import name as name_of
+from .options.retry import DEFAULT_BACKOFF, Backoff, RetryFunction, checked_retry, delay_of
+from .registry import register
+from .run import backend, perform
+from .schedules.recurrence import Cron, Every, When, checked
 from .schema import schema_in_use
-from .unique import Unique
+from .wires.connections import AsyncConn, SyncConn, refuse_no_connection
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -352,7 +352,7 @@ def task(
             made.place()
         except InvalidOption as error:
             raise InvalidTask(full_name, error.reason) from None
-        _register(made)
+        register(made)
         return made
 
     return make(function) if function is not None else TaskDecorator(make)
@@ -361,26 +361,6 @@ def task(
 def _kept(values: Any) -> Any:
     """What comes only once, for the next function of the same decorator."""
     return tuple(values) if isinstance(values, Iterator) else values
-
-
-_tasks: dict[str, BaseTask[..., Any]] = registry.tasks
-
-
-def registered() -> Mapping[str, BaseTask[..., Any]]:
-    """The tasks of this process by name, aliases too."""
-    return MappingProxyType(_tasks)
-
-
-def _register(made: BaseTask[..., Any]) -> None:
-    for name in made.names:
-        known = _tasks.get(name)
-        if known is not None and not is_same(known.function, made.function):
-            raise InvalidTask(
-                name,
-                f"another function has this name already, {place_of_code(known.function)}: give one of them another "
-                f"one, as @task(name=…)",
-            )
-    _tasks.update(dict.fromkeys(made.names, made))
 
 
 def _schedule(when: When | None, signature: Signature) -> When | None:

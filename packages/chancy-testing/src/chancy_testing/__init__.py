@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from .clock import Clock
     from .draining import AttemptFailed, Drain, Drained, drain
     from .faults import Faults
-    from .in_memory import Eager, EagerJob, NotPerformed, eager
-    from .postgres import DURABLE, QUICK, Postgres
+    from .in_memory.backend import Eager, EagerJob, NotPerformed, eager
+    from .server.postgres import DURABLE, QUICK, Postgres
 
 _ROOMS = {
     "AttemptFailed": "draining",
     "Background": "background",
     "Clock": "clock",
-    "DURABLE": "postgres",
+    "DURABLE": "server.postgres",
     "Drain": "draining",
     "Drained": "draining",
-    "Eager": "in_memory",
-    "EagerJob": "in_memory",
+    "Eager": "in_memory.backend",
+    "EagerJob": "in_memory.backend",
     "Faults": "faults",
-    "NotPerformed": "in_memory",
-    "Postgres": "postgres",
-    "QUICK": "postgres",
+    "NotPerformed": "in_memory.backend",
+    "Postgres": "server.postgres",
+    "QUICK": "server.postgres",
     "assert_submitted": "asserts",
     "drain": "draining",
-    "eager": "in_memory",
+    "eager": "in_memory.backend",
     "refute_submitted": "asserts",
     "submitted": "asserts",
 }

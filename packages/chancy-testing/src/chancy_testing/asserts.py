@@ -10,13 +10,15 @@ from typing import Any, TypeVar, overload
 import msgspec
 from typing_extensions import ParamSpec
 
-from chancy.client import Job
-from chancy.codec import encode_json
+from chancy.arguments.codec import encode_json
+from chancy.job import Job
 from chancy.model import JobRow, Options, Statement
-from chancy.run import AsyncConn, SyncConn, perform
+from chancy.registry import registered
+from chancy.run import perform
 from chancy.schema import schema_in_use
-from chancy.statements import select_jobs
-from chancy.task import BaseTask, registered
+from chancy.task import BaseTask
+from chancy.verbs import select_jobs
+from chancy.wires.connections import AsyncConn, SyncConn
 
 P = ParamSpec("P")
 R = TypeVar("R")

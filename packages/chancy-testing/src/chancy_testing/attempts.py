@@ -16,13 +16,13 @@ import msgspec
 
 from chancy.current import CurrentJob
 from chancy.errors import TimeLimitExceeded
-from chancy.limits import Limit, LimitType, tightest
 from chancy.model import Progress
+from chancy.options.limits import Limit, LimitType, tightest
 from chancy.task import AsyncTask, BaseTask
-from chancy_worker.attempt import Attempt, call, call_async, perform
-from chancy_worker.records import Keeper, Kept, listening
-from chancy_worker.refusals import given_up
-from chancy_worker.verdict import Claimed, Completion, judged, since_now
+from chancy_worker.attempts.attempt import Attempt, call, call_async, perform
+from chancy_worker.attempts.logs import Keeper, Kept, listening
+from chancy_worker.attempts.refusals import given_up
+from chancy_worker.attempts.verdict import Claimed, Completion, judged, since_now
 
 T = TypeVar("T")
 

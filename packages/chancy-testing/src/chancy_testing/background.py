@@ -20,13 +20,12 @@ from typing import Any, Protocol
 import psycopg
 from psycopg import sql
 
-from chancy.app import Chancy
-from chancy.model import Queue
-from chancy.retention import Keep, days
-from chancy.task import registered
+from chancy.app import Chancy, Queue
+from chancy.history.retention import Keep, days
+from chancy.registry import registered
 from chancy_worker import Worker, WorkerConfig
 
-from .stand_ins import AsyncStandIn
+from .in_memory.stand_ins import AsyncStandIn
 
 START_SECONDS = 20.0
 GRACE_SECONDS = 5.0

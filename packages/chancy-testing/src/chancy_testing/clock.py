@@ -8,10 +8,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from chancy.history.moving import DAYS_AHEAD, make_partitions
 from chancy.model import Statement
-from chancy.plain import Duration, duration, instant
+from chancy.options.plain import Duration, duration, instant
 from chancy.run import send
-from chancy.statements import DAYS_AHEAD, make_partitions
 
 SET_CLOCK = "CREATE OR REPLACE FUNCTION {} RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE AS {}"
 # To everybody, and not by the doorbell, which is for work that is added: a worker may sleep until a time of before.

@@ -14,20 +14,23 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, overload
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from chancy.batch import Ends, finish_batches, finish_unfinished
+from chancy.batches.statements import Ends, finish_batches, finish_unfinished
 from chancy.errors import ChancyError
-from chancy.literals import of_numbers, of_texts
+from chancy.history.moving import DAYS_AHEAD, make_partitions
 from chancy.model import Script, Statement
-from chancy.plain import number
-from chancy.run import AsyncConn, SyncConn, follow, send, send_async, walk
+from chancy.options.plain import number
+from chancy.registry import registered
+from chancy.run import follow, send, send_async, walk
 from chancy.schema import fill, schema_in_use
-from chancy.statements import DAYS_AHEAD, make_partitions, select_outcome
+from chancy.statements import select_outcome
 from chancy.states import State
-from chancy.task import registered
-from chancy_worker.claims import WEIGHED_ROUND, Answer, Circle, Mark, Wanted, play_round, settle
-from chancy_worker.leases import Offer, declare_dead, register, take_back
-from chancy_worker.records import write_logs
-from chancy_worker.verdict import Claimed, Completion
+from chancy.wires.connections import AsyncConn, SyncConn
+from chancy.wires.literals import of_numbers, of_texts
+from chancy_worker.attempts.logs import write_logs
+from chancy_worker.attempts.verdict import Claimed, Completion
+from chancy_worker.claims.statement import WEIGHED_ROUND, Answer, Circle, Mark, Wanted, play_round, settle
+from chancy_worker.life.lease import Offer, register
+from chancy_worker.life.rescue import declare_dead, take_back
 
 from . import faults
 from .attempts import WORKER, Call, Performed, perform_here, perform_here_async

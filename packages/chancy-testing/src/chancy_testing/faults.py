@@ -15,8 +15,9 @@ import psycopg
 from psycopg import sql
 
 from chancy.model import Statement
-from chancy.run import AsyncConn, Backend, SyncConn, answered_by, backend
+from chancy.run import Backend, answered_by, backend
 from chancy.task import BaseTask
+from chancy.wires.connections import AsyncConn, SyncConn
 
 from . import attempts
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from .clock import Clock
     from .draining import Drain
     from .faults import Faults
-    from .in_memory import Eager
-    from .schemas import Schemas
+    from .in_memory.backend import Eager
+    from .server.schemas import Schemas
 
 _NOT_ENFORCED = "chancy_not_enforced"
 
@@ -84,7 +84,7 @@ def chancy_dsn() -> Iterator[str]:
     if dsn := os.environ.get("CHANCY_TEST_DSN"):
         yield dsn
         return
-    from .postgres import QUICK, Postgres
+    from .server.postgres import QUICK, Postgres
 
     with Postgres(settings={**QUICK, "max_connections": "200"}) as server:
         yield server.dsn
@@ -93,7 +93,7 @@ def chancy_dsn() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def _chancy_schemas(chancy_dsn: str) -> Iterator[Schemas]:
     """What makes and drops the temporary schemas of this process."""
-    from .schemas import Schemas
+    from .server.schemas import Schemas
 
     with Schemas(chancy_dsn) as schemas:
         yield schemas
@@ -149,7 +149,7 @@ def chancy_eager(request: pytest.FixtureRequest) -> Iterator[Eager]:
 
     `conn` and `aconn` stand in for connections, `jobs` says what was submitted and what became of it.
     """
-    from .in_memory import eager
+    from .in_memory.backend import eager
 
     mark = request.node.get_closest_marker("chancy_eager")
     with eager(**(mark.kwargs if mark else {})) as backend:

@@ -1,8 +1,8 @@
 """The worker of Chancy: performs jobs, keeps its lease, and tells the truth about what happened."""
 
-from .attempt import Middleware, Proceed
+from .attempts.attempt import Middleware, Proceed
+from .attempts.verdict import Completion
 from .config import Timing, WorkerConfig
-from .supervisor import Worker
-from .verdict import Completion
+from .worker import Worker
 
 __all__ = ["Completion", "Middleware", "Proceed", "Timing", "Worker", "WorkerConfig"]

@@ -19,21 +19,22 @@ from typing import NoReturn, get_args
 import psycopg
 
 from chancy import modules
-from chancy.app import Chancy
+from chancy.app import Chancy, Queue
 from chancy.errors import ChancyError
-from chancy.migrate import migrate
-from chancy.model import Queue
-from chancy.run import AsyncConn
-from chancy.task import registered
+from chancy.migrations.migrate import migrate
+from chancy.registry import registered
+from chancy.wires.connections import AsyncConn
 
-from . import init, logs, signals
+from . import init
+from . import log_format as logs
 from .__about__ import __version__
 from .config import Pooler, WorkerConfig
-from .ending import end, to_the_end
-from .link import Link
+from .connection.link import Link
+from .connection.sessions import LentSession
+from .life import signals
+from .life.ending import end, to_the_end
 from .processes import PARENT, Processes, say_begun, say_refused, watch_parent
-from .sessions import LentSession
-from .supervisor import Worker
+from .worker import Worker
 
 log = logging.getLogger("chancy.worker")
 

@@ -16,13 +16,13 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 
-from . import signals
 from .config import KNOWN_BY, Pooler, Timing
-from .health import answering, ask, tell_service_manager
-from .leases import declare_dead, take_back_all
-from .link import Link
-from .pooler import session_behind
-from .sessions import OwnSession, Session
+from .connection.link import Link
+from .connection.pooler import session_behind
+from .connection.sessions import OwnSession, Session
+from .life import signals
+from .life.health import answering, ask, tell_service_manager
+from .life.rescue import declare_dead, take_back_all
 
 log = logging.getLogger("chancy.worker")
 

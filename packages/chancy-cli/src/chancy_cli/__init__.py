@@ -1,1 +1,0 @@
-"""The command `chancy`: look at a queue, submit, steer, and check before a deploy."""

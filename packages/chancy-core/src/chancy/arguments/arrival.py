@@ -1,0 +1,266 @@
+"""Whether what arrives is what was given.
+
+Arguments and results travel as JSON, which says less than Python does: a subclass loses what it has more than its base,
+`{1: …, "1": …}` one of its keys, an attribute that its class keeps to itself its value. So what was encoded is decoded
+once, and compared: by `==` where that cannot lie, and part by part where a class decides what is equal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import operator
+import typing
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableSequence, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum, auto
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import inspect as types
+
+from chancy.options.plain import a_kind, base_of
+
+_LEAVES = frozenset({bool, int, float, str, bytes, type(None), date, timedelta})
+"""Two of the same of these kinds that are equal are the same."""
+_CLASSES = (types.StructType, types.DataclassType)
+_OWN_WORD = (types.RawType, types.ExtType, types.CustomType, types.DecimalType)
+"""Kinds that say themselves what is equal: of decimals one is not equal to itself."""
+_WRITTEN = ("<string>", "<attrs generated")
+"""The files of an `__eq__` that a decorator has written: it compares all fields, of the same class alone."""
+_ANY_SEQUENCE = (Sequence, MutableSequence, Collection)
+_ORDERED = (list, tuple)
+_ABSENT = object()
+
+
+class Trust(Enum):
+    """Whether two values of a type that are equal are the same."""
+
+    FULL = auto()
+    """They are."""
+    OF_WRITTEN = auto()
+    """They are if their JSON is the same: a class that is a subclass could have another word about what is equal."""
+    NONE = auto()
+    """A class of it has a word of its own."""
+
+
+def trust(annotations: Iterable[Any]) -> Trust:
+    """Whether what is equal is the same, of values of these types."""
+    nodes = [node for annotation in annotations for node in walked(types.type_info(annotation))]
+    if any(isinstance(node, _OWN_WORD) for node in nodes):
+        return Trust.NONE
+    classes: list[Any] = [node for node in nodes if isinstance(node, _CLASSES)]
+    if not classes:
+        return Trust.FULL
+    return Trust.OF_WRITTEN if all(_compares_all(each.cls) for each in classes) else Trust.NONE
+
+
+def _compares_all(kind: Any) -> bool:
+    equal = kind.__eq__
+    if issubclass(kind, msgspec.Struct):
+        return equal is msgspec.Struct.__eq__ and bool(kind.__struct_config__.eq)
+    code = getattr(equal, "__code__", None)
+    if code is None or not code.co_filename.startswith(_WRITTEN):
+        return False
+    if (attributes := getattr(kind, "__attrs_attrs__", None)) is not None:
+        return all(attribute.eq is True and attribute.eq_key is None for attribute in attributes)
+    return all(field.compare for field in dataclasses.fields(kind))
+
+
+def takes_sequences(annotation: Any) -> bool:
+    """Whether it asks for any sequence, so that a tuple may arrive as a list."""
+    return any((typing.get_origin(part) or part) in _ANY_SEQUENCE for part in _parts(annotation, set()))
+
+
+def takes_booleans(annotation: Any) -> bool:
+    """Whether a boolean is one in it, and no number."""
+    return any(isinstance(node, (types.AnyType, types.BoolType)) for node in walked(types.type_info(annotation)))
+
+
+def walked(node: types.Type) -> Iterator[types.Type]:
+    """Every type within a type, each once."""
+    seen: set[int] = set()
+    waiting: list[Any] = [node]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, types.Field):
+            node = node.type
+        if not isinstance(node, types.Type) or id(node) in seen:
+            continue
+        seen.add(id(node))
+        yield node
+        for name in node.__struct_fields__:
+            inner = getattr(node, name)
+            waiting.extend(inner if isinstance(inner, tuple) else (inner,))
+
+
+def difference(given: Any, arrived: Any, loosely: bool = False) -> str | None:
+    """What would arrive otherwise than it was given, in words, and where; None where nothing would.
+
+    `loosely` takes a tuple for a list. No value is told, since errors go into logs.
+    """
+    kind: Any = type(arrived)
+    if type(given) is type(arrived):
+        if kind in _LEAVES:
+            return None if given == arrived else _becomes(given, arrived)
+        if isinstance(arrived, _ORDERED):
+            return _of_items(given, arrived, loosely)
+        if isinstance(arrived, dict):
+            return _of_keys(given, arrived, loosely)
+        if (parts := _parts_of(kind)) is not None:
+            return _of_parts(given, arrived, parts, loosely)
+    elif isinstance(given, _ORDERED) and isinstance(arrived, _ORDERED):
+        if loosely or isinstance(given, list) is isinstance(arrived, list):
+            return _of_items(given, arrived, loosely)
+    elif isinstance(given, Mapping) and isinstance(arrived, dict):
+        return _of_keys(given, arrived, loosely)
+    return None if _parts_of(kind) is None and _equal(given, arrived) else _becomes(given, arrived)
+
+
+def as_numbers(value: Any) -> Any:
+    """The same with 1 for True and 0 for False; the very same where there is none."""
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        items = [as_numbers(item) for item in value]
+        return value if all(one is other for one, other in zip(items, value, strict=True)) else items
+    if isinstance(value, dict):
+        values = {as_numbers(key): as_numbers(item) for key, item in value.items()}
+        return value if all(values.get(key) is item for key, item in value.items()) else values
+    return value
+
+
+def is_lost(given: Any, arrived: Any) -> bool:
+    """Whether a part of it would not arrive at all: what kinds its parts have does not count here."""
+    try:
+        one, other = (msgspec.to_builtins(each, enc_hook=base_of) for each in (given, arrived))
+    except Exception:  # it was encoded, so nobody knows why not
+        return False
+    return not _says_the_same(one, other)
+
+
+class _Parts(NamedTuple):
+    """What an object of several parts has in it."""
+
+    names: tuple[str, ...]
+    get: Callable[[Any], tuple[Any, ...]]
+
+
+@functools.cache
+def _parts_of(kind: Any) -> _Parts | None:
+    """Of a Struct, a dataclass or a class of attrs; None of any other."""
+    if issubclass(kind, msgspec.Struct):
+        names = tuple(kind.__struct_fields__)
+    elif dataclasses.is_dataclass(kind):
+        names = tuple(field.name for field in dataclasses.fields(kind))
+    elif (attributes := getattr(kind, "__attrs_attrs__", None)) is not None:
+        names = tuple(attribute.name for attribute in attributes)
+    else:
+        return None
+    if len(names) > 1:
+        return _Parts(names, operator.attrgetter(*names))
+    return _Parts(names, lambda value: tuple(getattr(value, name) for name in names))
+
+
+def _of_parts(given: Any, arrived: Any, parts: _Parts, loosely: bool) -> str | None:
+    try:
+        found = _first(parts.get(given), parts.get(arrived), loosely)
+    except AttributeError:  # one that has no value
+        names = [name for name in parts.names if hasattr(given, name) or hasattr(arrived, name)]
+        pairs = [[getattr(each, name, _ABSENT) for name in names] for each in (given, arrived)]
+        parts, found = _Parts(tuple(names), parts.get), _first(pairs[0], pairs[1], loosely)
+    return None if found is None else _within(f".{parts.names[found[0]]}", found[1])
+
+
+def _of_items(given: Sequence[Any], arrived: Sequence[Any], loosely: bool) -> str | None:
+    if len(given) != len(arrived):
+        return f"{len(given)} items would arrive as {len(arrived)}"
+    found = _first(given, arrived, loosely)
+    return None if found is None else _within(f"[{found[0]}]", found[1])
+
+
+def _of_keys(given: Mapping[Any, Any], arrived: dict[Any, Any], loosely: bool) -> str | None:
+    if len(given) != len(arrived):
+        return f"{len(given)} keys would arrive as {len(arrived)}"
+    if any(key not in given for key in arrived):
+        return "its keys would arrive as others"
+    found = _first([given[key] for key in arrived], list(arrived.values()), loosely)
+    return None if found is None else _within("[…]", found[1])
+
+
+def _first(given: Sequence[Any], arrived: Sequence[Any], loosely: bool) -> tuple[int, str] | None:
+    """The first of equally many that would arrive otherwise: its number, and how."""
+    number = 0
+    for one, other in zip(given, arrived, strict=True):
+        kind = type(one)
+        alike = kind is type(other) and kind in _LEAVES and one == other
+        if not alike and (found := difference(one, other, loosely)) is not None:
+            return number, found
+        number += 1  # noqa: SIM113 (a third of the time is `enumerate`'s)
+    return None
+
+
+def _equal(given: Any, arrived: Any) -> bool:
+    if isinstance(arrived, Decimal) and isinstance(given, Decimal):  # also one that is not equal to itself
+        return given.as_tuple() == arrived.as_tuple()
+    if isinstance(arrived, msgspec.Raw):
+        return isinstance(given, msgspec.Raw) and bytes(given) == bytes(arrived)
+    if arrived is None or isinstance(arrived, bool):
+        return given is arrived
+    if bool(given == arrived):
+        return True
+    if isinstance(arrived, (datetime, time)) and isinstance(given, type(arrived)):
+        # In the hour that a clock in Prague shows twice, an instant of Prague equals none of any other zone.
+        walls = given.replace(tzinfo=None) == arrived.replace(tzinfo=None)
+        return walls and given.utcoffset() == arrived.utcoffset()
+    return False
+
+
+def _says_the_same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        named = {str(key): value for key, value in other.items()}
+        return len(one) == len(other) and all(
+            _says_the_same(value, named.get(str(key), _ABSENT)) for key, value in one.items()
+        )
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        # What was a set has no order.
+        return len(one) == len(other) and (
+            all(map(_says_the_same, one, other)) or sorted(map(repr, one)) == sorted(map(repr, other))
+        )
+    return bool(one == other)
+
+
+def _within(step: str, found: str) -> str:
+    """The place stands at the end, and grows at its front."""
+    text, at, place = found.rpartition(", at ")
+    return f"{text}{at}{step}{place}" if at else f"{found}, at {step}"
+
+
+def _becomes(given: Any, arrived: Any) -> str:
+    one, other = _named(given), _named(arrived)
+    return f"{one} would arrive as {'another one' if one == other else other}"
+
+
+def _named(value: Any) -> str:
+    return "None" if value is None else a_kind(value)
+
+
+def _parts(annotation: Any, seen: set[int]) -> Iterator[Any]:
+    """A type and all that it is made of, through the fields of classes."""
+    if id(annotation) in seen:
+        return
+    seen.add(id(annotation))
+    yield annotation
+    for part in typing.get_args(annotation):
+        yield from _parts(part, seen)
+    if (alias := getattr(annotation, "__value__", None)) is not None:  # of a `type` statement
+        yield from _parts(alias, seen)
+    kind = typing.get_origin(annotation) or annotation
+    if isinstance(kind, type) and "__annotations__" in vars(kind):
+        try:
+            hints = typing.get_type_hints(kind)
+        except Exception:  # msgspec has read it, and Python's own reader cannot: no more is known
+            return
+        for hint in hints.values():
+            yield from _parts(hint, seen)

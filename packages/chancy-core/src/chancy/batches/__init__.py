@@ -1,0 +1,1 @@
+"""Jobs that are submitted together and have callbacks for their end."""

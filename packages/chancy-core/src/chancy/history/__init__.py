@@ -1,0 +1,1 @@
+"""How a finished job gets there, and for how long."""

@@ -1,0 +1,60 @@
+"""How a job that has ended gets from `job` to `history`, and the days that it may get to."""
+
+from __future__ import annotations
+
+from chancy.model import Statement
+from chancy.wires.literals import readable
+
+MOVED = """id, task, queue, priority, attempt, max_attempts, claims, crashes, worker, run_at, submitted_at, started_at,
+            arguments, retry, limits, gates, unique_key, unique_until, batch"""
+"""The columns that a job takes along from `job` to `history`, for `{moved}` in a statement."""
+
+_PLAIN = {"run_at": readable("run_at"), "arguments": "arguments::json", "gates": "gates::json"}
+_AS_MOVED = ", ".join(_PLAIN.get(name, name) for name in MOVED.replace(",", " ").split())
+"""The same as history has them, without the domains: where types differ Postgres copies each row once more."""
+
+KEEP = "CASE WHEN EXISTS (SELECT FROM {schema}.retention) THEN {schema}.keep_days(queue, {state}) END AS keep"
+"""For how long a job that ended as `{state}` is kept, and its result. NULL where there are no rules at all: that costs
+one look a statement, calls no function and reads no array.
+"""
+_KEPT = """kept AS (
+        INSERT INTO {schema}.history ({moved}, state, finished_at, result, errors, keep_days)
+        SELECT {as_moved}, state, {schema}.clock(), CASE WHEN keep IS NULL OR keep[2] = 0 THEN result END, errors,
+            coalesce(keep[1], 0)
+        FROM ended
+        WHERE keep IS NULL OR keep[1] IS NOT NULL OR batch IS NOT NULL -- which is counted from its rows
+    )"""
+# Results that are kept for a shorter time.
+_APART = """apart AS (
+        INSERT INTO {schema}.history_result (id, finished_at, result, keep_days)
+        SELECT id, {schema}.clock(), result, keep[2]
+        FROM ended
+        WHERE keep IS NOT NULL AND keep[2] > 0 AND keep[1] IS NOT NULL AND result IS NOT NULL
+    )"""
+
+
+def keeping(text: str, state: str) -> str:
+    """The text of a statement that ends jobs, with what keeps them.
+
+    Its `ended` has their columns with `{keep}`, which `state` is for; then follow `{kept}`, and `{apart}` where any may
+    have succeeded.
+    """
+    keep = KEEP.replace("{state}", state)
+    text = text.replace("{kept}", _KEPT).replace("{apart}", _APART).replace("{keep}", keep)
+    return text.replace("{as_moved}", _AS_MOVED).replace("{moved}", MOVED)
+
+
+DAYS_AHEAD = 1
+"""For who is about to write to history: until midnight has passed, somebody else has made more."""
+
+MAKE_PARTITIONS = """
+    SELECT {schema}.make_partitions(
+        ({schema}.clock() AT TIME ZONE 'UTC')::date,
+        ({schema}.clock() AT TIME ZONE 'UTC')::date + %(days)s::integer
+    )
+"""
+
+
+def make_partitions(days: int) -> Statement[int]:
+    """Make the history partitions that are missing from today to `days` ahead; returns how many it made."""
+    return Statement(MAKE_PARTITIONS, {"days": days}, lambda rows: int(rows[0][0]))

@@ -1,0 +1,1 @@
+"""What makes a job unique, and what it waits for together with others."""

@@ -1,0 +1,424 @@
+"""What is asked of jobs that are there, and done to them: get, list, cancel, requeue."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Any, overload
+
+import msgspec
+
+from .errors import DuplicateJob, UnknownJob
+from .history.moving import DAYS_AHEAD, keeping, make_partitions
+from .model import JobRow, Progress, Rows, Statement, Steps, TaskName, attempts_of, names_of
+from .options.plain import LARGEST_ID, identity, number, one_of, text
+from .registry import Known, known
+from .run import perform
+from .schema import schema_in_use
+from .statements import names_known, parse_errors
+from .states import State
+from .wires.connections import AsyncConn, SyncConn
+from .wires.literals import JsonColumn, of_numbers, of_texts, readable_or_null
+
+# JSON is read as bytea: it arrives as UTF-8 whatever the connection's client_encoding is.
+_INSTANTS = ", ".join(map(readable_or_null, ("submitted_at", "run_at", "started_at", "finished_at", "cancel_at")))
+_COLUMNS = """
+    id, task, queue, state::text, priority, attempt, max_attempts, crashes, worker,
+    {instants},
+    convert_to(arguments::text, 'UTF8'), convert_to(result::text, 'UTF8'), convert_to(errors::text, 'UTF8'),
+    convert_to(progress::text, 'UTF8'), convert_to(unique_key, 'UTF8'), batch
+""".replace("{instants}", _INSTANTS)
+
+SELECT_JOB = "SELECT " + _COLUMNS + " FROM {schema}.any_job WHERE id = %(id)s::bigint"
+
+SELECT_JOBS = (
+    "SELECT "
+    + _COLUMNS
+    + """
+    FROM {schema}.any_job
+    WHERE (%(queue)s::text IS NULL OR queue = %(queue)s::text)
+        AND (%(tasks)s::text[] IS NULL OR task = ANY (%(tasks)s::text[]))
+        AND (%(state)s::text IS NULL OR state = %(state)s::text::{schema}.state)
+        AND (%(batch)s::bigint IS NULL OR batch = %(batch)s::bigint)
+        AND (%(before)s::bigint IS NULL OR id < %(before)s::bigint)
+    ORDER BY id DESC
+    LIMIT %(limit)s::integer
+"""
+)
+
+
+def select_job(job_id: int) -> Statement[JobRow | None]:
+    """One job, live or finished, or None."""
+    return Statement(SELECT_JOB, {"id": job_id}, lambda rows: _parse_job(rows[0]) if rows else None)
+
+
+def select_jobs(
+    queue: str | None,
+    tasks: Sequence[str] | None,
+    state: State | None,
+    limit: int,
+    before: int | None,
+    batch: int | None = None,
+) -> Statement[list[JobRow]]:
+    """Jobs, live and finished, newest id first; of any of these tasks."""
+    return Statement(
+        SELECT_JOBS,
+        {
+            "queue": queue,
+            "tasks": None if tasks is None else list(tasks),
+            "state": state and state.value,
+            "batch": batch,
+            "limit": limit,
+            "before": before,
+        },
+        lambda rows: [_parse_job(row) for row in rows],
+    )
+
+
+def _parse_job(row: tuple[Any, ...]) -> JobRow:
+    (
+        id_,
+        task,
+        queue,
+        state,
+        priority,
+        attempt,
+        max_attempts,
+        crashes,
+        worker,
+        *instants,
+        arguments,
+        result,
+        errors,
+        progress,
+        unique_key,
+        batch,
+    ) = row
+    submitted_at, run_at, started_at, finished_at, cancel_at = (at and at.astimezone(UTC) for at in instants)
+    return JobRow(
+        id=id_,
+        task=task,
+        queue=queue,
+        state=State(state),
+        priority=priority,
+        attempt=attempt,
+        max_attempts=max_attempts,
+        crashes=crashes,
+        worker=worker,
+        submitted_at=submitted_at,
+        run_at=run_at,
+        started_at=started_at,
+        finished_at=finished_at,
+        arguments=arguments,
+        result=result,
+        errors=parse_errors(errors),
+        cancel_at=cancel_at,
+        progress=_parse_progress(progress),
+        unique_key=None if unique_key is None else unique_key.decode(),
+        batch=batch,
+    )
+
+
+def _parse_progress(progress: bytes | None) -> Progress | None:
+    try:
+        return None if progress is None else msgspec.json.decode(progress, type=Progress)
+    except (ValueError, RecursionError):  # of somebody else
+        return None
+
+
+CANCEL_JOBS = keeping(
+    """
+    WITH cancelled AS (
+        DELETE FROM {schema}.job WHERE id = ANY (%(ids)s::bigint[]) AND state = 'ready' RETURNING *, {keep}
+    ),
+    ended AS (
+        SELECT {moved}, 'cancelled'::{schema}.state AS state, NULL::json AS result, errors, keep FROM cancelled
+    ),
+    {kept},
+    asked AS (
+        UPDATE {schema}.job SET cancel_at = coalesce(cancel_at, {schema}.clock())
+        WHERE id = ANY (%(ids)s::bigint[]) AND worker IS NOT NULL -- it runs; by its state, another index might be read
+        RETURNING id, worker
+    )
+    SELECT sent.id IN (SELECT id FROM cancelled) OR sent.id IN (SELECT id FROM asked),
+        EXISTS (SELECT FROM {schema}.job AS job WHERE job.id = sent.id),
+        EXISTS (SELECT FROM {schema}.history AS past WHERE past.id = sent.id),
+        (SELECT pg_notify('{name}.cancel', worker::text || ' ' || asked.id::text)::text
+         FROM asked WHERE asked.id = sent.id AND current_setting('chancy.quiet', true) IS DISTINCT FROM 'on')
+    FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS sent (id, position)
+    ORDER BY sent.position
+""",
+    "'cancelled'",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """Whether the job was stopped or asked to stop; where it was when the statement began."""
+
+    done: bool
+    live: bool
+    finished: bool
+
+
+def cancel_jobs(ids: Sequence[int]) -> Statement[list[Cancellation]]:
+    """Move ready and scheduled jobs to history, where their queues keep such; ask the workers of running ones to stop
+    them. Answers in that order.
+
+    Waits for whoever holds a row, which is never longer than one round of a worker; a job whose state has changed
+    meanwhile is left alone, and is live.
+    """
+    return Statement(CANCEL_JOBS, {"ids": list(ids)}, lambda rows: [Cancellation(*row[:3]) for row in rows])
+
+
+# How often a task lets its jobs be tried, and what else it is called, is known by the code at hand, or else by the last
+# worker that knew the task; else it is as many attempts as the job had. A key is held by any name of its task: of two
+# finished jobs with one key, too, only the first becomes ready.
+REQUEUE_JOBS = """
+    WITH finished AS MATERIALIZED (
+        SELECT past.*,
+            coalesce(%(attempts)s::integer, known.attempts, declared.max_attempts, past.max_attempts) AS more,
+            array_cat(ARRAY[past.task],
+                ARRAY(SELECT json_array_elements_text(coalesce(known.names, declared.names)))) AS names,
+            coalesce(coalesce(known.names, declared.names)->>-1, past.task) AS root
+        FROM {schema}.history AS past
+        LEFT JOIN unnest(%(tasks)s::text[], %(declared)s::smallint[], %(names)s::json[])
+            AS known (task, attempts, names) ON known.task = past.task
+        LEFT JOIN {schema}.task AS declared ON declared.name = past.task
+        WHERE past.id = ANY (%(ids)s::bigint[])
+        FOR UPDATE OF past
+    ),
+    held AS MATERIALIZED (
+        SELECT id, (
+                SELECT job.id FROM {schema}.job AS job
+                WHERE job.task = ANY (finished.names)
+                    AND job.unique_key = finished.unique_key AND (job.claims = 0 OR job.unique_until = 'finished')
+                ORDER BY job.id
+                LIMIT 1
+            ) AS holder
+        FROM finished
+        WHERE unique_key IS NOT NULL
+    ),
+    first AS (
+        SELECT DISTINCT ON (unique_key, root) id
+        FROM finished
+        WHERE unique_key IS NOT NULL AND (claims = 0 OR unique_until = 'finished')
+            AND id NOT IN (SELECT id FROM held WHERE holder IS NOT NULL)
+        ORDER BY unique_key, root, id
+    ),
+    requeued AS (
+        INSERT INTO {schema}.job
+            (id, task, queue, priority, state, attempt, max_attempts, claims, crashes,
+             run_at, submitted_at, started_at, arguments, retry, limits, gates, parked, errors,
+             unique_key, unique_until, batch)
+        SELECT id, task, queue, priority, 'ready', least(attempt, 32767 - more), least(attempt + more, 32767), claims,
+            crashes, {schema}.clock(), submitted_at, started_at, arguments, retry, limits, gates, gates->>'key', errors,
+            unique_key, unique_until, batch
+        FROM finished
+        WHERE unique_key IS NULL OR (claims > 0 AND unique_until <> 'finished') OR id IN (SELECT id FROM first)
+        ORDER BY id
+        ON CONFLICT (task, unique_key) WHERE unique_key IS NOT NULL AND (claims = 0 OR unique_until = 'finished')
+            DO NOTHING
+        RETURNING id, queue
+    ),
+    gone AS (
+        DELETE FROM {schema}.history WHERE id = ANY (%(ids)s::bigint[]) AND id IN (SELECT id FROM requeued)
+    ),
+    results_gone AS (
+        DELETE FROM {schema}.history_result WHERE id = ANY (%(ids)s::bigint[]) AND id IN (SELECT id FROM requeued)
+    )
+    SELECT sent.id IN (SELECT id FROM requeued),
+        EXISTS (SELECT FROM {schema}.any_job AS job WHERE job.id = sent.id),
+        CASE WHEN finished.unique_key IS NOT NULL THEN finished.task END,
+        convert_to(finished.unique_key, 'UTF8'),
+        held.holder,
+        (SELECT {schema}.ring(ARRAY(SELECT DISTINCT queue FROM requeued))::text)
+    FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS sent (id, position)
+    LEFT JOIN finished ON finished.id = sent.id
+    LEFT JOIN held ON held.id = sent.id
+    ORDER BY sent.position
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Requeue:
+    """Whether the job is ready again, and whether it exists. If it is finished and unique: its task, its key, and the
+    live job that had that key when the statement began.
+    """
+
+    done: bool
+    exists: bool
+    task: str | None
+    key: str
+    holder: int | None
+
+
+def requeue_jobs(ids: Sequence[int], attempts: int | None, tasks: Mapping[str, Known]) -> Statement[list[Requeue]]:
+    """Make finished jobs ready under their old ids, with so many attempts more, unless a live job has their key; None
+    is what their task declares, of which these are known here.
+
+    Their fences, attempt and crash counts go with them, so that a worker of the first life stays fenced out. Answers in
+    that order.
+    """
+    params = {
+        "ids": list(ids),
+        "attempts": attempts,
+        "tasks": of_texts(tasks),
+        "declared": of_numbers(task.options.max_attempts for task in tasks.values()),
+        "names": JsonColumn(map(names_known, tasks.values())),
+    }
+    return Statement(REQUEUE_JOBS, params, _parse_requeues)
+
+
+def _parse_requeues(rows: Rows) -> list[Requeue]:
+    return [Requeue(done, exists, task, (key or b"").decode(), holder) for done, exists, task, key, holder, _ in rows]
+
+
+_TRIES = 5
+
+
+@overload
+def get(conn: SyncConn, job_id: int, /, *, schema: str | None = None) -> JobRow: ...
+@overload
+def get(conn: AsyncConn, job_id: int, /, *, schema: str | None = None) -> Coroutine[Any, Any, JobRow]: ...
+def get(
+    conn: SyncConn | AsyncConn, job_id: int, /, *, schema: str | None = None
+) -> JobRow | Coroutine[Any, Any, JobRow]:
+    """One job, live or finished. One round trip. Raises `UnknownJob`."""
+    where = schema_in_use(schema)
+    return perform(conn, _get(identity("job_id", job_id), where), where)
+
+
+def _get(job_id: int, schema: str) -> Steps[JobRow]:
+    row: JobRow | None = yield select_job(job_id)
+    if row is None:
+        raise UnknownJob(job_id, schema)
+    return row
+
+
+@overload
+def jobs(
+    conn: SyncConn,
+    /,
+    *,
+    queue: str | None = None,
+    task: TaskName | None = None,
+    state: State | None = None,
+    batch: int | None = None,
+    limit: int = 100,
+    before: int | None = None,
+    schema: str | None = None,
+) -> list[JobRow]: ...
+@overload
+def jobs(
+    conn: AsyncConn,
+    /,
+    *,
+    queue: str | None = None,
+    task: TaskName | None = None,
+    state: State | None = None,
+    batch: int | None = None,
+    limit: int = 100,
+    before: int | None = None,
+    schema: str | None = None,
+) -> Coroutine[Any, Any, list[JobRow]]: ...
+def jobs(
+    conn: SyncConn | AsyncConn,
+    /,
+    *,
+    queue: str | None = None,
+    task: TaskName | None = None,
+    state: State | None = None,
+    batch: int | None = None,
+    limit: int = 100,
+    before: int | None = None,
+    schema: str | None = None,
+) -> list[JobRow] | Coroutine[Any, Any, list[JobRow]]:
+    """Jobs, live and finished, newest id first. One round trip.
+
+    For the next page give the last row's id as `before`. `task` is a task, with the names that it had before, or one
+    name; `batch` the id of a batch. Raises `InvalidOption`, a `ValueError`.
+    """
+    wanted = select_jobs(
+        None if queue is None else text("queue", queue),
+        None if task is None else names_of("task", task),
+        None if state is None else one_of("state", state, State),
+        number("limit", limit, 0),
+        None if before is None else number("before", before, 0, LARGEST_ID),
+        None if batch is None else identity("batch", batch),
+    )
+    return perform(conn, wanted, schema_in_use(schema))
+
+
+@overload
+def cancel(conn: SyncConn, job_id: int, /, *, schema: str | None = None) -> bool: ...
+@overload
+def cancel(conn: AsyncConn, job_id: int, /, *, schema: str | None = None) -> Coroutine[Any, Any, bool]: ...
+def cancel(
+    conn: SyncConn | AsyncConn, job_id: int, /, *, schema: str | None = None
+) -> bool | Coroutine[Any, Any, bool]:
+    """Stop a job. Two round trips; takes effect when the caller's transaction commits.
+
+    One that is ready or scheduled moves to history as cancelled. One that runs is asked to stop: its worker hears of
+    it at the commit, or else within 5 s, cancels a coroutine, kills a child process, and tells a thread, which cannot
+    be stopped (`current_job().cancelled`). It will not run again: where its attempt has succeeded or finally failed
+    before it could be stopped, that is what counts, and anything else makes it cancelled.
+
+    Returns False for a job that is finished already. Until the commit the row is locked, and workers pass it by.
+    Raises `UnknownJob`.
+    """
+    where = schema_in_use(schema)
+    return perform(conn, _cancel(identity("job_id", job_id), where), where)
+
+
+def _cancel(job_id: int, schema: str) -> Steps[bool]:
+    # Inside the caller's transaction a missing partition could not be made up for afterwards.
+    yield make_partitions(DAYS_AHEAD)
+    seen: Cancellation
+    (seen,) = yield cancel_jobs([job_id])
+    for _ in range(_TRIES):
+        if seen.done or not seen.live:  # live and not done: it was claimed, or finished, while we waited for its row
+            break
+        (seen,) = yield cancel_jobs([job_id])
+    if not (seen.done or seen.live or seen.finished):
+        raise UnknownJob(job_id, schema)
+    return seen.done
+
+
+@overload
+def requeue(conn: SyncConn, job_id: int, /, *, attempts: int | None = None, schema: str | None = None) -> bool: ...
+@overload
+def requeue(
+    conn: AsyncConn, job_id: int, /, *, attempts: int | None = None, schema: str | None = None
+) -> Coroutine[Any, Any, bool]: ...
+def requeue(
+    conn: SyncConn | AsyncConn, job_id: int, /, *, attempts: int | None = None, schema: str | None = None
+) -> bool | Coroutine[Any, Any, bool]:
+    """Make a finished job ready again, under its old id and with `attempts` more attempts. One round trip.
+
+    Without `attempts` it gets as many as its task declares: where this process does not know the task, as a worker that
+    does has written down, and where nobody has, as many as the job had. Its errors, attempt count and fence stay with
+    it. Returns False for a job that is still live, which is left alone.
+
+    Raises `UnknownJob`, `DuplicateJob` if a live job has its unique key meanwhile, under whatever name of its task
+    (then nothing changes), and `InvalidOption` for a number of attempts that no row can hold.
+    """
+    where = schema_in_use(schema)
+    more = None if attempts is None else attempts_of("attempts", attempts)
+    return perform(conn, _requeue(identity("job_id", job_id), more, where), where)
+
+
+def _requeue(job_id: int, attempts: int | None, schema: str) -> Steps[bool]:
+    seen: Requeue
+    (seen,) = yield requeue_jobs([job_id], attempts, known())
+    for _ in range(_TRIES):
+        if seen.done or seen.task is None or seen.holder is not None:
+            break
+        # Its key was taken, or given back, while we waited.
+        (seen,) = yield requeue_jobs([job_id], attempts, known())
+    if seen.task is not None and not seen.done:
+        raise DuplicateJob(seen.task, seen.key, seen.holder)
+    if not seen.exists:
+        raise UnknownJob(job_id, schema)
+    return seen.done

@@ -1,0 +1,1 @@
+"""Through what statements travel: the caller's connection."""

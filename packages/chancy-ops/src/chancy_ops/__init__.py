@@ -1,0 +1,76 @@
+"""The verbs of whoever is on call, and the command `chancy`. What web processes and workers need is in `chancy`.
+
+What is imported from here is loaded when it is first used: the command is there at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .diagnosis.doctor import doctor
+    from .diagnosis.findings import Finding, Severity
+    from .jobs import JobFilter, Swept, cancel_many, count, delete, delete_many, edit, requeue_many
+    from .overview import QueueRow, WorkerRow, queues, workers
+    from .pauses import pause, resume
+    from .queue import keep, limit
+    from .reasons.why import Reason, Why, why
+
+_ROOMS = {
+    "Finding": "diagnosis.findings",
+    "JobFilter": "jobs",
+    "QueueRow": "overview",
+    "Reason": "reasons.why",
+    "Severity": "diagnosis.findings",
+    "Swept": "jobs",
+    "Why": "reasons.why",
+    "WorkerRow": "overview",
+    "cancel_many": "jobs",
+    "count": "jobs",
+    "delete": "jobs",
+    "delete_many": "jobs",
+    "doctor": "diagnosis.doctor",
+    "edit": "jobs",
+    "keep": "queue",
+    "limit": "queue",
+    "pause": "pauses",
+    "queues": "overview",
+    "requeue_many": "jobs",
+    "resume": "pauses",
+    "why": "reasons.why",
+    "workers": "overview",
+}
+
+__all__ = [
+    "Finding",
+    "JobFilter",
+    "QueueRow",
+    "Reason",
+    "Severity",
+    "Swept",
+    "Why",
+    "WorkerRow",
+    "cancel_many",
+    "count",
+    "delete",
+    "delete_many",
+    "doctor",
+    "edit",
+    "keep",
+    "limit",
+    "pause",
+    "queues",
+    "requeue_many",
+    "resume",
+    "why",
+    "workers",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_ROOMS[name]}", __name__), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,8 @@
+"""`python -m chancy_ops` is the command `chancy`."""
+
+import sys
+
+from .command.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""`chancy queues` and `chancy workers`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import chancy_ops
+from chancy_ops import WorkerRow
+
+from .screen import Table, document
+from .site import Site, command
+from .times import lasting, until
+
+
+@command("queues")
+def queues(site: Site) -> None:
+    """The queues, and what waits in them: those that have live jobs or workers, or are paused or limited.
+
+    READY are jobs that are due; WAITING those of them that wait for a limit or for their turn; OLDEST is for how long
+    the longest waiting of the others has been due. LIMIT is what `chancy limit` has set.
+    """
+    with site.connect() as conn:
+        rows, now = chancy_ops.queues(conn, schema=site.schema), site.now(conn)
+    if site.json:
+        return document({"queues": [asdict(row) for row in rows]})
+    Table(
+        ("QUEUE", "READY", "WAITING", "SCHEDULED", "RUNNING", "WORKERS", "LIMIT", "OLDEST", "PAUSED UNTIL"),
+        [
+            (
+                row.name, row.ready, row.waiting, row.scheduled, row.running, row.workers, row.limit,
+                None if row.oldest_at is None else lasting((now - row.oldest_at).total_seconds()),
+                until(row.paused_until),
+            )
+            for row in rows
+        ],
+    ).show()  # fmt: skip
+    return None
+
+
+@command("workers")
+def workers(site: Site) -> None:
+    """The workers that are believed alive.
+
+    LEASE is until when, unless the worker extends it; CLOCK by how much its own clock is ahead of the database's.
+    """
+    with site.connect() as conn:
+        rows, now = chancy_ops.workers(conn, schema=site.schema), site.now(conn)
+    if site.json:
+        return document({"workers": [described(row) for row in rows]})
+    Table(
+        ("ID", "WORKER", "VERSION", "RUNNING", "SINCE", "LEASE", "WAKEUPS", "CLOCK", "QUEUES", "TASKS"),
+        [
+            (
+                row.id, row.name, row.version, row.running, row.started_at,
+                lasting((row.expires_at - now).total_seconds()), "doorbell" if row.listens else "by the clock",
+                None if row.clock_ahead is None else f"{row.clock_ahead.total_seconds():+.3f} s",
+                ", ".join(row.queues), len(row.tasks),
+            )
+            for row in rows
+        ],
+    ).show()  # fmt: skip
+    return None
+
+
+def described(row: WorkerRow) -> dict[str, Any]:
+    """A worker as a JSON document."""
+    return asdict(row) | {"clock_ahead": None if row.clock_ahead is None else row.clock_ahead.total_seconds()}

@@ -1,0 +1,248 @@
+"""`chancy cancel`, `requeue` and `delete`: jobs by their ids, or many by what they have in common."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+import chancy
+import chancy_ops
+from chancy import DuplicateJob, State, UnknownJob
+from chancy.phrases import counted, one_line
+from chancy.states import FINISHED, LIVE
+from chancy_ops import JobFilter, Swept
+
+from .faults import DONE, NOT_DONE, STOPPED, Refusal
+from .jobs import STATES
+from .screen import document
+from .site import Site, command
+from .times import instant_or_age, moment
+
+if TYPE_CHECKING:
+    from chancy.wires.connections import SyncConn
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """What is done to jobs: its name, its past, the states that allow it, and why others do not."""
+
+    name: str
+    past: str
+    fits: frozenset[State]
+    not_done: str
+
+
+CANCEL = Verb("cancel", "cancelled", LIVE, "is finished already")
+REQUEUE = Verb("requeue", "requeued", FINISHED, "is not finished")
+DELETE = Verb("delete", "deleted", frozenset(State) - {State.RUNNING}, "runs: cancel it first")
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What the command line says of which jobs are meant."""
+
+    ids: tuple[int, ...]
+    queue: str | None
+    task: str | None
+    state: str | None
+    error: str | None
+    since: datetime | timedelta | None
+    until: datetime | timedelta | None
+    yes: bool
+
+    @property
+    def by_filter(self) -> bool:
+        """Whether they are not named by their ids."""
+        said = (self.queue, self.task, self.state, self.error, self.since, self.until)
+        return any(given is not None for given in said)
+
+    def checked(self, verb: Verb) -> Chosen:
+        """The same, or an error for a choice that is none."""
+        if bool(self.ids) == self.by_filter:
+            raise click.UsageError("say which jobs: either their ids, or --queue, --task, --state and the like")
+        if self.state is not None and self.state not in verb.fits:
+            fits = ", ".join(state for state in State if state in verb.fits)
+            raise click.UsageError(f"jobs that are {self.state} cannot be {verb.past}: --state is one of {fits}")
+        return self
+
+    def filter(self, now: datetime) -> JobFilter:
+        """What they have in common."""
+        return JobFilter(
+            queue=self.queue,
+            task=self.task,
+            state=State(self.state) if self.state else None,
+            error=self.error,
+            since=moment(self.since, now),
+            until=moment(self.until, now),
+        )
+
+
+def _choice(function: Callable[..., int]) -> Callable[..., int]:
+    """The options that choose jobs, given to the function as one."""
+    options = [
+        click.argument("ids", metavar="[ID]...", type=int, nargs=-1),
+        click.option("--queue", metavar="NAME", help="All jobs of this queue."),
+        click.option("--task", metavar="NAME", help="All jobs of this task."),
+        click.option("--state", type=STATES, help="All jobs in this state."),
+        click.option("--error", metavar="KIND", help="All whose last error was of this kind: ValueError, WorkerDied."),
+        click.option(
+            "--since",
+            callback=instant_or_age,
+            metavar="INSTANT|AGE",
+            help="Finished (or if live, submitted) since then: 2h, 2026-11-25T18:00Z.",
+        ),
+        click.option("--until", callback=instant_or_age, metavar="INSTANT|AGE", help="Before then."),
+        click.option("--yes", is_flag=True, help="Do not ask."),
+    ]
+
+    @functools.wraps(function)
+    def run(site: Site, **said: Any) -> int:
+        chosen = Chosen(**{name: said.pop(name) for name in Chosen.__dataclass_fields__})
+        return function(site, chosen, **said)
+
+    for option in reversed(options):
+        run = option(run)
+    return run
+
+
+@command("cancel")
+@_choice
+def cancel(site: Site, chosen: Chosen) -> int:
+    """Stop jobs: those named, or all that fit everything that is said of them.
+
+    Jobs that wait are cancelled; those that run are asked to stop.
+    """
+    return _sweep(site, chosen, CANCEL, chancy.cancel, chancy_ops.cancel_many)
+
+
+@command("requeue")
+@click.option(
+    "--attempts",
+    type=click.IntRange(1, 32_767),
+    help="So many more attempts for each.  [default: what its task declares]",
+)
+@_choice
+def requeue(site: Site, chosen: Chosen, attempts: int | None) -> int:
+    """Make finished jobs ready again under their old ids: those named, or all that fit everything that is said of them.
+
+    By a filter it needs a --state: failed, discarded, cancelled or succeeded.
+    """
+    if chosen.by_filter and chosen.state is None:
+        raise click.UsageError("say which finished jobs: --state failed, discarded, cancelled or succeeded")
+    one, many = (functools.partial(verb, attempts=attempts) for verb in (chancy.requeue, chancy_ops.requeue_many))
+    return _sweep(site, chosen, REQUEUE, one, many)
+
+
+@command("delete")
+@_choice
+def delete(site: Site, chosen: Chosen) -> int:
+    """Delete jobs that wait or are finished: those named, or all that fit everything that is said of them.
+
+    Nothing is left of them. Jobs that run are left alone.
+    """
+    return _sweep(site, chosen, DELETE, chancy_ops.delete, chancy_ops.delete_many)
+
+
+def _sweep(site: Site, chosen: Chosen, verb: Verb, one: Callable[..., Any], many: Callable[..., Any]) -> int:
+    chosen.checked(verb)
+    with site.connect() as conn:
+        if chosen.ids:
+            return _each(site, conn, chosen.ids, verb, one)
+        return _all(site, conn, chosen, verb, many)
+
+
+def _each(site: Site, conn: SyncConn, ids: Sequence[int], verb: Verb, change: Callable[..., Any]) -> int:
+    """One after the other, each a transaction of its own; what fails does not keep the others."""
+    answers: list[dict[str, Any]] = []
+    for job_id in ids:
+        try:
+            done = bool(change(conn, job_id, schema=site.schema))
+            said = verb.past if done else f"left alone: it {verb.not_done}"
+            if done and verb is CANCEL and _runs(conn, job_id, site.schema):
+                said = "asked to stop"
+        except (UnknownJob, DuplicateJob) as error:
+            done, said = False, str(error)
+        answers.append({"id": job_id, "done": done, "message": said})
+        if not site.json:
+            click.echo(f"job {job_id}: {one_line(said, 400)}")
+    if site.json:
+        document({"jobs": answers})
+    return DONE if all(answer["done"] for answer in answers) else NOT_DONE
+
+
+def _runs(conn: SyncConn, job_id: int, schema: str) -> bool:
+    try:
+        return chancy.get(conn, job_id, schema=schema).state is State.RUNNING
+    except UnknownJob:  # of a queue that keeps nothing
+        return False
+
+
+def _all(site: Site, conn: SyncConn, chosen: Chosen, verb: Verb, change: Callable[..., Any]) -> int:
+    which = chosen.filter(site.now(conn))
+    counts = chancy_ops.count(conn, which, schema=site.schema)
+    fitting = {state: counts[state] for state in State if state in verb.fits and state in counts}
+    total = sum(fitting.values())
+    if total and not chosen.yes:
+        _ask(verb, fitting, total)
+    seen = 0
+    try:
+        with _Bar(verb, total) as bar:
+
+            def told(gone_through: int) -> None:
+                nonlocal seen
+                seen = gone_through
+                bar.move(gone_through)
+
+            swept = change(conn, which, told=told, schema=site.schema) if total else Swept(0, 0)
+    except KeyboardInterrupt:
+        raise Refusal(f"stopped after {seen:,} of {total:,} jobs; those stay {verb.past}", STOPPED) from None
+    if site.json:
+        document({"counted": fitting, "changed": swept.changed, "left": swept.left})
+    elif not total:
+        click.echo("no job fits")
+    else:
+        left = f", {swept.left:,} left as they were" if swept.left else ""
+        click.echo(f"{verb.past} {counted(swept.changed, 'job')}{left}")
+    return DONE
+
+
+def _ask(verb: Verb, counts: Mapping[State, int], total: int) -> None:
+    listed = ", ".join(f"{number:,} {state}" for state, number in counts.items())
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise Refusal(f"{listed}: this is no terminal on which one could be asked; give --yes to {verb.name} them")
+    click.echo(f"{listed}", err=True)
+    if not click.confirm(f"{verb.name.capitalize()} {counted(total, 'job')}?", err=True):
+        raise Refusal("nothing was changed", NOT_DONE)
+
+
+class _Bar:
+    """How far it is, on standard error, if that is a terminal."""
+
+    def __init__(self, verb: Verb, total: int) -> None:
+        self._progress: Any = None
+        if total and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._progress = Progress(*columns, console=Console(stderr=True))
+            self._bar = self._progress.add_task(verb.name, total=total)
+
+    def __enter__(self) -> Self:
+        if self._progress:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def move(self, to: int) -> None:
+        if self._progress:
+            self._progress.update(self._bar, completed=to)

@@ -1,0 +1,143 @@
+"""What there is: the queues with what waits in them, and the workers that are believed alive."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, overload
+
+from chancy.model import Rows, Statement
+from chancy.run import perform
+from chancy.schema import schema_in_use
+from chancy.wires.connections import AsyncConn, SyncConn
+from chancy.wires.literals import FINITE
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRow:
+    """One queue, now. Instants are UTC."""
+
+    name: str
+    ready: int
+    """Due jobs, also those that wait for a limit or for their turn."""
+    scheduled: int
+    running: int
+    waiting: int
+    """Of the ready ones, those that wait for a limit or for their turn."""
+    oldest_at: datetime | None
+    """When the longest waiting ready job was due, of those that could begin."""
+    paused_until: datetime | None
+    """`WITHOUT_END` is until somebody resumes it; None is not paused."""
+    limit: int | None
+    """How many may run at a time, over all workers, as set by `chancy_ops.limit`."""
+    workers: int
+    """Live workers that take it."""
+
+
+# A queue is one that has jobs, is taken by a worker, or is paused or limited.
+QUEUES = """
+    WITH live AS (
+        SELECT queue,
+            count(*) FILTER (WHERE state = 'ready' AND run_at <= {schema}.clock()) AS ready,
+            count(*) FILTER (WHERE state = 'ready' AND run_at > {schema}.clock()) AS scheduled,
+            count(*) FILTER (WHERE state = 'running') AS running,
+            count(*) FILTER (WHERE state = 'ready' AND run_at <= {schema}.clock() AND parked IS NOT NULL) AS waiting,
+            min(run_at) FILTER (WHERE state = 'ready' AND run_at <= {schema}.clock() AND parked IS NULL) AS oldest_at
+        FROM {schema}.job GROUP BY queue
+    ),
+    taken AS (
+        SELECT queue, count(*) AS workers
+        FROM {schema}.offer AS offer
+        JOIN {schema}.worker AS worker ON worker.id = offer.worker AND worker.expires_at > {schema}.clock()
+        CROSS JOIN unnest(offer.queues) AS queue
+        GROUP BY queue
+    ),
+    paused AS (
+        SELECT name AS queue, until FROM {schema}.pause WHERE kind = 'queue' AND until > {schema}.clock()
+    )
+    SELECT queue, coalesce(ready, 0), coalesce(scheduled, 0), coalesce(running, 0), coalesce(waiting, 0), oldest_at,
+        {until}, concurrency, coalesce(workers, 0)
+    FROM live
+    FULL JOIN taken USING (queue)
+    FULL JOIN paused USING (queue)
+    FULL JOIN {schema}.queue_limit AS queue_limit USING (queue)
+    ORDER BY queue
+""".replace("{until}", FINITE.replace("{instant}", "until"))
+
+
+@overload
+def queues(conn: SyncConn, /, *, schema: str | None = None) -> list[QueueRow]: ...
+@overload
+def queues(conn: AsyncConn, /, *, schema: str | None = None) -> Coroutine[Any, Any, list[QueueRow]]: ...
+def queues(
+    conn: SyncConn | AsyncConn, /, *, schema: str | None = None
+) -> list[QueueRow] | Coroutine[Any, Any, list[QueueRow]]:
+    """All queues that have live jobs or workers, or are paused or limited, by name. One round trip, which reads every
+    live job.
+    """
+    return perform(conn, Statement(QUEUES, {}, _parse_queues), schema_in_use(schema))
+
+
+def _parse_queues(rows: Rows) -> list[QueueRow]:
+    return [
+        QueueRow(
+            name, ready, scheduled, running, waiting,
+            oldest_at and oldest_at.astimezone(UTC), until and until.astimezone(UTC), limit, workers,
+        )
+        for name, ready, scheduled, running, waiting, oldest_at, until, limit, workers in rows
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """One worker process that is believed alive. Instants are UTC."""
+
+    id: int
+    name: str
+    """Host and process id, as it calls itself."""
+    started_at: datetime
+    expires_at: datetime
+    """Until when it is believed alive, unless it extends that."""
+    running: int
+    queues: tuple[str, ...]
+    tasks: tuple[str, ...]
+    version: str
+    """Of chancy-worker; empty of one that is older than what it could say this to."""
+    listens: bool
+    """At the doorbell; otherwise it looks for work by the clock, as behind PgBouncer."""
+    clock_ahead: timedelta | None
+    """Of the database's clock, at its last extension: milliseconds are the network's."""
+
+
+WORKERS = """
+    SELECT worker.id, worker.name, worker.started_at, worker.expires_at,
+        (SELECT count(*) FROM {schema}.job AS job WHERE job.worker = worker.id AND job.state = 'running'),
+        coalesce(offer.queues, '{}'), coalesce(offer.tasks, '{}'), coalesce(offer.version, ''),
+        coalesce(offer.listens, true), worker.clock_ahead
+    FROM {schema}.worker AS worker
+    LEFT JOIN {schema}.offer AS offer ON offer.worker = worker.id
+    WHERE worker.expires_at > {schema}.clock()
+    ORDER BY worker.name, worker.id
+"""
+
+
+@overload
+def workers(conn: SyncConn, /, *, schema: str | None = None) -> list[WorkerRow]: ...
+@overload
+def workers(conn: AsyncConn, /, *, schema: str | None = None) -> Coroutine[Any, Any, list[WorkerRow]]: ...
+def workers(
+    conn: SyncConn | AsyncConn, /, *, schema: str | None = None
+) -> list[WorkerRow] | Coroutine[Any, Any, list[WorkerRow]]:
+    """All workers whose lease has not run out, by name. One round trip."""
+    return perform(conn, Statement(WORKERS, {}, _parse_workers), schema_in_use(schema))
+
+
+def _parse_workers(rows: Rows) -> list[WorkerRow]:
+    return [
+        WorkerRow(
+            id_, name, started_at.astimezone(UTC), expires_at.astimezone(UTC), running, tuple(queues), tuple(tasks),
+            version, listens, None if ahead is None else timedelta(seconds=ahead),
+        )
+        for id_, name, started_at, expires_at, running, queues, tasks, version, listens, ahead in rows
+    ]  # fmt: skip

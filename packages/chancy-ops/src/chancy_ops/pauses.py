@@ -1,0 +1,144 @@
+"""Pause and resume a queue, a task or a schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from datetime import datetime
+from typing import Any, overload
+
+from chancy.errors import InvalidOption, UnknownSchedule
+from chancy.model import Statement, Steps, TaskName, names_of
+from chancy.options.plain import Duration, text
+from chancy.options.plain import name as name_of
+from chancy.run import perform
+from chancy.schedules.schedule import pause_schedule, resume_schedule, schedule_name
+from chancy.schema import schema_in_use
+from chancy.wires.connections import AsyncConn, SyncConn
+from chancy.wires.literals import either
+
+PAUSE = """
+    WITH kept AS (
+        INSERT INTO {schema}.pause (kind, name, until, paused_at)
+        SELECT %(kind)s::text, name,
+            coalesce(%(until)s::timestamptz, {schema}.clock() + %(duration)s::interval, 'infinity'), {schema}.clock()
+        FROM unnest(%(names)s::text[]) AS name
+        ORDER BY name
+        ON CONFLICT (kind, name) DO UPDATE SET until = excluded.until
+    )
+    SELECT true
+"""
+RESUME = """
+    WITH gone AS (
+        DELETE FROM {schema}.pause WHERE kind = %(kind)s::text AND name = ANY (%(names)s::text[]) RETURNING kind
+    )
+    SELECT {schema}.ring(CASE kind WHEN 'queue' THEN %(names)s::text[]
+        ELSE ARRAY(SELECT DISTINCT queue FROM {schema}.offer CROSS JOIN unnest(queues) AS queue) END)::text
+    FROM gone
+    LIMIT 1
+"""
+
+
+@overload
+def pause(
+    conn: SyncConn,
+    queue: str | None = None,
+    /,
+    *,
+    task: TaskName | None = None,
+    schedule: str | None = None,
+    until: datetime | Duration | None = None,
+    schema: str | None = None,
+) -> None: ...
+@overload
+def pause(
+    conn: AsyncConn,
+    queue: str | None = None,
+    /,
+    *,
+    task: TaskName | None = None,
+    schedule: str | None = None,
+    until: datetime | Duration | None = None,
+    schema: str | None = None,
+) -> Coroutine[Any, Any, None]: ...
+def pause(
+    conn: SyncConn | AsyncConn,
+    queue: str | None = None,
+    /,
+    *,
+    task: TaskName | None = None,
+    schedule: str | None = None,
+    until: datetime | Duration | None = None,
+    schema: str | None = None,
+) -> Coroutine[Any, Any, None] | None:
+    """Let no job of a queue, or of a task, begin from the commit on, or no tick of a schedule get one. What runs, runs
+    on. One round trip.
+
+    `until` is an aware datetime or how long from now, as a `timedelta` or in seconds; None is until `resume`. When the
+    time is over, workers go on by themselves, within five seconds. Jobs can be submitted meanwhile, and wait; ticks of
+    a paused schedule are dropped. To pause again sets another `until`. A task is paused by all its names, a name by
+    itself. Raises `InvalidOption`, a `ValueError`, also unless one thing is named, and `UnknownSchedule`.
+    """
+    kind, names = _named(queue, task, schedule)
+    where = schema_in_use(schema)
+    if kind == "schedule":
+        return perform(conn, _pause_schedule(names[0], until, where), where)
+    for name in names:
+        name_of(kind, name)  # a row of its own
+    return perform(conn, Statement(PAUSE, {"kind": kind, "names": names, **either(until)}, lambda rows: None), where)
+
+
+def _pause_schedule(name: str, until: datetime | Duration | None, schema: str) -> Steps[None]:
+    if not (yield pause_schedule(name, until)):
+        raise UnknownSchedule(name, schema)
+
+
+@overload
+def resume(
+    conn: SyncConn,
+    queue: str | None = None,
+    /,
+    *,
+    task: TaskName | None = None,
+    schedule: str | None = None,
+    schema: str | None = None,
+) -> bool: ...
+@overload
+def resume(
+    conn: AsyncConn,
+    queue: str | None = None,
+    /,
+    *,
+    task: TaskName | None = None,
+    schedule: str | None = None,
+    schema: str | None = None,
+) -> Coroutine[Any, Any, bool]: ...
+def resume(
+    conn: SyncConn | AsyncConn,
+    queue: str | None = None,
+    /,
+    *,
+    task: TaskName | None = None,
+    schedule: str | None = None,
+    schema: str | None = None,
+) -> bool | Coroutine[Any, Any, bool]:
+    """Let jobs of a paused queue or task begin again, or a schedule tick. One round trip; wakes idle workers at the
+    commit. Returns False for what was not paused. Raises `InvalidOption` unless one thing is named.
+    """
+    kind, names = _named(queue, task, schedule)
+    params = {"kind": kind, "names": names}
+    statement = resume_schedule(names[0]) if kind == "schedule" else Statement(RESUME, params, bool)
+    return perform(conn, statement, schema_in_use(schema))
+
+
+def _named(queue: str | None, task: TaskName | None, schedule: str | None) -> tuple[str, list[str]]:
+    given: list[tuple[str, object]] = [("queue", queue), ("task", task), ("schedule", schedule)]
+    said = [(kind, value) for kind, value in given if value is not None]
+    if len(said) != 1:
+        named = " and ".join(kind for kind, _ in said) or "none"
+        raise InvalidOption(
+            "queue", f'name one, got {named}: pause(conn, "queue"), pause(conn, task=…) or pause(conn, schedule=…)'
+        )
+    kind, value = said[0]
+    if kind == "schedule":
+        return kind, [schedule_name(kind, value)]
+    return kind, names_of(kind, value) if kind == "task" else [text(kind, value)]

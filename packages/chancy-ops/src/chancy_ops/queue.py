@@ -1,0 +1,70 @@
+"""What is set for a queue: how many of its jobs run at a time, and how long they are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, overload
+
+from chancy.errors import InvalidOption
+from chancy.history.retention import Keep
+from chancy.history.rules import keep_queues
+from chancy.model import Statement
+from chancy.options.plain import name as name_of
+from chancy.options.plain import number, shown
+from chancy.run import perform
+from chancy.schema import schema_in_use
+from chancy.wires.connections import AsyncConn, SyncConn
+
+LIMIT_QUEUE = """
+    WITH gone AS (
+        DELETE FROM {schema}.queue_limit WHERE queue = %(queue)s::text AND %(concurrency)s::integer IS NULL
+    ),
+    kept AS (
+        INSERT INTO {schema}.queue_limit (queue, concurrency)
+        SELECT %(queue)s::text, %(concurrency)s::integer WHERE %(concurrency)s::integer IS NOT NULL
+        ON CONFLICT (queue) DO UPDATE SET concurrency = excluded.concurrency, revision = excluded.revision
+    )
+    SELECT {schema}.ring(%(queue)s::text)::text
+"""
+
+
+@overload
+def limit(conn: SyncConn, queue: str, /, *, concurrency: int | None, schema: str | None = None) -> None: ...
+@overload
+def limit(
+    conn: AsyncConn, queue: str, /, *, concurrency: int | None, schema: str | None = None
+) -> Coroutine[Any, Any, None]: ...
+def limit(
+    conn: SyncConn | AsyncConn, queue: str, /, *, concurrency: int | None, schema: str | None = None
+) -> Coroutine[Any, Any, None] | None:
+    """Let at most so many jobs of the queue run at a time, over all workers; None lifts the limit. One round trip.
+
+    Holds from the commit on for whatever is claimed then; what runs, runs on. 0 lets nothing begin. Claims of a queue
+    with a limit wait for one another; those of other queues do not. Raises `ValueError` for a number below 0.
+    """
+    params = {
+        "queue": name_of("queue", queue),
+        "concurrency": None if concurrency is None else number("concurrency", concurrency, 0),
+    }
+    statement = Statement(LIMIT_QUEUE, params, lambda rows: None)
+    return perform(conn, statement, schema_in_use(schema))
+
+
+@overload
+def keep(conn: SyncConn, queue: str, rules: Keep | None, /, *, schema: str | None = None) -> None: ...
+@overload
+def keep(
+    conn: AsyncConn, queue: str, rules: Keep | None, /, *, schema: str | None = None
+) -> Coroutine[Any, Any, None]: ...
+def keep(
+    conn: SyncConn | AsyncConn, queue: str, rules: Keep | None, /, *, schema: str | None = None
+) -> Coroutine[Any, Any, None] | None:
+    """Set how long finished jobs of the queue are kept, in place of all its rules; None lifts them. One round trip.
+
+    Holds for jobs that finish after the commit; where those are that have finished before, they stay. A worker whose
+    `Queue` has a `keep=` sets that again when it starts. Makes the tables of the days that it names: it waits for
+    whoever else does so, 5 s at most (then psycopg's `LockNotAvailable`), and they for the end of this transaction.
+    """
+    if not (rules is None or isinstance(rules, Keep)):
+        raise InvalidOption("rules", f"expected a Keep, or None to lift them, got {shown(rules)}")
+    return perform(conn, keep_queues({name_of("queue", queue): rules}), schema_in_use(schema))

@@ -1,0 +1,1 @@
+"""Jobs in memory: a backend that has no database."""

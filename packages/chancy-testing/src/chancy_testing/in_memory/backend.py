@@ -1,0 +1,323 @@
+"""Jobs without a database: what is submitted is performed at once, in the test's own process, and remembered.
+
+The codec, the attempts and the verdicts are those of the worker, so a test sees the errors that production would:
+arguments and results go through their JSON, retries count, time limits bind. A retry is made at once and its delay
+noted; a job with a `run_at` runs at once, too; a job that snoozes stays scheduled. Jobs submitted by a handler run
+after it. Memory limits, executors and the worker's middleware are not there; the first two are reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from contextvars import ContextVar
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import msgspec
+import psycopg
+
+from chancy.batches.statements import INSERT_BATCH
+from chancy.current import CurrentJob
+from chancy.errors import ChancyError, InvalidConnection, UnknownJob
+from chancy.job import Job
+from chancy.keys.gates import Passes
+from chancy.model import AttemptError, Progress, Rows, Statement
+from chancy.options.limits import LimitType
+from chancy.registry import registered
+from chancy.run import NO_LOOP, answered_by, follow, walk
+from chancy.statements import INSERT_JOB, INSERT_JOBS, SELECT_LIVE_OUTCOME, SELECT_OUTCOME
+from chancy.states import State
+from chancy.task import BaseTask
+from chancy.verbs import CANCEL_JOBS, REQUEUE_JOBS
+from chancy.wires.connections import AsyncConn, SyncConn
+from chancy_testing.attempts import Call, Performed, limits_of, perform_here, perform_here_async
+from chancy_worker.attempts.verdict import Completion
+
+from .stand_ins import AsyncStandIn, StandIn
+from .store import Kept, Memory, state_of
+
+T = TypeVar("T")
+
+Mode: TypeAlias = Literal["run", "collect"]
+Calls: TypeAlias = Generator[Call, Performed, T]
+Place: TypeAlias = tuple[str, int]
+"""A job: its schema and id."""
+
+_later: ContextVar[list[Place] | None] = ContextVar("chancy_eager_later", default=None)
+"""What a handler has submitted, to be performed after it."""
+
+
+class NotPerformed(ChancyError):
+    """A test waits for a job that nothing will perform: it was only collected, or it has snoozed."""
+
+    def __init__(self, job_id: int, task: str, state: State) -> None:
+        self.job_id = job_id
+        super().__init__(
+            f"job {job_id} ({task}) is {state} and stays so, because no worker looks at it here: "
+            f"perform it with `chancy_eager.perform(job)`"
+        )
+
+
+class EagerJob(msgspec.Struct, frozen=True, kw_only=True):
+    """One job as it is now: what was submitted, and what became of it."""
+
+    id: int
+    task: str
+    queue: str
+    priority: int
+    state: State
+    attempt: int
+    max_attempts: int
+    run_at: datetime
+    """When it was due, in UTC; the last time if it was retried or has snoozed."""
+    arguments: dict[str, Any]
+    """As the function gets them: decoded, defaults filled in."""
+    result: Any
+    """As `result()` gives it; None until it has succeeded."""
+    errors: tuple[AttemptError, ...]
+    delays: tuple[timedelta, ...]
+    """How long each retry would have waited, first one first."""
+    not_enforced: tuple[str, ...]
+    """Limits and executors that a worker would have kept to."""
+
+
+class Eager:
+    """The backend of one test; see `eager`."""
+
+    elsewhere = False
+
+    def __init__(self, mode: Mode = "run", *, raise_errors: bool = True) -> None:
+        if mode not in ("run", "collect"):
+            raise ValueError(f'mode is "run" or "collect", got {mode!r}')
+        self.mode = mode
+        self.raise_errors = raise_errors
+        self._memories: defaultdict[str, Memory] = defaultdict(Memory)
+        self._running: dict[Place, CurrentJob] = {}
+        self._due: list[Place] = []
+        self.conn: psycopg.Connection[Any] = StandIn(self)
+        """A stand-in for a connection, by its type one of psycopg's: give it to code under test."""
+        self.aconn: psycopg.AsyncConnection[Any] = AsyncStandIn(self)
+        """The same, async."""
+
+    @property
+    def jobs(self) -> list[EagerJob]:
+        """All jobs that were submitted, first one first."""
+        return [_shown(kept) for memory in self._memories.values() for kept in memory.jobs.values()]
+
+    @property
+    def not_enforced(self) -> dict[str, tuple[str, ...]]:
+        """The tasks that ran without something that a worker would have kept to, and what that is."""
+        return {job.task: job.not_enforced for job in self.jobs if job.not_enforced and job.attempt}
+
+    def perform(self, job: Job[Any], /) -> EagerJob:
+        """Perform a job that was only collected, or has snoozed; the job as it is then.
+
+        Its retries are made at once. What its function raises is raised here when the job has failed, unless
+        `raise_errors=False`. Raises `UnknownJob`, and `ValueError` for one that is running or finished.
+        """
+        self._drive(self._perform((job.schema, job.id)))
+        return _shown(self._memories[job.schema].jobs[job.id])
+
+    async def aperform(self, job: Job[Any], /) -> EagerJob:
+        """The same on the caller's event loop."""
+        await self._drive_async(self._perform((job.schema, job.id)))
+        return _shown(self._memories[job.schema].jobs[job.id])
+
+    # The backend's two methods.
+
+    def send(self, conn: SyncConn, statement: Statement[T], schema: str) -> T:
+        """Answer it, and perform what it has made due."""
+        return self._drive(self._answer(conn, statement, schema))
+
+    def send_async(self, conn: AsyncConn, statement: Statement[T], schema: str) -> Coroutine[Any, Any, T]:
+        """The same, awaited."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise InvalidConnection(NO_LOOP) from None
+        return self._drive_async(self._answer(conn, statement, schema))
+
+    # What the stand-ins tell at the borders of a block.
+
+    def save(self) -> Callable[[], None]:
+        """What brings back the jobs as they are now."""
+        back = {schema: memory.save() for schema, memory in self._memories.items()}
+        waiting = list(self._due)
+
+        def restore() -> None:
+            for schema, memory in self._memories.items():
+                back.get(schema, memory.clear)()
+            self._due = waiting
+
+        return restore
+
+    def committed(self) -> None:
+        """Perform what was submitted in the block."""
+        self._drive(self._perform_due())
+
+    async def committed_async(self) -> None:
+        """The same, awaited."""
+        await self._drive_async(self._perform_due())
+
+    def _drive(self, calls: Calls[T]) -> T:
+        with contextlib.closing(calls):
+            return walk(calls, perform_here)
+
+    async def _drive_async(self, calls: Calls[T]) -> T:
+        with contextlib.closing(calls):
+            return await follow(calls, perform_here_async)
+
+    def _answer(self, conn: SyncConn | AsyncConn, statement: Statement[T], schema: str) -> Calls[T]:
+        memory = self._memories[schema]
+        block = conn.block if isinstance(conn, (StandIn, AsyncStandIn)) and conn.depth else None
+        if statement.sql in (SELECT_OUTCOME, SELECT_LIVE_OUTCOME):
+            yield from self._before_result((schema, statement.params["id"]), block)
+        rows = memory.answer(statement, block)
+        if statement.sql == CANCEL_JOBS:
+            for job_id in statement.params["ids"]:
+                if current := self._running.get((schema, job_id)):
+                    current.cancelled = True
+        self._due += [(schema, job_id) for job_id in (*_made_due(statement, rows), *memory.finish_batches())]
+        if block is None:
+            yield from self._perform_due()
+        return statement.parse(rows)
+
+    def _before_result(self, place: Place, block: str | None) -> Calls[None]:
+        """Whoever asks for a result gets one, or an error: nobody else would ever make it."""
+        kept = self._memories[place[0]].jobs.get(place[1])
+        if kept is None or kept.row.state is not State.READY or kept.transaction == block:
+            return
+        if self.mode == "run" and not kept.fence:  # submitted by the handler that asks
+            yield from self._attempts(place)
+            kept = self._memories[place[0]].jobs[place[1]]
+        if kept.row.state is State.READY:
+            raise NotPerformed(kept.row.id, kept.row.task, _shown(kept).state)
+
+    def _perform(self, place: Place) -> Calls[None]:
+        schema, job_id = place
+        kept = self._memories[schema].jobs.get(job_id)
+        if kept is None:
+            raise UnknownJob(job_id, schema)
+        if kept.row.state is not State.READY:
+            raise ValueError(
+                f"job {job_id} ({kept.row.task}) is {kept.row.state}; only one that waits can be performed"
+            )
+        yield from self._perform_all([place])
+
+    def _perform_due(self) -> Calls[None]:
+        due, self._due = self._due, []
+        if self.mode == "collect":
+            return
+        if (later := _later.get()) is not None:
+            later += due
+        else:
+            yield from self._perform_all(due)
+
+    def _perform_all(self, due: list[Place]) -> Calls[None]:
+        """Perform these jobs and what they submit; then raise what the first one that has failed raised."""
+        errors: list[BaseException] = []
+        token = _later.set(due)
+        try:
+            while due:
+                place = due.pop(0)
+                error = yield from self._attempts(place)
+                called_back = self._memories[place[0]].finish_batches()
+                if self.mode == "run":
+                    due += [(place[0], job_id) for job_id in called_back]
+                if error is not None:
+                    errors.append(error)
+        finally:
+            _later.reset(token)
+        if errors and self.raise_errors:
+            raise errors[0]
+
+    def _attempts(self, place: Place) -> Calls[BaseException | None]:
+        """Perform a job until it is finished or has snoozed; the error with which it has failed."""
+        memory = self._memories[place[0]]
+        while (job := memory.claim(place[1])) is not None:
+            asked = Call(job, registered()[job.task], place[0], self._told, self._begins)
+            try:
+                performed = yield asked
+            finally:
+                self._running.pop(place, None)
+            verdict, error, logged = performed
+            memory.note_logs(logged)
+            memory.settle(verdict)
+            if not _is_retried(memory.jobs[job.id], verdict):
+                return error if verdict.state is State.FAILED else None
+            memory.note_delay(job.id, verdict.delay or timedelta(0))
+        return None
+
+    def _begins(self, current: CurrentJob) -> None:
+        self._running[current.schema, current.id] = current
+
+    def _told(self, current: CurrentJob, progress: Progress) -> None:
+        self._memories[current.schema].note_progress(current.id, progress)
+
+
+@contextlib.contextmanager
+def eager(mode: Mode = "run", *, raise_errors: bool = True) -> Iterator[Eager]:
+    """Within the block no job needs a database: what any thread of this process submits is performed at once.
+
+    It does not matter on which connection: one that the code under test holds is not touched by Chancy, and `conn`
+    and `aconn` of what this gives are stand-ins for code that has none. Only with those a rollback undoes a submit.
+
+    `mode="collect"` performs nothing until `perform(job)`. An error of a handler is raised where the job was submitted,
+    when the job has failed; with `raise_errors=False` it is only kept on the job.
+    """
+    backend = Eager(mode, raise_errors=raise_errors)
+    with answered_by(backend):
+        yield backend
+
+
+def _made_due(statement: Statement[Any], rows: Rows) -> list[int]:
+    """The jobs that a worker would come to perform now."""
+    if statement.sql == INSERT_JOBS:
+        return list(rows[0][0])
+    if statement.sql == INSERT_JOB:
+        return [rows[0][0]]
+    if statement.adds and statement.sql != INSERT_BATCH:
+        return [job_id for job_id, outcome in zip(*rows[0][:2], strict=True) if outcome == "inserted"]
+    if statement.sql == REQUEUE_JOBS:
+        return [job_id for job_id, row in zip(statement.params["ids"], rows, strict=True) if row[0]]
+    return []
+
+
+def _is_retried(kept: Kept, verdict: Completion) -> bool:
+    return verdict.state is State.READY and not verdict.refund and kept.row.state is State.READY
+
+
+def _shown(kept: Kept) -> EagerJob:
+    row, task = kept.row, registered()[kept.row.task]
+    return EagerJob(
+        id=row.id,
+        task=row.task,
+        queue=row.queue,
+        priority=row.priority,
+        state=state_of(row),
+        attempt=row.attempt,
+        max_attempts=row.max_attempts,
+        run_at=row.run_at,
+        arguments=_arguments(kept, task),
+        result=None if row.result is None else task.signature.decode_result(row.result),
+        errors=row.errors,
+        delays=kept.delays,
+        not_enforced=_not_enforced(kept, task),
+    )
+
+
+def _arguments(kept: Kept, task: BaseTask[..., Any]) -> dict[str, Any]:
+    args, kwargs = task.signature.decode_arguments(kept.row.arguments)
+    return dict(zip(task.signature.names, args, strict=False)) | kwargs
+
+
+def _not_enforced(kept: Kept, task: BaseTask[..., Any]) -> tuple[str, ...]:
+    limits = limits_of(kept.limits, task)
+    memory = [f"memory limit of {limit.value:,.0f} bytes" for limit in limits if limit.type is LimitType.MEMORY]
+    passes = None if kept.gates is None else msgspec.json.decode(kept.gates, type=Passes)
+    gates = [] if passes is None else [f"{gate.name} at {gate.most}" for gate in passes.gates]
+    turn = ["the turn of its group"] if passes is not None and passes.turn else []
+    return (*memory, *([f'executor="{task.executor}"'] if task.executor else []), *gates, *turn)

@@ -1,0 +1,1 @@
+"""A Postgres for tests, and schemas in it."""

@@ -1,0 +1,173 @@
+"""Perform one claimed job: arguments, middleware, the function, and the verdict. Never raises but when cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, cast
+
+import msgspec
+
+from chancy.current import CurrentJob, running_attempt
+from chancy.errors import ChancyError, InvalidArguments, InvalidResult
+from chancy.schema import attempt_schema
+from chancy.states import State
+from chancy.task import BaseTask
+from chancy_worker import forks
+
+from .refusals import unfit
+from .verdict import Claimed, Completion, Since, failure, flaw_of, judged, succeeded
+
+Proceed = Callable[[], Awaitable[Completion]]
+Middleware = Callable[[CurrentJob, Proceed], Awaitable[Completion]]
+"""A plain async function around an attempt: it awaits `proceed()` once and returns its completion, or another."""
+
+
+class Attempt(msgspec.Struct, frozen=True, gc=False):
+    """One try of a job, about to run."""
+
+    job: Claimed
+    task: BaseTask[..., Any]
+    current: CurrentJob
+    since: Since
+    limits: dict[str, float]
+    """Seconds of `time`, bytes of `memory`."""
+    began: Callable[[], None]
+    """To be called when the function really begins: time limits count from there."""
+
+
+class Executor(Protocol):
+    """A place where functions run. Cancelling `run` ends the attempt there, as far as that place can."""
+
+    @property
+    def size(self) -> int | None:
+        """How many attempts it takes at a time at the moment; None leaves that to the queues."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why none can begin there at the moment, for whoever asks how the worker is; None if all is well."""
+
+    async def run(self, attempt: Attempt, /) -> Completion:
+        """Call the task's function and return the verdict."""
+
+    async def close(self) -> None:
+        """Take no more, and leave nothing behind that could be ended."""
+
+
+async def perform(attempt: Attempt, executor: Executor, middleware: Sequence[Middleware], schema: str) -> Completion:
+    """Run the job's function where it belongs, inside the middleware, and say how it went."""
+    running_attempt.set(attempt.current)
+    attempt_schema.set(schema)
+    try:
+        if not middleware:
+            return await executor.run(attempt)
+        return await _surrounded(attempt, executor, middleware)
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # of a middleware
+        return judged(attempt.job, error, attempt.since, attempt.task.retry_delay)
+
+
+async def _surrounded(attempt: Attempt, executor: Executor, middleware: Sequence[Middleware]) -> Completion:
+    succeeding = False
+
+    async def function() -> Completion:
+        nonlocal succeeding
+        verdict = await executor.run(attempt)
+        succeeding = verdict.state is State.SUCCEEDED
+        return verdict
+
+    proceed: Proceed = function
+    for around in reversed(middleware):
+        proceed = functools.partial(_through, around, attempt, proceed)
+    try:
+        return await proceed()
+    except InvalidVerdict as error:
+        if succeeding:  # final: the effects are there, and another attempt would come to the same end
+            return failure(attempt.job, State.FAILED, error, attempt.since)
+        raise
+
+
+async def _through(around: Middleware, attempt: Attempt, proceed: Proceed) -> Completion:
+    """One middleware; what it returns is looked at before anybody relies on it."""
+    given: Any = around(attempt.current, proceed)
+    if inspect.isawaitable(given):
+        given = await given
+    if flaw := flaw_of(given, attempt.job):
+        raise InvalidVerdict(around, flaw)
+    return cast(Completion, given)
+
+
+class InvalidVerdict(ChancyError):
+    """A middleware returned something that cannot be the verdict of its attempt."""
+
+    def __init__(self, middleware: Middleware, flaw: str) -> None:
+        name = getattr(middleware, "__qualname__", None) or type(middleware).__qualname__
+        super().__init__(
+            f"middleware {getattr(middleware, '__module__', '?')}.{name} returned no verdict of this attempt: {flaw}. "
+            f"It has to return the Completion that `await proceed()` gives (is a `return` missing?), or another one"
+        )
+
+
+Explain = Callable[[BaseException], BaseException]
+"""What an exception of the function really means, where it has run."""
+
+
+def as_it_is(error: BaseException) -> BaseException:
+    """Nothing else."""
+    return error
+
+
+def call(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain = as_it_is) -> Completion:
+    """Call a plain function here and now. Does not return in a process that the function has forked."""
+    here = forks.depth
+    try:
+        try:
+            args, kwargs = task.signature.decode_arguments(job.arguments)
+        except InvalidArguments as error:
+            return unfit(job, task, error, since)
+        result = task.function(*args, **kwargs)
+        if forks.depth != here:
+            forks.end()
+        return _returned(job, task, result, since)
+    except BaseException as error:  # SystemExit too: whatever ends the function, the worker goes on
+        if forks.depth != here:
+            forks.end(error)
+        return _judged(job, task, since, explain, error)
+
+
+async def call_async(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain = as_it_is) -> Completion:
+    """Await an async function here and now. Does not return in a process that the function has forked."""
+    here = forks.depth
+    try:
+        try:
+            args, kwargs = task.signature.decode_arguments(job.arguments)
+        except InvalidArguments as error:
+            return unfit(job, task, error, since)
+        result = await task.function(*args, **kwargs)
+        if forks.depth != here:
+            forks.end()
+        return _returned(job, task, result, since)
+    except BaseException as error:
+        if forks.depth != here:
+            forks.end(error)
+        if issubclass(type(error), asyncio.CancelledError):  # what an error says of its class is its own code
+            raise
+        return _judged(job, task, since, explain, error)
+
+
+def _judged(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain, error: BaseException) -> Completion:
+    with contextlib.suppress(BaseException):  # what an error says of itself is code of the job
+        error = explain(error)
+    return judged(job, error, since, task.retry_delay)
+
+
+def _returned(job: Claimed, task: BaseTask[..., Any], result: Any, since: Since) -> Completion:
+    try:
+        return succeeded(job, task.signature.encode_result(result))
+    except InvalidResult as error:
+        # Final: the effects are there, and another attempt would return the same kind of value.
+        return failure(job, State.FAILED, error, since)

@@ -1,0 +1,291 @@
+"""What happened in an attempt, as a value. Pure: no event loop and no database.
+
+What a handler says is untrusted: texts are made encodable, capped, and live in JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import NoneType
+from typing import TypeAlias
+
+import msgspec
+
+from chancy.arguments.codec import encode_json
+from chancy.errors import AttemptStopped, InvalidResult
+from chancy.model import LONGEST_DELAY, AttemptError
+from chancy.options.outcomes import Discard, Retry, Snooze
+from chancy.options.retry import Backoff, delay_of
+from chancy.states import FINISHED, State
+
+MAX_KIND_BYTES = 256
+MAX_MESSAGE_BYTES = 4 * 1024
+MAX_TRACEBACK_BYTES = 64 * 1024
+KEPT_ERRORS = 10
+
+EARLIEST = datetime.min.replace(tzinfo=UTC)
+
+_HERE = str(Path(__file__).parents[1])
+_QUALNAME: Callable[[type], str] = type.__dict__["__qualname__"].__get__
+"""Past whatever a metaclass has made of it."""
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "id": (int,),
+    "fence": (int,),
+    "state": (State,),
+    "result": (bytes, NoneType),
+    "errors": (bytes, NoneType),
+    "delay": (timedelta, NoneType),
+    "refund": (bool,),
+    "note": (str,),
+}
+
+
+Owner: TypeAlias = tuple[int, int, int]
+"""Whose a row is: the job's id, the fence of the claim, and the lease under which it was made."""
+
+
+class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One claimed job: what a worker needs to perform it and to prove that it is still its own."""
+
+    id: int
+    task: str
+    queue: str
+    attempt: int
+    max_attempts: int
+    fence: int
+    crashes: int
+    arguments: bytes
+    retry: bytes | None
+    limits: bytes | None
+    errors: bytes | None
+    parked: str | None = None
+    """What it was parked under, if it has slots of gates, which its end may open for others."""
+    batch: int | None = None
+    priority: int = 0
+    run_at: datetime = EARLIEST
+    refused_for: float | None = None
+    """Seconds since the first of the refusals that it has met until now."""
+    lease: int = 0
+    """Under which it was claimed. With id and fence it says whose a row is, also after a failover that has lost the
+    last transactions, when Postgres gives out ids and fences again."""
+    share: str | None = None
+    """The limit of which this worker's share it runs in, if so; then it has no slot."""
+
+    @property
+    def owner(self) -> Owner:
+        """What every write about this claim carries."""
+        return self.id, self.fence, self.lease
+
+    @property
+    def is_withheld(self) -> bool:
+        """Whether it is large, and was claimed by a round that leaves the arguments of such jobs behind."""
+        return not self.arguments
+
+    @property
+    def size(self) -> int:
+        """Bytes of what it brings."""
+        return len(self.arguments) + len(self.errors or b"")
+
+
+class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The verdict of one attempt.
+
+    `state` READY means live again after `delay`; None keeps the job's place in its queue. `refund` says that the
+    attempt does not count. `errors` None leaves the job's errors as they are.
+    """
+
+    id: int
+    fence: int
+    state: State
+    result: bytes | None = None
+    errors: bytes | None = None
+    delay: timedelta | None = None
+    refund: bool = False
+    note: str = ""
+    """What happened in one phrase, for the log."""
+    refusal: bool = False
+    """The worker could not take it; another one perhaps can."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that it adds to a round."""
+        return 64 + len(self.result or b"") + len(self.errors or b"")
+
+
+class Since(msgspec.Struct, frozen=True, gc=False):
+    """Which worker began an attempt, and when: as Unix time, and by the clock that never jumps."""
+
+    worker: str
+    at: float
+    clock: float
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds until now."""
+        return time.perf_counter() - self.clock
+
+
+def since_now(worker: str) -> Since:
+    """An attempt begins."""
+    return Since(worker, time.time(), time.perf_counter())
+
+
+Decide = Callable[[int, BaseException, Backoff | None], timedelta | None]
+"""`BaseTask.retry_delay`."""
+
+
+def succeeded(job: Claimed, result: bytes) -> Completion:
+    """The handler returned."""
+    return Completion(job.id, job.fence, State.SUCCEEDED, result)
+
+
+def released(job: Claimed, note: str, delay: timedelta | None = None) -> Completion:
+    """The job goes back unharmed; without a delay, to its place in the queue."""
+    return Completion(job.id, job.fence, State.READY, delay=delay, refund=True, note=note)
+
+
+def cancelled(job: Claimed) -> Completion:
+    """It was asked to stop, and has stopped."""
+    return Completion(job.id, job.fence, State.CANCELLED, note="cancelled while it ran")
+
+
+def judged(job: Claimed, error: BaseException, since: Since, decide: Decide) -> Completion:
+    """The handler raised, or was stopped. Never raises, whatever the error and the task's `retry=` are like."""
+    try:
+        return _judged(job, error, since, decide)
+    except BaseException as broken:
+        with contextlib.suppress(BaseException):
+            broken.__context__ = error
+        return failure(job, State.FAILED, broken, since)
+
+
+def _judged(job: Claimed, error: BaseException, since: Since, decide: Decide) -> Completion:
+    kind = type(error)  # and not isinstance: what an error says of its class is its own code
+    if issubclass(kind, Snooze):
+        delay = _within_reason(error.delay)  # type: ignore[attr-defined]
+        return Completion(job.id, job.fence, State.READY, delay=delay, refund=True, note=f"snoozed for {delay}")
+    if issubclass(kind, Discard):
+        return failure(job, State.DISCARDED, error, since)
+    if job.attempt >= job.max_attempts:
+        return failure(job, State.FAILED, error, since)
+    after: object = error.after if issubclass(kind, Retry) else None  # type: ignore[attr-defined]
+    if after is None:
+        after = decide(job.attempt, error, _own_backoff(job))
+    if after is None:
+        return failure(job, State.FAILED, error, since)
+    return failure(job, State.READY, error, since, _within_reason(after))
+
+
+def _own_backoff(job: Claimed) -> Backoff | None:
+    """What the job's row gives; one that cannot be read leaves it to the task."""
+    try:
+        return None if job.retry is None else msgspec.json.decode(job.retry, type=Backoff)
+    except (msgspec.DecodeError, ValueError):
+        return None
+
+
+def failure(
+    job: Claimed, state: State, error: BaseException, since: Since, delay: timedelta = timedelta(0)
+) -> Completion:
+    """The attempt ended with an error, which is kept on the job. Never raises."""
+    says_all = issubclass(type(error), (Discard, Retry, InvalidResult))
+    kept = AttemptError(
+        attempt=job.attempt,
+        kind=safe(kind_of(error), MAX_KIND_BYTES),
+        message=safe(words_of(error), MAX_MESSAGE_BYTES),
+        traceback="" if says_all else safe(_traceback(error), MAX_TRACEBACK_BYTES),
+        worker=since.worker,
+        started_at=datetime.fromtimestamp(since.at, UTC),
+        duration=round(since.elapsed, 6),
+    )
+    return Completion(
+        job.id, job.fence, state, errors=_with(job.errors, kept), delay=delay, note=f"{kept.kind}: {kept.message}"
+    )
+
+
+def flaw_of(given: object, job: Claimed) -> str | None:
+    """Why this is no verdict of this attempt, if so. For what comes from somebody else's code."""
+    if type(given) is not Completion:
+        return f"{kind_of(given)} is no Completion"
+    for name, kinds in _FIELDS.items():
+        if type(value := getattr(given, name)) not in kinds:
+            return f"its {name} is {kind_of(value)}"
+    if (given.id, given.fence) != (job.id, job.fence):
+        return f"it is of another attempt (job {given.id})"
+    if given.state not in FINISHED | {State.READY}:
+        return f"no attempt ends as {given.state}"
+    if given.state is State.READY and not given.refund and job.attempt >= job.max_attempts:
+        return "it makes a job ready again that has no attempt left"
+    return None
+
+
+def without_data(completion: Completion, reason: str) -> Completion:
+    """What is left to say of a verdict that the database does not take: the job failed, and why it looks so bare."""
+    message = safe(f"the verdict of this attempt could not be stored: {reason}", MAX_MESSAGE_BYTES)
+    error = AttemptError(attempt=0, kind="InvalidResult", message=message)
+    return Completion(
+        completion.id,
+        completion.fence,
+        State.FAILED,
+        errors=encode_json([error]),
+        note=f"{error.kind}: {error.message}",
+    )
+
+
+def safe(text: str, limit: int) -> str:
+    """The text without lone surrogates, at most `limit` bytes of UTF-8; of a longer one both ends are kept."""
+    text = str.__str__(text)  # a subclass has methods of its own
+    if text.isascii() and len(text) <= limit:
+        return text
+    data = text.encode("utf-8", "backslashreplace")
+    if len(data) <= limit:
+        return data.decode()
+    half = limit // 2 - 16
+    return f"{data[:half].decode('utf-8', 'ignore')}\n[… cut …]\n{data[-half:].decode('utf-8', 'ignore')}"
+
+
+def _within_reason(delay: object) -> timedelta:
+    """A handler's delay, as the database can take it."""
+    return min(max(delay_of(delay), timedelta(0)), LONGEST_DELAY)
+
+
+def _with(errors: bytes | None, error: AttemptError) -> bytes:
+    old: Sequence[msgspec.Raw] = []
+    if errors is not None:
+        with contextlib.suppress(msgspec.DecodeError, ValueError):  # what is no list was not written by a worker
+            old = msgspec.json.decode(errors, type=list[msgspec.Raw])
+    return encode_json([*old[1 - KEPT_ERRORS :], error])
+
+
+# To read what an exception says of itself is code of the job, and may do what a job may do.
+
+
+def kind_of(value: object) -> str:
+    """The name of its type."""
+    return _QUALNAME(type(value))
+
+
+def words_of(error: BaseException) -> str:
+    """Its message. Never raises."""
+    try:
+        return str(error)
+    except BaseException as broken:
+        return f"its message could not be read: {kind_of(broken)}"
+
+
+def _traceback(error: BaseException) -> str:
+    """From the handler's own frames on: ours say nothing to its author."""
+    try:
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
+            frames = frames.tb_next
+        if frames is None and issubclass(type(error), AttemptStopped):
+            return ""
+        return "".join(traceback.format_exception(type(error), error, frames))
+    except BaseException as broken:
+        return f"the traceback could not be formatted: {kind_of(broken)}"

@@ -1,0 +1,1 @@
+"""What a round says to the database, and which jobs it may bring."""

@@ -1,0 +1,115 @@
+"""Whether this worker lives and is ready: over HTTP for whoever asks, and told to systemd.
+
+GET /live   200 as long as the event loop turns
+GET /ready  200, or 503 with a line for each reason why not
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+from chancy_worker import forks
+
+log = logging.getLogger("chancy.worker")
+
+LONGEST_TURN = 30.0
+"""Seconds after which a claim loop that has not turned is taken for stuck."""
+_TO_ANSWER, _TO_BE_ANSWERED = 5.0, 2.0
+_TO_BE_READ = 0.5
+"""Seconds that the loop waits for a service manager that has much to read."""
+
+Problems = Callable[[], Awaitable[Sequence[str]]]
+
+
+@contextlib.asynccontextmanager
+async def answering(host: str, port: int | None, problems: Problems) -> AsyncIterator[None]:
+    """Answer on this port while the block lasts; None answers nobody. Raises `ValueError` where the port is taken."""
+    if port is None:
+        yield
+        return
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(_TO_ANSWER):
+                _, path, *_ = (await reader.readline()).split(b" ")
+                writer.write(_response(path, await problems() if path == b"/ready" else ()))
+                await writer.drain()
+        except (OSError, ValueError, TimeoutError):
+            pass  # one that connects and says nothing, or nothing of HTTP, has seen that somebody listens
+        finally:
+            writer.close()
+
+    try:
+        server = await asyncio.start_server(answer, host, port)
+    except OSError as error:
+        raise ValueError(f"--health-port {port} cannot be had: {error.strerror}; choose another") from None
+    async with server:
+        with forks.keeping(server.sockets):  # the port would be taken for as long as a fork of a job lives
+            yield
+
+
+def _response(path: bytes, found: Sequence[str]) -> bytes:
+    status = "404 Not Found" if path not in (b"/live", b"/ready") else "503 Service Unavailable" if found else "200 OK"
+    body = "".join(f"{line}\n" for line in found or [status]).encode()
+    head = f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n"
+    return head.encode() + b"Connection: close\r\n\r\n" + body
+
+
+async def ask(port: int) -> Sequence[str]:
+    """The problems of the worker that answers on this port of this machine."""
+    try:
+        async with asyncio.timeout(_TO_BE_ANSWERED):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /ready HTTP/1.1\r\n\r\n")
+            head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+            writer.close()
+    except (OSError, TimeoutError):
+        return ["does not answer"]
+    return [] if " 200 " in head.splitlines()[0] else body.splitlines()
+
+
+def tell_service_manager(state: str) -> None:
+    """Say `READY=1` and the like to systemd, where NOTIFY_SOCKET is set (sd_notify's protocol)."""
+    if address := os.environ.get("NOTIFY_SOCKET"):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+            line.settimeout(_TO_BE_READ)
+            line.connect("\0" + address[1:] if address.startswith("@") else address)
+            line.sendall(state.encode())
+
+
+@contextlib.asynccontextmanager
+async def telling_the_service_manager(
+    begun: asyncio.Event, stopping: asyncio.Event, problems: Problems
+) -> AsyncIterator[None]:
+    """Tell systemd of the worker's life while the block lasts, as soon as each of the two is set."""
+    words = _tell_after(begun, "READY=1"), _tell_after(stopping, "STOPPING=1"), _pet_after(begun, problems)
+    telling = [asyncio.create_task(word) for word in words]
+    try:
+        yield
+    finally:
+        for task in telling:
+            task.cancel()
+
+
+async def _tell_after(event: asyncio.Event, state: str) -> None:
+    await event.wait()
+    tell_service_manager(state)
+
+
+async def _pet_after(begun: asyncio.Event, problems: Problems) -> None:
+    await begun.wait()
+    await pet_service_watchdog(problems)
+
+
+async def pet_service_watchdog(problems: Problems) -> None:
+    """Say `WATCHDOG=1` for ever, twice as often as WATCHDOG_USEC asks for, as long as nothing is wrong."""
+    every = int(os.environ.get("WATCHDOG_USEC") or 0) / 2e6
+    while True:
+        if every and not await problems():
+            tell_service_manager("WATCHDOG=1")
+        await asyncio.sleep(every or 3600)

@@ -1,0 +1,192 @@
+"""Being believed alive: the row of `worker` is the lease, which its worker extends. Past its `expires_at` anybody may
+delete it (`rescue`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+from chancy.model import Rows, Statement
+from chancy.wires.literals import of_texts
+from chancy_worker.__about__ import __version__
+from chancy_worker.config import PROCESS, Timing
+from chancy_worker.connection.link import Link
+
+log = logging.getLogger("chancy.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a worker takes: for whoever asks why a job does not run."""
+
+    queues: Sequence[str] = ()
+    tasks: Sequence[str] = ()
+    signatures: Sequence[str] = ()
+    """Of these tasks, in this order."""
+    listens: bool = True
+    """At the doorbell."""
+
+
+REGISTER = """
+    WITH lease AS (
+        INSERT INTO {schema}.worker (name, process, started_at, expires_at)
+        VALUES (%(name)s::text, %(process)s::text,
+            {schema}.clock(), {schema}.clock() + %(lease)s::float8 * interval '1 s')
+        RETURNING id
+    )
+    INSERT INTO {schema}.offer (worker, queues, tasks, signatures, version, listens)
+    SELECT id, %(queues)s::text[], %(tasks)s::text[], %(signatures)s::text[], %(version)s::text, %(listens)s::boolean
+    FROM lease
+    RETURNING worker
+"""
+
+
+def register(name: str, lease: float, offer: Offer = Offer(), process: str | None = None) -> Statement[int]:
+    """A new lease of so many seconds; returns its id, under which the worker claims. `process` is what its parent can
+    declare it dead by.
+    """
+    params = {
+        "name": name,
+        "process": process,
+        "lease": lease,
+        "queues": of_texts(offer.queues),
+        "tasks": of_texts(offer.tasks),
+        "signatures": of_texts(offer.signatures),
+        "version": __version__,
+        "listens": offer.listens,
+    }
+    return Statement(REGISTER, params, lambda rows: int(rows[0][0]))
+
+
+# `after` moves up with every extension, so that each claim is looked at once and the index's dead entries never.
+EXTEND = """
+    WITH extended AS (
+        UPDATE {schema}.worker
+        SET expires_at = {schema}.clock() + %(lease)s::float8 * interval '1 s',
+            clock_ahead = extract(epoch FROM %(own_clock)s::timestamptz - clock_timestamp()),
+            deaf = coalesce(%(deaf)s::boolean, deaf)
+        WHERE id = %(worker)s::bigint
+        RETURNING id
+    )
+    SELECT EXISTS (SELECT FROM extended), latest.at,
+        ARRAY(
+            SELECT ARRAY[job.id, job.claims] FROM {schema}.job AS job
+            WHERE job.state = 'running' AND job.worker = %(worker)s::bigint
+                AND job.started_at > coalesce(%(after)s::timestamptz, '-infinity') AND job.started_at <= latest.at
+        ),
+        ARRAY(SELECT id FROM {schema}.job WHERE worker = %(worker)s::bigint AND cancel_at IS NOT NULL),
+        EXISTS (SELECT FROM {schema}.batch WHERE finished_at IS NULL), EXISTS (SELECT FROM {schema}.schedule)
+    FROM (SELECT {schema}.clock() - %(unheard)s::float8 * interval '1 s' AS at) AS latest
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """Whether the lease was still there, and the (id, fence) of the jobs claimed in its name in (after, upto]."""
+
+    holding: bool
+    upto: datetime
+    claims: list[tuple[int, int]]
+    cancelled: list[int]
+    """Jobs that run in its name and were asked to stop."""
+    batches: bool
+    """Whether any batch is unfinished."""
+    schedules: bool
+    """Whether there are any."""
+
+
+def extend(
+    worker: int, lease: float, after: datetime | None, unheard: float, deaf: bool | None = None
+) -> Statement[Extension]:
+    """Extend the lease from now. Seconds; `unheard` is how long ago a claim must be to be looked at. `deaf` is whether
+    the worker has found that it does not hear the doorbell, if it has looked.
+    """
+    params = {"worker": worker, "lease": lease, "after": after, "unheard": unheard, "deaf": deaf}
+    return Statement(EXTEND, params | {"own_clock": datetime.now(UTC)}, _parse_extension)
+
+
+def _parse_extension(rows: Rows) -> Extension:
+    holding, upto, claims, cancelled, batches, schedules = rows[0]
+    return Extension(holding, upto, [(id_, fence) for id_, fence in claims], cancelled, batches, schedules)
+
+
+class Lease:
+    """This worker's lease. `lost` is called when it has to take a new one."""
+
+    def __init__(self, name: str, timing: Timing, lost: Callable[[], None], offer: Offer = Offer()) -> None:
+        self.name = name
+        self.offer = offer
+        self.timing = timing
+        self.id = 0
+        self.extended_at = 0.0
+        self._lost = lost
+        self._seen: datetime | None = None
+
+    async def take(self, link: Link) -> None:
+        """Register, under a new id."""
+        self.id = await link.send(register(self.name, self.timing.lease, self.offer, PROCESS))
+        self._seen = None
+        self.extended_at = time.monotonic()
+
+    async def extend(self, link: Link, *, deaf: bool) -> Extension:
+        """Extend it; or take a new one if it is gone."""
+        answer = await link.send(extend(self.id, self.timing.lease, self._seen, self.timing.unheard, deaf))
+        if not answer.holding:
+            log.warning("worker %s (lease %d) was declared dead; its jobs may run elsewhere", self.name, self.id)
+            self.id = 0  # what is claimed under that is nobody's, until there is another
+            self._lost()
+            await self.take(link)
+            return answer
+        self._seen = answer.upto
+        self.extended_at = time.monotonic()
+        return answer
+
+
+class Wakeups(Protocol):
+    """How this worker hears of work."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why it hears late, if so."""
+
+    async def test(self, link: Link) -> None:
+        """See whether it hears, over this link."""
+
+
+async def keep_alive(
+    link: Link,
+    lease: Lease,
+    wakeups: Wakeups,
+    held: Collection[tuple[int, int]],
+    give_back: Callable[[tuple[int, int]], None],
+    cancel: Callable[[Iterable[int]], None],
+    found_batches: Callable[[], None],
+    found_schedules: Callable[[], None],
+) -> None:
+    """Extend the lease for ever; give back what was claimed in its name and is not among the `held`, and `cancel` what
+    somebody wants to stop, should its notification have been lost. Also tells that there are unfinished batches, and
+    schedules; and has the wakeups tested.
+    """
+
+    async def turn() -> float:
+        await link.open()
+        known = set(held)  # its verdict may be written before the answer is read
+        answer = await lease.extend(link, deaf=wakeups.problem is not None)
+        if answer.holding:
+            for claim in answer.claims:
+                if claim not in known and claim not in held:
+                    give_back(claim)
+            cancel(answer.cancelled)
+        if answer.batches:
+            found_batches()
+        if answer.schedules:
+            found_schedules()
+        await wakeups.test(link)
+        return lease.timing.extend
+
+    await link.forever(turn)

@@ -1,0 +1,222 @@
+"""Taking back what the dead were running. Anybody may delete the row of a lease that has run out, and only then are its
+worker's running jobs taken back; so a worker that was away and comes back before that has lost nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import psycopg
+
+from chancy.history.moving import MOVED, keeping
+from chancy.model import Statement
+from chancy_worker.config import Timing
+from chancy_worker.connection.link import Link
+
+from .lease import log
+
+DECLARE_DEAD = """
+    WITH expired AS (
+        SELECT id FROM {schema}.worker
+        WHERE id = %(worker)s::bigint OR process = %(process)s::text
+            OR (%(worker)s::bigint IS NULL AND %(process)s::text IS NULL
+                AND expires_at < least({schema}.clock(), %(latest)s::timestamptz))
+        ORDER BY id
+        FOR UPDATE SKIP LOCKED
+    ),
+    gone AS (
+        DELETE FROM {schema}.worker AS worker USING expired
+        WHERE worker.id = expired.id
+        RETURNING worker.id, worker.name
+    ),
+    noted AS (
+        INSERT INTO {schema}.dead_worker (id, name, died_at) SELECT id, name, {schema}.clock() FROM gone RETURNING name
+    )
+    SELECT ARRAY(SELECT name FROM noted), EXISTS (SELECT FROM noted) OR EXISTS (SELECT FROM {schema}.dead_worker),
+        (SELECT extract(epoch FROM min(expires_at) - {schema}.clock())::float8
+         FROM {schema}.worker WHERE expires_at >= {schema}.clock()),
+        {schema}.clock(),
+        EXISTS (SELECT FROM {schema}.job WHERE state = 'ready' AND parked IS NULL AND crashes > 0)
+"""
+
+
+class Deaths(NamedTuple):
+    """What a look for the dead has found."""
+
+    names: list[str]
+    """Of the workers that were declared dead by it."""
+    to_bury: bool
+    """Whether any dead worker may have jobs left to take back."""
+    next_in: float | None
+    """Seconds until the next lease runs out, if nobody extends it."""
+    at: datetime
+    """The database's time."""
+    suspects: bool
+    """Whether any job that was running when its worker died waits."""
+
+
+def declare_dead(
+    worker: int | None = None, process: str | None = None, *, latest: datetime | None = None
+) -> Statement[Deaths]:
+    """End the lease of `worker`, or those of this process, or else all that have expired.
+
+    By no name: two workers may have the same. Where the database's time is later than `latest`, what was over by then
+    has expired.
+    """
+    params = {"worker": worker, "process": process, "latest": latest}
+    return Statement(DECLARE_DEAD, params, lambda rows: Deaths(*rows[0]))
+
+
+NEVER = datetime.min.replace(tzinfo=UTC)
+"""No lease has ended before this instant."""
+
+
+# Locked rows are passed by and taken at the next look: a dead worker is kept until nothing is left of it. Nothing is
+# joined with `job` in an order that the planner could choose, for the reason that `claims` gives.
+TAKE_BACK = keeping(
+    """
+    WITH suspect AS (
+        SELECT job.id, job.place, dead.name,
+            {schema}.with_error(job.errors, json_build_object(
+                'attempt', job.attempt, 'kind', 'WorkerDied', 'worker', dead.name, 'started_at', job.started_at,
+                'duration', extract(epoch FROM {schema}.clock() - job.started_at)::float8,
+                'message', 'worker ' || dead.name || ' died while it ran this job, or could not reach the database')
+            ) AS errors
+        FROM {schema}.dead_worker AS dead
+        CROSS JOIN LATERAL (
+            SELECT id, ctid AS place, attempt, started_at, errors FROM {schema}.job
+            WHERE worker = dead.id AND state = 'running'
+            LIMIT 500
+            FOR UPDATE SKIP LOCKED
+        ) AS job
+        LIMIT 500
+    ),
+    over AS (
+        DELETE FROM {schema}.job AS job USING suspect
+        WHERE job.ctid = ANY (ARRAY(SELECT place FROM suspect)) AND job.id = suspect.id
+            AND (job.attempt >= job.max_attempts OR job.cancel_at IS NOT NULL)
+        RETURNING job.*, suspect.errors AS news, {keep}
+    ),
+    ended AS (
+        SELECT {moved_by_a_crash}, NULL::json AS result, news AS errors, keep,
+            CASE WHEN cancel_at IS NULL THEN 'failed' ELSE 'cancelled' END::{schema}.state AS state
+        FROM over
+    ),
+    {kept},
+    rescued AS (
+        UPDATE {schema}.job AS job
+        SET state = 'ready', worker = NULL, crashes = least(job.crashes, 32766) + 1, run_at = {schema}.clock(),
+            errors = suspect.errors, progress = NULL, parked = job.gates->>'key'
+        FROM suspect
+        WHERE job.ctid = ANY (ARRAY(SELECT place FROM suspect)) AND job.id = suspect.id
+            AND job.attempt < job.max_attempts AND job.cancel_at IS NULL
+        RETURNING job.queue
+    ),
+    buried AS (
+        DELETE FROM {schema}.dead_worker AS dead
+        WHERE died_at < {schema}.clock() - interval '1 minute'
+            AND (SELECT id FROM {schema}.job WHERE worker = dead.id AND state = 'running' LIMIT 1) IS NULL
+    )
+    SELECT (SELECT count(*) FROM rescued), (SELECT count(*) FROM over),
+        CASE WHEN EXISTS (SELECT FROM rescued) THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM rescued))::text END
+""".replace("{moved_by_a_crash}", MOVED.replace("crashes", "least(crashes, 32766) + 1 AS crashes")),
+    "CASE WHEN cancel_at IS NULL THEN 'failed' ELSE 'cancelled' END",
+)
+
+
+def take_back() -> Statement[tuple[int, int]]:
+    """Make up to 500 jobs of dead workers ready again, as suspects; how many, and how many had no attempt left."""
+    return Statement(TAKE_BACK, {}, lambda rows: (rows[0][0], rows[0][1]))
+
+
+class Patience:
+    """Whether anybody may be declared dead yet. After an outage, and when the database's clock was set forward, all who
+    live need time to extend their leases: nobody is dead until a whole lease has passed since this worker could write
+    again. A connection that was cut and could be made anew at once was no outage.
+    """
+
+    def __init__(self, timing: Timing) -> None:
+        self._timing = timing
+        self._since = math.inf
+        self._failing_since: float | None = None
+        self._seen: tuple[datetime, float] | None = None
+
+    @property
+    def latest(self) -> datetime:
+        """Leases that ended before this instant are over."""
+        if self._is_outage or time.monotonic() - self._since < self._timing.lease:
+            return NEVER
+        return self._expected
+
+    def failed(self, began: float) -> None:
+        """A look that began then could not be made."""
+        if self._failing_since is None:
+            self._failing_since = began
+
+    def looked(self, at: datetime) -> bool:
+        """What the database's clock did show; whether it has jumped."""
+        jumped = self._seen is not None and at > self._expected
+        if jumped or self._is_outage or self._since == math.inf:
+            self._since = time.monotonic()
+        self._failing_since, self._seen = None, (at, time.monotonic())
+        return jumped
+
+    @property
+    def _expected(self) -> datetime:
+        """What that clock can show now, by our own. A jump of less than a third of a lease ends nobody's."""
+        assert self._seen is not None
+        at, then = self._seen
+        return at + timedelta(seconds=time.monotonic() - then + self._timing.lease / 3)
+
+    @property
+    def _is_outage(self) -> bool:
+        return self._failing_since is not None and time.monotonic() - self._failing_since > self._timing.lease / 15
+
+
+async def rescue(link: Link, timing: Timing, rescued: Callable[[], None]) -> None:
+    """Look for the dead for ever, with `Patience`: now and then, and when a lease that nobody extends runs out."""
+    patience = Patience(timing)
+
+    async def turn() -> float:
+        found, is_time = await look()
+        if found.to_bury and is_time:
+            await take_back_all(link, rescued)
+        if found.suspects:
+            rescued()
+        pause = timing.rescue * random.uniform(0.75, 1.25)
+        return pause if found.next_in is None else min(pause, found.next_in + timing.lease * random.uniform(0, 0.05))
+
+    async def look() -> tuple[Deaths, bool]:
+        """Declare dead who is; and whether it is time for that."""
+        began = time.monotonic()
+        try:
+            await link.open()
+            latest = patience.latest
+            found = await link.send(declare_dead(latest=latest))
+        except psycopg.Error:
+            patience.failed(began)
+            raise
+        if patience.looked(found.at):
+            log.warning(
+                "the database's clock has jumped to %s; nobody is declared dead for %.0f s", found.at, timing.lease
+            )
+        for name in found.names:
+            log.warning("worker %s is dead: its lease ran out", name)
+        return found, latest != NEVER
+
+    await link.forever(turn)
+
+
+async def take_back_all(link: Link, rescued: Callable[[], None]) -> None:
+    """One statement after the other, until nothing is left but what somebody has locked: that is for the next look."""
+    while True:
+        again, failed = await link.send(take_back())
+        if not again and not failed:
+            return
+        log.warning("took back %d jobs of dead workers; %d more had no attempt left", again, failed)
+        rescued()

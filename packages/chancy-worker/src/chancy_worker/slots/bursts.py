@@ -1,0 +1,139 @@
+"""Attempts that begin one after another in one asyncio task, for as long as none of them waits.
+
+A job that returns without ever waiting has cost no task of its own; one that waits keeps the task it is in, alone, and
+the rest go on in another. (asyncio's eager tasks, of Python 3.12, save the wait for the loop and not the task.) Each
+runs in a context of its own, and `asyncio.current_task()` is one that nobody else uses while it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+import time
+import types
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Generic, Protocol, TypeVar
+
+from chancy_worker import forks
+
+TURN_JOBS = 100
+"""So many may begin before the loop gets a turn: as many as a queue has slots by default. Their verdicts go out, and
+more is claimed, while what was claimed ahead runs; in smaller pieces the rounds cost more than the overlap saves."""
+TURN_SECONDS = 0.005
+"""The same where they take longer: heartbeats and other jobs wait meanwhile."""
+
+
+class Carried(Protocol):
+    """What a burst has to know of an attempt."""
+
+    carrier: asyncio.Task[None] | None
+    """The asyncio task that it is in, from its first step on."""
+    over: bool
+    """It came to its end before it began."""
+
+
+C = TypeVar("C", bound=Carried)
+R = TypeVar("R")
+
+
+class Bursts(Generic[C, R]):
+    """Begins what is added, in order; `ended` is told what each returned, or None of one that was cancelled.
+
+    Neither `perform` nor `ended` should raise; what they raise all the same is told to `failed`, so that the attempt
+    comes to an end, and is raised in an asyncio task where there is none.
+    """
+
+    def __init__(
+        self,
+        perform: Callable[[C], Coroutine[Any, Any, R]],
+        ended: Callable[[C, R | None], None],
+        failed: Callable[[C, BaseException], None] | None = None,
+    ) -> None:
+        self._perform = perform
+        self._ended = ended
+        self._failed = failed or _raised
+        self._waiting: deque[C] = deque()
+        self._carrier: asyncio.Task[None] | None = None
+
+    def add(self, attempt: C) -> None:
+        """Begin this one soon."""
+        self._waiting.append(attempt)
+        if self._carrier is None:
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        """From here on another task begins what waits."""
+        # By no factory of tasks: an eager one would run it here and now, before it is known to be the carrier.
+        loop = asyncio.get_running_loop()
+        self._carrier = asyncio.Task(self._carry(), loop=loop) if self._waiting else None
+
+    async def _carry(self) -> None:
+        me = asyncio.current_task()
+        assert me is not None
+        begun, since = 0, time.perf_counter()
+        try:
+            while self._carrier is me and self._waiting:
+                attempt = self._waiting.popleft()
+                if attempt.over:
+                    continue
+                if forks.is_fork:
+                    forks.leave()
+                attempt.carrier = me
+                holders = sys.getrefcount(me)
+                try:
+                    work, step = self._perform(attempt), contextvars.copy_context().run
+                    result: R | None
+                    try:
+                        waits_for = step(work.send, None)
+                    except StopIteration as end:
+                        result = end.value
+                    except asyncio.CancelledError:
+                        result = None
+                    else:
+                        self._hand_on()
+                        result = await _rest(work, step, waits_for)
+                    self._ended(attempt, result)
+                except GeneratorExit:
+                    raise
+                except BaseException as error:
+                    self._failed(attempt, error)
+                begun += 1
+                if me.cancelling() or me._must_cancel:  # type: ignore[attr-defined]  # noqa: SLF001 - nothing else tells
+                    break  # it has cancelled its own task, and returned before that could reach it
+                if sys.getrefcount(me) > holders:
+                    break  # it has left its task to somebody, who may cancel it later: it must be nobody else's then
+                if begun >= TURN_JOBS or time.perf_counter() - since > TURN_SECONDS:
+                    await asyncio.sleep(0)
+                    begun, since = 0, time.perf_counter()
+        finally:
+            if self._carrier is me:
+                self._hand_on()
+
+
+def _raised(attempt: Carried, error: BaseException) -> None:
+    raise error
+
+
+@types.coroutine
+def _rest(work: Coroutine[Any, Any, R], step: Callable[..., Any], waits_for: object) -> Generator[Any, Any, R | None]:
+    """Await what has begun already, each step in its context."""
+    try:
+        while True:
+            try:
+                given = yield waits_for
+                if forks.is_fork:
+                    forks.leave()
+            except GeneratorExit:  # the loop is gone, and this task with it
+                step(work.close)
+                raise
+            except BaseException as error:
+                waits_for = step(work.throw, error)
+            else:
+                waits_for = step(work.send, given)
+    except StopIteration as end:
+        result: R = end.value
+        return result
+    except asyncio.CancelledError:
+        return None

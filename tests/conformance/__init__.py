@@ -1,0 +1,28 @@
+"""What Chancy promises about jobs, as cases that run on any backend: on Postgres, in memory, through every wire.
+
+A case is a generator: it yields what a verb gives, and gets it back as a value, awaited where the ground's connection
+is async. Its name is the promise. A capability has a file of its noun here.
+"""
+
+from . import (  # noqa: F401 - they add their cases
+    arguments,
+    attempts,
+    batches,
+    gates,
+    handlers,
+    limits,
+    logs,
+    names,
+    operators,
+    options,
+    outcomes,
+    results,
+    schedules,
+    transactions,
+    unique,
+    verbs,
+)
+from .cases import CASES
+from .grounds import Case, Ground, InMemory, OnPostgres, run
+
+__all__ = ["CASES", "Case", "Ground", "InMemory", "OnPostgres", "run"]
