@@ -273,7 +273,7 @@ async def test_a_worker_that_cannot_start_again_stops_no_fleet_and_is_tried_unti
     (tmp_path / "broken").touch()
     victim, other = site.workers().values()
     os.kill(victim, signal.SIGKILL)
-    await eventually(lambda: "cannot start any more; trying again" in parent.text, 30)
+    await eventually(lambda: "cannot start any more; trying again" in parent.text, 60)
     assert parent.code is None
     assert list(site.workers().values()) == [other]
     assert Path(f"/proc/{other}").exists()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import math
 import os
 import signal
 import socket
@@ -143,10 +142,9 @@ async def test_systemds_watchdog_is_not_fed_where_rounds_stand_still_beside_a_wh
         async def stand_still(self):
             stuck.set()
             await go_on.wait()
-            return math.inf
 
         with monkeypatch.context() as patch:
-            patch.setattr(Claimer, "_admit", stand_still)
+            patch.setattr(Claimer, "_choose_suspects", stand_still)
             await stuck.wait()
             await eventually(lambda: time.monotonic() - worker._parts.claimer.turned_at > 0.5)
             (said,) = await worker._hangs()

@@ -206,7 +206,10 @@ PID = "SELECT pid FROM pg_stat_activity WHERE application_name = %s AND datname 
 
 
 def holds_the_bell(site):
-    held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = %s::regnamespace::oid"
+    held = """
+        SELECT count(*) FROM pg_locks
+        WHERE locktype = 'advisory' AND granted AND classid = %s::regnamespace::oid AND objid::bigint BETWEEN 1 AND 64
+    """
     return site.conn.execute(held, [site.schema]).fetchone()[0]
 
 

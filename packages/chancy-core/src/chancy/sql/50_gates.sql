@@ -301,7 +301,7 @@ BEGIN
         SELECT numbers[starts[1 + x % cardinality(starts)] + 1 + x / cardinality(starts)]
         FROM generate_series(0, cardinality(first.jobs) * cardinality(starts) - 1) AS x
     ), names, opening);
-    suspect := head.suspect AND entered <> '{}';
+    suspect := head.suspect AND cardinality(entered) > 0;
     bytes := first.bytes;
 END
 $$;
