@@ -213,26 +213,27 @@ async def test_while_nothing_can_be_claimed_verdicts_are_written_and_claims_are_
 async def test_an_answer_that_python_cannot_read_fails_the_job_that_it_cannot_read(site, monkeypatch):
     """As of a text that was not UTF-8: Postgres has claimed the job when Python sees it."""
     gates["read"] = asyncio.Event()
-    original = Link.send
+    original, odd = Link.send, 0
 
     async def unreadable(link, statement):
         answer = await original(link, statement)
         claimed = getattr(answer, "claimed", answer)
-        if isinstance(claimed, list) and any(isinstance(job, Claimed) and job.id == odd.id for job in claimed):
+        if isinstance(claimed, list) and any(isinstance(job, Claimed) and job.id == odd for job in claimed):
             raise UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "unexpected end of data")
         return answer
 
+    monkeypatch.setattr(Link, "send", unreadable)  # now: a round that is on its way goes on with what was there before
     async with working(site.app(concurrency=10), WorkerConfig(grace=1)):  # whose heartbeat compares after ten seconds
         (running,) = site.submit(pass_gate.bind("read"))
         await eventually(lambda: site.count("running") == 1)
-        monkeypatch.setattr(Link, "send", unreadable)
         jobs = [add.bind(i, 1) for i in range(9)]
-        odd, *jobs = site.submit(add.bind(0, 0), *jobs)
+        unread, *jobs = site.submit(add.bind(0, 0), *jobs)
+        odd = unread.id
         gates["read"].set()
         await all_finished(site, 8)
     assert site.row(running).result == b'"read"'
     assert {(site.row(job).state, site.row(job).attempt) for job in jobs} == {(State.SUCCEEDED, 1)}
-    row = site.row(odd)
+    row = site.row(unread)
     assert (row.state, row.errors[-1].kind) == (State.FAILED, "InvalidJob")
     assert "can't decode byte" in row.errors[-1].message
 
