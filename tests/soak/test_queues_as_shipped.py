@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import random
 import time
-from collections import Counter, defaultdict, deque
 
 import pytest
 import worker_tasks
+from queue_patience_tasks import doze, seen
 from test_order import PLACES, begun, overtaken
 from worker_help import eventually
 
-from chancy import Chancy, Queue, current_job, submit_many, task
+from chancy import Chancy, Queue, submit_many
 from chancy_ops.pauses import pause
 from chancy_ops.queue import limit
 from chancy_worker import Worker, WorkerConfig
@@ -25,41 +25,6 @@ EMPTY_FOR = 0.02
 half as long again as in a queue that is alone."""
 LAG = 0.008
 """A sampler that comes later than this has been kept waiting, like the worker: what was empty then does not count."""
-
-
-class Seen:
-    """When slots were empty, as their jobs tell."""
-
-    def __init__(self) -> None:
-        self.ended: Counter[str] = Counter()
-        self.emptied: defaultdict[str, deque[float]] = defaultdict(deque)
-        self.empty: defaultdict[str, list[float]] = defaultdict(list)
-        """Seconds from the end of a job to the begin of the next one in its slot, by queue."""
-        self.lagged_at = 0.0
-
-    def begins(self, queue: str) -> None:
-        if self.emptied[queue] and (since := self.emptied[queue].popleft()) > self.lagged_at:
-            self.empty[queue].append(time.monotonic() - since)
-
-    def ends(self, queue: str) -> None:
-        self.ended[queue] += 1
-        self.emptied[queue].append(time.monotonic())
-
-    def longest(self) -> float:
-        return max((max(each) for each in self.empty.values() if each), default=0.0)
-
-
-seen = Seen()
-
-
-@task(name="queues_as_shipped.doze")
-async def doze(seconds: float) -> None:
-    queue = current_job().queue
-    seen.begins(queue)
-    try:
-        await asyncio.sleep(seconds)
-    finally:
-        seen.ends(queue)
 
 
 @contextlib.asynccontextmanager
