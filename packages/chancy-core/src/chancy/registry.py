@@ -26,11 +26,6 @@ tasks: dict[str, Any] = {}
 """Filled by `@task`, aliases too. Each is a `Known`."""
 
 
-def known() -> dict[str, Known]:
-    """As they are now, by all their names."""
-    return dict(tasks)
-
-
 def registered() -> Mapping[str, BaseTask[..., Any]]:
     """The tasks of this process by name, aliases too."""
     return MappingProxyType(tasks)

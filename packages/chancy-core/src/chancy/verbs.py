@@ -13,7 +13,7 @@ from .errors import DuplicateJob, UnknownJob
 from .history.moving import DAYS_AHEAD, keeping, make_partitions
 from .model import JobRow, Progress, Rows, Statement, Steps, TaskName, attempts_of, names_of
 from .options.plain import LARGEST_ID, identity, number, one_of, text
-from .registry import Known, known
+from .registry import Known, registered
 from .run import perform
 from .schema import schema_in_use
 from .statements import names_known, parse_errors
@@ -411,12 +411,12 @@ def requeue(
 
 def _requeue(job_id: int, attempts: int | None, schema: str) -> Steps[bool]:
     seen: Requeue
-    (seen,) = yield requeue_jobs([job_id], attempts, known())
+    (seen,) = yield requeue_jobs([job_id], attempts, registered())
     for _ in range(_TRIES):
         if seen.done or seen.task is None or seen.holder is not None:
             break
         # Its key was taken, or given back, while we waited.
-        (seen,) = yield requeue_jobs([job_id], attempts, known())
+        (seen,) = yield requeue_jobs([job_id], attempts, registered())
     if seen.task is not None and not seen.done:
         raise DuplicateJob(seen.task, seen.key, seen.holder)
     if not seen.exists:

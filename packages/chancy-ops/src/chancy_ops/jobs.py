@@ -16,7 +16,7 @@ from chancy.errors import InvalidOption, UnknownJob
 from chancy.history.moving import DAYS_AHEAD, make_partitions
 from chancy.model import Pause, Statement, Steps, TaskName, attempts_of, names_of, priority_of
 from chancy.options.plain import identity, instant, number, one_of, shown, text
-from chancy.registry import known
+from chancy.registry import registered
 from chancy.run import perform
 from chancy.schema import schema_in_use
 from chancy.states import FINISHED, LIVE, State
@@ -238,7 +238,7 @@ def requeue_many(
     more = None if attempts is None else attempts_of("attempts", attempts)
 
     def requeue(ids: Sequence[int]) -> Steps[int]:
-        answers = yield requeue_jobs(ids, more, known())
+        answers = yield requeue_jobs(ids, more, registered())
         return sum(answer.done for answer in answers)
 
     steps = _sweep([CHOOSE_FINISHED], which, _size(batch), requeue, _listener(told))

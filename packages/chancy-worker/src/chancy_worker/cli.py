@@ -25,8 +25,7 @@ from chancy.migrations.migrate import migrate
 from chancy.registry import registered
 from chancy.wires.connections import AsyncConn
 
-from . import init
-from . import log_format as logs
+from . import init, log_format
 from .__about__ import __version__
 from .config import Pooler, WorkerConfig
 from .connection.link import Link
@@ -113,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ended
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
-    logs.set_up(options.log_format)
+    log_format.set_up(options.log_format)
     try:
         app = load(options)
         if options.migrate and PARENT not in os.environ:
@@ -227,7 +226,7 @@ def load(options: argparse.Namespace) -> Chancy:
         if value is not None and value < 1:
             raise Refusal(f"{name} must be at least 1")
     module = modules.load(module_name)
-    logs.turn_on()
+    log_format.turn_on()
     app = getattr(module, attribute, None) if attribute else Chancy(queues=())
     if not isinstance(app, Chancy):
         raise Refusal(f"{options.target!r} is no Chancy object (found {type(app).__name__})")

@@ -446,8 +446,7 @@ class Ear:
         """Start listening on a new connection."""
         self._listens = set()
         for channel in sorted(self._wanted):
-            await conn.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
-            self._listens.add(channel)
+            await self._begin(conn, channel)
 
     async def attend(self, link: Link) -> None:
         """Begin to listen on the link's connection, or cease to, where that has changed. Raises psycopg's errors."""
@@ -457,12 +456,15 @@ class Ear:
                 await conn.execute(sql.SQL("UNLISTEN {}").format(sql.Identifier(channel)))
                 self._listens.remove(channel)
             for channel in wanted - self._listens:
-                await conn.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
-                self._listens.add(channel)
+                await self._begin(conn, channel)
                 if channel == self._bell:
                     self.began()
                 else:
                     self._cancel(await link.send(asked_to_stop(self._lease())))
+
+    async def _begin(self, conn: AsyncConn, channel: str) -> None:
+        await conn.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+        self._listens.add(channel)
 
     def heard(self, notify: Notify) -> None:
         """What somebody has said there, whoever that is."""
