@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
 from zoneinfo import ZoneInfo
@@ -132,6 +134,37 @@ def test_an_interval_ticks_at_its_multiples_since_1970_whoever_counts():
 def test_what_is_no_recurrence_is_refused_when_it_is_made(make, reason):
     with pytest.raises(ValueError, match=reason):
         make()
+
+
+WITHOUT_CRONSIM = """
+import sys
+sys.modules["cronsim"] = None  # as if it were not installed
+import chancy
+from chancy.schedules.recurrence import ticks
+from datetime import UTC, datetime
+
+now = datetime(2026, 1, 1, tzinfo=UTC)
+
+@chancy.task(schedule=chancy.cron("0 9 * * 1-5", timezone="Europe/Prague"))
+def report() -> None: ...
+
+chancy.cron("61 * * * *")  # nobody here can know
+print(next(ticks(chancy.every(hours=1), now)))
+for broken in (lambda: chancy.cron("* * * * *", timezone="Europe/Prag"), lambda: next(ticks(chancy.cron("* * * * *"), now))):
+    try:
+        broken()
+    except (ValueError, ImportError) as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_whoever_only_submits_needs_nothing_that_reads_cron_expressions():
+    said = subprocess.run([sys.executable, "-c", WITHOUT_CRONSIM], check=True, capture_output=True, text=True).stdout
+    hour, zone, expression = said.splitlines()
+    assert hour == "2026-01-01 01:00:00+00:00"
+    assert zone.startswith("InvalidOption timezone: there is no time zone 'Europe/Prag' here")
+    assert expression.startswith("ImportError")
+    assert "install it, or chancy-worker, which brings it" in expression
 
 
 def test_all_missed_ones_may_overlap_unless_told():

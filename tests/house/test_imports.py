@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,17 @@ def test_only_the_store_in_memory_knows_of_the_verbs_of_operators():
         room.path for room in rooms_of("chancy_testing") if any(n.startswith("chancy_ops") for n in room.imports)
     ]
     assert knowing == ["in_memory/store"]
+
+
+def test_core_asks_for_psycopg_msgspec_and_typing_extensions_and_nothing_else():
+    project = tomllib.loads((PACKAGES / "chancy-core/pyproject.toml").read_text())["project"]
+    asked = [re.split(r"[^\w-]", each)[0] for each in project["dependencies"]]
+    assert asked == ["msgspec", "psycopg", "typing-extensions"]
+    loaded = (
+        "import chancy, sys; print(*(name for name in ('cronsim', 'pydantic', 'sqlalchemy') if name in sys.modules))"
+    )
+    said = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True).stdout
+    assert said.strip() == ""
 
 
 def test_the_workers_loops_do_not_import_each_other():

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 import chancy
+from chancy.schedules import recurrence
 from chancy.task import task
 
 ROOM = sys.modules["chancy.registry"]
@@ -163,3 +164,15 @@ def test_schedules_that_the_code_does_not_know_or_cannot_perform_are_told(shell,
     assert answer.code == 1
     assert "schedule nightly shop.gone: the code has no task of this name" in answer.out
     assert "schedule nightly shop.ship: schedule nightly shop.ship: argument 'order'" in answer.out
+
+
+def test_a_cron_expression_that_was_made_where_nothing_reads_one_is_told(shell, code, monkeypatch):
+    made = {}
+    exec("def ship(order: int) -> None: ...", made)
+    job = task(name="shop.ship")(made["ship"]).bind(1)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(recurrence, "cronsim", lambda: None)
+        chancy.schedule(shell.conn, "hourly", job, chancy.cron("61 * * * *"), schema=shell.schema)
+    answer = shell("check", code(KNOWN))
+    assert answer.code == 1
+    assert "schedule hourly: expression: cron expression '61 * * * *': bad minute" in " ".join(answer.out.split())

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import chain, islice, takewhile
+from types import ModuleType
 from typing import Literal, TypeAlias, TypeVar, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
-from cronsim import CronSim, CronSimError
 
 from chancy.errors import InvalidOption
 from chancy.options.plain import Duration, amount, duration, shown, text, word
@@ -59,7 +60,8 @@ def cron(expression: str, *, timezone: str = "UTC", missed: Missed = "one", over
     is on time; with "all" each runs. `overlap="skip"` drops a tick while the job of the tick before is live, "allow"
     does not; by default it is "skip", and "allow" where all missed ones are to run.
 
-    Raises `InvalidOption`, a `ValueError`, for an expression or a zone that there is not.
+    Raises `InvalidOption`, a `ValueError`, for a zone that there is not, and for such an expression where the package
+    cronsim is installed, which comes with the worker: elsewhere it is the worker and `chancy check` that refuse it.
     """
     return checked(Cron(expression, timezone, missed, _overlap(missed, overlap)))
 
@@ -116,24 +118,42 @@ def checked(when: W) -> W:
         missed=missed,
         overlap=overlap,
     )
-    next(ticks(plain, EPOCH))
+    if cronsim() is None:
+        _zone(plain.timezone)
+    else:
+        next(ticks(plain, EPOCH))
     return plain
+
+
+@functools.cache
+def cronsim() -> ModuleType | None:
+    """The package that reads cron expressions, where it is installed. Whoever only submits does without it."""
+    try:
+        import cronsim
+    except ImportError:
+        return None
+    return cronsim
 
 
 def ticks(when: When, after: datetime) -> Iterator[datetime]:
     """The instants after this one at which it ticks, in order, in UTC, without an end.
 
-    Raises `ValueError` for an expression or a zone that there is not here.
+    Raises `ValueError` for an expression or a zone that there is not here, and `ImportError` for a cron expression
+    where the package cronsim is not installed.
     """
     if isinstance(when, Every):
         number = (after - EPOCH) // when.interval
         while True:
             number += 1
             yield EPOCH + number * when.interval
-    zone = _zone(when.timezone)
+    zone, reader = _zone(when.timezone), cronsim()
+    if reader is None:
+        raise ImportError(
+            "cron expressions are read by the package cronsim: install it, or chancy-worker, which brings it"
+        )
     try:
-        found = CronSim(when.expression, after.astimezone(zone))
-    except (CronSimError, AttributeError) as error:
+        found = reader.CronSim(when.expression, after.astimezone(zone))
+    except (reader.CronSimError, AttributeError) as error:
         raise InvalidOption(
             "expression",
             f"cron expression {shown(when.expression)}: {str(error).lower()}; it has five fields (minute, hour, "

@@ -151,8 +151,9 @@ def _read_schedules(conn: SyncConn, found: dict[str, Found], schema: str) -> Non
         each.schedules.append(row.name)
         if each.known:
             try:
+                row.upcoming(1)  # whoever made it may have had nothing that reads cron expressions
                 registered()[row.task].signature.decode_arguments(row.arguments)
-            except InvalidArguments as error:
+            except (InvalidArguments, ValueError) as error:
                 each.problem = each.problem or one_line(f"schedule {row.name}: {error}")
 
 
