@@ -22,7 +22,7 @@ ORDER = {
         options schema modules
         wires model arguments history
         registry run statements
-        keys verbs current logs migrations
+        verb keys verbs current logs migrations
         job schedules
         task batches
         app __main__ __init__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any, assert_type
 
@@ -35,6 +35,7 @@ from chancy import (
     submit_many,
     task,
 )
+from chancy.verb import Verb
 from chancy_ops import Finding, JobFilter, Reason, Severity, Swept, Why, WorkerRow
 from chancy_testing import (
     Clock,
@@ -264,6 +265,14 @@ async def async_batches(conn: psycopg.AsyncConnection[Any]) -> None:
         assert_type(await batch.submit_many([later.bind(1)]), list[Job[bytes]])
     assert_type(await batch.progress(conn), BatchProgress)
     assert_type(await chancy.batch_progress(conn, batch.id), BatchProgress)
+
+
+def verbs_can_be_passed_on(
+    conn: psycopg.Connection[Any], one: Verb[[int], bool], ask: Callable[[psycopg.Connection[Any]], list[ScheduleRow]]
+) -> None:
+    assert_type(one(conn, 1), bool)
+    verbs_can_be_passed_on(conn, chancy.cancel, chancy.schedules)
+    assert_type(list(map(chancy.schedules, [conn])), list[list[ScheduleRow]])
 
 
 def why_and_doctor(conn: psycopg.Connection[Any]) -> None:

@@ -123,3 +123,27 @@ async def async_batches(conn: psycopg.AsyncConnection[Any]) -> None:
     async with chancy.batch(conn) as batch:
         batch.submit(plain.bind(1))  # E mypy
         print(batch.submit(plain.bind(1)).id)  # E mypy ty
+
+
+def verbs(conn: psycopg.Connection[Any]) -> None:
+    chancy.get(conn)  # E mypy ty
+    chancy.get(1)  # E mypy ty
+    chancy.get("dsn", 1)  # E mypy ty
+    chancy.get(conn, "1")  # E mypy ty
+    chancy.get(conn, 1, 2)  # E mypy ty
+    chancy.get(conn, job_id=1)  # E mypy ty
+    chancy.get(conn=conn, job_id=1)  # E mypy ty
+    chancy.get(conn, 1, schema=7)  # E mypy ty
+    chancy.jobs(conn, quue="q")  # E mypy ty
+    chancy.logs(conn, 1, after=7)  # E mypy ty
+    chancy_ops.count(conn, "q")  # E mypy ty
+    chancy_ops.limit(conn, "q")  # E mypy ty
+    text: str = chancy_ops.resume(conn, "q")  # E mypy ty
+    print(text, chancy_ops.workers(conn)[0].nam)  # E mypy ty
+
+
+async def verbs_awaited(conn: psycopg.AsyncConnection[Any]) -> None:
+    chancy_ops.pause(conn, "q")  # E mypy
+    print(chancy.jobs(conn)[0])  # E mypy ty
+    number: int = await chancy.get(conn, 1)  # E mypy ty
+    print(number)

@@ -17,6 +17,7 @@ from .options.plain import Duration, duration, identity, several, shown
 from .run import perform
 from .schema import schema_in_use
 from .states import State
+from .verb import verb
 from .verbs import cancel, get
 from .wires.connections import AsyncConn, SyncConn, begins_its_own, in_transaction
 
@@ -128,15 +129,8 @@ def _wait(job: Job[R], timeout: float | None, in_block: bool, alone: bool) -> St
         pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 
-@overload
-def submit_many(conn: SyncConn, jobs: Sequence[NewJob[R]], /, *, schema: str | None = None) -> list[Job[R]]: ...
-@overload
-def submit_many(
-    conn: AsyncConn, jobs: Sequence[NewJob[R]], /, *, schema: str | None = None
-) -> Coroutine[Any, Any, list[Job[R]]]: ...
-def submit_many(
-    conn: SyncConn | AsyncConn, jobs: Sequence[NewJob[R]], /, *, schema: str | None = None
-) -> list[Job[R]] | Coroutine[Any, Any, list[Job[R]]]:
+@verb
+def submit_many(jobs: Sequence[NewJob[R]], /, *, schema: str | None = None) -> Steps[list[Job[R]]]:
     """Add many jobs (of `task.bind(…)`) in the caller's transaction, all or none, in one round trip.
 
     The handles come back in the order given. Never commits.
@@ -145,8 +139,7 @@ def submit_many(
     one of them raises `DuplicateJob`, none has been submitted. The keys are taken in their order, whatever the order
     given, so that two calls never deadlock; for what else a unique job waits, see `task.submit`.
     """
-    where = schema_in_use(schema)
-    return perform(conn, submit_all(bound(jobs), where), where)
+    return submit_all(bound(jobs), schema_in_use(schema))
 
 
 def bound(jobs: object) -> tuple[NewJob[Any], ...]:

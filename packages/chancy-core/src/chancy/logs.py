@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import Any, overload
 
 import msgspec
 
 from .errors import InvalidOption
 from .model import MOST_ATTEMPTS, Rows, Statement
 from .options.plain import identity, number, shown
-from .run import perform
-from .schema import schema_in_use
-from .wires.connections import AsyncConn, SyncConn
+from .verb import verb
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -71,43 +67,17 @@ def _parse_entries(rows: Rows) -> list[LogEntry]:
     ]
 
 
-@overload
+@verb
 def logs(
-    conn: SyncConn,
-    job_id: int,
-    /,
-    *,
-    after: tuple[int, int] | None = None,
-    limit: int = 1000,
-    schema: str | None = None,
-) -> list[LogEntry]: ...
-@overload
-def logs(
-    conn: AsyncConn,
-    job_id: int,
-    /,
-    *,
-    after: tuple[int, int] | None = None,
-    limit: int = 1000,
-    schema: str | None = None,
-) -> Coroutine[Any, Any, list[LogEntry]]: ...
-def logs(
-    conn: SyncConn | AsyncConn,
-    job_id: int,
-    /,
-    *,
-    after: tuple[int, int] | None = None,
-    limit: int = 1000,
-    schema: str | None = None,
-) -> list[LogEntry] | Coroutine[Any, Any, list[LogEntry]]:
+    job_id: int, /, *, after: tuple[int, int] | None = None, limit: int = 1000, schema: str | None = None
+) -> Statement[list[LogEntry]]:
     """What a job of a task with `keep_logs` has logged, live or finished: oldest first, by attempt and `n`.
 
     One round trip, no lock. What a running job says is there a second later. For the next page, or for what has come
     since, give `(attempt, n)` of the last entry as `after`. Empty for a job without any, and for one that there is not.
     Raises `InvalidOption`, a `ValueError`.
     """
-    statement = select_logs(identity("job_id", job_id), _place("after", after), number("limit", limit, 0))
-    return perform(conn, statement, schema_in_use(schema))
+    return select_logs(identity("job_id", job_id), _place("after", after), number("limit", limit, 0))
 
 
 def _place(option: str, after: object) -> tuple[int, int]:

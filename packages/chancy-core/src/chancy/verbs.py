@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
-from typing import Any, overload
+from typing import Any
 
 import msgspec
 
@@ -14,11 +14,10 @@ from .history.moving import DAYS_AHEAD, keeping, make_partitions
 from .model import JobRow, Progress, Rows, Statement, Steps, TaskName, attempts_of, names_of
 from .options.plain import LARGEST_ID, identity, number, one_of, text
 from .registry import Known, registered
-from .run import perform
 from .schema import schema_in_use
 from .statements import names_known, parse_errors
 from .states import State
-from .wires.connections import AsyncConn, SyncConn
+from .verb import verb
 from .wires.literals import JsonColumn, of_numbers, of_texts, readable_or_null
 
 # JSON is read as bytea: it arrives as UTF-8 whatever the connection's client_encoding is.
@@ -278,16 +277,10 @@ def _parse_requeues(rows: Rows) -> list[Requeue]:
 _TRIES = 5
 
 
-@overload
-def get(conn: SyncConn, job_id: int, /, *, schema: str | None = None) -> JobRow: ...
-@overload
-def get(conn: AsyncConn, job_id: int, /, *, schema: str | None = None) -> Coroutine[Any, Any, JobRow]: ...
-def get(
-    conn: SyncConn | AsyncConn, job_id: int, /, *, schema: str | None = None
-) -> JobRow | Coroutine[Any, Any, JobRow]:
+@verb
+def get(job_id: int, /, *, schema: str | None = None) -> Steps[JobRow]:
     """One job, live or finished. One round trip. Raises `UnknownJob`."""
-    where = schema_in_use(schema)
-    return perform(conn, _get(identity("job_id", job_id), where), where)
+    return _get(identity("job_id", job_id), schema_in_use(schema))
 
 
 def _get(job_id: int, schema: str) -> Steps[JobRow]:
@@ -297,10 +290,8 @@ def _get(job_id: int, schema: str) -> Steps[JobRow]:
     return row
 
 
-@overload
+@verb
 def jobs(
-    conn: SyncConn,
-    /,
     *,
     queue: str | None = None,
     task: TaskName | None = None,
@@ -309,38 +300,13 @@ def jobs(
     limit: int = 100,
     before: int | None = None,
     schema: str | None = None,
-) -> list[JobRow]: ...
-@overload
-def jobs(
-    conn: AsyncConn,
-    /,
-    *,
-    queue: str | None = None,
-    task: TaskName | None = None,
-    state: State | None = None,
-    batch: int | None = None,
-    limit: int = 100,
-    before: int | None = None,
-    schema: str | None = None,
-) -> Coroutine[Any, Any, list[JobRow]]: ...
-def jobs(
-    conn: SyncConn | AsyncConn,
-    /,
-    *,
-    queue: str | None = None,
-    task: TaskName | None = None,
-    state: State | None = None,
-    batch: int | None = None,
-    limit: int = 100,
-    before: int | None = None,
-    schema: str | None = None,
-) -> list[JobRow] | Coroutine[Any, Any, list[JobRow]]:
+) -> Statement[list[JobRow]]:
     """Jobs, live and finished, newest id first. One round trip.
 
     For the next page give the last row's id as `before`. `task` is a task, with the names that it had before, or one
     name; `batch` the id of a batch. Raises `InvalidOption`, a `ValueError`.
     """
-    wanted = select_jobs(
+    return select_jobs(
         None if queue is None else text("queue", queue),
         None if task is None else names_of("task", task),
         None if state is None else one_of("state", state, State),
@@ -348,16 +314,10 @@ def jobs(
         None if before is None else number("before", before, 0, LARGEST_ID),
         None if batch is None else identity("batch", batch),
     )
-    return perform(conn, wanted, schema_in_use(schema))
 
 
-@overload
-def cancel(conn: SyncConn, job_id: int, /, *, schema: str | None = None) -> bool: ...
-@overload
-def cancel(conn: AsyncConn, job_id: int, /, *, schema: str | None = None) -> Coroutine[Any, Any, bool]: ...
-def cancel(
-    conn: SyncConn | AsyncConn, job_id: int, /, *, schema: str | None = None
-) -> bool | Coroutine[Any, Any, bool]:
+@verb
+def cancel(job_id: int, /, *, schema: str | None = None) -> Steps[bool]:
     """Stop a job. Two round trips; takes effect when the caller's transaction commits.
 
     One that is ready or scheduled moves to history as cancelled. One that runs is asked to stop: its worker hears of
@@ -368,8 +328,7 @@ def cancel(
     Returns False for a job that is finished already. Until the commit the row is locked, and workers pass it by.
     Raises `UnknownJob`.
     """
-    where = schema_in_use(schema)
-    return perform(conn, _cancel(identity("job_id", job_id), where), where)
+    return _cancel(identity("job_id", job_id), schema_in_use(schema))
 
 
 def _cancel(job_id: int, schema: str) -> Steps[bool]:
@@ -386,15 +345,8 @@ def _cancel(job_id: int, schema: str) -> Steps[bool]:
     return seen.done
 
 
-@overload
-def requeue(conn: SyncConn, job_id: int, /, *, attempts: int | None = None, schema: str | None = None) -> bool: ...
-@overload
-def requeue(
-    conn: AsyncConn, job_id: int, /, *, attempts: int | None = None, schema: str | None = None
-) -> Coroutine[Any, Any, bool]: ...
-def requeue(
-    conn: SyncConn | AsyncConn, job_id: int, /, *, attempts: int | None = None, schema: str | None = None
-) -> bool | Coroutine[Any, Any, bool]:
+@verb
+def requeue(job_id: int, /, *, attempts: int | None = None, schema: str | None = None) -> Steps[bool]:
     """Make a finished job ready again, under its old id and with `attempts` more attempts. One round trip.
 
     Without `attempts` it gets as many as its task declares: where this process does not know the task, as a worker that
@@ -404,9 +356,8 @@ def requeue(
     Raises `UnknownJob`, `DuplicateJob` if a live job has its unique key meanwhile, under whatever name of its task
     (then nothing changes), and `InvalidOption` for a number of attempts that no row can hold.
     """
-    where = schema_in_use(schema)
     more = None if attempts is None else attempts_of("attempts", attempts)
-    return perform(conn, _requeue(identity("job_id", job_id), more, where), where)
+    return _requeue(identity("job_id", job_id), more, schema_in_use(schema))
 
 
 def _requeue(job_id: int, attempts: int | None, schema: str) -> Steps[bool]:

@@ -7,21 +7,20 @@ is done stays done when the rest is stopped. Inside a transaction all of it is t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, TypeAlias, overload
+from typing import Any, TypeAlias
 
 from chancy.errors import InvalidOption, UnknownJob
 from chancy.history.moving import DAYS_AHEAD, make_partitions
 from chancy.model import Pause, Statement, Steps, TaskName, attempts_of, names_of, priority_of
 from chancy.options.plain import identity, instant, number, one_of, shown, text
 from chancy.registry import registered
-from chancy.run import perform
 from chancy.schema import schema_in_use
 from chancy.states import FINISHED, LIVE, State
+from chancy.verb import verb
 from chancy.verbs import cancel_jobs, requeue_jobs
-from chancy.wires.connections import AsyncConn, SyncConn
 
 BATCH = 200
 """Jobs a transaction: what a worker's own round may have to wait for."""
@@ -131,17 +130,10 @@ def _chosen(sql: str, which: JobFilter, after: int) -> Statement[list[int]]:
     return Statement(sql, params, lambda rows: [id_ for (id_,) in rows])
 
 
-@overload
-def count(conn: SyncConn, which: JobFilter = ..., /, *, schema: str | None = None) -> dict[State, int]: ...
-@overload
-def count(
-    conn: AsyncConn, which: JobFilter = ..., /, *, schema: str | None = None
-) -> Coroutine[Any, Any, dict[State, int]]: ...
-def count(
-    conn: SyncConn | AsyncConn, which: JobFilter = JobFilter(), /, *, schema: str | None = None
-) -> dict[State, int] | Coroutine[Any, Any, dict[State, int]]:
+@verb
+def count(which: JobFilter = JobFilter(), /, *, schema: str | None = None) -> Statement[dict[State, int]]:
     """How many jobs fit, by state; states without any are left out. One round trip, which reads them all."""
-    return perform(conn, count_jobs(_filter(which)), schema_in_use(schema))
+    return count_jobs(_filter(which))
 
 
 def _filter(which: object) -> JobFilter:
@@ -160,23 +152,10 @@ def _listener(told: Told | None) -> Told | None:
     raise InvalidOption("told", f"expected a function, got {shown(told)}")
 
 
-@overload
+@verb
 def cancel_many(
-    conn: SyncConn, which: JobFilter, /, *, batch: int = BATCH, told: Told | None = None, schema: str | None = None
-) -> Swept: ...
-@overload
-def cancel_many(
-    conn: AsyncConn, which: JobFilter, /, *, batch: int = BATCH, told: Told | None = None, schema: str | None = None
-) -> Coroutine[Any, Any, Swept]: ...
-def cancel_many(
-    conn: SyncConn | AsyncConn,
-    which: JobFilter,
-    /,
-    *,
-    batch: int = BATCH,
-    told: Told | None = None,
-    schema: str | None = None,
-) -> Swept | Coroutine[Any, Any, Swept]:
+    which: JobFilter, /, *, batch: int = BATCH, told: Told | None = None, schema: str | None = None
+) -> Steps[Swept]:
     """Stop live jobs, as `chancy.cancel` does one; two round trips a batch.
 
     Raises `InvalidOption` for a filter that fits every job, or asks for finished ones.
@@ -184,8 +163,7 @@ def cancel_many(
     _filter(which).refuse_all("cancel_many")
     if which.state in FINISHED:
         raise InvalidOption("state", f"cancel_many: jobs that have {which.state} cannot be cancelled any more")
-    steps = _sweep([CHOOSE_LIVE], which, _size(batch), _cancel, _listener(told))
-    return perform(conn, steps, schema_in_use(schema))
+    return _sweep([CHOOSE_LIVE], which, _size(batch), _cancel, _listener(told))
 
 
 def _cancel(ids: Sequence[int]) -> Steps[int]:
@@ -194,9 +172,8 @@ def _cancel(ids: Sequence[int]) -> Steps[int]:
     return sum(answer.done for answer in answers)
 
 
-@overload
+@verb
 def requeue_many(
-    conn: SyncConn,
     which: JobFilter,
     /,
     *,
@@ -204,28 +181,7 @@ def requeue_many(
     batch: int = BATCH,
     told: Told | None = None,
     schema: str | None = None,
-) -> Swept: ...
-@overload
-def requeue_many(
-    conn: AsyncConn,
-    which: JobFilter,
-    /,
-    *,
-    attempts: int | None = None,
-    batch: int = BATCH,
-    told: Told | None = None,
-    schema: str | None = None,
-) -> Coroutine[Any, Any, Swept]: ...
-def requeue_many(
-    conn: SyncConn | AsyncConn,
-    which: JobFilter,
-    /,
-    *,
-    attempts: int | None = None,
-    batch: int = BATCH,
-    told: Told | None = None,
-    schema: str | None = None,
-) -> Swept | Coroutine[Any, Any, Swept]:
+) -> Steps[Swept]:
     """Make finished jobs ready again, as `chancy.requeue` does one, with the attempts that their tasks declare unless
     they are given; one round trip a batch. Those whose unique key a live job has are left, and of several with one key
     all but the first.
@@ -241,27 +197,13 @@ def requeue_many(
         answers = yield requeue_jobs(ids, more, registered())
         return sum(answer.done for answer in answers)
 
-    steps = _sweep([CHOOSE_FINISHED], which, _size(batch), requeue, _listener(told))
-    return perform(conn, steps, schema_in_use(schema))
+    return _sweep([CHOOSE_FINISHED], which, _size(batch), requeue, _listener(told))
 
 
-@overload
+@verb
 def delete_many(
-    conn: SyncConn, which: JobFilter, /, *, batch: int = BATCH, told: Told | None = None, schema: str | None = None
-) -> Swept: ...
-@overload
-def delete_many(
-    conn: AsyncConn, which: JobFilter, /, *, batch: int = BATCH, told: Told | None = None, schema: str | None = None
-) -> Coroutine[Any, Any, Swept]: ...
-def delete_many(
-    conn: SyncConn | AsyncConn,
-    which: JobFilter,
-    /,
-    *,
-    batch: int = BATCH,
-    told: Told | None = None,
-    schema: str | None = None,
-) -> Swept | Coroutine[Any, Any, Swept]:
+    which: JobFilter, /, *, batch: int = BATCH, told: Told | None = None, schema: str | None = None
+) -> Steps[Swept]:
     """Delete jobs that wait or are finished, as `chancy_ops.delete` does one; one round trip a batch.
 
     Raises `InvalidOption` for a filter that fits every job, or asks for running ones.
@@ -272,7 +214,7 @@ def delete_many(
     tables = [CHOOSE_LIVE] if which.state in LIVE else [CHOOSE_FINISHED]
     if which.state is None:
         tables = [CHOOSE_LIVE, CHOOSE_FINISHED]
-    return perform(conn, _sweep(tables, which, _size(batch), _delete, _listener(told)), schema_in_use(schema))
+    return _sweep(tables, which, _size(batch), _delete, _listener(told))
 
 
 def _delete(ids: Sequence[int]) -> Steps[int]:
@@ -316,47 +258,22 @@ EDIT_JOB = """
 """
 
 
-@overload
+@verb
 def edit(
-    conn: SyncConn,
-    job_id: int,
-    /,
-    *,
-    priority: int | None = None,
-    run_at: datetime | None = None,
-    schema: str | None = None,
-) -> bool: ...
-@overload
-def edit(
-    conn: AsyncConn,
-    job_id: int,
-    /,
-    *,
-    priority: int | None = None,
-    run_at: datetime | None = None,
-    schema: str | None = None,
-) -> Coroutine[Any, Any, bool]: ...
-def edit(
-    conn: SyncConn | AsyncConn,
-    job_id: int,
-    /,
-    *,
-    priority: int | None = None,
-    run_at: datetime | None = None,
-    schema: str | None = None,
-) -> bool | Coroutine[Any, Any, bool]:
+    job_id: int, /, *, priority: int | None = None, run_at: datetime | None = None, schema: str | None = None
+) -> Steps[bool]:
     """Change when a ready or scheduled job is due, or its priority, or both; None leaves it as it is. One round trip.
 
     Waits for whoever holds the row. Returns False for a job that runs or is finished, which is left alone.
     Raises `UnknownJob`, and `InvalidOption` for a priority outside of -100 to 100 or a datetime without a time zone.
     """
-    where, job_id = schema_in_use(schema), identity("job_id", job_id)
+    job_id = identity("job_id", job_id)
     params = {
         "id": job_id,
         "priority": None if priority is None else priority_of(priority),
         "run_at": None if run_at is None else instant("run_at", run_at),
     }
-    return perform(conn, _of_known(EDIT_JOB, job_id, params, where), where)
+    return _of_known(EDIT_JOB, job_id, params, schema_in_use(schema))
 
 
 DELETE_JOBS = """
@@ -378,19 +295,14 @@ DELETE_JOBS = """
 """
 
 
-@overload
-def delete(conn: SyncConn, job_id: int, /, *, schema: str | None = None) -> bool: ...
-@overload
-def delete(conn: AsyncConn, job_id: int, /, *, schema: str | None = None) -> Coroutine[Any, Any, bool]: ...
-def delete(
-    conn: SyncConn | AsyncConn, job_id: int, /, *, schema: str | None = None
-) -> bool | Coroutine[Any, Any, bool]:
+@verb
+def delete(job_id: int, /, *, schema: str | None = None) -> Steps[bool]:
     """Delete a job that waits, or is finished, as if it had never been there. One round trip.
 
     Returns False for one that runs, which is left alone: cancel it first. Raises `UnknownJob`.
     """
-    where, job_id = schema_in_use(schema), identity("job_id", job_id)
-    return perform(conn, _of_known(DELETE_JOBS, job_id, {"ids": [job_id]}, where), where)
+    job_id = identity("job_id", job_id)
+    return _of_known(DELETE_JOBS, job_id, {"ids": [job_id]}, schema_in_use(schema))
 
 
 def _of_known(sql: str, job_id: int, params: dict[str, Any], schema: str) -> Steps[bool]:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, overload
 
 from chancy.model import Rows, Statement
-from chancy.run import perform
-from chancy.schema import schema_in_use
-from chancy.wires.connections import AsyncConn, SyncConn
+from chancy.verb import verb
 from chancy.wires.literals import FINITE
 
 
@@ -66,17 +62,12 @@ QUEUES = """
 """.replace("{until}", FINITE.replace("{instant}", "until"))
 
 
-@overload
-def queues(conn: SyncConn, /, *, schema: str | None = None) -> list[QueueRow]: ...
-@overload
-def queues(conn: AsyncConn, /, *, schema: str | None = None) -> Coroutine[Any, Any, list[QueueRow]]: ...
-def queues(
-    conn: SyncConn | AsyncConn, /, *, schema: str | None = None
-) -> list[QueueRow] | Coroutine[Any, Any, list[QueueRow]]:
+@verb
+def queues(*, schema: str | None = None) -> Statement[list[QueueRow]]:
     """All queues that have live jobs or workers, or are paused or limited, by name. One round trip, which reads every
     live job.
     """
-    return perform(conn, Statement(QUEUES, {}, _parse_queues), schema_in_use(schema))
+    return Statement(QUEUES, {}, _parse_queues)
 
 
 def _parse_queues(rows: Rows) -> list[QueueRow]:
@@ -122,15 +113,10 @@ WORKERS = """
 """
 
 
-@overload
-def workers(conn: SyncConn, /, *, schema: str | None = None) -> list[WorkerRow]: ...
-@overload
-def workers(conn: AsyncConn, /, *, schema: str | None = None) -> Coroutine[Any, Any, list[WorkerRow]]: ...
-def workers(
-    conn: SyncConn | AsyncConn, /, *, schema: str | None = None
-) -> list[WorkerRow] | Coroutine[Any, Any, list[WorkerRow]]:
+@verb
+def workers(*, schema: str | None = None) -> Statement[list[WorkerRow]]:
     """All workers whose lease has not run out, by name. One round trip."""
-    return perform(conn, Statement(WORKERS, {}, _parse_workers), schema_in_use(schema))
+    return Statement(WORKERS, {}, _parse_workers)
 
 
 def _parse_workers(rows: Rows) -> list[WorkerRow]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from datetime import datetime
-from typing import Any, overload
 
 from chancy.errors import InvalidOption, UnknownSchedule
 from chancy.model import Statement, Steps, TaskName, names_of
 from chancy.options.plain import Duration, text
 from chancy.options.plain import name as name_of
-from chancy.run import perform
 from chancy.schedules.schedule import pause_schedule, resume_schedule, schedule_name
 from chancy.schema import schema_in_use
-from chancy.wires.connections import AsyncConn, SyncConn
+from chancy.verb import verb
 from chancy.wires.literals import either
 
 PAUSE = """
@@ -38,9 +35,8 @@ RESUME = """
 """
 
 
-@overload
+@verb
 def pause(
-    conn: SyncConn,
     queue: str | None = None,
     /,
     *,
@@ -48,28 +44,7 @@ def pause(
     schedule: str | None = None,
     until: datetime | Duration | None = None,
     schema: str | None = None,
-) -> None: ...
-@overload
-def pause(
-    conn: AsyncConn,
-    queue: str | None = None,
-    /,
-    *,
-    task: TaskName | None = None,
-    schedule: str | None = None,
-    until: datetime | Duration | None = None,
-    schema: str | None = None,
-) -> Coroutine[Any, Any, None]: ...
-def pause(
-    conn: SyncConn | AsyncConn,
-    queue: str | None = None,
-    /,
-    *,
-    task: TaskName | None = None,
-    schedule: str | None = None,
-    until: datetime | Duration | None = None,
-    schema: str | None = None,
-) -> Coroutine[Any, Any, None] | None:
+) -> Steps[None] | Statement[None]:
     """Let no job of a queue, or of a task, begin from the commit on, or no tick of a schedule get one. What runs, runs
     on. One round trip.
 
@@ -79,12 +54,11 @@ def pause(
     itself. Raises `InvalidOption`, a `ValueError`, also unless one thing is named, and `UnknownSchedule`.
     """
     kind, names = _named(queue, task, schedule)
-    where = schema_in_use(schema)
     if kind == "schedule":
-        return perform(conn, _pause_schedule(names[0], until, where), where)
+        return _pause_schedule(names[0], until, schema_in_use(schema))
     for name in names:
         name_of(kind, name)  # a row of its own
-    return perform(conn, Statement(PAUSE, {"kind": kind, "names": names, **either(until)}, lambda rows: None), where)
+    return Statement(PAUSE, {"kind": kind, "names": names, **either(until)}, lambda rows: None)
 
 
 def _pause_schedule(name: str, until: datetime | Duration | None, schema: str) -> Steps[None]:
@@ -92,42 +66,15 @@ def _pause_schedule(name: str, until: datetime | Duration | None, schema: str) -
         raise UnknownSchedule(name, schema)
 
 
-@overload
+@verb
 def resume(
-    conn: SyncConn,
-    queue: str | None = None,
-    /,
-    *,
-    task: TaskName | None = None,
-    schedule: str | None = None,
-    schema: str | None = None,
-) -> bool: ...
-@overload
-def resume(
-    conn: AsyncConn,
-    queue: str | None = None,
-    /,
-    *,
-    task: TaskName | None = None,
-    schedule: str | None = None,
-    schema: str | None = None,
-) -> Coroutine[Any, Any, bool]: ...
-def resume(
-    conn: SyncConn | AsyncConn,
-    queue: str | None = None,
-    /,
-    *,
-    task: TaskName | None = None,
-    schedule: str | None = None,
-    schema: str | None = None,
-) -> bool | Coroutine[Any, Any, bool]:
+    queue: str | None = None, /, *, task: TaskName | None = None, schedule: str | None = None, schema: str | None = None
+) -> Statement[bool]:
     """Let jobs of a paused queue or task begin again, or a schedule tick. One round trip; wakes idle workers at the
     commit. Returns False for what was not paused. Raises `InvalidOption` unless one thing is named.
     """
     kind, names = _named(queue, task, schedule)
-    params = {"kind": kind, "names": names}
-    statement = resume_schedule(names[0]) if kind == "schedule" else Statement(RESUME, params, bool)
-    return perform(conn, statement, schema_in_use(schema))
+    return resume_schedule(names[0]) if kind == "schedule" else Statement(RESUME, {"kind": kind, "names": names}, bool)
 
 
 def _named(queue: str | None, task: TaskName | None, schedule: str | None) -> tuple[str, list[str]]:

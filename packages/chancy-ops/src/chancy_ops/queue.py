@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any, overload
-
 from chancy.errors import InvalidOption
 from chancy.history.retention import Keep
 from chancy.history.rules import keep_queues
 from chancy.model import Statement
 from chancy.options.plain import name as name_of
 from chancy.options.plain import number, shown
-from chancy.run import perform
-from chancy.schema import schema_in_use
-from chancy.wires.connections import AsyncConn, SyncConn
+from chancy.verb import verb
 
 LIMIT_QUEUE = """
     WITH gone AS (
@@ -28,15 +23,8 @@ LIMIT_QUEUE = """
 """
 
 
-@overload
-def limit(conn: SyncConn, queue: str, /, *, concurrency: int | None, schema: str | None = None) -> None: ...
-@overload
-def limit(
-    conn: AsyncConn, queue: str, /, *, concurrency: int | None, schema: str | None = None
-) -> Coroutine[Any, Any, None]: ...
-def limit(
-    conn: SyncConn | AsyncConn, queue: str, /, *, concurrency: int | None, schema: str | None = None
-) -> Coroutine[Any, Any, None] | None:
+@verb
+def limit(queue: str, /, *, concurrency: int | None, schema: str | None = None) -> Statement[None]:
     """Let at most so many jobs of the queue run at a time, over all workers; None lifts the limit. One round trip.
 
     Holds from the commit on for whatever is claimed then; what runs, runs on. 0 lets nothing begin. Claims of a queue
@@ -46,19 +34,11 @@ def limit(
         "queue": name_of("queue", queue),
         "concurrency": None if concurrency is None else number("concurrency", concurrency, 0),
     }
-    statement = Statement(LIMIT_QUEUE, params, lambda rows: None)
-    return perform(conn, statement, schema_in_use(schema))
+    return Statement(LIMIT_QUEUE, params, lambda rows: None)
 
 
-@overload
-def keep(conn: SyncConn, queue: str, rules: Keep | None, /, *, schema: str | None = None) -> None: ...
-@overload
-def keep(
-    conn: AsyncConn, queue: str, rules: Keep | None, /, *, schema: str | None = None
-) -> Coroutine[Any, Any, None]: ...
-def keep(
-    conn: SyncConn | AsyncConn, queue: str, rules: Keep | None, /, *, schema: str | None = None
-) -> Coroutine[Any, Any, None] | None:
+@verb
+def keep(queue: str, rules: Keep | None, /, *, schema: str | None = None) -> Statement[None]:
     """Set how long finished jobs of the queue are kept, in place of all its rules; None lifts them. One round trip.
 
     Holds for jobs that finish after the commit; where those are that have finished before, they stay. A worker whose
@@ -67,4 +47,4 @@ def keep(
     """
     if not (rules is None or isinstance(rules, Keep)):
         raise InvalidOption("rules", f"expected a Keep, or None to lift them, got {shown(rules)}")
-    return perform(conn, keep_queues({name_of("queue", queue): rules}), schema_in_use(schema))
+    return keep_queues({name_of("queue", queue): rules})

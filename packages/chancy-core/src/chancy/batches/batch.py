@@ -19,6 +19,7 @@ from chancy.model import NewJob, Steps
 from chancy.options.plain import identity, shown
 from chancy.run import around, perform
 from chancy.schema import schema_in_use
+from chancy.verb import verb
 from chancy.wires.connections import AsyncConn, SyncConn
 
 from .statements import draw_batch, finish_batches, insert_batch, select_progress
@@ -185,21 +186,13 @@ def _callback(given: TakesCounts | Callback | None) -> Callback | None:
     return callback(given)
 
 
-@overload
-def batch_progress(conn: SyncConn, batch_id: int, /, *, schema: str | None = None) -> BatchProgress: ...
-@overload
-def batch_progress(
-    conn: AsyncConn, batch_id: int, /, *, schema: str | None = None
-) -> Coroutine[Any, Any, BatchProgress]: ...
-def batch_progress(
-    conn: SyncConn | AsyncConn, batch_id: int, /, *, schema: str | None = None
-) -> BatchProgress | Coroutine[Any, Any, BatchProgress]:
+@verb
+def batch_progress(batch_id: int, /, *, schema: str | None = None) -> Steps[BatchProgress]:
     """How many jobs of the batch are where. One round trip, which counts them: about a second for a million.
 
     Raises `UnknownBatch`.
     """
-    where = schema_in_use(schema)
-    return perform(conn, _progress(identity("batch_id", batch_id), where), where)
+    return _progress(identity("batch_id", batch_id), schema_in_use(schema))
 
 
 def _progress(batch_id: int, schema: str) -> Steps[BatchProgress]:

@@ -5,11 +5,10 @@ A worker that knows the task looks at the row when it is due and submits (`chanc
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -21,9 +20,8 @@ from chancy.options.limits import Limit
 from chancy.options.plain import Duration, shown, text
 from chancy.options.retry import Backoff
 from chancy.registry import registered
-from chancy.run import perform
 from chancy.schema import schema_in_use
-from chancy.wires.connections import AsyncConn, SyncConn
+from chancy.verb import verb
 from chancy.wires.literals import FINITE, either
 
 from .recurrence import Cron, Every, When, checked, ticks
@@ -128,15 +126,8 @@ SCHEDULE = """
 """
 
 
-@overload
-def schedule(conn: SyncConn, name: str, job: NewJob[Any], when: When, /, *, schema: str | None = None) -> None: ...
-@overload
-def schedule(
-    conn: AsyncConn, name: str, job: NewJob[Any], when: When, /, *, schema: str | None = None
-) -> Coroutine[Any, Any, None]: ...
-def schedule(
-    conn: SyncConn | AsyncConn, name: str, job: NewJob[Any], when: When, /, *, schema: str | None = None
-) -> Coroutine[Any, Any, None] | None:
+@verb
+def schedule(name: str, job: NewJob[Any], when: When, /, *, schema: str | None = None) -> Statement[None]:
     """Have workers submit this job (of `task.bind(…)`) at each tick of `cron(…)` or `every(…)`. One round trip.
 
     Replaces the schedule of that name, also one that a task declares. One that ticks as before goes on where it was,
@@ -161,7 +152,7 @@ def schedule(
         "changes": msgspec.Raw(encode_json(_changes_of(job))),
         "when": msgspec.Raw(encode_json(checked(when))),
     }
-    return perform(conn, Statement(SCHEDULE, params, lambda rows: None), schema_in_use(schema))
+    return Statement(SCHEDULE, params, lambda rows: None)
 
 
 def schedule_name(option: str, value: object) -> str:
@@ -182,20 +173,14 @@ UNSCHEDULE = """
 """
 
 
-@overload
-def unschedule(conn: SyncConn, name: str, /, *, schema: str | None = None) -> bool: ...
-@overload
-def unschedule(conn: AsyncConn, name: str, /, *, schema: str | None = None) -> Coroutine[Any, Any, bool]: ...
-def unschedule(
-    conn: SyncConn | AsyncConn, name: str, /, *, schema: str | None = None
-) -> bool | Coroutine[Any, Any, bool]:
+@verb
+def unschedule(name: str, /, *, schema: str | None = None) -> Statement[bool]:
     """Forget the schedule of this name; whether there was one. One round trip. Its jobs stay.
 
     One that a task declares comes back with the next worker that starts: pause it instead. Waits for a worker that is
     just submitting a tick of it.
     """
-    params = {"name": schedule_name("name", name)}
-    return perform(conn, Statement(UNSCHEDULE, params, lambda rows: bool(rows[0][0])), schema_in_use(schema))
+    return Statement(UNSCHEDULE, {"name": schedule_name("name", name)}, lambda rows: bool(rows[0][0]))
 
 
 SELECT_SCHEDULES = """
@@ -241,15 +226,10 @@ def _utc(at: datetime | None) -> datetime | None:
     return at and at.astimezone(UTC)
 
 
-@overload
-def schedules(conn: SyncConn, /, *, schema: str | None = None) -> list[ScheduleRow]: ...
-@overload
-def schedules(conn: AsyncConn, /, *, schema: str | None = None) -> Coroutine[Any, Any, list[ScheduleRow]]: ...
-def schedules(
-    conn: SyncConn | AsyncConn, /, *, schema: str | None = None
-) -> list[ScheduleRow] | Coroutine[Any, Any, list[ScheduleRow]]:
+@verb
+def schedules(*, schema: str | None = None) -> Statement[list[ScheduleRow]]:
     """All schedules, by their names. One round trip. Those that a task declares are there once a worker has started."""
-    return perform(conn, select_schedules(), schema_in_use(schema))
+    return select_schedules()
 
 
 RUN_NOW = """
@@ -262,18 +242,14 @@ RUN_NOW = """
 """
 
 
-@overload
-def run_now(conn: SyncConn, name: str, /, *, schema: str | None = None) -> None: ...
-@overload
-def run_now(conn: AsyncConn, name: str, /, *, schema: str | None = None) -> Coroutine[Any, Any, None]: ...
-def run_now(conn: SyncConn | AsyncConn, name: str, /, *, schema: str | None = None) -> Coroutine[Any, Any, None] | None:
+@verb
+def run_now(name: str, /, *, schema: str | None = None) -> Steps[None]:
     """Have the schedule tick now, besides its own times. One round trip.
 
     A worker sees to it within 5 s of the commit, as to any tick: with `overlap="skip"` there is no job while the one
     before is live. Raises `UnknownSchedule`, and `SchedulePaused`.
     """
-    where = schema_in_use(schema)
-    return perform(conn, _run_now(schedule_name("name", name), where), where)
+    return _run_now(schedule_name("name", name), schema_in_use(schema))
 
 
 def _run_now(name: str, schema: str) -> Steps[None]:

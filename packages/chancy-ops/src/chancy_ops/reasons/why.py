@@ -6,11 +6,9 @@ before a limit, which opens by itself.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, overload
 
 import msgspec
 
@@ -19,11 +17,10 @@ from chancy.keys.gates import SEPARATOR, Gate, Passes
 from chancy.model import JobRow, Steps
 from chancy.options.plain import identity
 from chancy.phrases import argument, counted, jobs_named, moment, one_line, span
-from chancy.run import perform
 from chancy.schema import schema_in_use
 from chancy.states import FINISHED, State
+from chancy.verb import verb
 from chancy.verbs import select_job
-from chancy.wires.connections import AsyncConn, SyncConn
 
 from .context import (
     MOST_GROUPS,
@@ -84,17 +81,13 @@ class Why:
         return self.sentence
 
 
-@overload
-def why(conn: SyncConn, job_id: int, /, *, schema: str | None = None) -> Why: ...
-@overload
-def why(conn: AsyncConn, job_id: int, /, *, schema: str | None = None) -> Coroutine[Any, Any, Why]: ...
-def why(conn: SyncConn | AsyncConn, job_id: int, /, *, schema: str | None = None) -> Why | Coroutine[Any, Any, Why]:
+@verb
+def why(job_id: int, /, *, schema: str | None = None) -> Steps[Why]:
     """Why the job does not run, or what it does. Two to five round trips; takes no lock and reads no table through.
 
     How many come before it is counted up to 10,000 jobs and 1,000 groups. Raises `UnknownJob`.
     """
-    where = schema_in_use(schema)
-    return perform(conn, _why(identity("job_id", job_id), where), where)
+    return _why(identity("job_id", job_id), schema_in_use(schema))
 
 
 def _why(job_id: int, schema: str) -> Steps[Why]:
