@@ -22,6 +22,7 @@ from chancy.model import MAX_PAYLOAD_BYTES
 from chancy.options.plain import base_of
 
 from .arrival import Trust, as_numbers, difference, is_lost, takes_booleans, takes_sequences, trust, walked
+from .flaws import kept_back
 from .models import Carrier, Reader, carrier_of, holds_models, placed
 from .words import NO_NAN, WAY_OUT, WAY_OUT_OF_MODELS, argument_in, holds_nan, too_large, unread, without_path
 
@@ -316,11 +317,12 @@ def _carried(task: str, what: str, annotation: Any) -> Carrier | None:
         if holds_models(annotation):
             return carrier_of(annotation)
         msgspec.json.Decoder(annotation)
-        unknown = next((t for t in walked(types.type_info(annotation)) if isinstance(t, types.CustomType)), None)
+        nodes = list(walked(types.type_info(annotation)))
+        unknown = next((repr(node.cls) for node in nodes if isinstance(node, types.CustomType)), kept_back(nodes))
     except Exception as error:
         raise InvalidTask(task, f"{what} has a type that cannot be carried as JSON: {error}") from None
     if unknown is not None:
-        raise InvalidTask(task, f"{what} has a type that cannot be carried as JSON: {unknown.cls!r}")
+        raise InvalidTask(task, f"{what} has a type that cannot be carried as JSON: {unknown}")
     return None
 
 

@@ -1,4 +1,4 @@
-"""Why values of a type of Pydantic's could never arrive as they were, as far as its classes say that."""
+"""Why values of a type could never arrive as they were, as far as its classes say that."""
 
 from __future__ import annotations
 
@@ -7,13 +7,27 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from msgspec import inspect as types
+
+from chancy.phrases import one_line
+
 from .arrival import fields_of, is_model, parts, reached, within
 
 _SECRET = "a secret says asterisks in JSON: pass where it is kept"  # noqa: S105
 
 
+def kept_back(nodes: Iterable[types.Type]) -> str | None:
+    """Of classes of attrs: msgspec does not write what they keep to themselves."""
+    for node in nodes:
+        if isinstance(node, types.DataclassType) and hasattr(node.cls, "__attrs_attrs__"):
+            for field in node.fields:
+                if field.required and field.name.startswith("_"):
+                    return f"{node.cls.__qualname__} keeps {field.name!r} to itself, and needs it: rename it"
+    return None
+
+
 def flaws(annotation: Any) -> Iterator[str]:
-    """Why values of this type could never arrive as they were, as far as its classes say that."""
+    """Of types of Pydantic's."""
     for kind in parts(annotation):
         if isinstance(kind, type) and hasattr(kind, "__pydantic_validator__"):
             yield from (f"{kind.__qualname__}: {found}" for found in _flaws_of(kind))
@@ -29,8 +43,9 @@ def _flaws_of(kind: Any) -> Iterator[str]:
             yield "it is the base of all models: annotate the model"
         if config.get("table"):
             yield "it is a row of your database: pass its id"
-        if not kind.__pydantic_complete__:
-            kind.model_rebuild()  # raises what it lacks
+        if lacking := _lacks(kind):
+            yield f"it is not fully defined ({lacking}): define what it names before the task"
+            return
     elif config.get("extra") == "allow":
         yield "a dataclass with extra='allow' does not write what it has beside its fields: make it a model"
     rules = kind.__pydantic_decorators__
@@ -50,6 +65,17 @@ def _flaws_of(kind: Any) -> Iterator[str]:
             yield f"field {name!r} is written under another name than it is read by: give it one alias"
         elif _hides([field.annotation, *field.metadata]):
             yield f"field {name!r}: {_SECRET}"
+
+
+def _lacks(model: Any) -> str | None:
+    """What keeps a model from being read; it may have waited for somebody who asks."""
+    if model.__pydantic_complete__:
+        return None
+    try:
+        model.model_rebuild()
+    except Exception as error:
+        return one_line(str(error).partition("\n")[0])
+    return None
 
 
 def _reads_what_it_writes(name: str, field: Any, config: Mapping[str, Any]) -> bool:

@@ -12,6 +12,7 @@ import functools
 import importlib
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
@@ -21,8 +22,9 @@ from chancy.options.plain import base_of
 from chancy.phrases import one_line
 
 from .arrival import difference, fields_of, fields_within, is_model, parts, parts_of, reached, walked, within
-from .flaws import aliases, flaws
+from .flaws import aliases, flaws, kept_back
 
+_LEAVES = frozenset({bool, int, float, str, bytes, type(None), datetime})
 _EMPTY = (list, dict, set, frozenset, tuple)
 """Factories of defaults that make the same again."""
 _LONGEST = 300
@@ -142,18 +144,21 @@ class _Mixed:
     def __init__(self, annotation: Any) -> None:
         kinds: list[Any] = list(_classes(annotation))
         owner = next((kind.__qualname__ for kind in kinds if _is_msgspecs(kind)), "what holds it")
-        if dataclass := next((kind for kind in kinds if dataclasses.is_dataclass(kind) and _is_pydantics(kind)), None):
+        unasked = [kind.__qualname__ for kind in kinds if dataclasses.is_dataclass(kind) and _is_pydantics(kind)]
+        if unasked:
             raise ValueError(
-                f"{dataclass.__qualname__} is a dataclass of Pydantic, which nobody would ask within {owner}: make one "
+                f"{unasked[0]} is a dataclass of Pydantic, which nobody would ask within {owner}: make one "
                 f"of them a model"
             )
         try:
             self._decoder: Any = msgspec.json.Decoder(annotation, dec_hook=_from_builtins)
-            nodes = [t for t in walked(types.type_info(annotation)) if isinstance(t, types.CustomType)]
+            nodes = list(walked(types.type_info(annotation)))
         except TypeError as error:
             raise TypeError(f"{error}; make {owner} a dataclass or a model") from None
+        if kept := kept_back(nodes):
+            raise TypeError(kept)
         for node in nodes:
-            if not _is_pydantics(node.cls):
+            if isinstance(node, types.CustomType) and not _is_pydantics(node.cls):
                 raise TypeError(repr(node.cls))
         for kind in kinds:
             if _is_pydantics(kind):
@@ -283,13 +288,15 @@ def _says_all_when_short(value: Any) -> bool:
     while waiting:
         value = waiting.pop()
         kind: Any = type(value)
+        if kind in _LEAVES:
+            continue
         if is_model(kind):
-            fields = fields_of(kind)
+            fields, own = fields_of(kind), value.__dict__
             for name in fields.keys() - value.__pydantic_fields_set__:
-                if name in value.__dict__ and not _is_default(fields[name], value.__dict__[name]):
+                if name in own and not _is_default(fields[name], own[name]):
                     return False
                 found = True
-            inner = [*value.__dict__.values()]
+            inner = [*own.values()]
         elif isinstance(value, dict):
             inner = [*value.values()]
         elif isinstance(value, (list, tuple, set, frozenset)):
