@@ -504,7 +504,7 @@ def test_arguments_beside_models_are_carried_as_ever():
         *,
         at: datetime = AT,
         users: list[User] | None = None,
-        page: Page[int] = Page[int](items=[1]),
+        page: Page[int] = Page[int](items=[1]),  # noqa: B008
     ): ...
 
     signature = signature_of(mixed, "mixed")

@@ -163,3 +163,14 @@ def test_schedules_that_the_code_does_not_know_or_cannot_perform_are_told(shell,
     assert answer.code == 1
     assert "schedule nightly shop.gone: the code has no task of this name" in answer.out
     assert "schedule nightly shop.ship: schedule nightly shop.ship: argument 'order'" in answer.out
+
+
+def test_a_model_that_has_changed_is_told_by_the_job_that_does_not_fit(shell, code):
+    old(shell, "order: dict")({"id": 1, "note": "x"})
+    header = "from pydantic import BaseModel\nclass Order(BaseModel):\n    id: int\n"
+    task = "@task(name='shop.ship')\ndef ship(order: Order) -> None: ...\n"
+    assert shell("check", code(header + task)).code == 0
+    answer = shell("check", code(header + "    total: int\n" + task))
+    assert answer.code != 0
+    assert "1 do not fit" in " ".join(answer.out.split())
+    assert "Field required, at order.total" in " ".join(answer.out.split())
