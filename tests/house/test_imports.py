@@ -43,7 +43,8 @@ ORDER = {
 PURE = {
     "chancy": """
         errors phrases states registry schema wires/literals wires/wire model options/limits options/outcomes options/plain options/retry
-        arguments/arrival arguments/codec arguments/functions history/moving history/retention history/rules
+        arguments/arrival arguments/codec arguments/flaws arguments/functions arguments/models
+        arguments/words history/moving history/retention history/rules
         keys/gates keys/key keys/statements keys/unique schedules/recurrence statements batches/values
     """,
     "chancy_worker": """

@@ -176,3 +176,14 @@ def test_a_cron_expression_that_was_made_where_nothing_reads_one_is_told(shell, 
     answer = shell("check", code(KNOWN))
     assert answer.code == 1
     assert "schedule hourly: expression: cron expression '61 * * * *': bad minute" in " ".join(answer.out.split())
+
+
+def test_a_model_that_has_changed_is_told_by_the_job_that_does_not_fit(shell, code):
+    old(shell, "order: dict")({"id": 1, "note": "x"})
+    header = "from pydantic import BaseModel\nclass Order(BaseModel):\n    id: int\n"
+    task = "@task(name='shop.ship')\ndef ship(order: Order) -> None: ...\n"
+    assert shell("check", code(header + task)).code == 0
+    answer = shell("check", code(header + "    total: int\n" + task))
+    assert answer.code != 0
+    assert "1 do not fit" in " ".join(answer.out.split())
+    assert "Field required, at order.total" in " ".join(answer.out.split())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
+import model_shop
 import msgspec
 import pytest
 import shop_tasks
@@ -169,3 +170,38 @@ def test_a_unique_job_that_is_there_already_is_told(shell):
 def test_what_is_read_is_what_a_caller_would_have_given():
     by_position, by_name = modules.parsed(shop_tasks.by_position, ["number=3", "text=a"])
     assert (by_position, by_name) == ([3], {"text": "a"})
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "value"),
+    [
+        ('order={"id": 7}', "order", model_shop.Order(id=7)),
+        ('order:={"id": 7, "note": "x"}', "order", model_shop.Order(id=7, note="x")),
+        ('also=[{"id": 1}]', "also", [model_shop.Order(id=1)]),
+        ("also=null", "also", None),
+        ('to={"id": 1}', "to", model_shop.Order(id=1)),
+        ("to=ann", "to", "ann"),
+        ('to:="ann"', "to", "ann"),
+    ],
+)
+def test_a_model_is_given_as_its_json(shell, said, name, value):
+    rest = [] if name == "order" else ['order={"id": 7}']
+    row = submitted(shell, "model_shop:pack", said, *rest)
+    assert model_shop.pack.signature.named_arguments(row.arguments)[name] == value
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("order=7", "argument 'order' of task model_shop.pack: Input should be an object"),
+        ('order={"id": "x"}', "unable to parse string as an integer"),
+        ("order={", "argument 'order' of task model_shop.pack: Input should be an object"),
+        ("order:={", "Input data was truncated (got '{')"),
+        ('also=[{"id": 1}, {}]', "argument 'also' of task model_shop.pack: Field required - at `$[1].id`"),
+    ],
+)
+def test_what_a_model_does_not_take_is_told(shell, said, message):
+    rest = [] if said.startswith("order") else ['order={"id": 7}']
+    answer = shell("submit", "model_shop:pack", said, *rest)
+    assert answer.code != 0
+    assert message in answer.err

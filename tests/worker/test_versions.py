@@ -12,6 +12,7 @@ from collections import Counter
 import pytest
 import worker_tasks
 from limit_tasks import add_in_process
+from pydantic import BaseModel
 from worker_help import all_finished, eventually, working
 from worker_tasks import add
 
@@ -326,6 +327,26 @@ def test_versions_are_told_apart_by_what_they_take():
 
     assert of(one) == of(same)
     assert len({of(each) for each in (one, retyped, more, renamed)}) == 4
+
+
+def test_versions_are_told_apart_by_their_models():
+    class Order(BaseModel):
+        id: int
+
+    class Wider(Order):
+        note: str = ""
+
+    Wider.__name__ = Wider.__qualname__ = "Order"
+    kinds = [Order, Wider, list[Order], Order | str, dict[str, Order]]
+
+    def of(kind, number):
+        async def takes(order, /): ...
+
+        takes.__annotations__ = {"order": kind}
+        return refusals.signature_of(task(name=f"versions.models_{number}")(takes))
+
+    assert len({of(kind, number) for number, kind in enumerate(kinds)}) == len(kinds)
+    assert of(Order, 10) == of(Order, 11)
 
 
 def test_the_text_of_a_key_is_the_same_whether_a_default_was_given_or_not():

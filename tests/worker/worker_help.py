@@ -65,7 +65,15 @@ def worker_with(app: Chancy, config: WorkerConfig) -> Worker:
         name: task
         for name, task in registered().items()
         if name.startswith(
-            ("worker_tasks.", "limit_tasks.", "gate_tasks.", "batch_tasks.", "log_tasks.", "child_tasks.")
+            (
+                "worker_tasks.",
+                "limit_tasks.",
+                "gate_tasks.",
+                "batch_tasks.",
+                "log_tasks.",
+                "child_tasks.",
+                "model_tasks.",
+            )
         )
     }
     return worker

@@ -10,7 +10,6 @@ from typing import Any, TypeVar, overload
 import msgspec
 from typing_extensions import ParamSpec
 
-from chancy.arguments.codec import encode_json
 from chancy.job import Job
 from chancy.model import JobRow, Options, Statement
 from chancy.registry import registered
@@ -170,23 +169,22 @@ def _defaults(task: BaseTask[..., Any]) -> dict[str, msgspec.Raw]:
     found = {}
     for field in msgspec.structs.fields(task.signature.struct):
         default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
-        with contextlib.suppress(TypeError):  # of a type that is not carried; or there is none
-            found[field.name] = msgspec.Raw(encode_json(default))
+        with contextlib.suppress(Exception):  # of a type that is not carried; or there is none
+            found[field.name] = msgspec.Raw(task.signature.say(field.name, default))
     return found
 
 
 def _same(given: bytes, value: Any, task: BaseTask[..., Any], name: str) -> bool:
     """Whether an argument's JSON is this value: by its text, or (a set, a dict) by what it is read as."""
     try:
-        text = encode_json(value)
+        text = task.signature.say(name, value)
     except Exception:  # of a type that the task could not be given
         return False
     if text == given or msgspec.json.decode(text) == msgspec.json.decode(given):
         return True
-    field = next(field for field in msgspec.structs.fields(task.signature.struct) if field.name == name)
     try:
-        return bool(msgspec.json.decode(given, type=field.type) == msgspec.json.decode(text, type=field.type))
-    except msgspec.DecodeError:
+        return bool(task.signature.read(name, given) == task.signature.read(name, text))
+    except ValueError:
         return False
 
 

@@ -3,10 +3,13 @@
 Arguments and results travel as JSON, which says less than Python does: a subclass loses what it has more than its base,
 `{1: …, "1": …}` one of its keys, an attribute that its class keeps to itself its value. So what was encoded is decoded
 once, and compared: by `==` where that cannot lie, and part by part where a class decides what is equal.
+
+Models of Pydantic are known by what their classes have. Pydantic is not imported for the question.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import operator
@@ -70,7 +73,8 @@ def _compares_all(kind: Any) -> bool:
 
 def takes_sequences(annotation: Any) -> bool:
     """Whether it asks for any sequence, so that a tuple may arrive as a list."""
-    return any((typing.get_origin(part) or part) in _ANY_SEQUENCE for part in _parts(annotation, set()))
+    kinds = [typing.get_origin(part) or part for part in parts(annotation)]
+    return any(kind is each for kind in kinds for each in _ANY_SEQUENCE)
 
 
 def takes_booleans(annotation: Any) -> bool:
@@ -108,14 +112,16 @@ def difference(given: Any, arrived: Any, loosely: bool = False) -> str | None:
             return _of_items(given, arrived, loosely)
         if isinstance(arrived, dict):
             return _of_keys(given, arrived, loosely)
-        if (parts := _parts_of(kind)) is not None:
+        if (parts := parts_of(kind)) is not None:
             return _of_parts(given, arrived, parts, loosely)
     elif isinstance(given, _ORDERED) and isinstance(arrived, _ORDERED):
         if loosely or isinstance(given, list) is isinstance(arrived, list):
             return _of_items(given, arrived, loosely)
     elif isinstance(given, Mapping) and isinstance(arrived, dict):
         return _of_keys(given, arrived, loosely)
-    return None if _parts_of(kind) is None and _equal(given, arrived) else _becomes(given, arrived)
+    elif is_model(kind) and (generic := _generic(kind)) is not None and type(given) is generic:
+        return _of_parts(given, arrived, _parts_of_model(kind), loosely)  # to type checkers `Page(…)` is a `Page[int]`
+    return None if parts_of(kind) is None and _equal(given, arrived) else _becomes(given, arrived)
 
 
 def as_numbers(value: Any) -> Any:
@@ -133,14 +139,47 @@ def as_numbers(value: Any) -> Any:
 
 def is_lost(given: Any, arrived: Any) -> bool:
     """Whether a part of it would not arrive at all: what kinds its parts have does not count here."""
+    seen: list[Any] = []
+
+    def said(value: Any) -> Any:
+        try:
+            return plainly(value)
+        except TypeError:  # of a kind that Pydantic knows: equal ones are the same
+            found = [number for number, each in enumerate(seen) if type(each) is type(value) and each == value]
+            seen.append(value)
+            return {"equal to": min(found, default=len(seen) - 1)}
+
     try:
-        one, other = (msgspec.to_builtins(each, enc_hook=base_of) for each in (given, arrived))
+        one, other = (msgspec.to_builtins(each, enc_hook=said) for each in (given, arrived))
     except Exception:  # it was encoded, so nobody knows why not
         return False
     return not _says_the_same(one, other)
 
 
-class _Parts(NamedTuple):
+def is_model(kind: Any) -> bool:
+    """Whether it is a class of Pydantic's models. (Its dataclasses are dataclasses.)"""
+    return isinstance(kind, type) and hasattr(kind, "__pydantic_validator__") and not dataclasses.is_dataclass(kind)
+
+
+def fields_of(model: Any) -> Mapping[str, Any]:
+    """The fields of a model, or of one of Pydantic's dataclasses: its own descriptions by their names."""
+    fields: Mapping[str, Any] | None = getattr(model, "__pydantic_fields__", None)
+    return model.model_fields if fields is None else fields
+
+
+def plainly(value: Any) -> Any:
+    """What something is made of that has no JSON of its own: a model of its fields, a subclass of what is its base's.
+
+    Of anything else it raises `TypeError`.
+    """
+    if is_model(type(value)):
+        return {name: value.__dict__[name] for name in fields_of(type(value)) if name in value.__dict__} | (
+            value.__pydantic_extra__ or {}
+        )
+    return base_of(value)
+
+
+class Parts(NamedTuple):
     """What an object of several parts has in it."""
 
     names: tuple[str, ...]
@@ -148,8 +187,10 @@ class _Parts(NamedTuple):
 
 
 @functools.cache
-def _parts_of(kind: Any) -> _Parts | None:
-    """Of a Struct, a dataclass or a class of attrs; None of any other."""
+def parts_of(kind: Any) -> Parts | None:
+    """Of a Struct, a dataclass, a class of attrs or a model; None of any other."""
+    if is_model(kind):
+        return _parts_of_model(kind)
     if issubclass(kind, msgspec.Struct):
         names = tuple(kind.__struct_fields__)
     elif dataclasses.is_dataclass(kind):
@@ -159,17 +200,36 @@ def _parts_of(kind: Any) -> _Parts | None:
     else:
         return None
     if len(names) > 1:
-        return _Parts(names, operator.attrgetter(*names))
-    return _Parts(names, lambda value: tuple(getattr(value, name) for name in names))
+        return Parts(names, operator.attrgetter(*names))
+    return Parts(names, lambda value: tuple(getattr(value, name) for name in names))
 
 
-def _of_parts(given: Any, arrived: Any, parts: _Parts, loosely: bool) -> str | None:
+def _parts_of_model(kind: Any) -> Parts:
+    """Its fields, what it keeps to itself, and what it has beside its fields. Not by its attributes, where a deprecated
+    field would warn.
+    """
+    fields, private = tuple(fields_of(kind)), tuple(kind.__private_attributes__)
+
+    def get(value: Any) -> tuple[Any, ...]:
+        own, hidden = value.__dict__, value.__pydantic_private__ or {}
+        seen = [own.get(name, _ABSENT) for name in fields]
+        return (*seen, *[hidden.get(name, _ABSENT) for name in private], value.__pydantic_extra__ or {})
+
+    return Parts((*fields, *private, "model_extra"), get)
+
+
+def _generic(model: Any) -> Any:
+    """`Page` of `Page[int]`."""
+    return model.__pydantic_generic_metadata__["origin"]
+
+
+def _of_parts(given: Any, arrived: Any, parts: Parts, loosely: bool) -> str | None:
     try:
         found = _first(parts.get(given), parts.get(arrived), loosely)
     except AttributeError:  # one that has no value
         names = [name for name in parts.names if hasattr(given, name) or hasattr(arrived, name)]
         pairs = [[getattr(each, name, _ABSENT) for name in names] for each in (given, arrived)]
-        parts, found = _Parts(tuple(names), parts.get), _first(pairs[0], pairs[1], loosely)
+        parts, found = Parts(tuple(names), parts.get), _first(pairs[0], pairs[1], loosely)
     return None if found is None else _within(f".{parts.names[found[0]]}", found[1])
 
 
@@ -220,7 +280,7 @@ def _equal(given: Any, arrived: Any) -> bool:
 def _says_the_same(one: Any, other: Any) -> bool:
     if isinstance(one, dict) and isinstance(other, dict):
         named = {str(key): value for key, value in other.items()}
-        return len(one) == len(other) and all(
+        return len(one) == len({str(key) for key in one}) and all(
             _says_the_same(value, named.get(str(key), _ABSENT)) for key, value in one.items()
         )
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
@@ -246,21 +306,39 @@ def _named(value: Any) -> str:
     return "None" if value is None else a_kind(value)
 
 
-def _parts(annotation: Any, seen: set[int]) -> Iterator[Any]:
+def parts(annotation: Any) -> Iterator[Any]:
     """A type and all that it is made of, through the fields of classes."""
-    if id(annotation) in seen:
-        return
-    seen.add(id(annotation))
-    yield annotation
-    for part in typing.get_args(annotation):
-        yield from _parts(part, seen)
-    if (alias := getattr(annotation, "__value__", None)) is not None:  # of a `type` statement
-        yield from _parts(alias, seen)
+    return reached(annotation, lambda part: (*within(part), *fields_within(part)))
+
+
+def reached(first: Any, step: Callable[[Any], Iterable[Any]]) -> Iterator[Any]:
+    """What is reached from here, each once."""
+    seen: dict[int, Any] = {}  # which keeps them, so that no two have one id
+    waiting = [first]
+    while waiting:
+        part = waiting.pop()
+        if id(part) not in seen:
+            seen[id(part)] = part
+            yield part
+            waiting += step(part)
+
+
+def within(annotation: Any) -> Iterator[Any]:
+    """What a type names itself: of `list[X] | None` these are `list[X]` and `None`."""
+    yield from typing.get_args(annotation)
+    for alias in ("__value__", "__supertype__"):  # of a `type` statement, of a `NewType`
+        if (named := getattr(annotation, alias, None)) is not None:
+            yield named
+
+
+def fields_within(annotation: Any) -> Iterator[Any]:
+    """The types of the fields of a class."""
     kind = typing.get_origin(annotation) or annotation
-    if isinstance(kind, type) and "__annotations__" in vars(kind):
-        try:
-            hints = typing.get_type_hints(kind)
-        except Exception:  # msgspec has read it, and Python's own reader cannot: no more is known
-            return
-        for hint in hints.values():
-            yield from _parts(hint, seen)
+    if not isinstance(kind, type):
+        return
+    if hasattr(kind, "__pydantic_validator__"):
+        for field in fields_of(kind).values():
+            yield from (field.annotation, *field.metadata)
+    elif parts_of(kind) is not None or hasattr(kind, "__total__") or hasattr(kind, "_fields"):
+        with contextlib.suppress(Exception):  # msgspec has read it, and Python's own reader cannot: no more is known
+            yield from typing.get_type_hints(kind, include_extras=True).values()

@@ -2,18 +2,17 @@
 
 Everything is decoded once more right after it was encoded (0.4 µs), and compared with what was given: a Struct's
 constructor checks no types, NaN would silently become null, and a subclass would lose what it has more than its base.
-A type that could not be decoded is refused when the task is decorated.
+A type that could not be decoded is refused when the task is decorated. Models of Pydantic make their own JSON.
 """
 
 from __future__ import annotations
 
 import inspect
-import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import inspect as types
@@ -23,13 +22,21 @@ from chancy.model import MAX_PAYLOAD_BYTES
 from chancy.options.plain import base_of
 
 from .arrival import Trust, as_numbers, difference, is_lost, takes_booleans, takes_sequences, trust, walked
+from .flaws import kept_back
+from .models import Carrier, Reader, carrier_of, holds_models, placed
+from .words import NO_NAN, WAY_OUT, WAY_OUT_OF_MODELS, argument_in, holds_nan, too_large, unread, without_path
 
-_NO_NAN = "NaN and infinity cannot be carried as JSON"
-_WAY_OUT = "annotate it as what it is, or give what its annotation says"
 _NO_MUTABLE_DEFAULT = (list, dict, set, bytearray)
 
 encode_json = msgspec.json.Encoder(enc_hook=base_of).encode
 """A subclass of `str`, `int`, `datetime` and the like is said as its base is."""
+
+
+class Decoder(Protocol):
+    """From JSON to what it says. msgspec's own, or one that reads models, too."""
+
+    def decode(self, payload: bytes, /) -> Any:
+        """Raises whatever a class of the user's raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,10 @@ class Signature:
     count: int
     """Of all arguments."""
     struct: type[msgspec.Struct]
-    decoder: msgspec.json.Decoder[Any]
+    encode: Callable[[dict[str, Any]], bytes]
+    decoder: Decoder
+    carriers: Mapping[str, Carrier]
+    """Of the arguments that have models in them."""
     plain: bool
     """Arguments that are equal are the same."""
     trust: Trust
@@ -53,7 +63,9 @@ class Signature:
     """The arguments that may be any sequence."""
     numbers: frozenset[str]
     """The arguments that are no booleans, so that a boolean in them is a number."""
-    result: msgspec.json.Decoder[Any]
+    encode_value: Callable[[Any], bytes]
+    """Of a result."""
+    result: Decoder
     result_is_plain: bool
     result_trust: Trust
     result_is_number: bool
@@ -67,16 +79,17 @@ class Signature:
         Raises `InvalidArguments` that names the argument.
         """
         values = self._bound(args, kwargs)
+        encode = self.encode  # of an attribute of a slot this is quicker than to call it at once
         try:
             given = self.struct(**values)
-            payload = encode_json(values)
+            payload = encode(values)
             arrived = self.decoder.decode(payload)
             same = self.plain and given == arrived
         except Exception as error:
             payload, given, arrived = self._with_numbers(values, error)
             same = False
         if len(payload) > MAX_PAYLOAD_BYTES:
-            raise InvalidArguments(self.task, *_largest(values))
+            raise InvalidArguments(self.task, *self._largest(values))
         if not same:
             self._compare(given, arrived, payload)
         return payload
@@ -88,8 +101,31 @@ class Signature:
         try:
             given = self.decoder.decode(payload)
         except Exception as error:
-            raise InvalidArguments(self.task, _argument_in(error), _unread(error)) from None
+            raise InvalidArguments(self.task, argument_in(error), unread(error)) from None
         return self.positional(given), {name: getattr(given, name) for name in self.keyword_only}
+
+    def read(self, name: str, payload: bytes) -> Any:
+        """One argument of its JSON. Raises `ValueError` where it does not fit, also for what is no JSON."""
+        if name in self.carriers:
+            return self.carriers[name].decode(payload)
+        return msgspec.json.decode(payload, type=self._types()[name])
+
+    def say(self, name: str, value: Any) -> bytes:
+        """The JSON of one argument, which is not looked at any further."""
+        return self.carriers[name].encode(value) if name in self.carriers else encode_json(value)
+
+    def schema(self) -> Any:
+        """What tells the arguments from those of another version, as JSON. Raises where a type has no such words."""
+        if not self.carriers:
+            return msgspec.json.schema(self.struct)
+        schemas = {
+            name: self.carriers[name].schema() if name in self.carriers else msgspec.json.schema(annotation)
+            for name, annotation in self._types().items()
+        }
+        return {name: [name in self.required, schema] for name, schema in schemas.items()}
+
+    def _types(self) -> dict[str, Any]:
+        return {field.name: field.type for field in msgspec.structs.fields(self.struct)}
 
     def named_arguments(self, payload: bytes) -> dict[str, Any]:
         """The arguments by their names, defaults filled in."""
@@ -97,15 +133,16 @@ class Signature:
 
     def encode_result(self, value: Any) -> bytes:
         """The JSON of a result. Raises `InvalidResult` for what could not be read back as annotated."""
+        encode = self.encode_value
         try:
-            payload = encode_json(value)
+            payload = encode(value)
             arrived = self.result.decode(payload)
             same = self.result_is_plain and bool(value == arrived)
         except Exception as error:
             payload, arrived = self._result_with_numbers(value, error)
             same = False
         if len(payload) > MAX_PAYLOAD_BYTES:
-            raise InvalidResult(self.task, _too_large(len(payload)))
+            raise InvalidResult(self.task, too_large(len(payload)))
         if not same:
             self._compare_result(value, arrived, payload)
         return payload
@@ -115,7 +152,7 @@ class Signature:
         try:
             return self.result.decode(payload)
         except Exception as error:
-            raise InvalidResult(self.task, _unread(error)) from None
+            raise InvalidResult(self.task, unread(error)) from None
 
     def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Names to values, without the cost of `inspect.Signature.bind`."""
@@ -147,7 +184,7 @@ class Signature:
         try:
             if all(plain[name] is value for name, value in values.items()):
                 raise error
-            payload = encode_json(plain)
+            payload = self.encode(plain)
             return payload, self.struct(**values), self.decoder.decode(payload)
         except Exception:
             raise self._explained(values, error) from None
@@ -157,7 +194,7 @@ class Signature:
         try:
             if plain is value:
                 raise error
-            payload = encode_json(plain)
+            payload = self.encode_value(plain)
             return payload, self.result.decode(payload)
         except Exception:
             raise InvalidResult(self.task, str(error)) from None
@@ -173,7 +210,8 @@ class Signature:
             except Exception as error:  # it is nested too deeply, or a class of its own fails to compare
                 found = f"it cannot be compared with what would arrive: {type(error).__name__}: {error}"
             if found is not None:
-                raise InvalidArguments(self.task, name, _NO_NAN if _holds_nan(value) else f"{found}; {_WAY_OUT}")
+                way_out = WAY_OUT_OF_MODELS if name in self.carriers else WAY_OUT
+                raise InvalidArguments(self.task, name, NO_NAN if holds_nan(value) else f"{found}; {way_out}")
 
     def _compare_result(self, value: Any, arrived: Any, payload: bytes) -> None:
         """Raise `InvalidResult` where a part of it would be lost. The effects of the job are there: the kinds of its
@@ -185,19 +223,31 @@ class Signature:
             found = difference(value, arrived, loosely=True)
         except Exception:
             return
-        if found is not None and _holds_nan(value):
-            raise InvalidResult(self.task, _NO_NAN)
+        if found is not None and holds_nan(value):
+            raise InvalidResult(self.task, NO_NAN)
         if found is not None and is_lost(value, arrived):
-            raise InvalidResult(self.task, f"{found}; {_WAY_OUT}")
+            raise InvalidResult(self.task, f"{found}; {WAY_OUT}")
+
+    def _encodable(self, name: str, value: Any) -> bool:
+        try:
+            self.say(name, value)
+        except Exception:
+            return False
+        return True
+
+    def _largest(self, values: Mapping[str, Any]) -> tuple[str, str]:
+        sizes = {name: len(self.say(name, value)) for name, value in values.items()}
+        name = max(sizes, key=sizes.__getitem__)
+        return name, too_large(sizes[name])
 
     def _explained(self, values: Mapping[str, Any], error: Exception) -> InvalidArguments:
         """Which argument it was: msgspec names it when decoding, but not when encoding."""
-        name = _argument_in(error)
+        name = argument_in(error)
         if name is None:
-            name = next((name for name, value in values.items() if not _encodable(value)), None)
-        if name is not None and not isinstance(error, RecursionError) and _holds_nan(values.get(name)):
-            return InvalidArguments(self.task, name, _NO_NAN)
-        return InvalidArguments(self.task, name, _without_path(error))
+            name = next((name for name, value in values.items() if not self._encodable(name, value)), None)
+        if name is not None and not isinstance(error, RecursionError) and holds_nan(values.get(name)):
+            return InvalidArguments(self.task, name, NO_NAN)
+        return InvalidArguments(self.task, name, without_path(error))
 
 
 def signature_of(function: Callable[..., Any], task: str) -> Signature:
@@ -209,10 +259,10 @@ def signature_of(function: Callable[..., Any], task: str) -> Signature:
             task, f"its annotations cannot be resolved ({error}); import what they name at module level"
         ) from None
     parameters = list(inspect.signature(function).parameters.values())
-    for parameter in parameters:
-        _refuse_uncarriable(task, parameter, hints)
+    found = {parameter.name: _carrier(task, parameter, hints) for parameter in parameters}
+    carriers = {name: carrier for name, carrier in found.items() if carrier is not None}
     result = hints.get("return", Any)
-    _refuse_undecodable(task, "its result", result)
+    carrier = _carried(task, "its result", result)
 
     struct = msgspec.defstruct(
         "Arguments",
@@ -222,7 +272,8 @@ def signature_of(function: Callable[..., Any], task: str) -> Signature:
         forbid_unknown_fields=True,
         gc=False,
     )
-    trusted, result_trusted = trust(hints[p.name] for p in parameters), trust([result])
+    trusted = Trust.NONE if carriers else trust(hints[p.name] for p in parameters)
+    result_trusted = Trust.NONE if carrier else trust([result])
     by_position = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
     return Signature(
         task=task,
@@ -231,21 +282,25 @@ def signature_of(function: Callable[..., Any], task: str) -> Signature:
         required=tuple(p.name for p in parameters if p.default is p.empty),
         count=len(parameters),
         struct=struct,
-        decoder=msgspec.json.Decoder(struct),
+        encode=_encoder(carriers) if carriers else encode_json,
+        decoder=Reader(struct, carriers) if carriers else msgspec.json.Decoder(struct),
+        carriers=carriers,
         plain=trusted is Trust.FULL,
         trust=trusted,
         sequences=frozenset(p.name for p in parameters if takes_sequences(hints[p.name])),
-        numbers=frozenset(p.name for p in parameters if not takes_booleans(hints[p.name])),
-        result=msgspec.json.Decoder(type(None) if result is None else result),
+        numbers=frozenset(name for name in found.keys() - carriers if not takes_booleans(hints[name])),
+        encode_value=carrier.encode if carrier else encode_json,
+        result=carrier or msgspec.json.Decoder(type(None) if result is None else result),
         result_is_plain=result_trusted is Trust.FULL,
         result_trust=result_trusted,
-        result_is_number=not takes_booleans(result),
+        result_is_number=not (carrier or takes_booleans(result)),
         positional=_attributes(by_position),
         keyword_only=tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY),
     )
 
 
-def _refuse_uncarriable(task: str, parameter: inspect.Parameter, hints: Mapping[str, Any]) -> None:
+def _carrier(task: str, parameter: inspect.Parameter, hints: Mapping[str, Any]) -> Carrier | None:
+    """What carries the argument, if msgspec does not do that alone. Raises `InvalidTask` if nothing can."""
     name = parameter.name
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
         raise InvalidTask(task, f"argument *{name} has no fixed type; name each argument")
@@ -253,19 +308,35 @@ def _refuse_uncarriable(task: str, parameter: inspect.Parameter, hints: Mapping[
         if name in ("self", "cls"):
             raise InvalidTask(task, f"it is a method (argument {name!r}); a task is a module-level function")
         raise InvalidTask(task, f"argument {name!r} needs a type annotation")
-    _refuse_undecodable(task, f"argument {name!r}", hints[name])
+    carrier = _carried(task, f"argument {name!r}", hints[name])
     if isinstance(parameter.default, _NO_MUTABLE_DEFAULT) and parameter.default:
         raise InvalidTask(task, f"argument {name!r} has a mutable default; use None, or a tuple")
+    return carrier
 
 
-def _refuse_undecodable(task: str, what: str, annotation: Any) -> None:
+def _carried(task: str, what: str, annotation: Any) -> Carrier | None:
     try:
+        if holds_models(annotation):
+            return carrier_of(annotation)
         msgspec.json.Decoder(annotation)
-        unknown = next((t for t in walked(types.type_info(annotation)) if isinstance(t, types.CustomType)), None)
+        nodes = list(walked(types.type_info(annotation)))
+        unknown = next((repr(node.cls) for node in nodes if isinstance(node, types.CustomType)), kept_back(nodes))
     except Exception as error:
         raise InvalidTask(task, f"{what} has a type that cannot be carried as JSON: {error}") from None
     if unknown is not None:
-        raise InvalidTask(task, f"{what} has a type that cannot be carried as JSON: {unknown.cls!r}")
+        raise InvalidTask(task, f"{what} has a type that cannot be carried as JSON: {unknown}")
+    return None
+
+
+def _encoder(carriers: Mapping[str, Carrier]) -> Callable[[dict[str, Any]], bytes]:
+    def encode(values: dict[str, Any]) -> bytes:
+        said = {
+            name: msgspec.Raw(placed(name, carriers[name].encode, value)) if name in carriers else value
+            for name, value in values.items()
+        }
+        return encode_json(said)
+
+    return encode
 
 
 def _field(parameter: inspect.Parameter, annotation: Any) -> Any:
@@ -290,61 +361,3 @@ def _is_surely_the_same(given: Any, arrived: Any, payload: bytes, trusted: Trust
         return trusted is Trust.OF_WRITTEN and bool(given == arrived) and encode_json(arrived) == payload
     except Exception:
         return False
-
-
-def _holds_nan(value: Any) -> bool:
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    if isinstance(value, (str, bytes, int)) or value is None:
-        return False
-    if isinstance(value, Mapping):
-        return any(map(_holds_nan, value.values()))
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return any(map(_holds_nan, value))
-    try:
-        builtin = msgspec.to_builtins(value)
-    except Exception:  # of a type that msgspec does not know: the encoder says so itself
-        return False
-    return isinstance(builtin, (float, dict, list)) and _holds_nan(builtin)
-
-
-def _encodable(value: Any) -> bool:
-    try:
-        encode_json(value)
-    except Exception:
-        return False
-    return True
-
-
-def _largest(values: Mapping[str, Any]) -> tuple[str, str]:
-    sizes = {name: len(encode_json(value)) for name, value in values.items()}
-    name = max(sizes, key=sizes.__getitem__)
-    return name, _too_large(sizes[name])
-
-
-def _too_large(size: int) -> str:
-    return f"{size:,} bytes of JSON, at most {MAX_PAYLOAD_BYTES:,} fit; store it elsewhere and pass where it is"
-
-
-def _argument_in(error: Exception) -> str | None:
-    """The argument that a message of msgspec points at: "… - at `$.address.zip`" is about `address`."""
-    message = str(error)
-    if " field `" in message and "`$." not in message:
-        return message.split(" field `", 1)[1].split("`", 1)[0]
-    if "`$." in message:
-        return message.rsplit("`$.", 1)[1].rstrip("`").split(".", 1)[0].split("[", 1)[0]
-    return None
-
-
-def _unread(error: Exception) -> str:
-    """What kept JSON from being read: msgspec's words alone, anybody else's with the kind of the error."""
-    if isinstance(error, (msgspec.DecodeError, ValueError)):
-        return _without_path(error)
-    return f"{type(error).__name__}: {error}"
-
-
-def _without_path(error: Exception) -> str:
-    message = str(error).encode("utf-8", "backslashreplace").decode()
-    head, _, path = message.rpartition(" - at `$.")
-    path = path.rstrip("`")
-    return message if not head else head if path.isidentifier() else f"{head}, at {path}"

@@ -12,11 +12,12 @@ from typing import Any
 
 import msgspec
 
+from chancy.arguments.arrival import plainly
 from chancy.arguments.codec import Signature
 from chancy.errors import InvalidArguments, InvalidTask
 from chancy.model import UniqueKey
 from chancy.options.limits import KeyFunction
-from chancy.options.plain import base_of, text
+from chancy.options.plain import text
 
 from .unique import Unique
 
@@ -87,7 +88,7 @@ def key_text(value: object) -> str:
     elif type(value) is int or value is None:
         key = "null" if value is None else int.__repr__(value)
     else:
-        parts = msgspec.to_builtins(value, builtin_types=_COMPARED, order="deterministic", enc_hook=base_of)
+        parts = msgspec.to_builtins(value, builtin_types=_COMPARED, order="deterministic", enc_hook=plainly)
         key = _encode_sorted(_normal(parts)).decode()
     return shortened(key)
 

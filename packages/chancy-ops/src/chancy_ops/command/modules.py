@@ -11,6 +11,7 @@ import msgspec
 from msgspec import inspect as types
 
 from chancy import InvalidArguments, modules
+from chancy.arguments.codec import encode_json
 from chancy.registry import registered
 from chancy.task import BaseTask
 
@@ -66,11 +67,26 @@ def parsed(task: AnyTask, pairs: Sequence[str]) -> tuple[list[Any], dict[str, An
             raise InvalidArguments(task.name, name, "given twice")
         try:
             # A name that there is not is told by `bind`, with the names that there are.
-            values[name] = _value(text, annotations[name], as_json) if name in annotations else text
+            if name in task.signature.carriers:
+                values[name] = _model(task, name, text, as_json)
+            else:
+                values[name] = _value(text, annotations[name], as_json) if name in annotations else text
         except (msgspec.DecodeError, ValueError) as error:
             raise InvalidArguments(task.name, name, f"{error} (got {text!r})") from None
     nameless = [name for name in task.signature.names if name not in task.signature.keywords and name in values]
     return [values.pop(name) for name in nameless], values
+
+
+def _model(task: AnyTask, name: str, text: str, as_json: bool) -> Any:
+    """Of what has models in it: JSON, or a text where it is none."""
+    try:
+        msgspec.json.decode(text.encode(), type=msgspec.Raw)
+        payload = text.encode()
+    except msgspec.DecodeError:
+        if as_json:
+            raise
+        payload = encode_json(text)
+    return task.signature.read(name, payload)
 
 
 def _value(text: str, annotation: Any, as_json: bool) -> Any:

@@ -69,11 +69,10 @@ def orphans(signatures: Mapping[str, str], queues: Collection[str]) -> Statement
 
 def signature_of(task: BaseTask[..., Any]) -> str:
     """What tells versions of a task apart, as far as their arguments go: equal ones take the same."""
-    struct = task.signature.struct
     try:
-        said = json.dumps(msgspec.json.schema(struct), sort_keys=True, default=repr)
+        said = json.dumps(task.signature.schema(), sort_keys=True, default=repr)
     except Exception:  # of a type that has no schema
-        said = ",".join(struct.__struct_fields__)
+        said = ",".join(task.signature.struct.__struct_fields__)
     return hashlib.blake2b(said.encode("utf-8", "backslashreplace"), digest_size=8).hexdigest()
 
 

@@ -1,0 +1,105 @@
+"""Why values of a type could never arrive as they were, as far as its classes say that."""
+
+from __future__ import annotations
+
+import importlib
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from msgspec import inspect as types
+
+from chancy.phrases import one_line
+
+from .arrival import fields_of, is_model, parts, reached, within
+
+_SECRET = "a secret says asterisks in JSON: pass where it is kept"  # noqa: S105
+
+
+def kept_back(nodes: Iterable[types.Type]) -> str | None:
+    """Of classes of attrs: msgspec does not write what they keep to themselves."""
+    for node in nodes:
+        if isinstance(node, types.DataclassType) and hasattr(node.cls, "__attrs_attrs__"):
+            for field in node.fields:
+                if field.required and field.name.startswith("_"):
+                    return f"{node.cls.__qualname__} keeps {field.name!r} to itself, and needs it: rename it"
+    return None
+
+
+def flaws(annotation: Any) -> Iterator[str]:
+    """Of types of Pydantic's."""
+    for kind in parts(annotation):
+        if isinstance(kind, type) and hasattr(kind, "__pydantic_validator__"):
+            yield from (f"{kind.__qualname__}: {found}" for found in _flaws_of(kind))
+    if _hides([annotation]):
+        yield _SECRET
+
+
+def _flaws_of(kind: Any) -> Iterator[str]:
+    """Of a model, or a dataclass of Pydantic."""
+    config = getattr(kind, "model_config", None) or getattr(kind, "__pydantic_config__", None) or {}
+    if is_model(kind):
+        if kind.__module__.startswith("pydantic.") and not fields_of(kind):
+            yield "it is the base of all models: annotate the model"
+        if config.get("table"):
+            yield "it is a row of your database: pass its id"
+        if lacking := _lacks(kind):
+            yield f"it is not fully defined ({lacking}): define what it names before the task"
+            return
+    elif config.get("extra") == "allow":
+        yield "a dataclass with extra='allow' does not write what it has beside its fields: make it a model"
+    rules = kind.__pydantic_decorators__
+    if (
+        rules.model_serializers
+        or config.get("json_encoders")
+        or any(each.info.mode != "after" for each in rules.model_validators.values())
+    ):
+        return  # it has words of its own, which are tried at each submit
+    said = {name for each in rules.field_serializers.values() for name in each.info.fields}
+    for name, field in fields_of(kind).items():
+        if "*" in said or name in said:
+            continue
+        if field.exclude is True and field.is_required():
+            yield f"field {name!r} is required, and exclude=True keeps it out of its JSON"
+        elif not _reads_what_it_writes(name, field, config):
+            yield f"field {name!r} is written under another name than it is read by: give it one alias"
+        elif _hides([field.annotation, *field.metadata]):
+            yield f"field {name!r}: {_SECRET}"
+
+
+def _lacks(model: Any) -> str | None:
+    """What keeps a model from being read; it may have waited for somebody who asks."""
+    if model.__pydantic_complete__:
+        return None
+    try:
+        model.model_rebuild()
+    except Exception as error:
+        return one_line(str(error).partition("\n")[0])
+    return None
+
+
+def _reads_what_it_writes(name: str, field: Any, config: Mapping[str, Any]) -> bool:
+    written = field.serialization_alias or name
+    by_name = field.validation_alias is None or config.get("populate_by_name") or config.get("validate_by_name")
+    by_alias = config.get("validate_by_alias", True)
+    return bool(by_alias and written in aliases(field)) or bool(by_name and written == name)
+
+
+def _hides(spelled: Iterable[Any]) -> bool:
+    """Whether a secret is in it, with nothing beside it that says it."""
+    pydantic: Any = importlib.import_module("pydantic")
+    secrets = tuple(
+        getattr(pydantic, name) for name in ("SecretStr", "SecretBytes", "Secret") if hasattr(pydantic, name)
+    )
+    inner = [part for each in spelled for part in reached(each, within)]
+    kinds = [typing.get_origin(part) or part for part in inner]
+    hidden = any(isinstance(kind, type) and issubclass(kind, secrets) for kind in kinds)
+    return hidden and not any(type(part).__name__.endswith("Serializer") for part in inner)
+
+
+def aliases(field: Any) -> list[str]:
+    """The names by which it is read, beside its own."""
+    alias = field.validation_alias
+    if isinstance(alias, str):
+        return [alias]
+    return [each for each in getattr(alias, "choices", ()) if isinstance(each, str)]
