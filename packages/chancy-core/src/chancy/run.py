@@ -93,13 +93,16 @@ class Postgres:
 
 
 def _told(error: psycopg.Error, schema: str) -> Exception:
-    """What the error means, unless a trigger or a function that is not ours has raised it."""
-    message, context = error.diag.message_primary or "", error.diag.context or ""
+    """What the error means, unless a trigger or a function that is not ours has raised it: our functions fire those
+    triggers, too, so what counts is the innermost statement, or function.
+    """
+    message = error.diag.message_primary or ""
+    inside = error.diag.internal_query or (error.diag.context or "").partition("\n")[0]
     if isinstance(error, psycopg.DataError):
         if message.endswith(': "NULL"'):
             return InvalidConnection("the session has array_nulls = off, and Chancy sends arrays with NULLs: set it on")
         return error
-    if context and f"{schema}." not in context and f'"{schema}".' not in context:
+    if inside and f"{schema}." not in inside and f'"{schema}".' not in inside:
         return error
     return SchemaOutdated(schema, lacks=message)
 
