@@ -67,7 +67,8 @@ from chancy import (
     submit_many,
     task,
 )
-from chancy.model import WITHOUT_END, NewJob, Options
+from chancy.job import NewJob
+from chancy.model import WITHOUT_END, Options
 from chancy.options.plain import EARLIEST, base_of
 from chancy.wires.literals import in_seconds, of_numbers, of_texts
 from chancy_ops import JobFilter

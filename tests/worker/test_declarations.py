@@ -93,6 +93,30 @@ def test_a_unique_job_of_sql_and_one_of_python_are_the_same(declared):
     assert submitted(declared, tasks.once, unique_key="8") != job
 
 
+def test_what_is_not_given_is_as_the_task_declares_it(site):
+    mail = dataclasses.replace(worker_tasks.add, name="declared.mail", options=Options("mail", 7, 9))
+    send(site.conn, declare([mail]), site.schema)
+    row = "SELECT queue, priority, max_attempts FROM {}.job WHERE id = %s"
+    assert site.rows(row, submitted(site, mail)) == [("mail", 7, 9)]
+    assert site.rows(row, submitted(site, mail, queue=None, priority=None, max_attempts=None)) == [("mail", 7, 9)]
+    assert site.rows(row, submitted(site, mail, queue="fast", priority=0, max_attempts=1)) == [("fast", 0, 1)]
+    assert site.rows(row, submitted(site, worker_tasks.add)) == [("default", 0, 3)]  # which nobody has declared
+
+
+@pytest.mark.parametrize("on_conflict", ["existing", "replace", "raise"])
+def test_a_key_that_is_held_is_met_as_the_task_declares_it(site, on_conflict):
+    number = dataclasses.replace(tasks.once, name="declared.number", unique=Unique(on_conflict=on_conflict))
+    send(site.conn, declare([number]), site.schema)
+    first = submitted(site, number, '{"n": 1}', unique_key="k")
+    if on_conflict == "raise":
+        with pytest.raises(psycopg.errors.UniqueViolation, match=f"belongs to job {first}"):
+            submitted(site, number, '{"n": 2}', unique_key="k")
+    else:
+        assert submitted(site, number, '{"n": 2}', unique_key="k") == first
+    stored = msgspec.json.decode(chancy.get(site.conn, first, schema=site.schema).arguments)
+    assert stored == {"n": 2 if on_conflict == "replace" else 1}
+
+
 async def test_a_worker_that_starts_writes_down_what_its_tasks_declare(site):
     async with working(site.app()):
         await eventually(lambda: site.one("SELECT count(*) FROM {}.worker") == 1)

@@ -36,12 +36,12 @@ from .errors import (
     UnsupportedDatabase,
 )
 from .history.retention import Keep, days
-from .job import Job, submit_many
+from .job import Job, NewJob, submit_many
 from .keys.unique import SubmitOutcome, Unique
 from .logs import LogEntry, logs
 from .migrations.migrate import migrate
 from .migrations.roles import grants
-from .model import AttemptError, JobRow, NewJob, Progress
+from .model import AttemptError, JobRow, Progress
 from .options.limits import Limit, SharedLimit
 from .options.outcomes import Discard, Outcome, Retry, Snooze
 from .options.retry import Backoff

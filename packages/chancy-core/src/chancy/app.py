@@ -21,9 +21,8 @@ import psycopg
 
 from .errors import InvalidOption
 from .history.retention import Keep, days, whole_days
-from .job import Job, submit_many
+from .job import Job, NewJob, submit_many
 from .migrations.migrate import migrate
-from .model import NewJob
 from .options.plain import Duration, a_kind, number, several, shown
 from .options.plain import name as name_of
 from .schema import checked, schema_in_use

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Generic, TypeVar, overload
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Generic, Literal, TypeVar, overload
 
 import msgspec
 
 from . import statements
 from .errors import DuplicateJob, InvalidOption, JobCancelled, JobFailed, NotCommitted, ResultExpired, UnknownJob
-from .keys.statements import Submission, submit_unique
+from .keys.statements import SUBMIT_UNIQUE_ONE, Submission, of_submissions, submit_unique
 from .keys.unique import SubmitOutcome
-from .model import AskStanding, JobRow, LetGo, NewJob, Pause, R_co, Statement, Steps
+from .model import AskStanding, JobRow, LetGo, Options, Pause, R_co, Statement, Steps, UniqueKey
 from .options.plain import Duration, duration, identity, several, shown
 from .run import perform
 from .schema import schema_in_use
@@ -20,6 +21,7 @@ from .states import State
 from .verb import verb
 from .verbs import cancel, get
 from .wires.connections import AsyncConn, SyncConn
+from .wires.paramstyles import ParamStyle, Positional, spelled
 from .wires.wire import Standing
 
 R = TypeVar("R")
@@ -40,6 +42,8 @@ class Job(msgspec.Struct, Generic[R_co], frozen=True, eq=False):
     decode_result: Callable[[bytes], R_co] = bytes  # type: ignore[assignment]
     outcome: SubmitOutcome | None = SubmitOutcome.INSERTED
     """What the submit did that gave this handle; None of a handle that comes from elsewhere."""
+    submitted_at: datetime | None = None
+    """When the job was submitted, by the database's clock, in UTC; None of one of which there is no row any more."""
 
     def __repr__(self) -> str:
         return f"Job(id={self.id}, task={self.task!r}, queue={self.queue!r}, schema={self.schema!r})"
@@ -145,6 +149,42 @@ def submit_many(jobs: Sequence[NewJob[R]], /, *, schema: str | None = None) -> S
     return submit_all(bound(jobs), schema_in_use(schema))
 
 
+class NewJob(msgspec.Struct, Generic[R_co], frozen=True):
+    """A task with its checked and encoded arguments, as `task.bind(…)` gives it: one row that is not there yet."""
+
+    task: str
+    arguments: bytes
+    options: Options
+    decode_result: Callable[[bytes], R_co]
+    gates: bytes | None = None
+    """`Passes` as JSON, if it has to pass any."""
+    unique: UniqueKey | None = None
+
+    @overload
+    def sql(
+        self, paramstyle: Literal["pyformat", "named"] = "pyformat", *, schema: str | None = None
+    ) -> tuple[str, dict[str, str | None]]: ...
+    @overload
+    def sql(self, paramstyle: Positional, *, schema: str | None = None) -> tuple[str, tuple[str | None, ...]]: ...
+    def sql(
+        self, paramstyle: ParamStyle = "pyformat", *, schema: str | None = None
+    ) -> tuple[str, dict[str, str | None] | tuple[str | None, ...]]:
+        """The statement that adds this job, and its parameters, each a text or None: for whoever sends it by himself,
+        with whatever driver, of whatever language.
+
+        Its one row has `id`, `xact`, `submitted_at`, and of a unique job `outcome`. A unique job that is refused
+        raises Postgres' `unique_violation`. `paramstyle` is what PEP 249 calls it, "pyformat" `%(x)s`, "named" `:x`,
+        "format" `%s`, "qmark" `?`, "numeric" `:1`; or "numeric_dollar" `$1`, as asyncpg and most other languages have
+        it. Raises `InvalidOption` for another one.
+        """
+        params: Mapping[str, Any]
+        if self.unique is None:
+            text, params = statements.INSERT_JOB, statements.params_of(self)
+        else:
+            text, params = SUBMIT_UNIQUE_ONE, of_submissions([self])
+        return spelled(text, params, schema_in_use(schema), paramstyle)
+
+
 def bound(jobs: object) -> tuple[NewJob[Any], ...]:
     """Jobs to be submitted, of a list or a generator. Raises `InvalidOption` for what is no job."""
     given = several("jobs", jobs, "jobs, of task.bind(…)")
@@ -160,8 +200,12 @@ def submit_all(jobs: Sequence[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:
         return []
     if any(job.unique is not None for job in jobs):
         return (yield from _submit_unique(jobs, schema))
-    ids, transaction = yield statements.insert_jobs(jobs)
-    return [_handle(job, id_, transaction, schema) for id_, job in zip(ids, jobs, strict=True)]
+    ids, transaction, at = yield statements.insert_jobs(jobs)
+    at = at.astimezone(UTC)
+    return [
+        Job(id_, job.task, job.options.queue, schema, transaction, job.decode_result, SubmitOutcome.INSERTED, at)
+        for id_, job in zip(ids, jobs, strict=True)
+    ]
 
 
 def _submit_unique(jobs: Sequence[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:
@@ -171,7 +215,16 @@ def _submit_unique(jobs: Sequence[NewJob[R]], schema: str) -> Steps[list[Job[R]]
             own = any(other.outcome == "inserted" and other.id == seen.id for other in made)
             raise DuplicateJob(job.task, job.unique.text, None if own else seen.id)
     return [
-        Job(seen.id, job.task, seen.queue, schema, seen.transaction, job.decode_result, SubmitOutcome(seen.outcome))
+        Job(
+            seen.id,
+            job.task,
+            seen.queue,
+            schema,
+            seen.transaction,
+            job.decode_result,
+            SubmitOutcome(seen.outcome),
+            seen.submitted_at and seen.submitted_at.astimezone(UTC),
+        )
         for seen, job in zip(made, jobs, strict=True)
     ]
 
@@ -180,13 +233,16 @@ def submit_one(new: NewJob[R], schema: str) -> Statement[Job[R]] | Steps[Job[R]]
     """What `task.submit` sends: one statement."""
     if new.unique is not None:
         return _only(_submit_unique([new], schema))
-    return statements.insert_job(new, lambda job_id, transaction: _handle(new, job_id, transaction, schema))
+
+    def made(job_id: int, transaction: str, at: datetime) -> Job[R]:
+        at = at.astimezone(UTC)
+        return Job(
+            job_id, new.task, new.options.queue, schema, transaction, new.decode_result, SubmitOutcome.INSERTED, at
+        )
+
+    return statements.insert_job(new, made)
 
 
 def _only(steps: Steps[list[Job[R]]]) -> Steps[Job[R]]:
     (job,) = yield from steps
     return job
-
-
-def _handle(new: NewJob[R], job_id: int, transaction: str, schema: str) -> Job[R]:
-    return Job(job_id, new.task, new.options.queue, schema, transaction, new.decode_result)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -18,6 +18,9 @@ from .states import State
 from .wires import wire
 
 Rows: TypeAlias = wire.Rows
+
+if TYPE_CHECKING:
+    from .job import NewJob
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -167,18 +170,6 @@ def priority_of(value: object) -> int:
 def attempts_of(option: str, value: object) -> int:
     """A number of attempts that a row holds."""
     return number(option, value, 1, MOST_ATTEMPTS, why=" (the first attempt counts)")
-
-
-class NewJob(msgspec.Struct, Generic[R_co], frozen=True):
-    """A task with its checked and encoded arguments: one row that is not there yet."""
-
-    task: str
-    arguments: bytes
-    options: Options
-    decode_result: Callable[[bytes], R_co]
-    gates: bytes | None = None
-    """`Passes` as JSON, if it has to pass any."""
-    unique: UniqueKey | None = None
 
 
 class AttemptError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from .arguments.codec import encode_json
 from .history.moving import keeping
-from .model import AttemptError, Named, NewJob, Rows, Statement
+from .model import AttemptError, Named, Rows, Statement
 from .states import State
 from .wires.literals import JsonColumn, in_seconds, of_intervals, of_numbers, of_texts
+
+if TYPE_CHECKING:
+    from .job import NewJob
 
 T = TypeVar("T")
 
 
 INSERT_JOB = """
-    INSERT INTO {schema}.job
-        (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, retry, limits, gates, parked)
-    VALUES (%(task)s::text, %(queue)s::text, %(priority)s::smallint, 'ready', %(max_attempts)s::smallint,
-        coalesce(%(run_at)s::timestamptz, {schema}.clock() + %(delay)s::interval, {schema}.clock()), {schema}.clock(),
-        %(arguments)s::json, %(retry)s::json, %(limits)s::json, %(gates)s::json, %(gates)s::json->>'key')
-    RETURNING id, pg_current_xact_id()::text, {schema}.ring(queue)::text
+    SELECT id, xact, submitted_at
+    FROM {schema}.insert_job(%(task)s::text, %(queue)s::text, %(priority)s::smallint, %(max_attempts)s::smallint,
+        %(run_at)s::timestamptz, %(delay)s::interval, %(arguments)s::json, %(retry)s::json, %(limits)s::json,
+        %(gates)s::json)
 """
 
 # Ids are drawn before the INSERT, so that they can be given back by position: the order of RETURNING is
@@ -48,44 +50,45 @@ INSERT_JOBS = """
         FROM new
         ORDER BY position
     )
-    SELECT array_agg(id ORDER BY position), pg_current_xact_id()::text, {schema}.ring(%(bells)s::text[])::text
+    SELECT array_agg(id ORDER BY position), pg_current_xact_id()::text, {schema}.clock(),
+        {schema}.ring(%(bells)s::text[])::text
     FROM new
 """
 
 
-def insert_job(job: NewJob[Any], made: Callable[[int, str], T]) -> Statement[T]:
-    """Add one job; one round trip. The same as `insert_jobs`, which takes a fifth longer for one.
+def insert_job(job: NewJob[Any], made: Callable[[int, str, datetime], T]) -> Statement[T]:
+    """Add one job; one round trip. The same as `insert_jobs`, for half of what that takes for one.
 
-    The answer is what is `made` of its id and of the transaction that holds it.
+    The answer is what is `made` of its id, of the transaction that holds it, and of when that is.
     """
+    return Statement(INSERT_JOB, params_of(job), lambda rows: made(*rows[0]), (job,))
+
+
+def params_of(job: NewJob[Any]) -> dict[str, Any]:
+    """The parameters of `INSERT_JOB`."""
     options = job.options
-    return Statement(
-        INSERT_JOB,
-        {
-            "task": job.task,
-            "queue": options.queue,
-            "priority": options.priority,
-            "max_attempts": options.max_attempts,
-            "run_at": options.run_at,
-            "delay": None if options.delay is None else in_seconds(options.delay),
-            # ASCII means the same on every connection, and psycopg sends a str sooner than what it has to ask us about.
-            "arguments": job.arguments.decode() if job.arguments.isascii() else msgspec.Raw(job.arguments),
-            "retry": _raw(options.retry),
-            "limits": _raw(options.limits),
-            "gates": None if job.gates is None else msgspec.Raw(job.gates),
-        },
-        lambda rows: made(rows[0][0], rows[0][1]),
-        (job,),
-    )
+    return {
+        "task": job.task,
+        "queue": options.queue,
+        "priority": options.priority,
+        "max_attempts": options.max_attempts,
+        "run_at": options.run_at,
+        "delay": None if options.delay is None else in_seconds(options.delay),
+        # ASCII means the same on every connection, and psycopg sends a str sooner than what it has to ask us about.
+        "arguments": job.arguments.decode() if job.arguments.isascii() else msgspec.Raw(job.arguments),
+        "retry": _raw(options.retry),
+        "limits": _raw(options.limits),
+        "gates": None if job.gates is None else msgspec.Raw(job.gates),
+    }
 
 
-def insert_jobs(jobs: Sequence[NewJob[Any]]) -> Statement[tuple[list[int], str]]:
+def insert_jobs(jobs: Sequence[NewJob[Any]]) -> Statement[tuple[list[int], str, datetime]]:
     """Add jobs; one round trip. Locks nothing that others wait for; rings the doorbell of each queue.
 
-    The answer is their ids, in the order in which they were given, and the transaction that holds them.
+    The answer is their ids, in the order in which they were given, the transaction that holds them, and when that is.
     """
     params = columns_of(jobs) | {"bells": of_texts({job.options.queue for job in jobs})}
-    return Statement(INSERT_JOBS, params, lambda rows: (rows[0][0], rows[0][1]), jobs)
+    return Statement(INSERT_JOBS, params, lambda rows: rows[0][:3], jobs)
 
 
 def columns_of(jobs: Sequence[NewJob[Any]]) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from typing_extensions import ParamSpec, Unpack
 from .arguments.codec import Signature, signature_of
 from .arguments.functions import checked_function, is_async, refusal, task_name
 from .errors import InvalidArguments, InvalidOption, InvalidTask
-from .job import Job, submit_one
+from .job import Job, NewJob, submit_one
 from .keys.gates import Gates, gates_of
 from .keys.key import UniqueKeys, unique_of
 from .keys.unique import Unique
-from .model import NewJob, Options
+from .model import Options
 from .options.limits import KeyFunction, Limit, Place, PlaceWish, SharedLimit, checked_key, divided, place_of, wish_of
 from .options.plain import Duration, flag, several, shown
 from .options.plain import name as name_of

@@ -144,7 +144,8 @@ class _Mixed:
     def __init__(self, annotation: Any) -> None:
         kinds: list[Any] = list(_classes(annotation))
         owner = next((kind.__qualname__ for kind in kinds if _is_msgspecs(kind)), "what holds it")
-        unasked = [kind.__qualname__ for kind in kinds if dataclasses.is_dataclass(kind) and _is_pydantics(kind)]
+        named = {kind.__qualname__: kind for kind in kinds}
+        unasked = [name for name, kind in named.items() if dataclasses.is_dataclass(kind) and _is_pydantics(kind)]
         if unasked:
             raise ValueError(
                 f"{unasked[0]} is a dataclass of Pydantic, which nobody would ask within {owner}: make one "

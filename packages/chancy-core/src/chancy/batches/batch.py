@@ -13,9 +13,9 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 from typing_extensions import ParamSpec
 
 from chancy.errors import ChancyError, InvalidArguments, InvalidOption, UnknownBatch
-from chancy.job import Job, bound, submit_all
+from chancy.job import Job, NewJob, bound, submit_all
 from chancy.keys.unique import SubmitOutcome
-from chancy.model import NewJob, Steps
+from chancy.model import Steps
 from chancy.options.plain import identity, shown
 from chancy.run import around, perform
 from chancy.schema import schema_in_use

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from chancy.arguments.codec import encode_json
-from chancy.model import NewJob, Rows, Statement
+from chancy.job import NewJob
+from chancy.model import Rows, Statement
 from chancy.wires.literals import in_seconds, of_numbers
 
 from .values import BatchCounts, BatchProgress, Callback

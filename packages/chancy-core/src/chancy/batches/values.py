@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from chancy.model import NewJob
+if TYPE_CHECKING:
+    from chancy.job import NewJob
 
 
 class BatchCounts(msgspec.Struct, frozen=True):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from chancy.arguments.codec import encode_json
-from chancy.model import NewJob, Rows, Statement
+from chancy.model import Rows, Statement
 from chancy.statements import columns_of
 from chancy.wires.literals import JsonColumn, of_intervals, of_texts
+
+if TYPE_CHECKING:
+    from chancy.job import NewJob
 
 # Keys are carried as JSON, which reaches the server whole whatever the connection's client_encoding is. A job whose key
 # is held under another name of its task goes under that name, and finds it: so a rename leaves no key twice.
@@ -43,10 +47,18 @@ SUBMISSIONS = """
 SUBMIT_UNIQUE = (
     SUBMISSIONS
     + """
-    SELECT ids, outcomes, queues, own, pg_current_xact_id_if_assigned()::text
+    SELECT ids, outcomes, queues, own, instants, pg_current_xact_id_if_assigned()::text
     FROM {schema}.submit_unique(ARRAY(SELECT new::{schema}.submission FROM new))
 """
 )
+SUBMIT_UNIQUE_ONE = (
+    SUBMISSIONS
+    + """
+    SELECT made.id, made.xact, made.submitted_at, made.outcome
+    FROM new CROSS JOIN LATERAL {schema}.submit_unique_one(new::{schema}.submission) AS made
+"""
+)
+"""A single one, of which no Python reads the answer: it raises."""
 SUBMIT_UNIQUE_OR_NONE = SUBMIT_UNIQUE.replace("submit_unique(", "submit_unique_or_none(")
 """In a savepoint of the function's own. Each costs a transaction number, so it is for where one could be needed."""
 
@@ -61,6 +73,8 @@ class Submission(NamedTuple):
     queue: str
     transaction: str | None
     """This one, if no other sees the job so yet."""
+    submitted_at: datetime | None
+    """None of one that was not looked at, or of which no row is left."""
 
 
 def submit_unique(jobs: Sequence[NewJob[Any]]) -> Statement[list[Submission]]:
@@ -92,8 +106,8 @@ def of_submissions(jobs: Sequence[NewJob[Any]]) -> dict[str, Any]:
 
 
 def _parse_submissions(rows: Rows) -> list[Submission]:
-    ids, outcomes, queues, own, transaction = rows[0]
+    ids, outcomes, queues, own, instants, transaction = rows[0]
     return [
-        Submission(id_, outcome, queue, transaction if mine else None)
-        for id_, outcome, queue, mine in zip(ids, outcomes, queues, own, strict=True)
+        Submission(id_, outcome, queue, transaction if mine else None, at)
+        for id_, outcome, queue, mine, at in zip(ids, outcomes, queues, own, instants, strict=True)
     ]

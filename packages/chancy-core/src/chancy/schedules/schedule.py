@@ -14,8 +14,9 @@ import msgspec
 
 from chancy.arguments.codec import encode_json
 from chancy.errors import InvalidArguments, InvalidOption, SchedulePaused, UnknownSchedule
+from chancy.job import NewJob
 from chancy.keys.gates import Passes
-from chancy.model import WITHOUT_END, NewJob, Options, Rows, Statement, Steps, UniqueKey
+from chancy.model import WITHOUT_END, Options, Rows, Statement, Steps, UniqueKey
 from chancy.options.limits import Limit
 from chancy.options.plain import Duration, shown, text
 from chancy.options.retry import Backoff

@@ -37,11 +37,12 @@ END
 $$;
 
 -- Adds jobs, and says of each by its position what became of it: inserted, existing, replaced; or refused, which ends
--- the call. `own` is what nobody else can see yet. Keys are taken one after the other in their order, each with all its
+-- the call. `own` is what nobody else can see yet, `instants` are when they were submitted. Keys are taken one after the other in their order, each with all its
 -- locks before the first of the next, so that no two calls ever wait for each other. Each statement in here has a
 -- snapshot of its own: who has waited for another transaction sees what that has committed.
 CREATE OR REPLACE FUNCTION {schema}.submit_unique(
-    jobs {schema}.submission[], OUT ids bigint[], OUT outcomes text[], OUT queues text[], OUT own boolean[]
+    jobs {schema}.submission[],
+    OUT ids bigint[], OUT outcomes text[], OUT queues text[], OUT own boolean[], OUT instants timestamptz[]
 )
     LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
@@ -54,6 +55,7 @@ DECLARE
     other bigint;     -- what is in the way
     waits boolean;    -- whether it could be replaced
     its_queue text;
+    its_instant timestamptz;
     unseen boolean;   -- by all but this transaction
     outcome text;
     rings boolean;
@@ -63,6 +65,7 @@ BEGIN
     outcomes := array_fill(NULL::text, ARRAY[cardinality(jobs)]);
     queues := outcomes;
     own := array_fill(true, ARRAY[cardinality(jobs)]);
+    instants := array_fill({schema}.clock(), ARRAY[cardinality(jobs)]);
     FOR new IN
         SELECT * FROM unnest(jobs) AS given ORDER BY given.task COLLATE "C", given.key COLLATE "C", given.position
     LOOP
@@ -100,7 +103,8 @@ BEGIN
                     bells := bells || new.queue;
                     EXIT;
                 END IF;
-                SELECT id, state = 'ready', queue, {schema}.is_own(xmin) INTO other, waits, its_queue, unseen
+                SELECT id, state = 'ready', queue, submitted_at, {schema}.is_own(xmin)
+                INTO other, waits, its_queue, its_instant, unseen
                 FROM {schema}.job
                 WHERE task = new.task AND unique_key = new.key AND (claims = 0 OR unique_until = 'finished');
                 CONTINUE WHEN other IS NULL;
@@ -126,15 +130,19 @@ BEGIN
         queues[new.position] := new.queue;
         CONTINUE WHEN outcome = 'inserted';
         IF NOT windowed THEN -- the job may be anywhere
-            SELECT queue, {schema}.is_own(xmin) INTO its_queue, unseen FROM {schema}.job WHERE id = other;
+            SELECT queue, submitted_at, {schema}.is_own(xmin) INTO its_queue, its_instant, unseen
+            FROM {schema}.job WHERE id = other;
             IF NOT FOUND THEN
                 unseen := false;
-                its_queue := coalesce((SELECT queue FROM {schema}.history WHERE id = other), new.queue);
+                SELECT queue, submitted_at INTO its_queue, its_instant FROM {schema}.history WHERE id = other;
+                its_queue := coalesce(its_queue, new.queue);
             END IF;
         ELSIF new.within IS NOT NULL THEN -- no time begins with a submit that added nothing
             DELETE FROM {schema}.unique_window WHERE task = new.task AND key = new.key AND job = new.id;
         END IF;
         queues[new.position] := its_queue;
+        instants[new.position] := CASE
+            WHEN its_instant BETWEEN '0001-01-02 00:00:00+00' AND '9999-12-31 00:00:00+00' THEN its_instant END;
         own[new.position] := unseen OR outcome = 'replaced';
         IF outcome = 'replaced' AND rings THEN
             bells := bells || its_queue;
@@ -147,19 +155,39 @@ $$;
 
 -- The same, but if one is refused nothing has been added or changed.
 CREATE OR REPLACE FUNCTION {schema}.submit_unique_or_none(
-    jobs {schema}.submission[], OUT ids bigint[], OUT outcomes text[], OUT queues text[], OUT own boolean[]
+    jobs {schema}.submission[],
+    OUT ids bigint[], OUT outcomes text[], OUT queues text[], OUT own boolean[], OUT instants timestamptz[]
 )
     LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
     AS $$
 BEGIN
-    SELECT * INTO ids, outcomes, queues, own FROM {schema}.submit_unique(jobs);
+    SELECT * INTO ids, outcomes, queues, own, instants FROM {schema}.submit_unique(jobs);
     IF 'refused' = ANY (outcomes) THEN
         RAISE unique_violation;
     END IF;
 EXCEPTION WHEN unique_violation THEN
     IF outcomes IS NULL OR NOT 'refused' = ANY (outcomes) THEN
         RAISE;
+    END IF;
+END
+$$;
+
+-- A single one, for who has no parser: one that is refused raises.
+CREATE OR REPLACE FUNCTION {schema}.submit_unique_one(
+    job {schema}.submission, OUT id bigint, OUT xact text, OUT submitted_at timestamptz, OUT outcome text
+)
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+BEGIN
+    SELECT made.ids[1], made.instants[1], made.outcomes[1], pg_current_xact_id_if_assigned()::text
+    INTO id, submitted_at, outcome, xact
+    FROM {schema}.submit_unique(ARRAY[job]) AS made;
+    IF outcome = 'refused' THEN
+        RAISE unique_violation USING
+            MESSAGE = format('the unique key %L of task %s belongs to job %s', job.key, job.task, id),
+            HINT = 'Wait for that job or cancel it, or submit with on_conflict "existing" or "replace".';
     END IF;
 END
 $$;

@@ -52,15 +52,53 @@ BEGIN
 END
 $$;
 
+-- Adds one job, and says in which transaction and when: a single submit of a client, which has checked all of it. As a
+-- function it keeps its plan on connections where drivers cannot prepare, and behind a pooler. It does not set the path,
+-- which would cost each call as much as its row does, and would be that of the triggers that others have on the table: it
+-- names the schema of all that it uses.
+CREATE OR REPLACE FUNCTION {schema}.insert_job(
+    task text,
+    queue text,
+    priority smallint,
+    max_attempts smallint,
+    run_at timestamptz,
+    delay interval,
+    arguments json,
+    retry json,
+    limits json,
+    gates json,
+    OUT id bigint,
+    OUT xact text,
+    OUT submitted_at timestamptz
+)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_variable
+DECLARE
+    rung pg_catalog.text;
+BEGIN
+    INSERT INTO {schema}.job AS job
+        (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, retry, limits, gates, parked)
+    VALUES (insert_job.task, insert_job.queue, insert_job.priority, 'ready', insert_job.max_attempts,
+        coalesce(insert_job.run_at, {schema}.clock() OPERATOR(pg_catalog.+) insert_job.delay, {schema}.clock()),
+        {schema}.clock(), insert_job.arguments, insert_job.retry, insert_job.limits, insert_job.gates,
+        insert_job.gates OPERATOR(pg_catalog.->>) 'key'::pg_catalog.text)
+    RETURNING job.id, pg_catalog.pg_current_xact_id()::pg_catalog.text, job.submitted_at,
+        {schema}.ring(job.queue)::pg_catalog.text
+    INTO id, xact, submitted_at, rung;
+END
+$$;
+
 -- For triggers, psql and other languages: adds one job in the caller's transaction and returns its id; or, of a key that
--- a live job has, that job's. A task that declares keys is refused without them.
+-- a live job has, that job's. What is not given, or null, is as the task declares it, as the last worker that knew it has
+-- written down, and else as `@task` has it by default. A task that declares keys is refused without them.
 CREATE OR REPLACE FUNCTION {schema}.submit(
     task text,
     arguments json DEFAULT '{}',
-    queue text DEFAULT 'default',
-    priority integer DEFAULT 0,
+    queue text DEFAULT NULL,
+    priority integer DEFAULT NULL,
     run_at timestamptz DEFAULT NULL,
-    max_attempts integer DEFAULT 3,
+    max_attempts integer DEFAULT NULL,
     unique_key text DEFAULT NULL,
     unique_until text DEFAULT NULL,
     concurrency_key text DEFAULT NULL
@@ -72,18 +110,22 @@ CREATE OR REPLACE FUNCTION {schema}.submit(
 DECLARE
     declared record;
     gates json;
-    job_id bigint;
+    wrong text;
+BEGIN
+    SELECT * INTO declared FROM {schema}.task WHERE name = submit.task;
+    submit.queue := coalesce(submit.queue, declared.queue, 'default');
+    submit.priority := coalesce(submit.priority, declared.priority, 0);
+    submit.max_attempts := coalesce(submit.max_attempts, declared.max_attempts, 3);
     -- What its row or an index could not hold, or no worker read; `Options` says the same in Python.
-    wrong text := CASE
+    wrong := CASE
         WHEN (octet_length(submit.task) BETWEEN 1 AND 500) IS NOT TRUE
             THEN format('a task has a name of 1 to 500 bytes, got %L', left(submit.task, 100))
-        WHEN (octet_length(submit.queue) BETWEEN 1 AND 500) IS NOT TRUE
+        WHEN octet_length(submit.queue) NOT BETWEEN 1 AND 500
             THEN format('a queue has a name of 1 to 500 bytes, got %L', left(submit.queue, 100))
-        WHEN (submit.priority BETWEEN -100 AND 100) IS NOT TRUE
-            THEN format('priority is from -100 to 100, got %s', coalesce(submit.priority::text, 'null'))
-        WHEN (submit.max_attempts BETWEEN 1 AND 32767) IS NOT TRUE
-            THEN format('max_attempts is from 1 to 32767 (the first one counts), got %s',
-                coalesce(submit.max_attempts::text, 'null'))
+        WHEN submit.priority NOT BETWEEN -100 AND 100
+            THEN format('priority is from -100 to 100, got %s', submit.priority)
+        WHEN submit.max_attempts NOT BETWEEN 1 AND 32767
+            THEN format('max_attempts is from 1 to 32767 (the first one counts), got %s', submit.max_attempts)
         WHEN submit.run_at NOT BETWEEN '0001-01-02 00:00:00+00' AND '9999-12-31 00:00:00+00'
             THEN format('run_at is an instant in the years 1 to 9999, got %s: leave it out for "as soon as possible"; '
                 'to hold jobs back, pause their queue or their task', submit.run_at)
@@ -94,11 +136,9 @@ DECLARE
             THEN format('arguments has at most 16777216 bytes, got %s: store them elsewhere and pass where they are',
                 octet_length(submit.arguments::text))
     END;
-BEGIN
     IF wrong IS NOT NULL THEN
         RAISE invalid_parameter_value USING MESSAGE = wrong;
     END IF;
-    SELECT * INTO declared FROM {schema}.task WHERE name = submit.task;
     gates := {schema}.passes(submit.task, declared.gates, submit.concurrency_key);
     IF submit.unique_key IS NULL THEN
         IF declared.unique_until IS NOT NULL THEN
@@ -109,13 +149,9 @@ BEGIN
             RAISE invalid_parameter_value USING
                 MESSAGE = format('unique_until is about a unique_key, got %L without one', submit.unique_until);
         END IF;
-        INSERT INTO {schema}.job
-            (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, gates, parked)
-        VALUES (submit.task, submit.queue, submit.priority, 'ready', submit.max_attempts,
-                coalesce(submit.run_at, {schema}.clock()), {schema}.clock(), submit.arguments, gates, gates->>'key')
-        RETURNING id INTO job_id;
-        PERFORM {schema}.ring(submit.queue);
-        RETURN job_id;
+        RETURN (SELECT id FROM {schema}.insert_job(
+            submit.task, submit.queue, submit.priority::smallint, submit.max_attempts::smallint, submit.run_at, NULL,
+            submit.arguments, NULL, NULL, gates));
     END IF;
     IF octet_length(submit.unique_key) > 400 THEN
         RAISE string_data_right_truncation USING MESSAGE = 'a unique_key has at most 400 bytes';
@@ -123,12 +159,10 @@ BEGIN
         RAISE invalid_parameter_value USING
             MESSAGE = format('unique_until is ''started'' or ''finished'', got %L', submit.unique_until);
     END IF;
-    SELECT ids[1] INTO job_id
-    FROM {schema}.submit_unique(ARRAY[ROW(
+    RETURN (SELECT id FROM {schema}.submit_unique_one(ROW(
         1, nextval('{schema}.job_id_seq'), submit.task, submit.queue, submit.priority, submit.max_attempts,
         submit.run_at, NULL, submit.arguments, NULL, NULL, gates, submit.unique_key,
         coalesce(submit.unique_until, declared.unique_until, 'finished'), declared.unique_within,
-        'existing')::{schema}.submission]);
-    RETURN job_id;
+        coalesce(declared.unique_on_conflict, 'existing'))::{schema}.submission));
 END
 $$;

@@ -27,10 +27,11 @@ def meaning(error: BaseException, schema: str) -> Exception | None:
         state = getattr(each, "sqlstate", None) or getattr(each, "pgcode", None)
         if not state:
             continue
-        message, context = _said(each)
+        message, inside = _said(each)
         if state in _MISSING:
-            # unless a trigger or a function that is not ours has raised it
-            ours = not context or f"{schema}." in context or f'"{schema}".' in context
+            # Unless a trigger or a function that is not ours has raised it. Our functions fire those triggers, too: so
+            # what counts is the innermost statement, or function.
+            ours = not inside or f"{schema}." in inside or f'"{schema}".' in inside
             return SchemaOutdated(schema, lacks=message) if ours else None
         if state.startswith("22") and message.endswith(': "NULL"'):
             return InvalidConnection("the session has array_nulls = off, and Chancy sends arrays with NULLs: set it on")
@@ -47,6 +48,8 @@ def _layers(error: BaseException) -> Iterator[object]:
 
 
 def _said(error: object) -> tuple[str, str]:
+    """The server's message, and in which statement or function within the one that was sent it came up."""
     diag = getattr(error, "diag", error)
     message = getattr(diag, "message_primary", None) or getattr(diag, "message", None)
-    return message or str(error), getattr(diag, "context", None) or ""
+    context = getattr(diag, "context", None) or ""
+    return message or str(error), getattr(diag, "internal_query", None) or context.partition("\n")[0]

@@ -22,9 +22,10 @@ from chancy.batches.statements import DRAW_BATCH, FINISH_BATCHES, INSERT_BATCH, 
 from chancy.batches.values import BatchCounts
 from chancy.history.moving import MAKE_PARTITIONS
 from chancy.history.rules import KEEP_QUEUES
+from chancy.job import NewJob
 from chancy.keys.statements import SUBMIT_UNIQUE, SUBMIT_UNIQUE_OR_NONE
 from chancy.logs import SELECT_LOGS
-from chancy.model import JobRow, NewJob, Progress, Rows, Statement, UniqueKey
+from chancy.model import JobRow, Progress, Rows, Statement, UniqueKey
 from chancy.states import FINISHED, LIVE, State
 from chancy.verbs import CANCEL_JOBS, REQUEUE_JOBS, SELECT_JOB, SELECT_JOBS
 from chancy_worker.attempts.logs import Kept as KeptRecord
@@ -123,7 +124,8 @@ class Memory:
             return [(self._insert_batch(statement.params, statement.adds),)]
         if statement.adds:
             ids = [self._add(job, transaction or "0") for job in statement.adds]
-            return [(ids if statement.sql == statements.INSERT_JOBS else ids[0], transaction or "0", None)]
+            at = self.jobs[ids[0]].row.submitted_at
+            return [(ids if statement.sql == statements.INSERT_JOBS else ids[0], transaction or "0", at)]
         if statement.sql in (statements.SELECT_OUTCOME, statements.SELECT_LIVE_OUTCOME):
             return [self._outcome(statement.params["id"], transaction)]
         if (answer := self._answers.get(statement.sql)) is None:
@@ -270,15 +272,16 @@ class Memory:
         return job_id
 
     def _submit_unique(self, jobs: Sequence[NewJob[Any]], transaction: str | None) -> tuple[Any, ...]:
-        """As `chancy.submit_unique` of the migrations: the ids, outcomes, queues, and what only the caller sees yet."""
+        """As `submit_unique` of the schema: the ids, outcomes, queues, what only the caller sees yet, and instants."""
         restore = self.save()
-        made: list[tuple[Any, ...]] = [(None, None, None, True)] * len(jobs)
+        made: list[tuple[Any, ...]] = [(None, None, None, True, None)] * len(jobs)
         given = [(job, position, next(self._ids)) for position, job in enumerate(jobs)]
         for job, position, new_id in sorted(given, key=lambda one: (one[0].task, _text(one[0].unique), one[1])):
             job_id, outcome = self._submit_one(job, transaction or "0", new_id)
             kept = self.jobs.get(job_id)  # none that was deleted, and whose time is not over
             own = outcome in ("inserted", "replaced") or (kept is not None and kept.transaction == transaction)
-            made[position] = job_id, outcome, job.options.queue if kept is None else kept.row.queue, own
+            queue, at = (job.options.queue, None) if kept is None else (kept.row.queue, kept.row.submitted_at)
+            made[position] = job_id, outcome, queue, own, at
             if outcome == "refused":
                 restore()
                 break

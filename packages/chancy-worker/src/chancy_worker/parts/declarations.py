@@ -39,17 +39,20 @@ DECLARE = (
     given AS MATERIALIZED (
         SELECT task.*
         FROM alone
-        CROSS JOIN unnest(%(names)s::text[], %(gates)s::json[], %(untils)s::text[], %(withins)s::interval[],
-            %(max_attempts)s::smallint[], %(all_names)s::json[])
-            AS task (name, gates, unique_until, unique_within, max_attempts, names)
+        CROSS JOIN unnest(%(names)s::text[], %(queues)s::text[], %(priorities)s::smallint[],
+            %(max_attempts)s::smallint[], %(gates)s::json[], %(untils)s::text[], %(withins)s::interval[],
+            %(on_conflicts)s::text[], %(all_names)s::json[])
+            AS task (name, queue, priority, max_attempts, gates, unique_until, unique_within, unique_on_conflict, names)
     ),
     kept AS (
-        INSERT INTO {schema}.task AS task (name, gates, unique_until, unique_within, max_attempts, names)
-        SELECT name, gates, unique_until, unique_within, max_attempts, names
+        INSERT INTO {schema}.task AS task
+            (name, queue, priority, max_attempts, gates, unique_until, unique_within, unique_on_conflict, names)
+        SELECT name, queue, priority, max_attempts, gates, unique_until, unique_within, unique_on_conflict, names
         FROM given
         ON CONFLICT (name) DO UPDATE
-        SET gates = excluded.gates, unique_until = excluded.unique_until, unique_within = excluded.unique_within,
-            max_attempts = excluded.max_attempts, names = excluded.names
+        SET queue = excluded.queue, priority = excluded.priority, max_attempts = excluded.max_attempts,
+            gates = excluded.gates, unique_until = excluded.unique_until, unique_within = excluded.unique_within,
+            unique_on_conflict = excluded.unique_on_conflict, names = excluded.names
     )
     SELECT count(*) FROM given
 """
@@ -57,8 +60,8 @@ DECLARE = (
 
 
 def declare(tasks: Iterable[BaseTask[..., Any]]) -> Statement[None]:
-    """Write down what these tasks declare, under all their names: limits over all workers, groups, keys, attempts;
-    forget what they do not any more.
+    """Write down what these tasks declare, under all their names: queue, priority, attempts, limits over all workers,
+    groups, keys; forget what they do not any more.
     """
     every = {name: task for task in tasks for name in task.names}
     gates = [[part.declared for part in task.gates.parts] if task.gates else None for task in every.values()]
@@ -67,10 +70,13 @@ def declare(tasks: Iterable[BaseTask[..., Any]]) -> Statement[None]:
         DECLARE,
         {
             "names": of_texts(every),
+            "queues": of_texts(task.options.queue for task in every.values()),
+            "priorities": of_numbers(task.options.priority for task in every.values()),
+            "max_attempts": of_numbers(task.options.max_attempts for task in every.values()),
             "gates": JsonColumn(None if parts is None else encode_json(parts) for parts in gates),
             "untils": of_texts(None if each is None else each.until for each in unique),
             "withins": of_intervals(None if each is None else each.within for each in unique),
-            "max_attempts": of_numbers(task.options.max_attempts for task in every.values()),
+            "on_conflicts": of_texts(None if each is None else each.on_conflict for each in unique),
             "all_names": JsonColumn(names_known(task) for task in every.values()),
         },
         lambda rows: None,
