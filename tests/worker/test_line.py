@@ -19,7 +19,7 @@ from worker_help import FAST, ONLY_WOKEN, all_finished, eventually, worker_with,
 from chancy import Queue, State
 from chancy_ops import pause, resume
 from chancy_worker import Timing, WorkerConfig
-from chancy_worker.doorbell.doorbell import line_of
+from chancy_worker.doorbell.line import line_of
 from chancy_worker.rounds.claimer import Claimer
 
 CONFIG = WorkerConfig(timing=ONLY_WOKEN, grace=1)
@@ -35,7 +35,11 @@ async def fleet(site, number, *, config=CONFIG, **app):
 
 
 def bell(worker):
-    return worker._parts.wakeups._bell
+    return worker._engine.wakeups._bell
+
+
+def standing(worker):
+    return bell(worker)._standing
 
 
 async def settled(workers):
@@ -43,10 +47,10 @@ async def settled(workers):
 
     def are():
         return (
-            all(worker._parts is not None and bell(worker)._line is not None for worker in workers)
-            and sum(bell(worker)._is_first for worker in workers) == 1
-            and sum(bell(worker)._is_second for worker in workers) == min(len(workers) - 1, 1)
-            and all(not bell(worker)._late for worker in workers)
+            all(worker._engine is not None and standing(worker).line is not None for worker in workers)
+            and sum(standing(worker).is_first for worker in workers) == 1
+            and sum(standing(worker).is_second for worker in workers) == min(len(workers) - 1, 1)
+            and all(not bell(worker)._second.late for worker in workers)
             and all(set(bell(worker)._ear._listens) == bell(worker)._ear._wanted for worker in workers)
         )
 
@@ -54,12 +58,12 @@ async def settled(workers):
 
 
 def first(workers):
-    (found,) = [worker for worker in workers if bell(worker)._is_first]
+    (found,) = [worker for worker in workers if standing(worker).is_first]
     return found
 
 
 def second(workers):
-    (found,) = [worker for worker in workers if bell(worker)._is_second]
+    (found,) = [worker for worker in workers if standing(worker).is_second]
     return found
 
 
@@ -207,7 +211,7 @@ async def knowing(site, *known, config=CONFIG):
     worker._tasks = {task.name: task for task in known}
     run = asyncio.create_task(worker.start())
     try:
-        await eventually(lambda: worker._parts is not None and bell(worker)._line is not None)
+        await eventually(lambda: worker._engine is not None and standing(worker).line is not None)
         yield worker
     finally:
         worker.stop()
@@ -222,7 +226,7 @@ async def test_a_worker_that_does_not_know_a_task_keeps_no_wakeup_from_those_tha
         knowing(site, tasks.add, tasks.note) as other,
         knowing(site, tasks.add, tasks.note),
     ):
-        assert bell(one)._line != bell(other)._line
+        assert standing(one).line != standing(other).line
         for _ in range(10):
             jobs = site.submit(tasks.note.bind("rare"), tasks.add.bind(1, 2))
             for job in jobs:
@@ -262,12 +266,12 @@ async def test_a_worker_that_is_asked_to_stop_keeps_no_wakeup_from_the_others(si
 async def test_what_the_first_in_line_does_not_hear_the_second_finds(site):
     async with fleet(site, 3) as workers:
         deaf = first(workers)
-        deaf._parts.link.on_notify = None
-        conn = deaf._parts.link.conn
-        conn.remove_notify_handler(deaf._parts.wakeups._heard)
+        deaf._engine.link.on_notify = None
+        conn = deaf._engine.link.conn
+        conn.remove_notify_handler(deaf._engine.wakeups.heard)
         for _ in range(8):
             await done(site, *site.submit(tasks.note.bind("heard")))
-        assert bell(deaf)._is_first
+        assert standing(deaf).is_first
         jobs = site.submit(*[tasks.pass_gate.bind("all") for _ in range(5)])
         await begun(site, *jobs)
         release("all")
@@ -277,8 +281,8 @@ async def test_what_the_first_in_line_does_not_hear_the_second_finds(site):
 async def test_a_second_that_takes_all_it_can_for_a_deaf_first_wakes_the_next(site):
     async with fleet(site, 4, concurrency=1) as workers:
         deaf = first(workers)
-        deaf._parts.link.on_notify = None
-        deaf._parts.link.conn.remove_notify_handler(deaf._parts.wakeups._heard)
+        deaf._engine.link.on_notify = None
+        deaf._engine.link.conn.remove_notify_handler(deaf._engine.wakeups.heard)
         jobs = site.submit(*[tasks.pass_gate.bind("all") for _ in range(3)])
         await begun(site, *jobs)
         release("all")
