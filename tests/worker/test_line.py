@@ -19,7 +19,9 @@ from worker_help import FAST, ONLY_WOKEN, all_finished, eventually, worker_with,
 from chancy import Queue, State
 from chancy_ops import pause, resume
 from chancy_worker import Timing, WorkerConfig
-from chancy_worker.doorbell.line import line_of
+from chancy_worker.doorbell import second as second_in_line
+from chancy_worker.doorbell.line import Standing, line_of
+from chancy_worker.doorbell.second import DOUBTS, Second
 from chancy_worker.rounds.claimer import Claimer
 
 CONFIG = WorkerConfig(timing=ONLY_WOKEN, grace=1)
@@ -403,3 +405,120 @@ def test_who_could_take_the_same_jobs_is_in_the_same_line():
     ]
     assert len({line, *others}) == 5
     assert all(each - 1 > -(2**31) and each <= -17 for each in [line, *others])
+
+
+# One worker's standing in line, and what the second there does: values, without a loop of rounds and a database
+
+
+KEYS = {"a": 1, "b": 2, "c": 3}
+
+
+def taken(standing, now=0.0):
+    """All that it wants next, as if it got it at once; what it gave up, and what it took."""
+    standing.at(now)
+    step = standing.step(KEYS)
+    standing.held.update(step.missing)
+    return step.given_up, step.missing
+
+
+def standing_first(*queues, of=3):
+    standing = Standing("alike", of)
+    standing.falls_idle(queues)
+    for _ in range(3):
+        taken(standing)
+    return standing
+
+
+def test_who_falls_idle_takes_the_second_place_then_the_first_and_then_the_keys_of_its_queues():
+    standing = Standing("alike", 3)
+    assert taken(standing) == ([], [])
+    standing.falls_idle(["b", "a"])
+    standing.at(0.0)
+    line = standing.line
+    assert (standing.is_first, standing.is_second) == (False, False)
+    assert taken(standing) == ([], [line - 1])
+    assert standing.is_second
+    assert taken(standing) == ([], [line])
+    assert (standing.is_first, standing.is_second) == (True, False)
+    assert taken(standing) == ([line - 1], [1, 2])
+    assert taken(standing) == ([], [])
+
+
+def test_a_key_is_kept_for_a_moment_where_there_is_work_and_given_up_at_once_where_there_is_no_room():
+    standing = standing_first("a", "b")
+    line = standing.line
+    assert standing.leaves("a", until=5.0)
+    assert not standing.leaves("a", until=9.0)
+    assert standing.at(4.0) == 5.0
+    assert taken(standing, 4.0) == ([], [])
+    standing.leaves_at_once("b")
+    assert standing.at(4.0) == 5.0
+    assert standing.line != line  # it is idle in other queues: that is another line, and nothing is held there
+    assert sorted([line, 1, 2]) == taken(standing, 4.0)[0]
+
+
+def test_who_falls_idle_again_within_that_moment_has_given_up_nothing():
+    standing = standing_first("a")
+    standing.leaves("a", until=5.0)
+    assert taken(standing, 4.0) == ([], [])
+    standing.falls_idle(["a"])
+    assert taken(standing, 9.0) == ([], [])
+    assert standing.is_first
+
+
+def test_who_has_work_everywhere_stands_in_no_line_and_holds_nothing():
+    standing = standing_first("a", "b", "c")
+    assert standing.is_idle_everywhere
+    line = standing.line
+    standing.leaves_all()
+    assert taken(standing)[0] == sorted([line, 1, 2, 3])
+    assert (standing.line, standing.held, standing.is_first, standing.is_second) == (None, set(), False, False)
+
+
+def test_who_lacks_room_for_other_tasks_belongs_in_another_line():
+    standing = standing_first("a")
+    assert not standing.offers(frozenset())
+    assert standing.offers(frozenset({"add"}))
+    assert standing.belongs_to() != standing.line
+    standing.offers(frozenset())
+    assert standing.belongs_to() == standing.line
+
+
+async def test_a_second_leaves_a_ring_to_the_first_for_a_moment_and_looks_then(monkeypatch):
+    monkeypatch.setattr(second_in_line, "LATE_SECONDS", 0.05)
+    woken = []
+    second = Second(lambda queues: woken.append(sorted(queues)))
+    second.heard(["a"])
+    second.heard(["b", "a"])
+    assert woken == []
+    await eventually(lambda: woken)
+    assert woken == [["a", "b"]]
+
+
+async def test_a_second_that_has_found_what_the_first_should_have_taken_looks_at_once_until_it_finds_nothing():
+    woken = []
+    second = Second(lambda queues: woken.append(sorted(queues)))
+    for _ in range(DOUBTS):
+        second.heard(["a"])
+        second.found()
+        second.look_now()
+    assert len(woken) == DOUBTS
+    second.heard(["b"])  # nothing is found this time, and it is less sure
+    assert woken[DOUBTS:] == [["b"]]
+    second.heard(["c"])
+    assert woken[DOUBTS + 1 :] == []
+    assert second.late == {"c"}
+    second.look_now()
+
+
+async def test_who_becomes_the_second_has_no_doubts_in_another_first():
+    woken = []
+    second = Second(lambda queues: woken.append(sorted(queues)))
+    for _ in range(DOUBTS):
+        second.found()
+        second.look_now()
+    second.begins(["a"])
+    second.heard(["b"])
+    assert second.late == {"a", "b"}
+    second.look_now()
+    assert woken[-1] == ["a", "b"]
