@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import time
 from dataclasses import replace
@@ -208,8 +209,9 @@ async def test_an_idle_worker_holds_three_connections(site):
         assert names(site) == IDLE
 
 
-async def test_a_worker_of_which_everything_is_asked_holds_five_connections_at_most(site, tmp_path):
+async def test_a_worker_of_which_everything_is_asked_holds_five_connections_at_most(site, tmp_path, caplog):
     """Limits, children, logs, progress, batches and their callbacks, schedules, the dead, and days that are over."""
+    caplog.set_level(logging.INFO, "app.logs")
     gate = tmp_path / "gate"
     lost = site.submit(worker_tasks.add.using(queue="lost").bind(1, 2))[0]
     dead = send(site.conn, register("dead", 0.01), site.schema)
