@@ -28,7 +28,7 @@ ORDER = {
     "chancy_worker": """
         config forks init log_format
         attempts connection
-        slots claims child doorbell ends
+        slots claims child doorbell
         children life parts rounds
         lifespan places engine
         worker processes

@@ -13,6 +13,7 @@ from chancy.task import BaseTask
 
 from . import places
 from .attempts.attempt import Executor
+from .attempts.ends import Ends
 from .attempts.logs import Keeper
 from .attempts.refusals import Refusals, signature_of
 from .config import WorkerConfig
@@ -22,7 +23,6 @@ from .connection.turns import Duty, take_turns
 from .doorbell.doorbell import Doorbell
 from .doorbell.polling import Poll
 from .doorbell.wakeups import Wakeups
-from .ends import Ends, log_fate
 from .life.health import Health
 from .life.heart import Heart
 from .life.lease import Lease, Offer
@@ -62,7 +62,7 @@ class Engine:
         ends = Ends(refusals)
 
         self.keeper = Keeper() if any(task.keep_logs for task in tasks.values()) else None
-        self.executors: Mapping[Place, Executor] = places.executors(tasks, app.preload, config, ends.recovered)
+        self.executors: Mapping[Place, Executor] = places.executors(tasks, app.preload, config, self._recovered)
         self.slots = Slots(
             tasks=tasks,
             executors=self.executors,
@@ -100,10 +100,10 @@ class Engine:
             busy=self.wakeups.busy,
             room=self.slots.room,
             knows=tasks.__contains__,
-            strange=ends.strange,
+            strange=lambda job: ends.ended(job, refusals.unknown(job), 0.0),
             refusals=refusals,
             start=self.slots.begin,
-            settled=log_fate,
+            settled=ends.settled,
             left_batch=batches.left,
             offers=self.wakeups.offers,
             attend=self.wakeups.attend,
@@ -136,6 +136,10 @@ class Engine:
         rounds = asyncio.Task(self.claimer.work(), loop=loop, name="chancy rounds", context=context.copy())
         self.loops.append(rounds)
         return rounds
+
+    def _recovered(self) -> None:
+        """There is room again in a place where there was none."""
+        self.claimer.wake()
 
     async def end(self) -> None:
         """End them. Where an error has ended this worker, its jobs count as those of a crash, and do not run on."""
