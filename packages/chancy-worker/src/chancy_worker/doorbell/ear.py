@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
+from typing import Any
 
-from psycopg import Notify, sql
+from psycopg import AsyncConnection, Notify, sql
 
-from chancy.wires.connections import AsyncConn
 from chancy_worker.connection.link import Link
 
 
@@ -49,7 +49,7 @@ class Ear:
         news, self._wanted = wanted != self._wanted, wanted
         return news
 
-    async def listen(self, conn: AsyncConn) -> None:
+    async def listen(self, conn: AsyncConnection[Any]) -> None:
         """Start listening on a new connection."""
         self._listens = set()
         for channel in sorted(self._wanted):
@@ -70,7 +70,7 @@ class Ear:
                 begun.add(channel)
         return begun
 
-    async def _begin(self, conn: AsyncConn, channel: str) -> None:
+    async def _begin(self, conn: AsyncConnection[Any], channel: str) -> None:
         await conn.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
         self._listens.add(channel)
 
