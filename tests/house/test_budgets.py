@@ -26,13 +26,11 @@ LARGER_ROOMS = {
     "chancy_worker/child/child": (300, "the life of one process: what it reads decides what it does next"),
     "chancy_worker/children/pool": (300, "places, starts and ends of children change together"),
     "chancy_worker/claims/statement": (300, "one statement in its forms, what goes in and what comes out"),
-    "chancy_worker/doorbell/doorbell": (370, "the bell, who hears it and who is next in line; to be divided"),
     "chancy_worker/rounds/claimer": (620, "the loop, and what it holds; to be divided"),
     "chancy_worker/slots/slots": (
         310,
         "the running jobs by their ids, which begins, stops and ends share; to be divided",
     ),
-    "chancy_worker/worker": (480, "starts, connects and stops all others, until parts have a protocol"),
 }
 """More than a room's lines: how many, and why."""
 LARGER_WINGS = {

@@ -298,7 +298,7 @@ async def test_a_worker_without_batches_opens_no_connection_for_them(site):
         site.submit(worker_tasks.add.bind(1, 2))
         await all_finished(site)
         await asyncio.sleep(0.5)
-        named = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'chancy batches'"
+        named = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'chancy parts'"
         before = site.one(named)
         batch_of(site, worker_tasks.add.bind(1, 2))
         await eventually(lambda: tasks.told)

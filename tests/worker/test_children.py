@@ -52,7 +52,7 @@ def command(site, module="child_tasks", *more):
 
 
 def pool_of(worker) -> children.Children:
-    return worker._slots._executors["process"]
+    return worker._engine.slots._executors["process"]
 
 
 async def pids_in(file, count=1):
@@ -224,7 +224,7 @@ async def test_a_fork_says_nothing_for_the_job_that_it_is_of(site, tmp_path, cap
     async with working(site.app(), ONE) as worker:
         await eventually(site.workers)
         told = []
-        worker._slots._told = lambda current, progress: told.append(progress)
+        worker._engine.slots._told = lambda current, progress: told.append(progress)
         assert await result(site, tasks.speak_in_a_fork.bind()) == 0
         await result(site, tasks.me.bind())
     assert told == []
@@ -532,7 +532,7 @@ async def test_what_a_job_has_left_on_the_loop_of_its_child_does_not_speak_for_t
     async with working(site.app(), ONE) as worker:
         await eventually(site.workers)
         told = []
-        worker._slots._told = lambda current, progress: told.append((current.id, progress.note))
+        worker._engine.slots._told = lambda current, progress: told.append((current.id, progress.note))
         (first,) = site.submit(tasks.leave_a_task.bind(*files))
         (pid,) = await results(site, first)
         (second,) = site.submit(tasks.open_and_wait.bind(*files))

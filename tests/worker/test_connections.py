@@ -41,7 +41,7 @@ from chancy_testing.server.postgres import Postgres
 from chancy_worker import Timing, WorkerConfig, cli, processes
 from chancy_worker.connection import addresses, link, recovery
 from chancy_worker.connection.link import Link
-from chancy_worker.doorbell.doorbell import Ear
+from chancy_worker.doorbell.ear import Ear
 from chancy_worker.life import watchdog
 from chancy_worker.life.lease import Lease
 from chancy_worker.life.watchdog import Watchdog
@@ -80,7 +80,7 @@ async def end(site, name):
 async def test_an_idle_worker_whose_sessions_are_ended_one_by_one_has_them_again_at_once_and_is_not_deaf(site):
     async with working(site.app(), WorkerConfig(timing=NEVER_BY_THE_CLOCK)):
         await eventually(lambda: holds_the_bell(site))
-        for name in ("chancy bell", "chancy claim", "chancy lease", "chancy rescue"):
+        for name in ("chancy bell", "chancy claim", "chancy life"):
             await end(site, name)
             await eventually(lambda: holds_the_bell(site))
             (job,) = site.submit(add.bind(1, 2))
@@ -93,7 +93,7 @@ async def test_a_busy_worker_whose_sessions_are_ended_one_by_one_has_them_again_
         (job,) = site.submit(pass_gate.bind("busy"))
         await eventually(lambda: worker.busy)
         await eventually(lambda: site.conn.execute(PID, ["chancy bell"]).fetchone())
-        for name in ("chancy bell", "chancy claim", "chancy lease", "chancy rescue"):
+        for name in ("chancy bell", "chancy claim", "chancy life"):
             await end(site, name)
         gates["busy"].set()
         await all_finished(site)
@@ -158,7 +158,7 @@ async def test_a_proxy_that_hangs_up_is_called_at_ever_longer_pauses_by_each_con
         proxy.closes = False
         (job,) = site.submit(add.bind(1, 2))
         await eventually(lambda: site.row(job).finished_at)
-    assert 0 < tries <= 4 * 6, tries  # claim, bell, lease and rescue
+    assert 0 < tries <= 4 * 6, tries  # claim, bell, and life for the lease and the rescue
 
 
 def test_pauses_grow_until_an_attempt_was_of_use_and_who_has_worked_for_long_has_none(monkeypatch):
@@ -205,7 +205,7 @@ async def test_parents_that_cannot_declare_their_dead_make_one_attempt_at_a_time
 
 @pytest.mark.parametrize("word", [b"set_config", b"LISTEN", b"now()"], ids=["set up", "listen", "ask"])
 async def test_every_wait_for_a_server_that_has_fallen_silent_ends_at_the_deadline(site, word):
-    ear = Ear(site.schema, ["default"], lambda: None, lambda: 1, lambda ids: None)
+    ear = Ear(site.schema, ["default"])
     async with Proxy(site.dsn) as proxy:
         proxy.deaf_to = word
         asking = Link(proxy.dsn, site.schema, "test", deadline=0.3)
@@ -492,7 +492,7 @@ async def test_a_worker_whose_heart_beats_in_vain_when_it_stops_gives_back_what_
 async def test_a_worker_with_running_jobs_whose_database_is_away_stops_within_its_grace(
     site, chancy_dsn, caplog, monkeypatch
 ):
-    monkeypatch.setattr("chancy_worker.worker._LAST_VERDICTS", 60)
+    monkeypatch.setattr("chancy_worker.worker.TO_WRITE", 60)
     async with Proxy(chancy_dsn) as proxy:
         async with stopping(site, proxy.dsn, WorkerConfig(grace=1)) as worker:
             site.submit(pass_gate.bind("never"))

@@ -266,8 +266,8 @@ def test_when_a_whole_loop_ends_its_jobs_go_back_as_at_a_stop(site, tmp_path, de
 
 @pytest.mark.parametrize("stubborn", [False, True])
 async def test_a_lifespan_that_waits_on_its_way_out_is_left_in_its_time(site, monkeypatch, caplog, stubborn):
-    monkeypatch.setattr("chancy_worker.worker._TO_LEAVE", 0.2)
-    monkeypatch.setattr("chancy_worker.worker._TO_OBEY", 0.2)
+    monkeypatch.setattr("chancy_worker.lifespan.TO_LEAVE", 0.2)
+    monkeypatch.setattr("chancy_worker.lifespan.TO_OBEY", 0.2)
     over, seen = asyncio.Event(), []
 
     @contextlib.asynccontextmanager

@@ -463,7 +463,7 @@ async def test_a_rescuer_whose_connection_is_cut_again_and_again_still_rescues(s
 
     def rescued():
         site.conn.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'chancy rescue'"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'chancy life'"
         )
         time.sleep(FAST.lease / 3)
         return site.row(job).attempt == 2

@@ -33,7 +33,7 @@ async def test_a_worker_is_ready_live_and_answers_nothing_else(site, port):
 
 
 async def test_a_full_worker_is_ready(site, port, monkeypatch):
-    monkeypatch.setattr("chancy_worker.worker.LONGEST_TURN", 2.5)
+    monkeypatch.setattr("chancy_worker.life.health.LONGEST_TURN", 2.5)
     async with working(site.app(concurrency=1), WorkerConfig(timing=FAST, grace=1, health_port=port)):
         site.submit(tasks.pass_gate.bind("never"))
         await eventually(lambda: site.count("running") == 1)
@@ -58,7 +58,7 @@ async def test_a_worker_is_live_and_not_ready_while_its_database_is_away(tmp_pat
 
 
 async def test_a_worker_whose_rounds_hang_is_not_ready(site, chancy_dsn, port, monkeypatch):
-    monkeypatch.setattr("chancy_worker.worker.LONGEST_TURN", 1)
+    monkeypatch.setattr("chancy_worker.life.health.LONGEST_TURN", 1)
     async with Proxy(chancy_dsn) as proxy:
         async with working(site.app(dsn=proxy.dsn), WorkerConfig(timing=FAST, grace=1, health_port=port)):
             await until_answered(port, 200)
@@ -107,7 +107,7 @@ async def test_who_connects_and_says_nothing_or_nonsense_leaves_no_trace(site, p
 
 
 async def test_systemds_watchdog_is_fed_while_the_database_is_away_and_jobs_run_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("chancy_worker.worker.LONGEST_TURN", 0.5)
+    monkeypatch.setattr("chancy_worker.life.health.LONGEST_TURN", 0.5)
     with Postgres() as server, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         with psycopg.connect(server.dsn) as conn:
             chancy.migrate(conn, schema="chancy")
@@ -120,10 +120,10 @@ async def test_systemds_watchdog_is_fed_while_the_database_is_away_and_jobs_run_
             (job,) = site.submit(tasks.pass_gate.bind("go"))
             await eventually(lambda: site.count("running") == 1)
             server.stop()
-            await eventually(lambda: worker._parts.link.conn is None)
+            await eventually(lambda: worker._engine.link.conn is None)
             fed = [await asyncio.get_running_loop().sock_recv(manager, 100) for _ in range(20)]  # two seconds
             assert set(fed[-10:]) == {b"WATCHDOG=1"}
-            assert worker._parts.link.conn is None
+            assert worker._engine.link.conn is None
             server.start()
             site.conn = psycopg.connect(server.dsn, autocommit=True)
             tasks.gates["go"].set()
@@ -133,7 +133,7 @@ async def test_systemds_watchdog_is_fed_while_the_database_is_away_and_jobs_run_
 
 
 async def test_systemds_watchdog_is_not_fed_where_rounds_stand_still_beside_a_whole_connection(site, monkeypatch):
-    monkeypatch.setattr("chancy_worker.worker.LONGEST_TURN", 0.5)
+    monkeypatch.setattr("chancy_worker.life.health.LONGEST_TURN", 0.5)
     async with working(site.app(), WorkerConfig(timing=FAST, grace=1)) as worker:
         await worker.begun.wait()
         assert await worker._hangs() == []
@@ -146,7 +146,7 @@ async def test_systemds_watchdog_is_not_fed_where_rounds_stand_still_beside_a_wh
         with monkeypatch.context() as patch:
             patch.setattr(Claimer, "_choose_suspects", stand_still)
             await stuck.wait()
-            await eventually(lambda: time.monotonic() - worker._parts.claimer.turned_at > 0.5)
+            await eventually(lambda: time.monotonic() - worker._engine.claimer.turned_at > 0.5)
             (said,) = await worker._hangs()
         assert "has not turned" in said
         go_on.set()

@@ -13,7 +13,7 @@ import chancy_ops
 from chancy_ops import Severity
 from chancy_worker import WorkerConfig
 from chancy_worker.doorbell import hearing
-from chancy_worker.doorbell.doorbell import Bell
+from chancy_worker.doorbell.bell import Bell
 
 
 def findings(site):

@@ -324,7 +324,7 @@ async def test_memory_that_the_processes_of_a_job_share_is_counted_once(site, tm
     async with working(site.app(), QUICK) as worker:
         (job,) = site.submit(child_tasks.share.bind(str(gate), str(tmp_path / "ready")))
         await eventually(lambda: len(list(tmp_path.glob("ready*"))) == 4)
-        families = worker._slots._executors["process"]._families
+        families = worker._engine.slots._executors["process"]._families
         await eventually(lambda: any(len(members) == 4 for members in families._members.values()))
         looks = len(seen := [])
 

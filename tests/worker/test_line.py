@@ -19,7 +19,9 @@ from worker_help import FAST, ONLY_WOKEN, all_finished, eventually, worker_with,
 from chancy import Queue, State
 from chancy_ops import pause, resume
 from chancy_worker import Timing, WorkerConfig
-from chancy_worker.doorbell.doorbell import line_of
+from chancy_worker.doorbell import second as second_in_line
+from chancy_worker.doorbell.line import Standing, line_of
+from chancy_worker.doorbell.second import DOUBTS, Second
 from chancy_worker.rounds.claimer import Claimer
 
 CONFIG = WorkerConfig(timing=ONLY_WOKEN, grace=1)
@@ -35,7 +37,11 @@ async def fleet(site, number, *, config=CONFIG, **app):
 
 
 def bell(worker):
-    return worker._parts.wakeups._bell
+    return worker._engine.wakeups._bell
+
+
+def standing(worker):
+    return bell(worker)._standing
 
 
 async def settled(workers):
@@ -43,10 +49,10 @@ async def settled(workers):
 
     def are():
         return (
-            all(worker._parts is not None and bell(worker)._line is not None for worker in workers)
-            and sum(bell(worker)._is_first for worker in workers) == 1
-            and sum(bell(worker)._is_second for worker in workers) == min(len(workers) - 1, 1)
-            and all(not bell(worker)._late for worker in workers)
+            all(worker._engine is not None and standing(worker).line is not None for worker in workers)
+            and sum(standing(worker).is_first for worker in workers) == 1
+            and sum(standing(worker).is_second for worker in workers) == min(len(workers) - 1, 1)
+            and all(not bell(worker)._second.late for worker in workers)
             and all(set(bell(worker)._ear._listens) == bell(worker)._ear._wanted for worker in workers)
         )
 
@@ -54,12 +60,12 @@ async def settled(workers):
 
 
 def first(workers):
-    (found,) = [worker for worker in workers if bell(worker)._is_first]
+    (found,) = [worker for worker in workers if standing(worker).is_first]
     return found
 
 
 def second(workers):
-    (found,) = [worker for worker in workers if bell(worker)._is_second]
+    (found,) = [worker for worker in workers if standing(worker).is_second]
     return found
 
 
@@ -207,7 +213,7 @@ async def knowing(site, *known, config=CONFIG):
     worker._tasks = {task.name: task for task in known}
     run = asyncio.create_task(worker.start())
     try:
-        await eventually(lambda: worker._parts is not None and bell(worker)._line is not None)
+        await eventually(lambda: worker._engine is not None and standing(worker).line is not None)
         yield worker
     finally:
         worker.stop()
@@ -222,7 +228,7 @@ async def test_a_worker_that_does_not_know_a_task_keeps_no_wakeup_from_those_tha
         knowing(site, tasks.add, tasks.note) as other,
         knowing(site, tasks.add, tasks.note),
     ):
-        assert bell(one)._line != bell(other)._line
+        assert standing(one).line != standing(other).line
         for _ in range(10):
             jobs = site.submit(tasks.note.bind("rare"), tasks.add.bind(1, 2))
             for job in jobs:
@@ -262,12 +268,12 @@ async def test_a_worker_that_is_asked_to_stop_keeps_no_wakeup_from_the_others(si
 async def test_what_the_first_in_line_does_not_hear_the_second_finds(site):
     async with fleet(site, 3) as workers:
         deaf = first(workers)
-        deaf._parts.link.on_notify = None
-        conn = deaf._parts.link.conn
-        conn.remove_notify_handler(deaf._parts.wakeups._heard)
+        deaf._engine.link.on_notify = None
+        conn = deaf._engine.link.conn
+        conn.remove_notify_handler(deaf._engine.wakeups.heard)
         for _ in range(8):
             await done(site, *site.submit(tasks.note.bind("heard")))
-        assert bell(deaf)._is_first
+        assert standing(deaf).is_first
         jobs = site.submit(*[tasks.pass_gate.bind("all") for _ in range(5)])
         await begun(site, *jobs)
         release("all")
@@ -277,8 +283,8 @@ async def test_what_the_first_in_line_does_not_hear_the_second_finds(site):
 async def test_a_second_that_takes_all_it_can_for_a_deaf_first_wakes_the_next(site):
     async with fleet(site, 4, concurrency=1) as workers:
         deaf = first(workers)
-        deaf._parts.link.on_notify = None
-        deaf._parts.link.conn.remove_notify_handler(deaf._parts.wakeups._heard)
+        deaf._engine.link.on_notify = None
+        deaf._engine.link.conn.remove_notify_handler(deaf._engine.wakeups.heard)
         jobs = site.submit(*[tasks.pass_gate.bind("all") for _ in range(3)])
         await begun(site, *jobs)
         release("all")
@@ -399,3 +405,120 @@ def test_who_could_take_the_same_jobs_is_in_the_same_line():
     ]
     assert len({line, *others}) == 5
     assert all(each - 1 > -(2**31) and each <= -17 for each in [line, *others])
+
+
+# One worker's standing in line, and what the second there does: values, without a loop of rounds and a database
+
+
+KEYS = {"a": 1, "b": 2, "c": 3}
+
+
+def taken(standing, now=0.0):
+    """All that it wants next, as if it got it at once; what it gave up, and what it took."""
+    standing.at(now)
+    step = standing.step(KEYS)
+    standing.held.update(step.missing)
+    return step.given_up, step.missing
+
+
+def standing_first(*queues, of=3):
+    standing = Standing("alike", of)
+    standing.falls_idle(queues)
+    for _ in range(3):
+        taken(standing)
+    return standing
+
+
+def test_who_falls_idle_takes_the_second_place_then_the_first_and_then_the_keys_of_its_queues():
+    standing = Standing("alike", 3)
+    assert taken(standing) == ([], [])
+    standing.falls_idle(["b", "a"])
+    standing.at(0.0)
+    line = standing.line
+    assert (standing.is_first, standing.is_second) == (False, False)
+    assert taken(standing) == ([], [line - 1])
+    assert standing.is_second
+    assert taken(standing) == ([], [line])
+    assert (standing.is_first, standing.is_second) == (True, False)
+    assert taken(standing) == ([line - 1], [1, 2])
+    assert taken(standing) == ([], [])
+
+
+def test_a_key_is_kept_for_a_moment_where_there_is_work_and_given_up_at_once_where_there_is_no_room():
+    standing = standing_first("a", "b")
+    line = standing.line
+    assert standing.leaves("a", until=5.0)
+    assert not standing.leaves("a", until=9.0)
+    assert standing.at(4.0) == 5.0
+    assert taken(standing, 4.0) == ([], [])
+    standing.leaves_at_once("b")
+    assert standing.at(4.0) == 5.0
+    assert standing.line != line  # it is idle in other queues: that is another line, and nothing is held there
+    assert sorted([line, 1, 2]) == taken(standing, 4.0)[0]
+
+
+def test_who_falls_idle_again_within_that_moment_has_given_up_nothing():
+    standing = standing_first("a")
+    standing.leaves("a", until=5.0)
+    assert taken(standing, 4.0) == ([], [])
+    standing.falls_idle(["a"])
+    assert taken(standing, 9.0) == ([], [])
+    assert standing.is_first
+
+
+def test_who_has_work_everywhere_stands_in_no_line_and_holds_nothing():
+    standing = standing_first("a", "b", "c")
+    assert standing.is_idle_everywhere
+    line = standing.line
+    standing.leaves_all()
+    assert taken(standing)[0] == sorted([line, 1, 2, 3])
+    assert (standing.line, standing.held, standing.is_first, standing.is_second) == (None, set(), False, False)
+
+
+def test_who_lacks_room_for_other_tasks_belongs_in_another_line():
+    standing = standing_first("a")
+    assert not standing.offers(frozenset())
+    assert standing.offers(frozenset({"add"}))
+    assert standing.belongs_to() != standing.line
+    standing.offers(frozenset())
+    assert standing.belongs_to() == standing.line
+
+
+async def test_a_second_leaves_a_ring_to_the_first_for_a_moment_and_looks_then(monkeypatch):
+    monkeypatch.setattr(second_in_line, "LATE_SECONDS", 0.05)
+    woken = []
+    second = Second(lambda queues: woken.append(sorted(queues)))
+    second.heard(["a"])
+    second.heard(["b", "a"])
+    assert woken == []
+    await eventually(lambda: woken)
+    assert woken == [["a", "b"]]
+
+
+async def test_a_second_that_has_found_what_the_first_should_have_taken_looks_at_once_until_it_finds_nothing():
+    woken = []
+    second = Second(lambda queues: woken.append(sorted(queues)))
+    for _ in range(DOUBTS):
+        second.heard(["a"])
+        second.found()
+        second.look_now()
+    assert len(woken) == DOUBTS
+    second.heard(["b"])  # nothing is found this time, and it is less sure
+    assert woken[DOUBTS:] == [["b"]]
+    second.heard(["c"])
+    assert woken[DOUBTS + 1 :] == []
+    assert second.late == {"c"}
+    second.look_now()
+
+
+async def test_who_becomes_the_second_has_no_doubts_in_another_first():
+    woken = []
+    second = Second(lambda queues: woken.append(sorted(queues)))
+    for _ in range(DOUBTS):
+        second.found()
+        second.look_now()
+    second.begins(["a"])
+    second.heard(["b"])
+    assert second.late == {"a", "b"}
+    second.look_now()
+    assert woken[-1] == ["a", "b"]

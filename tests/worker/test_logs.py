@@ -272,7 +272,7 @@ async def test_a_batch_that_is_sent_twice_is_read_once(site):
 
 
 def reporting(site):
-    return site.one("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'chancy reports'")
+    return site.one("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'chancy parts'")
 
 
 async def test_where_no_task_keeps_logs_no_handler_is_installed_and_nothing_is_asked(site):
@@ -364,7 +364,7 @@ async def test_progress_said_in_a_tight_loop_is_written_once_a_second_and_seen(s
         seen = site.row(job).progress
         await eventually(lambda: site.row(job).progress != seen, reports.EVERY_SECONDS + 1)
         await eventually(lambda: len(written) >= 3)
-        assert len(worker._slots.progress) <= 1
+        assert len(worker._engine.slots.progress) <= 1
         gate.touch()
         await all_finished(site)
     assert {number for _, number in written} == {1}

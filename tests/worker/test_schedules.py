@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import logging
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import msgspec
 import psycopg
@@ -22,9 +23,10 @@ from chancy.run import send
 from chancy.schedules.schedule import pause_schedule, resume_schedule
 from chancy_testing.clock import Clock
 from chancy_worker import Worker, WorkerConfig
+from chancy_worker.connection.turns import take_turns
 from chancy_worker.parts import schedules as room
 from chancy_worker.parts.declarations import declare_schedules
-from chancy_worker.parts.schedules import keep_time, look_at_schedules
+from chancy_worker.parts.schedules import Schedules, look_at_schedules
 
 EVERY = [tasks.beat, tasks.yearly, tasks.of_tenant, tasks.once_a_day]
 NINE = datetime(2026, 11, 25, 9, tzinfo=UTC)
@@ -387,10 +389,10 @@ async def test_many_schedulers_over_many_ticks_submit_each_once(site, clock):
     names = {tasks.beat.name: tasks.beat}
     links = [room.Link(site.dsn, site.schema, f"test {n}", deadline=8) for n in range(6)]
     fast = dataclasses.replace(FAST, look=0.02)
-    found = [asyncio.Event() for _ in links]
-    loops = [asyncio.create_task(keep_time(*each)) for each in zip(links, [names] * 6, [fast] * 6, found, strict=True)]
-    for each in found:
-        each.set()
+    parts = [Schedules(names, fast) for _ in links]
+    loops = [asyncio.create_task(take_turns(*each)) for each in zip(links, parts, strict=True)]
+    for part in parts:
+        part.heard(SimpleNamespace(schedules=True))
     for number in range(1, 101):
         clock.set(NINE + timedelta(seconds=number))
         await eventually(lambda number=number: len(ran_at(site)) >= number)

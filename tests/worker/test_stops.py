@@ -18,7 +18,7 @@ import chancy
 from chancy import InvalidConnection, State
 from chancy.current import CurrentJob
 from chancy_worker import WorkerConfig
-from chancy_worker.doorbell.doorbell import Ear
+from chancy_worker.doorbell.ear import Ear
 from chancy_worker.rounds.claimer import Claimer
 
 QUICK = WorkerConfig(timing=FAST, grace=1, children=2)
@@ -47,7 +47,7 @@ async def test_a_cancelled_coroutine_and_a_cancelled_process_are_stopped_at_once
 
 
 async def test_a_cancel_whose_notification_is_lost_arrives_with_the_heartbeat(site, monkeypatch):
-    monkeypatch.setattr(Ear, "heard", lambda self, notify: None)
+    monkeypatch.setattr(Ear, "cancelled", lambda self, notify, lease: None)
     async with working(site.app(), QUICK):
         (job,) = site.submit(tasks.pass_gate.bind("never"))
         await running(site, job)
@@ -78,7 +78,7 @@ async def test_a_thread_sees_that_it_is_cancelled_and_what_it_returns_counts(sit
 
 async def test_a_job_that_is_cancelled_while_it_fails_is_not_tried_again(site, tmp_path, monkeypatch):
     """The one rule: what would make it ready again makes it cancelled."""
-    monkeypatch.setattr(Ear, "heard", lambda self, notify: None)
+    monkeypatch.setattr(Ear, "cancelled", lambda self, notify, lease: None)
     async with working(site.app(), WorkerConfig(grace=1)):  # the next heartbeat is far away
         (job,) = site.submit(tasks.fail_at_gate.bind("go"))
         await running(site, job)

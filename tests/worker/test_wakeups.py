@@ -2,6 +2,7 @@
 
 import asyncio
 import select
+from types import SimpleNamespace
 
 import worker_tasks
 from worker_help import ONLY_WOKEN, all_finished, eventually, working
@@ -10,14 +11,15 @@ from chancy import Queue
 from chancy.model import Statement
 from chancy_worker import WorkerConfig
 from chancy_worker.connection.link import Link
-from chancy_worker.doorbell.doorbell import Ear
+from chancy_worker.doorbell.doorbell import Doorbell
+from chancy_worker.doorbell.ear import Ear
 
 
 async def test_a_wakeup_that_was_read_together_with_an_answer_is_heard_when_the_worker_goes_to_sleep(site):
     woken = asyncio.Event()
-    ear = Ear(site.schema, ["default"], lambda queues: woken.set(), lambda: 1, lambda ids: None)
+    ear = Ear(site.schema, ["default"])
     link = Link(site.dsn, site.schema, "claim", deadline=8)
-    link.on_connect, link.on_notify = ear.listen, ear.heard
+    link.on_connect, link.on_notify = ear.listen, lambda notify: ear.rung(notify) and woken.set()
     await link.connect()
     site.conn.execute("SELECT pg_notify(%s, 'default')", [site.schema])
     await eventually(lambda: received(link.conn.pgconn))
@@ -36,9 +38,9 @@ def received(pgconn):
 
 async def test_what_anybody_says_on_the_channel_of_cancels_spoils_no_round(site):
     cancelled = []
-    ear = Ear(site.schema, ["default"], lambda: None, lambda: 7, cancelled.extend)
-    link = Link(site.dsn, site.schema, "claim", deadline=8)
-    link.on_connect, link.on_notify = ear.listen, ear.heard
+    link, own = (Link(site.dsn, site.schema, purpose, deadline=8) for purpose in ("claim", "bell"))
+    slots = SimpleNamespace(cancel=cancelled.extend)
+    Doorbell(link, own, ["default"], alike=(), lease=SimpleNamespace(id=7), slots=slots)
     await link.connect()
     for word in ("7 all", "7 ", "7 -1", "7", "", "x y z", "8 1", "7 12"):
         site.conn.execute("SELECT pg_notify(%s, %s)", [f"{site.schema}.cancel", word])

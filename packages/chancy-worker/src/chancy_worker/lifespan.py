@@ -11,6 +11,14 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from .life.stopping import TO_OBEY, Stopping
+from .log_format import unfailing
+
+log = unfailing("chancy.worker")
+
+TO_LEAVE = 10.0
+"""Seconds that the lifespan gets to be left."""
+
 
 class Lifespan:
     """What `make` gives is entered by `enter`, and left some time after `leave`; without it nothing is done."""
@@ -50,3 +58,20 @@ class Lifespan:
         async with self._make():
             self._entered.set()
             await self._leaving.wait()
+
+
+async def leave(lifespan: Lifespan, stopping: Stopping) -> None:
+    """Leave it, in its time; if it is still being entered, cancel that. Raises what it raises."""
+    if (task := lifespan.task) is None:
+        return
+    if is_entered := lifespan.is_entered:
+        lifespan.leave()
+        await stopping.stage(task, TO_LEAVE)
+    if not task.done():
+        log.warning("the app's `lifespan` waits on its way %s, and is cancelled", "out" if is_entered else "in")
+        task.cancel()
+        await stopping.stage(task, TO_OBEY if is_entered else TO_LEAVE)
+    if not task.done():
+        log.error("the app's `lifespan` was cancelled and goes on; it is left to itself")
+    elif is_entered and not task.cancelled():
+        task.result()

@@ -22,7 +22,7 @@ from .connection.pooler import session_behind
 from .connection.sessions import OwnSession, Session
 from .life import signals
 from .life.health import answering, ask, tell_service_manager
-from .life.rescue import declare_dead, take_back_all
+from .life.rescue import declare_dead, take_back_some
 
 log = logging.getLogger("chancy.worker")
 
@@ -166,7 +166,8 @@ class Processes:
         async def turn() -> None:
             await link.open()
             await link.send(declare_dead(process=known_by))
-            await take_back_all(link, lambda: None)
+            while await take_back_some(link, lambda: None):
+                pass
 
         async with self._burying:  # one connection, and one that tries to get it, however many have died
             await link.persist(turn)

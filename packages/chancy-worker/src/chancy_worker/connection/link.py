@@ -11,7 +11,7 @@ import math
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import Notify
@@ -126,7 +126,8 @@ class Link:
         self.on_notify: Callable[[Notify], None] | None = None
         self._session = session(lock_timeout=lock_timeout, deadline=deadline)
         self._conn: _Conn | None = None
-        self._answered = False
+        self.answered = False
+        """Whether a statement was answered, since somebody has set this back."""
         self.connected_at = 0.0
         """When the connection was made that is there, or was, by `time.monotonic`."""
 
@@ -161,40 +162,18 @@ class Link:
     async def reconnect(self, error: psycopg.Error) -> None:
         """`recover`, and connect if that is necessary, however long it takes."""
         await self.recover(error)
-        while self.conn is None:
-            try:
-                await self.connect()
-            except psycopg.Error as error:
-                await self.recover(error)
-
-    async def forever(
-        self, turn: Callable[[], Awaitable[float]], told: asyncio.Event | None = None, *, first: float = 0.0
-    ) -> NoReturn:
-        """Take turns for ever, the first one in so many seconds. Each says in how many the next one is due, if `told`
-        is not set before; it opens the link when it has something to ask.
-
-        After a failure, and when the connection is lost in between, the next turn comes as `recovery` allows.
-        """
-        told = told or asyncio.Event()
-        rest = first
-        while True:
-            try:
-                await self.wait(told, rest)
-            except Ended as error:
-                await self.recover(error)
-            told.clear()
-            rest = await self.persist(turn)
+        await self.persist(self.open)
 
     async def persist(self, turn: Callable[[], Awaitable[T]]) -> T:
         """Take this turn until it succeeds."""
         while True:
-            self._answered, began = False, time.monotonic()
+            self.answered, began = False, time.monotonic()
             try:
                 result = await turn()
             except psycopg.Error as error:
                 await self.recover(error, since=began)
                 continue
-            if self._answered or self.conn is None:  # it was of use, or not needed
+            if self.answered or self.conn is None:  # it was of use, or not needed
                 self.recovery.over()
             return result
 
@@ -203,16 +182,19 @@ class Link:
 
         `since` when that was tried, by the monotonic clock: a server may have taken its time to say nothing.
         """
+        level, text = await self.part_with(error)
+        await asyncio.sleep(self.recovery.failed(level, text, since))
+
+    async def part_with(self, error: psycopg.Error) -> tuple[int, str]:
+        """Close the connection if this error has broken it; what is to be said of it in the log, and at which level."""
         broken = self.is_broken(error)
         if broken:
             await self.close()
         if isinstance(error, Ended):
-            level, text = logging.INFO, f"its connection was lost while it was idle ({one_line(error)})"
-        elif broken:
-            level, text = logging.WARNING, f"lost the database ({one_line(error)}); trying again"
-        else:
-            level, text = logging.ERROR, f"{one_line(error)}; trying again"
-        await asyncio.sleep(self.recovery.failed(level, text, since))
+            return logging.INFO, f"its connection was lost while it was idle ({one_line(error)})"
+        if broken:
+            return logging.WARNING, f"lost the database ({one_line(error)}); trying again"
+        return logging.ERROR, f"{one_line(error)}; trying again"
 
     async def wait(self, told: asyncio.Event, seconds: float = math.inf) -> None:
         """Until `told` is set, or for so many seconds (which may set it, too). Notifications are heard meanwhile.
@@ -268,13 +250,13 @@ class Link:
     async def send(self, statement: Statement[T]) -> T:
         """One statement, within the deadline. Raises psycopg's errors; see `is_broken`."""
         answer = await self._session.send(self._whole(), statement, self.schema)
-        self._answered = True
+        self.answered = True
         return answer
 
     async def run(self, script: Script) -> None:
         """DDL, within the deadline; whether in a transaction is up to the session."""
         await self._session.run(self._whole(), script, self.schema)
-        self._answered = True
+        self.answered = True
 
     async def walk(self, steps: Steps[T]) -> T:
         """A verb of several steps, each sent as by `send` or `run`."""

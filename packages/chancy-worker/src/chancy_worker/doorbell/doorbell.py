@@ -1,95 +1,21 @@
-"""The doorbell: how an idle worker hears of new work within a millisecond, and a busy one costs submitters nothing.
-
-Of each queue that somebody is idle in, an idle worker holds the exclusive lock on its key; who submits tries the key
-shared, and notifies where that fails. Postgres wakes every session of the database that listens, so whoever need not
-hear does not listen: idle workers that could take the same jobs stand in one line. The first in it holds the keys and
-listens. The second listens, too, and looks a moment later, should the first be dead to the world. All others wait,
-deaf, for the second's place. Who is full, or has been given something to do, goes to the end of the line, and the one
-behind looks at once: so as many workers are woken as there is work for, one by the other, and no more.
-
-LISTEN is on the claim connection, the waiting on one of its own, because a blocked session gets no notifications. A
-wakeup may be lost: the truth is the claimer's fallback look.
-"""
+"""The doorbell, both sides of it: a worker's place in line, and its ear. `polling.Poll` is the other way to hear."""
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import math
-import random
-import time
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
-import psycopg
-from psycopg import Notify, sql
+from psycopg import Notify
 
 from chancy.model import Statement
-from chancy.wires.connections import PsycopgAsyncConn
-from chancy_worker.attempts.verdict import Claimed
 from chancy_worker.connection.link import Link
 
+from .bell import Bell
+from .ear import Ear
 from .hearing import Hearing
+from .wakeups import Rounds
 
-BELL_KEYS = "SELECT queue, {schema}.bell_key(queue) FROM unnest(%(queues)s::text[]) AS queue"
-BELL_TRY = """
-    SELECT key FROM unnest(%(missing)s::integer[]) AS key
-    WHERE pg_try_advisory_lock('{schema}'::regnamespace::oid::integer, key)
-"""
-# What filters is evaluated before what is selected.
-BELL_WAIT = """
-    SELECT {schema}.bell_wait(%(missing)s::integer[])
-    FROM (
-        SELECT count(pg_advisory_unlock('{schema}'::regnamespace::oid::integer, key)) AS n
-        FROM unnest(%(given_up)s::integer[]) AS key
-    ) AS given_up
-    WHERE given_up.n >= 0
-"""
-BELL_UNLOCK = """
-    SELECT pg_advisory_unlock('{schema}'::regnamespace::oid::integer, key) FROM unnest(%(held)s::integer[]) AS key
-"""
-BELL_UNLOCK_ALL = "SELECT pg_catalog.pg_advisory_unlock_all()"
-BELL_HAND_ON = """
-    SELECT pg_try_advisory_lock('{schema}'::regnamespace::oid::integer, %(place)s::integer)
-    FROM (
-        SELECT pg_advisory_unlock('{schema}'::regnamespace::oid::integer, %(place)s::integer) AS was_held OFFSET 0
-    ) AS given_up
-    WHERE given_up.was_held
-"""
 ASKED_TO_STOP = "SELECT id FROM {schema}.job WHERE worker = %(worker)s::bigint AND cancel_at IS NOT NULL"
-
-
-def bell_keys(queues: Sequence[str]) -> Statement[dict[str, int]]:
-    """The key of each queue. Queues may share one: it is a hash."""
-    return Statement(BELL_KEYS, {"queues": list(queues)}, lambda rows: {row[0]: row[1] for row in rows})
-
-
-def bell_try(missing: Sequence[int]) -> Statement[list[int]]:
-    """Take those of the keys that are free; returns them."""
-    return Statement(BELL_TRY, {"missing": list(missing)}, lambda rows: [key for (key,) in rows])
-
-
-def bell_wait(missing: Sequence[int], given_up: Sequence[int] = ()) -> Statement[list[int]]:
-    """Give up some locks, and take others, waiting up to 1.8 s for the first that somebody else holds; returns those
-    that it got.
-    """
-    params = {"missing": list(missing), "given_up": list(given_up)}
-    return Statement(BELL_WAIT, params, lambda rows: list(rows[0][0]))
-
-
-def bell_unlock(held: Sequence[int]) -> Statement[None]:
-    """Give the locks to the next in line."""
-    return Statement(BELL_UNLOCK, {"held": list(held)}, lambda rows: None)
-
-
-def bell_unlock_all() -> Statement[None]:
-    """Give up all that this session holds."""
-    return Statement(BELL_UNLOCK_ALL, {}, lambda rows: None)
-
-
-def bell_hand_on(place: int) -> Statement[bool]:
-    """Leave the place to who waits for it; whether it was kept, because nobody does."""
-    return Statement(BELL_HAND_ON, {"place": place}, lambda rows: bool(rows and rows[0][0]))
 
 
 def asked_to_stop(worker: int) -> Statement[list[int]]:
@@ -97,441 +23,86 @@ def asked_to_stop(worker: int) -> Statement[list[int]]:
     return Statement(ASKED_TO_STOP, {"worker": worker}, lambda rows: [id_ for (id_,) in rows])
 
 
-KEEP_SECONDS = 0.05
-"""A queue that has work keeps its key for so long: by then it may be idle again, as it is after a lone job. A worker
-that still has jobs then leaves its place to one that has none.
-"""
-RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.25, 1.8
-"""How soon a worker that has work in other queues tries again for the keys of idle ones that somebody else holds; twice
-as long each time."""
-LATE_SECONDS = 0.25
-"""How long the second in line leaves a job to the first."""
-DOUBTS, MOST_DOUBTS = 2, 4
-"""A look of the second that finds what the first should have taken is one more, and one that finds nothing is one less.
-With so many it looks at once when it hears of work."""
-CANCELS_SECONDS, CALM_SECONDS = 0.5, 1.0
-"""After so long a worker listens for the cancels of its jobs, so that short ones do not cost that; and how soon it
-stops when it has none any more.
-"""
-
-
-def line_of(alike: object, queues: Collection[str], without: Collection[str]) -> int:
-    """The lock for the first place in the line of those that are alike, idle in these queues, and without room for
-    these tasks; that for the second place is the number below it. Others of this schema are -16 and above.
-    """
-    said = repr((alike, sorted(queues), sorted(without))).encode("utf-8", "backslashreplace")
-    return -17 - 2 * (int.from_bytes(hashlib.blake2b(said, digest_size=8).digest(), "big") % 2**29)
-
-
-class Bell:
-    """Its worker's place in the line of those that are idle, and the keys of their queues, which the first there holds.
-
-    `wake` is called when there may be work: at a notification, and at a grant, since somebody may have submitted before
-    it. Where the first of another line holds the key, submits are heard of all the same, but that one may give it up. A
-    worker that is idle altogether waits for it; one that has work in other queues could take no other key meanwhile.
-    """
-
-    def __init__(
-        self,
-        link: Link,
-        ear: Ear,
-        queues: Sequence[str],
-        wake: Callable[[Collection[str]], None],
-        *,
-        alike: object,
-        has_room: Callable[[str], bool],
-        jobs: Callable[[], dict[tuple[int, int], Claimed]],
-    ) -> None:
-        """`alike` is equal for workers that know the same tasks; `jobs` are those that this one has."""
-        self.link = link
-        self._ear = ear
-        self._queues = queues
-        self._wake = wake
-        self._alike = alike
-        self._has_room = has_room
-        self._jobs = jobs
-        self._keys: Mapping[str, int] = {}
-        self._held: set[int] = set()
-        """Keys, and places in lines."""
-        self._idle: set[str] = set()
-        self._leaving: dict[str, float] = {}
-        """Queues that have work again, and until when their keys are kept."""
-        self._without: frozenset[str] = frozenset()
-        self._stopped = False
-        self._line: int | None = None
-        self._known: tuple[frozenset[str], frozenset[str], int] = frozenset(), frozenset(), 0
-        """Of which queues and without which tasks a line was worked out last."""
-        self._in_vain: list[int] = []
-        """The keys that it has tried for."""
-        self._retry, self._retry_at = RETRY_SECONDS, 0.0
-        self._late: set[str] = set()
-        """The queues that it looks at as the second, a moment later."""
-        self._late_timer: asyncio.TimerHandle | None = None
-        self._doubts, self._has_found = 0, False
-        """Of the second, in the first; and whether there was anything to claim since its last look."""
-        self._newest: tuple[int, int] | None = None
-        """The last job of a claim, of which it is seen in a moment whether it has taken longer."""
-        self._has_had_its_turn = False
-        self._calm_timer: asyncio.TimerHandle | None = None
-        self._changed = asyncio.Event()
-
-    def idle(self, queues: Iterable[str]) -> None:
-        """From now on, be heard of there."""
-        if self._stopped:
-            return
-        for queue in queues:
-            self._idle.add(queue)
-            self._leaving.pop(queue, None)
-        self._changed.set()
-
-    def busy(self, queues: Iterable[str]) -> None:
-        """There is work in these queues: soon, cost nobody anything there; where there is no more room, at once."""
-        self._has_found = True
-        if self._newest is None:
-            self._see_in_a_moment()
-        for queue in queues:
-            if not self._has_room(queue):
-                self._idle.discard(queue)
-                self._leaving.pop(queue, None)
-                self._changed.set()
-            elif queue in self._idle:
-                self._idle.remove(queue)
-                self._leaving[queue] = time.monotonic() + KEEP_SECONDS
-                self._changed.set()
-
-    def offers(self, without: frozenset[str]) -> None:
-        """Which tasks it cannot take for now: those that can stand in another line."""
-        if without != self._without:
-            self._without = without
-            self._changed.set()
-
-    def heard(self, queues: Collection[str] | None) -> None:
-        """Somebody has rung."""
-        woken = self._queues if queues is None else queues
-        if not self._is_second:
-            self._wake(woken)
-        elif self._doubts < DOUBTS:
-            self._look_late(woken)
-        else:
-            self._late.update(woken)
-            self._look_now()
-
-    def stop(self) -> None:
-        """Take no place in any line from now on."""
-        self._stopped = True
-        self._idle.clear()
-        self._leaving.clear()
-        self._changed.set()
-
-    async def serve(self) -> None:
-        """Take the keys and give them back, for ever."""
-        self._see_whether_calm()
-        try:
-            await self.link.forever(self._turn, self._changed)
-        finally:
-            if self._calm_timer is not None:
-                self._calm_timer.cancel()
-
-    def listening(self) -> None:
-        """It listens from now on: what was rung before may not have been heard."""
-        if self._is_first:
-            self._wake(list(self._idle))
-        elif self._is_second:
-            self._look_late(self._idle)
-
-    def is_behind(self, queue: str) -> bool:
-        """Whether others hear of work in this queue, and keep the time, for this worker, too."""
-        return queue in self._idle and self.link.conn is not None and not (self._is_first or self._is_second)
+class Leased(Protocol):
+    """The lease."""
 
     @property
-    def _is_first(self) -> bool:
-        return self._line in self._held
-
-    @property
-    def _is_second(self) -> bool:
-        return self._line is not None and self._line - 1 in self._held and not self._is_first
-
-    async def _turn(self) -> float:
-        """One step towards holding the keys of all idle queues, and no others; seconds until the next one."""
-        if self.link.conn is None:
-            self._keys, self._held, self._in_vain = {}, set(), []
-            await self.link.connect()
-        if not self._keys:
-            self._keys = await self.link.send(bell_keys(self._queues))
-        try:
-            return await self._step(self._keys)
-        except psycopg.Error:
-            await self.link.close()  # nobody knows what a statement that has failed has left locked
-            raise
-
-    async def _step(self, keys: Mapping[str, int]) -> float:
-        now = time.monotonic()
-        self._leaving = {queue: until for queue, until in self._leaving.items() if until > now}
-        self._line = self._line_now()
-        if self._has_had_its_turn:
-            await self._leave_it_to_others()
-        self._ear.follow(bell=self._is_first or self._is_second)
-        if self._line is None:
-            kept, missing = set[int](), list[int]()
-        elif self._is_first:
-            wanted = {keys[queue] for queue in self._idle}
-            kept = {self._line, *wanted, *(keys[queue] for queue in self._leaving)}
-            missing = sorted(wanted - self._held)
-        elif self._is_second:
-            kept, missing = {self._line - 1}, [self._line]
-        else:
-            kept, missing = set(), [self._line - 1]
-        given_up = sorted(self._held - kept)
-        self._held &= kept
-        if given_up and not kept:
-            await self.link.send(bell_unlock_all())
-            given_up = []
-        pause = min(self._leaving.values(), default=math.inf) - now
-        if missing and (not self._is_first or len(self._idle) == len(self._queues)):
-            self._got(await self._wait(missing, given_up))
-            return 0.0
-        if given_up:
-            await self.link.send(bell_unlock(given_up))
-        if not missing:
-            return pause
-        if missing != self._in_vain:
-            self._retry, self._retry_at = RETRY_SECONDS, 0.0
-        if now < self._retry_at:
-            return min(pause, self._retry_at - now)
-        self._got(await self.link.send(bell_try(missing)))
-        self._in_vain = [key for key in missing if key not in self._held]
-        self._retry_at, self._retry = now + self._retry, min(2 * self._retry, LONGEST_RETRY_SECONDS)
-        return min(pause, self._retry_at - now) if self._in_vain else pause
-
-    def _line_now(self) -> int | None:
-        """The line in which it belongs, if it is idle in any queue."""
-        near = self._idle.union(self._leaving)
-        if not near:
-            return None
-        queues, without, line = self._known
-        if queues != near or without != self._without:
-            line = line_of(self._alike, near, self._without)
-            self._known = frozenset(near), self._without, line
-        return line
-
-    async def _leave_it_to_others(self) -> None:
-        """To the end of the line, if anybody stands in it."""
-        self._has_had_its_turn = False
-        for place in [] if self._line is None else [self._line, self._line - 1]:
-            if place in self._held and not await self.link.send(bell_hand_on(place)):
-                self._held.remove(place)
-
-    async def _wait(self, missing: Sequence[int], given_up: Sequence[int]) -> list[int]:
-        """Wait in line for a while. Who listens and belongs elsewhere meanwhile lets go of everything."""
-        waiting = asyncio.create_task(self.link.send(bell_wait(missing, given_up)))
-        waiting.add_done_callback(lambda _: self._changed.set())
-        try:
-            while not waiting.done() and (not self._ear.follows_bell or self._line_now() == self._line):
-                self._changed.clear()
-                await self._changed.wait()
-        finally:
-            waiting.cancel()
-            await asyncio.wait([waiting])
-        if not waiting.cancelled():
-            return waiting.result()
-        self._held.clear()
-        if self.link.conn is not None:
-            await self.link.send(bell_unlock_all())
-        return []
-
-    def _got(self, locks: Collection[int]) -> None:
-        self._held.update(locks)
-        if self._line in locks:
-            self._ear.follow(bell=True)
-            if self._late:
-                self._look_now()
-        elif locks and self._is_second:
-            self._ear.follow(bell=True)
-            self._doubts = 0
-            self._look_late(self._idle)
-        elif locks:
-            self._wake([queue for queue in self._idle if self._keys[queue] in locks])
-
-    def _look_late(self, queues: Iterable[str]) -> None:
-        self._late.update(queues)
-        if self._late and self._late_timer is None:
-            pause = LATE_SECONDS * random.uniform(0.75, 1.25)
-            self._late_timer = asyncio.get_running_loop().call_later(pause, self._look_now)
-
-    def _look_now(self) -> None:
-        if self._late_timer is not None:
-            self._late_timer.cancel()
-        self._doubts = min(self._doubts + 1, MOST_DOUBTS) if self._has_found else max(self._doubts - 1, 0)
-        self._has_found = False
-        late, self._late, self._late_timer = self._late, set(), None
-        self._wake(late)
-
-    def _see_in_a_moment(self) -> None:
-        self._newest = next(reversed(self._jobs()), None)
-        if self._newest is not None:
-            asyncio.get_running_loop().call_later(KEEP_SECONDS, self._see_whether_occupied)
-
-    def _see_whether_occupied(self) -> None:
-        """A moment after a claim: who still has something to do leaves the next job to others."""
-        newest, self._newest = self._newest, None
-        if newest not in self._jobs():
-            return self._see_in_a_moment()
-        self._has_had_its_turn = True
-        self._changed.set()
-        if self._calm_timer is None:
-            self._calm_timer = asyncio.get_running_loop().call_later(CANCELS_SECONDS, self._see_whether_calm)
-        return None
-
-    def _see_whether_calm(self) -> None:
-        """Now and then, for as long as there are jobs."""
-        self._calm_timer = None
-        is_calm = not self._jobs()
-        self._ear.follow(cancels=not is_calm)
-        if not is_calm:
-            self._calm_timer = asyncio.get_running_loop().call_later(CALM_SECONDS, self._see_whether_calm)
+    def id(self) -> int:
+        """Under which the worker claims now."""
 
 
-class Ear:
-    """Hears of work and of cancelled jobs, on the claim connection; of both until it is told what it need not hear.
+class Cancels(Protocol):
+    """The slots."""
 
-    Every session that listens to anything costs who notifies a little, whatever it is about.
-    """
-
-    def __init__(
-        self,
-        schema: str,
-        queues: Sequence[str],
-        wake: Callable[[Collection[str] | None], None],
-        lease: Callable[[], int],
-        cancel: Callable[[Iterable[int]], None],
-    ) -> None:
-        self._bell = schema
-        self._stops = f"{schema}.cancel"
-        self._queues: defaultdict[str, list[str]] = defaultdict(list)
-        """By what a notification says of them."""
-        for queue in queues:
-            self._queues[queue[:500]].append(queue)
-        self._wake = wake
-        self._lease = lease
-        self._cancel = cancel
-        self._wanted = {self._bell, self._stops}
-        self._listens: set[str] = set()
-        self.stir: Callable[[], None] = lambda: None
-        """Called when there is something to `attend` to."""
-        self.began: Callable[[], None] = lambda: None
-        """Called when it listens to the bell, after a time in which it did not."""
-
-    @property
-    def follows_bell(self) -> bool:
-        """Whether it is to hear of work."""
-        return self._bell in self._wanted
-
-    @property
-    def channel(self) -> str | None:
-        """One that it listens to, and goes on to, if there is any."""
-        return min(self._listens & self._wanted, default=None)
-
-    def follow(self, *, bell: bool | None = None, cancels: bool | None = None) -> None:
-        """From now on hear of this, or not."""
-        wanted = {
-            channel
-            for channel, wish in ((self._bell, bell), (self._stops, cancels))
-            if wish or (wish is None and channel in self._wanted)
-        }
-        if wanted != self._wanted:
-            self._wanted = wanted
-            self.stir()
-
-    async def listen(self, conn: PsycopgAsyncConn) -> None:
-        """Start listening on a new connection."""
-        self._listens = set()
-        for channel in sorted(self._wanted):
-            await self._begin(conn, channel)
-
-    async def attend(self, link: Link) -> None:
-        """Begin to listen on the link's connection, or cease to, where that has changed. Raises psycopg's errors."""
-        while (conn := link.conn) is not None and self._listens != self._wanted:
-            wanted = set(self._wanted)
-            for channel in self._listens - wanted:
-                await conn.execute(sql.SQL("UNLISTEN {}").format(sql.Identifier(channel)))
-                self._listens.remove(channel)
-            for channel in wanted - self._listens:
-                await self._begin(conn, channel)
-                if channel == self._bell:
-                    self.began()
-                else:
-                    self._cancel(await link.send(asked_to_stop(self._lease())))
-
-    async def _begin(self, conn: PsycopgAsyncConn, channel: str) -> None:
-        await conn.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
-        self._listens.add(channel)
-
-    def heard(self, notify: Notify) -> None:
-        """What somebody has said there, whoever that is."""
-        if notify.channel == self._stops:
-            worker, _, job = notify.payload.partition(" ")
-            if worker == str(self._lease()) and job.isdecimal():
-                self._cancel([int(job)])
-        elif queues := self._queues.get(notify.payload[:500]):
-            self._wake(queues)
+    def cancel(self, ids: Iterable[int]) -> None:
+        """Stop these jobs."""
 
 
 class Doorbell:
-    """Both sides of it, as one way of hearing of work; `polling.Poll` is the other."""
+    """Listens on `link`, that of the rounds, and waits in line on another one: a blocked session hears nothing."""
 
-    def __init__(self, bell: Bell, ear: Ear, hearing: Hearing) -> None:
-        self._bell = bell
-        self._ear = ear
-        self._hearing = hearing
-        self._link: Link | None = None
+    def __init__(
+        self, link: Link, own: Link, queues: Sequence[str], *, alike: object, lease: Leased, slots: Cancels
+    ) -> None:
+        """`alike` is equal for workers that know the same tasks."""
+        self._link = link
+        self._lease = lease
+        self._slots = slots
+        self._ear = Ear(link.schema, queues)
+        self._bell = Bell(own, self._ear, queues, alike)
+        self._hearing = Hearing(link, self._bell.due.recovery, self._ear)
+        link.on_connect, link.on_notify = self._ear.listen, self.heard
+
+    def wakes(self, rounds: Rounds) -> None:
+        """See `Wakeups`, here and below."""
+        self._bell.rounds = rounds
 
     def idle(self, queues: Iterable[str]) -> None:
-        """From now on, be heard of there."""
+        """Stand in line for them."""
         self._bell.idle(queues)
 
     def busy(self, queues: Iterable[str]) -> None:
-        """There is work in these queues: soon, cost nobody anything there."""
+        """Leave their line, or soon."""
         self._bell.busy(queues)
 
     def offers(self, without: frozenset[str]) -> None:
-        """Which tasks this worker cannot take for now."""
+        """Who lacks other tasks stands in another line."""
         self._bell.offers(without)
 
     def leaves_it_to_others(self, queue: str) -> bool:
-        """Whether others look there for this worker, too, when a job falls due."""
+        """Those before it in line look."""
         return self._bell.is_behind(queue)
 
     def stop(self) -> None:
-        """Nothing is claimed from now on: leave what is to be heard to others."""
+        """Leave all lines."""
         self._bell.stop()
 
     async def serve(self) -> None:
         """Take the keys and give them back, for ever."""
         await self._bell.serve()
 
-    def hear_on(self, link: Link) -> None:
-        """Listen on the claimer's link, from its next connection on."""
-        self._link = link
-        link.on_connect, link.on_notify = self._ear.listen, self._heard
-
     async def test(self, link: Link) -> None:
-        """See whether it is heard: see `Hearing`."""
+        """See `Hearing`."""
         await self._hearing.test(link)
 
     @property
     def problem(self) -> str | None:
-        """Why jobs begin late, if so."""
+        """See `Hearing`."""
         return self._hearing.problem
 
-    def _heard(self, notify: Notify) -> None:
-        if not self._hearing.heard(notify):
-            self._ear.heard(notify)
+    def heard(self, notify: Notify) -> None:
+        """What somebody has said, whoever that is."""
+        if self._hearing.heard(notify):
+            return
+        if (job := self._ear.cancelled(notify, self._lease.id)) is not None:
+            self._slots.cancel([job])
+        elif queues := self._ear.rung(notify):
+            self._bell.heard(queues)
 
     async def attend(self) -> None:
-        """Listen there to what is to be heard now, between two rounds. Raises psycopg's errors."""
-        if self._link is not None:
-            await self._ear.attend(self._link)
-
-    async def close(self) -> None:
-        """Close the bell's own connection, and with that give up its keys."""
-        await self._bell.link.close()
+        """Of what was rung before it listened it may not have heard; of what was cancelled it asks."""
+        begun = await self._ear.attend(self._link)
+        if self._ear.bell in begun:
+            self._bell.listening()
+        if self._ear.stops in begun:
+            self._slots.cancel(await self._link.send(asked_to_stop(self._lease.id)))

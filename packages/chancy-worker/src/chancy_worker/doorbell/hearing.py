@@ -8,13 +8,15 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Callable
 
 import psycopg
 from psycopg import Notify
 
 from chancy.model import Statement
 from chancy_worker.connection.link import Link, one_line
+from chancy_worker.connection.recovery import Recovery
+
+from .ear import Ear
 
 log = logging.getLogger("chancy.worker")
 
@@ -38,11 +40,11 @@ class Hearing:
     each heartbeat while it hears nothing. One that need not listen does not call, either.
     """
 
-    def __init__(self, hears: Link, bell: Link, listens: Callable[[], str | None]) -> None:
-        """`listens` names a channel to which it listens, if there is any."""
+    def __init__(self, hears: Link, bell: Recovery, ear: Ear) -> None:
+        """`bell` is what became of the doorbell's own connection."""
         self._hears = hears
         self._bell = bell
-        self._listens = listens
+        self._ear = ear
         self._word = f"echo {secrets.token_hex(8)}"
         self._called_at = -math.inf
         self._unheard = 0
@@ -52,7 +54,7 @@ class Hearing:
     @property
     def problem(self) -> str | None:
         """Why jobs, and cancels of running ones, may come late, if so."""
-        if (lasts := self._bell.recovery.lasts) > SILENT_SECONDS:
+        if (lasts := self._bell.lasts) > SILENT_SECONDS:
             return f"the doorbell has had no connection for {lasts:.0f} s: jobs may begin up to 5 s late"
         if self._unheard > MOST_UNHEARD:  # the last one has only just been made
             return (
@@ -74,7 +76,7 @@ class Hearing:
         now = time.monotonic()
         if self._hears.conn is None or self._hears.connected_at > self._called_at:
             self._unheard, self._called_at = 0, -math.inf
-        channel = None if self._hears.conn is None else self._listens()
+        channel = None if self._hears.conn is None else self._ear.channel
         if channel is not None and (self._unheard or now - self._called_at >= CALL_SECONDS):
             self._called_at = now
             self._unheard += 1

@@ -7,9 +7,11 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Iterable
 
 from chancy_worker.connection.link import Link
+
+from .wakeups import Rounds
 
 FIRST_SECONDS, LONGEST_SECONDS = 0.05, 1.0
 
@@ -17,16 +19,20 @@ FIRST_SECONDS, LONGEST_SECONDS = 0.05, 1.0
 class Poll:
     """Wakes idle queues after pauses that double from 50 ms to 1 s, and start anew when there was work.
 
-    Has the interface of `doorbell.Doorbell`. Somebody's cancel of a running job arrives with the next heartbeat.
+    Somebody's cancel of a running job arrives with the next heartbeat.
     """
 
-    def __init__(self, wake: Callable[[Collection[str]], None]) -> None:
-        self._wake = wake
+    def __init__(self) -> None:
+        self._rounds: Rounds
         self._pause = FIRST_SECONDS
         self._idle: set[str] = set()
         self._at = math.inf
         """When the idle queues are woken."""
         self._changed = asyncio.Event()
+
+    def wakes(self, rounds: Rounds) -> None:
+        """See `Wakeups`, here and below."""
+        self._rounds = rounds
 
     def idle(self, queues: Iterable[str]) -> None:
         """A look has found nothing there: look again in a while."""
@@ -66,21 +72,17 @@ class Poll:
                 continue
             idle, self._idle, self._at = self._idle, set(), math.inf
             self._pause = min(2 * self._pause, LONGEST_SECONDS)
-            self._wake(idle)
+            self._rounds.wake(idle)
 
     def _not_after(self, seconds: float) -> None:
         if (at := time.monotonic() + seconds) < self._at:
             self._at = at
             self._changed.set()
 
-    def hear_on(self, link: Link) -> None:
-        """Nothing can be heard."""
-
     async def test(self, link: Link) -> None:
         """Nothing is to be heard."""
 
-    problem: str | None = None
-    """It looks for itself."""
-
-    async def close(self) -> None:
-        """There is no connection of its own."""
+    @property
+    def problem(self) -> str | None:
+        """It looks for itself."""
+        return None

@@ -11,9 +11,14 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Protocol
 
 from chancy_worker import forks
+from chancy_worker.connection.link import Link
+
+from .lease import Lease
 
 log = logging.getLogger("chancy.worker")
 
@@ -24,6 +29,52 @@ _TO_BE_READ = 0.5
 """Seconds that the loop waits for a service manager that has much to read."""
 
 Problems = Callable[[], Awaitable[Sequence[str]]]
+
+
+class Rounds(Protocol):
+    """The claimer."""
+
+    @property
+    def turned_at(self) -> float:
+        """When its loop turned last, by `time.monotonic`."""
+
+
+class Troubled(Protocol):
+    """What may have a problem that it would be no help to start this worker anew for: wakeups, executors."""
+
+    @property
+    def problem(self) -> str | None:
+        """What it is, if it has one."""
+
+
+class Health:
+    """What is wrong with a worker, in sentences."""
+
+    def __init__(self, link: Link, lease: Lease, rounds: Rounds, others: Iterable[Troubled]) -> None:
+        """`link` is that of the rounds."""
+        self._link = link
+        self._lease = lease
+        self._rounds = rounds
+        self._others = list(others)
+
+    async def problems(self) -> list[str]:
+        """Why it is not ready, if so."""
+        now = time.monotonic()
+        found = []
+        if self._link.conn is None:
+            found.append("the database cannot be reached")
+        if (silent := now - self._lease.extended_at) > self._lease.timing.lease:
+            found.append(f"the lease is over: it was extended {silent:.0f} s ago")
+        if (stuck := now - self._rounds.turned_at) > LONGEST_TURN:
+            found.append(f"the claim loop has not turned for {stuck:.0f} s")
+        return found + [problem for each in self._others if (problem := each.problem) is not None]
+
+    def hangs(self) -> list[str]:
+        """Why it will not come to itself again, if so. An outage is no reason: its jobs go on running."""
+        stuck = time.monotonic() - max(self._link.connected_at, self._rounds.turned_at)
+        if self._link.conn is None or stuck <= LONGEST_TURN:
+            return []
+        return [f"the claim loop has not turned for {stuck:.0f} s, though it has its connection"]
 
 
 @contextlib.asynccontextmanager

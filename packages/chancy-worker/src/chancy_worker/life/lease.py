@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
 
 from chancy.model import Rows, Statement
 from chancy.wires.literals import of_texts
@@ -145,48 +144,3 @@ class Lease:
         self._seen = answer.upto
         self.extended_at = time.monotonic()
         return answer
-
-
-class Wakeups(Protocol):
-    """How this worker hears of work."""
-
-    @property
-    def problem(self) -> str | None:
-        """Why it hears late, if so."""
-
-    async def test(self, link: Link) -> None:
-        """See whether it hears, over this link."""
-
-
-async def keep_alive(
-    link: Link,
-    lease: Lease,
-    wakeups: Wakeups,
-    held: Collection[tuple[int, int]],
-    give_back: Callable[[tuple[int, int]], None],
-    cancel: Callable[[Iterable[int]], None],
-    found_batches: Callable[[], None],
-    found_schedules: Callable[[], None],
-) -> None:
-    """Extend the lease for ever; give back what was claimed in its name and is not among the `held`, and `cancel` what
-    somebody wants to stop, should its notification have been lost. Also tells that there are unfinished batches, and
-    schedules; and has the wakeups tested.
-    """
-
-    async def turn() -> float:
-        await link.open()
-        known = set(held)  # its verdict may be written before the answer is read
-        answer = await lease.extend(link, deaf=wakeups.problem is not None)
-        if answer.holding:
-            for claim in answer.claims:
-                if claim not in known and claim not in held:
-                    give_back(claim)
-            cancel(answer.cancelled)
-        if answer.batches:
-            found_batches()
-        if answer.schedules:
-            found_schedules()
-        await wakeups.test(link)
-        return lease.timing.extend
-
-    await link.forever(turn)

@@ -17,6 +17,7 @@ from chancy.history.moving import MOVED, keeping
 from chancy.model import Statement
 from chancy_worker.config import Timing
 from chancy_worker.connection.link import Link
+from chancy_worker.connection.turns import NextTurn
 
 from .lease import log
 
@@ -178,45 +179,59 @@ class Patience:
         return self._failing_since is not None and time.monotonic() - self._failing_since > self._timing.lease / 15
 
 
-async def rescue(link: Link, timing: Timing, rescued: Callable[[], None]) -> None:
-    """Look for the dead for ever, with `Patience`: now and then, and when a lease that nobody extends runs out."""
-    patience = Patience(timing)
+class Rescuer:
+    """Looks for the dead, with `Patience`: now and then, and when a lease that nobody extends runs out. Takes back what
+    they were running, 500 jobs a turn.
+    """
 
-    async def turn() -> float:
-        found, is_time = await look()
-        if found.to_bury and is_time:
-            await take_back_all(link, rescued)
-        if found.suspects:
-            rescued()
-        pause = timing.rescue * random.uniform(0.75, 1.25)
-        return pause if found.next_in is None else min(pause, found.next_in + timing.lease * random.uniform(0, 0.05))
+    def __init__(self, timing: Timing, rescued: Callable[[], None]) -> None:
+        """`rescued` is called when jobs of the dead are ready again, or still."""
+        self.due = NextTurn("rescue")
+        self._timing = timing
+        self._rescued = rescued
+        self._patience = Patience(timing)
+        self._takes_back = False
+        """The last look has found dead with jobs, and there may be more of those."""
+        self._look_at = 0.0
 
-    async def look() -> tuple[Deaths, bool]:
-        """Declare dead who is; and whether it is time for that."""
+    async def turn(self, link: Link) -> float:
+        """Take back more, if there is more; else look."""
+        takes_back, self._takes_back = self._takes_back, False
+        if takes_back or await self._look(link):
+            self._takes_back = await take_back_some(link, self._rescued)
+        return 0.0 if self._takes_back else max(self._look_at - time.monotonic(), 0.0)
+
+    async def _look(self, link: Link) -> bool:
+        """Declare dead who is; whether there may be jobs to take back, and it is time for that."""
         began = time.monotonic()
         try:
             await link.open()
-            latest = patience.latest
+            latest = self._patience.latest
             found = await link.send(declare_dead(latest=latest))
         except psycopg.Error:
-            patience.failed(began)
+            self._patience.failed(began)
             raise
-        if patience.looked(found.at):
+        timing = self._timing
+        if self._patience.looked(found.at):
             log.warning(
                 "the database's clock has jumped to %s; nobody is declared dead for %.0f s", found.at, timing.lease
             )
         for name in found.names:
             log.warning("worker %s is dead: its lease ran out", name)
-        return found, latest != NEVER
+        if found.suspects:
+            self._rescued()
+        pause = timing.rescue * random.uniform(0.75, 1.25)
+        if found.next_in is not None:
+            pause = min(pause, found.next_in + timing.lease * random.uniform(0, 0.05))
+        self._look_at = time.monotonic() + pause
+        return found.to_bury and latest != NEVER
 
-    await link.forever(turn)
 
-
-async def take_back_all(link: Link, rescued: Callable[[], None]) -> None:
-    """One statement after the other, until nothing is left but what somebody has locked: that is for the next look."""
-    while True:
-        again, failed = await link.send(take_back())
-        if not again and not failed:
-            return
-        log.warning("took back %d jobs of dead workers; %d more had no attempt left", again, failed)
-        rescued()
+async def take_back_some(link: Link, rescued: Callable[[], None]) -> bool:
+    """One statement; whether there may be more than what somebody has locked, which is for the next look."""
+    again, failed = await link.send(take_back())
+    if not again and not failed:
+        return False
+    log.warning("took back %d jobs of dead workers; %d more had no attempt left", again, failed)
+    rescued()
+    return True

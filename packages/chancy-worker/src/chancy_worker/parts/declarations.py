@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -15,6 +16,9 @@ from chancy.statements import names_known
 from chancy.task import BaseTask
 from chancy.wires.literals import JsonColumn, of_intervals, of_numbers, of_texts
 from chancy_worker.connection.link import Link
+from chancy_worker.connection.turns import NextTurn
+
+from .part import Part
 
 T = TypeVar("T")
 
@@ -164,3 +168,17 @@ def declare_schedules(tasks: Mapping[str, BaseTask[..., Any]]) -> Statement[list
         },
         lambda rows: list(rows[0][0]),
     )
+
+
+class Declarations(Part):
+    """What the tasks of this worker declare, written down once, when it starts."""
+
+    def __init__(self, tasks: Mapping[str, BaseTask[..., Any]]) -> None:
+        self.due = NextTurn("declarations", math.inf)
+        self._tasks = tasks
+
+    async def declare(self, link: Link) -> None:
+        """After those of other workers that start now; see `in_turn`."""
+        await in_turn(link, declare(self._tasks.values()))
+        for name in await in_turn(link, declare_schedules(self._tasks)):
+            log.warning("schedule %s was made at run time: what its task declares waits for `chancy.unschedule`", name)

@@ -17,6 +17,9 @@ from chancy.wires.literals import JsonColumn, of_numbers
 from chancy_worker.attempts.logs import Keeper, Kept, write_logs
 from chancy_worker.attempts.verdict import Owner
 from chancy_worker.connection.link import Link, one_line
+from chancy_worker.connection.turns import NextTurn
+
+from .part import Part
 
 T = TypeVar("T")
 
@@ -55,24 +58,30 @@ def write_down(told: Mapping[Owner, Progress]) -> Statement[int]:
     )
 
 
-async def report(link: Link, told: dict[Owner, Progress], keeper: Keeper | None) -> None:
-    """Empty both into the database for ever, and the log once more when it is cancelled.
+class Reports(Part):
+    """What is said between two turns, and the last words of the log.
 
     Connects at the first word, and asks nothing while nobody says any.
     """
 
-    async def turn() -> float:
-        if told or (keeper and keeper.waiting):
+    def __init__(self, told: dict[Owner, Progress], keeper: Keeper | None) -> None:
+        """Empties both."""
+        self.due = NextTurn("reports", EVERY_SECONDS)
+        self._told = told
+        self._keeper = keeper
+
+    async def turn(self, link: Link) -> float:
+        """Write all of it down."""
+        if self._told or (self._keeper and self._keeper.waiting):
             await link.open()
-            await _write_progress(link, told)
-            await _write_logs(link, keeper)
+            await _write_progress(link, self._told)
+            await _write_logs(link, self._keeper)
         return EVERY_SECONDS
 
-    try:
-        await link.forever(turn, first=EVERY_SECONDS)
-    finally:
-        if keeper and keeper.waiting:
-            await _last_words(link, keeper)
+    async def close(self, link: Link) -> None:
+        """Write down what the log still has, if the database can be reached."""
+        if self._keeper and self._keeper.waiting:
+            await _last_words(link, self._keeper)
 
 
 async def _write_progress(link: Link, told: dict[Owner, Progress]) -> None:
@@ -142,8 +151,7 @@ async def _in_parts(
 async def _last_words(link: Link, keeper: Keeper) -> None:
     with contextlib.suppress(psycopg.Error, TimeoutError):
         async with asyncio.timeout(LAST_SECONDS):
-            if link.conn is None:
-                await link.connect()
+            await link.open()
             await _write_logs(link, keeper)
     if keeper.waiting:
         log.error("%d log records of jobs are lost: the database could not be reached", keeper.waiting)

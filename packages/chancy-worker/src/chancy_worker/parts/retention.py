@@ -5,19 +5,23 @@ And the slots of limits that nobody has used lately, the times of unique keys th
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
 import psycopg
 
+from chancy.app import Chancy
 from chancy.history.moving import make_partitions
+from chancy.history.rules import keep_queues
 from chancy.model import Script, Statement
 from chancy_worker.claims.gates import sweep_slots
 from chancy_worker.config import Timing
 from chancy_worker.connection.link import Link, one_line
+from chancy_worker.connection.turns import NextTurn
+
+from .part import Part
 
 log = logging.getLogger("chancy.worker")
 
@@ -90,48 +94,71 @@ def sweep_batches() -> Statement[bool]:
     return Statement(SWEEP_BATCHES, {}, lambda rows: rows[0][0] == 1000)
 
 
-async def care_for_history(
-    new_link: Callable[[], Link], drop: Callable[[Link], Awaitable[None]], timing: Timing
-) -> None:
-    """Make and drop partitions for ever, each time on a connection of its own: a detach waits for open readers."""
-    while True:
-        link = new_link()
+class Retention(Part):
+    """Makes and drops days, and sweeps what is over, now and then: one duty a turn, since others wait for the link.
+
+    Whatever has become of one duty, the others are done; what failed is done again in a minute.
+    """
+
+    def __init__(self, app: Chancy, timing: Timing, *, is_lent: bool) -> None:
+        """`is_lent` is whether the link's session is, as behind a pooler."""
+        self.due = NextTurn("upkeep")
+        self._app = app
+        self._timing = timing
+        self._duties: Sequence[tuple[str, Callable[[Link], Awaitable[bool | None]]]] = (
+            ("making partitions", _make),
+            ("dropping partitions", drop_briefly if is_lent else drop_alone),
+            ("sweeping slots", _sweep_slots),
+            ("sweeping keys", _sweep_windows),
+            ("sweeping batches", _sweep_batches),
+        )
+        self._next = 0
+        """Which of them is next."""
+        self._done = True
+        """All that were taken this time went well."""
+
+    async def declare(self, link: Link) -> None:
+        """Store for how long jobs are kept, where the app says so."""
+        await link.send(keep(self._app.keep))
+        if wishes := {queue.name: queue.keep for queue in self._app.queues if queue.keep is not None}:
+            await link.send(keep_queues(wishes))
+
+    async def turn(self, link: Link) -> float:
+        """The next duty, or a part of it. After the last the connection is closed: with it ends the lock of who drops,
+        and an idle worker holds none for this.
+        """
+        what, duty = self._duties[self._next]
+        await link.open()
         try:
-            await link.connect()
-            done = await _care(link, drop)
+            if await duty(link):
+                return 0.0
         except psycopg.Error as error:
-            log.warning("upkeep of the history: %s; it goes on in a minute", one_line(error))
-            done = False
-        finally:
-            await link.close()
-        pause = timing.upkeep if done else min(60.0, timing.upkeep)
-        await asyncio.sleep(pause * random.uniform(0.75, 1.25))
-
-
-async def _care(link: Link, drop: Callable[[Link], Awaitable[None]]) -> bool:
-    """Each duty once, whatever has become of the others; whether all are done. Raises when the connection is lost."""
-
-    async def sweep(statement: Callable[[], Statement[bool]]) -> None:
-        while await link.send(statement()):
-            pass
-
-    duties: dict[str, Callable[[], Awaitable[object]]] = {
-        "making partitions": lambda: link.send(make_partitions(DAYS_AHEAD)),
-        "dropping partitions": lambda: drop(link),
-        "sweeping slots": lambda: sweep(sweep_slots),
-        "sweeping keys": lambda: sweep(sweep_windows),
-        "sweeping batches": lambda: sweep(sweep_batches),
-    }
-    done = True
-    for what, duty in duties.items():
-        try:
-            await duty()
-        except psycopg.Error as error:
-            if link.conn is None:
-                raise
+            await link.part_with(error)
             log.warning("upkeep of the history, %s: %s; it goes on in a minute", what, one_line(error))
-            done = False
-    return done
+            self._done = False
+        self._next += 1
+        if self._next < len(self._duties):
+            return 0.0
+        await link.close()
+        pause = self._timing.upkeep if self._done else min(60.0, self._timing.upkeep)
+        self._next, self._done = 0, True
+        return pause * random.uniform(0.75, 1.25)
+
+
+async def _make(link: Link) -> None:
+    await link.send(make_partitions(DAYS_AHEAD))
+
+
+async def _sweep_slots(link: Link) -> bool:
+    return await link.send(sweep_slots())
+
+
+async def _sweep_windows(link: Link) -> bool:
+    return await link.send(sweep_windows())
+
+
+async def _sweep_batches(link: Link) -> bool:
+    return await link.send(sweep_batches())
 
 
 async def drop_alone(link: Link) -> None:

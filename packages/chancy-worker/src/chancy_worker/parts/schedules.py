@@ -1,4 +1,4 @@
-"""Ticking: writing down what tasks declare, looking at what is due, and submitting its jobs.
+"""Ticking: looking at what is due, and submitting its jobs.
 
 There is no leader. Each worker looks; of several that see the same tick one moves the schedule on, and submits in the
 same statement. All instants are the database's: a worker's own clock only measures how long it sleeps.
@@ -6,7 +6,6 @@ same statement. All instants are the database's: a worker's own clock only measu
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import random
@@ -27,6 +26,10 @@ from chancy.task import BaseTask
 from chancy.wires.literals import of_numbers, of_texts, readable_or_null
 from chancy_worker.config import Timing
 from chancy_worker.connection.link import Link, one_line
+from chancy_worker.connection.turns import NextTurn
+from chancy_worker.life.lease import Extension
+
+from .part import Part
 
 log = logging.getLogger("chancy.worker")
 
@@ -134,36 +137,43 @@ def write_note(due: Due, note: str) -> Statement[bool]:
     return Statement(NOTE, {"name": due.name, "revision": due.revision, "note": note}, bool)
 
 
-async def keep_time(link: Link, tasks: Mapping[str, BaseTask[..., Any]], timing: Timing, found: asyncio.Event) -> None:
-    """Submit the jobs of these tasks' schedules for ever, each within some 30 ms of its tick.
+class Schedules(Part):
+    """Submits the jobs of these tasks' schedules, each within some 30 ms of its tick.
 
-    Looks when the next tick is, and at least every `timing.look`; while none of theirs is ahead, only when somebody has
-    `found` that there are any at all. Connects at the first look.
+    Looks when the next tick is, and at least every `timing.look`; while none of theirs is ahead, only when a heartbeat
+    has seen that there are any at all. Connects at the first look.
     """
-    aside: dict[int, float] = {}
-    due_at = 0.0
 
-    async def turn() -> float:
-        nonlocal aside, due_at
-        if (left := due_at - time.monotonic()) > 0 and due_at < math.inf:  # `found` once more
-            return left
+    def __init__(self, tasks: Mapping[str, BaseTask[..., Any]], timing: Timing) -> None:
+        self.due = NextTurn("schedules", math.inf)
+        self._tasks = tasks
+        self._timing = timing
+        self._aside: dict[int, float] = {}
+        """The revisions that could not be ticked, and until when they are left alone."""
+        self._look_at = math.inf
+
+    def heard(self, news: Extension) -> None:
+        """Whether there are schedules: if nothing of theirs was ahead, there may be by now."""
+        if news.schedules and self._look_at == math.inf:
+            self.due.now()
+
+    async def turn(self, link: Link) -> float:
+        """Look, and tick what is due."""
         await link.open()
-        aside = {revision: until for revision, until in aside.items() if until > time.monotonic()}
-        seen = await link.send(look_at_schedules(tasks, aside))
+        self._aside = {revision: until for revision, until in self._aside.items() if until > time.monotonic()}
+        seen = await link.send(look_at_schedules(self._tasks, self._aside))
         for due in seen.due:
-            if (pause := await _see_to(link, due, tasks[due.task], seen.at)) is not None:
-                aside[due.revision] = time.monotonic() + pause
+            if (pause := await _see_to(link, due, self._tasks[due.task], seen.at)) is not None:
+                self._aside[due.revision] = time.monotonic() + pause
         now = time.monotonic()
-        waits = [until - now for until in aside.values()]
+        waits = [until - now for until in self._aside.values()]
         if seen.ahead is not None:
             waits.append(seen.ahead + random.uniform(0, SPREAD))
         if seen.due:
             waits.append(0.0)
-        rest = min([timing.look * random.uniform(0.75, 1), *waits]) if waits else math.inf
-        due_at = now + rest
+        rest = min([self._timing.look * random.uniform(0.75, 1), *waits]) if waits else math.inf
+        self._look_at = now + rest
         return rest
-
-    await link.forever(turn, found, first=math.inf)
 
 
 async def _see_to(link: Link, due: Due, task: BaseTask[..., Any], at: datetime) -> float | None:

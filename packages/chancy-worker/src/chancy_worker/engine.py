@@ -1,0 +1,153 @@
+"""What one worker is made of, and who knows whom: rounds, life and parts. Nothing here asks the database anything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from chancy.app import Chancy
+from chancy.options.limits import Place
+from chancy.task import BaseTask
+
+from . import places
+from .attempts.attempt import Executor
+from .attempts.ends import Ends
+from .attempts.logs import Keeper
+from .attempts.refusals import Refusals, signature_of
+from .config import WorkerConfig
+from .connection.link import Link
+from .connection.links import Links
+from .connection.turns import Duty, take_turns
+from .doorbell.doorbell import Doorbell
+from .doorbell.polling import Poll
+from .doorbell.wakeups import Wakeups
+from .life.health import Health
+from .life.heart import Heart
+from .life.lease import Lease, Offer
+from .life.rescue import Rescuer
+from .life.stopping import TO_OBEY
+from .parts.batches import Batches
+from .parts.declarations import Declarations
+from .parts.part import Part
+from .parts.reports import Reports
+from .parts.retention import Retention
+from .parts.schedules import Schedules
+from .rounds.claimer import Claimer
+from .slots.slots import Slots
+
+
+class Engine:
+    """The pieces of one worker. Each knows only those that are made before it, but for the rounds: who has to be there
+    before them is told of them once, when they are made.
+
+    Five connections at most: of the rounds, of the bell, of life, of the schedules, whose ticks wait for nobody, and of
+    the other parts. The last two are opened by who has something to ask.
+    """
+
+    def __init__(
+        self,
+        app: Chancy,
+        config: WorkerConfig,
+        tasks: Mapping[str, BaseTask[..., Any]],
+        links: Links,
+        is_cancelled: Callable[[], bool],
+    ) -> None:
+        """`is_cancelled` is whether the worker itself is being cancelled."""
+        timing = config.timing
+        names = [queue.name for queue in app.queues]
+        signatures = {name: signature_of(task) for name, task in tasks.items()}
+        refusals = Refusals(config.name, names, signatures)
+        ends = Ends(refusals)
+
+        self.keeper = Keeper() if any(task.keep_logs for task in tasks.values()) else None
+        self.executors: Mapping[Place, Executor] = places.executors(tasks, app.preload, config, self._recovered)
+        self.slots = Slots(
+            tasks=tasks,
+            executors=self.executors,
+            concurrency={queue.name: queue.concurrency for queue in app.queues},
+            memory=config.memory_budget,
+            worker=config.name,
+            schema=links.schema,
+            middleware=tuple(app.middleware),
+            keeper=self.keeper,
+            ended=ends.ended,
+            is_cancelled=is_cancelled,
+        )
+
+        self.link = links.new("claim")
+        self.life = links.new("life", lock_timeout="1s")
+        offer = Offer(names, list(signatures), list(signatures.values()), listens=not links.is_lent)
+        self.lease = Lease(config.name, timing, self.slots.lose, offer)
+        self.wakeups: Wakeups
+        if links.is_lent:
+            self.wakeups = Poll()
+        else:
+            own, alike = links.new("bell", lock_timeout="0"), sorted(signatures.items())
+            self.wakeups = Doorbell(self.link, own, names, alike=alike, lease=self.lease, slots=self.slots)
+
+        batches, schedules = Batches(timing), Schedules(tasks, timing)
+        reports, retention = Reports(self.slots.progress, self.keeper), Retention(app, timing, is_lent=links.is_lent)
+        self.parts: Sequence[Part] = (retention, Declarations(tasks), schedules, batches, reports)
+
+        self.claimer = Claimer(
+            link=self.link,
+            lease=lambda: self.lease.id,
+            queues=app.queues,
+            timing=timing,
+            idle=self.wakeups.idle,
+            busy=self.wakeups.busy,
+            room=self.slots.room,
+            knows=tasks.__contains__,
+            strange=lambda job: ends.ended(job, refusals.unknown(job), 0.0),
+            refusals=refusals,
+            start=self.slots.begin,
+            settled=ends.settled,
+            left_batch=batches.left,
+            offers=self.wakeups.offers,
+            attend=self.wakeups.attend,
+            leaves_it_to_others=self.wakeups.leaves_it_to_others,
+        )
+        ends.rounds = self.claimer
+        self.wakeups.wakes(self.claimer)
+
+        self.heart = Heart(self.lease, self.claimer, self.slots, self.wakeups, self.parts)
+        self.health = Health(self.link, self.lease, self.claimer, [self.wakeups, *self.executors.values()])
+        rescuer = Rescuer(timing, self.claimer.rescued)
+        self._shared = links.new("parts", lock_timeout="1s")
+        self.loops: list[asyncio.Task[Any]] = []
+        """None of them ever ends by itself, but for rounds that were stopped."""
+        self._turns: Mapping[str, tuple[Link, Collection[Duty]]] = {
+            "chancy life": (self.life, [self.heart, rescuer]),
+            "chancy schedules": (links.new("schedules"), [schedules]),
+            "chancy parts": (self._shared, [batches, reports, retention]),
+        }
+
+    def begin(self) -> None:
+        """Wakeups, life and parts."""
+        self.loops.append(asyncio.create_task(self.wakeups.serve(), name="chancy wakeups"))
+        for name, (link, duties) in self._turns.items():
+            self.loops.append(asyncio.create_task(take_turns(link, *duties), name=name))
+
+    def begin_rounds(self, context: contextvars.Context) -> asyncio.Task[None]:
+        """They end when the claimer is stopped and nothing is left to write; what they start sees a copy of this."""
+        loop = asyncio.get_running_loop()
+        rounds = asyncio.Task(self.claimer.work(), loop=loop, name="chancy rounds", context=context.copy())
+        self.loops.append(rounds)
+        return rounds
+
+    def _recovered(self) -> None:
+        """There is room again in a place where there was none."""
+        self.claimer.wake()
+
+    async def end(self) -> None:
+        """End them. Where an error has ended this worker, its jobs count as those of a crash, and do not run on."""
+        for loop in self.loops:
+            loop.cancel()
+        await asyncio.gather(*self.loops, return_exceptions=True)
+        for part in self.parts:
+            await part.close(self._shared)
+        if self.slots.running:
+            self.slots.interrupt()
+            await asyncio.sleep(TO_OBEY)
