@@ -27,20 +27,14 @@ LARGER_ROOMS = {
     "chancy_worker/children/pool": (300, "places, starts and ends of children change together"),
     "chancy_worker/claims/statement": (300, "one statement in its forms, what goes in and what comes out"),
     "chancy_worker/doorbell/doorbell": (370, "the bell, who hears it and who is next in line; to be divided"),
-    "chancy_worker/rounds/claimer": (620, "the loop, and what it holds; to be divided"),
-    "chancy_worker/slots/slots": (
-        310,
-        "the running jobs by their ids, which begins, stops and ends share; to be divided",
-    ),
     "chancy_worker/worker": (480, "starts, connects and stops all others, until parts have a protocol"),
 }
 """More than a room's lines: how many, and why."""
 LARGER_WINGS = {
     "chancy_ops/command": (1_450, "a file a command, and none imports another one's"),
-    "chancy_worker/rounds": (920, "until the claimer is divided"),
 }
 LARGER_LISTS = {
-    "The worker": (1_800, "until the claimer and the slots are divided"),
+    "The worker": (1_450, "until the statement and the verdict are divided"),
 }
 
 

@@ -28,8 +28,8 @@ ORDER = {
     "chancy_worker": """
         config forks init lifespan log_format
         attempts connection
-        slots claims child doorbell
-        children life parts rounds
+        slots claims held child doorbell
+        children life parts demand rounds
         worker processes
         cli __main__ __init__
     """,
@@ -45,7 +45,8 @@ PURE = {
         keys/gates keys/key keys/statements keys/unique schedules/recurrence statements batches/values
     """,
     "chancy_worker": """
-        attempts/verdict claims/marks claims/portions claims/statement rounds/appetite rounds/pace
+        attempts/verdict claims/marks claims/portions claims/statement held/holdings held/leases held/returns
+        demand/appetite demand/pace rounds/doubts
         slots/room
     """,
 }

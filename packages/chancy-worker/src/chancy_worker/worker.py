@@ -12,7 +12,6 @@ import contextlib
 import contextvars
 import functools
 import importlib.util
-import logging
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping
@@ -33,10 +32,11 @@ from chancy.task import BaseTask
 
 from . import forks
 from .attempts.attempt import Executor
+from .attempts.ends import Ends
 from .attempts.executors import Loop, Threads
 from .attempts.logs import Keeper, listening
 from .attempts.refusals import Refusals, signature_of
-from .attempts.verdict import Claimed, Completion
+from .attempts.verdict import Completion
 from .claims.statement import Wanted, play_round
 from .config import WorkerConfig
 from .connection.link import Link
@@ -63,7 +63,6 @@ from .slots.slots import Slots
 T = TypeVar("T")
 
 log = unfailing("chancy.worker")
-job_log = unfailing("chancy.job")
 
 _TO_OBEY = 1.0
 """Seconds that stopped jobs, and a stopped lifespan, get for their `finally`."""
@@ -224,6 +223,10 @@ class Worker:
         def has_room(queue: str) -> bool:
             return claimer.has_room(queue)
 
+        names = [queue.name for queue in self.app.queues]
+        signatures = {name: signature_of(task) for name, task in self._tasks.items()}
+        refusals = Refusals(config.name, names, signatures)
+        ends = Ends(refusals)
         executors = self._executors(wake)
         stack.push_async_callback(self._close_executors, executors)
         keeper = Keeper() if any(task.keep_logs for task in self._tasks.values()) else None
@@ -236,12 +239,9 @@ class Worker:
             schema=schema,
             middleware=tuple(self.app.middleware),
             keeper=keeper,
-            ended=lambda job, verdict, seconds: self._ended(claimer, job, verdict, seconds),
+            ends=ends,
             is_cancelled=self._is_cancelled,
         )
-        names = [queue.name for queue in self.app.queues]
-        signatures = {name: signature_of(task) for name, task in self._tasks.items()}
-        refusals = self._refusals = Refusals(config.name, names, signatures)
         offer = Offer(names, list(signatures), list(signatures.values()), listens=self._session is not LentSession)
         lease = Lease(config.name, config.timing, slots.lose, offer)
         wakeups: Doorbell | Poll
@@ -262,23 +262,16 @@ class Worker:
             ear.stir, ear.began = lambda: wake([]), bell.listening
             wakeups, drop = Doorbell(bell, ear, Hearing(link, own, lambda: ear.channel)), drop_alone
         batches = Batches(self._link(stack, "batches", lock_timeout="1s"), config.timing)
-        claimer = Claimer(
+        claimer = ends.rounds = Claimer(
             link=link,
-            lease=lambda: lease.id,
+            lease=lease,
             queues=self.app.queues,
             timing=config.timing,
-            idle=wakeups.idle,
-            busy=wakeups.busy,
-            room=slots.room,
-            knows=self._tasks.__contains__,
-            strange=lambda job: self._ended(claimer, job, refusals.unknown(job), 0.0),
+            wakeups=wakeups,
+            places=slots,
             refusals=refusals,
-            start=slots.begin,
-            settled=self._settled,
-            left_batch=batches.left,
-            offers=wakeups.offers,
-            attend=wakeups.attend,
-            leaves_it_to_others=wakeups.leaves_it_to_others,
+            ends=ends,
+            batches=batches,
         )
         wakeups.hear_on(link)
         parts = self._parts = _Parts(link, lease, slots, claimer, keeper, wakeups)
@@ -430,42 +423,6 @@ class Worker:
             await executor.close()
         threads = executors[Place.THREAD]
         self.left_running += threads.stranded if isinstance(threads, Threads) else 0
-
-    def _ended(self, claimer: Claimer, job: Claimed, verdict: Completion, seconds: float) -> None:
-        if verdict.refusal:
-            verdict = self._refusals.decided(job, verdict)
-        claimer.complete(job, verdict)
-        self._log(job, verdict, seconds)
-
-    def _log(self, job: Claimed, verdict: Completion, seconds: float) -> None:
-        level = logging.INFO if verdict.state is State.SUCCEEDED or verdict.refund else logging.WARNING
-        if not job_log.isEnabledFor(level):
-            return
-        note = " ".join(verdict.note.replace("\0", "\\0").split())[:500]
-        state = verdict.state if verdict.state is not State.READY else "released" if verdict.refund else "retried"
-        job_log.log(
-            level,
-            "job %d %s %s attempt %d/%d %.3fs%s",
-            job.id, job.task, state, job.attempt, job.max_attempts, seconds, f" {note}" if note else "",
-            extra={"chancy": {
-                "job": job.id, "task": job.task, "queue": job.queue, "state": str(state), "attempt": job.attempt,
-                "max_attempts": job.max_attempts, "seconds": round(seconds, 6), "note": note,
-            }},
-        )  # fmt: skip
-
-    def _settled(self, verdict: Completion, fate: str) -> None:
-        if fate == "lost":
-            job_log.warning(
-                "job %d: the verdict of this attempt (%s) came too late and changed nothing: another claim has the job",
-                verdict.id,
-                verdict.state,
-            )
-        elif fate == "completed":
-            job_log.warning(
-                "job %d: succeeded in its handler's own transaction; what came after that changes nothing (%s)",
-                verdict.id,
-                verdict.note or verdict.state,
-            )
 
     def _executors(self, recovered: Callable[[], None]) -> dict[Place, Executor]:
         config = self.config
