@@ -26,20 +26,14 @@ LARGER_ROOMS = {
     "chancy_worker/child/child": (300, "the life of one process: what it reads decides what it does next"),
     "chancy_worker/children/pool": (300, "places, starts and ends of children change together"),
     "chancy_worker/claims/statement": (300, "one statement in its forms, what goes in and what comes out"),
-    "chancy_worker/rounds/claimer": (620, "the loop, and what it holds; to be divided"),
-    "chancy_worker/slots/slots": (
-        310,
-        "the running jobs by their ids, which begins, stops and ends share; to be divided",
-    ),
 }
 """More than a room's lines: how many, and why."""
 LARGER_WINGS = {
     "chancy/arguments": (960, "models are compared as all else is, and read and refused by the same words"),
     "chancy_ops/command": (1_450, "a file a command, and none imports another one's"),
-    "chancy_worker/rounds": (920, "until the claimer is divided"),
 }
 LARGER_LISTS = {
-    "The worker": (1_800, "until the claimer and the slots are divided"),
+    "The worker": (1_450, "until the statement and the verdict are divided"),
 }
 
 

@@ -30,8 +30,8 @@ ORDER = {
     "chancy_worker": """
         config forks init log_format
         attempts connection
-        slots claims child doorbell
-        children life parts rounds
+        slots claims held child doorbell
+        children life parts demand rounds
         lifespan places engine
         worker processes
         cli __main__ __init__
@@ -49,7 +49,8 @@ PURE = {
         keys/gates keys/key keys/statements keys/unique schedules/recurrence statements batches/values
     """,
     "chancy_worker": """
-        attempts/verdict claims/marks claims/portions claims/statement doorbell/line rounds/appetite rounds/pace
+        attempts/verdict claims/marks claims/portions claims/statement doorbell/line held/holdings held/leases held/returns
+        demand/appetite demand/pace rounds/doubts
         slots/room
     """,
 }

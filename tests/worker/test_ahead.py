@@ -11,8 +11,8 @@ from worker_help import FAST, eventually, working
 from chancy import Queue, State
 from chancy_worker import WorkerConfig
 from chancy_worker.attempts.verdict import EARLIEST
-from chancy_worker.rounds import pace
-from chancy_worker.rounds.pace import Pace
+from chancy_worker.demand import pace
+from chancy_worker.demand.pace import Pace
 from chancy_worker.slots.turnstile import AHEAD_SECONDS, Turnstile
 
 

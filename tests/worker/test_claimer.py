@@ -18,6 +18,7 @@ from chancy_worker.attempts.verdict import Claimed, released, succeeded
 from chancy_worker.claims.statement import SETTLE, Answer
 from chancy_worker.connection.link import Link
 from chancy_worker.connection.recovery import Recovery
+from chancy_worker.doorbell.polling import Poll
 from chancy_worker.rounds import claimer
 from chancy_worker.slots.room import Room
 
@@ -87,18 +88,14 @@ async def claiming(send, queues=("mail",), **more):
     mine = claimer.Claimer(
         **{
             "link": link,
-            "lease": lambda: 1,
+            "lease": SimpleNamespace(id=1),
             "queues": [Queue(queue, 3) for queue in queues],
             "timing": Timing(look=60),
-            "idle": lambda queues: None,
-            "busy": lambda queues: None,
-            "room": Room,
-            "knows": lambda task: True,
-            "strange": lambda job: None,
+            "wakeups": Poll(lambda queues: None),
+            "places": SimpleNamespace(tasks={"t"}, room=Room, begin=started.append),
             "refusals": Refusals("w:1", queues, {}),
-            "start": started.append,
-            "settled": lambda verdict, fate: None,
-            "left_batch": lambda batch: None,
+            "ends": SimpleNamespace(settled=lambda verdict, fate: None),
+            "batches": None,
         }
         | more
     )
@@ -210,10 +207,10 @@ async def test_a_claim_that_was_seen_while_its_round_failed_is_given_back(databa
 
 
 async def test_what_was_claimed_under_a_lease_that_is_lost_meanwhile_goes_back_unbegun(database):
-    lease = 1
-    async with claiming(database, lease=lambda: lease) as mine:
+    lease = SimpleNamespace(id=1)
+    async with claiming(database, lease=lease) as mine:
         await played(database, 0)
-        lease = 2
+        lease.id = 2
         database.answer(found(job(1)))
         second = await played(database, 1)
         assert (second.worker, mine.started) == (2, [])

@@ -16,8 +16,8 @@ from chancy_worker.attempts.verdict import Claimed, Completion
 from chancy_worker.claims import portions
 from chancy_worker.claims.portions import Portion
 from chancy_worker.claims.statement import ROUND, WEIGHED_ROUND, Circle, Wanted, play_round
+from chancy_worker.held.outbox import LARGE_VERDICT_BYTES, MOST_CUTS, Outbox
 from chancy_worker.life.lease import register
-from chancy_worker.rounds.outbox import LARGE_VERDICT_BYTES, MOST_CUTS, Outbox
 
 MIB = 1024**2
 
@@ -247,5 +247,5 @@ def test_large_jobs_of_a_queue_that_has_none_running_come_one_at_a_time_when_mem
     portion.came([Claimed(1, "t", "a", 1, 3, 1, 0, b" " * 200 * MIB, None, None, None)])
     wanted = portion.of(Wanted({"a": 9, "b": 9}), {"a": 1})
     assert wanted.large == {"a": 0, "b": 1}
-    assert portion.let_go((1, 1))
+    assert portion.let_go([(1, 1)])
     assert min(portion.of(Wanted({"a": 9, "b": 9}), {}).large.values()) > 1

@@ -5,6 +5,7 @@ import bisect
 import logging
 import random
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -186,7 +187,7 @@ async def test_a_job_that_goes_back_from_its_slot_lets_none_of_those_behind_it_h
         schema="s",
         middleware=(),
         keeper=None,
-        ended=lambda job, verdict, seconds: ended.append(job.id),
+        ends=SimpleNamespace(ended=lambda job, verdict, seconds: ended.append(job.id)),
     )
     for number, queue in [(1, "line"), (2, "line"), (3, "other")]:
         slots.begin(Claimed(number, task.name, queue, 1, 3, 1, 0, b"{}", None, None, None))

@@ -214,10 +214,10 @@ async def test_a_worker_that_was_frozen_beyond_its_lease_changes_nothing_and_tel
 async def test_what_a_round_brings_after_its_worker_was_told_to_stop_goes_back(site, monkeypatch):
     take = Claimer._take
 
-    def told_to_stop(self, answer, lease, wanted):
+    def told_to_stop(self, answer, wanted, under):
         with monkeypatch.context() as patch:
             patch.setattr(self, "stopping", True)
-            take(self, answer, lease, wanted)
+            return take(self, answer, wanted, under)
 
     monkeypatch.setattr(Claimer, "_take", told_to_stop)
     async with working(site.app()):

@@ -72,7 +72,7 @@ class Engine:
             schema=links.schema,
             middleware=tuple(app.middleware),
             keeper=self.keeper,
-            ended=ends.ended,
+            ends=ends,
             is_cancelled=is_cancelled,
         )
 
@@ -91,25 +91,17 @@ class Engine:
         reports, retention = Reports(self.slots.progress, self.keeper), Retention(app, timing, is_lent=links.is_lent)
         self.parts: Sequence[Part] = (retention, Declarations(tasks), schedules, batches, reports)
 
-        self.claimer = Claimer(
+        self.claimer = ends.rounds = Claimer(
             link=self.link,
-            lease=lambda: self.lease.id,
+            lease=self.lease,
             queues=app.queues,
             timing=timing,
-            idle=self.wakeups.idle,
-            busy=self.wakeups.busy,
-            room=self.slots.room,
-            knows=tasks.__contains__,
-            strange=lambda job: ends.ended(job, refusals.unknown(job), 0.0),
+            wakeups=self.wakeups,
+            places=self.slots,
             refusals=refusals,
-            start=self.slots.begin,
-            settled=ends.settled,
-            left_batch=batches.left,
-            offers=self.wakeups.offers,
-            attend=self.wakeups.attend,
-            leaves_it_to_others=self.wakeups.leaves_it_to_others,
+            ends=ends,
+            batches=batches,
         )
-        ends.rounds = self.claimer
         self.wakeups.wakes(self.claimer)
 
         self.heart = Heart(self.lease, self.claimer, self.slots, self.wakeups, self.parts)

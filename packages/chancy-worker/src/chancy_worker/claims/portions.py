@@ -70,9 +70,12 @@ class Portion:
         """There are large jobs: the next claims weigh."""
         self._weighs_until = time.monotonic() + WEIGHING_SECONDS
 
-    def let_go(self, key: tuple[int, int]) -> bool:
-        """That job is no longer held; whether there is room again, and there was none."""
-        if self.held.pop(key, None) is None or not self._full:
+    def let_go(self, keys: Iterable[tuple[int, int]]) -> bool:
+        """These jobs are no longer held; whether there is room again, and there was none."""
+        if not self.held:
+            return False
+        gone = [key for key in keys if self.held.pop(key, None) is not None]
+        if not gone or not self._full:
             return False
         self._full = sum(self.held.values()) >= HELD_BYTES
         return not self._full

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from chancy_worker.attempts.verdict import Completion, without_data
@@ -32,6 +33,8 @@ class Outbox:
         """How many at most go into a round while one that cannot be stored is looked for."""
         self._bared: set[tuple[int, int]] = set()
         self._cuts = 0
+        self.postponed = 0
+        """Verdicts that come back after a pause, and are not among those that wait."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -42,6 +45,16 @@ class Outbox:
     def add(self, verdict: Completion) -> None:
         """One more."""
         self._waiting.append(verdict)
+
+    def postpone(self, seconds: float, verdict: Completion, told: Callable[[], None]) -> None:
+        """Send this one again after a pause, as when somebody has locked its row; `told` is called then."""
+        self.postponed += 1
+        asyncio.get_running_loop().call_later(seconds, self._comes_back, verdict, told)
+
+    def _comes_back(self, verdict: Completion, told: Callable[[], None]) -> None:
+        self.postponed -= 1
+        self.add(verdict)
+        told()
 
     def put_back(self, verdicts: Iterable[Completion]) -> None:
         """These have to be sent again, behind the others."""

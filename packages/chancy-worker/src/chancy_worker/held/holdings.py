@@ -1,0 +1,93 @@
+"""The jobs that a worker holds, and how many of them are of each queue and of each share of a limit.
+
+They are counted once an answer and once a confirmation, all together; what ends in between is counted one by one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import attrgetter
+from typing import TypeAlias
+
+from chancy_worker.attempts.verdict import Claimed
+from chancy_worker.claims.statement import Held
+
+Key: TypeAlias = tuple[int, int]
+"""A claim: the job's id and its fence."""
+
+_KEY, _QUEUE, _SHARE = attrgetter("id", "fence"), attrgetter("queue"), attrgetter("share")
+
+
+class Holdings:
+    """What is this worker's now: those that run, and those whose verdicts are not written."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[Key, Claimed] = {}
+        """Until the database has confirmed their verdict, by (id, fence)."""
+        self.running: Counter[str] = Counter()
+        """How many of each queue run, or are about to."""
+        self._held: Counter[str] = Counter()
+        self._running_in: Counter[str] = Counter()
+        self._held_in: Counter[str] = Counter()
+        """The same of those that run in a share of a limit, by its key."""
+        self.unsure_of: int | None = None
+        """A lease under which more may have been claimed, by a round whose answer was lost."""
+
+    def take(self, jobs: Sequence[Claimed]) -> tuple[Mapping[str, int], Collection[Key]]:
+        """These have been claimed, and are about to run: how many of each queue, and which claims were held already.
+        Of those the job before is held no more.
+        """
+        keys = list(map(_KEY, jobs))
+        twice = () if self.jobs.keys().isdisjoint(keys) else self.jobs.keys() & keys
+        if twice:
+            self.let_go(twice)
+        got = Counter(map(_QUEUE, jobs))
+        self.running.update(got)
+        self._held.update(got)
+        if any(map(_SHARE, jobs)):
+            shares = _shares(jobs)
+            self._running_in.update(shares)
+            self._held_in.update(shares)
+        self.jobs.update(zip(keys, jobs, strict=True))
+        return got, twice
+
+    def ends(self, job: Claimed) -> None:
+        """Its attempt is over."""
+        self.running[job.queue] -= 1
+        if job.share is not None:
+            self._running_in[job.share] -= 1
+
+    def let_go(self, keys: Iterable[Key]) -> list[Claimed | None]:
+        """The database has their verdicts; None where a claim was none of those that are held."""
+        gone = [self.jobs.pop(key, None) for key in keys]
+        jobs = [job for job in gone if job is not None]
+        self._held.subtract(Counter(map(_QUEUE, jobs)))
+        if any(map(_SHARE, jobs)):
+            self._held_in.subtract(_shares(jobs))
+        return gone
+
+    def all_run(self, queue: str) -> bool:
+        """Whether no verdict of this queue is on its way."""
+        return self._held[queue] == self.running[queue]
+
+    def of(
+        self, lease: int, queues: Iterable[str], share: str | None, *, all_end: bool
+    ) -> Mapping[Held, tuple[int, int]] | None:
+        """How many of each of these queues, and of this share of a limit, are held under a lease at most: before the
+        verdicts of a round, and after them, if it carries `all_end` that there are. None where there may be more than
+        is known.
+        """
+        if self.unsure_of == lease:
+            return None
+        held: dict[Held, tuple[int, int]] = {}
+        for queue in queues:
+            if n := self._held[queue]:
+                held["queue", queue] = n, self.running[queue] if all_end else n
+        if share is not None and (n := self._held_in[share]):
+            held["gate", share] = n, self._running_in[share] if all_end else n
+        return held
+
+
+def _shares(jobs: Iterable[Claimed]) -> Counter[str]:
+    return Counter(job.share for job in jobs if job.share is not None)
