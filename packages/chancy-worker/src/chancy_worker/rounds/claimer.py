@@ -181,8 +181,6 @@ class Claimer:
             self._running_in[job.share] -= 1
         if job.parked is not None:
             self._gated_ends = True
-        if job.queue in self._appetite.at_limit:
-            self._appetite.look_again([job.queue])  # the round that writes the verdict may claim another one
         if job.crashes:
             self._suspects.ended(job, verdict)
         if verdict.state is State.READY and verdict.delay is None:
@@ -259,6 +257,8 @@ class Claimer:
         unknown = self._refusals.left_out()
         full = frozenset(room.without).difference(unknown)
         self._left_out, self._ahead = full.union(unknown), room.ahead
+        if self._appetite.at_limit:
+            self._appetite.look_again(self._leaving_limits())
         hungry = self._appetite.ask(now, self._left_out)
         suspects = self._suspects.chosen
         asked = self._concurrency if suspects else {**dict.fromkeys(hungry), **dict.fromkeys(self._gated(now))}
@@ -277,6 +277,13 @@ class Claimer:
         if self._gated_ends:
             due += {job.queue for verdict in self.outbox if (job := self._parked_of(verdict)) is not None}
         return due
+
+    def _leaving_limits(self) -> set[str]:
+        """Of queues at their limits those of which jobs have ended: the round that writes their verdicts may claim others
+        in their place, whatever an earlier one has found, which did not see that.
+        """
+        jobs = [self.held.get((verdict.id, verdict.fence)) for verdict in self.outbox]
+        return self._appetite.at_limit.intersection(job.queue for job in jobs if job is not None)
 
     def _has_to_look(self, queue: str, now: float) -> bool:
         return self._appetite.is_hungry(queue) and (self._appetite.is_woken(queue) or not self._gates.flows(queue, now))
@@ -442,7 +449,7 @@ class Claimer:
                 self._gates.reached(gates[kind, name], n)
             else:
                 self._appetite.thirsty.discard(name)
-                if not n:
+                if not n and self._holding[name] == self._running[name]:  # no job of it has ended meanwhile
                     self._appetite.at_limit_still(name, time.monotonic())
                     self._appetite.thirsty.add(name)
                     without.add(name)
@@ -564,6 +571,8 @@ class Claimer:
                 self._appetite.look_again()  # it was claimed unheard, and is back at its place, wherever that is
                 continue
             self._holding[job.queue] -= 1
+            if fates and job.queue in self._appetite.at_limit:
+                self._appetite.look_again([job.queue])  # a round of which not all are settled counts none as ended
             if job.share is not None:
                 self._holding_in[job.share] -= 1
             if job.batch is not None:
