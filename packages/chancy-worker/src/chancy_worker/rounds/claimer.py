@@ -181,6 +181,8 @@ class Claimer:
             self._running_in[job.share] -= 1
         if job.parked is not None:
             self._gated_ends = True
+        if job.queue in self._appetite.at_limit:
+            self._appetite.look_again([job.queue])  # the round that writes the verdict may claim another one
         if job.crashes:
             self._suspects.ended(job, verdict)
         if verdict.state is State.READY and verdict.delay is None:
@@ -279,8 +281,8 @@ class Claimer:
         return due
 
     def _leaving_limits(self) -> set[str]:
-        """Of queues at their limits those of which jobs have ended: the round that writes their verdicts may claim others
-        in their place, whatever an earlier one has found, which did not see that.
+        """Of queues at their limits those of which jobs have ended: whatever was found meanwhile by a round that did not see
+        that, the one that writes their verdicts may claim others in their place.
         """
         jobs = [self.held.get((verdict.id, verdict.fence)) for verdict in self.outbox]
         return self._appetite.at_limit.intersection(job.queue for job in jobs if job is not None)
