@@ -292,6 +292,13 @@ def leave(what: str, note: str) -> int:
 KEPT: list[bytes] = []
 
 
+@task(executor="process", max_attempts=1)
+def leave_a_thread_at_last(gate: str) -> int:
+    wait_for(gate)
+    threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
+    return os.getpid()
+
+
 @task(executor="process")
 def look(file: str) -> list[Any]:
     """What a job finds: pid, folder, the mode of a new file, what a program that fails returns, and its own words."""

@@ -156,6 +156,13 @@ def test_a_queue_at_its_limit_is_asked_again_soon_and_the_others_when_their_own_
     assert "post" in worker.asks()
 
 
+def test_a_queue_that_was_woken_while_its_limit_was_found_used_up_is_asked_again_at_once(worker):
+    worker.plays({"mail": 3, "post": None}, at_limit=["mail"], meanwhile=lambda: worker.appetite.wake(["mail"]))
+    assert (worker.asks(), worker.looks()) == (["mail"], ["mail"])
+    worker.plays({"mail": 0}, at_limit=["mail"])
+    assert worker.asks() == []
+
+
 def test_a_queue_is_known_to_be_at_its_limit_whatever_is_asked_in_between(worker):
     worker.plays({"mail": 3, "post": 10}, at_limit=["mail"])
     worker.plays({"post": 10})

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import child_tasks as tasks
@@ -23,6 +24,7 @@ from worker_help import FAST, HERE, eventually, is_alive, process_facts, working
 import chancy
 from chancy import State
 from chancy_worker import Timing, WorkerConfig
+from chancy_worker.child.frames import Recall
 from chancy_worker.children import forkserver
 from chancy_worker.children import pool as children
 from chancy_worker.life import health
@@ -508,6 +510,21 @@ async def test_a_child_in_which_a_job_has_left_something_is_replaced(site, tmp_p
     said = [record for record in caplog.records if "its child process is replaced" in record.getMessage()]
     assert [record.levelno for record in said if record.levelno >= logging.INFO] == [logging.WARNING]  # once
     assert f"job {jobs[0].id} (child_tasks.leave) has left" in said[0].getMessage()
+
+
+async def test_what_a_child_has_said_before_its_end_counts_where_something_is_said_to_it_too_late(site, tmp_path):
+    """Its worker had something else to do, and reads its verdict after it has failed to write to it."""
+    gate = tmp_path / "gate"
+    async with working(site.app(), ONE) as worker:
+        await result(site, tasks.me.bind())
+        (line,) = pool_of(worker)._lines.values()
+        (job,) = site.submit(tasks.leave_a_thread_at_last.bind(str(gate)))
+        await eventually(lambda: line.flight)
+        gate.touch()
+        while is_alive(line.pid):
+            time.sleep(0.01)
+        line._say(Recall())  # as when it has taken long
+        assert await results(site, job) == [line.pid]
 
 
 @pytest.mark.parametrize("what", ["thread that ends", "process that ended", "some memory"])

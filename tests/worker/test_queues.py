@@ -4,6 +4,7 @@ The clock of these workers looks once in a minute, so that what is not found by 
 """
 
 import asyncio
+import time
 from datetime import timedelta
 
 import pytest
@@ -15,6 +16,10 @@ from chancy_ops.pauses import pause, resume
 from chancy_ops.queue import limit
 from chancy_worker import WorkerConfig
 from chancy_worker.claims import marks
+from chancy_worker.claims.gates import REACH
+from chancy_worker.claims.statement import Answer
+from chancy_worker.connection.link import Link
+from chancy_worker.rounds import appetite
 
 CONFIG = WorkerConfig(timing=ONLY_WOKEN, grace=1)
 IN_TIME = timedelta(seconds=10)
@@ -105,6 +110,62 @@ async def test_a_queue_at_its_limit_holds_up_no_other_and_is_used_up_to_it(site)
     site.submit(*[tasks.nap.using(queue="small").bind(0.03) for _ in range(40)])
     async with working(site.app(queues=[Queue("limited"), Queue("small", 2), Queue("empty")]), CONFIG):
         await all_finished(site, 15)  # 20 pauses of 0.25 s would be 5 s more
+
+
+SAYS = {
+    "a round": lambda statement, answer: isinstance(answer, Answer) and "limited" in answer.at_limit,
+    "a reach for more": lambda statement, answer: statement.sql is REACH and "limited" in statement.params["names"],
+    "a reach in another queue": lambda statement, answer: (
+        statement.sql is REACH and "limited" not in statement.params["names"]
+    ),
+}
+
+
+@pytest.mark.parametrize("says", SAYS)
+async def test_a_queue_at_its_limit_is_asked_with_the_end_of_a_job_whatever_its_worker_was_told_meanwhile(
+    site, monkeypatch, says
+):
+    """The first job ends between the answer that there is no room for another and the moment in which that is read."""
+    monkeypatch.setattr(appetite, "LIMIT_SECONDS", 60)
+    send, told = Link.send, []
+
+    async def watched(self, statement):
+        answer = await send(self, statement)
+        if not told and worker.busy and SAYS[says](statement, answer):
+            told.append(answer)
+            of_queues = worker._parts.claimer._appetite
+            of_queues._limit_pauses["limited"] = 60
+            of_queues.at_limit_still("limited", time.monotonic())
+            tasks.gates["first"].set()
+            while not worker._parts.claimer.outbox:
+                await asyncio.sleep(0)
+        return answer
+
+    monkeypatch.setattr(Link, "send", watched)
+    for queue in ("limited", "another"):
+        limit(site.conn, queue, concurrency=1, schema=site.schema)
+    site.submit(*[tasks.pass_gate.using(queue="another").bind("another") for _ in range(2)])
+    first, second = site.submit(
+        tasks.pass_gate.using(queue="limited").bind("first"), tasks.note.using(queue="limited").bind("second")
+    )
+    async with working(site.app(queues=[Queue("limited"), Queue("another")]), CONFIG) as worker:
+        await eventually(lambda: site.row(second).state is State.SUCCEEDED)
+        tasks.gates["another"].set()
+        await all_finished(site)
+    assert len(told) == 1
+    if says != "a reach in another queue":  # whose round was made up before
+        assert site.row(first).finished_at == site.row(second).started_at  # in one transaction
+
+
+async def test_a_queue_at_its_limit_is_asked_again_when_a_round_has_found_that_not_all_was_settled(site, monkeypatch):
+    """It takes none of its jobs for ended, since it cannot tell whose verdict has found no row."""
+    monkeypatch.setattr(appetite, "FIRST_LIMIT_SECONDS", 60)
+    monkeypatch.setattr(appetite, "LIMIT_SECONDS", 60)
+    limit(site.conn, "limited", concurrency=1, schema=site.schema)
+    tasks.gates["open"].set()
+    site.submit(*[tasks.complete_at_gate.using(queue="limited").bind("open") for _ in range(3)])
+    async with working(site.app(queues=[Queue("limited")]), CONFIG):
+        await all_finished(site, 15)
 
 
 async def test_a_queue_whose_threads_are_all_taken_holds_up_no_other(site):

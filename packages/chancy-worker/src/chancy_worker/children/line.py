@@ -12,6 +12,7 @@ import contextlib
 import contextvars
 import logging
 import math
+import os
 import time
 from collections.abc import Callable
 from enum import Enum
@@ -198,6 +199,8 @@ class Line(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The child is dead, or was let go, or has closed its files."""
         self.leaving = True
+        if exc is not None:
+            self._hear_out()
         self.gone.set()
         for index, sent in enumerate(self.flight.values()):
             _settle(sent.answer, NoVerdict.DIED if index == 0 and not self._last else NoVerdict.UNBEGUN)
@@ -235,6 +238,16 @@ class Line(asyncio.Protocol):
                     self._changed(self)
                 case Unready(why):
                     self.unready = why
+
+    def _hear_out(self) -> None:
+        """What it has said before its end, where the line was lost over something that could not be sent to it: asyncio
+        reads no more then.
+        """
+        if self._transport is None or (own := self._transport.get_extra_info("socket")) is None:
+            return
+        with contextlib.suppress(OSError):
+            while data := os.read(own.fileno(), 1 << 16):
+                self.data_received(data)
 
     def _attempt_of(self, claim: Claim | None) -> CurrentJob | None:
         """The attempt of this claim if it runs there now. What it has left behind may go on to speak for it."""

@@ -142,8 +142,11 @@ class Appetite:
             if count == n:
                 backlog = True
             elif queue in self.at_limit and (queue not in looked or queue in answer.next_in):
-                self.at_limit_still(queue, now)
                 self.thirsty.update(() if count else (queue,))
+                if queue in self._woken:  # the limit may be another one by now
+                    self._marks.forget([queue])
+                else:
+                    self.at_limit_still(queue, now)
             elif rests and now - self._came_at.get(queue, -math.inf) < MEMORY_SECONDS:
                 self.rest([queue], now + REST_SECONDS)
             elif queue in looked and not count and queue not in self._woken:

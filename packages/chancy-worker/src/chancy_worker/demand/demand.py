@@ -69,6 +69,8 @@ class Demand:
         unknown = self._refusals.left_out()
         full = frozenset(room.without).difference(unknown)
         self.left_out, self._ahead = full.union(unknown), room.ahead
+        if self.appetite.at_limit:
+            self.appetite.look_again(self._leaving_limits())
         hungry = self.appetite.ask(now, self.left_out)
         suspects = self.suspects.chosen
         asked = self.concurrency if suspects else {**dict.fromkeys(hungry), **dict.fromkeys(self._gated(now))}
@@ -87,6 +89,13 @@ class Demand:
         if self.gated_ends:
             due += self._ending(self._outbox)
         return due
+
+    def _leaving_limits(self) -> set[str]:
+        """Of queues at their limits those of which jobs have ended: whatever a round has found meanwhile that did not see
+        that, the one that writes their verdicts may claim others in their place.
+        """
+        jobs = [self._holdings.jobs.get((verdict.id, verdict.fence)) for verdict in self._outbox]
+        return self.appetite.at_limit.intersection(job.queue for job in jobs if job is not None)
 
     def _has_to_look(self, queue: str, now: float) -> bool:
         return self.appetite.is_hungry(queue) and (self.appetite.is_woken(queue) or not self.gates.flows(queue, now))

@@ -52,7 +52,7 @@ class Reaching:
                 self._gates.reached(self._queues[name], n)
             else:
                 self._appetite.thirsty.discard(name)
-                if not n:
+                if not n and self._holdings.all_run(name):  # no job of it has ended meanwhile
                     self._appetite.at_limit_still(name, time.monotonic())
                     self._appetite.thirsty.add(name)
                     without.add(name)

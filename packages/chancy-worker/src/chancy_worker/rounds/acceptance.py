@@ -156,6 +156,9 @@ class Acceptance:
             verdicts = [verdict for verdict in verdicts if self._is_settled(verdict, fates)]
         keys = list(map(_KEY, verdicts))
         gone = self._holdings.let_go(keys)
+        if fates and self._demand.appetite.at_limit:  # a round of which not all are settled counts none as ended
+            queues = {job.queue for job in gone if job is not None}
+            self._demand.appetite.look_again(self._demand.appetite.at_limit & queues)
         self._leases.forget(keys)
         if self._demand.portion.let_go(keys):
             self._rounds.wake()
