@@ -35,7 +35,6 @@ from chancy import (
     submit_many,
     task,
 )
-from chancy.verb import Verb
 from chancy_ops import Finding, JobFilter, Reason, Severity, Swept, Why, WorkerRow
 from chancy_testing import (
     Clock,
@@ -268,7 +267,9 @@ async def async_batches(conn: psycopg.AsyncConnection[Any]) -> None:
 
 
 def verbs_can_be_passed_on(
-    conn: psycopg.Connection[Any], one: Verb[[int], bool], ask: Callable[[psycopg.Connection[Any]], list[ScheduleRow]]
+    conn: psycopg.Connection[Any],
+    one: Callable[[psycopg.Connection[Any], int], bool],
+    ask: Callable[[psycopg.Connection[Any]], list[ScheduleRow]],
 ) -> None:
     assert_type(one(conn, 1), bool)
     verbs_can_be_passed_on(conn, chancy.cancel, chancy.schedules)

@@ -1,7 +1,12 @@
-"""The types that users get, checked by two checkers: right calls pass, and each wrong call is an error."""
+"""The types that users get, by three checkers: right calls pass, and each wrong call is an error to those it names.
+
+mypy and ty are in the environment of the tests. Pyright, which editors ask, brings a Node of 200 MB along, and has an
+environment of its own: `python3 dev.py types`, and CI.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -17,7 +22,9 @@ def errors(checker, file, cache):
     run = {
         "mypy": ["mypy", "--strict", "--config-file=", "--no-error-summary", f"--cache-dir={cache}"],
         "ty": ["ty", "check", "--output-format=concise", f"--python={sys.prefix}"],
+        "pyright": ["basedpyright", f"--project={cache}", f"--pythonpath={sys.executable}"],
     }[checker]
+    (cache / "pyrightconfig.json").write_text('{"typeCheckingMode": "standard", "reportUnusedCoroutine": "error"}')
     # ty is started from where nobody has settings for it.
     done = subprocess.run(
         [sys.executable, "-m", *run, str(HERE / file)],
@@ -33,8 +40,10 @@ def errors(checker, file, cache):
     return {int(line) for line in found}, said
 
 
-@pytest.fixture(params=["mypy", "ty"])
+@pytest.fixture(params=["mypy", "ty", "pyright"])
 def check(request, pytestconfig):
+    if request.param == "pyright" and importlib.util.find_spec("basedpyright") is None:
+        pytest.skip("`python3 dev.py types` has it")
     cache = pytestconfig.cache.mkdir(f"types-{request.param}")
     return lambda file: (request.param, *errors(request.param, file, cache))
 
