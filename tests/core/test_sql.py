@@ -121,7 +121,9 @@ def test_a_unique_job_that_is_refused_raises_in_sql(database):
     job = once.using(unique=Unique(key="k", on_conflict="raise")).bind("a")
     text, params = job.sql()
     ((first, *_),) = database.conn.execute(text, params).fetchall()
-    with pytest.raises(psycopg.errors.UniqueViolation, match=f"the unique key 'k' of task sql.once belongs to job {first}"):
+    with pytest.raises(
+        psycopg.errors.UniqueViolation, match=f"the unique key 'k' of task sql.once belongs to job {first}"
+    ):
         database.conn.execute(text, params)
     assert database.ids() == [first]
 

@@ -125,9 +125,7 @@ def _rows(task: BaseTask[..., Any]) -> Steps[list[JobRow]]:
 
 
 def _handle(row: JobRow, task: BaseTask[..., R], schema: str) -> Job[R]:
-    return Job(
-        row.id, row.task, row.queue, schema, None, task.signature.decode_result, None, row.submitted_at
-    )
+    return Job(row.id, row.task, row.queue, schema, None, task.signature.decode_result, None, row.submitted_at)
 
 
 def _named(task: BaseTask[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

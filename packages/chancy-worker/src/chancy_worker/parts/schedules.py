@@ -18,8 +18,8 @@ from typing import Any
 
 import psycopg
 
-from chancy.keys.statements import SUBMISSIONS, of_submissions
 from chancy.job import NewJob
+from chancy.keys.statements import SUBMISSIONS, of_submissions
 from chancy.model import Rows, Statement
 from chancy.schedules.recurrence import Look, look, ticks
 from chancy.schedules.schedule import decode_when, job_of
