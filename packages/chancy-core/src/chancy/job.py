@@ -179,7 +179,7 @@ class NewJob(msgspec.Struct, Generic[R_co], frozen=True):
         """
         params: Mapping[str, Any]
         if self.unique is None:
-            text, params = statements.INSERT_JOB, statements.params_of(self)
+            text, params = statements.INSERT_JOB_IN_COLUMNS, statements.params_of(self)
         else:
             text, params = SUBMIT_UNIQUE_ONE, of_submissions([self])
         return spelled(text, params, schema_in_use(schema), paramstyle)
@@ -214,19 +214,13 @@ def _submit_unique(jobs: Sequence[NewJob[R]], schema: str) -> Steps[list[Job[R]]
         if seen.outcome == "refused" and job.unique is not None:
             own = any(other.outcome == "inserted" and other.id == seen.id for other in made)
             raise DuplicateJob(job.task, job.unique.text, None if own else seen.id)
-    return [
-        Job(
-            seen.id,
-            job.task,
-            seen.queue,
-            schema,
-            seen.transaction,
-            job.decode_result,
-            SubmitOutcome(seen.outcome),
-            seen.submitted_at and seen.submitted_at.astimezone(UTC),
-        )
-        for seen, job in zip(made, jobs, strict=True)
-    ]
+    return [_seen(seen, job, schema) for seen, job in zip(made, jobs, strict=True)]
+
+
+def _seen(seen: Submission, job: NewJob[R], schema: str) -> Job[R]:
+    at = seen.submitted_at and seen.submitted_at.astimezone(UTC)
+    outcome = SubmitOutcome(seen.outcome)
+    return Job(seen.id, job.task, seen.queue, schema, seen.transaction, job.decode_result, outcome, at)
 
 
 def submit_one(new: NewJob[R], schema: str) -> Statement[Job[R]] | Steps[Job[R]]:
@@ -235,10 +229,10 @@ def submit_one(new: NewJob[R], schema: str) -> Statement[Job[R]] | Steps[Job[R]]
         return _only(_submit_unique([new], schema))
 
     def made(job_id: int, transaction: str, at: datetime) -> Job[R]:
-        at = at.astimezone(UTC)
         return Job(
-            job_id, new.task, new.options.queue, schema, transaction, new.decode_result, SubmitOutcome.INSERTED, at
-        )
+            job_id, new.task, new.options.queue, schema, transaction, new.decode_result, SubmitOutcome.INSERTED,
+            at.replace(tzinfo=UTC),
+        )  # fmt: skip
 
     return statements.insert_job(new, made)
 

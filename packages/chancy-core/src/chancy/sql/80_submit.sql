@@ -52,10 +52,10 @@ BEGIN
 END
 $$;
 
--- Adds one job, and says in which transaction and when: a single submit of a client, which has checked all of it. As a
--- function it keeps its plan on connections where drivers cannot prepare, and behind a pooler. It does not set the path,
--- which would cost each call as much as its row does, and would be that of the triggers that others have on the table: it
--- names the schema of all that it uses.
+-- Adds one job: a single submit of a client, which has checked all of it. As a function it keeps its plan on connections
+-- where drivers cannot prepare, and behind a pooler. It says [id, transaction, instant in UTC] as one text, since to give
+-- back a row of three columns costs a fifth of the whole. It does not set the path, which would cost something, too, and
+-- would be that of the triggers that others have on the table: it names the schema of all that it uses.
 CREATE OR REPLACE FUNCTION {schema}.insert_job(
     task text,
     queue text,
@@ -66,15 +66,13 @@ CREATE OR REPLACE FUNCTION {schema}.insert_job(
     arguments json,
     retry json,
     limits json,
-    gates json,
-    OUT id bigint,
-    OUT xact text,
-    OUT submitted_at timestamptz
-)
+    gates json
+) RETURNS text
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_variable
 DECLARE
+    made pg_catalog.text;
     rung pg_catalog.text;
 BEGIN
     INSERT INTO {schema}.job AS job
@@ -83,9 +81,11 @@ BEGIN
         coalesce(insert_job.run_at, {schema}.clock() OPERATOR(pg_catalog.+) insert_job.delay, {schema}.clock()),
         {schema}.clock(), insert_job.arguments, insert_job.retry, insert_job.limits, insert_job.gates,
         insert_job.gates OPERATOR(pg_catalog.->>) 'key'::pg_catalog.text)
-    RETURNING job.id, pg_catalog.pg_current_xact_id()::pg_catalog.text, job.submitted_at,
+    RETURNING pg_catalog.json_build_array(
+            job.id, pg_catalog.pg_current_xact_id(), job.submitted_at AT TIME ZONE 'UTC')::pg_catalog.text,
         {schema}.ring(job.queue)::pg_catalog.text
-    INTO id, xact, submitted_at, rung;
+    INTO made, rung;
+    RETURN made;
 END
 $$;
 
@@ -149,9 +149,9 @@ BEGIN
             RAISE invalid_parameter_value USING
                 MESSAGE = format('unique_until is about a unique_key, got %L without one', submit.unique_until);
         END IF;
-        RETURN (SELECT id FROM {schema}.insert_job(
+        RETURN {schema}.insert_job(
             submit.task, submit.queue, submit.priority::smallint, submit.max_attempts::smallint, submit.run_at, NULL,
-            submit.arguments, NULL, NULL, gates));
+            submit.arguments, NULL, NULL, gates)::json->>0;
     END IF;
     IF octet_length(submit.unique_key) > 400 THEN
         RAISE string_data_right_truncation USING MESSAGE = 'a unique_key has at most 400 bytes';

@@ -285,7 +285,7 @@ def _made_due(statement: Statement[Any], rows: Rows) -> list[int]:
     if statement.sql == INSERT_JOBS:
         return list(rows[0][0])
     if statement.sql == INSERT_JOB:
-        return [rows[0][0]]
+        return [msgspec.json.decode(rows[0][0])[0]]
     if statement.adds and statement.sql != INSERT_BATCH:
         return [job_id for job_id, outcome in zip(*rows[0][:2], strict=True) if outcome == "inserted"]
     if statement.sql == REQUEUE_JOBS:

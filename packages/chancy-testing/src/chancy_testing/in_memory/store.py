@@ -124,8 +124,10 @@ class Memory:
             return [(self._insert_batch(statement.params, statement.adds),)]
         if statement.adds:
             ids = [self._add(job, transaction or "0") for job in statement.adds]
-            at = self.jobs[ids[0]].row.submitted_at
-            return [(ids if statement.sql == statements.INSERT_JOBS else ids[0], transaction or "0", at)]
+            known = transaction or "0", self.jobs[ids[0]].row.submitted_at
+            if statement.sql == statements.INSERT_JOBS:
+                return [(ids, *known)]
+            return [(encode_json((ids[0], known[0], known[1].replace(tzinfo=None))),)]
         if statement.sql in (statements.SELECT_OUTCOME, statements.SELECT_LIVE_OUTCOME):
             return [self._outcome(statement.params["id"], transaction)]
         if (answer := self._answers.get(statement.sql)) is None:
