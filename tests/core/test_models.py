@@ -294,6 +294,24 @@ class Number(BaseModel):
     value: float | None = None
 
 
+class ByIdFrozen(ById):
+    model_config = ConfigDict(frozen=True)
+    x: int = Field(default=0, exclude=True)
+
+    def __hash__(self):
+        return self.id
+
+
+class Node(BaseModel):
+    next: Node | None = None
+
+
+LOOP = Node()
+LOOP.next = LOOP
+DEEP = Node()
+for _ in range(2_000):
+    DEEP = Node(next=DEEP)
+
 LOST = [
     (User, {"id": 3, "userName": "Ada"}, "a dict would arrive as an User"),
     (User, Admin(id=3, userName="Ada"), "an Admin would arrive as an User"),
@@ -308,10 +326,18 @@ LOST = [
     (Renamed, Renamed(a=2), r"an int would arrive as another one, at \.a"),
     (Slot, Slot(at=AT), r"a datetime would arrive as a str, at \.at"),
     (Slot, Slot(at=(1, 2)), r"a tuple would arrive as a list, at \.at"),
-    (Slot, Slot(at=SecretStr("x")), r"a SecretStr would arrive as a str, at \.at"),
+    (Slot, Slot(at=SecretStr("x")), "SecretStr"),
     (Open, Open(b=AT), r"a datetime would arrive as a str, at \.model_extra"),
     (Number, Number(value=math.nan), "NaN and infinity cannot be carried"),
     (Order, Order(user(), "7"), r"a str would arrive as an int, at \.n"),
+    (set[ByIdFrozen], {ByIdFrozen(id=1, x=5)}, r"an int would arrive as another one, at \[…\]\.x"),
+    (
+        dict[str, frozenset[ByIdFrozen]],
+        {"a": frozenset({ByIdFrozen(id=1, x=5)})},
+        r"an int would arrive as another one",
+    ),
+    (Node, LOOP, "Circular reference"),
+    (Node, DEEP, "Maximum serialization depth"),
     (Positive, Positive(3), None),
     (User, User.model_construct(id="three", name="Ada"), "Input should be a valid integer"),
     (User, User.model_construct(id=3), "Field required"),
@@ -380,6 +406,18 @@ class OpenOne:
     a: int
 
 
+@pydantic.dataclasses.dataclass
+class UsedUp:
+    a: int
+    seed: dataclasses.InitVar[int] = 0
+
+
+@dataclasses.dataclass
+class AlsoUsedUp:
+    user: User
+    seed: dataclasses.InitVar[int] = 0
+
+
 class Wrong(msgspec.Struct):
     positive: Positive
 
@@ -410,6 +448,8 @@ class Shut:
         (Wrong, "Positive is a dataclass of Pydantic, which nobody would ask within Wrong"),
         (Either, "make Either a dataclass or a model"),
         (list[User | int] | Bill, "make Bill a dataclass or a model"),
+        (UsedUp, "an InitVar is used up"),
+        (AlsoUsedUp, "an InitVar is used up"),
         (Shut, "Shut keeps '_hidden' to itself"),
     ],
     ids=str,
@@ -480,6 +520,22 @@ def test_which_fields_were_set_is_carried():
 def test_a_default_that_another_day_makes_another_one_is_carried():
     payload = taking(Event).encode_arguments((event := Event(note="x"),), {})
     assert json.loads(payload)["x"] == {"id": str(event.id), "day": str(event.day), "note": "x"}
+
+
+def test_a_model_that_looks_elsewhere_for_what_it_is_not_given_is_carried_whole(monkeypatch):
+    class Settings(BaseModel):
+        retries: int = 1
+
+        def __init__(self, **given):
+            super().__init__(**{"retries": ELSEWHERE[0]} | given)
+
+    signature = taking(Settings)
+    payload = signature.encode_arguments((Settings(),), {})
+    monkeypatch.setitem(ELSEWHERE, 0, 2)
+    assert signature.decode_arguments(payload)[0][0].retries == 1
+
+
+ELSEWHERE = {0: 1}
 
 
 def test_a_union_that_a_field_tells_apart_which_nobody_set_is_carried():

@@ -34,6 +34,7 @@ _WRITTEN = ("<string>", "<attrs generated")
 """The files of an `__eq__` that a decorator has written: it compares all fields, of the same class alone."""
 _ANY_SEQUENCE = (Sequence, MutableSequence, Collection)
 _ORDERED = (list, tuple)
+_SETS = (set, frozenset)
 _ABSENT = object()
 
 
@@ -112,6 +113,8 @@ def difference(given: Any, arrived: Any, loosely: bool = False) -> str | None:
             return _of_items(given, arrived, loosely)
         if isinstance(arrived, dict):
             return _of_keys(given, arrived, loosely)
+        if isinstance(arrived, _SETS):
+            return _of_members(given, arrived, loosely)
         if (parts := parts_of(kind)) is not None:
             return _of_parts(given, arrived, parts, loosely)
     elif isinstance(given, _ORDERED) and isinstance(arrived, _ORDERED):
@@ -119,6 +122,8 @@ def difference(given: Any, arrived: Any, loosely: bool = False) -> str | None:
             return _of_items(given, arrived, loosely)
     elif isinstance(given, Mapping) and isinstance(arrived, dict):
         return _of_keys(given, arrived, loosely)
+    elif isinstance(given, _SETS) and isinstance(arrived, _SETS):
+        return _of_members(given, arrived, loosely)
     elif is_model(kind) and (generic := _generic(kind)) is not None and type(given) is generic:
         return _of_parts(given, arrived, _parts_of_model(kind), loosely)  # to type checkers `Page(…)` is a `Page[int]`
     return None if parts_of(kind) is None and _equal(given, arrived) else _becomes(given, arrived)
@@ -246,6 +251,16 @@ def _of_keys(given: Mapping[Any, Any], arrived: dict[Any, Any], loosely: bool) -
     if any(key not in given for key in arrived):
         return "its keys would arrive as others"
     found = _first([given[key] for key in arrived], list(arrived.values()), loosely)
+    return None if found is None else _within("[…]", found[1])
+
+
+def _of_members(given: Any, arrived: Any, loosely: bool) -> str | None:
+    """Of two sets: which of the members is which is their own word, whether they are the same is not."""
+    if given != arrived:
+        return _becomes(given, arrived)
+    of_classes = [member for member in given if type(member) not in _LEAVES]
+    same = {member: member for member in arrived} if of_classes else {}
+    found = _first(of_classes, [same[member] for member in of_classes], loosely)
     return None if found is None else _within("[…]", found[1])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +15,7 @@ from chancy.phrases import one_line
 from .arrival import fields_of, is_model, parts, reached, within
 
 _SECRET = "a secret says asterisks in JSON: pass where it is kept"  # noqa: S105
+_USED_UP = "an InitVar is used up when the object is made, and its JSON does not have it: make it a field"
 
 
 def kept_back(nodes: Iterable[types.Type]) -> str | None:
@@ -29,6 +31,8 @@ def kept_back(nodes: Iterable[types.Type]) -> str | None:
 def flaws(annotation: Any) -> Iterator[str]:
     """Of types of Pydantic's."""
     for kind in parts(annotation):
+        if isinstance(kind, dataclasses.InitVar):
+            yield _USED_UP
         if isinstance(kind, type) and hasattr(kind, "__pydantic_validator__"):
             yield from (f"{kind.__qualname__}: {found}" for found in _flaws_of(kind))
     if _hides([annotation]):
@@ -57,6 +61,8 @@ def _flaws_of(kind: Any) -> Iterator[str]:
         return  # it has words of its own, which are tried at each submit
     said = {name for each in rules.field_serializers.values() for name in each.info.fields}
     for name, field in fields_of(kind).items():
+        if getattr(field, "init_var", None):
+            yield f"field {name!r}: {_USED_UP}"
         if "*" in said or name in said:
             continue
         if field.exclude is True and field.is_required():

@@ -7,7 +7,7 @@ the application has.
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import functools
 import importlib
 import typing
@@ -111,11 +111,9 @@ class _OfPydantic:
         """
         if _says_all_when_short(value):
             short: bytes = self._dump(value, exclude_unset=True)
-            try:
-                if difference(value, self._load(short)) is None:
+            with contextlib.suppress(Exception):  # it does not come back: of a union that such a field tells apart
+                if self._load(short) == value:
                     return short
-            except Exception:  # a union that is told apart by a field that was not set
-                return self._whole(value)
         return self._whole(value)
 
     def _whole(self, value: Any) -> bytes:
@@ -144,8 +142,7 @@ class _Mixed:
     def __init__(self, annotation: Any) -> None:
         kinds: list[Any] = list(_classes(annotation))
         owner = next((kind.__qualname__ for kind in kinds if _is_msgspecs(kind)), "what holds it")
-        named = {kind.__qualname__: kind for kind in kinds}
-        unasked = [name for name, kind in named.items() if dataclasses.is_dataclass(kind) and _is_pydantics(kind)]
+        unasked = [kind.__qualname__ for kind in kinds if _is_pydantics(kind) and not is_model(kind) and parts_of(kind)]
         if unasked:
             raise ValueError(
                 f"{unasked[0]} is a dataclass of Pydantic, which nobody would ask within {owner}: make one "
@@ -289,9 +286,9 @@ def _says_all_when_short(value: Any) -> bool:
     while waiting:
         value = waiting.pop()
         kind: Any = type(value)
-        if kind in _LEAVES:
-            continue
         if is_model(kind):
+            if kind.__pydantic_custom_init__:  # which may look elsewhere for what it is not given
+                return False
             fields, own = fields_of(kind), value.__dict__
             for name in fields.keys() - value.__pydantic_fields_set__:
                 if name in own and not _is_default(fields[name], own[name]):
@@ -308,13 +305,15 @@ def _says_all_when_short(value: Any) -> bool:
             continue
         if id(value) not in seen:
             seen.add(id(value))
-            waiting += inner
+            waiting += [each for each in inner if type(each) not in _LEAVES]
     return found
 
 
 def _is_default(field: Any, value: Any) -> bool:
     """Not of a factory, which may make another one there: the day of today."""
     try:
+        if value is field.default and type(value) in _LEAVES:
+            return True
         if field.default_factory is not None:
             return field.default_factory in _EMPTY and type(value) is field.default_factory and not value
         return difference(value, field.default) is None
