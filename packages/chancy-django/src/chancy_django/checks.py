@@ -8,7 +8,6 @@ from typing import Any
 
 from chancy.migrations.migrate import newest
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's names
-from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from .project import strangers
@@ -21,18 +20,15 @@ TAG = "chancy"
 
 def check_settings(**_: Any) -> list[CheckMessage]:
     """Whether the jobs have a database that can hold them."""
-    try:
-        settings = settings_in_use()
-    except ImproperlyConfigured as error:
-        return [Error(str(error), id="chancy.E001")]
+    settings = settings_in_use()
     if settings.database not in connections:
         hint = f"DATABASES has {', '.join(connections)}"
-        return [Error(f"CHANCY['DATABASE'] is {settings.database!r}, which is none", hint=hint, id="chancy.E002")]
+        return [Error(f"CHANCY['DATABASE'] is {settings.database!r}, which is none", hint=hint, id="chancy.E001")]
     vendor = connections[settings.database].vendor
     if vendor != "postgresql":
         hint = "set CHANCY['DATABASE'] to the alias of one that is Postgres"
         message = f"the jobs are in database {settings.database!r}, which is {vendor} and has to be Postgres"
-        return [Error(message, hint=hint, id="chancy.E003")]
+        return [Error(message, hint=hint, id="chancy.E002")]
     return []
 
 

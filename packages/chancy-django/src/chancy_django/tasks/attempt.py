@@ -58,8 +58,10 @@ class Attempt:
         task_finished.send(type(self.backend), task_result=self.result)
 
     def fail(self, error: BaseException) -> None:
-        """It has raised, and this is still inside of its `except`: receivers find the exception in `sys.exc_info`."""
-        if self.result is None or not self._is_last(error):
+        """It has raised, and this is still inside of its `except`: receivers find the exception in `sys.exc_info`. Ctrl-C
+        is nothing that a task has done.
+        """
+        if self.result is None or isinstance(error, KeyboardInterrupt) or not self._is_last(error):
             return
         path = f"{type(error).__module__}.{type(error).__qualname__}"
         kept = TaskError(exception_class_path=path, traceback="".join(traceback.format_exception(error)))

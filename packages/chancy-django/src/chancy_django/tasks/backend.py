@@ -95,4 +95,4 @@ class ChancyBackend(BaseTaskBackend):
         if apps.is_installed("chancy_django"):
             return []
         message = f"TASKS[{self.alias!r}] is Chancy's backend, whose app is not installed"
-        return [Error(message, hint="add 'chancy_django' to INSTALLED_APPS", id="chancy.E004")]
+        return [Error(message, hint="add 'chancy_django' to INSTALLED_APPS", id="chancy.E003")]

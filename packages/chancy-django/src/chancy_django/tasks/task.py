@@ -39,8 +39,7 @@ class ChancyTask(Task):
         `unique` and `group`. They go into the job's row, so functions are refused at the enqueue.
         """
         ours = {name: changes.pop(name) for name in CHANGED if name in changes}
-        task = Task.using(self, **changes) if changes else self
-        return replace(task, **ours) if ours else task
+        return replace(Task.using(self, **changes), **ours)
 
     def __reduce__(self) -> Any:
         """By its path: its options may be functions."""
