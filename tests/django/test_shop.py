@@ -9,7 +9,9 @@ import pytest
 
 SHOP = Path(__file__).parent / "shop"
 TESTS = {
-    file.stem: len(re.findall(r"^    (?:async )?def test_|^    test_\w+ = ", file.read_text(encoding="utf-8"), re.MULTILINE))
+    file.stem: len(
+        re.findall(r"^    (?:async )?def test_|^    test_\w+ = ", file.read_text(encoding="utf-8"), re.MULTILINE)
+    )
     for file in sorted(SHOP.glob("tests/test_*.py"))
 }
 """How many there are in each file: none may go missing."""

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import chancy
 from django.db import connections
 from django.db.migrations.loader import MigrationLoader
 from django.db.transaction import atomic
+
+import chancy
 
 from .database import spoken
 from .settings import settings_in_use

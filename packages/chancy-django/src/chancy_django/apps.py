@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import chancy
 from django.apps import AppConfig
 from django.core import checks
 from django.core.signals import setting_changed
 from django.db.models.signals import post_migrate
+
+import chancy
 
 
 class ChancyConfig(AppConfig):

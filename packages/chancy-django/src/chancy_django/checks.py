@@ -6,9 +6,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from chancy.migrations.migrate import newest
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's names
 from django.db import connections
+
+from chancy.migrations.migrate import newest
 
 from .project import strangers
 from .settings import settings_in_use

@@ -1,5 +1,5 @@
-"""Imported by the child processes of a worker before anything of the project: sets Django up, and then imports its tasks
-as the worker does.
+"""Imported by the child processes of a worker before anything of the project: sets Django up, and then imports its
+tasks as the worker does.
 """
 
 import django

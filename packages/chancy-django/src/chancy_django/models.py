@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from chancy.states import State
 from django.db import models
+
+from chancy.states import State
 
 from .settings import settings_in_use
 

@@ -1,8 +1,8 @@
 """A Django project as a worker sees it: its tasks, its database as a connection string, and around each function what
 Django does around a request.
 
-An async function gets a `ThreadSensitiveContext`, as a request of ASGI does: what it asks of the ORM goes to a thread of
-its own. Without that all async jobs of a worker would share one thread, and one connection.
+An async function gets a `ThreadSensitiveContext`, as a request of ASGI does: what it asks of the ORM goes to a thread
+of its own. Without that all async jobs of a worker would share one thread, and one connection.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from importlib.util import find_spec
 from typing import Any
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
-from chancy import AsyncTask, Chancy, Queue
-from chancy.registry import registered, tasks
 from django.apps import apps
 from django.conf import settings as django_settings
+
+from chancy import AsyncTask, Chancy, Queue
+from chancy.registry import registered, tasks
 
 from .database import cared_for, close_all, dsn_of
 from .settings import Settings, resolved, settings_in_use
@@ -46,7 +47,10 @@ def strangers() -> list[tuple[str, str]]:
     """Tasks of this process, and their modules, that no worker is seen to import: neither with the models, nor as or by
     one of the modules in which it looks for tasks.
     """
-    reached = {*modules_of_tasks(), *(app.models_module.__name__ for app in apps.get_app_configs() if app.models_module)}
+    reached = {
+        *modules_of_tasks(),
+        *(app.models_module.__name__ for app in apps.get_app_configs() if app.models_module),
+    }
     there = [sys.modules[name] for name in reached if name in sys.modules]
     brought = {getattr(value, "__module__", None) for module in there for value in vars(module).values()}
     return [

@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from chancy_worker.life import signals
 from django.apps import apps
 from django.utils.autoreload import StatReloader
+
+from chancy_worker.life import signals
 
 from .project import modules_of_tasks
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any, TypeAlias
 
-import chancy
-from chancy import Queue
-from chancy.schema import checked
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
+
+import chancy
+from chancy import Queue
+from chancy.schema import checked
 
 Reference: TypeAlias = str | Any
 """Something by itself, or the path under which it is imported when a worker starts."""

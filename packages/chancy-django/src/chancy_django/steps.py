@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.migrations.operations.base import Operation, OperationCategory
+
 import chancy
 from chancy.migrations.migrate import (
     CREATE_LEDGER,
@@ -18,10 +20,9 @@ from chancy.migrations.migrate import (
     steps,
     version,
 )
-from chancy.model import Script, Statement, Steps
+from chancy.model import Script, Steps
 from chancy.run import perform
 from chancy.schema import fill
-from django.db.migrations.operations.base import Operation, OperationCategory
 
 from .database import spoken
 from .settings import settings_in_use

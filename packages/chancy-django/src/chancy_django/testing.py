@@ -11,12 +11,13 @@ from contextvars import ContextVar
 from dataclasses import fields, replace
 from typing import Any
 
-import chancy_testing
 from asgiref.sync import async_to_sync, sync_to_async
+from django.db import connections
+
+import chancy_testing
 from chancy import AsyncTask, Task
 from chancy.registry import registered, tasks
 from chancy_testing import Drained
-from django.db import connections
 
 from .settings import settings_in_use
 from .tasks.backend import ChancyBackend
@@ -27,8 +28,8 @@ _draining: ContextVar[bool] = ContextVar("chancy_django_draining", default=False
 
 
 def drain(using: str | None = None, *, with_scheduled: bool = False, limit: int | None = None) -> Drained:
-    """Perform what is due, one job after the other, in this thread, and async ones too: the test's transaction sees what
-    they do, and takes it back. See `chancy_testing.drain` for the options, and what it returns.
+    """Perform what is due, one job after the other, in this thread, and async ones too: the test's transaction sees
+    what they do, and takes it back. See `chancy_testing.drain` for the options, and what it returns.
 
     `using` is the alias of another database than the one in which the project's jobs are.
     """

@@ -7,12 +7,12 @@ from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.test import TestCase
 from django.utils import timezone
+from shop import tasks
 
 import chancy
 from chancy_django import admin
 from chancy_django.models import Job
 from chancy_django.testing import drain
-from shop import tasks
 
 JOBS = "/admin/chancy/job/"
 
@@ -47,8 +47,8 @@ class Admin(TestCase):
             ("state=none", "boom", "nothing"),
         ):
             page = self.client.get(f"{JOBS}?{query}")
-            self.assertContains(page, f"<td class=\"field-task\">shop.tasks.{there}</td>", html=True)
-            self.assertNotContains(page, f"<td class=\"field-task\">shop.tasks.{not_there}</td>", html=True)
+            self.assertContains(page, f'<td class="field-task">shop.tasks.{there}</td>', html=True)
+            self.assertNotContains(page, f'<td class="field-task">shop.tasks.{not_there}</td>', html=True)
 
     def test_a_page_says_everything_of_a_job(self):
         failed, done = tasks.boom.enqueue(), tasks.told.enqueue("<b>")

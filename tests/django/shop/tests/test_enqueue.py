@@ -6,11 +6,11 @@ from datetime import timedelta
 from django.db import connection, transaction
 from django.test import Client, TestCase
 from django.utils import timezone
-
-import chancy
 from shop import tasks
 from shop.api import TaskResultDoesNotExist, TaskResultStatus, default_task_backend
 from shop.models import Order
+
+import chancy
 
 
 def tasks_there():

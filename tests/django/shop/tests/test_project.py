@@ -3,13 +3,15 @@
 import io
 from unittest import mock
 
-from django.core.checks import Error, Warning, run_checks
+from django.core import checks as djangos
+from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import connection, connections
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 from django.test import SimpleTestCase, TestCase, TransactionTestCase, override_settings
+from shop import tasks
 
 import chancy
 from chancy import Queue
@@ -17,7 +19,6 @@ from chancy.migrations.migrate import newest, steps
 from chancy_django import checks, project
 from chancy_django.settings import settings_in_use
 from chancy_django.steps import ApplyStep
-from shop import tasks
 
 
 def sql(query):
@@ -128,14 +129,14 @@ class Checks(TestCase):
 
     def test_a_database_that_is_none_and_one_that_is_not_postgres(self):
         with override_settings(CHANCY={"DATABASE": "elsewhere"}):
-            self.assertIsInstance(self.found()["chancy.E001"], Error)
+            self.assertIsInstance(self.found()["chancy.E001"], djangos.Error)
         with mock.patch.object(type(connections["default"]), "vendor", "sqlite"):
             self.assertIn("which is sqlite and has to be Postgres", self.found()["chancy.E002"].msg)
 
     def test_a_schema_that_lacks_a_step(self):
         sql("DELETE FROM chancy.migration RETURNING number")
         warning = self.found(databases=["default"])["chancy.W001"]
-        self.assertIsInstance(warning, Warning)
+        self.assertIsInstance(warning, djangos.Warning)
         self.assertIn("manage.py migrate", warning.hint)
 
     def test_a_task_that_no_worker_would_find(self):
@@ -169,7 +170,13 @@ class Settings(SimpleTestCase):
         self.assertEqual(self.said(QUEUES=["mail", Queue("slow", 1)]).queues, (Queue("mail"), Queue("slow", 1)))
 
     def test_what_cannot_be_meant_is_refused(self):
-        for wrong in ({"QUEUES": "mail"}, {"QUEUES": {"mail": 0}}, {"SCHEMA": 'a"b'}, {"TASK_MODULES": "tasks"}, {"X": 1}):
+        for wrong in (
+            {"QUEUES": "mail"},
+            {"QUEUES": {"mail": 0}},
+            {"SCHEMA": 'a"b'},
+            {"TASK_MODULES": "tasks"},
+            {"X": 1},
+        ):
             with self.assertRaisesMessage(ImproperlyConfigured, "CHANCY: "), override_settings(CHANCY=wrong):
                 settings_in_use()
         settings_in_use.cache_clear()

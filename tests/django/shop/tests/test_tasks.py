@@ -6,11 +6,6 @@ from datetime import timedelta
 from django.db import connection
 from django.test import SimpleTestCase, TestCase
 from django.utils import timezone
-
-import chancy
-from chancy import Limit, Unique
-from chancy.registry import registered
-from chancy_django.testing import adrain, drain
 from shop import tasks
 from shop.api import (
     TaskResultStatus,
@@ -22,6 +17,11 @@ from shop.api import (
     task_started,
 )
 from shop.models import Order
+
+import chancy
+from chancy import Limit, Unique
+from chancy.registry import registered
+from chancy_django.testing import adrain, drain
 
 LOG = "django.tasks" if task.__module__.startswith("django.") else "django_tasks"
 
@@ -94,7 +94,9 @@ class Performed(TestCase):
         result = tasks.clash_for_good.enqueue("twice")
         self.assertEqual(drain().failed, 1)
         result.refresh()
-        self.assertEqual((result.status, result.errors[0].exception_class_path), ("FAILED", "django.db.utils.IntegrityError"))
+        self.assertEqual(
+            (result.status, result.errors[0].exception_class_path), ("FAILED", "django.db.utils.IntegrityError")
+        )
         self.assertEqual(Order.objects.count(), 0)
 
     def test_a_task_that_is_cancelled_has_failed(self):
@@ -151,7 +153,11 @@ class Options(TestCase):
         self.assertEqual(first, second)
 
     def test_all_arguments_are_the_same_by_name_and_by_position(self):
-        results = [tasks.once_of_all.enqueue(1), tasks.once_of_all.enqueue(order_id=1), tasks.once_of_all.enqueue(1, "-")]
+        results = [
+            tasks.once_of_all.enqueue(1),
+            tasks.once_of_all.enqueue(order_id=1),
+            tasks.once_of_all.enqueue(1, "-"),
+        ]
         self.assertEqual(len({result.id for result in results}), 1)
         self.assertNotEqual(tasks.once_of_all.enqueue(1, "other").id, results[0].id)
 

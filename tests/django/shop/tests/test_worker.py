@@ -8,11 +8,11 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection
 from django.test import SimpleTestCase, TransactionTestCase
+from shop import tasks
+from shop.models import Order
 
 import chancy
 import chancy_ops
-from shop import tasks
-from shop.models import Order
 
 from .working import eventually, working
 
@@ -68,7 +68,12 @@ class Worker(TransactionTestCase):
         self.assertEqual((len(backends), in_one_moment(spans)), (10, 10))
         with connection.cursor() as cursor:
             cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY (%s)", [list(backends)])
-            eventually(lambda: cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY (%s)", [list(backends)]) or cursor.fetchone() == (0,))
+            eventually(
+                lambda: (
+                    cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY (%s)", [list(backends)])
+                    or cursor.fetchone() == (0,)
+                )
+            )
         print("ten async jobs of 0.2 s took", max(ended for _, ended in spans) - min(began for began, _ in spans))
 
     def test_connections_that_are_not_to_be_kept_are_closed_after_each_job(self):

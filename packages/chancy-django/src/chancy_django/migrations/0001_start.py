@@ -13,5 +13,7 @@ class Migration(migrations.Migration):
     dependencies = []
     operations = [
         ApplyStep(1),
-        migrations.CreateModel("Job", [("id", models.BigIntegerField(primary_key=True, serialize=False))], options=META),
+        migrations.CreateModel(
+            "Job", [("id", models.BigIntegerField(primary_key=True, serialize=False))], options=META
+        ),
     ]

@@ -8,10 +8,11 @@ from __future__ import annotations
 import traceback
 from typing import Any
 
-import chancy
 from asgiref.sync import sync_to_async
-from chancy.registry import registered
 from django.utils import timezone
+
+import chancy
+from chancy.registry import registered
 
 from .api import TaskContext, TaskError, TaskResultStatus, task_backends, task_finished, task_started
 from .results import blank, worker_name
@@ -58,16 +59,14 @@ class Attempt:
         task_finished.send(type(self.backend), task_result=self.result)
 
     def fail(self, error: BaseException) -> None:
-        """It has raised, and this is still inside of its `except`: receivers find the exception in `sys.exc_info`. Ctrl-C
-        is nothing that a task has done.
+        """It has raised, and this is still inside of its `except`: receivers find the exception in `sys.exc_info`.
+        Ctrl-C is nothing that a task has done.
         """
         if self.result is None or isinstance(error, KeyboardInterrupt) or not self._is_last(error):
             return
         path = f"{type(error).__module__}.{type(error).__qualname__}"
         kept = TaskError(exception_class_path=path, traceback="".join(traceback.format_exception(error)))
-        self._set(
-            errors=[*self.result.errors, kept], finished_at=timezone.now(), status=TaskResultStatus.FAILED
-        )
+        self._set(errors=[*self.result.errors, kept], finished_at=timezone.now(), status=TaskResultStatus.FAILED)
         task_finished.send(type(self.backend), task_result=self.result)
 
     async def abegin(self) -> list[Any]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from django.apps import apps
+from django.core.checks import CheckMessage, Error
+from django.utils import timezone
+from django.utils.module_loading import import_string
+
 import chancy
 from chancy import Job, SubmitOutcome, UnknownJob
 from chancy.job import submit_one
 from chancy.options.plain import LARGEST_ID
 from chancy.run import perform
 from chancy.schema import schema_in_use
-from django.apps import apps
-from django.core.checks import CheckMessage, Error
-from django.utils import timezone
-from django.utils.module_loading import import_string
-
 from chancy_django.database import connection_in_use
 
 from .api import BaseTaskBackend, Task, TaskResultDoesNotExist, normalize_json, task_enqueued

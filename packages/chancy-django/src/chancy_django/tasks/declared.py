@@ -10,12 +10,12 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from django.utils import timezone
+
 import chancy
 from chancy import InvalidTask, SharedLimit, Unique
 from chancy.registry import registered
 from chancy.task import BaseTask
-from django.utils import timezone
-
 from chancy_django.database import was_lost
 
 from .api import normalize_json
@@ -144,7 +144,8 @@ def _key(task: Any, option: str, key: Any) -> Any:
         known = ", ".join(signature.parameters) or "none"
         raise InvalidTask(
             task.module_path,
-            f"the key function of its {option} takes {unknown[0]!r}, which is no argument of the task (they are: {known})",
+            f"the key function of its {option} takes {unknown[0]!r}, which is no argument of the task "
+            f"(they are: {known})",
         )
 
     def of_call(args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -173,4 +174,3 @@ def _signature(task: Any) -> inspect.Signature:
     signature = inspect.signature(task.func)
     own = list(signature.parameters.values())[1:] if task.takes_context else list(signature.parameters.values())
     return signature.replace(parameters=own)
-

@@ -9,10 +9,11 @@ import socket
 from datetime import datetime
 from typing import Any
 
-import chancy
-from chancy import State
 from django.conf import settings
 from django.utils import timezone
+
+import chancy
+from chancy import State
 
 from .api import TaskError, TaskResult, TaskResultStatus
 
@@ -38,9 +39,7 @@ def blank(backend: Any, task: Any, id_: str, args: Any, kwargs: Any, **known: An
         "errors": [],
         "worker_ids": [],
     }
-    return TaskResult(
-        task=task, id=id_, args=args, kwargs=kwargs, backend=backend.alias, **(values | known)
-    )
+    return TaskResult(task=task, id=id_, args=args, kwargs=kwargs, backend=backend.alias, **(values | known))
 
 
 def result_of(backend: Any, task: Any, row: chancy.JobRow) -> Any:
@@ -51,7 +50,7 @@ def result_of(backend: Any, task: Any, row: chancy.JobRow) -> Any:
     task = task.using(**options, run_after=local(row.run_at) if waits else None)
     errors = [_error(error) for error in row.errors]
     if row.state is State.CANCELLED:
-        errors.append(TaskError(exception_class_path="chancy.errors.JobCancelled", traceback="cancelled from outside\n"))
+        errors.append(TaskError(exception_class_path="chancy.errors.JobCancelled", traceback="cancelled\n"))
     made = blank(
         backend,
         task,

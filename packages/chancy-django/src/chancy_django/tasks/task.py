@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
+from django.utils.module_loading import import_string
+
 from chancy import Backoff, Cron, Every, Limit, SharedLimit, Unique
 from chancy.options.limits import KeyFunction, PlaceWish
 from chancy.options.retry import RetryFunction
-from django.utils.module_loading import import_string
 
 from .api import Task
 
@@ -18,7 +19,7 @@ from .api import Task
 class ChancyTask(Task):
     """`@task(max_attempts=5, retry=Backoff(), limits=[Limit.time(60)])`, each as `chancy.task` has it.
 
-    Key functions take the arguments of the task's own function by their names: `unique=Unique(key=lambda order: order)`.
+    Key functions take the arguments of the task's own function by their names: `Unique(key=lambda order: order)`.
     Without `retry`, an exception is final, as with Django's own backends; a worker that dies, and a database that goes
     away, are not.
     """

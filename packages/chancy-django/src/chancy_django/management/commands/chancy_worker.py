@@ -7,14 +7,14 @@ import logging
 import os
 from typing import Any
 
-from chancy import Chancy
-from chancy_worker import cli, init, log_format
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.autoreload import get_child_arguments
 
+from chancy import Chancy
 from chancy_django import reloading
 from chancy_django.checks import TAG
 from chancy_django.project import app_of_project, prepare, queues_named
+from chancy_worker import cli, init, log_format
 
 
 class Command(BaseCommand):
