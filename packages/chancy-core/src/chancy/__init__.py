@@ -51,6 +51,7 @@ from .schema import configure, schema_in_use
 from .states import State
 from .task import AsyncTask, Task, task
 from .verbs import cancel, get, jobs, requeue
+from .wires.registry import register
 
 __all__ = [
     "AsyncChancy",
@@ -124,6 +125,7 @@ __all__ = [
     "jobs",
     "logs",
     "migrate",
+    "register",
     "requeue",
     "run_now",
     "schedule",

@@ -12,7 +12,6 @@ from django.db.transaction import atomic
 
 import chancy
 
-from .database import spoken
 from .settings import settings_in_use
 from .steps import empty, found
 
@@ -28,4 +27,4 @@ def after_migrate(*, sender: Any, using: str, **told: Any) -> None:
     elif MigrationLoader.migrations_module(sender.label)[0] is None:  # pytest --no-migrations
         with atomic(using=using):
             if not found(connection):
-                chancy.migrate(spoken(connection), schema=settings.schema)
+                chancy.migrate(connection, schema=settings.schema)

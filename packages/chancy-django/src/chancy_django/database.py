@@ -23,13 +23,7 @@ _GONE = ("57P01", "57P02", "57P03", "57P05")
 
 def connection_in_use(alias: str | None = None) -> Any:
     """Django's connection to the database in which the jobs are, of this thread."""
-    return spoken(connections[alias or settings_in_use().database])
-
-
-def spoken(connection: Any) -> Any:
-    """STAND-IN until the wire of Django is there."""
-    connection.ensure_connection()
-    return connection.connection
+    return connections[alias or settings_in_use().database]
 
 
 def dsn_of(alias: str) -> str:

@@ -24,7 +24,6 @@ from chancy.model import Script, Steps
 from chancy.run import perform
 from chancy.schema import fill
 
-from .database import spoken
 from .settings import settings_in_use
 
 # The ledger, what is set for the whole schema, and what is empty already stay.
@@ -47,13 +46,13 @@ EMPTY = """
 
 def found(connection: Any) -> int:
     """The number of the newest step that the database has; 0 where there is no schema."""
-    seen: Version = perform(spoken(connection), version(), settings_in_use().schema)  # type: ignore[assignment]
+    seen: Version = perform(connection, version(), settings_in_use().schema)  # type: ignore[assignment]
     return seen.number
 
 
 def empty(connection: Any) -> None:
     """Take all jobs away, and whatever else has come in since the schema was made."""
-    perform(spoken(connection), _emptied(), settings_in_use().schema)
+    perform(connection, _emptied(), settings_in_use().schema)
 
 
 def _emptied() -> Steps[None]:
@@ -85,7 +84,7 @@ class ApplyStep(Operation):
         if schema_editor.collect_sql:  # `manage.py sqlmigrate`
             schema_editor.execute(printed(self.step, settings.schema), params=None)
         elif found(connection) < self.number:
-            chancy.migrate(spoken(connection), schema=settings.schema)
+            chancy.migrate(connection, schema=settings.schema)
 
     def database_backwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
         """Chancy's steps go forward only."""
