@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from django.apps import apps
 from django.core.checks import CheckMessage, Error
-from django.utils import timezone
 from django.utils.module_loading import import_string
 
 import chancy
@@ -71,10 +71,11 @@ class ChancyBackend(BaseTaskBackend):
         return [self._result(job, *call) for job, call in zip(jobs, calls, strict=True)]
 
     def _result(self, job: Job[Any], task: Any, args: Any, kwargs: Any) -> Any:
-        if job.outcome is not SubmitOutcome.INSERTED:
+        at: datetime | None = getattr(job, "submitted_at", None)
+        if job.outcome is not SubmitOutcome.INSERTED or at is None:  # another call's arguments, and perhaps its result
             return self.get_result(str(job.id))
-        at = local(getattr(job, "submitted_at", None)) or timezone.now()
-        return blank(self, task, str(job.id), normalize_json(list(args)), normalize_json(kwargs), enqueued_at=at)
+        args, kwargs = normalize_json(list(args)), normalize_json(kwargs)
+        return blank(self, task, str(job.id), args, kwargs, enqueued_at=local(at))
 
     def get_result(self, result_id: str) -> Any:
         """One round trip. Raises `TaskResultDoesNotExist`, also for a job that is of no Django task."""
