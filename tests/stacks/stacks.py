@@ -17,6 +17,7 @@ import asyncpg
 import django.conf
 import psycopg
 import psycopg2
+import pytest
 import sqlalchemy
 import sqlalchemy.ext.asyncio
 import sqlmodel
@@ -26,6 +27,9 @@ from django.db.transaction import atomic
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import orm
 
+from chancy_testing.attempts import on_a_loop_of_its_own
+from conformance.grounds import go_on, go_on_awaiting
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -34,8 +38,6 @@ class Stack:
     name: str
     opened: Callable[[str, bool], Any]
     is_async: bool = False
-    often: bool = False
-    """Whether everything is said for it on each commit; of the others much follows from that."""
 
     def __str__(self) -> str:
         return self.name
@@ -293,12 +295,11 @@ DJANGO = [] if ON_PSYCOPG2 else ["server-side", "pool"]
 STACKS = [
     Stack("psycopg", of_psycopg),
     Stack("psycopg, async", of_psycopg_async, is_async=True),
-    Stack("psycopg2", of_psycopg2, often=True),
+    Stack("psycopg2", of_psycopg2),
     *[
         Stack(
             f"SQLAlchemy {kind} on {driver}",
             of_sqlalchemy(driver, kind),
-            often=(driver, kind) == ("psycopg", "Session"),
         )
         for driver in ("psycopg", "psycopg2")
         for kind in KINDS
@@ -308,13 +309,38 @@ STACKS = [
             f"SQLAlchemy {kind} on {driver}",
             of_sqlalchemy_async(driver, kind),
             is_async=True,
-            often=(driver, kind) == ("asyncpg", "AsyncSession"),
         )
         for driver in ("psycopg", "asyncpg")
         for kind in ASYNC_KINDS
     ],
     Stack("asyncpg", of_asyncpg, is_async=True),
     Stack("asyncpg, pool", of_asyncpg_pool, is_async=True),
-    *[Stack(f"Django, {kind}", of_django(kind), often=kind == "default") for kind in ("default", "proxy", *DJANGO)],
+    *[Stack(f"Django, {kind}", of_django(kind)) for kind in ("default", "proxy", *DJANGO)],
 ]
 BY_NAME = {stack.name: stack for stack in STACKS}
+
+OFTEN = ["SQLAlchemy Session on psycopg", "SQLAlchemy AsyncSession on asyncpg", "Django, default"]
+"""For these every promise is tried on each commit; for the others much follows from that."""
+ONE_OF_EACH = [*OFTEN, "SQLAlchemy Session on psycopg2", "asyncpg, pool", "psycopg2"]
+
+
+def params(often: list[str]) -> list[Any]:
+    """All of them, of which only these are tried on each commit."""
+    return [
+        pytest.param(stack, marks=() if stack.name in often else pytest.mark.every_stack, id=stack.name)
+        for stack in STACKS
+    ]
+
+
+def play(stack: Stack, dsn: str, case: Callable[[Actor], Any], autocommit: bool = False) -> None:
+    """`case` gives a generator, which yields what acts give and gets the values back."""
+    if not stack.is_async:
+        with stack.opened(dsn, autocommit) as actor:
+            go_on(case(actor))
+        return
+
+    async def play_async() -> None:
+        async with stack.opened(dsn, autocommit) as actor:
+            await go_on_awaiting(case(actor))
+
+    on_a_loop_of_its_own(play_async())

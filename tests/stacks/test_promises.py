@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from stacks import STACKS
+from stacks import OFTEN, params
 
 from chancy_testing.attempts import on_a_loop_of_its_own
 from conformance import CASES, OnPostgres
 from conformance.grounds import go_on, go_on_awaiting
-
-stacks = [
-    pytest.param(stack, marks=[] if stack.often else pytest.mark.every_stack, id=stack.name)
-    for stack in STACKS
-    if not stack.name.startswith("psycopg,") and stack.name != "psycopg"
-]
 
 
 async def keep(case, stack, dsn, schema):
@@ -22,7 +16,7 @@ async def keep(case, stack, dsn, schema):
         await go_on_awaiting(case(OnPostgres(actor.conn, schema, drained)))
 
 
-@pytest.mark.parametrize("stack", stacks)
+@pytest.mark.parametrize("stack", params(OFTEN))
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_a_promise_is_kept_on_every_stack(case, stack, chancy_dsn, chancy_schema):
     if stack.is_async:

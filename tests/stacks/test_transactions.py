@@ -6,31 +6,15 @@ import contextlib
 from datetime import timedelta
 
 import pytest
-from stacks import STACKS
+from stacks import STACKS, play
 
 from chancy import NotCommitted, task
 from chancy_testing import drain
-from chancy_testing.attempts import on_a_loop_of_its_own
-from conformance.grounds import go_on, go_on_awaiting
 
 
 @task(name="stacks.twice")
 def twice(n: int) -> int:
     return 2 * n
-
-
-def play(stack, dsn, case, autocommit=False):
-    """`case` is a generator, which is given the actor, yields what its acts give, and gets the values back."""
-    if not stack.is_async:
-        with stack.opened(dsn, autocommit) as actor:
-            go_on(case(actor))
-        return
-
-    async def play_async():
-        async with stack.opened(dsn, autocommit) as actor:
-            await go_on_awaiting(case(actor))
-
-    on_a_loop_of_its_own(play_async())
 
 
 def nested(stack, actor, acts):
