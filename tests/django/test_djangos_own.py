@@ -54,7 +54,9 @@ def tests_of_django(newest, pytestconfig, tmp_path):
     return Path(shutil.copytree(kept / "tasks", tmp_path / "own" / "tasks"))
 
 
-def test_every_one_passes_but_those_that_test_what_a_backend_without_a_database_cannot(newest, tests_of_django, counted):
+def test_every_one_passes_but_those_that_test_what_a_backend_without_a_database_cannot(
+    newest, tests_of_django, counted
+):
     folder = tests_of_django.parent
     shutil.copytree(OWN, folder, dirs_exist_ok=True)
     for file in tests_of_django.glob("test_*.py"):

@@ -2,8 +2,9 @@
 tasks as the worker does.
 """
 
-import django
 from django.apps import apps
+
+import django
 
 from .project import prepare
 

@@ -7,6 +7,7 @@ What is watched are the files of the project's apps and of all that is imported 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import subprocess
 import time
@@ -67,7 +68,7 @@ def run(command: Sequence[str], say: Callable[[str], object]) -> int:
         while not asked:
             child = subprocess.Popen(command, start_new_session=True)  # Ctrl-C reaches it through us, once
             children[:] = [child]
-            changed = _wait_for_change(watched, lambda child=child: child.poll() is not None)
+            changed = _wait_for_change(watched, functools.partial(_has_ended, child))
             if changed and not asked:
                 say(f"{changed[0]} has changed: the worker is started again")
                 _end(child)
@@ -87,6 +88,10 @@ def _wait_for_change(watched: Watched, is_over: Callable[[], bool]) -> list[Path
             return changed
         time.sleep(LOOK_SECONDS)
     return []
+
+
+def _has_ended(child: subprocess.Popen[bytes]) -> bool:
+    return child.poll() is not None
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

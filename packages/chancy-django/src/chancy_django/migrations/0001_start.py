@@ -10,7 +10,6 @@ class Migration(migrations.Migration):
     """See `chancy_django.steps`."""
 
     initial = True
-    dependencies = []
     operations = [
         ApplyStep(1),
         migrations.CreateModel(

@@ -86,34 +86,40 @@ def _django_task(known: BaseTask[..., Any]) -> Any:
 def _function(task: Any) -> Callable[..., Any]:
     """What a worker calls. Its arguments are those of the call as JSON, and the alias of the backend that took it."""
     func = task.func
-    if inspect.iscoroutinefunction(func):
-
-        async def run(args: list[Any] = [], kwargs: dict[str, Any] = {}, backend: str = "") -> Any:  # noqa: B006
-            attempt = Attempt(task, args, kwargs, backend)
-            try:
-                positional = await attempt.abegin()
-                value = normalize_json(await func(*positional, **kwargs))
-            except BaseException as error:
-                await attempt.afail(error)
-                raise
-            await attempt.aend(value)
-            return value
-    else:
-
-        def run(args: list[Any] = [], kwargs: dict[str, Any] = {}, backend: str = "") -> Any:  # noqa: B006
-            attempt = Attempt(task, args, kwargs, backend)
-            try:
-                positional = attempt.begin()
-                value = normalize_json(func(*positional, **kwargs))
-            except BaseException as error:
-                attempt.fail(error)
-                raise
-            attempt.end(value)
-            return value
-
+    run: Any = _awaited(task, func) if inspect.iscoroutinefunction(func) else _called(task, func)
     run.__module__, run.__qualname__, run.__name__ = func.__module__, func.__qualname__, func.__name__
     run.__doc__ = func.__doc__
-    run.django_task = task  # type: ignore[attr-defined]
+    run.django_task = task
+    return run
+
+
+def _called(task: Any, func: Callable[..., Any]) -> Callable[..., Any]:
+    def run(args: list[Any] = [], kwargs: dict[str, Any] = {}, backend: str = "") -> Any:  # noqa: B006
+        attempt = Attempt(task, args, kwargs, backend)
+        try:
+            positional = attempt.begin()
+            value = normalize_json(func(*positional, **kwargs))
+        except BaseException as error:
+            attempt.fail(error)
+            raise
+        attempt.end(value)
+        return value
+
+    return run
+
+
+def _awaited(task: Any, func: Callable[..., Any]) -> Callable[..., Any]:
+    async def run(args: list[Any] = [], kwargs: dict[str, Any] = {}, backend: str = "") -> Any:  # noqa: B006
+        attempt = Attempt(task, args, kwargs, backend)
+        try:
+            positional = await attempt.abegin()
+            value = normalize_json(await func(*positional, **kwargs))
+        except BaseException as error:
+            await attempt.afail(error)
+            raise
+        await attempt.aend(value)
+        return value
+
     return run
 
 
