@@ -120,18 +120,18 @@ def test_a_package_never_imports_one_that_stands_on_it(package):
         assert not {name.split(".")[0] for name in room.imports} & STOREYS[package], room.path
 
 
-def test_only_the_store_in_memory_knows_of_the_verbs_of_operators():
-    knowing = [
-        room.path for room in rooms_of("chancy_testing") if any(n.startswith("chancy_ops") for n in room.imports)
-    ]
-    assert knowing == ["in_memory/store"]
-
-
 def test_a_project_of_django_needs_chancy_testing_for_its_tests_alone():
     knowing = [
         room.path for room in rooms_of("chancy_django") if any(n.startswith("chancy_testing") for n in room.imports)
     ]
     assert knowing == ["testing"]
+
+
+def test_only_the_store_in_memory_knows_of_the_verbs_of_operators():
+    knowing = [
+        room.path for room in rooms_of("chancy_testing") if any(n.startswith("chancy_ops") for n in room.imports)
+    ]
+    assert knowing == ["in_memory/store"]
 
 
 def test_the_workers_loops_do_not_import_each_other():
