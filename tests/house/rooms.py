@@ -17,6 +17,7 @@ FOLDERS = {
     "chancy_worker": PACKAGES / "chancy-worker/src/chancy_worker",
     "chancy_ops": PACKAGES / "chancy-ops/src/chancy_ops",
     "chancy_testing": PACKAGES / "chancy-testing/src/chancy_testing",
+    "chancy_django": PACKAGES / "chancy-django/src/chancy_django",
 }
 SOURCES = sorted(PACKAGES.glob("*/src/**/*.py"))
 STATEMENT = re.compile(r"\b(SELECT|INSERT INTO|UPDATE|DELETE FROM|CREATE|ALTER|DROP|WITH)\b")

@@ -38,6 +38,12 @@ ORDER = {
     """,
     "chancy_ops": "pauses queue jobs overview reasons diagnosis __init__ command __main__",
     "chancy_testing": "attempts clock server in_memory faults asserts draining background plugin __init__",
+    "chancy_django": """
+        settings database tasks
+        steps project
+        after_migrate checks models admin apps
+        migrations child reloading management testing pytest_plugin __init__
+    """,
 }
 """The rooms at the root of each package and its wings, from below: each imports only what stands before it."""
 
@@ -61,10 +67,11 @@ LOOPS = {
     """
 }
 STOREYS = {
-    "chancy": {"chancy_worker", "chancy_testing", "chancy_ops"},
-    "chancy_worker": {"chancy_testing", "chancy_ops"},
-    "chancy_ops": {"chancy_worker", "chancy_testing"},
-    "chancy_testing": set(),
+    "chancy": {"chancy_worker", "chancy_testing", "chancy_ops", "chancy_django"},
+    "chancy_worker": {"chancy_testing", "chancy_ops", "chancy_django"},
+    "chancy_ops": {"chancy_worker", "chancy_testing", "chancy_django"},
+    "chancy_testing": {"chancy_django"},
+    "chancy_django": set(),
 }
 """What a package never imports. In memory chancy-ops is answered where it is installed."""
 VALUES = {"batches": set(), "schedules": {"schedules/recurrence"}}
@@ -116,6 +123,13 @@ def test_a_pure_room_imports_neither_asyncio_nor_psycopg(package, path):
 def test_a_package_never_imports_one_that_stands_on_it(package):
     for room in rooms_of(package):
         assert not {name.split(".")[0] for name in room.imports} & STOREYS[package], room.path
+
+
+def test_a_project_of_django_needs_chancy_testing_for_its_tests_alone():
+    knowing = [
+        room.path for room in rooms_of("chancy_django") if any(n.startswith("chancy_testing") for n in room.imports)
+    ]
+    assert knowing == ["testing"]
 
 
 def test_only_the_store_in_memory_knows_of_the_verbs_of_operators():

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import NoReturn, get_args
@@ -51,6 +51,16 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     command = argparse.ArgumentParser(prog="chancy-worker", description="Perform the jobs of a module's tasks.")
     command.add_argument("target", metavar="MODULE[:APP]", help="the module with the tasks, or the Chancy object in it")
+    add_options(command)
+    command.add_argument("--dsn", help="default: the app's, then CHANCY_DSN, then libpq's variables")
+    command.add_argument("--schema", help="default: the app's, then CHANCY_SCHEMA, then chancy")
+    command.add_argument("--migrate", action="store_true", help="bring the schema up to date first")
+    command.add_argument("--version", action="version", version=__version__)
+    return command
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """What any command that runs a worker can be told, wherever its tasks and its database come from."""
     command.add_argument(
         "--queue", action="append", default=[], metavar="NAME[=N]", help="work this queue, N jobs at a time"
     )
@@ -77,8 +87,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="MODULE",
         help="import this once for all child processes; only what opens and seeds nothing at its import",
     )
-    command.add_argument("--dsn", help="default: the app's, then CHANCY_DSN, then libpq's variables")
-    command.add_argument("--schema", help="default: the app's, then CHANCY_SCHEMA, then chancy")
     command.add_argument(
         "--pooler",
         choices=get_args(Pooler),
@@ -86,14 +94,16 @@ def parser() -> argparse.ArgumentParser:
         help="how a connection pooler before Postgres works; auto (the default): if there is one, by transactions",
     )
     command.add_argument("--keep", type=float, metavar="DAYS", help="store the retention of finished jobs")
-    command.add_argument("--migrate", action="store_true", help="bring the schema up to date first")
     command.add_argument("--log-format", choices=["plain", "json"], default="plain")
-    command.add_argument("--version", action="version", version=__version__)
-    return command
 
 
 def command() -> NoReturn:
-    """The script `chancy-worker`: `main`, and the end of this process, whatever is left in it."""
+    """The script `chancy-worker`."""
+    to_its_end(main)
+
+
+def to_its_end(main: Callable[[], int]) -> NoReturn:
+    """What a command does, and the end of this process, whatever is left in it."""
     with signals.taken(signals.end_at_once):
         try:
             code = main()
@@ -113,15 +123,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
     log_format.set_up(options.log_format)
-    try:
+
+    def found() -> Chancy:
         app = load(options)
         if options.migrate and PARENT not in os.environ:
             asyncio.run(brought_up_to_date(app))
+        return app
+
+    say_where = "say where Postgres is with --dsn, CHANCY_DSN or PGHOST and the like"
+    return serve(options, found, [sys.executable, "-m", "chancy_worker", *arguments], "chancy-worker", say_where)
+
+
+def serve(
+    options: argparse.Namespace, find: Callable[[], Chancy], again: Sequence[str], name: str, say_where: str
+) -> int:
+    """What a command does that was told `options`, for the app that it finds; `again` is how it was called itself.
+
+    Returns as `main` does. What goes wrong is told under the command's `name`; of a database that cannot be reached it
+    says what to do about that.
+    """
+    try:
+        app = find()
         if options.processes > 1 and PARENT not in os.environ:
             asyncio.run(reached(app))
             place = app.conninfo, app.schema_name
             more = {"pooler": options.pooler, "health_port": options.health_port}
-            return asyncio.run(Processes(arguments, options.processes, *place, **more).run())
+            return asyncio.run(Processes(again, options.processes, *place, **more).run())
         with runner(options.loop) as loop:
             return to_the_end(loop.get_loop(), work(app, configured(options)))
     except (Refusal, ChancyError, ValueError) as error:
@@ -129,8 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say_refused()
     except psycopg.Error as error:
         code = 1 if PARENT in os.environ else 2
-        message = f"{' '.join(str(error).split())}; say where Postgres is with --dsn, CHANCY_DSN or PGHOST and the like"
-    print(f"chancy-worker: {message}", file=sys.stderr)
+        message = f"{' '.join(str(error).split())}; {say_where}"
+    print(f"{name}: {message}", file=sys.stderr)
     return code
 
 
@@ -221,10 +248,6 @@ async def _tell_when(begun: asyncio.Event) -> None:
 def load(options: argparse.Namespace) -> Chancy:
     """The app that the command line describes."""
     module_name, _, attribute = options.target.partition(":")
-    counts = {"--processes": options.processes, "--threads": options.threads, "--children": options.children}
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise Refusal(f"{name} must be at least 1")
     module = modules.load(module_name)
     log_format.turn_on()
     app = getattr(module, attribute, None) if attribute else Chancy(queues=())
@@ -232,20 +255,33 @@ def load(options: argparse.Namespace) -> Chancy:
         raise Refusal(f"{options.target!r} is no Chancy object (found {type(app).__name__})")
     if not registered():
         raise Refusal(f"module {module_name!r} has no task; decorate a function with @chancy.task")
+    app = told(replace(app, dsn=options.dsn or app.dsn, schema=options.schema or app.schema), options)
+    named = {task.options.queue for task in registered().values()}
+    app = app if app.queues else replace(app, queues=tuple(map(Queue, sorted(named))))
+    warn_of_others(app, named, f"module {module_name}")
+    return app
+
+
+def told(app: Chancy, options: argparse.Namespace) -> Chancy:
+    """The same with what the options say otherwise. Raises `Refusal`."""
+    counts = {"--processes": options.processes, "--threads": options.threads, "--children": options.children}
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise Refusal(f"{name} must be at least 1")
     kept = {queue.name: queue.keep for queue in app.queues}
-    queues = [replace(queue, keep=kept.get(queue.name)) for queue in map(_queue, options.queue)] or list(app.queues)
-    queues = queues or [Queue(name) for name in sorted({task.options.queue for task in registered().values()})]
-    for name in {queue.name for queue in queues}.difference(task.options.queue for task in registered().values()):
-        log.warning("queue %r is no task's of module %s: only jobs that were given it when submitted are in it",
-                    name, module_name)  # fmt: skip
+    queues = [replace(queue, keep=kept.get(queue.name)) for queue in map(_queue, options.queue)]
     return replace(
         app,
-        dsn=options.dsn or app.dsn,
-        schema=options.schema or app.schema,
-        queues=tuple(queues),
+        queues=tuple(queues or app.queues),
         preload=(*app.preload, *options.preload),
         keep=app.keep if options.keep is None else timedelta(days=options.keep),
     )
+
+
+def warn_of_others(app: Chancy, named: Collection[str], whose: str) -> None:
+    """Say which queues of the app are none of those that are named by what is `whose`: perhaps they are misspelt."""
+    for name in {queue.name for queue in app.queues}.difference(named):
+        log.warning("queue %r is no task's of %s: only jobs that were given it when submitted are in it", name, whose)
 
 
 def configured(options: argparse.Namespace) -> WorkerConfig:

@@ -13,7 +13,6 @@ import os
 import random
 import secrets
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 
 from .config import KNOWN_BY, Pooler, Timing
@@ -40,11 +39,11 @@ _LONGEST_PAUSE = 30.0
 
 
 class Processes:
-    """N children with the same command line."""
+    """N children of the same command, which is told what it was told, and by its environment whose child it is."""
 
     def __init__(
         self,
-        arguments: Sequence[str],
+        command: Sequence[str],
         count: int,
         conninfo: str,
         schema: str,
@@ -52,7 +51,7 @@ class Processes:
         pooler: Pooler = "auto",
         health_port: int | None = None,
     ) -> None:
-        self._command = [sys.executable, "-m", "chancy_worker", *arguments]
+        self._command = list(command)
         self._count = count
         self._conninfo = conninfo
         self._schema = schema

@@ -1,0 +1,13 @@
+"""Imported by the child processes of a worker before anything of the project: sets Django up, and then imports its
+tasks as the worker does.
+"""
+
+from django.apps import apps
+
+import django
+
+from .project import prepare
+
+if not apps.ready:
+    django.setup()
+prepare()

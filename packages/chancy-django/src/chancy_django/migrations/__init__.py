@@ -1,0 +1,1 @@
+"""One for each numbered step of the schema."""

@@ -1,0 +1,1 @@
+"""A backend of `django.tasks`: what stands on a task, what becomes of it, and its results."""
