@@ -268,7 +268,7 @@ class Worker:
             queues=self.app.queues,
             timing=config.timing,
             wakeups=wakeups,
-            places=slots,
+            slots=slots,
             refusals=refusals,
             ends=ends,
             batches=batches,

@@ -160,7 +160,7 @@ class Demand:
         return self.appetite.learn(wanted, answer, got, time.monotonic())
 
     def ended(self, job: Claimed, verdict: Completion) -> None:
-        """An attempt is over."""
+        """An attempt is over. Nobody needs be told of one that succeeded, of a plain job of a queue below its limit."""
         if job.parked is not None:
             self.gated_ends = True
         if job.queue in self.appetite.at_limit:

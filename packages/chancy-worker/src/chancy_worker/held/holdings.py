@@ -61,7 +61,7 @@ class Holdings:
     def let_go(self, keys: Iterable[Key]) -> list[Claimed | None]:
         """The database has their verdicts; None where a claim was none of those that are held."""
         gone = [self.jobs.pop(key, None) for key in keys]
-        jobs = [job for job in gone if job is not None]
+        jobs = list(filter(None, gone))
         self._held.subtract(Counter(map(_QUEUE, jobs)))
         if any(map(_SHARE, jobs)):
             self._held_in.subtract(_shares(jobs))
