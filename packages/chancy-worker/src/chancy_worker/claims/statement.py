@@ -544,12 +544,11 @@ Held: TypeAlias = tuple[str, str]
 """What jobs run in: ("queue", its name), or ("gate", the key) of a limit of which this worker has a share."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """What to claim: of which queue how many, where to start in each lane, and which tasks to leave out."""
 
-    free: dict[str, int] = field(default_factory=dict)
-    lanes: dict[tuple[str, int], Mark] = field(default_factory=dict)
+    free: dict[str, int] = {}
+    lanes: dict[tuple[str, int], Mark] = {}
     looking: tuple[str, ...] = ()
     """Queues to look at from the start, learning their priorities."""
     without: tuple[str, ...] = ()
@@ -559,7 +558,7 @@ class Wanted:
     """Tasks to leave out, too, because there is no room where they run."""
     in_line: frozenset[str] = frozenset()
     """Queues in which such a job is not passed by: if it is the first, nothing is claimed. One job is wanted there."""
-    large: dict[str, int] = field(default_factory=dict)
+    large: dict[str, int] = {}
     """How many bytes each queue may bring in large jobs, `CLAIM_BYTES` where it does not say: as many jobs as are
     within that, in their order, and the one that goes above it; with 0 none that is large. For the forms that weigh."""
     holds: Mapping[Held, tuple[int, int]] | None = None
@@ -568,7 +567,7 @@ class Wanted:
     """
     pressing: Collection[str] = ()
     """Queues of whose limit it had less than it could have used."""
-    gated: Mapping[str, Circle] = field(default_factory=dict)
+    gated: Mapping[str, Circle] = {}
     """Queues with parked jobs to be admitted, and of jobs with slots that end now."""
     flow: Flow | None = None
     """Not together with suspects."""
