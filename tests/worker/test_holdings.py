@@ -99,10 +99,11 @@ def test_a_claim_that_was_heard_of_late_is_given_back_under_its_own_lease():
 def test_what_is_seen_while_a_round_is_on_its_way_waits_for_its_answer():
     holdings, outbox = Holdings(), Outbox()
     unheard = Unheard(holdings, Leases(), outbox)
-    with unheard.asking():
-        unheard.seen((1, 1), 1)
-        unheard.seen((2, 1), 1)
+    unheard.asking = True
+    unheard.seen((1, 1), 1)
+    unheard.seen((2, 1), 1)
     assert not outbox
+    unheard.asking = False
     holdings.take([job(1)])
     unheard.heard(1)
     assert [each.id for each in outbox] == [2]

@@ -90,7 +90,7 @@ def test_memory_is_a_budget_of_all_that_was_claimed_and_of_all_that_runs():
     assert worker.space.enter(second)
     assert worker.left_out == {"heavy"}
     too_large = worker.placing.place(job(3, "plain", msgspec.json.encode([Limit.memory(101 * MIB)])))
-    assert not worker.space.is_ever_enough(too_large)
+    assert not worker.space.claim(too_large)
 
 
 def test_the_loop_has_room_for_all_and_counts_nobody():

@@ -97,7 +97,7 @@ class Engine:
             queues=app.queues,
             timing=timing,
             wakeups=self.wakeups,
-            places=self.slots,
+            slots=self.slots,
             refusals=refusals,
             ends=ends,
             batches=batches,

@@ -7,10 +7,11 @@ worker holds 128 MiB of them in all. Above that a queue has one large job at a t
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import time
 from collections.abc import Iterable, Mapping
+
+import msgspec
 
 from chancy_worker.attempts.verdict import Claimed
 
@@ -47,8 +48,8 @@ class Portion:
         if not wanted.free:
             return wanted
         if self._jobs < MOST_JOBS:
-            wanted = dataclasses.replace(wanted, free=fewer(wanted.free, self._jobs))
-        return dataclasses.replace(wanted, large=self._shares(wanted.free, running)) if self.weighs else wanted
+            wanted = msgspec.structs.replace(wanted, free=fewer(wanted.free, self._jobs))
+        return msgspec.structs.replace(wanted, large=self._shares(wanted.free, running)) if self.weighs else wanted
 
     def _shares(self, free: Mapping[str, int], running: Mapping[str, int]) -> dict[str, int]:
         """Bytes for each queue; those that are left out have none."""

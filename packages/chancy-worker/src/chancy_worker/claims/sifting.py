@@ -6,12 +6,12 @@ and with the reason, and the others of its queue go on.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
 import psycopg
 
 from chancy.history.moving import DAYS_AHEAD, MOVED, keeping, make_partitions
@@ -312,7 +312,7 @@ class Sieve:
         Raises psycopg's errors when the connection breaks, and when nothing of it can be claimed for a reason that is
         not one of rows.
         """
-        wanted = dataclasses.replace(wanted, free=fewer(wanted.free, MOST_SIFTED))
+        wanted = msgspec.structs.replace(wanted, free=fewer(wanted.free, MOST_SIFTED))
         ended = brought = 0
         failed: dict[int, tuple[Candidate, Exception]] = {}
         any_suspect = False

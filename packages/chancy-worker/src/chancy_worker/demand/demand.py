@@ -7,8 +7,9 @@ What is known of queues, limits, suspects and large jobs has values of its own (
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from msgspec.structs import replace
 
 from chancy.app import Queue
 from chancy.model import Statement
@@ -18,7 +19,7 @@ from chancy_worker.attempts.verdict import Claimed, Completion
 from chancy_worker.claims.gates import Gatekeeper
 from chancy_worker.claims.marks import Marks
 from chancy_worker.claims.portions import Portion
-from chancy_worker.claims.statement import Answer, Circle, Wanted
+from chancy_worker.claims.statement import Answer, Circle, Flow, Wanted
 from chancy_worker.config import Timing
 from chancy_worker.held.holdings import Holdings, Key
 from chancy_worker.held.outbox import Outbox
@@ -73,7 +74,9 @@ class Demand:
             self.appetite.look_again(self._leaving_limits())
         hungry = self.appetite.ask(now, self.left_out)
         suspects = self.suspects.chosen
-        asked = self.concurrency if suspects else {**dict.fromkeys(hungry), **dict.fromkeys(self._gated(now))}
+        asked: Collection[str] = self.concurrency
+        if not suspects:
+            asked = dict.fromkeys([*hungry, *self._gated(now)]) if self.gates.queues or self.gated_ends else hungry
         free = self.free(asked, room.ahead)
         in_line = frozenset(queue for queue in free if self.concurrency[queue] == 1) if full else frozenset()
         free |= dict.fromkeys(in_line, 1)
@@ -114,13 +117,14 @@ class Demand:
         ending = self._ending(verdicts) if self.gated_ends else {}
         if not wanted.free:
             return replace(wanted, gated=self.gates.wish((), ending)) if ending else wanted
-        flow = None
-        if not (wanted.looking or wanted.suspects):
-            flow = self.gates.flow(wanted.free.keys() - wanted.in_line, ending)
+        flow: Flow | None = None
         gated: Mapping[str, Circle] = {}
-        if flow is None:
-            suspects = {} if wanted.suspects else self.suspects.may_come(self.gates.due_of(wanted.free))
-            gated = self.gates.wish(wanted.free, ending, suspects, wanted.in_line.intersection(wanted.looking))
+        if self.gates.queues or ending or wanted.in_line:
+            if not (wanted.looking or wanted.suspects):
+                flow = self.gates.flow(wanted.free.keys() - wanted.in_line, ending)
+            if flow is None:
+                suspects = {} if wanted.suspects else self.suspects.may_come(self.gates.due_of(wanted.free))
+                gated = self.gates.wish(wanted.free, ending, suspects, wanted.in_line.intersection(wanted.looking))
         # Of those whose verdicts are not in this round, nothing ends.
         all_end = not (self._outbox or self._outbox.postponed)
         holds = self._holdings.of(lease, wanted.free, None if flow is None else flow.key, all_end=all_end)
@@ -137,8 +141,9 @@ class Demand:
 
     def wish_for_suspects(self) -> Statement[list[Key]] | None:
         """What has to be asked before the next round, when some wait and may begin."""
-        free = self.free(self.concurrency, self._ahead) if self.suspects.asks else {}
-        return self.suspects.wish(free, tuple(self.left_out))
+        if not self.suspects.asks:
+            return None
+        return self.suspects.wish(self.free(self.concurrency, self._ahead), tuple(self.left_out))
 
     def answered(self, answer: Answer, wanted: Wanted, verdicts: int, took: float) -> None:
         """Take over what a round with so many verdicts has found, `took` seconds long; before its jobs begin."""
@@ -169,7 +174,7 @@ class Demand:
         return self.appetite.learn(wanted, answer, got, time.monotonic())
 
     def ended(self, job: Claimed, verdict: Completion) -> None:
-        """An attempt is over."""
+        """An attempt is over. Nobody needs be told of one that succeeded, of a plain job of a queue below its limit."""
         if job.parked is not None:
             self.gated_ends = True
         if job.queue in self.appetite.at_limit:

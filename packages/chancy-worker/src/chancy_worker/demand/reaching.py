@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from chancy.model import Statement
 from chancy_worker.claims.gates import Gatekeeper, reach
@@ -29,6 +30,8 @@ class Reaching:
 
     def wish(self, wanted: Wanted, lease: int) -> Statement[dict[Held, int]] | None:
         """What has to be asked before this is claimed, if anything."""
+        if not (self._appetite.thirsty or self._gates.queues):
+            return None
         limits: dict[Held, tuple[int, str | None]] = {}
         if self._appetite.thirsty:
             for queue in self._appetite.thirsty.intersection(wanted.free):

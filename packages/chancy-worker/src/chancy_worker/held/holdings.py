@@ -43,12 +43,13 @@ class Holdings:
         if twice:
             self.let_go(twice)
         got = Counter(map(_QUEUE, jobs))
-        self.running.update(got)
-        self._held.update(got)
+        for queue, n in got.items():
+            self.running[queue] += n
+            self._held[queue] += n
         if any(map(_SHARE, jobs)):
-            shares = _shares(jobs)
-            self._running_in.update(shares)
-            self._held_in.update(shares)
+            for share, n in _shares(jobs).items():
+                self._running_in[share] += n
+                self._held_in[share] += n
         self.jobs.update(zip(keys, jobs, strict=True))
         return got, twice
 
@@ -61,10 +62,12 @@ class Holdings:
     def let_go(self, keys: Iterable[Key]) -> list[Claimed | None]:
         """The database has their verdicts; None where a claim was none of those that are held."""
         gone = [self.jobs.pop(key, None) for key in keys]
-        jobs = [job for job in gone if job is not None]
-        self._held.subtract(Counter(map(_QUEUE, jobs)))
+        jobs = list(filter(None, gone))
+        for queue, n in Counter(map(_QUEUE, jobs)).items():
+            self._held[queue] -= n
         if any(map(_SHARE, jobs)):
-            self._held_in.subtract(_shares(jobs))
+            for share, n in _shares(jobs).items():
+                self._held_in[share] -= n
         return gone
 
     def all_run(self, queue: str) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from types import MappingProxyType
 
 from chancy_worker.attempts.verdict import Completion, without_data
@@ -17,6 +18,8 @@ MAX_ROUND_VERDICTS = 1000
 MOST_CUTS = 5
 """So many times a verdict goes out alone and the connection breaks over it, before it is taken for too large."""
 LARGE_VERDICT_BYTES = 1024**2
+
+_SIZE = attrgetter("size")
 
 
 class Outbox:
@@ -62,9 +65,13 @@ class Outbox:
 
     def take(self) -> list[Completion]:
         """What goes with the next round: at most 8 MiB, moved arguments included, but always one."""
-        taken: list[Completion] = []
-        size = 0
         most = self._most if self._searched is None else min(self._most, self._searched)
+        taken = list(self._waiting)
+        if not self._large and len(taken) <= most and sum(map(_SIZE, taken)) <= self._most_bytes:
+            self._waiting.clear()
+            return taken
+        taken.clear()
+        size = 0
         while self._waiting and len(taken) < most:
             size += self._weight(self._waiting[0]) if self._large else self._waiting[0].size
             if taken and size > self._most_bytes:

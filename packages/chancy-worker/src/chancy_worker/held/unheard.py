@@ -6,9 +6,7 @@ the held yet: it is looked for once more when the answer is there.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator
 
 from chancy.states import State
 from chancy_worker.attempts.verdict import Completion
@@ -27,22 +25,14 @@ class Unheard:
         self._holdings = holdings
         self._leases = leases
         self._outbox = outbox
-        self._asking = False
+        self.asking = False
+        """A round is on its way."""
         self._unmatched: list[Key] = []
         """Seen while a round was on its way."""
 
-    @contextlib.contextmanager
-    def asking(self) -> Iterator[None]:
-        """A round is on its way."""
-        self._asking = True
-        try:
-            yield
-        finally:
-            self._asking = False
-
     def seen(self, claim: Key, lease: int) -> None:
         """This one is not among the held, and this worker's lease is this."""
-        if self._asking:
+        if self.asking:
             self._unmatched.append(claim)
             return
         log.warning("job %d was claimed by a round whose answer was lost; giving it back", claim[0])

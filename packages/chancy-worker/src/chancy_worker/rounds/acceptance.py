@@ -7,7 +7,7 @@ What is seldom is looked for once an answer, and not once a job.
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from operator import attrgetter
 from typing import Protocol
 
@@ -43,7 +43,7 @@ class Rounds(Protocol):
         """There may be work in any queue."""
 
 
-class Places(Protocol):
+class Slots(Protocol):
     """Where jobs run."""
 
     @property
@@ -83,7 +83,7 @@ class Acceptance:
         holdings: Holdings,
         leases: Leases,
         demand: Demand,
-        places: Places,
+        slots: Slots,
         refusals: Refusals,
         ends: Ends,
         batches: Batches,
@@ -92,7 +92,7 @@ class Acceptance:
         self._holdings = holdings
         self._leases = leases
         self._demand = demand
-        self._places = places
+        self._slots = slots
         self._refusals = refusals
         self._ends = ends
         self._batches = batches
@@ -113,10 +113,19 @@ class Acceptance:
         late = [queue for queue in got if queue in self._demand.returns]
         if twice:
             self._holdings.unsure_of = under
-        if not (twice or why or late):
+        if twice or why or late:
+            self._turn_back(jobs, twice, why, late)
+        else:
+            begin, tasks = self._slots.begin, self._slots.tasks
             for job in jobs:
-                self.accept(job)
-            return got
+                if job.arguments and job.task in tasks and not job.crashes:
+                    begin(job)
+                else:
+                    self.accept(job)
+        return got
+
+    def _turn_back(self, jobs: Sequence[Claimed], twice: Collection[Key], why: str, late: Collection[str]) -> None:
+        """Some of these go back unbegun."""
         for job in jobs:
             if (job.id, job.fence) in twice:
                 self._claimed_twice(job)
@@ -126,19 +135,18 @@ class Acceptance:
                 self._rounds.complete(job, released(job, "jobs of its queue that come before it are going back"))
             else:
                 self.accept(job)
-        return got
 
     def accept(self, job: Claimed) -> None:
         """Start a job that is among the held."""
         if not job.arguments:  # `is_withheld`
             self._demand.portion.weigh()
             self._rounds.complete(job, released(job, "large: claimed again by its weight"))
-        elif job.task not in self._places.tasks:
+        elif job.task not in self._slots.tasks:
             self._ends.ended(job, self._refusals.unknown(job), 0.0)
         else:
             if job.crashes:
                 self._demand.suspects.begins(job)
-            self._places.begin(job)
+            self._slots.begin(job)
 
     def _claimed_twice(self, job: Claimed) -> None:
         """The one before is nobody's any more, and its verdict will find no row."""

@@ -16,6 +16,7 @@ import psycopg
 
 from chancy.app import Queue
 from chancy.model import Statement
+from chancy.states import State
 from chancy_worker.attempts.refusals import Refusals
 from chancy_worker.attempts.verdict import Claimed, Completion
 from chancy_worker.claims.portions import Portion
@@ -40,7 +41,7 @@ from chancy_worker.held.leases import Leases
 from chancy_worker.held.outbox import Outbox
 from chancy_worker.held.unheard import Unheard
 
-from .acceptance import Acceptance, Batches, Ends, Places
+from .acceptance import Acceptance, Batches, Ends, Slots
 from .mending import Mending
 
 _LAST_ROUND = 2.0
@@ -76,7 +77,7 @@ class Claimer:
         queues: Sequence[Queue],
         timing: Timing,
         wakeups: Wakeups,
-        places: Places,
+        slots: Slots,
         refusals: Refusals,
         ends: Ends,
         batches: Batches,
@@ -85,7 +86,7 @@ class Claimer:
         self._lease = lease
         self._timing = timing
         self._wakeups = wakeups
-        self._places = places
+        self._slots = slots
         self._refusals = refusals
         self.changed = asyncio.Event()
         self.stopping = False
@@ -102,7 +103,7 @@ class Claimer:
         )  # fmt: skip
         self._appetite = self._demand.appetite
         self._reaching = Reaching(self._demand.concurrency, self._holdings, self._appetite, self._demand.gates)
-        self._acceptance = Acceptance(self, self._holdings, self._leases, self._demand, places, refusals, ends, batches)
+        self._acceptance = Acceptance(self, self._holdings, self._leases, self._demand, slots, refusals, ends, batches)
         self._mending = Mending(self, link, self._holdings, self._leases, self.outbox, self._unheard, self._demand)
         self._patient = False
 
@@ -128,7 +129,8 @@ class Claimer:
     def complete(self, job: Claimed, verdict: Completion) -> None:
         """The attempt is over: its slot is free, its verdict goes out with the next round."""
         self._holdings.ends(job)
-        self._demand.ended(job, verdict)
+        if verdict.state is not State.SUCCEEDED or job.parked is not None or job.crashes or self._appetite.at_limit:
+            self._demand.ended(job, verdict)
         self.outbox.add(verdict)
         self.changed.set()
 
@@ -186,7 +188,7 @@ class Claimer:
         doubts = self._mending.doubts
         if self.stopping or self.outbox.is_searching or doubts.rest_until > now or self._appetite.rests(now):
             return Wanted()
-        return self._demand.wanted(now, self._places.room())
+        return self._demand.wanted(now, self._slots.room())
 
     async def _listen(self) -> None:
         """To what is to be heard by now."""
@@ -255,8 +257,11 @@ class Claimer:
         return None
 
     async def _play(self, statement: Statement[Answer]) -> Answer:
-        with self._unheard.asking():
+        self._unheard.asking = True
+        try:
             return await self._link.send(statement)
+        finally:
+            self._unheard.asking = False
 
     def _take(self, answer: Answer, wanted: Wanted, under: int) -> bool:
         """Start what was claimed under this lease; whether there is a backlog."""

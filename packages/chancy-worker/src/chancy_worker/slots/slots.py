@@ -81,8 +81,7 @@ class Slots:
         """Start a claimed job as soon as it has a slot and, where it runs, room; give it back if that takes long."""
         try:
             running = self._placing.place(job)
-            if is_enough := self._space.is_ever_enough(running):
-                self._space.claim(running)
+            is_enough = self._space.claim(running)
         except Exception as error:  # of what somebody has written into the row
             retry_delay = self.tasks[job.task].retry_delay
             return self._ends.ended(job, judged(job, error, since_now(self._worker), retry_delay), 0.0)

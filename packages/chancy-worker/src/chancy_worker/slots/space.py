@@ -62,14 +62,15 @@ class Space:
                 without += self._names[place]
         return Room(bounds, without, ahead)
 
-    def is_ever_enough(self, running: Running) -> bool:
-        """Whether its memory limit is within the whole budget."""
-        return self._memory is None or running.memory <= self._memory
+    def claim(self, running: Running) -> bool:
+        """It is to run here, as soon as it can; False where its memory limit is above the whole budget.
 
-    def claim(self, running: Running) -> None:
-        """It is to run here, as soon as it can. Raises KeyError of a place that this worker does not have."""
+        Raises KeyError of a place that this worker does not have.
+        """
         place = running.place
         if self._executors[place].size is not None:
+            if self._memory is not None and running.memory > self._memory:
+                return False
             running.confined = True
             self._used[place] += 1
             self._memory_used += running.memory
@@ -77,6 +78,7 @@ class Space:
                 self._bounded.append(place)
         if self._bounded:
             self._shares.began(running.job.queue, place)
+        return True
 
     def enter(self, running: Running) -> bool:
         """Whether there is room where it runs; then that is its own."""

@@ -59,7 +59,7 @@ class Turnstile(Generic[V]):
         self._begin = begin
         self._too_long = too_long
         self._inside: Counter[str] = Counter()
-        self._lines: dict[str, deque[tuple[Rank, float, V]]] = {}
+        self._lines: dict[str, deque[tuple[Rank, float, V]]] = {queue: deque() for queue in concurrency}
         """Of each queue those that wait, in order: their place, since when, and the attempt."""
         self._confined: dict[str, None] = {}
         """Queues in which somebody waits though a slot is free."""
@@ -69,7 +69,7 @@ class Turnstile(Generic[V]):
 
     def arrive(self, queue: str, attempt: V) -> None:
         """Give it a slot, now or within 50 ms."""
-        line, has_slot = self._lines.get(queue), self._inside[queue] < self._concurrency[queue]
+        line, has_slot = self._lines[queue], self._inside[queue] < self._concurrency[queue]
         if has_slot and not line and (not attempt.confined or self._fits(attempt)):
             self._enter(queue, attempt)
             return
@@ -86,14 +86,14 @@ class Turnstile(Generic[V]):
             return
         self._inside[queue] -= 1
         self._emptied[queue] += 1
-        if self._lines.get(queue):
+        if self._lines[queue]:
             self._let_in(queue)
         if attempt.confined and self._confined:
             self._try_the_confined()
 
     def send_back(self, queue: str, rank: Rank) -> None:
         """One with this place in the order goes back, and so do all that wait behind it."""
-        line, going = self._lines.get(queue), deque[V]()
+        line, going = self._lines[queue], deque[V]()
         while line and line[-1][0] >= rank:
             going.appendleft(line.pop()[2])
         for attempt in going:
@@ -118,7 +118,7 @@ class Turnstile(Generic[V]):
         self._begin(attempt)
 
     def _stand(self, queue: str, attempt: V, since: float) -> None:
-        line, waiting = self._lines.setdefault(queue, deque()), (attempt.rank, since, attempt)
+        line, waiting = self._lines[queue], (attempt.rank, since, attempt)
         if line and line[-1][0] > waiting[0]:
             line.insert(bisect.bisect([rank for rank, _, _ in line], waiting[0]), waiting)
         else:
