@@ -21,7 +21,6 @@ ROOT_OF_CORE, WING, ROOM, LIST = 1_900, 800, 260, 1_200
 LARGER_ROOMS = {
     "chancy/arguments/codec": (280, "a signature, and all that is refused of it, each refusal with its way out"),
     "chancy_ops/reasons/why": (300, "a list of reasons, each with its sentence, that are asked in this order"),
-    "chancy_testing/in_memory/store": (400, "one dict answers all statements; divided when statements have names"),
     "chancy_testing/server/postgres": (290, "the life of one server, which no other room has a part in"),
     "chancy_worker/child/child": (300, "the life of one process: what it reads decides what it does next"),
     "chancy_worker/children/pool": (300, "places, starts and ends of children change together"),
@@ -95,13 +94,9 @@ PLACES = {
 WITHOUT = {
     ("unique", "worker"): "the row keeps its key: no worker looks after it",
     ("unique", "command"): "`chancy job` shows the key, and `chancy submit` says what it did",
-    ("unique", "memory"): "in the store, which has all jobs",
     ("gate", "command"): "`chancy queues`, `chancy why`; a queue's is set by `chancy limit`",
-    ("gate", "memory"): "one job at a time is within every limit",
     ("gate", "guide"): "limits-and-turns.md, in the words of who looks for it",
-    ("batch", "memory"): "in the store, which has all jobs",
     ("retention", "command"): "set by code, in `Queue(keep=…)` or `chancy_ops.keep`",
-    ("retention", "memory"): "nothing goes before the test is over",
     ("retention", "conformance"): "in memory nothing goes before the test is over",
 }
 """Where a capability has no file of its noun, and why."""

@@ -48,7 +48,12 @@ SELECT_LOGS = """
 
 def select_logs(job_id: int, after: tuple[int, int], limit: int) -> Statement[list[LogEntry]]:
     """The records of a job after that (attempt, n), oldest first."""
-    return Statement(SELECT_LOGS, {"job": job_id, "attempt": after[0], "n": after[1], "limit": limit}, _parse_entries)
+    return Statement(
+        SELECT_LOGS,
+        {"job": job_id, "attempt": after[0], "n": after[1], "limit": limit},
+        _parse_entries,
+        name="select_logs",
+    )
 
 
 def _parse_entries(rows: Rows) -> list[LogEntry]:

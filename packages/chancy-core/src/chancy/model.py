@@ -83,6 +83,8 @@ class Statement(msgspec.Struct, Generic[T_co], frozen=True):
     parse: Callable[[Rows], T_co]
     adds: Sequence[NewJob[Any]] = ()
     """The jobs that it adds, or that the batch does which it adds, for a backend that reads no SQL."""
+    name: str = ""
+    """What it asks, for whoever reads no SQL: the function that makes it, or the verb that sends it alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,9 @@ def insert_job(job: NewJob[Any], made: Callable[[int, str, datetime], T]) -> Sta
     The answer is what is `made` of its id, of the transaction that holds it, and of when that is, in UTC and not saying
     so.
     """
-    return Statement(INSERT_JOB, params_of(job), lambda rows: made(*_decode_insert(rows[0][0])), (job,))
+    return Statement(
+        INSERT_JOB, params_of(job), lambda rows: made(*_decode_insert(rows[0][0])), (job,), name="insert_job"
+    )
 
 
 _decode_insert = msgspec.json.Decoder(tuple[int, str, datetime]).decode
@@ -101,7 +103,7 @@ def insert_jobs(jobs: Sequence[NewJob[Any]]) -> Statement[tuple[list[int], str, 
     The answer is their ids, in the order in which they were given, the transaction that holds them, and when that is.
     """
     params = columns_of(jobs) | {"bells": of_texts({job.options.queue for job in jobs})}
-    return Statement(INSERT_JOBS, params, lambda rows: rows[0][:3], jobs)
+    return Statement(INSERT_JOBS, params, lambda rows: rows[0][:3], jobs, name="insert_jobs")
 
 
 def columns_of(jobs: Sequence[NewJob[Any]]) -> dict[str, Any]:
@@ -178,12 +180,12 @@ class Outlook:
 
 def select_outcome(job_id: int) -> Statement[Outlook]:
     """How far the job is: always one row."""
-    return Statement(SELECT_OUTCOME, {"id": job_id}, _parse_outcome)
+    return Statement(SELECT_OUTCOME, {"id": job_id}, _parse_outcome, name="select_outcome")
 
 
 def select_live_outcome(job_id: int) -> Statement[Outlook]:
     """How far the job is while it is live; without a state once it is not."""
-    return Statement(SELECT_LIVE_OUTCOME, {"id": job_id}, _parse_outcome)
+    return Statement(SELECT_LIVE_OUTCOME, {"id": job_id}, _parse_outcome, name="select_live_outcome")
 
 
 def _parse_outcome(rows: Rows) -> Outlook:
@@ -215,7 +217,7 @@ def complete_job(job_id: int, fence: int, lease: int, result: bytes) -> Statemen
     Holds the row until the caller's transaction ends; the worker's rounds pass it by.
     """
     params = {"id": job_id, "fence": fence, "lease": lease, "result": msgspec.Raw(result)}
-    return Statement(COMPLETE_JOB, params, lambda rows: bool(rows[0][0]))
+    return Statement(COMPLETE_JOB, params, lambda rows: bool(rows[0][0]), name="complete_job")
 
 
 def names_known(task: Named) -> bytes | None:

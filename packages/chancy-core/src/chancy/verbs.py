@@ -49,7 +49,7 @@ SELECT_JOBS = (
 
 def select_job(job_id: int) -> Statement[JobRow | None]:
     """One job, live or finished, or None."""
-    return Statement(SELECT_JOB, {"id": job_id}, lambda rows: _parse_job(rows[0]) if rows else None)
+    return Statement(SELECT_JOB, {"id": job_id}, lambda rows: _parse_job(rows[0]) if rows else None, name="select_job")
 
 
 def select_jobs(
@@ -72,6 +72,7 @@ def select_jobs(
             "before": before,
         },
         lambda rows: [_parse_job(row) for row in rows],
+        name="select_jobs",
     )
 
 
@@ -168,7 +169,9 @@ def cancel_jobs(ids: Sequence[int]) -> Statement[list[Cancellation]]:
     Waits for whoever holds a row, which is never longer than one round of a worker; a job whose state has changed
     meanwhile is left alone, and is live.
     """
-    return Statement(CANCEL_JOBS, {"ids": list(ids)}, lambda rows: [Cancellation(*row[:3]) for row in rows])
+    return Statement(
+        CANCEL_JOBS, {"ids": list(ids)}, lambda rows: [Cancellation(*row[:3]) for row in rows], name="cancel_jobs"
+    )
 
 
 # How often a task lets its jobs be tried, and what else it is called, is known by the code at hand, or else by the last
@@ -267,7 +270,7 @@ def requeue_jobs(ids: Sequence[int], attempts: int | None, tasks: Mapping[str, K
         "declared": of_numbers(task.options.max_attempts for task in tasks.values()),
         "names": JsonColumn(map(names_known, tasks.values())),
     }
-    return Statement(REQUEUE_JOBS, params, _parse_requeues)
+    return Statement(REQUEUE_JOBS, params, _parse_requeues, name="requeue_jobs")
 
 
 def _parse_requeues(rows: Rows) -> list[Requeue]:

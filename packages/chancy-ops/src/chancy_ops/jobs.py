@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from chancy.errors import InvalidOption, UnknownJob
 from chancy.history.moving import DAYS_AHEAD, make_partitions
-from chancy.model import Pause, Statement, Steps, TaskName, attempts_of, names_of, priority_of
+from chancy.model import Pause, Rows, Statement, Steps, TaskName, attempts_of, names_of, priority_of
 from chancy.options.plain import identity, instant, number, one_of, shown, text
 from chancy.registry import registered
 from chancy.schema import schema_in_use
@@ -106,6 +106,7 @@ _CHOOSE = """
 """
 CHOOSE_LIVE = _CHOOSE.replace("{matching}", _LIVE)
 CHOOSE_FINISHED = _CHOOSE.replace("{matching}", _FINISHED)
+CHOOSE = {"choose_live": CHOOSE_LIVE, "choose_finished": CHOOSE_FINISHED}
 
 
 def _params(which: JobFilter) -> dict[str, Any]:
@@ -121,13 +122,15 @@ def _params(which: JobFilter) -> dict[str, Any]:
 
 def count_jobs(which: JobFilter) -> Statement[dict[State, int]]:
     """How many jobs fit, by state."""
-    return Statement(COUNT_JOBS, _params(which), lambda rows: {State(state): number for state, number in rows})
+    return Statement(
+        COUNT_JOBS, _params(which), lambda rows: {State(state): number for state, number in rows}, name="count_jobs"
+    )
 
 
-def _chosen(sql: str, which: JobFilter, after: int) -> Statement[list[int]]:
+def _chosen(name: str, which: JobFilter, after: int) -> Statement[list[int]]:
     """The next ids, ascending."""
     params = _params(which) | {"after": after, "most": CHOSEN_AT_ONCE}
-    return Statement(sql, params, lambda rows: [id_ for (id_,) in rows])
+    return Statement(CHOOSE[name], params, lambda rows: [id_ for (id_,) in rows], name=name)
 
 
 @verb
@@ -163,7 +166,7 @@ def cancel_many(
     _filter(which).refuse_all("cancel_many")
     if which.state in FINISHED:
         raise InvalidOption("state", f"cancel_many: jobs that have {which.state} cannot be cancelled any more")
-    return _sweep([CHOOSE_LIVE], which, _size(batch), _cancel, _listener(told))
+    return _sweep(["choose_live"], which, _size(batch), _cancel, _listener(told))
 
 
 def _cancel(ids: Sequence[int]) -> Steps[int]:
@@ -197,7 +200,7 @@ def requeue_many(
         answers = yield requeue_jobs(ids, more, registered())
         return sum(answer.done for answer in answers)
 
-    return _sweep([CHOOSE_FINISHED], which, _size(batch), requeue, _listener(told))
+    return _sweep(["choose_finished"], which, _size(batch), requeue, _listener(told))
 
 
 @verb
@@ -211,19 +214,19 @@ def delete_many(
     _filter(which).refuse_all("delete_many")
     if which.state is State.RUNNING:
         raise InvalidOption("state", "delete_many: jobs that run cannot be deleted; cancel them first")
-    tables = [CHOOSE_LIVE] if which.state in LIVE else [CHOOSE_FINISHED]
+    choices = ["choose_live"] if which.state in LIVE else ["choose_finished"]
     if which.state is None:
-        tables = [CHOOSE_LIVE, CHOOSE_FINISHED]
-    return _sweep(tables, which, _size(batch), _delete, _listener(told))
+        choices = ["choose_live", "choose_finished"]
+    return _sweep(choices, which, _size(batch), _delete, _listener(told))
 
 
 def _delete(ids: Sequence[int]) -> Steps[int]:
-    deleted: int = yield Statement(DELETE_JOBS, {"ids": list(ids)}, lambda rows: rows[0][0])
+    deleted: int = yield Statement(DELETE_JOBS, {"ids": list(ids)}, lambda rows: rows[0][0], name="delete_jobs")
     return deleted
 
 
 def _sweep(
-    tables: Sequence[str],
+    choices: Sequence[str],
     which: JobFilter,
     batch: int,
     change: Callable[[Sequence[int]], Generator[Any, Any, int]],
@@ -231,10 +234,10 @@ def _sweep(
 ) -> Steps[Swept]:
     """All that fit are looked up first, so many at once, since each look may read a whole table."""
     changed = left = 0
-    for table in tables:
+    for choice in choices:
         after, full = 0, True
         while full:
-            ids: list[int] = yield _chosen(table, which, after)
+            ids: list[int] = yield _chosen(choice, which, after)
             full = len(ids) == CHOSEN_AT_ONCE
             for part in (ids[first : first + batch] for first in range(0, len(ids), batch)):
                 began = time.monotonic()
@@ -273,7 +276,7 @@ def edit(
         "priority": None if priority is None else priority_of(priority),
         "run_at": None if run_at is None else instant("run_at", run_at),
     }
-    return _of_known(EDIT_JOB, job_id, params, schema_in_use(schema))
+    return _of_known(Statement(EDIT_JOB, params, _done_and_known, name="edit_job"), job_id, schema_in_use(schema))
 
 
 DELETE_JOBS = """
@@ -302,12 +305,18 @@ def delete(job_id: int, /, *, schema: str | None = None) -> Steps[bool]:
     Returns False for one that runs, which is left alone: cancel it first. Raises `UnknownJob`.
     """
     job_id = identity("job_id", job_id)
-    return _of_known(DELETE_JOBS, job_id, {"ids": [job_id]}, schema_in_use(schema))
+    statement = Statement(DELETE_JOBS, {"ids": [job_id]}, _done_and_known, name="delete_jobs")
+    return _of_known(statement, job_id, schema_in_use(schema))
 
 
-def _of_known(sql: str, job_id: int, params: dict[str, Any], schema: str) -> Steps[bool]:
+def _done_and_known(rows: Rows) -> tuple[bool, bool]:
+    done, known, *_ = rows[0]
+    return bool(done), bool(known)
+
+
+def _of_known(statement: Statement[tuple[bool, bool]], job_id: int, schema: str) -> Steps[bool]:
     """Whether it was done, of a job that exists."""
-    done, exists = yield Statement(sql, params, lambda rows: rows[0][:2])
+    done, exists = yield statement
     if not exists:
         raise UnknownJob(job_id, schema)
     return bool(done)

@@ -67,7 +67,7 @@ def queues(*, schema: str | None = None) -> Statement[list[QueueRow]]:
     """All queues that have live jobs or workers, or are paused or limited, by name. One round trip, which reads every
     live job.
     """
-    return Statement(QUEUES, {}, _parse_queues)
+    return Statement(QUEUES, {}, _parse_queues, name="queues")
 
 
 def _parse_queues(rows: Rows) -> list[QueueRow]:
@@ -116,7 +116,7 @@ WORKERS = """
 @verb
 def workers(*, schema: str | None = None) -> Statement[list[WorkerRow]]:
     """All workers whose lease has not run out, by name. One round trip."""
-    return Statement(WORKERS, {}, _parse_workers)
+    return Statement(WORKERS, {}, _parse_workers, name="workers")
 
 
 def _parse_workers(rows: Rows) -> list[WorkerRow]:

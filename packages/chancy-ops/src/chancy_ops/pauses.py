@@ -58,7 +58,7 @@ def pause(
         return _pause_schedule(names[0], until, schema_in_use(schema))
     for name in names:
         name_of(kind, name)  # a row of its own
-    return Statement(PAUSE, {"kind": kind, "names": names, **either(until)}, lambda rows: None)
+    return Statement(PAUSE, {"kind": kind, "names": names, **either(until)}, lambda rows: None, name="pause")
 
 
 def _pause_schedule(name: str, until: datetime | Duration | None, schema: str) -> Steps[None]:
@@ -74,7 +74,11 @@ def resume(
     commit. Returns False for what was not paused. Raises `InvalidOption` unless one thing is named.
     """
     kind, names = _named(queue, task, schedule)
-    return resume_schedule(names[0]) if kind == "schedule" else Statement(RESUME, {"kind": kind, "names": names}, bool)
+    return (
+        resume_schedule(names[0])
+        if kind == "schedule"
+        else Statement(RESUME, {"kind": kind, "names": names}, bool, name="resume")
+    )
 
 
 def _named(queue: str | None, task: TaskName | None, schedule: str | None) -> tuple[str, list[str]]:

@@ -34,7 +34,7 @@ def limit(queue: str, /, *, concurrency: int | None, schema: str | None = None) 
         "queue": name_of("queue", queue),
         "concurrency": None if concurrency is None else number("concurrency", concurrency, 0),
     }
-    return Statement(LIMIT_QUEUE, params, lambda rows: None)
+    return Statement(LIMIT_QUEUE, params, lambda rows: None, name="limit_queue")
 
 
 @verb

@@ -25,7 +25,7 @@ from chancy.history.retention import Keep, days
 from chancy.registry import registered
 from chancy_worker import Worker, WorkerConfig
 
-from .in_memory.stand_ins import AsyncStandIn
+from .stand_ins import AsyncStandIn
 
 START_SECONDS = 20.0
 GRACE_SECONDS = 5.0

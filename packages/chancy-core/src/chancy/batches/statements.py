@@ -20,7 +20,7 @@ DRAW_BATCH = "SELECT nextval('{schema}.batch_id_seq')"
 
 def draw_batch() -> Statement[int]:
     """The id of a batch that is to be. Locks nothing."""
-    return Statement(DRAW_BATCH, {}, lambda rows: int(rows[0][0]))
+    return Statement(DRAW_BATCH, {}, lambda rows: int(rows[0][0]), name="draw_batch")
 
 
 INSERT_BATCH = """
@@ -48,7 +48,7 @@ def insert_batch(
         "on_finished": None if on_finished is None else _stored(on_finished.job),
     }
     callbacks = [each.job for each in (on_success, on_finished) if each is not None]
-    return Statement(INSERT_BATCH, params, lambda rows: int(rows[0][0]), callbacks)
+    return Statement(INSERT_BATCH, params, lambda rows: int(rows[0][0]), callbacks, name="insert_batch")
 
 
 class _Stored(msgspec.Struct, frozen=True):
@@ -124,7 +124,7 @@ def finish_batches(ids: Collection[int]) -> Statement[Ends]:
     A batch that may be over is locked, in the order of the ids, and one that somebody else is at is waited for. What
     goes wrong with one batch stops no other.
     """
-    return Statement(FINISH_BATCHES, {"ids": of_numbers(ids)}, lambda rows: Ends(*rows[0]))
+    return Statement(FINISH_BATCHES, {"ids": of_numbers(ids)}, lambda rows: Ends(*rows[0]), name="finish_batches")
 
 
 FINISH_UNFINISHED = """
@@ -142,7 +142,9 @@ def finish_unfinished(after: int) -> Statement[tuple[int | None, Ends]]:
     """The same for 500 that are not finished, from the one behind `after` on; also the last of them, None if there is
     none.
     """
-    return Statement(FINISH_UNFINISHED, {"after": after}, lambda rows: (rows[0][0], Ends(*rows[0][1:])))
+    return Statement(
+        FINISH_UNFINISHED, {"after": after}, lambda rows: (rows[0][0], Ends(*rows[0][1:])), name="finish_unfinished"
+    )
 
 
 SELECT_PROGRESS = """
@@ -167,7 +169,7 @@ SELECT_PROGRESS = """
 
 def select_progress(batch_id: int) -> Statement[BatchProgress | None]:
     """How far the batch is, or None."""
-    return Statement(SELECT_PROGRESS, {"id": batch_id}, _parse_progress)
+    return Statement(SELECT_PROGRESS, {"id": batch_id}, _parse_progress, name="select_progress")
 
 
 def _parse_progress(rows: Rows) -> BatchProgress | None:

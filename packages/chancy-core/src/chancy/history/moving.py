@@ -57,4 +57,4 @@ MAKE_PARTITIONS = """
 
 def make_partitions(days: int) -> Statement[int]:
     """Make the history partitions that are missing from today to `days` ahead; returns how many it made."""
-    return Statement(MAKE_PARTITIONS, {"days": days}, lambda rows: int(rows[0][0]))
+    return Statement(MAKE_PARTITIONS, {"days": days}, lambda rows: int(rows[0][0]), name="make_partitions")

@@ -27,4 +27,4 @@ def keep_queues(wishes: Mapping[str, Keep | None]) -> Statement[None]:
         "whats": of_texts(what for _, what, _ in rules),
         "days": of_numbers(days for _, _, days in rules),
     }
-    return Statement(KEEP_QUEUES, params, lambda rows: None)
+    return Statement(KEEP_QUEUES, params, lambda rows: None, name="keep_queues")

@@ -90,6 +90,7 @@ def submit_unique(jobs: Sequence[NewJob[Any]]) -> Statement[list[Submission]]:
         of_submissions(jobs),
         _parse_submissions,
         jobs,
+        name="submit_unique",
     )
 
 

@@ -112,9 +112,9 @@ class Version:
 
 def version() -> Steps[Version]:
     """How far the schema is. Raises `DevelopmentSchema` for one that was made before the first release."""
-    if not (yield _value(LEDGER_EXISTS)):
+    if not (yield _value(LEDGER_EXISTS, "ledger_exists")):
         return Version(0, None)
-    number, early, schema = yield Statement(VERSION, {}, lambda rows: rows[0])
+    number, early, schema = yield Statement(VERSION, {}, lambda rows: rows[0], name="version")
     if early:
         raise DevelopmentSchema
     return Version(number, schema)
@@ -145,22 +145,24 @@ def migrate(conn: SyncConn | AsyncConn, /, *, schema: str | None = None) -> list
 
 
 def _apply_missing(schema: str) -> Steps[list[str]]:
-    encoding, isolation, lock_timeout, path = yield Statement(CIRCUMSTANCES, {}, lambda rows: rows[0])
+    encoding, isolation, lock_timeout, path = yield Statement(
+        CIRCUMSTANCES, {}, lambda rows: rows[0], name="circumstances"
+    )
     if encoding != "UTF8":
         raise UnsupportedDatabase(encoding)
     if isolation != "read committed":
         raise InvalidConnection(f"a migration needs a transaction that is READ COMMITTED, and this one is {isolation}")
     yield Script(PATH)
-    yield _value(LOCK)
+    yield _value(LOCK, "lock")
     applied = yield from _apply(schema)
-    yield Statement(RESTORE, {"lock_timeout": lock_timeout, "path": path}, _first)
+    yield Statement(RESTORE, {"lock_timeout": lock_timeout, "path": path}, _first, name="restore")
     return applied
 
 
 def _apply(schema: str) -> Steps[list[str]]:
-    if not (yield _value(SCHEMA_EXISTS)):
+    if not (yield _value(SCHEMA_EXISTS, "schema_exists")):
         yield Script(CREATE_SCHEMA)
-    if not (yield _value(LEDGER_EXISTS)):
+    if not (yield _value(LEDGER_EXISTS, "ledger_exists")):
         yield Script(CREATE_LEDGER)
         found = Version(0, None)
     else:
@@ -172,10 +174,10 @@ def _apply(schema: str) -> Steps[list[str]]:
         yield Script(step.sql)
     yield Script(functions())
     if found.schema not in (None, schema):
-        yield _value(RENAME)
+        yield _value(RENAME, "rename")
     yield make_partitions(DAYS_AHEAD)
     for step in missing:
-        yield Statement(RECORD, {"number": step.number, "name": step.name}, _first)
+        yield Statement(RECORD, {"number": step.number, "name": step.name}, _first, name="record")
     return [step.name for step in missing] or [f"functions of {schema}, which was {found.schema}"]
 
 
@@ -203,8 +205,8 @@ def printed(schema: str | None = None, after: int = 0) -> str:
     return named("\n".join(["BEGIN;", *parts, "COMMIT;"]), schema_in_use(schema)) + "\n"
 
 
-def _value(sql: str) -> Statement[Any]:
-    return Statement(sql, {}, _first)
+def _value(sql: str, name: str) -> Statement[Any]:
+    return Statement(sql, {}, _first, name=name)
 
 
 def _first(rows: Rows) -> Any:

@@ -151,4 +151,4 @@ def missing_rights() -> Statement[str]:
             return f"role {owner} has the functions, but not {what}, and cannot make the days of history: {remedy}"
         return ""
 
-    return Statement(MISSING_RIGHTS, params, parse)
+    return Statement(MISSING_RIGHTS, params, parse, name="missing_rights")

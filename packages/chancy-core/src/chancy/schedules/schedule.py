@@ -153,7 +153,7 @@ def schedule(name: str, job: NewJob[Any], when: When, /, *, schema: str | None =
         "changes": msgspec.Raw(encode_json(_changes_of(job))),
         "when": msgspec.Raw(encode_json(checked(when))),
     }
-    return Statement(SCHEDULE, params, lambda rows: None)
+    return Statement(SCHEDULE, params, lambda rows: None, name="schedule")
 
 
 def schedule_name(option: str, value: object) -> str:
@@ -181,7 +181,9 @@ def unschedule(name: str, /, *, schema: str | None = None) -> Statement[bool]:
     One that a task declares comes back with the next worker that starts: pause it instead. Waits for a worker that is
     just submitting a tick of it.
     """
-    return Statement(UNSCHEDULE, {"name": schedule_name("name", name)}, lambda rows: bool(rows[0][0]))
+    return Statement(
+        UNSCHEDULE, {"name": schedule_name("name", name)}, lambda rows: bool(rows[0][0]), name="unschedule"
+    )
 
 
 SELECT_SCHEDULES = """
@@ -196,7 +198,7 @@ SELECT_SCHEDULES = """
 
 def select_schedules() -> Statement[list[ScheduleRow]]:
     """All of them, by their names."""
-    return Statement(SELECT_SCHEDULES, {}, _parse_schedules)
+    return Statement(SELECT_SCHEDULES, {}, _parse_schedules, name="select_schedules")
 
 
 def _parse_schedules(rows: Rows) -> list[ScheduleRow]:
@@ -254,7 +256,7 @@ def run_now(name: str, /, *, schema: str | None = None) -> Steps[None]:
 
 
 def _run_now(name: str, schema: str) -> Steps[None]:
-    told, exists = yield Statement(RUN_NOW, {"name": name}, lambda rows: (rows[0][0], rows[0][1]))
+    told, exists = yield Statement(RUN_NOW, {"name": name}, lambda rows: (rows[0][0], rows[0][1]), name="run_now")
     if not exists:
         raise UnknownSchedule(name, schema)
     if not told:
@@ -272,7 +274,7 @@ PAUSE_SCHEDULE = """
 
 def pause_schedule(name: str, until: datetime | Duration | None) -> Statement[bool]:
     """No ticks get jobs until then, or for so long; None is until it is resumed. Whether there is such a schedule."""
-    return Statement(PAUSE_SCHEDULE, {"name": name, **either(until)}, bool)
+    return Statement(PAUSE_SCHEDULE, {"name": name, **either(until)}, bool, name="pause_schedule")
 
 
 # Where the pause was over already, ticks since then count.
@@ -289,4 +291,4 @@ RESUME_SCHEDULE = """
 
 def resume_schedule(name: str) -> Statement[bool]:
     """Tick again from now on. Whether there is such a schedule, and it was paused."""
-    return Statement(RESUME_SCHEDULE, {"name": name}, lambda rows: bool(rows[0][0]))
+    return Statement(RESUME_SCHEDULE, {"name": name}, lambda rows: bool(rows[0][0]), name="resume_schedule")

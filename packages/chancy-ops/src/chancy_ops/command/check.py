@@ -102,7 +102,7 @@ def check(site: Site, modules: tuple[str, ...], limit: int) -> int:
     with site.connect() as conn:
         found = {
             name: Found(name, ready, scheduled, running, known=name in registered())
-            for name, ready, scheduled, running in perform_rows(conn, WAITING, {}, site.schema)
+            for name, ready, scheduled, running in perform_rows(conn, "waiting", WAITING, {}, site.schema)
         }
         _read_arguments(conn, found, limit, site.schema)
         _read_schedules(conn, found, site.schema)
@@ -128,7 +128,7 @@ def _read_arguments(conn: PsycopgConn, found: dict[str, Found], limit: int, sche
     """In pages by id, once through the table for all tasks together; a task of which enough were read is left out."""
     after, read = 0, Counter[str]()
     while open_ := [name for name, each in found.items() if each.known and read[name] < limit]:
-        page = perform_rows(conn, ARGUMENTS, {"after": after, "tasks": open_, "most": PAGE}, schema)
+        page = perform_rows(conn, "arguments", ARGUMENTS, {"after": after, "tasks": open_, "most": PAGE}, schema)
         for job_id, name, arguments in page:
             after = job_id
             if read[name] == limit:
@@ -157,9 +157,11 @@ def _read_schedules(conn: PsycopgConn, found: dict[str, Found], schema: str) -> 
                 each.problem = each.problem or one_line(f"schedule {row.name}: {error}")
 
 
-def perform_rows(conn: PsycopgConn, sql: str, params: dict[str, Any], schema: str) -> Sequence[tuple[Any, ...]]:
+def perform_rows(
+    conn: PsycopgConn, name: str, sql: str, params: dict[str, Any], schema: str
+) -> Sequence[tuple[Any, ...]]:
     """One round trip; the rows as they come."""
-    rows: Any = perform(conn, Statement(sql, params, _as_they_are), schema)
+    rows: Any = perform(conn, Statement(sql, params, _as_they_are, name=name), schema)
     return list(rows)
 
 

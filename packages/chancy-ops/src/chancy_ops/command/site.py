@@ -90,7 +90,7 @@ def clock(conn: PsycopgConn, schema: str) -> datetime:
     from chancy.model import Statement
     from chancy.run import perform
 
-    now: Any = perform(conn, Statement(CLOCK, {}, lambda rows: rows[0][0].astimezone(UTC)), schema)
+    now: Any = perform(conn, Statement(CLOCK, {}, lambda rows: rows[0][0].astimezone(UTC), name="clock"), schema)
     assert isinstance(now, datetime)
     return now
 

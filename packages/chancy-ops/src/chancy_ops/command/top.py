@@ -124,7 +124,7 @@ def look(conn: PsycopgConn, schema: str, before: Flow) -> Frame:
     """One frame, in five round trips; reads every live job."""
     flow = measure(conn, schema, before.newest)
     submits, completions = flow.rates(before)
-    running: Any = perform(conn, Statement(RUNNING, {"most": RUNNING_SHOWN}, _parse_running), schema)
+    running: Any = perform(conn, Statement(RUNNING, {"most": RUNNING_SHOWN}, _parse_running, name="running"), schema)
     return Frame(
         at=clock(conn, schema),
         flow=flow,
@@ -143,7 +143,7 @@ def measure(conn: PsycopgConn, schema: str, newest: int | None = None) -> Flow:
         ((found, live, new),) = rows
         return Flow(time.monotonic(), found, _by_queue(live), _by_queue(new))
 
-    flow: Any = perform(conn, Statement(FLOW, {"newest": newest}, parse), schema)
+    flow: Any = perform(conn, Statement(FLOW, {"newest": newest}, parse, name="flow"), schema)
     assert isinstance(flow, Flow)
     return flow
 

@@ -111,10 +111,10 @@ CLOSED = """
 def fleet() -> Steps[Fleet]:
     """Three round trips, of which one reads every live job."""
     now, hands = yield Statement(
-        HANDS, {}, lambda rows: (rows[0][0], [Hand(*row[1:]) for row in rows if row[1] is not None])
+        HANDS, {}, lambda rows: (rows[0][0], [Hand(*row[1:]) for row in rows if row[1] is not None]), name="hands"
     )
-    work: list[Work] = yield Statement(WORK, {}, lambda rows: [Work(*row) for row in rows])
-    closed: list[Closed] = yield Statement(CLOSED, {}, lambda rows: [Closed(*row) for row in rows])
+    work: list[Work] = yield Statement(WORK, {}, lambda rows: [Work(*row) for row in rows], name="work")
+    closed: list[Closed] = yield Statement(CLOSED, {}, lambda rows: [Closed(*row) for row in rows], name="closed")
     return Fleet(now, hands, work, closed)
 
 
@@ -230,7 +230,7 @@ def schedules(fleet: Fleet, grace: timedelta = UNTICKED) -> Statement[list[Findi
             bad.append(Finding("schedules", Severity.ERROR, what, remedy))
         return unless_any(bad, "schedules", "none is late.")
 
-    return Statement(LATE, {"grace": grace}, parse)
+    return Statement(LATE, {"grace": grace}, parse, name="late")
 
 
 OLDEST = """
@@ -255,7 +255,7 @@ def waiting(fleet: Fleet, patience: Patience = WAITING) -> Steps[list[Finding]]:
     if severity is Severity.OK:
         return [Finding("waiting", severity, f"{message}.")]
     params = {"queue": oldest.queue, "task": oldest.task, "at": at}
-    ids: list[int] = yield Statement(OLDEST, params, lambda rows: [row[0] for row in rows])
+    ids: list[int] = yield Statement(OLDEST, params, lambda rows: [row[0] for row in rows], name="oldest")
     if not ids:
         return [Finding("waiting", Severity.OK, f"{message}, and was claimed just now.")]
     message += f": job {ids[0]} of task {one_line(oldest.task)} in queue '{one_line(oldest.queue)}'."
@@ -290,7 +290,7 @@ def doorbell(fleet: Fleet) -> Steps[list[Finding]]:
     round trip; where one is not there, a few more within two seconds: between two waits there is a moment without.
     """
     busy = {work.queue for work in fleet.work if work.oldest_at}
-    look = Statement(BELLS, {"busy": sorted(busy)}, lambda rows: (rows[0][0], set(rows[0][1])))
+    look = Statement(BELLS, {"busy": sorted(busy)}, lambda rows: (rows[0][0], set(rows[0][1])), name="bells")
     idle, silent = yield look
     for _ in range(_LOOKS - 1):
         if not silent:
@@ -345,10 +345,10 @@ def listeners(fleet: Fleet) -> Steps[list[Finding]]:
     listening = [hand for hand in fleet.alive if hand.listens]
     if not listening or len(listening) < len(fleet.alive):
         return [Finding("listeners", Severity.OK, "nobody to ring: no worker listens, or some look by the clock.")]
-    idle, _ = yield Statement(BELLS, {"busy": []}, lambda rows: rows[0])
+    idle, _ = yield Statement(BELLS, {"busy": []}, lambda rows: rows[0], name="bells")
     queues = sorted({queue for hand in listening for queue in hand.queues})
-    rung: datetime = yield Statement(RING, {"queues": queues}, lambda rows: rows[0][0])
-    look = Statement(HEARD, {"rung": rung}, lambda rows: rows[0])
+    rung: datetime = yield Statement(RING, {"queues": queues}, lambda rows: rows[0][0], name="ring")
+    look = Statement(HEARD, {"rung": rung}, lambda rows: rows[0], name="heard")
     seen, deaf, seconds = yield look
     for _ in range(_LOOKS):
         if seen > deaf or not seen:
@@ -405,7 +405,7 @@ def claims(schema: str) -> Statement[list[Finding]]:
             bad.append(Finding("claims", Severity.ERROR, message, remedy))
         return unless_any(bad, "claims", f"{counted(running, 'running job')}, each with a worker that answers for it.")
 
-    return Statement(CLAIMS, {"within": _RESCUED_WITHIN}, parse)
+    return Statement(CLAIMS, {"within": _RESCUED_WITHIN}, parse, name="claims")
 
 
 SLOTS = """
@@ -428,4 +428,4 @@ def slots() -> Statement[list[Finding]]:
             return [Finding("slots", Severity.WARNING, f"{message} and were not swept.", remedy)]
         return [Finding("slots", Severity.OK, f"{message} and wait to be swept.")]
 
-    return Statement(SLOTS, {"most": _MOST_SLOTS}, parse)
+    return Statement(SLOTS, {"most": _MOST_SLOTS}, parse, name="slots")

@@ -57,7 +57,7 @@ def rights() -> Statement[list[Finding]]:
             ]
         return [Finding("rights", Severity.OK, f"tables and functions belong to role {owner}.")]
 
-    return Statement(MISSING_RIGHTS, missing_rights().params, parse)
+    return Statement(MISSING_RIGHTS, missing_rights().params, parse, name="missing_rights")
 
 
 # Of history and logs, and of each retention that a queue has.
@@ -106,7 +106,7 @@ def partitions(schema: str) -> Statement[list[Finding]]:
             )
         ]
 
-    return Statement(PARTITIONS, {"days": _DAYS_AHEAD}, parse)
+    return Statement(PARTITIONS, {"days": _DAYS_AHEAD}, parse, name="partitions")
 
 
 RETENTION = """
@@ -138,7 +138,7 @@ def retention() -> Statement[list[Finding]]:
         kept = f"{counted(all_, 'partition')} of history and logs, none overdue; jobs are kept for {keep} by default."
         return unless_any(found, "retention", kept)
 
-    return Statement(RETENTION, {"grace": _OVERDUE}, parse)
+    return Statement(RETENTION, {"grace": _OVERDUE}, parse, name="retention")
 
 
 BLOAT = """
@@ -157,7 +157,7 @@ BLOAT = """
 
 def bloat() -> Statement[list[Finding]]:
     """Dead rows of `job`, and its size and that of its indexes against what lives in it. By Postgres' statistics."""
-    return Statement(BLOAT, {}, _parse_bloat)
+    return Statement(BLOAT, {}, _parse_bloat, name="bloat")
 
 
 def _parse_bloat(rows: Rows) -> list[Finding]:
@@ -230,7 +230,7 @@ def pins(patience: Patience = PINNED) -> Statement[list[Finding]]:
         unseen = f" ({counted(hidden, 'session')} of others cannot be seen: GRANT pg_read_all_stats)" if hidden else ""
         return unless_any(bad, "xmin", f"nothing keeps dead rows for long{longest}{unseen}.")
 
-    return Statement(PINS, {}, parse)
+    return Statement(PINS, {}, parse, name="pins")
 
 
 def _text(word: Any) -> str:
@@ -289,7 +289,7 @@ def notifications() -> Statement[list[Finding]]:
         remedy = "A session that listens has been in one transaction for long: end it (see the check `xmin`)."
         return [Finding("notifications", Severity.ERROR if used >= 0.5 else Severity.WARNING, message, remedy)]
 
-    return Statement(NOTIFICATIONS, {}, parse)
+    return Statement(NOTIFICATIONS, {}, parse, name="notifications")
 
 
 POOLER = "SELECT pg_backend_pid()"
@@ -307,4 +307,4 @@ def pooler(told: int) -> Statement[list[Finding]]:
             )
         return [Finding("pooler", Severity.OK, message)]
 
-    return Statement(POOLER, {}, parse)
+    return Statement(POOLER, {}, parse, name="pooler")

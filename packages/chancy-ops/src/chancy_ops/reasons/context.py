@@ -76,7 +76,7 @@ class Around:
 def around(job: JobRow) -> Statement[Around]:
     """Always an answer, also when the job has moved on."""
     params = {"id": job.id, "queue": job.queue, "task": job.task, "worker": job.worker}
-    return Statement(AROUND, params, lambda rows: Around(*rows[0]))
+    return Statement(AROUND, params, lambda rows: Around(*rows[0]), name="around")
 
 
 PLACES = """
@@ -119,7 +119,9 @@ class Places:
 def places_of(gates: Sequence[Gate]) -> Statement[list[Places]]:
     """Of each gate, in that order."""
     params = {"names": [gate.name for gate in gates], "mosts": [gate.most for gate in gates]}
-    return Statement(PLACES, params, lambda rows: [Places(count, jobs or (), *rest) for count, jobs, *rest in rows])
+    return Statement(
+        PLACES, params, lambda rows: [Places(count, jobs or (), *rest) for count, jobs, *rest in rows], name="places_of"
+    )
 
 
 PARKED_BEFORE = """
@@ -173,7 +175,7 @@ PARKED_BEFORE = """
 def parked_before(job: JobRow, passes: Passes) -> Statement[tuple[int, int]]:
     """How many parked jobs that wait for the same come first, and how many other groups take turns with its own."""
     params = _place_of(job) | {"key": passes.key, "turn": passes.turn, "most_groups": MOST_GROUPS}
-    return Statement(PARKED_BEFORE, params, lambda rows: (rows[0][0], rows[0][1]))
+    return Statement(PARKED_BEFORE, params, lambda rows: (rows[0][0], rows[0][1]), name="parked_before")
 
 
 def _place_of(job: JobRow) -> dict[str, Any]:
@@ -193,7 +195,9 @@ RUNNING_OF_QUEUE = """
 def running_of(queue: str) -> Statement[Places]:
     """What counts against the limit of a queue."""
     params = {"queue": queue}
-    return Statement(RUNNING_OF_QUEUE, params, lambda rows: Places(rows[0][0], rows[0][1] or (), kept=rows[0][2]))
+    return Statement(
+        RUNNING_OF_QUEUE, params, lambda rows: Places(rows[0][0], rows[0][1] or (), kept=rows[0][2]), name="running_of"
+    )
 
 
 # Of those before it, what a worker would pass by does not count: a paused task, a task that no worker knows.
@@ -263,4 +267,4 @@ class Line:
 
 def line_before(job: JobRow) -> Statement[Line]:
     """Looks at so many of a higher priority, and at so many before it in its own."""
-    return Statement(LINE, _place_of(job), lambda rows: Line(*rows[0]))
+    return Statement(LINE, _place_of(job), lambda rows: Line(*rows[0]), name="line_before")

@@ -19,26 +19,27 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import msgspec
 import psycopg
 
-from chancy.batches.statements import INSERT_BATCH
 from chancy.current import CurrentJob
 from chancy.errors import ChancyError, InvalidConnection, UnknownJob
 from chancy.job import Job
-from chancy.keys.gates import Passes
-from chancy.model import AttemptError, Progress, Rows, Statement
+from chancy.model import AttemptError, Progress, Statement
 from chancy.options.limits import LimitType
 from chancy.registry import registered
 from chancy.run import NO_LOOP, answered_by, awaited, follow, walk
-from chancy.statements import INSERT_JOB, INSERT_JOBS, SELECT_LIVE_OUTCOME, SELECT_OUTCOME
 from chancy.states import State
 from chancy.task import BaseTask
-from chancy.verbs import CANCEL_JOBS, REQUEUE_JOBS
 from chancy.wires.connections import AsyncConn, SyncConn
 from chancy.wires.registry import wire_of
 from chancy_testing.attempts import Call, Performed, limits_of, perform_here, perform_here_async
+from chancy_testing.stand_ins import AsyncStandIn, AsyncUnasked, StandIn, Unasked
 from chancy_worker.attempts.verdict import Completion
 
-from .stand_ins import AsyncStandIn, AsyncUnasked, StandIn, Unasked
-from .store import Kept, Memory, state_of
+from .answers import answer
+from .batches import finish_batches
+from .gates import not_enforced
+from .logs import note_logs
+from .rows import Kept, state_of
+from .store import Memory
 
 T = TypeVar("T")
 
@@ -96,7 +97,6 @@ class Eager:
         self.mode = mode
         self.raise_errors = raise_errors
         self._memories: defaultdict[str, Memory] = defaultdict(Memory)
-        self._running: dict[Place, CurrentJob] = {}
         self._due: list[Place] = []
         self.conn: psycopg.Connection[Any] = StandIn(self)
         """A stand-in for a connection, by its type one of psycopg's: give it to code under test."""
@@ -180,14 +180,11 @@ class Eager:
     def _answer(self, conn: SyncConn | AsyncConn, statement: Statement[T], schema: str) -> Calls[T]:
         memory = self._memories[schema]
         block = conn.block if isinstance(conn, (StandIn, AsyncStandIn)) and conn.depth else None
-        if statement.sql in (SELECT_OUTCOME, SELECT_LIVE_OUTCOME):
+        if statement.name in ("select_outcome", "select_live_outcome"):
             yield from self._before_result((schema, statement.params["id"]), block)
-        rows = memory.answer(statement, block)
-        if statement.sql == CANCEL_JOBS:
-            for job_id in statement.params["ids"]:
-                if current := self._running.get((schema, job_id)):
-                    current.cancelled = True
-        self._due += [(schema, job_id) for job_id in (*_made_due(statement, rows), *memory.finish_batches())]
+        rows = answer(memory, statement, block)
+        finish_batches(memory)
+        self._due += [(schema, job_id) for job_id in memory.take_due()]
         if block is None:
             yield from self._perform_due()
         return statement.parse(rows)
@@ -231,9 +228,11 @@ class Eager:
             while due:
                 place = due.pop(0)
                 error = yield from self._attempts(place)
-                called_back = self._memories[place[0]].finish_batches()
+                memory = self._memories[place[0]]
+                finish_batches(memory)
+                called_back = [(place[0], job_id) for job_id in memory.take_due()]
                 if self.mode == "run":
-                    due += [(place[0], job_id) for job_id in called_back]
+                    due += called_back
                 if error is not None:
                     errors.append(error)
         finally:
@@ -249,9 +248,9 @@ class Eager:
             try:
                 performed = yield asked
             finally:
-                self._running.pop(place, None)
+                memory.running.pop(place[1], None)
             verdict, error, logged = performed
-            memory.note_logs(logged)
+            note_logs(memory, logged)
             memory.settle(verdict)
             if not _is_retried(memory.jobs[job.id], verdict):
                 return error if verdict.state is State.FAILED else None
@@ -259,7 +258,7 @@ class Eager:
         return None
 
     def _begins(self, current: CurrentJob) -> None:
-        self._running[current.schema, current.id] = current
+        self._memories[current.schema].running[current.id] = current
 
     def _told(self, current: CurrentJob, progress: Progress) -> None:
         self._memories[current.schema].note_progress(current.id, progress)
@@ -278,19 +277,6 @@ def eager(mode: Mode = "run", *, raise_errors: bool = True) -> Iterator[Eager]:
     backend = Eager(mode, raise_errors=raise_errors)
     with answered_by(backend):
         yield backend
-
-
-def _made_due(statement: Statement[Any], rows: Rows) -> list[int]:
-    """The jobs that a worker would come to perform now."""
-    if statement.sql == INSERT_JOBS:
-        return list(rows[0][0])
-    if statement.sql == INSERT_JOB:
-        return [msgspec.json.decode(rows[0][0])[0]]
-    if statement.adds and statement.sql != INSERT_BATCH:
-        return [job_id for job_id, outcome in zip(*rows[0][:2], strict=True) if outcome == "inserted"]
-    if statement.sql == REQUEUE_JOBS:
-        return [job_id for job_id, row in zip(statement.params["ids"], rows, strict=True) if row[0]]
-    return []
 
 
 def _is_retried(kept: Kept, verdict: Completion) -> bool:
@@ -324,7 +310,4 @@ def _arguments(kept: Kept, task: BaseTask[..., Any]) -> dict[str, Any]:
 def _not_enforced(kept: Kept, task: BaseTask[..., Any]) -> tuple[str, ...]:
     limits = limits_of(kept.limits, task)
     memory = [f"memory limit of {limit.value:,.0f} bytes" for limit in limits if limit.type is LimitType.MEMORY]
-    passes = None if kept.gates is None else msgspec.json.decode(kept.gates, type=Passes)
-    gates = [] if passes is None else [f"{gate.name} at {gate.most}" for gate in passes.gates]
-    turn = ["the turn of its group"] if passes is not None and passes.turn else []
-    return (*memory, *([f'executor="{task.executor}"'] if task.executor else []), *gates, *turn)
+    return (*memory, *([f'executor="{task.executor}"'] if task.executor else []), *not_enforced(kept.gates))

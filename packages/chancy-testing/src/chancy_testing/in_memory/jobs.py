@@ -1,0 +1,195 @@
+"""Jobs: added, looked at, and changed from outside, one or many."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from chancy import registry
+from chancy.arguments.codec import encode_json
+from chancy.model import MOST_ATTEMPTS
+from chancy.states import FINISHED, LIVE, State
+
+from .rows import Kept, now, state_of
+from .store import Answer, Asked, Memory, Row
+from .unique import holder
+
+
+def _insert(memory: Memory, asked: Asked) -> list[int]:
+    ids = [memory.add(job, asked.transaction or "0") for job in asked.adds]
+    memory.due += ids
+    return ids
+
+
+def _insert_job(memory: Memory, asked: Asked) -> Iterator[Row]:
+    (job_id,) = _insert(memory, asked)
+    at = memory.jobs[job_id].row.submitted_at.replace(tzinfo=None)
+    yield (encode_json((job_id, asked.transaction or "0", at)),)
+
+
+def _insert_jobs(memory: Memory, asked: Asked) -> Iterator[Row]:
+    ids = _insert(memory, asked)
+    yield ids, asked.transaction or "0", memory.jobs[ids[0]].row.submitted_at
+
+
+def _select_job(memory: Memory, asked: Asked) -> Iterator[Row]:
+    if kept := memory.jobs.get(asked.params["id"]):
+        yield _columns(kept)
+
+
+def _select_jobs(memory: Memory, asked: Asked) -> Iterator[Row]:
+    params = asked.params
+
+    def wanted(kept: Kept) -> bool:
+        row = kept.row
+        return (
+            _is_of(kept, params)
+            and params["state"] in (None, state_of(row))
+            and params["batch"] in (None, row.batch)
+            and (params["before"] is None or row.id < params["before"])
+        )
+
+    newest_first = sorted(filter(wanted, memory.jobs.values()), key=lambda kept: -kept.row.id)
+    yield from map(_columns, newest_first[: params["limit"]])
+
+
+def _columns(kept: Kept) -> Row:
+    row = kept.row
+    return (
+        row.id, row.task, row.queue, state_of(row).value, row.priority, row.attempt, row.max_attempts, row.crashes,
+        row.worker, row.submitted_at, row.run_at, row.started_at, row.finished_at, row.cancel_at,
+        row.arguments, row.result, kept.errors, None if row.progress is None else encode_json(row.progress),
+        None if row.unique_key is None else row.unique_key.encode(), row.batch,
+    )  # fmt: skip
+
+
+def _select_outcome(memory: Memory, asked: Asked) -> Iterator[Row]:
+    kept = memory.jobs.get(asked.params["id"])
+    seen: Row = (None,) * 5
+    if kept is not None:
+        row = kept.row
+        seen = state_of(row), row.task, row.attempt, row.result, kept.errors
+    yield *seen, asked.transaction, "read committed"
+
+
+def _complete_job(memory: Memory, asked: Asked) -> Iterator[Row]:
+    kept = memory.jobs.get(asked.params["id"])
+    mine = kept is not None and kept.row.state is State.RUNNING and kept.fence == asked.params["fence"]
+    if kept is not None and mine:
+        memory.finish(kept, State.SUCCEEDED, bytes(asked.params["result"]))
+    yield (mine,)
+
+
+def _cancel_jobs(memory: Memory, asked: Asked) -> Iterator[Row]:
+    for job_id in asked.params["ids"]:
+        kept = memory.jobs.get(job_id)
+        state = kept and kept.row.state
+        if kept is not None and state is State.READY:
+            memory.finish(kept, State.CANCELLED)
+        elif kept is not None and state is State.RUNNING:
+            memory.jobs[job_id] = kept.with_row(cancel_at=kept.row.cancel_at or now())
+        if current := memory.running.get(job_id):
+            current.cancelled = True
+        live = state in (State.READY, State.RUNNING)
+        yield live, live, state in FINISHED, None
+
+
+def _requeue_jobs(memory: Memory, asked: Asked) -> Iterator[Row]:
+    for job_id in asked.params["ids"]:
+        yield _requeued(memory, job_id, asked.params["attempts"])
+
+
+def _requeued(memory: Memory, job_id: int, attempts: int | None) -> Row:
+    kept = memory.jobs.get(job_id)
+    if kept is None or kept.row.state not in FINISHED:
+        return False, kept is not None, None, _key(kept), None, None
+    row, task = kept.row, registry.tasks.get(kept.row.task)
+    declared = row.max_attempts if task is None else task.options.max_attempts
+    again = kept.with_row(
+        state=State.READY,
+        max_attempts=min(row.attempt + (declared if attempts is None else attempts), MOST_ATTEMPTS),
+        run_at=now(),
+        result=None,
+        finished_at=None,
+        worker=None,
+    )
+    other = None
+    if again.holds_key:
+        names = (row.task,) if task is None else task.names
+        other = next(filter(None, (holder(memory, name, row.unique_key) for name in names)), None)
+    if other is None:
+        memory.jobs[job_id] = again
+        memory.due.append(job_id)
+    return other is None, True, row.task if kept.unique is not None else None, _key(kept), other, None
+
+
+def _key(kept: Kept | None) -> bytes | None:
+    return kept.unique.text.encode() if kept is not None and kept.unique is not None else None
+
+
+def _edit_job(memory: Memory, asked: Asked) -> Iterator[Row]:
+    params = asked.params
+    kept = memory.jobs.get(params["id"])
+    waits = kept is not None and kept.row.state is State.READY
+    if kept is not None and waits:
+        given = {name: params[name] for name in ("priority", "run_at") if params[name] is not None}
+        memory.jobs[params["id"]] = kept.with_row(**given)
+    yield waits, kept is not None, None
+
+
+def _delete_jobs(memory: Memory, asked: Asked) -> Iterator[Row]:
+    there = [job_id for job_id in asked.params["ids"] if job_id in memory.jobs]
+    gone = [job_id for job_id in there if memory.jobs[job_id].row.state is not State.RUNNING]
+    for job_id in gone:
+        del memory.jobs[job_id]
+    yield len(gone), bool(there)
+
+
+def _count_jobs(memory: Memory, asked: Asked) -> Iterator[Row]:
+    yield from Counter(str(state_of(kept.row)) for kept in _matching(memory, asked.params)).items()
+
+
+def _choose(states: Collection[State], memory: Memory, asked: Asked) -> Iterator[Row]:
+    matching = _matching(memory, asked.params)
+    ids = sorted(kept.row.id for kept in matching if state_of(kept.row) in states)
+    yield from ((id_,) for id_ in ids if id_ > asked.params["after"])
+
+
+def _matching(memory: Memory, params: Mapping[str, Any]) -> Iterator[Kept]:
+    """Those that fit a `JobFilter`."""
+    for kept in memory.jobs.values():
+        row = kept.row
+        instant = row.finished_at or row.submitted_at
+        if (
+            _is_of(kept, params)
+            and state_of(row) in params["states"]
+            and (params["since"] is None or instant >= params["since"])
+            and (params["until"] is None or instant < params["until"])
+            and (params["error"] is None or (row.errors and row.errors[-1].kind == params["error"]))
+        ):
+            yield kept
+
+
+def _is_of(kept: Kept, params: Mapping[str, Any]) -> bool:
+    queue, tasks = params["queue"], params["tasks"]
+    return queue in (None, kept.row.queue) and (tasks is None or kept.row.task in tasks)
+
+
+ANSWERS: dict[str, Answer] = {
+    "cancel_jobs": _cancel_jobs,
+    "choose_finished": functools.partial(_choose, FINISHED),
+    "choose_live": functools.partial(_choose, LIVE),
+    "complete_job": _complete_job,
+    "count_jobs": _count_jobs,
+    "delete_jobs": _delete_jobs,
+    "edit_job": _edit_job,
+    "insert_job": _insert_job,
+    "insert_jobs": _insert_jobs,
+    "requeue_jobs": _requeue_jobs,
+    "select_job": _select_job,
+    "select_jobs": _select_jobs,
+    "select_live_outcome": _select_outcome,
+    "select_outcome": _select_outcome,
+}
