@@ -40,6 +40,7 @@ LARGER_WINGS = {
     "chancy_worker/rounds": (920, "until the claimer is divided"),
 }
 LARGER_LISTS = {
+    "Core": (1_210, "until a verb has one signature in place of three"),
     "The worker": (1_800, "until the claimer and the slots are divided"),
 }
 

@@ -138,7 +138,8 @@ async def _perform(asked: Call) -> Performed:
     here, job, task = _Here(), asked.job, asked.task
     current = CurrentJob(
         job.id, job.task, job.queue, job.attempt, job.max_attempts,
-        False, False, job.fence, asked.schema, task.signature.encode_result, asked.tell, lease=job.lease,
+        False, False, job.fence, asked.schema, task.signature.encode_result, asked.tell, None, job.lease,
+        WORKER, job,
     )  # fmt: skip
     asked.watch(current)
     keeper = Keeper() if task.keep_logs else None

@@ -14,7 +14,6 @@ from chancy.schema import fill
 
 from .literals import JsonColumn
 
-Positional: TypeAlias = Literal["format", "qmark", "numeric", "numeric_dollar"]
 ParamStyle: TypeAlias = Literal["pyformat", "named", "format", "qmark", "numeric", "numeric_dollar"]
 """How placeholders are written: as PEP 249 calls it, or `$1`."""
 

@@ -18,6 +18,7 @@ import msgspec
 
 from chancy import registry, statements
 from chancy.arguments.codec import encode_json
+from chancy.arguments.meta import parsed
 from chancy.batches.statements import DRAW_BATCH, FINISH_BATCHES, INSERT_BATCH, SELECT_PROGRESS, told
 from chancy.batches.values import BatchCounts
 from chancy.history.moving import MAKE_PARTITIONS
@@ -48,6 +49,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     gates: bytes | None = None
     unique: UniqueKey | None = None
     errors: bytes | None = None
+    meta: bytes | None = None
     delays: tuple[timedelta, ...] = ()
     """After which delay each retry was due; all of them were made at once."""
 
@@ -124,10 +126,8 @@ class Memory:
             return [(self._insert_batch(statement.params, statement.adds),)]
         if statement.adds:
             ids = [self._add(job, transaction or "0") for job in statement.adds]
-            known = transaction or "0", self.jobs[ids[0]].row.submitted_at
-            if statement.sql == statements.INSERT_JOBS:
-                return [(ids, *known)]
-            return [(encode_json((ids[0], known[0], known[1].replace(tzinfo=None))),)]
+            where = transaction or "0", self.jobs[ids[0]].row.submitted_at
+            return [(ids, *where) if statement.sql == statements.INSERT_JOBS else (encode_json((ids[0], *where)),)]
         if statement.sql in (statements.SELECT_OUTCOME, statements.SELECT_LIVE_OUTCOME):
             return [self._outcome(statement.params["id"], transaction)]
         if (answer := self._answers.get(statement.sql)) is None:
@@ -148,7 +148,8 @@ class Memory:
         row = kept.row
         return Claimed(
             row.id, row.task, row.queue, row.attempt, row.max_attempts, kept.fence, row.crashes,
-            row.arguments, kept.retry, kept.limits, kept.errors, None, row.batch,
+            row.arguments, kept.retry, kept.limits, kept.errors, None, row.batch, row.priority, row.run_at, None,
+            row.submitted_at, kept.meta,
         )  # fmt: skip
 
     def settle(self, verdict: Completion) -> None:
@@ -266,10 +267,17 @@ class Memory:
             progress=None,
             unique_key=None if job.unique is None else job.unique.text,
             batch=None,
+            meta=parsed(job.meta),
         )
         retry, limits = (None if value is None else encode_json(value) for value in (options.retry, options.limits))
         self.jobs[job_id] = Kept(
-            row=row, transaction=transaction, retry=retry, limits=limits, gates=job.gates, unique=job.unique
+            row=row,
+            transaction=transaction,
+            retry=retry,
+            limits=limits,
+            gates=job.gates,
+            unique=job.unique,
+            meta=job.meta,
         )
         return job_id
 
@@ -308,11 +316,16 @@ class Memory:
             return other, "refused" if key.on_conflict == "raise" else "existing"
         self._add(job, transaction, other)
         asked, brought = job.options, self.jobs[other]
-        changed = {name: getattr(brought.row, name) for name in ("arguments", "priority", "max_attempts")}
+        changed = {name: getattr(brought.row, name) for name in ("arguments", "priority", "max_attempts", "meta")}
         if asked.run_at is not None or asked.delay is not None:
             changed["run_at"] = brought.row.run_at
         self.jobs[other] = msgspec.structs.replace(
-            kept, transaction=transaction, retry=brought.retry, limits=brought.limits, gates=brought.gates
+            kept,
+            transaction=transaction,
+            retry=brought.retry,
+            limits=brought.limits,
+            gates=brought.gates,
+            meta=brought.meta,
         ).with_row(**changed)
         return other, "replaced"
 
@@ -474,5 +487,5 @@ def _columns(kept: Kept) -> tuple[Any, ...]:
         row.id, row.task, row.queue, state_of(row).value, row.priority, row.attempt, row.max_attempts, row.crashes,
         row.worker, row.submitted_at, row.run_at, row.started_at, row.finished_at, row.cancel_at,
         row.arguments, row.result, kept.errors, None if row.progress is None else encode_json(row.progress),
-        None if row.unique_key is None else row.unique_key.encode(), row.batch,
+        None if row.unique_key is None else row.unique_key.encode(), row.batch, kept.meta,
     )  # fmt: skip
