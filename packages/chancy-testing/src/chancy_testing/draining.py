@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, overload
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from chancy.app import Surround
 from chancy.batches.statements import Ends, finish_batches, finish_unfinished
 from chancy.errors import ChancyError
 from chancy.history.moving import DAYS_AHEAD, make_partitions
@@ -121,24 +122,56 @@ class Drain(Protocol):
 
     @overload
     def __call__(
-        self, conn: SyncConn, /, *, with_scheduled: bool = False, limit: int | None = None, schema: str | None = None
+        self,
+        conn: SyncConn,
+        /,
+        *,
+        with_scheduled: bool = False,
+        limit: int | None = None,
+        surround: Surround | None = None,
+        schema: str | None = None,
     ) -> Drained: ...
     @overload
     def __call__(
-        self, conn: AsyncConn, /, *, with_scheduled: bool = False, limit: int | None = None, schema: str | None = None
+        self,
+        conn: AsyncConn,
+        /,
+        *,
+        with_scheduled: bool = False,
+        limit: int | None = None,
+        surround: Surround | None = None,
+        schema: str | None = None,
     ) -> Coroutine[Any, Any, Drained]: ...
 
 
 @overload
 def drain(
-    conn: SyncConn, /, *, with_scheduled: bool = False, limit: int | None = None, schema: str | None = None
+    conn: SyncConn,
+    /,
+    *,
+    with_scheduled: bool = False,
+    limit: int | None = None,
+    surround: Surround | None = None,
+    schema: str | None = None,
 ) -> Drained: ...
 @overload
 def drain(
-    conn: AsyncConn, /, *, with_scheduled: bool = False, limit: int | None = None, schema: str | None = None
+    conn: AsyncConn,
+    /,
+    *,
+    with_scheduled: bool = False,
+    limit: int | None = None,
+    surround: Surround | None = None,
+    schema: str | None = None,
 ) -> Coroutine[Any, Any, Drained]: ...
 def drain(
-    conn: SyncConn | AsyncConn, /, *, with_scheduled: bool = False, limit: int | None = None, schema: str | None = None
+    conn: SyncConn | AsyncConn,
+    /,
+    *,
+    with_scheduled: bool = False,
+    limit: int | None = None,
+    surround: Surround | None = None,
+    schema: str | None = None,
 ) -> Drained | Coroutine[Any, Any, Drained]:
     """Claim and perform the jobs of all queues, one after another, until nothing is due.
 
@@ -147,14 +180,15 @@ def drain(
     back. On an idle connection each step is committed, as a worker would.
 
     `with_scheduled` takes each scheduled job as if its time had come, in that order: retries without their wait.
-    `limit` is the number of attempts after which to stop. Jobs whose task this process does not know are left alone,
-    and so is what a connection of somebody else has locked. Errors of handlers are in what this returns.
+    `limit` is the number of attempts after which to stop. `surround` is around each function, as that of an app is.
+    Jobs whose task this process does not know are left alone, and so is what a connection of somebody else has locked.
+    Errors of handlers are in what this returns.
 
     Groups take turns, and what a limit over all workers holds back is left: a rate that is used up opens with time, so
     move the clock and drain again.
     """
     where = schema_in_use(schema)
-    steps = _drain(conn, where, with_scheduled, None if limit is None else number("limit", limit, 0))
+    steps = _drain(conn, where, with_scheduled, None if limit is None else number("limit", limit, 0), surround)
     if isinstance(conn, psycopg.AsyncConnection):
         return _follow(conn, where, steps)
 
@@ -175,7 +209,9 @@ async def _follow(conn: AsyncConn, schema: str, steps: Steps[Drained]) -> Draine
     return await follow(steps, do)
 
 
-def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit: int | None) -> Steps[Drained]:
+def _drain(
+    conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit: int | None, surround: Surround | None
+) -> Steps[Drained]:
     inside = conn.info.transaction_status is not TransactionStatus.IDLE
     commits = not inside and not conn.autocommit
     drained, late, passed, spots = Drained(), dict[int, Completion](), list[int](), dict[str, str]()
@@ -207,7 +243,7 @@ def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit:
         for job in claimed:
             if job.id in late:
                 yield from _write_late(worker, late.pop(job.id), drained)
-            performed: Performed = yield from _attempt(conn, job, schema, inside)
+            performed: Performed = yield from _attempt(conn, job, schema, inside, surround)
             if performed.logged:
                 yield write_logs(performed.logged)
             if performed.error is not None:
@@ -271,11 +307,13 @@ def _commit(commits: bool) -> Steps[None]:
         yield Script("COMMIT")
 
 
-def _attempt(conn: SyncConn | AsyncConn, job: Claimed, schema: str, inside: bool) -> Steps[Performed]:
+def _attempt(
+    conn: SyncConn | AsyncConn, job: Claimed, schema: str, inside: bool, surround: Surround | None
+) -> Steps[Performed]:
     """Perform it; the connection is as usable afterwards as it was before."""
     if inside:
         yield Script("SAVEPOINT chancy_attempt")
-    performed: Performed = yield Call(job, registered()[job.task], schema, lambda *_: None, lambda _: None)
+    performed: Performed = yield Call(job, registered()[job.task], schema, lambda *_: None, lambda _: None, surround)
     match conn.info.transaction_status:
         case TransactionStatus.INERROR if inside:
             yield Script("ROLLBACK TO SAVEPOINT chancy_attempt")

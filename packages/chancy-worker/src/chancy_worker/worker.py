@@ -36,6 +36,7 @@ from .attempts.attempt import Executor
 from .attempts.executors import Loop, Threads
 from .attempts.logs import Keeper, listening
 from .attempts.refusals import Refusals, signature_of
+from .attempts.surround import place_of
 from .attempts.verdict import Claimed, Completion
 from .claims.statement import Wanted, play_round
 from .config import WorkerConfig
@@ -117,7 +118,7 @@ class Worker:
 
         Raises `SchemaOutdated`, `InvalidTask` for a task whose limits cannot be enforced here, `ValueError` for an app
         that wants a module preloaded which is not there, and psycopg's error when the database cannot be reached at
-        the start; later outages are waited for.
+        the start; later outages are waited for. `ValueError`, too, for a `surround` that children could not import.
 
         Cancelling it is a stop without a grace: running coroutines are cancelled, what has not ended a second later is
         released, the last verdicts are written within ten seconds, and the lease is given up. Cancelled again, it skips
@@ -469,11 +470,12 @@ class Worker:
 
     def _executors(self, recovered: Callable[[], None]) -> dict[Place, Executor]:
         config = self.config
-        executors: dict[Place, Executor] = {Place.LOOP: Loop(), Place.THREAD: Threads(config.threads)}
+        around = self.app.surround
+        executors: dict[Place, Executor] = {Place.LOOP: Loop(around), Place.THREAD: Threads(config.threads, around)}
         if sys.platform != "win32":
             from .children.pool import Children, setup_for
 
-            setup = setup_for(self._tasks.values(), self.app.preload)
+            setup = setup_for(self._tasks.values(), self.app.preload, around)
             executors[Place.PROCESS] = Children(config.children, setup, recycle=config.recycle, recovered=recovered)
         return executors
 
@@ -481,6 +483,7 @@ class Worker:
         for module in self.app.preload:
             if not _exists(module):
                 raise ValueError(f"preload: there is no module {module!r} here; install it, or leave it out")
+        place_of(self.app.surround)
         budget = self.config.memory_budget
         for name, task in self._tasks.items():
             place = task.place()
