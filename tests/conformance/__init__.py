@@ -12,6 +12,7 @@ from . import (  # noqa: F401 - they add their cases
     handlers,
     limits,
     logs,
+    meta,
     names,
     operators,
     options,

@@ -4,6 +4,7 @@ Decorate a typed function with `@task`, submit it on your own connection, and ru
 """
 
 from .app import AsyncChancy, Chancy, Queue, SyncChancy
+from .arguments.meta import meta
 from .batches.batch import Batch, batch, batch_progress, callback
 from .batches.values import BatchCounts, BatchProgress, Callback
 from .current import CurrentJob, current_job
@@ -129,6 +130,7 @@ __all__ = [
     "grants",
     "jobs",
     "logs",
+    "meta",
     "migrate",
     "register",
     "requeue",

@@ -10,7 +10,7 @@ import inspect
 import itertools
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 
+from .current import CurrentJob
 from .errors import InvalidOption
 from .history.retention import Keep, days, whole_days
 from .job import Job, NewJob, submit_many
@@ -33,6 +34,7 @@ R = TypeVar("R")
 F = TypeVar("F", "SyncChancy", "AsyncChancy")
 
 Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
+Surround = Callable[[CurrentJob], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,9 @@ class Chancy:
 
     `dsn` None reads `CHANCY_DSN`, then libpq's own variables. `schema` None is the process's default.
     `lifespan` is entered once around a worker's life, before its first job (open a pool there). `middleware`
-    surrounds each attempt, the first outermost. `keep` is the retention of finished jobs, stored in the schema
+    surrounds each attempt, the first outermost, on the worker's loop. `surround` is a plain function of the current job
+    that gives a context manager: it is around the job's function in the place where that runs, be it the loop, a thread
+    or a child process, which imports it by its name. `keep` is the retention of finished jobs, stored in the schema
     when a worker starts, as a `timedelta` or in seconds; None leaves what is stored, 14 days at first.
 
     `preload` names modules that are imported once, by the process from which child processes are forked, and are there
@@ -79,6 +83,7 @@ class Chancy:
     middleware: Sequence[Callable[..., Awaitable[Any]]] = ()
     keep: timedelta | None = None
     preload: Sequence[str] = ()
+    surround: Surround | None = None
 
     _open: dict[int, _Entered] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -93,6 +98,7 @@ class Chancy:
             middleware: Sequence[Callable[..., Awaitable[Any]]] = ...,
             keep: Duration | None = ...,
             preload: Sequence[str] = ...,
+            surround: Surround | None = ...,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -100,8 +106,11 @@ class Chancy:
             "queues": several("queues", self.queues, "Queue"),
             "middleware": several("middleware", self.middleware, "functions"),
         }
-        for option, function in [("lifespan", self.lifespan), *(("middleware", each) for each in plain["middleware"])]:
-            if not (function is None and option == "lifespan") and not callable(function):
+        for option, function in [
+            *((option, given) for option in ("lifespan", "surround") if (given := getattr(self, option)) is not None),
+            *(("middleware", each) for each in plain["middleware"]),
+        ]:
+            if not callable(function):
                 raise InvalidOption(option, f"expected a function, got {shown(function)}")
         if self.dsn is not None:
             plain["dsn"] = _secret_text("dsn", self.dsn)

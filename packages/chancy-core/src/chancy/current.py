@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, overload
 
+from .arguments.meta import parsed
 from .errors import ChancyError, InvalidConnection, LeaseLost
 from .history.moving import DAYS_AHEAD, make_partitions
-from .model import AskStanding, Progress, Steps
+from .model import AskStanding, AttemptError, Progress, Steps
 from .options.plain import beginning
 from .options.plain import fraction as fraction_of
 from .run import perform
-from .statements import complete_job
+from .statements import complete_job, parse_errors
 from .wires.connections import AsyncConn, SyncConn
 from .wires.wire import Standing
 
@@ -44,6 +46,37 @@ class CurrentJob:
     """What keeps its log records, in the worker's terms; None if its task does not ask for it."""
     lease: int = field(default=0, repr=False)
     """Of the worker, when it claimed the job: with the fence, whose the row is."""
+    worker: str = ""
+    """The name of the worker that runs it."""
+    claimed: Any = field(default=None, repr=False)
+    """What the claim has brought, in the worker's terms."""
+
+    @property
+    def submitted_at(self) -> datetime:
+        """When the job was submitted, by the database's clock, in UTC."""
+        return self._claimed.submitted_at.astimezone(UTC)  # type: ignore[no-any-return]
+
+    @property
+    def run_at(self) -> datetime:
+        """From when on this attempt could begin, by the database's clock, in UTC."""
+        return self._claimed.run_at.astimezone(UTC)  # type: ignore[no-any-return]
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """What travels beside the arguments, as the functions of `chancy.meta` have said when it was bound."""
+        return parsed(self._claimed.meta)
+
+    @property
+    def error(self) -> AttemptError | None:
+        """How the last attempt went wrong, of a job that is tried again."""
+        errors = parse_errors(self._claimed.errors)
+        return errors[-1] if errors else None
+
+    @property
+    def _claimed(self) -> Any:
+        if self.claimed is None:
+            raise ChancyError(f"job {self.id} ({self.task}) was not claimed here, and nothing more is known of it")
+        return self.claimed
 
     def progress(self, fraction: float, note: str = "") -> None:
         """Say how far this attempt is, from 0 to 1: `chancy.get(conn, id).progress` shows the last word a second later.

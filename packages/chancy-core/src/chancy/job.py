@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any, Generic, Literal, TypeVar, overload
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime
+from typing import Any, Generic, TypeVar, overload
 
 import msgspec
 
@@ -21,7 +22,7 @@ from .states import State
 from .verb import verb
 from .verbs import cancel, get
 from .wires.connections import AsyncConn, SyncConn
-from .wires.paramstyles import ParamStyle, Positional, spelled
+from .wires.paramstyles import ParamStyle, spelled
 from .wires.wire import Standing
 
 R = TypeVar("R")
@@ -159,13 +160,9 @@ class NewJob(msgspec.Struct, Generic[R_co], frozen=True):
     gates: bytes | None = None
     """`Passes` as JSON, if it has to pass any."""
     unique: UniqueKey | None = None
+    meta: bytes | None = None
+    """What travels beside the arguments, as JSON."""
 
-    @overload
-    def sql(
-        self, paramstyle: Literal["pyformat", "named"] = "pyformat", *, schema: str | None = None
-    ) -> tuple[str, dict[str, str | None]]: ...
-    @overload
-    def sql(self, paramstyle: Positional, *, schema: str | None = None) -> tuple[str, tuple[str | None, ...]]: ...
     def sql(
         self, paramstyle: ParamStyle = "pyformat", *, schema: str | None = None
     ) -> tuple[str, dict[str, str | None] | tuple[str | None, ...]]:
@@ -177,11 +174,8 @@ class NewJob(msgspec.Struct, Generic[R_co], frozen=True):
         "format" `%s`, "qmark" `?`, "numeric" `:1`; or "numeric_dollar" `$1`, as asyncpg and most other languages have
         it. Raises `InvalidOption` for another one.
         """
-        params: Mapping[str, Any]
-        if self.unique is None:
-            text, params = statements.INSERT_JOB_IN_COLUMNS, statements.params_of(self)
-        else:
-            text, params = SUBMIT_UNIQUE_ONE, of_submissions([self])
+        text = statements.INSERT_JOB_IN_COLUMNS if self.unique is None else SUBMIT_UNIQUE_ONE
+        params = statements.params_of(self) if self.unique is None else of_submissions([self])
         return spelled(text, params, schema_in_use(schema), paramstyle)
 
 
@@ -201,11 +195,7 @@ def submit_all(jobs: Sequence[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:
     if any(job.unique is not None for job in jobs):
         return (yield from _submit_unique(jobs, schema))
     ids, transaction, at = yield statements.insert_jobs(jobs)
-    at = at.astimezone(UTC)
-    return [
-        Job(id_, job.task, job.options.queue, schema, transaction, job.decode_result, SubmitOutcome.INSERTED, at)
-        for id_, job in zip(ids, jobs, strict=True)
-    ]
+    return [_handle(job, schema, id_, transaction, at) for id_, job in zip(ids, jobs, strict=True)]
 
 
 def _submit_unique(jobs: Sequence[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:
@@ -214,27 +204,30 @@ def _submit_unique(jobs: Sequence[NewJob[R]], schema: str) -> Steps[list[Job[R]]
         if seen.outcome == "refused" and job.unique is not None:
             own = any(other.outcome == "inserted" and other.id == seen.id for other in made)
             raise DuplicateJob(job.task, job.unique.text, None if own else seen.id)
-    return [_seen(seen, job, schema) for seen, job in zip(made, jobs, strict=True)]
+    return [
+        Job(
+            seen.id,
+            job.task,
+            seen.queue,
+            schema,
+            seen.transaction,
+            job.decode_result,
+            SubmitOutcome(seen.outcome),
+            seen.submitted_at,
+        )
+        for seen, job in zip(made, jobs, strict=True)
+    ]
 
 
-def _seen(seen: Submission, job: NewJob[R], schema: str) -> Job[R]:
-    at = seen.submitted_at and seen.submitted_at.astimezone(UTC)
-    outcome = SubmitOutcome(seen.outcome)
-    return Job(seen.id, job.task, seen.queue, schema, seen.transaction, job.decode_result, outcome, at)
+def _handle(new: NewJob[R], schema: str, job_id: int, transaction: str, at: datetime) -> Job[R]:
+    return Job(job_id, new.task, new.options.queue, schema, transaction, new.decode_result, SubmitOutcome.INSERTED, at)
 
 
 def submit_one(new: NewJob[R], schema: str) -> Statement[Job[R]] | Steps[Job[R]]:
     """What `task.submit` sends: one statement."""
     if new.unique is not None:
         return _only(_submit_unique([new], schema))
-
-    def made(job_id: int, transaction: str, at: datetime) -> Job[R]:
-        return Job(
-            job_id, new.task, new.options.queue, schema, transaction, new.decode_result, SubmitOutcome.INSERTED,
-            at.replace(tzinfo=UTC),
-        )  # fmt: skip
-
-    return statements.insert_job(new, made)
+    return statements.insert_job(new, functools.partial(_handle, new, schema))
 
 
 def _only(steps: Steps[list[Job[R]]]) -> Steps[Job[R]]:

@@ -225,3 +225,5 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     """What makes it unique among the jobs of its task."""
     batch: int | None
     """The batch that it was submitted in."""
+    meta: Mapping[str, Any]
+    """What travels beside the arguments, as the functions of `chancy.meta` have said when it was bound."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 _INSERT = """{schema}.insert_job(%(task)s::text, %(queue)s::text, %(priority)s::smallint, %(max_attempts)s::smallint,
         %(run_at)s::timestamptz, %(delay)s::interval, %(arguments)s::json, %(retry)s::json, %(limits)s::json,
-        %(gates)s::json)"""
+        %(gates)s::json, %(meta)s::json)"""
 
 INSERT_JOB = "SELECT " + _INSERT
 
@@ -45,17 +45,17 @@ INSERT_JOBS = """
         FROM unnest(
             %(tasks)s::text[], %(queues)s::text[], %(priorities)s::smallint[], %(max_attempts)s::smallint[],
             %(run_at)s::timestamptz[], %(delays)s::interval[],
-            %(arguments)s::json[], %(retries)s::json[], %(limits)s::json[], %(gates)s::json[]
+            %(arguments)s::json[], %(retries)s::json[], %(limits)s::json[], %(gates)s::json[], %(metas)s::json[]
         ) WITH ORDINALITY AS given
-            (task, queue, priority, max_attempts, run_at, delay, arguments, retry, limits, gates, position)
+            (task, queue, priority, max_attempts, run_at, delay, arguments, retry, limits, gates, meta, position)
     ),
     inserted AS (
         INSERT INTO {schema}.job
             (id, task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, retry, limits, gates,
-             parked)
+             parked, meta)
         SELECT id, task, queue, priority, 'ready', max_attempts,
             coalesce(run_at, {schema}.clock() + delay, {schema}.clock()), {schema}.clock(), arguments, retry, limits,
-            gates, gates->>'key'
+            gates, gates->>'key', meta
         FROM new
         ORDER BY position
     )
@@ -68,12 +68,14 @@ INSERT_JOBS = """
 def insert_job(job: NewJob[Any], made: Callable[[int, str, datetime], T]) -> Statement[T]:
     """Add one job; one round trip. The same as `insert_jobs`, for half of what that takes for one.
 
-    The answer is what is `made` of its id, of the transaction that holds it, and of when that is, in UTC and not saying
-    so.
+    The answer is what is `made` of its id, of the transaction that holds it, and of when that is.
     """
-    return Statement(
-        INSERT_JOB, params_of(job), lambda rows: made(*_decode_insert(rows[0][0])), (job,), name="insert_job"
-    )
+
+    def parse(rows: Rows) -> T:
+        job_id, transaction, at = _decode_insert(rows[0][0])
+        return made(job_id, transaction, at.replace(tzinfo=UTC))
+
+    return Statement(INSERT_JOB, params_of(job), parse, (job,), name="insert_job")
 
 
 _decode_insert = msgspec.json.Decoder(tuple[int, str, datetime]).decode
@@ -94,6 +96,7 @@ def params_of(job: NewJob[Any]) -> dict[str, Any]:
         "retry": _raw(options.retry),
         "limits": _raw(options.limits),
         "gates": None if job.gates is None else msgspec.Raw(job.gates),
+        "meta": None if job.meta is None else msgspec.Raw(job.meta),
     }
 
 
@@ -103,7 +106,9 @@ def insert_jobs(jobs: Sequence[NewJob[Any]]) -> Statement[tuple[list[int], str, 
     The answer is their ids, in the order in which they were given, the transaction that holds them, and when that is.
     """
     params = columns_of(jobs) | {"bells": of_texts({job.options.queue for job in jobs})}
-    return Statement(INSERT_JOBS, params, lambda rows: rows[0][:3], jobs, name="insert_jobs")
+    return Statement(
+        INSERT_JOBS, params, lambda rows: (*rows[0][:2], rows[0][2].astimezone(UTC)), jobs, name="insert_jobs"
+    )
 
 
 def columns_of(jobs: Sequence[NewJob[Any]]) -> dict[str, Any]:
@@ -119,6 +124,7 @@ def columns_of(jobs: Sequence[NewJob[Any]]) -> dict[str, Any]:
         "retries": JsonColumn(_json(job.options.retry) for job in jobs),
         "limits": JsonColumn(_json(job.options.limits) for job in jobs),
         "gates": JsonColumn(job.gates for job in jobs),
+        "metas": JsonColumn(job.meta for job in jobs),
     }
 
 

@@ -13,6 +13,7 @@ from typing_extensions import ParamSpec, Unpack
 
 from .arguments.codec import Signature, signature_of
 from .arguments.functions import checked_function, is_async, refusal, task_name
+from .arguments.meta import meta_now
 from .errors import InvalidArguments, InvalidOption, InvalidTask
 from .job import Job, NewJob, submit_one
 from .keys.gates import Gates, gates_of
@@ -139,16 +140,16 @@ class BaseTask(Generic[P, R]):
         """The job with these arguments, checked and encoded, for `submit_many`. Sends nothing."""
         if self.refusal and backend().elsewhere:
             raise InvalidTask(self.name, self.refusal)
-        return self.carrying(self.signature.encode_arguments(args, kwargs))
+        return self.carrying(self.signature.encode_arguments(args, kwargs), meta_now(self.name))
 
-    def carrying(self, payload: bytes) -> NewJob[R]:
-        """The job with these encoded arguments. Raises `InvalidArguments` when a key function fails."""
+    def carrying(self, payload: bytes, meta: bytes | None = None) -> NewJob[R]:
+        """The job with these, encoded. Raises `InvalidArguments` when a key function fails."""
         gates = unique = None
         if self.gates is not None or self.unique_keys is not None:
             arguments = self.signature.named_arguments(payload)
             gates = None if self.gates is None else self.gates.passed_by(arguments)
             unique = None if self.unique_keys is None else self.unique_keys(arguments)
-        return NewJob(self.name, payload, self.options, self.signature.decode_result, gates, unique)
+        return NewJob(self.name, payload, self.options, self.signature.decode_result, gates, unique, meta)
 
     def using(self, **changes: Unpack[OptionChanges]) -> Self:
         """The same task with other options for what is submitted through it. Sends nothing.
@@ -170,8 +171,10 @@ class BaseTask(Generic[P, R]):
             if "limits" in given:
                 given["limits"], named = divided(given["limits"])
             options = replace(self.options, **given)
+            if callable(group):
+                raise InvalidOption("group", _NO_FUNCTION)
             if group is not None:
-                group = checked_key("group", _data("group", group))
+                group = checked_key("group", group)
             if not (unique is None or isinstance(unique, Unique)):
                 raise InvalidOption("unique", f"expected a Unique or None, got {shown(unique)}")
         except InvalidOption as error:
@@ -192,12 +195,6 @@ class BaseTask(Generic[P, R]):
         if "unique" in changes:
             made |= {"unique": unique, "unique_keys": unique_of(unique, self.signature, self.aliases)}
         return replace(self, **made)
-
-
-def _data(option: str, value: object) -> object:
-    if callable(value):
-        raise InvalidOption(option, _NO_FUNCTION)
-    return value
 
 
 class Task(BaseTask[P, R]):

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from .arguments.meta import parsed as parsed_meta
 from .errors import DuplicateJob, UnknownJob
 from .history.moving import DAYS_AHEAD, keeping, make_partitions
 from .model import JobRow, Progress, Rows, Statement, Steps, TaskName, attempts_of, names_of
@@ -26,7 +27,7 @@ _COLUMNS = """
     id, task, queue, state::text, priority, attempt, max_attempts, crashes, worker,
     {instants},
     convert_to(arguments::text, 'UTF8'), convert_to(result::text, 'UTF8'), convert_to(errors::text, 'UTF8'),
-    convert_to(progress::text, 'UTF8'), convert_to(unique_key, 'UTF8'), batch
+    convert_to(progress::text, 'UTF8'), convert_to(unique_key, 'UTF8'), batch, convert_to(meta::text, 'UTF8')
 """.replace("{instants}", _INSTANTS)
 
 SELECT_JOB = "SELECT " + _COLUMNS + " FROM {schema}.any_job WHERE id = %(id)s::bigint"
@@ -94,6 +95,7 @@ def _parse_job(row: tuple[Any, ...]) -> JobRow:
         progress,
         unique_key,
         batch,
+        meta,
     ) = row
     submitted_at, run_at, started_at, finished_at, cancel_at = (at and at.astimezone(UTC) for at in instants)
     return JobRow(
@@ -117,6 +119,7 @@ def _parse_job(row: tuple[Any, ...]) -> JobRow:
         progress=_parse_progress(progress),
         unique_key=None if unique_key is None else unique_key.decode(),
         batch=batch,
+        meta=parsed_meta(meta),
     )
 
 
@@ -213,10 +216,10 @@ REQUEUE_JOBS = """
         INSERT INTO {schema}.job
             (id, task, queue, priority, state, attempt, max_attempts, claims, crashes,
              run_at, submitted_at, started_at, arguments, retry, limits, gates, parked, errors,
-             unique_key, unique_until, batch)
+             unique_key, unique_until, batch, meta)
         SELECT id, task, queue, priority, 'ready', least(attempt, 32767 - more), least(attempt + more, 32767), claims,
             crashes, {schema}.clock(), submitted_at, started_at, arguments, retry, limits, gates, gates->>'key', errors,
-            unique_key, unique_until, batch
+            unique_key, unique_until, batch, meta
         FROM finished
         WHERE unique_key IS NULL OR (claims > 0 AND unique_until <> 'finished') OR id IN (SELECT id FROM first)
         ORDER BY id

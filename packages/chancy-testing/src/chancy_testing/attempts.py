@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from chancy.app import Surround
 from chancy.current import CurrentJob
 from chancy.errors import TimeLimitExceeded
 from chancy.model import Progress
@@ -51,6 +52,8 @@ class Call(NamedTuple):
     """What it says of its progress."""
     watch: Callable[[CurrentJob], None]
     """Sees the attempt before its function does."""
+    surround: Surround | None = None
+    """What is around its function."""
 
 
 class _Here:
@@ -59,13 +62,14 @@ class _Here:
     size: int | None = None
     problem: str | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, surround: Surround | None) -> None:
         self.error: BaseException | None = None
+        self._surround = surround
 
     async def run(self, attempt: Attempt) -> Completion:
         """Call or await the function."""
         self.error = None
-        arguments = attempt.job, attempt.task, attempt.since, self._heard
+        arguments = attempt.job, attempt.task, attempt.since, self._heard, self._surround
         if isinstance(attempt.task, AsyncTask):
             return await _within(attempt, call_async(*arguments), self._heard)
         verdict = call(*arguments)
@@ -135,10 +139,11 @@ async def perform_here_async(asked: Call) -> Performed:
 
 async def _perform(asked: Call) -> Performed:
     """Does not wait for anything where the function is a plain one."""
-    here, job, task = _Here(), asked.job, asked.task
+    here, job, task = _Here(asked.surround), asked.job, asked.task
     current = CurrentJob(
         job.id, job.task, job.queue, job.attempt, job.max_attempts,
-        False, False, job.fence, asked.schema, task.signature.encode_result, asked.tell, lease=job.lease,
+        False, False, job.fence, asked.schema, task.signature.encode_result, asked.tell, None, job.lease,
+        WORKER, job,
     )  # fmt: skip
     asked.watch(current)
     keeper = Keeper() if task.keep_logs else None

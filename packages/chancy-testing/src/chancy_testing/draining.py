@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast, overload
 
 import psycopg
 
+from chancy.app import Surround
 from chancy.batches.statements import Ends, finish_batches, finish_unfinished
 from chancy.errors import ChancyError
 from chancy.history.moving import DAYS_AHEAD, make_partitions
@@ -122,24 +123,56 @@ class Drain(Protocol):
 
     @overload
     def __call__(
-        self, conn: SyncConn, /, *, with_scheduled: bool = False, limit: int | None = None, schema: str | None = None
+        self,
+        conn: SyncConn,
+        /,
+        *,
+        with_scheduled: bool = False,
+        limit: int | None = None,
+        surround: Surround | None = None,
+        schema: str | None = None,
     ) -> Drained: ...
     @overload
     def __call__(
-        self, conn: AsyncConn, /, *, with_scheduled: bool = False, limit: int | None = None, schema: str | None = None
+        self,
+        conn: AsyncConn,
+        /,
+        *,
+        with_scheduled: bool = False,
+        limit: int | None = None,
+        surround: Surround | None = None,
+        schema: str | None = None,
     ) -> Coroutine[Any, Any, Drained]: ...
 
 
 @overload
 def drain(
-    conn: SyncConn, /, *, with_scheduled: bool = False, limit: int | None = None, schema: str | None = None
+    conn: SyncConn,
+    /,
+    *,
+    with_scheduled: bool = False,
+    limit: int | None = None,
+    surround: Surround | None = None,
+    schema: str | None = None,
 ) -> Drained: ...
 @overload
 def drain(
-    conn: AsyncConn, /, *, with_scheduled: bool = False, limit: int | None = None, schema: str | None = None
+    conn: AsyncConn,
+    /,
+    *,
+    with_scheduled: bool = False,
+    limit: int | None = None,
+    surround: Surround | None = None,
+    schema: str | None = None,
 ) -> Coroutine[Any, Any, Drained]: ...
 def drain(
-    conn: SyncConn | AsyncConn, /, *, with_scheduled: bool = False, limit: int | None = None, schema: str | None = None
+    conn: SyncConn | AsyncConn,
+    /,
+    *,
+    with_scheduled: bool = False,
+    limit: int | None = None,
+    surround: Surround | None = None,
+    schema: str | None = None,
 ) -> Drained | Coroutine[Any, Any, Drained]:
     """Claim and perform the jobs of all queues, one after another, until nothing is due.
 
@@ -149,14 +182,15 @@ def drain(
     session of SQLAlchemy is always in a transaction, which is yours to commit.
 
     `with_scheduled` takes each scheduled job as if its time had come, in that order: retries without their wait.
-    `limit` is the number of attempts after which to stop. Jobs whose task this process does not know are left alone,
-    and so is what a connection of somebody else has locked. Errors of handlers are in what this returns.
+    `limit` is the number of attempts after which to stop. `surround` is around each function, as that of an app is.
+    Jobs whose task this process does not know are left alone, and so is what a connection of somebody else has locked.
+    Errors of handlers are in what this returns.
 
     Groups take turns, and what a limit over all workers holds back is left: a rate that is used up opens with time, so
     move the clock and drain again.
     """
     where = schema_in_use(schema)
-    steps = _drain(conn, where, with_scheduled, None if limit is None else number("limit", limit, 0))
+    steps = _drain(conn, where, with_scheduled, None if limit is None else number("limit", limit, 0), surround)
     if awaited(conn):
         return _follow(conn, where, steps)
     wire: Wire = wire_of(conn)
@@ -190,7 +224,9 @@ async def _follow(conn: Any, schema: str, steps: Steps[Drained]) -> Drained:
     return await follow(steps, do)
 
 
-def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit: int | None) -> Steps[Drained]:
+def _drain(
+    conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit: int | None, surround: Surround | None
+) -> Steps[Drained]:
     standing: Standing = yield AskStanding()
     # Of another stack it is the stack that has to commit, and not a text that it knows nothing of.
     commits = standing is Standing.FRESH and isinstance(conn, (psycopg.Connection, psycopg.AsyncConnection))
@@ -224,7 +260,7 @@ def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit:
         for job in claimed:
             if job.id in late:
                 yield from _write_late(worker, late.pop(job.id), drained)
-            performed: Performed = yield from _attempt(job, schema, inside)
+            performed: Performed = yield from _attempt(job, schema, inside, surround)
             if performed.logged:
                 yield write_logs(performed.logged)
             if performed.error is not None:
@@ -288,11 +324,11 @@ def _commit(commits: bool) -> Steps[None]:
         yield Script("COMMIT")
 
 
-def _attempt(job: Claimed, schema: str, inside: bool) -> Steps[Performed]:
+def _attempt(job: Claimed, schema: str, inside: bool, surround: Surround | None) -> Steps[Performed]:
     """Perform it; the connection is as usable afterwards as it was before."""
     if inside:
         yield Script("SAVEPOINT chancy_attempt")
-    performed: Performed = yield Call(job, registered()[job.task], schema, lambda *_: None, lambda _: None)
+    performed: Performed = yield Call(job, registered()[job.task], schema, lambda *_: None, lambda _: None, surround)
     match (yield AskStanding()):
         case Standing.FAILED if inside:
             yield Script("ROLLBACK TO SAVEPOINT chancy_attempt")

@@ -62,7 +62,9 @@ class Engine:
         ends = Ends(refusals)
 
         self.keeper = Keeper() if any(task.keep_logs for task in tasks.values()) else None
-        self.executors: Mapping[Place, Executor] = places.executors(tasks, app.preload, config, self._recovered)
+        self.executors: Mapping[Place, Executor] = places.executors(
+            tasks, app.preload, app.surround, config, self._recovered
+        )
         self.slots = Slots(
             tasks=tasks,
             executors=self.executors,

@@ -7,22 +7,30 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from chancy.app import Surround
 from chancy.errors import InvalidTask
 from chancy.options.limits import LimitType, Place
 from chancy.task import BaseTask
 
 from .attempts.attempt import Executor
 from .attempts.executors import Loop, Threads
+from .attempts.surround import place_of
 from .config import WorkerConfig
 
 
 def refuse_what_cannot_be_kept(
-    tasks: Mapping[str, BaseTask[..., Any]], preload: Iterable[str], memory_budget: int | None
+    tasks: Mapping[str, BaseTask[..., Any]],
+    preload: Iterable[str],
+    around: Surround | None,
+    memory_budget: int | None,
 ) -> None:
-    """Raises `InvalidTask` for limits that nothing here enforces, `ValueError` for a module that is not there."""
+    """Raises `InvalidTask` for limits that nothing here enforces, `ValueError` for a module that is not there, and for
+    what is to be `around` functions and could not be imported in children.
+    """
     for module in preload:
         if not _exists(module):
             raise ValueError(f"preload: there is no module {module!r} here; install it, or leave it out")
+    place_of(around)
     for name, task in tasks.items():
         place = task.place()
         for limit in task.options.limits or ():
@@ -50,15 +58,16 @@ def _exists(module: str) -> bool:
 def executors(
     tasks: Mapping[str, BaseTask[..., Any]],
     preload: Sequence[str],
+    around: Surround | None,
     config: WorkerConfig,
     recovered: Callable[[], None],
 ) -> dict[Place, Executor]:
     """One for each place that there is here. Calls `recovered` when there is room where there was none."""
-    places: dict[Place, Executor] = {Place.LOOP: Loop(), Place.THREAD: Threads(config.threads)}
+    places: dict[Place, Executor] = {Place.LOOP: Loop(around), Place.THREAD: Threads(config.threads, around)}
     if sys.platform != "win32":
         from .children.pool import Children, setup_for
 
-        setup = setup_for(tasks.values(), preload)
+        setup = setup_for(tasks.values(), preload, around)
         places[Place.PROCESS] = Children(config.children, setup, recycle=config.recycle, recovered=recovered)
     return places
 

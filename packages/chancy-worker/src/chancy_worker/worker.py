@@ -59,7 +59,7 @@ class Worker:
 
         Raises `SchemaOutdated`, `InvalidTask` for a task whose limits cannot be enforced here, `ValueError` for an app
         that wants a module preloaded which is not there, and psycopg's error when the database cannot be reached at
-        the start; later outages are waited for.
+        the start; later outages are waited for. `ValueError`, too, for a `surround` that children could not import.
 
         Cancelling it is a stop without a grace: running coroutines are cancelled, what has not ended a second later is
         released, the last verdicts are written within ten seconds, and the lease is given up. Cancelled again, it skips
@@ -141,7 +141,7 @@ class Worker:
     async def _set_up(self, stack: contextlib.AsyncExitStack) -> Engine:
         """All up to the lifespan; what is there is closed by the stack, in reverse."""
         app, config = self.app, self.config
-        places.refuse_what_cannot_be_kept(self._tasks, app.preload, config.memory_budget)
+        places.refuse_what_cannot_be_kept(self._tasks, app.preload, app.surround, config.memory_budget)
         session = await session_behind(app.conninfo, app.schema_name, config.pooler, config.timing.round)
         links = Links(app.conninfo, app.schema_name, config.timing.round, session)
         stack.push_async_callback(links.close)

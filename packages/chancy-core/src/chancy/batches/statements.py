@@ -67,6 +67,8 @@ class _Stored(msgspec.Struct, frozen=True):
     until: str | None
     within: str | None
     on_conflict: str | None
+    beside: str | None
+    """What travels beside the arguments; as those, JSON within JSON."""
     argument: str
     """The name of the one that takes the counts."""
     others: str
@@ -94,6 +96,7 @@ def _stored(job: NewJob[Any]) -> msgspec.Raw:
                 until=None if key is None else key.until,
                 within=None if key is None or key.within is None else in_seconds(key.within),
                 on_conflict=None if key is None else key.on_conflict,
+                beside=None if job.meta is None else job.meta.decode(),
                 argument=argument,
                 others=encode_json(arguments).decode(),
             )

@@ -6,10 +6,10 @@ from chancy.model import Statement
 from chancy.wires.literals import readable
 
 MOVED = """id, task, queue, priority, attempt, max_attempts, claims, crashes, worker, run_at, submitted_at, started_at,
-            arguments, retry, limits, gates, unique_key, unique_until, batch"""
+            arguments, retry, limits, gates, unique_key, unique_until, batch, meta"""
 """The columns that a job takes along from `job` to `history`, for `{moved}` in a statement."""
 
-_PLAIN = {"run_at": readable("run_at"), "arguments": "arguments::json", "gates": "gates::json"}
+_PLAIN = {"run_at": readable("run_at"), "arguments": "arguments::json", "gates": "gates::json", "meta": "meta::json"}
 _AS_MOVED = ", ".join(_PLAIN.get(name, name) for name in MOVED.replace(",", " ").split())
 """The same as history has them, without the domains: where types differ Postgres copies each row once more."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from chancy.arguments.codec import encode_json
@@ -31,14 +31,14 @@ SUBMISSIONS = """
                  ORDER BY holder.task LIMIT 1),
                 task) END AS task,
             queue, priority, max_attempts, run_at, delay, arguments, retry, limits, gates, key #>> '{}' AS key,
-            until, within, on_conflict
+            until, within, on_conflict, meta
         FROM unnest(
             %(tasks)s::text[], %(queues)s::text[], %(priorities)s::smallint[], %(max_attempts)s::smallint[],
             %(run_at)s::timestamptz[], %(delays)s::interval[],
-            %(arguments)s::json[], %(retries)s::json[], %(limits)s::json[], %(gates)s::json[],
+            %(arguments)s::json[], %(retries)s::json[], %(limits)s::json[], %(gates)s::json[], %(metas)s::json[],
             %(keys)s::json[], %(untils)s::text[], %(withins)s::interval[], %(on_conflicts)s::text[], %(others)s::json[]
         ) WITH ORDINALITY AS given
-            (task, queue, priority, max_attempts, run_at, delay, arguments, retry, limits, gates,
+            (task, queue, priority, max_attempts, run_at, delay, arguments, retry, limits, gates, meta,
              key, until, within, on_conflict, others, position)
     )
 """
@@ -74,7 +74,7 @@ class Submission(NamedTuple):
     transaction: str | None
     """This one, if no other sees the job so yet."""
     submitted_at: datetime | None
-    """None of one that was not looked at, or of which no row is left."""
+    """In UTC; None of one that was not looked at, or of which no row is left."""
 
 
 def submit_unique(jobs: Sequence[NewJob[Any]]) -> Statement[list[Submission]]:
@@ -109,6 +109,6 @@ def of_submissions(jobs: Sequence[NewJob[Any]]) -> dict[str, Any]:
 def _parse_submissions(rows: Rows) -> list[Submission]:
     ids, outcomes, queues, own, instants, transaction = rows[0]
     return [
-        Submission(id_, outcome, queue, transaction if mine else None, at)
+        Submission(id_, outcome, queue, transaction if mine else None, at and at.astimezone(UTC))
         for id_, outcome, queue, mine, at in zip(ids, outcomes, queues, own, instants, strict=True)
     ]

@@ -34,7 +34,7 @@ RIGHTS: Mapping[Role, Sequence[str]] = {
         _on("SELECT", "migration job history history_result any_job log task batch unique_window"),
         _on("INSERT", "job batch unique_window"),
         # What a submit replaces of a job that waits under its key, and whose batch it is.
-        "UPDATE (arguments, priority, max_attempts, retry, limits, gates, parked, run_at, batch) ON {schema}.job",
+        "UPDATE (arguments, priority, max_attempts, retry, limits, gates, parked, run_at, batch, meta) ON {schema}.job",
         _on("UPDATE", "batch unique_window"),
         _on("DELETE", "unique_window"),
         _DRAW,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from chancy.arguments.codec import encode_json
+from chancy.arguments.meta import meta_now
 from chancy.errors import InvalidArguments, InvalidOption, SchedulePaused, UnknownSchedule
 from chancy.job import NewJob
 from chancy.keys.gates import Passes
@@ -43,6 +44,8 @@ class Changes(msgspec.Struct, frozen=True):
     retry: Backoff | msgspec.UnsetType | None = msgspec.UNSET
     gates: Passes | msgspec.UnsetType | None = msgspec.UNSET
     unique: UniqueKey | msgspec.UnsetType | None = msgspec.UNSET
+    meta: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    """What travelled beside the job when it was bound."""
 
 
 _OPTIONS = [option.name for option in fields(Options) if option.name in Changes.__struct_fields__]
@@ -61,6 +64,7 @@ def job_of(task: BaseTask[..., Any], arguments: bytes, changes: bytes, tick: dat
         options=replace(plain.options, run_at=tick, **named),
         gates=plain.gates if changed.gates is msgspec.UNSET else changed.gates and encode_json(changed.gates),
         unique=unique and msgspec.structs.replace(unique, others=task.aliases),  # it may have been renamed since
+        meta=meta_now(task.name, None if changed.meta is msgspec.UNSET else bytes(changed.meta)),
     )
 
 
@@ -77,6 +81,8 @@ def _changes_of(job: NewJob[Any]) -> Changes:
         changed["gates"] = job.gates and msgspec.json.decode(job.gates, type=Passes)
     if plain is None or job.unique != plain.unique:
         changed["unique"] = job.unique
+    if job.meta is not None:
+        changed["meta"] = msgspec.Raw(job.meta)
     return Changes(**changed)
 
 

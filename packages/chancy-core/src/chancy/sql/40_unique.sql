@@ -28,7 +28,7 @@ BEGIN
     IF replaced THEN
         UPDATE {schema}.job
         SET arguments = new.arguments, priority = new.priority, max_attempts = new.max_attempts,
-            retry = new.retry, limits = new.limits, gates = new.gates, parked = new.gates->>'key',
+            retry = new.retry, limits = new.limits, gates = new.gates, parked = new.gates->>'key', meta = new.meta,
             run_at = coalesce(new.run_at, {schema}.clock() + new.delay, run_at)
         WHERE id = replace_waiting.job
         RETURNING run_at < former.run_at OR parked IS DISTINCT FROM former.parked INTO rings;
@@ -91,10 +91,10 @@ BEGIN
             ELSE
                 INSERT INTO {schema}.job
                     (id, task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, retry, limits,
-                     gates, parked, unique_key, unique_until)
+                     gates, parked, unique_key, unique_until, meta)
                 VALUES (new.id, new.task, new.queue, new.priority, 'ready', new.max_attempts,
                     coalesce(new.run_at, {schema}.clock() + new.delay, {schema}.clock()), {schema}.clock(),
-                    new.arguments, new.retry, new.limits, new.gates, new.gates->>'key', new.key, new.until)
+                    new.arguments, new.retry, new.limits, new.gates, new.gates->>'key', new.key, new.until, new.meta)
                 ON CONFLICT (task, unique_key)
                     WHERE unique_key IS NOT NULL AND (claims = 0 OR unique_until = 'finished')
                     DO NOTHING;

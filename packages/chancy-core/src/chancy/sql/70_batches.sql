@@ -9,6 +9,7 @@ DECLARE
 BEGIN
     new.position := 1;
     new.id := nextval('{schema}.job_id_seq');
+    new.meta := callback->>'beside';
     new.arguments := concat('{', to_json(callback->>'argument'), ':', counts,
         CASE WHEN others <> '{}' THEN ',' END, substr(others, 2));
     PERFORM {schema}.submit_unique(ARRAY[new]);

@@ -66,7 +66,8 @@ CREATE OR REPLACE FUNCTION {schema}.insert_job(
     arguments json,
     retry json,
     limits json,
-    gates json
+    gates json,
+    meta json
 ) RETURNS text
     LANGUAGE plpgsql
     AS $$
@@ -76,11 +77,12 @@ DECLARE
     rung pg_catalog.text;
 BEGIN
     INSERT INTO {schema}.job AS job
-        (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, retry, limits, gates, parked)
+        (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, retry, limits, gates, parked,
+         meta)
     VALUES (insert_job.task, insert_job.queue, insert_job.priority, 'ready', insert_job.max_attempts,
         coalesce(insert_job.run_at, {schema}.clock() OPERATOR(pg_catalog.+) insert_job.delay, {schema}.clock()),
         {schema}.clock(), insert_job.arguments, insert_job.retry, insert_job.limits, insert_job.gates,
-        insert_job.gates OPERATOR(pg_catalog.->>) 'key'::pg_catalog.text)
+        insert_job.gates OPERATOR(pg_catalog.->>) 'key'::pg_catalog.text, insert_job.meta)
     RETURNING pg_catalog.json_build_array(
             job.id, pg_catalog.pg_current_xact_id(), job.submitted_at AT TIME ZONE 'UTC')::pg_catalog.text,
         {schema}.ring(job.queue)::pg_catalog.text
@@ -101,7 +103,8 @@ CREATE OR REPLACE FUNCTION {schema}.submit(
     max_attempts integer DEFAULT NULL,
     unique_key text DEFAULT NULL,
     unique_until text DEFAULT NULL,
-    concurrency_key text DEFAULT NULL
+    concurrency_key text DEFAULT NULL,
+    meta json DEFAULT NULL
 ) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
@@ -135,6 +138,10 @@ BEGIN
         WHEN octet_length(submit.arguments::text) > 16777216
             THEN format('arguments has at most 16777216 bytes, got %s: store them elsewhere and pass where they are',
                 octet_length(submit.arguments::text))
+        WHEN json_typeof(submit.meta) <> 'object'
+            THEN format('meta is a JSON object, got a JSON %s', json_typeof(submit.meta))
+        WHEN octet_length(submit.meta::text) > 4096
+            THEN format('meta has at most 4096 bytes, got %s: it comes with each claim', octet_length(submit.meta::text))
     END;
     IF wrong IS NOT NULL THEN
         RAISE invalid_parameter_value USING MESSAGE = wrong;
@@ -151,7 +158,7 @@ BEGIN
         END IF;
         RETURN {schema}.insert_job(
             submit.task, submit.queue, submit.priority::smallint, submit.max_attempts::smallint, submit.run_at, NULL,
-            submit.arguments, NULL, NULL, gates)::json->>0;
+            submit.arguments, NULL, NULL, gates, submit.meta)::json->>0;
     END IF;
     IF octet_length(submit.unique_key) > 400 THEN
         RAISE string_data_right_truncation USING MESSAGE = 'a unique_key has at most 400 bytes';
@@ -163,6 +170,6 @@ BEGIN
         1, nextval('{schema}.job_id_seq'), submit.task, submit.queue, submit.priority, submit.max_attempts,
         submit.run_at, NULL, submit.arguments, NULL, NULL, gates, submit.unique_key,
         coalesce(submit.unique_until, declared.unique_until, 'finished'), declared.unique_within,
-        coalesce(declared.unique_on_conflict, 'existing'))::{schema}.submission));
+        coalesce(declared.unique_on_conflict, 'existing'), submit.meta)::{schema}.submission));
 END
 $$;

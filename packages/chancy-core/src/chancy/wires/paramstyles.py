@@ -11,7 +11,6 @@ from chancy.schema import fill
 
 from .wire import as_text
 
-Positional: TypeAlias = Literal["format", "qmark", "numeric", "numeric_dollar"]
 ParamStyle: TypeAlias = Literal["pyformat", "named", "format", "qmark", "numeric", "numeric_dollar"]
 """How placeholders are written: as PEP 249 calls it, or `$1`."""
 

@@ -120,6 +120,8 @@ def job(site: Site, job_id: int) -> None:
         if fact is not None:
             click.echo(f"{label:<14}{harmless(fact)}")
     _section("arguments", _json(row.arguments))
+    if row.meta:
+        _section("meta", _json(msgspec.json.encode(row.meta)))
     if row.result is not None:
         _section("result", _json(row.result))
     for error in row.errors:

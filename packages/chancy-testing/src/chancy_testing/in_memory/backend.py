@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import msgspec
 import psycopg
 
+from chancy.app import Surround
 from chancy.current import CurrentJob
 from chancy.errors import ChancyError, InvalidConnection, UnknownJob
 from chancy.job import Job
@@ -91,11 +92,13 @@ class Eager:
 
     elsewhere = False
 
-    def __init__(self, mode: Mode = "run", *, raise_errors: bool = True) -> None:
+    def __init__(self, mode: Mode = "run", *, raise_errors: bool = True, surround: Surround | None = None) -> None:
         if mode not in ("run", "collect"):
             raise ValueError(f'mode is "run" or "collect", got {mode!r}')
         self.mode = mode
         self.raise_errors = raise_errors
+        self.surround = surround
+        """What is around each function, as `Chancy(surround=…)` has it around those of a worker."""
         self._memories: defaultdict[str, Memory] = defaultdict(Memory)
         self._due: list[Place] = []
         self.conn: psycopg.Connection[Any] = StandIn(self)
@@ -244,7 +247,7 @@ class Eager:
         """Perform a job until it is finished or has snoozed; the error with which it has failed."""
         memory = self._memories[place[0]]
         while (job := memory.claim(place[1])) is not None:
-            asked = Call(job, registered()[job.task], place[0], self._told, self._begins)
+            asked = Call(job, registered()[job.task], place[0], self._told, self._begins, self.surround)
             try:
                 performed = yield asked
             finally:
@@ -265,16 +268,17 @@ class Eager:
 
 
 @contextlib.contextmanager
-def eager(mode: Mode = "run", *, raise_errors: bool = True) -> Iterator[Eager]:
+def eager(mode: Mode = "run", *, raise_errors: bool = True, surround: Surround | None = None) -> Iterator[Eager]:
     """Within the block no job needs a database: what any thread of this process submits is performed at once.
 
     It does not matter on which connection: one that the code under test holds is not touched by Chancy, and `conn`
     and `aconn` of what this gives are stand-ins for code that has none. Only with those a rollback undoes a submit.
 
     `mode="collect"` performs nothing until `perform(job)`. An error of a handler is raised where the job was submitted,
-    when the job has failed; with `raise_errors=False` it is only kept on the job.
+    when the job has failed; with `raise_errors=False` it is only kept on the job. `surround` is around each function,
+    as that of an app is.
     """
-    backend = Eager(mode, raise_errors=raise_errors)
+    backend = Eager(mode, raise_errors=raise_errors, surround=surround)
     with answered_by(backend):
         yield backend
 

@@ -61,7 +61,7 @@ def _columns(kept: Kept) -> Row:
         row.id, row.task, row.queue, state_of(row).value, row.priority, row.attempt, row.max_attempts, row.crashes,
         row.worker, row.submitted_at, row.run_at, row.started_at, row.finished_at, row.cancel_at,
         row.arguments, row.result, kept.errors, None if row.progress is None else encode_json(row.progress),
-        None if row.unique_key is None else row.unique_key.encode(), row.batch,
+        None if row.unique_key is None else row.unique_key.encode(), row.batch, kept.meta,
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     gates: bytes | None = None
     unique: UniqueKey | None = None
     errors: bytes | None = None
+    meta: bytes | None = None
     delays: tuple[timedelta, ...] = ()
     """After which delay each retry was due; all of them were made at once."""
 

@@ -16,6 +16,7 @@ import msgspec
 
 from chancy import statements
 from chancy.arguments.codec import encode_json
+from chancy.arguments.meta import parsed
 from chancy.current import CurrentJob
 from chancy.job import NewJob
 from chancy.model import JobRow, Progress
@@ -97,10 +98,17 @@ class Memory:
             progress=None,
             unique_key=None if job.unique is None else job.unique.text,
             batch=None,
+            meta=parsed(job.meta),
         )
         retry, limits = (None if value is None else encode_json(value) for value in (options.retry, options.limits))
         self.jobs[job_id] = Kept(
-            row=row, transaction=transaction, retry=retry, limits=limits, gates=job.gates, unique=job.unique
+            row=row,
+            transaction=transaction,
+            retry=retry,
+            limits=limits,
+            gates=job.gates,
+            unique=job.unique,
+            meta=job.meta,
         )
         return job_id
 
@@ -115,7 +123,8 @@ class Memory:
         row = kept.row
         return Claimed(
             row.id, row.task, row.queue, row.attempt, row.max_attempts, kept.fence, row.crashes,
-            row.arguments, kept.retry, kept.limits, kept.errors, None, row.batch,
+            row.arguments, kept.retry, kept.limits, kept.errors, None, row.batch, row.priority, row.run_at, None,
+            row.submitted_at, kept.meta,
         )  # fmt: skip
 
     def settle(self, verdict: Completion) -> None:

@@ -57,11 +57,16 @@ def submit_one(memory: Memory, job: NewJob[Any], transaction: str, new_id: int) 
         return other, "refused" if key.on_conflict == "raise" else "existing"
     memory.add(job, transaction, other)
     wanted, brought = job.options, memory.jobs[other]
-    changed = {name: getattr(brought.row, name) for name in ("arguments", "priority", "max_attempts")}
+    changed = {name: getattr(brought.row, name) for name in ("arguments", "priority", "max_attempts", "meta")}
     if wanted.run_at is not None or wanted.delay is not None:
         changed["run_at"] = brought.row.run_at
     memory.jobs[other] = msgspec.structs.replace(
-        kept, transaction=transaction, retry=brought.retry, limits=brought.limits, gates=brought.gates
+        kept,
+        transaction=transaction,
+        retry=brought.retry,
+        limits=brought.limits,
+        gates=brought.gates,
+        meta=brought.meta,
     ).with_row(**changed)
     return other, "replaced"
 

@@ -19,6 +19,7 @@ from chancy.task import BaseTask
 from chancy_worker import forks
 
 from .refusals import unfit
+from .surround import Surround, Within
 from .verdict import Claimed, Completion, Since, failure, flaw_of, judged, succeeded
 
 Proceed = Callable[[], Awaitable[Completion]]
@@ -121,7 +122,13 @@ def as_it_is(error: BaseException) -> BaseException:
     return error
 
 
-def call(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain = as_it_is) -> Completion:
+def call(
+    job: Claimed,
+    task: BaseTask[..., Any],
+    since: Since,
+    explain: Explain = as_it_is,
+    surround: Surround | None = None,
+) -> Completion:
     """Call a plain function here and now. Does not return in a process that the function has forked."""
     here = forks.depth
     try:
@@ -129,7 +136,11 @@ def call(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain 
             args, kwargs = task.signature.decode_arguments(job.arguments)
         except InvalidArguments as error:
             return unfit(job, task, error, since)
-        result = task.function(*args, **kwargs)
+        if surround is None:
+            result = task.function(*args, **kwargs)
+        else:
+            with Within(surround):
+                result = task.function(*args, **kwargs)
         if forks.depth != here:
             forks.end()
         return _returned(job, task, result, since)
@@ -139,7 +150,13 @@ def call(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain 
         return _judged(job, task, since, explain, error)
 
 
-async def call_async(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain = as_it_is) -> Completion:
+async def call_async(
+    job: Claimed,
+    task: BaseTask[..., Any],
+    since: Since,
+    explain: Explain = as_it_is,
+    surround: Surround | None = None,
+) -> Completion:
     """Await an async function here and now. Does not return in a process that the function has forked."""
     here = forks.depth
     try:
@@ -147,7 +164,11 @@ async def call_async(job: Claimed, task: BaseTask[..., Any], since: Since, expla
             args, kwargs = task.signature.decode_arguments(job.arguments)
         except InvalidArguments as error:
             return unfit(job, task, error, since)
-        result = await task.function(*args, **kwargs)
+        if surround is None:
+            result = await task.function(*args, **kwargs)
+        else:
+            with Within(surround):
+                result = await task.function(*args, **kwargs)
         if forks.depth != here:
             forks.end()
         return _returned(job, task, result, since)

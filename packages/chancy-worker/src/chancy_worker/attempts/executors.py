@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
-from .attempt import Attempt, call, call_async
+from .attempt import Attempt, as_it_is, call, call_async
+from .surround import Surround
 from .verdict import Completion, released
 
 log = logging.getLogger("chancy.worker")
@@ -32,10 +33,13 @@ class Loop:
     size: int | None = None
     problem: str | None = None
 
+    def __init__(self, surround: Surround | None = None) -> None:
+        self._surround = surround
+
     def run(self, attempt: Attempt) -> Coroutine[Any, Any, Completion]:
         """Await the function."""
         attempt.began()
-        return call_async(attempt.job, attempt.task, attempt.since)
+        return call_async(attempt.job, attempt.task, attempt.since, as_it_is, self._surround)
 
     async def close(self) -> None:
         """Nothing of its own is left."""
@@ -57,8 +61,9 @@ class _Order:
 class Threads:
     """`def` in a thread. A thread cannot be stopped: one that is cancelled goes on until its function returns."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, surround: Surround | None = None) -> None:
         self._most = most
+        self._surround = surround
         self.problem: str | None = None
         """Why no thread can be started now."""
         self._busy = 0
@@ -76,7 +81,8 @@ class Threads:
         loop = asyncio.get_running_loop()
         context = contextvars.copy_context()
         attempt.began()
-        order = _Order(functools.partial(context.run, call, attempt.job, attempt.task, attempt.since))
+        work = functools.partial(call, attempt.job, attempt.task, attempt.since, as_it_is, self._surround)
+        order = _Order(functools.partial(context.run, work))
         try:
             future = self._pool.submit(order)
         except RuntimeError as error:

@@ -70,6 +70,9 @@ class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     run_at: datetime = EARLIEST
     refused_for: float | None = None
     """Seconds since the first of the refusals that it has met until now."""
+    submitted_at: datetime = EARLIEST
+    meta: bytes | None = None
+    """What travels beside the arguments, as JSON."""
     lease: int = 0
     """Under which it was claimed. With id and fence it says whose a row is, also after a failover that has lost the
     last transactions, when Postgres gives out ids and fences again."""

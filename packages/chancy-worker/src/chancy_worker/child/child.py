@@ -37,6 +37,7 @@ from chancy.task import AsyncTask, BaseTask
 from chancy_worker import forks
 from chancy_worker.attempts.attempt import Explain, as_it_is, call, call_async
 from chancy_worker.attempts.logs import message_of, traceback_of
+from chancy_worker.attempts.surround import Surround, found
 from chancy_worker.attempts.verdict import Claimed, Completion, Since, judged, safe
 
 from . import memory
@@ -84,6 +85,7 @@ def main(line: socket.socket, setup: Setup, log_level: int) -> None:
             return
         logging.basicConfig(level=log_level, handlers=[wire], force=True)  # a module may have configured it anew
         start = Start(wire)
+        child.surround = None if setup.surround is None else found(setup.surround)
         child.say(Ready())
         loop = Loop()
         while (order := child.next_order()) is not None:
@@ -119,6 +121,9 @@ def _import(setup: Setup) -> str | None:
             _import_program(*setup.main)
         for module in setup.modules:
             importlib.import_module(module)
+        if setup.surround is not None:
+            module = ".".join(setup.surround)
+            found(setup.surround)
     except BaseException as error:
         traceback.print_exc()
         last_line = traceback.format_exception_only(error)[-1].strip()
@@ -161,6 +166,7 @@ class Child:
         """Those that have not begun; None is the end. Each is taken out once, to be performed or to be forgotten."""
         self._busy = False
         self._progress = Lately[Told](self.say)
+        self.surround: Surround | None = None
         threading.Thread(target=self._listen, name="chancy line", daemon=True).start()
 
     @property
@@ -217,17 +223,17 @@ class Child:
         current = CurrentJob(
             job.id, job.task, job.queue, job.attempt, job.max_attempts,
             False, False, job.fence, order.schema, task.signature.encode_result,
-            self._report, lease=job.lease,
+            self._report, None, job.lease, order.since.worker, job,
         )  # fmt: skip
         running_attempt.set(current)
         attempt_schema.set(order.schema)
         limit = None if order.memory is None else _Limit(order.memory, self._grown(job, start))
         began = time.perf_counter()
         if limit is None:
-            completion = _complete(job, task, order.since, as_it_is, loop)
+            completion = _complete(job, task, order.since, as_it_is, loop, self.surround)
         else:
             with limit:
-                completion = _complete(job, task, order.since, limit.explain, loop)
+                completion = _complete(job, task, order.since, limit.explain, loop, self.surround)
         seconds = time.perf_counter() - began
         self._progress.forget()  # before the verdict: what comes behind it is of no job
         return Done(completion, seconds, "" if limit is not None and limit.reached else _left(start, seconds))
@@ -243,12 +249,14 @@ class Child:
         self._progress.tell(Told((current.id, current.fence), progress))
 
 
-def _complete(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain, loop: Loop) -> Completion:
+def _complete(
+    job: Claimed, task: BaseTask[..., Any], since: Since, explain: Explain, loop: Loop, surround: Surround | None
+) -> Completion:
     """The verdict, whatever comes out of the function."""
     try:
         if isinstance(task, AsyncTask):
-            return loop.run(call_async(job, task, since, explain))
-        return call(job, task, since, explain)
+            return loop.run(call_async(job, task, since, explain, surround))
+        return call(job, task, since, explain, surround)
     except asyncio.CancelledError as error:  # nobody cancels from outside: a child is killed
         itself = asyncio.CancelledError("the function cancelled itself").with_traceback(error.__traceback__)
         return judged(job, itself, since, task.retry_delay)

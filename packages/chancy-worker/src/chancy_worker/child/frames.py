@@ -97,6 +97,8 @@ class Setup(msgspec.Struct, frozen=True, array_like=True, tag="s"):
     argv: tuple[str, ...]
     folder: str
     """In which children work."""
+    surround: tuple[str, str] | None = None
+    """What goes around each function: its module, and its name there."""
 
 
 class Fork(msgspec.Struct, frozen=True, array_like=True, tag="f"):

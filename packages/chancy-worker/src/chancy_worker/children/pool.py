@@ -27,6 +27,7 @@ from typing import Any
 from chancy.errors import MemoryLimitExceeded, ProcessDied
 from chancy.task import BaseTask
 from chancy_worker.attempts.attempt import Attempt
+from chancy_worker.attempts.surround import Surround, place_of
 from chancy_worker.attempts.verdict import Completion, judged, released
 from chancy_worker.child import memory
 from chancy_worker.child.frames import Ended, Forked, Refused, Reported, Setup, Unloaded
@@ -56,13 +57,14 @@ ROUND_TRIP_SECONDS = 0.0003
 _PROGRAM = {"__main__", "__mp_main__"}
 
 
-def setup_for(tasks: Iterable[BaseTask[..., Any]], preload: Sequence[str]) -> Setup:
+def setup_for(tasks: Iterable[BaseTask[..., Any]], preload: Sequence[str], surround: Surround | None = None) -> Setup:
     """What the children of a worker of these tasks have in common: as it is now, whatever jobs do to this process."""
     try:
         folder = str(Path.cwd())
     except OSError:
         folder = "/"
-    modules = {task.function.__module__ for task in tasks}
+    around = place_of(surround)
+    modules = {task.function.__module__ for task in tasks} | ({around[0]} if around else set())
     return Setup(
         preload=tuple(preload),
         modules=tuple(sorted(modules - _PROGRAM)),
@@ -70,6 +72,7 @@ def setup_for(tasks: Iterable[BaseTask[..., Any]], preload: Sequence[str]) -> Se
         path=tuple(str(Path(folder, str(entry))) for entry in sys.path),
         argv=tuple(sys.argv),
         folder=folder,
+        surround=around,
     )
 
 

@@ -138,12 +138,13 @@ CLAIM_ONE = (
         RETURNING job.*
     )
     SELECT id, task, queue, attempt, max_attempts, claims, crashes, arguments::json, retry, limits, errors,
-        NULL, batch, priority, {run_at}, NULL::float8
+        NULL, batch, priority, {run_at}, NULL::float8, {submitted_at}, meta::json
     FROM claimed
 """
     )
     .replace("{settled}", "0")
     .replace("{run_at}", readable("run_at"))
+    .replace("{submitted_at}", readable("submitted_at"))
 )
 
 
@@ -167,7 +168,7 @@ ADMIT_ONE = (
     )
     SELECT entered.id, entered.task, entered.queue, entered.attempt, entered.max_attempts, entered.claims,
         entered.crashes, entered.arguments::json, entered.retry, entered.limits, entered.errors, entered.parked,
-        entered.batch, entered.priority, {run_at}, NULL::float8
+        entered.batch, entered.priority, {run_at}, NULL::float8, {submitted_at}, entered.meta::json
     FROM this
     CROSS JOIN LATERAL {schema}.let_in(
         ROW(%(worker)s::bigint, this.queue, {known}, (SELECT tasks FROM left_out), '{}', this.suspects,
@@ -182,6 +183,7 @@ ADMIT_ONE = (
     .replace("{settled}", "0")
     .replace("{known}", KNOWN)
     .replace("{run_at}", readable("entered.run_at"))
+    .replace("{submitted_at}", readable("entered.submitted_at"))
 )
 
 
@@ -241,7 +243,7 @@ END_ALONE = keeping(
     _END_ALONE.replace("{taken}", "{moved}").replace("{all_errors}", "{schema}.with_error(errors, " + _ERROR + ")"),
     "'failed'",
 )
-_BARE = {name: f"NULL::json AS {name}" for name in ("retry", "limits", "gates")} | {
+_BARE = {name: f"NULL::json AS {name}" for name in ("retry", "limits", "gates", "meta")} | {
     "arguments": "'{}'::json AS arguments",
     "run_at": f"{readable('run_at')} AS run_at",
 }

@@ -185,12 +185,13 @@ _CLAIM = """
             THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM returned))::text END,
         NULL::text, NULL::text, NULL::smallint, NULL::smallint, NULL::integer, NULL::smallint,
         NULL::json, NULL::json, NULL::json, NULL::json, NULL::text, NULL::bigint, NULL::smallint, NULL::timestamptz,
-        NULL::float8, NULL::text
+        NULL::float8, NULL::timestamptz, NULL::json, NULL::text
     UNION ALL
     SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         task, queue, attempt, max_attempts, claims, crashes, {arguments}, retry, limits, {errors}, NULL, batch,
         priority, {run_at},
-        CASE WHEN {refused_of_late} THEN extract(epoch FROM {schema}.clock() - job.refused_at)::float8 END, parked
+        CASE WHEN {refused_of_late} THEN extract(epoch FROM {schema}.clock() - job.refused_at)::float8 END,
+        {submitted_at}, meta::json, parked
     FROM claimed AS job{entered}
 """
 # Nobody has tried it for a while where all workers were away, or its queue was paused: then the time counts anew.
@@ -310,7 +311,8 @@ _ENTERED = """
     SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         task, queue, attempt, max_attempts, claims, crashes, job.arguments::json, retry, limits, job.errors, parked,
         batch, priority, {run_at},
-        CASE WHEN {refused_of_late} THEN extract(epoch FROM {schema}.clock() - job.refused_at)::float8 END, NULL
+        CASE WHEN {refused_of_late} THEN extract(epoch FROM {schema}.clock() - job.refused_at)::float8 END,
+        {submitted_at}, meta::json, NULL
     FROM (SELECT job.* FROM admitted CROSS JOIN LATERAL unnest(admitted.entered) AS job) AS job"""
 _ANSWERS = """(SELECT json_agg(json_build_array(queue, cardinality(entered), stopped_at, next_in, more, again,
             CASE WHEN {schema}.is_one_limit(entered[1].parked) THEN entered[1].gates::text END, held_up))
@@ -454,6 +456,7 @@ def _form(pieces: Mapping[str, str]) -> str:
         .replace("{nth}", _NTH)
         .replace("{done_nth}", _DONE_NTH)
         .replace("{run_at}", readable("run_at"))
+        .replace("{submitted_at}", readable("submitted_at"))
     )
 
 

@@ -100,7 +100,7 @@ class Slots:
         current = CurrentJob(
             job.id, job.task, job.queue, job.attempt, job.max_attempts,
             False, False, job.fence, self._schema, task.signature.encode_result,
-            self._told, None, job.lease,
+            self._told, None, job.lease, self._worker, job,
         )  # fmt: skip
         if task.keep_logs and self._keeper is not None:
             current.book = running.book = self._keeper.open(job)

@@ -26,14 +26,19 @@ CREATE DOMAIN {schema}.fields AS json
     CONSTRAINT an_object_of_at_most_16_mib
         CHECK (pg_catalog.json_typeof(VALUE) = 'object' AND pg_catalog.pg_column_size(VALUE) <= 16777220);
 
+-- What travels beside the arguments. Each claim brings it, so it is small: `chancy.arguments.meta.MAX_META_BYTES`.
+CREATE DOMAIN {schema}.meta AS json
+    CONSTRAINT an_object_of_at_most_4_kib
+        CHECK (pg_catalog.json_typeof(VALUE) = 'object' AND pg_catalog.pg_column_size(VALUE) <= 4100);
+
 -- What a job has to pass (50_gates). Whoever gives a job back, or takes it back from the dead, reads the key.
 CREATE DOMAIN {schema}.gates AS json
     CONSTRAINT an_object_with_a_key CHECK (VALUE->>'key' IS NOT NULL OR VALUE IS NULL);
 
 -- Who may define an operator on a type is heard by everybody who compares two of it without a schema, and whoever may
 -- only look could. To read, write and cast needs no right of this kind.
-REVOKE USAGE ON TYPE {schema}.state, {schema}.instant, {schema}.pause_end, {schema}.arguments, {schema}.fields, {schema}.gates
-    FROM PUBLIC;
+REVOKE USAGE ON TYPE {schema}.state, {schema}.instant, {schema}.pause_end, {schema}.arguments, {schema}.fields, {schema}.meta,
+    {schema}.gates FROM PUBLIC;
 
 CREATE TABLE {schema}.setting (
     name text PRIMARY KEY,
@@ -101,6 +106,7 @@ CREATE TABLE {schema}.job (
     slots integer[],                -- of each gate, in their order, the number of the slot that the running claim has
     batch bigint,                   -- see 70_batches
     refused_at timestamptz,         -- since when workers say that they cannot take it
+    meta {schema}.meta,             -- what travels beside the arguments: a trace, a tenant
     -- One check: four cost a submit a tenth of its time.
     CONSTRAINT ready_or_run_by_a_worker_with_attempts_and_a_priority_of_at_most_100 CHECK (
         (state = 'ready' AND worker IS NULL OR state = 'running' AND worker IS NOT NULL)
@@ -150,7 +156,8 @@ CREATE TABLE {schema}.history (
     unique_until text,
     gates json,
     keep_days smallint NOT NULL DEFAULT 0,
-    batch bigint
+    batch bigint,
+    meta json
 ) PARTITION BY LIST (keep_days);
 
 -- Those that follow the schema's own retention. A job is looked up by its id.

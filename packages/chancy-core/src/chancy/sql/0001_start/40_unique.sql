@@ -32,5 +32,6 @@ CREATE TYPE {schema}.submission AS (
     key text,
     until text,
     within interval,
-    on_conflict text -- 'existing', 'replace' or 'raise'
+    on_conflict text, -- 'existing', 'replace' or 'raise'
+    meta json
 );
