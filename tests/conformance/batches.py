@@ -6,7 +6,6 @@ import contextlib
 from datetime import timedelta
 from typing import Any
 
-import psycopg
 import pytest
 
 import chancy
@@ -23,8 +22,8 @@ from chancy import (
     current_job,
     task,
 )
-from conformance.cases import case, seen
-from conformance.grounds import Ground, Steps
+from conformance.cases import case, is_async, seen
+from conformance.grounds import Ground, Steps, transaction
 from conformance.tasks import add, discard, fail, note, once, snooze
 
 
@@ -45,11 +44,12 @@ async def called_back_once(counts: BatchCounts, *, key: str, text: str = "") -> 
 
 def batched(g: Ground, *jobs: NewJob[Any], breaks: bool = False, within: bool = False, **callbacks: Any) -> Any:
     """Submit these in a batch, one by one and the last two together; if it `breaks`, raise and catch it outside."""
-    if isinstance(g.conn, psycopg.AsyncConnection):
+    if is_async(g):
         return _batched_async(g.conn, jobs, breaks, within, callbacks)
+    conn: Any = g.conn
     made: Any = None
-    with contextlib.suppress(ArithmeticError), g.conn.transaction() if within else contextlib.nullcontext():
-        with chancy.batch(g.conn, **callbacks) as made:
+    with contextlib.suppress(ArithmeticError), transaction(conn) if within else contextlib.nullcontext():
+        with chancy.batch(conn, **callbacks) as made:
             for job in jobs[:-2]:
                 made.submit(job)
             made.submit_many(jobs[-2:])
@@ -58,12 +58,10 @@ def batched(g: Ground, *jobs: NewJob[Any], breaks: bool = False, within: bool = 
     return made
 
 
-async def _batched_async(
-    conn: psycopg.AsyncConnection[Any], jobs: tuple[NewJob[Any], ...], breaks: bool, within: bool, callbacks: Any
-) -> Any:
+async def _batched_async(conn: Any, jobs: tuple[NewJob[Any], ...], breaks: bool, within: bool, callbacks: Any) -> Any:
     made: Any = None
     with contextlib.suppress(ArithmeticError):
-        async with conn.transaction() if within else contextlib.nullcontext():
+        async with transaction(conn) if within else contextlib.nullcontext():
             async with chancy.batch(conn, **callbacks) as made:
                 for job in jobs[:-2]:
                     await made.submit(job)

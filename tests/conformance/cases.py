@@ -6,9 +6,8 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-import psycopg
-
-from conformance.grounds import Case, Ground, Steps
+from chancy import run
+from conformance.grounds import Case, Ground, Steps, transaction
 
 CASES: list[Case] = []
 
@@ -34,25 +33,25 @@ def case(function: Callable[[Ground], Steps]) -> Case:
 
 def is_async(g: Ground) -> bool:
     """Whether the ground's connection is."""
-    return isinstance(g.conn, psycopg.AsyncConnection)
+    return run.awaited(g.conn)
 
 
 def block(g: Ground, *acts: Callable[[], Any], roll_back: bool = False) -> Any:
     """What these verbs give, made in one transaction, which is committed or rolled back."""
-    if isinstance(g.conn, psycopg.AsyncConnection):
+    if is_async(g):
         return _block_async(g.conn, acts, roll_back)
     made: list[Any] = []
-    with contextlib.suppress(ArithmeticError), g.conn.transaction():
+    with contextlib.suppress(ArithmeticError), transaction(g.conn):
         made += [act() for act in acts]
         if roll_back:
             raise ArithmeticError
     return made
 
 
-async def _block_async(conn: psycopg.AsyncConnection[Any], acts: tuple[Callable[[], Any], ...], roll_back: bool) -> Any:
+async def _block_async(conn: Any, acts: tuple[Callable[[], Any], ...], roll_back: bool) -> Any:
     made: list[Any] = []
     with contextlib.suppress(ArithmeticError):
-        async with conn.transaction():
+        async with transaction(conn):
             made += [await act() for act in acts]
             if roll_back:
                 raise ArithmeticError

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Protocol, TypeAlias
 
 import psycopg
 from psycopg import sql
 
 from chancy.job import Job
-from chancy.wires.connections import AsyncConn, SyncConn
+from chancy.run import awaited
+from chancy.wires.connections import AsyncConn, PsycopgAsyncConn, PsycopgConn, SyncConn
+from chancy.wires.registry import wire_of
 from chancy_testing.attempts import on_a_loop_of_its_own
 from chancy_testing.draining import drain
 from chancy_testing.in_memory.backend import Eager
@@ -36,10 +38,15 @@ Case: TypeAlias = Callable[[Ground], Steps]
 
 def run(case: Case, ground: Ground) -> None:
     """Run a case to its end; raises what it finds wrong."""
-    if isinstance(ground.conn, psycopg.AsyncConnection):
-        on_a_loop_of_its_own(_run_async(case, ground))
-        return
-    steps, value = case(ground), None
+    if awaited(ground.conn):
+        on_a_loop_of_its_own(go_on_awaiting(case(ground)))
+    else:
+        go_on(case(ground))
+
+
+def go_on(steps: Steps) -> None:
+    """Hand each value back."""
+    value = None
     while True:
         try:
             value = steps.send(value)
@@ -47,8 +54,9 @@ def run(case: Case, ground: Ground) -> None:
             return
 
 
-async def _run_async(case: Case, ground: Ground) -> None:
-    steps, value, error = case(ground), None, None
+async def go_on_awaiting(steps: Steps) -> None:
+    """Await each value and hand it back, or the error."""
+    value, error = None, None
     while True:
         try:
             asked = steps.send(value) if error is None else steps.throw(error)
@@ -61,6 +69,11 @@ async def _run_async(case: Case, ground: Ground) -> None:
             error = raised
 
 
+def transaction(conn: SyncConn | AsyncConn) -> Any:
+    """One of the connection's own stack, on a connection in autocommit."""
+    return wire_of(conn).block()
+
+
 class InMemory:
     """The ground of eager mode."""
 
@@ -70,13 +83,13 @@ class InMemory:
 
     def perform(self) -> Any:
         """It is done already."""
-        return self._nothing() if isinstance(self.conn, psycopg.AsyncConnection) else None
+        return self._nothing() if awaited(self.conn) else None
 
     async def _nothing(self) -> None: ...
 
     def perform_snoozed(self, job: Job[Any], /) -> Any:
         """One call."""
-        perform = self._eager.aperform if isinstance(self.conn, psycopg.AsyncConnection) else self._eager.perform
+        perform = self._eager.aperform if awaited(self.conn) else self._eager.perform
         return perform(job)
 
 
@@ -85,10 +98,13 @@ MAKE_DUE = "UPDATE {} SET run_at = now() WHERE state = 'ready' AND run_at > now(
 
 
 class OnPostgres:
-    """The ground of real Postgres: `drain`, and no waiting for retries."""
+    """The ground of real Postgres: `drain`, and no waiting for retries. `drained` is the connection for that, of
+    psycopg's and in autocommit, where `conn` is of another stack.
+    """
 
-    def __init__(self, conn: SyncConn | AsyncConn, schema: str) -> None:
-        self.conn = conn
+    def __init__(self, conn: Any, schema: str, drained: PsycopgConn | PsycopgAsyncConn | None = None) -> None:
+        self.conn: SyncConn | AsyncConn = conn
+        self._drained: PsycopgConn | PsycopgAsyncConn = conn if drained is None else drained
         self._make_due = sql.SQL(MAKE_DUE).format(sql.Identifier(schema, "job"))
 
     def perform(self) -> Any:
@@ -99,16 +115,16 @@ class OnPostgres:
         """The same, with this one."""
         return self._perform(job.id)
 
-    def _perform(self, snoozed: int) -> Any:
-        if isinstance(self.conn, psycopg.AsyncConnection):
-            return self._perform_async(self.conn, snoozed)
+    def _perform(self, snoozed: int) -> Coroutine[Any, Any, None] | None:
+        if isinstance(self._drained, psycopg.AsyncConnection):
+            return self._perform_async(self._drained, snoozed)
         while True:
-            made_due = self.conn.execute(self._make_due, (snoozed,)).rowcount
-            if not drain(self.conn).attempts and not made_due:
+            made_due = self._drained.execute(self._make_due, (snoozed,)).rowcount
+            if not drain(self._drained).attempts and not made_due:
                 return None
             snoozed = 0
 
-    async def _perform_async(self, conn: AsyncConn, snoozed: int) -> None:
+    async def _perform_async(self, conn: PsycopgAsyncConn, snoozed: int) -> None:
         while True:
             made_due = (await conn.execute(self._make_due, (snoozed,))).rowcount
             if not (await drain(conn)).attempts and not made_due:

@@ -77,10 +77,7 @@ def progress_is_a_fraction(g: Ground) -> Steps:
 
 @case
 def a_handler_that_says_something_wrong_about_itself_is_told_what(g: Ground) -> Steps:
-    no_connection = (
-        "InvalidConnection: the first argument is your connection: expected a psycopg.Connection or "
-        "psycopg.AsyncConnection"
-    )
+    no_connection = "InvalidConnection: the first argument is your connection: expected one of psycopg"
     for wrong in (wrong_in_a_thread, wrong_on_the_loop, wrong_in_a_process):
         job = yield wrong.submit(g.conn)
         yield g.perform()

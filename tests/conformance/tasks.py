@@ -18,11 +18,11 @@ from decimal import Decimal
 from typing import Any, Literal
 
 import msgspec
-import psycopg
 
 import chancy
 from chancy import Discard, Limit, Retry, Snooze, Unique, current_job, task
 from conformance.cases import ground, seen
+from conformance.grounds import transaction
 
 
 class Colour(enum.Enum):
@@ -390,8 +390,7 @@ def mutter() -> None:
 def parent(fails: bool = False) -> str:
     """Submits a job from inside, where the ground is sync."""
     seen.append("parent begins")
-    conn = ground[0].conn
-    assert isinstance(conn, psycopg.Connection)
+    conn: Any = ground[0].conn
     note.submit(conn, "child")
     seen.append("parent ends")
     if fails:
@@ -403,8 +402,7 @@ def parent(fails: bool = False) -> str:
 async def parent_async(fails: bool = False) -> str:
     """The same where it is async."""
     seen.append("parent begins")
-    conn = ground[0].conn
-    assert isinstance(conn, psycopg.AsyncConnection)
+    conn: Any = ground[0].conn
     await note_async.submit(conn, "child")
     seen.append("parent ends")
     if fails:
@@ -415,12 +413,11 @@ async def parent_async(fails: bool = False) -> str:
 @task(name="conformance.complete", max_attempts=2)
 def complete(value: int, then: str = "return") -> int:
     """Completes its job in a transaction of its own."""
-    conn = ground[0].conn
-    assert isinstance(conn, psycopg.Connection)
+    conn: Any = ground[0].conn
     seen.append(current_job().attempt)
     if then == "autocommit":
         current_job().complete(conn, value)
-    with contextlib.suppress(ArithmeticError), conn.transaction():
+    with contextlib.suppress(ArithmeticError), transaction(conn):
         current_job().complete(conn, value)
         if then == "roll back":
             raise ArithmeticError
@@ -432,13 +429,12 @@ def complete(value: int, then: str = "return") -> int:
 @task(name="conformance.complete_async", max_attempts=2)
 async def complete_async(value: int, then: str = "return") -> int:
     """The same, async."""
-    conn = ground[0].conn
-    assert isinstance(conn, psycopg.AsyncConnection)
+    conn: Any = ground[0].conn
     seen.append(current_job().attempt)
     if then == "autocommit":
         await current_job().complete(conn, value)
     with contextlib.suppress(ArithmeticError):
-        async with conn.transaction():
+        async with transaction(conn):
             await current_job().complete(conn, value)
             if then == "roll back":
                 raise ArithmeticError
@@ -450,8 +446,7 @@ async def complete_async(value: int, then: str = "return") -> int:
 @task(name="conformance.cancel_me", max_attempts=3)
 def cancel_me(then: str) -> str:
     """Asks for its own end, and goes on."""
-    conn = ground[0].conn
-    assert isinstance(conn, psycopg.Connection)
+    conn: Any = ground[0].conn
     seen.append(chancy.cancel(conn, current_job().id))
     if then == "raise":
         raise ValueError("in vain")
@@ -461,8 +456,7 @@ def cancel_me(then: str) -> str:
 @task(name="conformance.cancel_me_async", max_attempts=3)
 async def cancel_me_async(then: str) -> str:
     """The same, async."""
-    conn = ground[0].conn
-    assert isinstance(conn, psycopg.AsyncConnection)
+    conn: Any = ground[0].conn
     seen.append(await chancy.cancel(conn, current_job().id))
     if then == "raise":
         raise ValueError("in vain")

@@ -20,6 +20,8 @@ import chancy
 import chancy_ops
 from chancy import Job, Keep, Limit, State, Unique, days, task
 from chancy.current import CurrentJob
+from chancy.run import awaited
+from chancy.wires.registry import wire_of
 from chancy_ops import JobFilter
 
 LATER = datetime(2044, 2, 3, 4, 5, 6, 789, tzinfo=UTC)
@@ -127,26 +129,26 @@ LOOKS: dict[str, Verb] = {
 
 
 def in_a_batch(conn: Any, things: Things) -> Any:
-    if isinstance(conn, psycopg.AsyncConnection):
+    if awaited(conn):
         return in_an_async_batch(conn)
     with chancy.batch(conn, on_success=called, on_finished=chancy.callback(called)) as made:
         return made.submit(count.bind(1, name=WORD)), made.submit_many([count.bind(2), limited.bind(3)])
 
 
-async def in_an_async_batch(conn: psycopg.AsyncConnection[Any]) -> Any:
+async def in_an_async_batch(conn: Any) -> Any:
     async with chancy.batch(conn, on_success=called, on_finished=chancy.callback(called)) as made:
         return await made.submit(count.bind(1, name=WORD)), await made.submit_many([count.bind(2), limited.bind(3)])
 
 
 def complete(conn: Any, things: Things) -> Any:
-    if isinstance(conn, psycopg.AsyncConnection):
+    if awaited(conn):
         return complete_async(conn, things)
-    with conn.transaction():
+    with wire_of(conn).block():
         return things.current.complete(conn, WORD)
 
 
-async def complete_async(conn: psycopg.AsyncConnection[Any], things: Things) -> Any:
-    async with conn.transaction():
+async def complete_async(conn: Any, things: Things) -> Any:
+    async with wire_of(conn).block():
         return await things.current.complete(conn, WORD)
 
 

@@ -1,7 +1,8 @@
-"""The types that users get, checked by two checkers: right calls pass, and each wrong call is an error."""
+"""The types that users get, checked by three checkers: right calls pass, and each wrong call is an error."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -17,10 +18,14 @@ def errors(checker, file, cache):
     run = {
         "mypy": ["mypy", "--strict", "--config-file=", "--no-error-summary", f"--cache-dir={cache}"],
         "ty": ["ty", "check", "--output-format=concise", f"--python={sys.prefix}"],
+        "pyright": ["basedpyright", f"--project={cache}", "--level=error", f"--pythonpath={sys.executable}"],
     }[checker]
+    if checker == "pyright":  # it takes files from its settings alone, where it is given some
+        settings = {"typeCheckingMode": "standard", "include": [str(HERE / file)]}
+        (Path(cache) / "pyrightconfig.json").write_text(json.dumps(settings))
     # ty is started from where nobody has settings for it.
     done = subprocess.run(
-        [sys.executable, "-m", *run, str(HERE / file)],
+        [sys.executable, "-m", *run, *([] if checker == "pyright" else [str(HERE / file)])],
         cwd=cache,
         capture_output=True,
         text=True,
@@ -33,19 +38,22 @@ def errors(checker, file, cache):
     return {int(line) for line in found}, said
 
 
-@pytest.fixture(params=["mypy", "ty"])
+@pytest.fixture(params=["mypy", "ty", "pyright"])
 def check(request, pytestconfig):
     cache = pytestconfig.cache.mkdir(f"types-{request.param}")
     return lambda file: (request.param, *errors(request.param, file, cache))
 
 
-def test_what_users_write_has_the_types_that_they_expect(check):
-    _, found, said = check("api.py")
+@pytest.mark.parametrize("file", ["api.py", "stacks.py", "stacks_with_stubs.py"])
+def test_what_users_write_has_the_types_that_they_expect(check, file):
+    _, found, said = check(file)
     assert not found, said
 
 
-def test_what_users_must_not_write_is_an_error_on_exactly_those_lines(check):
-    checker, found, said = check("wrong.py")
-    lines = (HERE / "wrong.py").read_text().splitlines()
-    expected = {n for n, line in enumerate(lines, 1) if checker in line.partition("# E")[2].split()}
+@pytest.mark.parametrize("file", ["wrong.py", "stacks_wrong.py"])
+def test_what_users_must_not_write_is_an_error_on_exactly_those_lines(check, file):
+    checker, found, said = check(file)
+    lines = (HERE / file).read_text().splitlines()
+    mark = "mypy" if checker == "pyright" else checker  # they find the same
+    expected = {n for n, line in enumerate(lines, 1) if mark in line.partition("# E")[2].split()}
     assert found == expected, said

@@ -373,7 +373,9 @@ async def test_progress_said_in_a_tight_loop_is_written_once_a_second_and_seen(s
 
 
 async def test_a_wrong_word_about_itself_is_refused_in_words_wherever_a_job_runs(site):
-    conn = "the first argument is your connection: expected a psycopg.Connection or psycopg.AsyncConnection, got"
+    conn = (
+        "the first argument is your connection: expected one of psycopg, SQLAlchemy, Django, asyncpg or psycopg2, got"
+    )
     async with working(site.app()):
         jobs = site.submit(*[getattr(tasks, f"say_wrongly_{where}").bind() for where in PLACES])
         await all_finished(site)

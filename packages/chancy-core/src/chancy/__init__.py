@@ -51,10 +51,13 @@ from .schema import configure, schema_in_use
 from .states import State
 from .task import AsyncTask, Task, task
 from .verbs import cancel, get, jobs, requeue
+from .wires.registry import register
+from .wires.wire import AsyncWire, Query, Standing, Wire
 
 __all__ = [
     "AsyncChancy",
     "AsyncTask",
+    "AsyncWire",
     "AttemptError",
     "AttemptStopped",
     "Backoff",
@@ -92,6 +95,7 @@ __all__ = [
     "Outcome",
     "ProcessDied",
     "Progress",
+    "Query",
     "Queue",
     "ResultExpired",
     "Retry",
@@ -100,6 +104,7 @@ __all__ = [
     "SchemaOutdated",
     "SharedLimit",
     "Snooze",
+    "Standing",
     "State",
     "SubmitOutcome",
     "SyncChancy",
@@ -110,6 +115,7 @@ __all__ = [
     "UnknownJob",
     "UnknownSchedule",
     "UnsupportedDatabase",
+    "Wire",
     "batch",
     "batch_progress",
     "callback",
@@ -124,6 +130,7 @@ __all__ = [
     "jobs",
     "logs",
     "migrate",
+    "register",
     "requeue",
     "run_now",
     "schedule",

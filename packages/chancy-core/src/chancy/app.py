@@ -27,7 +27,7 @@ from .model import NewJob
 from .options.plain import Duration, a_kind, number, several, shown
 from .options.plain import name as name_of
 from .schema import checked, schema_in_use
-from .wires.connections import AsyncConn, SyncConn
+from .wires.connections import PsycopgAsyncConn, PsycopgConn
 from .wires.dsn import understood
 
 R = TypeVar("R")
@@ -195,7 +195,7 @@ class SyncChancy:
     """What `with Chancy(…)` gives."""
 
     settings: Chancy
-    conn: SyncConn
+    conn: PsycopgConn
 
     def migrate(self) -> list[str]:
         """See `chancy.migrate`."""
@@ -215,7 +215,7 @@ class AsyncChancy:
     """What `async with Chancy(…)` gives; `Worker` takes it, too."""
 
     settings: Chancy
-    conn: AsyncConn
+    conn: PsycopgAsyncConn
 
     async def migrate(self) -> list[str]:
         """See `chancy.migrate`."""

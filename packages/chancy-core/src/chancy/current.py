@@ -9,12 +9,13 @@ from typing import Any, overload
 
 from .errors import ChancyError, InvalidConnection, LeaseLost
 from .history.moving import DAYS_AHEAD, make_partitions
-from .model import Progress, Steps
+from .model import AskStanding, Progress, Steps
 from .options.plain import beginning
 from .options.plain import fraction as fraction_of
 from .run import perform
 from .statements import complete_job
-from .wires.connections import AsyncConn, SyncConn, in_transaction
+from .wires.connections import AsyncConn, SyncConn
+from .wires.wire import Standing
 
 LONGEST_NOTE = 500
 """Characters of a note about the progress."""
@@ -64,16 +65,17 @@ class CurrentJob:
         after the commit changes nothing; after a rollback it counts as always. Raises `LeaseLost` where the job no
         longer is this attempt's, so that the transaction fails, `InvalidConnection` in autocommit, `InvalidResult`.
         """
-        if not in_transaction(conn):
+        return perform(conn, self._complete(result), self.schema)
+
+    def _complete(self, result: object) -> Steps[None]:
+        if (yield AskStanding()) is Standing.AUTOCOMMIT:
             raise InvalidConnection(
                 f"job {self.id} ({self.task}) can be completed inside a transaction only, together with its effects; "
-                f"this connection is in autocommit: use `with conn.transaction():`"
+                f"this connection is in autocommit: use `with conn.transaction():`, or what your stack has for it"
             )
-        return perform(conn, self._complete(self.encode_result(result)), self.schema)
-
-    def _complete(self, result: bytes) -> Steps[None]:
+        encoded = self.encode_result(result)
         yield make_partitions(DAYS_AHEAD)  # a missing one could not be made up for inside this transaction
-        if not (yield complete_job(self.id, self.fence, self.lease, result)):
+        if not (yield complete_job(self.id, self.fence, self.lease, encoded)):
             raise LeaseLost(self.id, self.task)
 
 

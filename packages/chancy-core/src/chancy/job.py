@@ -12,13 +12,14 @@ from . import statements
 from .errors import DuplicateJob, InvalidOption, JobCancelled, JobFailed, NotCommitted, ResultExpired, UnknownJob
 from .keys.statements import Submission, submit_unique
 from .keys.unique import SubmitOutcome
-from .model import JobRow, LetGo, NewJob, Pause, R_co, Statement, Steps
+from .model import AskStanding, JobRow, LetGo, NewJob, Pause, R_co, Statement, Steps
 from .options.plain import Duration, duration, identity, several, shown
 from .run import perform
 from .schema import schema_in_use
 from .states import State
 from .verbs import cancel, get
-from .wires.connections import AsyncConn, SyncConn, begins_its_own, in_transaction
+from .wires.connections import AsyncConn, SyncConn
+from .wires.wire import Standing
 
 R = TypeVar("R")
 
@@ -70,7 +71,7 @@ class Job(msgspec.Struct, Generic[R_co], frozen=True, eq=False):
         """
         seconds = None if timeout is None else duration("timeout", timeout).total_seconds()
         identity("id", self.id)
-        return perform(conn, _wait(self, seconds, in_transaction(conn), begins_its_own(conn)), self.schema)
+        return perform(conn, _wait(self, seconds), self.schema)
 
     @overload
     def refresh(self, conn: SyncConn, /) -> JobRow: ...
@@ -89,7 +90,9 @@ class Job(msgspec.Struct, Generic[R_co], frozen=True, eq=False):
         return cancel(conn, self.id, schema=self.schema)
 
 
-def _wait(job: Job[R], timeout: float | None, in_block: bool, alone: bool) -> Steps[R]:
+def _wait(job: Job[R], timeout: float | None) -> Steps[R]:
+    standing: Standing = yield AskStanding()
+    in_block, alone = standing is not Standing.AUTOCOMMIT, standing is Standing.FRESH
     deadline = None if timeout is None else time.monotonic() + timeout
     pause = _FIRST_PAUSE
     while True:

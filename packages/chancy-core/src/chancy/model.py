@@ -15,12 +15,13 @@ from .options.limits import Limit
 from .options.plain import duration, instant, name, number, several, shown, text
 from .options.retry import Backoff
 from .states import State
+from .wires import wire
+
+Rows: TypeAlias = wire.Rows
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 R_co = TypeVar("R_co", covariant=True)
-
-Rows: TypeAlias = Sequence[tuple[Any, ...]]
 
 MAX_PAYLOAD_BYTES = 16 * 1024**2
 """The largest arguments, and the largest result, of one job."""
@@ -97,10 +98,15 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class LetGo:
-    """End the transaction of a connection that was idle before its own looks began one, so that it holds nothing."""
+    """End the transaction of a connection that was `FRESH` before looks of ours began one, so that it holds nothing."""
 
 
-Steps: TypeAlias = Generator["Statement[Any] | Script | Pause | LetGo", Any, T]
+@dataclass(frozen=True, slots=True)
+class AskStanding:
+    """Ask where the connection stands; the answer is a `Standing`."""
+
+
+Steps: TypeAlias = Generator["Statement[Any] | Script | Pause | LetGo | AskStanding", Any, T]
 """A verb of several round trips: yields what to do, gets the parsed rows sent back."""
 
 

@@ -15,32 +15,27 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol, TypeVar, overload
 
 import psycopg
-from psycopg.pq import PipelineStatus, TransactionStatus
-from psycopg.rows import tuple_row
 
-from .errors import InvalidConnection, SchemaOutdated
-from .model import LetGo, Pause, Script, Statement, Steps
-from .schema import named, numbered
-from .wires.connections import AsyncConn, SyncConn, driver_of, in_transaction
-from .wires.cursors import AsyncCursor, Cursor
+from .errors import InvalidConnection
+from .model import AskStanding, LetGo, Pause, Script, Statement, Steps
+from .schema import named
+from .wires.connections import AsyncConn, PsycopgAsyncConn, PsycopgConn, SyncConn
+from .wires.failures import meaning
+from .wires.psycopg import fetch, fetch_async, refuse_scripts
+from .wires.registry import kind_of, wire_of
+from .wires.wire import AsyncWire, Query, Rows, Standing, Wire
 
 T = TypeVar("T")
 
 
-def send(conn: SyncConn, statement: Statement[T], schema: str) -> T:
-    """One round trip. The answer comes in binary: no DateStyle or IntervalStyle of the session changes how it reads."""
-    text, names = numbered(statement.sql, schema)
-    cursor = Cursor(conn, row_factory=tuple_row)
-    cursor.execute(text, [statement.params[name] for name in names], binary=True)
-    return statement.parse(cursor.fetchall())
+def send(conn: PsycopgConn, statement: Statement[T], schema: str) -> T:
+    """One round trip on a connection of psycopg's."""
+    return statement.parse(fetch(conn, statement.sql, statement.params, schema))
 
 
-async def send_async(conn: AsyncConn, statement: Statement[T], schema: str) -> T:
+async def send_async(conn: PsycopgAsyncConn, statement: Statement[T], schema: str) -> T:
     """`send`, awaited."""
-    text, names = numbered(statement.sql, schema)
-    cursor = AsyncCursor(conn, row_factory=tuple_row)
-    await cursor.execute(text, [statement.params[name] for name in names], binary=True)
-    return statement.parse(await cursor.fetchall())
+    return statement.parse(await fetch_async(conn, statement.sql, statement.params, schema))
 
 
 class Backend(Protocol):
@@ -57,15 +52,11 @@ class Backend(Protocol):
     def send_async(self, conn: AsyncConn, statement: Statement[T], schema: str) -> Coroutine[Any, Any, T]:
         """The same, awaited."""
 
+    def wire(self, conn: SyncConn | AsyncConn) -> Any:
+        """The `Wire` or `AsyncWire` for all else that a verb has to know of the connection, or to do with it."""
+
 
 NO_LOOP = "async connections need an event loop of asyncio, and none runs here: trio is not supported"
-_MISSING = (
-    psycopg.errors.InvalidSchemaName,
-    psycopg.errors.UndefinedTable,
-    psycopg.errors.UndefinedColumn,
-    psycopg.errors.UndefinedFunction,
-    psycopg.errors.UndefinedObject,
-)
 
 
 class Postgres:
@@ -76,32 +67,37 @@ class Postgres:
     def send(self, conn: SyncConn, statement: Statement[T], schema: str) -> T:
         """One round trip. Raises `SchemaOutdated` where the schema lacks what the statement names."""
         try:
-            return send(conn, statement, schema)
-        except (*_MISSING, psycopg.DataError) as error:
-            raise _told(error, schema) from error
+            if isinstance(conn, psycopg.Connection):
+                return send(conn, statement, schema)
+            rows = wire_of(conn).fetch(Query(statement.sql, statement.params, schema))
+        except Exception as error:
+            if (told := meaning(error, schema)) is not None:
+                raise told from error
+            raise
+        return statement.parse(_plain(rows))
 
     async def send_async(self, conn: AsyncConn, statement: Statement[T], schema: str) -> T:
         """`send`, awaited."""
         try:
-            return await send_async(conn, statement, schema)
-        except (*_MISSING, psycopg.DataError) as error:
-            raise _told(error, schema) from error
-        except RuntimeError as error:
+            if isinstance(conn, psycopg.AsyncConnection):
+                return await send_async(conn, statement, schema)
+            rows = await wire_of(conn).fetch(Query(statement.sql, statement.params, schema))
+        except Exception as error:
             if str(error) == "no running event loop":
                 raise InvalidConnection(NO_LOOP) from None
+            if (told := meaning(error, schema)) is not None:
+                raise told from error
             raise
+        return statement.parse(_plain(rows))
+
+    def wire(self, conn: SyncConn | AsyncConn) -> Any:
+        """Of its own stack."""
+        return wire_of(conn)
 
 
-def _told(error: psycopg.Error, schema: str) -> Exception:
-    """What the error means, unless a trigger or a function that is not ours has raised it."""
-    message, context = error.diag.message_primary or "", error.diag.context or ""
-    if isinstance(error, psycopg.DataError):
-        if message.endswith(': "NULL"'):
-            return InvalidConnection("the session has array_nulls = off, and Chancy sends arrays with NULLs: set it on")
-        return error
-    if context and f"{schema}." not in context and f'"{schema}".' not in context:
-        return error
-    return SchemaOutdated(schema, lacks=message)
+def _plain(rows: Rows) -> Rows:
+    """As psycopg gives them to us: tuples, and bytes where psycopg2 has a memoryview."""
+    return [tuple(bytes(value) if type(value) is memoryview else value for value in row) for row in rows]
 
 
 _backend: Backend = Postgres()
@@ -126,14 +122,21 @@ def answered_by(stand_in: Backend) -> Iterator[None]:
         _backend = before
 
 
+def awaited(conn: SyncConn | AsyncConn) -> bool:
+    """Whether what is sent on it is awaited. Raises `InvalidConnection` for what is none."""
+    if isinstance(conn, psycopg.Connection):
+        return False
+    return isinstance(conn, psycopg.AsyncConnection) or kind_of(conn).is_async
+
+
 def perform(conn: SyncConn | AsyncConn, work: Statement[T] | Steps[T], schema: str) -> T | Coroutine[Any, Any, T]:
     """Have `work` answered for `conn`: the result on a sync connection, a coroutine of it on an async one."""
-    if isinstance(conn, psycopg.AsyncConnection):
+    given: Any = conn
+    if awaited(conn):
         if isinstance(work, Statement):
-            return _backend.send_async(conn, work, schema)
-        return _walk_async(conn, work, schema, _backend)
-    driver_of(conn)
-    return _backend.send(conn, work, schema) if isinstance(work, Statement) else _walk(conn, work, schema, _backend)
+            return _backend.send_async(given, work, schema)
+        return _walk_async(given, work, schema, _backend)
+    return _backend.send(given, work, schema) if isinstance(work, Statement) else _walk(given, work, schema, _backend)
 
 
 def walk(steps: Generator[Any, Any, T], do: Callable[[Any], Any]) -> T:
@@ -167,23 +170,31 @@ async def follow(steps: Generator[Any, Any, T], do: Callable[[Any], Awaitable[An
 
 
 def _walk(conn: SyncConn, steps: Steps[T], schema: str, backend: Backend) -> T:
-    def do(step: Statement[Any] | Script | LetGo) -> Any:
+    def do(step: Statement[Any] | Script | LetGo | AskStanding) -> Any:
         if isinstance(step, Statement):
             return backend.send(conn, step, schema)
-        if isinstance(step, LetGo):
-            return conn.rollback()
-        return Cursor(conn).execute(named(step.sql, schema).encode())
+        wire: Wire = backend.wire(conn)
+        match step:
+            case AskStanding():
+                return wire.standing()
+            case LetGo():
+                return wire.let_go()
+        return wire.run(named(step.sql, schema))
 
     return walk(steps, do)
 
 
 async def _walk_async(conn: AsyncConn, steps: Steps[T], schema: str, backend: Backend) -> T:
-    def do(step: Statement[Any] | Script | LetGo) -> Awaitable[Any]:
+    def do(step: Statement[Any] | Script | LetGo | AskStanding) -> Awaitable[Any]:
         if isinstance(step, Statement):
             return backend.send_async(conn, step, schema)
-        if isinstance(step, LetGo):
-            return conn.rollback()
-        return AsyncCursor(conn).execute(named(step.sql, schema).encode())
+        wire: AsyncWire = backend.wire(conn)
+        match step:
+            case AskStanding():
+                return wire.standing()
+            case LetGo():
+                return wire.let_go()
+        return wire.run(named(step.sql, schema))
 
     return await follow(steps, do)
 
@@ -197,22 +208,20 @@ def around(
     conn: AsyncConn, before: Steps[T], after: Callable[[T], Steps[None]], schema: str
 ) -> AbstractAsyncContextManager[T]: ...
 def around(
-    conn: SyncConn | AsyncConn, before: Steps[T], after: Callable[[T], Steps[None]], schema: str
+    conn: Any, before: Steps[T], after: Callable[[T], Steps[None]], schema: str
 ) -> AbstractContextManager[T] | AbstractAsyncContextManager[T]:
     """A block that begins with `before`, which gives its value, and ends with `after`, unless it raises.
 
     On a connection in autocommit it is a transaction; elsewhere a part of the caller's, which is not touched.
     """
-    if isinstance(conn, psycopg.AsyncConnection):
-        return _around_async(conn, before, after, schema)
-    driver_of(conn)
-    return _around(conn, before, after, schema)
+    return (_around_async if awaited(conn) else _around)(conn, before, after, schema)
 
 
-# psycopg's `transaction()` would commit what an idle connection without autocommit has begun.
+# A block on a connection that is FRESH would commit what the caller has yet to commit.
 @contextlib.contextmanager
 def _around(conn: SyncConn, before: Steps[T], after: Callable[[T], Steps[None]], schema: str) -> Iterator[T]:
-    with contextlib.nullcontext() if in_transaction(conn) else conn.transaction():
+    wire: Wire = _backend.wire(conn)
+    with wire.block() if wire.standing() is Standing.AUTOCOMMIT else contextlib.nullcontext():
         value = _walk(conn, before, schema, _backend)
         yield value
         _walk(conn, after(value), schema, _backend)
@@ -222,7 +231,8 @@ def _around(conn: SyncConn, before: Steps[T], after: Callable[[T], Steps[None]],
 async def _around_async(
     conn: AsyncConn, before: Steps[T], after: Callable[[T], Steps[None]], schema: str
 ) -> AsyncIterator[T]:
-    async with contextlib.nullcontext() if in_transaction(conn) else conn.transaction():
+    wire: AsyncWire = _backend.wire(conn)
+    async with wire.block() if await wire.standing() is Standing.AUTOCOMMIT else contextlib.nullcontext():
         value = await _walk_async(conn, before, schema, _backend)
         yield value
         await _walk_async(conn, after(value), schema, _backend)
@@ -234,27 +244,30 @@ def perform_in_transaction(
     """Drive `steps` in one transaction: on an idle connection their own, which begins with the command `first` and is
     committed, else the caller's.
     """
-    driver = driver_of(conn)
-    if driver.closed:
-        raise InvalidConnection("the connection is closed")
-    if driver.info.pipeline_status is not PipelineStatus.OFF:
-        raise InvalidConnection("the connection is in pipeline mode, in which several commands cannot be sent at once")
-    status = driver.info.transaction_status
-    if status is TransactionStatus.INERROR:
+    given: Any = conn
+    if awaited(conn):
+        return _walk_in_transaction_async(given, first, steps, schema)
+    wire: Wire = wire_of(conn)
+    if _has_one(given, wire.standing()):
+        return _walk(given, steps, schema, Postgres())
+    with wire.block():
+        wire.run(first)
+        return _walk(given, steps, schema, Postgres())
+
+
+async def _walk_in_transaction_async(conn: AsyncConn, first: str, steps: Steps[T], schema: str) -> T:
+    wire: AsyncWire = wire_of(conn)
+    if _has_one(conn, await wire.standing()):
+        return await _walk_async(conn, steps, schema, Postgres())
+    async with wire.block():
+        await wire.run(first)
+        return await _walk_async(conn, steps, schema, Postgres())
+
+
+def _has_one(conn: object, standing: Standing) -> bool:
+    """Whether there is a transaction, which can take scripts. Raises `InvalidConnection`."""
+    if isinstance(conn, (psycopg.Connection, psycopg.AsyncConnection)):
+        refuse_scripts(conn)
+    if standing is Standing.FAILED:
         raise InvalidConnection("the transaction of the connection has failed: roll it back first")
-    alone = status is TransactionStatus.IDLE
-    if isinstance(conn, psycopg.AsyncConnection):
-        return _walk_in_transaction_async(conn, first if alone else None, steps, schema)
-    if not alone:
-        return _walk(conn, steps, schema, Postgres())
-    with conn.transaction():
-        Cursor(conn).execute(first.encode())
-        return _walk(conn, steps, schema, Postgres())
-
-
-async def _walk_in_transaction_async(conn: AsyncConn, first: str | None, steps: Steps[T], schema: str) -> T:
-    if first is None:
-        return await _walk_async(conn, steps, schema, Postgres())
-    async with conn.transaction():
-        await AsyncCursor(conn).execute(first.encode())
-        return await _walk_async(conn, steps, schema, Postgres())
+    return standing is Standing.WITHIN

@@ -38,7 +38,7 @@ _FIELD = re.compile(r"(->>?) ?('\w+')(?! *::)")
 that kind."""
 _CALL = re.compile(rf"(?<![\w.])({'|'.join(sorted(BUILT_INS))})\(")
 
-_STATEMENTS = 4096
+STATEMENTS = 4096
 """So many texts are kept: of each statement one for each schema, of which an application may have one a tenant."""
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 
@@ -106,7 +106,7 @@ def _has_several_arguments(text: str) -> bool:
     return False
 
 
-@functools.lru_cache(_STATEMENTS)
+@functools.lru_cache(STATEMENTS)
 def fill(sql: str, schema: str) -> bytes:
     """The text of a statement for this schema, without indentation, each function with its schema, and each field's
     name with its type: what is looked for in the caller's `search_path` fits exactly in Postgres' own, which comes
@@ -117,7 +117,7 @@ def fill(sql: str, schema: str) -> bytes:
     return "\n".join(line for line in lines if line).encode()
 
 
-@functools.lru_cache(_STATEMENTS)
+@functools.lru_cache(STATEMENTS)
 def numbered(sql: str, schema: str) -> tuple[bytes, tuple[str, ...]]:
     """The same with `$1`, `$2` … for its parameters, and their names in that order.
 

@@ -24,10 +24,10 @@ from .options.plain import Duration, flag, several, shown
 from .options.plain import name as name_of
 from .options.retry import DEFAULT_BACKOFF, Backoff, RetryFunction, checked_retry, delay_of
 from .registry import register
-from .run import backend, perform
+from .run import awaited, backend, perform
 from .schedules.recurrence import Cron, Every, When, checked
 from .schema import schema_in_use
-from .wires.connections import AsyncConn, SyncConn, refuse_no_connection
+from .wires.connections import AsyncConn, SyncConn
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -130,7 +130,7 @@ class BaseTask(Generic[P, R]):
         try:
             new = self.bind(*args, **kwargs)
         except InvalidArguments:
-            refuse_no_connection(conn)  # which has been taken for it, if it was forgotten
+            awaited(conn)  # raises for what is none: it has been taken for the connection, if that was forgotten
             raise
         schema = schema_in_use()
         return perform(conn, submit_one(new, schema), schema)

@@ -9,23 +9,24 @@ from __future__ import annotations
 from collections.abc import Awaitable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, overload
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast, overload
 
 import psycopg
-from psycopg.pq import TransactionStatus
 
 from chancy.batches.statements import Ends, finish_batches, finish_unfinished
 from chancy.errors import ChancyError
 from chancy.history.moving import DAYS_AHEAD, make_partitions
-from chancy.model import Script, Statement
+from chancy.model import AskStanding, Script, Statement
 from chancy.options.plain import number
 from chancy.registry import registered
-from chancy.run import follow, send, send_async, walk
+from chancy.run import Postgres, awaited, follow, walk
 from chancy.schema import fill, schema_in_use
 from chancy.statements import select_outcome
 from chancy.states import State
 from chancy.wires.connections import AsyncConn, SyncConn
 from chancy.wires.literals import of_numbers, of_texts
+from chancy.wires.registry import wire_of
+from chancy.wires.wire import AsyncWire, Standing, Wire
 from chancy_worker.attempts.logs import write_logs
 from chancy_worker.attempts.verdict import Claimed, Completion
 from chancy_worker.claims.statement import WEIGHED_ROUND, Answer, Circle, Mark, Wanted, play_round, settle
@@ -37,7 +38,7 @@ from .attempts import WORKER, Call, Performed, perform_here, perform_here_async
 
 T = TypeVar("T")
 
-Steps: TypeAlias = Generator["Statement[Any] | Script | Call", Any, T]
+Steps: TypeAlias = Generator["Statement[Any] | Script | AskStanding | Call", Any, T]
 
 LEASE_SECONDS = 86_400
 ENOUGH = 10_000
@@ -144,7 +145,8 @@ def drain(
 
     In a transaction that is open on `conn` everything happens inside it and nothing is committed, so what the test has
     submitted and not committed is performed, too; each attempt has a savepoint, to which an error of the database goes
-    back. On an idle connection each step is committed, as a worker would.
+    back. On an idle connection of psycopg's, and on any in autocommit, each step is committed, as a worker would; a
+    session of SQLAlchemy is always in a transaction, which is yours to commit.
 
     `with_scheduled` takes each scheduled job as if its time had come, in that order: retries without their wait.
     `limit` is the number of attempts after which to stop. Jobs whose task this process does not know are left alone,
@@ -155,29 +157,44 @@ def drain(
     """
     where = schema_in_use(schema)
     steps = _drain(conn, where, with_scheduled, None if limit is None else number("limit", limit, 0))
-    if isinstance(conn, psycopg.AsyncConnection):
+    if awaited(conn):
         return _follow(conn, where, steps)
+    wire: Wire = wire_of(conn)
 
-    def do(step: Statement[Any] | Script | Call) -> Any:
-        if isinstance(step, Statement):
-            return send(conn, step, where)
-        return perform_here(step) if isinstance(step, Call) else conn.execute(fill(step.sql, where))
+    def do(step: Statement[Any] | Script | AskStanding | Call) -> Any:
+        match step:
+            case Statement():
+                return Postgres().send(cast(Any, conn), step, where)
+            case Script():
+                return wire.run(fill(step.sql, where).decode())
+            case AskStanding():
+                return wire.standing()
+        return perform_here(step)
 
     return walk(steps, do)
 
 
-async def _follow(conn: AsyncConn, schema: str, steps: Steps[Drained]) -> Drained:
-    def do(step: Statement[Any] | Script | Call) -> Awaitable[Any]:
-        if isinstance(step, Statement):
-            return send_async(conn, step, schema)
-        return perform_here_async(step) if isinstance(step, Call) else conn.execute(fill(step.sql, schema))
+async def _follow(conn: Any, schema: str, steps: Steps[Drained]) -> Drained:
+    wire: AsyncWire = wire_of(conn)
+
+    def do(step: Statement[Any] | Script | AskStanding | Call) -> Awaitable[Any]:
+        match step:
+            case Statement():
+                return Postgres().send_async(conn, step, schema)
+            case Script():
+                return wire.run(fill(step.sql, schema).decode())
+            case AskStanding():
+                return wire.standing()
+        return perform_here_async(step)
 
     return await follow(steps, do)
 
 
 def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit: int | None) -> Steps[Drained]:
-    inside = conn.info.transaction_status is not TransactionStatus.IDLE
-    commits = not inside and not conn.autocommit
+    standing: Standing = yield AskStanding()
+    # Of another stack it is the stack that has to commit, and not a text that it knows nothing of.
+    commits = standing is Standing.FRESH and isinstance(conn, (psycopg.Connection, psycopg.AsyncConnection))
+    inside = standing is not Standing.AUTOCOMMIT and not commits
     drained, late, passed, spots = Drained(), dict[int, Completion](), list[int](), dict[str, str]()
     yield make_partitions(DAYS_AHEAD)
     worker = yield register(WORKER, LEASE_SECONDS, Offer(tasks=list(registered())))
@@ -207,7 +224,7 @@ def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit:
         for job in claimed:
             if job.id in late:
                 yield from _write_late(worker, late.pop(job.id), drained)
-            performed: Performed = yield from _attempt(conn, job, schema, inside)
+            performed: Performed = yield from _attempt(job, schema, inside)
             if performed.logged:
                 yield write_logs(performed.logged)
             if performed.error is not None:
@@ -271,17 +288,17 @@ def _commit(commits: bool) -> Steps[None]:
         yield Script("COMMIT")
 
 
-def _attempt(conn: SyncConn | AsyncConn, job: Claimed, schema: str, inside: bool) -> Steps[Performed]:
+def _attempt(job: Claimed, schema: str, inside: bool) -> Steps[Performed]:
     """Perform it; the connection is as usable afterwards as it was before."""
     if inside:
         yield Script("SAVEPOINT chancy_attempt")
     performed: Performed = yield Call(job, registered()[job.task], schema, lambda *_: None, lambda _: None)
-    match conn.info.transaction_status:
-        case TransactionStatus.INERROR if inside:
+    match (yield AskStanding()):
+        case Standing.FAILED if inside:
             yield Script("ROLLBACK TO SAVEPOINT chancy_attempt")
-        case TransactionStatus.INERROR:
+        case Standing.FAILED:
             yield Script("ROLLBACK")
-        case TransactionStatus.INTRANS if inside:
+        case Standing.WITHIN if inside:
             yield Script("RELEASE SAVEPOINT chancy_attempt")
     return performed
 

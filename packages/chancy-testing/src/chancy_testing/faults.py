@@ -153,10 +153,16 @@ class _Faulty:
     def send_async(self, conn: AsyncConn, statement: Statement[T], schema: str) -> Coroutine[Any, Any, T]:
         return self._behind.send_async(conn, self._sent(conn, statement), schema)
 
+    def wire(self, conn: SyncConn | AsyncConn) -> Any:
+        return self._behind.wire(conn)
+
     def _sent(self, conn: SyncConn | AsyncConn, statement: Statement[T]) -> Statement[T]:
         ordered, error = self._faults.next_statement()
         if error is not None:
             return Statement(RAISE.replace("state", error.sqlstate or ""), {}, statement.parse)
         if ordered:
+            assert isinstance(conn, (psycopg.Connection, psycopg.AsyncConnection)), (
+                "a connection of psycopg's is needed"
+            )
             self._faults.end_session(conn.info.backend_pid)
         return statement

@@ -23,7 +23,7 @@ from chancy.app import Chancy, Queue
 from chancy.errors import ChancyError
 from chancy.migrations.migrate import migrate
 from chancy.registry import registered
-from chancy.wires.connections import AsyncConn
+from chancy.wires.connections import PsycopgAsyncConn
 
 from . import init, log_format
 from .__about__ import __version__
@@ -147,7 +147,7 @@ async def reached(app: Chancy) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _connected(app: Chancy, purpose: str) -> AsyncIterator[AsyncConn]:
+async def _connected(app: Chancy, purpose: str) -> AsyncIterator[PsycopgAsyncConn]:
     """A connection as its string has it: what the worker sets for itself would stay in the session of a pooler."""
     link = Link(app.conninfo, app.schema_name, purpose, deadline=TO_MIGRATE_SECONDS, session=LentSession)
     try:

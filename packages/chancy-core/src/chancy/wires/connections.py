@@ -1,45 +1,87 @@
-"""The caller's connection: what is one, and in which transaction it is."""
+"""The connections that a verb takes, as type checkers see them: by their methods, since their libraries may be missing.
+
+An import for type checkers alone would make them all Any where a library is not installed, and an async session would
+then pass for a sync one.
+"""
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import psycopg
-from psycopg.pq import PipelineStatus, TransactionStatus
-
-from chancy.errors import InvalidConnection
-
-SyncConn: TypeAlias = psycopg.Connection[Any]
-AsyncConn: TypeAlias = psycopg.AsyncConnection[Any]
 
 
-def in_transaction(conn: SyncConn | AsyncConn) -> bool:
-    """Whether what is sent next on `conn` shares its transaction with what was sent before."""
-    return driver_of(conn).info.transaction_status is not TransactionStatus.IDLE or not conn.autocommit
+class _Rows(Protocol):
+    def fetchall(self) -> Sequence[Any]: ...
 
 
-def begins_its_own(conn: SyncConn | AsyncConn) -> bool:
-    """Whether what is sent next on `conn` begins a transaction in which there is nothing else."""
-    driver = driver_of(conn)
-    idle = driver.info.transaction_status is TransactionStatus.IDLE
-    return idle and not driver.autocommit and driver.pgconn.pipeline_status == PipelineStatus.OFF
+class SqlAlchemyConnection(Protocol):
+    """`sqlalchemy.Connection`"""
+
+    def exec_driver_sql(self, statement: str, parameters: Any = ..., /) -> _Rows: ...
 
 
-def backend_pid(conn: SyncConn | AsyncConn) -> int:
-    """Of the server process at the other end of `conn`, as it was told at the start: a pooler tells one of its own."""
-    return driver_of(conn).info.backend_pid
+class SqlAlchemySession(Protocol):
+    """`sqlalchemy.orm.Session` and `scoped_session`, `sqlmodel.Session`"""
+
+    def connection(self) -> SqlAlchemyConnection: ...
+    def expunge_all(self) -> None: ...  # an AsyncConnection has a `connection` too, of NoReturn
 
 
-def driver_of(conn: SyncConn | AsyncConn) -> SyncConn | AsyncConn:
-    """The same. Raises `InvalidConnection` for what is none."""
-    if isinstance(conn, (psycopg.Connection, psycopg.AsyncConnection)):
-        return conn
-    raise InvalidConnection(
-        f"the first argument is your connection: expected a psycopg.Connection or psycopg.AsyncConnection, "
-        f"got {type(conn).__module__}.{type(conn).__qualname__}"
-    )
+class SqlAlchemyAsyncConnection(Protocol):
+    """`sqlalchemy.ext.asyncio.AsyncConnection`"""
+
+    def exec_driver_sql(self, statement: str, parameters: Any = ..., /) -> Coroutine[Any, Any, _Rows]: ...
 
 
-def refuse_no_connection(conn: object) -> None:
-    """Raise `InvalidConnection` for what is none."""
-    driver_of(conn)  # type: ignore[arg-type]
+class SqlAlchemyAsyncSession(Protocol):
+    """`sqlalchemy.ext.asyncio.AsyncSession` and `async_scoped_session`, SQLModel's `AsyncSession`"""
+
+    def connection(self) -> Coroutine[Any, Any, SqlAlchemyAsyncConnection]: ...
+    def expunge_all(self) -> None: ...
+
+
+class DjangoConnection(Protocol):
+    """`django.db.connection`, `django.db.connections[alias]`"""
+
+    @property
+    def vendor(self) -> str: ...
+    @property
+    def in_atomic_block(self) -> bool: ...
+    def ensure_connection(self) -> None: ...
+
+
+class AsyncpgConnection(Protocol):
+    """`asyncpg.Connection`"""
+
+    def fetch(self, query: str, /, *args: Any) -> Coroutine[Any, Any, Sequence[Any]]: ...
+    def is_in_transaction(self) -> bool: ...
+
+
+class AsyncpgPooledConnection(Protocol):
+    """What asyncpg's `pool.acquire()` gives: its methods are made at run time, and checkers see none of them."""
+
+    def _detach(self) -> Any: ...
+
+
+class Psycopg2Connection(Protocol):
+    """`psycopg2.extensions.connection`"""
+
+    def get_transaction_status(self) -> int: ...
+    def get_dsn_parameters(self) -> Any: ...
+
+
+PsycopgConn: TypeAlias = psycopg.Connection[Any]
+PsycopgAsyncConn: TypeAlias = psycopg.AsyncConnection[Any]
+
+SyncConn: TypeAlias = (
+    PsycopgConn | SqlAlchemySession | SqlAlchemyConnection | DjangoConnection | Psycopg2Connection
+)  # fmt: skip
+AsyncConn: TypeAlias = (
+    PsycopgAsyncConn
+    | SqlAlchemyAsyncSession
+    | SqlAlchemyAsyncConnection
+    | AsyncpgConnection
+    | AsyncpgPooledConnection
+)  # fmt: skip

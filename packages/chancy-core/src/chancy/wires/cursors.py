@@ -15,7 +15,7 @@ from psycopg.pq.abc import PGconn
 from psycopg.types import TypesRegistry
 from psycopg.types.array import register_all_arrays
 
-from .literals import JsonColumn
+from .literals import JsonColumn, escaped
 
 
 class _JsonDumper(Dumper):
@@ -40,12 +40,7 @@ class _JsonColumnDumper(Dumper):
 def _spoken(data: bytes, conn: psycopg.abc.AdaptContext | None, backslash: str = "\\") -> bytes:
     if data.isascii() or conn is None or conn.connection is None or conn.connection.info.encoding == "utf-8":
         return data
-    return "".join(c if c < "\x80" else _escaped(c, backslash) for c in data.decode()).encode()
-
-
-def _escaped(character: str, backslash: str) -> str:
-    units = character.encode("utf-16-be")
-    return "".join(f"{backslash}u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+    return escaped(data, backslash)
 
 
 class _JsonLoader(Loader):

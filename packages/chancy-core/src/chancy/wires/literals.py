@@ -93,3 +93,13 @@ class JsonColumn(tuple[bytes | None, ...]):
 
 def _quoted_json(value: bytes | None) -> bytes:
     return b"NULL" if value is None else b'"' + value.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+
+
+def escaped(data: bytes, backslash: str) -> bytes:
+    r"""JSON in ASCII alone: `\u00e9`. The backslash is one, or as many as are left of one by who reads it first."""
+    return "".join(c if c < "\x80" else _units(c, backslash) for c in data.decode()).encode()
+
+
+def _units(character: str, backslash: str) -> str:
+    units = character.encode("utf-16-be")
+    return "".join(f"{backslash}u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))

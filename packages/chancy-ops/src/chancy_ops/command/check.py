@@ -22,7 +22,7 @@ from .screen import Table, document
 from .site import Site, command
 
 if TYPE_CHECKING:
-    from chancy.wires.connections import SyncConn
+    from chancy.wires.connections import PsycopgConn
 
 PAGE = 250
 
@@ -124,7 +124,7 @@ def _described(found: Found) -> dict[str, Any]:
     return {"task": found.task, "fine": found.fine} | asdict(found)
 
 
-def _read_arguments(conn: SyncConn, found: dict[str, Found], limit: int, schema: str) -> None:
+def _read_arguments(conn: PsycopgConn, found: dict[str, Found], limit: int, schema: str) -> None:
     """In pages by id, once through the table for all tasks together; a task of which enough were read is left out."""
     after, read = 0, Counter[str]()
     while open_ := [name for name, each in found.items() if each.known and read[name] < limit]:
@@ -145,7 +145,7 @@ def _read_arguments(conn: SyncConn, found: dict[str, Found], limit: int, schema:
             return
 
 
-def _read_schedules(conn: SyncConn, found: dict[str, Found], schema: str) -> None:
+def _read_schedules(conn: PsycopgConn, found: dict[str, Found], schema: str) -> None:
     for row in chancy.schedules(conn, schema=schema):
         each = found.setdefault(row.task, Found(row.task, known=row.task in registered()))
         each.schedules.append(row.name)
@@ -156,7 +156,7 @@ def _read_schedules(conn: SyncConn, found: dict[str, Found], schema: str) -> Non
                 each.problem = each.problem or one_line(f"schedule {row.name}: {error}")
 
 
-def perform_rows(conn: SyncConn, sql: str, params: dict[str, Any], schema: str) -> Sequence[tuple[Any, ...]]:
+def perform_rows(conn: PsycopgConn, sql: str, params: dict[str, Any], schema: str) -> Sequence[tuple[Any, ...]]:
     """One round trip; the rows as they come."""
     rows: Any = perform(conn, Statement(sql, params, _as_they_are), schema)
     return list(rows)

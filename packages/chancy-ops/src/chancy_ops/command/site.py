@@ -16,7 +16,7 @@ from .faults import Refusal
 
 if TYPE_CHECKING:
     from chancy.migrations.migrate import Version
-    from chancy.wires.connections import SyncConn
+    from chancy.wires.connections import PsycopgConn
 
 P = ParamSpec("P")
 
@@ -32,7 +32,7 @@ class Site:
     json: bool
 
     @contextmanager
-    def connect(self) -> Iterator[SyncConn]:
+    def connect(self) -> Iterator[PsycopgConn]:
         """A connection in autocommit, to a schema that this version can read. Two round trips.
 
         Raises `Refusal` for any other schema.
@@ -52,7 +52,7 @@ class Site:
             yield conn
 
     @contextmanager
-    def connect_to_any(self) -> Iterator[SyncConn]:
+    def connect_to_any(self) -> Iterator[PsycopgConn]:
         """A connection in autocommit, whatever is there."""
         import psycopg
 
@@ -62,7 +62,7 @@ class Site:
         with psycopg.connect(understood(self.dsn), autocommit=True, prepare_threshold=None, **options) as conn:
             yield conn
 
-    def version(self, conn: SyncConn) -> Version:
+    def version(self, conn: PsycopgConn) -> Version:
         """How far the schema is; `Refusal` where it is newer than this command."""
         from chancy.migrations.migrate import Version, newest, version
         from chancy.run import perform
@@ -80,12 +80,12 @@ class Site:
         """The command that would bring the schema up to date."""
         return f"`chancy migrate --schema {self.schema}`"
 
-    def now(self, conn: SyncConn) -> datetime:
+    def now(self, conn: PsycopgConn) -> datetime:
         """The database's clock. One round trip."""
         return clock(conn, self.schema)
 
 
-def clock(conn: SyncConn, schema: str) -> datetime:
+def clock(conn: PsycopgConn, schema: str) -> datetime:
     """The time of day in this schema, in UTC. One round trip."""
     from chancy.model import Statement
     from chancy.run import perform

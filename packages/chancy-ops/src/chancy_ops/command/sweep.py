@@ -25,7 +25,7 @@ from .site import Site, command
 from .times import instant_or_age, moment
 
 if TYPE_CHECKING:
-    from chancy.wires.connections import SyncConn
+    from chancy.wires.connections import PsycopgConn
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def _sweep(site: Site, chosen: Chosen, verb: Verb, one: Callable[..., Any], many
         return _all(site, conn, chosen, verb, many)
 
 
-def _each(site: Site, conn: SyncConn, ids: Sequence[int], verb: Verb, change: Callable[..., Any]) -> int:
+def _each(site: Site, conn: PsycopgConn, ids: Sequence[int], verb: Verb, change: Callable[..., Any]) -> int:
     """One after the other, each a transaction of its own; what fails does not keep the others."""
     answers: list[dict[str, Any]] = []
     for job_id in ids:
@@ -176,14 +176,14 @@ def _each(site: Site, conn: SyncConn, ids: Sequence[int], verb: Verb, change: Ca
     return DONE if all(answer["done"] for answer in answers) else NOT_DONE
 
 
-def _runs(conn: SyncConn, job_id: int, schema: str) -> bool:
+def _runs(conn: PsycopgConn, job_id: int, schema: str) -> bool:
     try:
         return chancy.get(conn, job_id, schema=schema).state is State.RUNNING
     except UnknownJob:  # of a queue that keeps nothing
         return False
 
 
-def _all(site: Site, conn: SyncConn, chosen: Chosen, verb: Verb, change: Callable[..., Any]) -> int:
+def _all(site: Site, conn: PsycopgConn, chosen: Chosen, verb: Verb, change: Callable[..., Any]) -> int:
     which = chosen.filter(site.now(conn))
     counts = chancy_ops.count(conn, which, schema=site.schema)
     fitting = {state: counts[state] for state in State if state in verb.fits and state in counts}

@@ -32,7 +32,7 @@ from .times import is_endless, lasting, written
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from chancy.wires.connections import SyncConn
+    from chancy.wires.connections import PsycopgConn
 
 RUNNING_SHOWN = 30
 
@@ -120,7 +120,7 @@ class Frame:
     workers: list[WorkerRow]
 
 
-def look(conn: SyncConn, schema: str, before: Flow) -> Frame:
+def look(conn: PsycopgConn, schema: str, before: Flow) -> Frame:
     """One frame, in five round trips; reads every live job."""
     flow = measure(conn, schema, before.newest)
     submits, completions = flow.rates(before)
@@ -136,7 +136,7 @@ def look(conn: SyncConn, schema: str, before: Flow) -> Frame:
     )
 
 
-def measure(conn: SyncConn, schema: str, newest: int | None = None) -> Flow:
+def measure(conn: PsycopgConn, schema: str, newest: int | None = None) -> Flow:
     """What there is, and what is newer than that id. One round trip, which reads every live job."""
 
     def parse(rows: Rows) -> Flow:
@@ -258,7 +258,7 @@ def top(site: Site, every: float, once: bool) -> None:
     return None
 
 
-def _watch(site: Site, conn: SyncConn, frame: Frame, every: float) -> None:
+def _watch(site: Site, conn: PsycopgConn, frame: Frame, every: float) -> None:
     from rich.console import Console
     from rich.live import Live
 

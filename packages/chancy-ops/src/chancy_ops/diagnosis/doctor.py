@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, overload
 
-from chancy.model import Steps
+import psycopg
+
+from chancy.model import AskStanding, Steps
 from chancy.run import perform
 from chancy.schema import schema_in_use
-from chancy.wires.connections import AsyncConn, SyncConn, backend_pid, in_transaction
+from chancy.wires.connections import AsyncConn, SyncConn
+from chancy.wires.wire import Standing
 
 from . import fleet as fleet_checks
 from . import server as server_checks
@@ -44,10 +47,14 @@ def _examine(schema: str, conn: SyncConn | AsyncConn) -> Steps[list[Finding]]:
         found += fleet_check(fleet)
     found += yield from fleet_checks.waiting(fleet)
     found += yield from fleet_checks.doorbell(fleet)
-    if not in_transaction(conn):
+    if (yield AskStanding()) is Standing.AUTOCOMMIT:
         found += yield from fleet_checks.listeners(fleet)
     found += fleet_checks.clocks(fleet)
     found += fleet_checks.pauses(fleet)
+    # What other stacks were told at the start is theirs.
+    pooler = []
+    if isinstance(conn, (psycopg.Connection, psycopg.AsyncConnection)):
+        pooler.append(server_checks.pooler(conn.info.backend_pid))
     for statement in (
         fleet_checks.schedules(fleet),
         fleet_checks.claims(schema),
@@ -58,7 +65,7 @@ def _examine(schema: str, conn: SyncConn | AsyncConn) -> Steps[list[Finding]]:
         server_checks.bloat(),
         server_checks.pins(),
         server_checks.notifications(),
-        server_checks.pooler(backend_pid(conn)),
+        *pooler,
     ):
         found += yield statement
     return found

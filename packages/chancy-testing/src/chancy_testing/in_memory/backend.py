@@ -27,16 +27,17 @@ from chancy.keys.gates import Passes
 from chancy.model import AttemptError, Progress, Rows, Statement
 from chancy.options.limits import LimitType
 from chancy.registry import registered
-from chancy.run import NO_LOOP, answered_by, follow, walk
+from chancy.run import NO_LOOP, answered_by, awaited, follow, walk
 from chancy.statements import INSERT_JOB, INSERT_JOBS, SELECT_LIVE_OUTCOME, SELECT_OUTCOME
 from chancy.states import State
 from chancy.task import BaseTask
 from chancy.verbs import CANCEL_JOBS, REQUEUE_JOBS
 from chancy.wires.connections import AsyncConn, SyncConn
+from chancy.wires.registry import wire_of
 from chancy_testing.attempts import Call, Performed, limits_of, perform_here, perform_here_async
 from chancy_worker.attempts.verdict import Completion
 
-from .stand_ins import AsyncStandIn, StandIn
+from .stand_ins import AsyncStandIn, AsyncUnasked, StandIn, Unasked
 from .store import Kept, Memory, state_of
 
 T = TypeVar("T")
@@ -126,7 +127,7 @@ class Eager:
         await self._drive_async(self._perform((job.schema, job.id)))
         return _shown(self._memories[job.schema].jobs[job.id])
 
-    # The backend's two methods.
+    # The backend's methods.
 
     def send(self, conn: SyncConn, statement: Statement[T], schema: str) -> T:
         """Answer it, and perform what it has made due."""
@@ -139,6 +140,12 @@ class Eager:
         except RuntimeError:
             raise InvalidConnection(NO_LOOP) from None
         return self._drive_async(self._answer(conn, statement, schema))
+
+    def wire(self, conn: SyncConn | AsyncConn) -> Any:
+        """Of psycopg's own, and so of the stand-ins, what they say. Others are not asked: they may lead nowhere."""
+        if isinstance(conn, (psycopg.Connection, psycopg.AsyncConnection)):
+            return wire_of(conn)
+        return AsyncUnasked() if awaited(conn) else Unasked()
 
     # What the stand-ins tell at the borders of a block.
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, NoReturn, Protocol
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
 from chancy.errors import InvalidConnection
+from chancy.wires.wire import Query, Standing
 
 _blocks = itertools.count(1)
 
@@ -160,3 +162,49 @@ class AsyncStandIn(_NoSql, psycopg.AsyncConnection[Any]):
         return self
 
     async def __aexit__(self, *_: object) -> None: ...
+
+
+class Unasked:
+    """The wire of another stack's connection, which may be bound to nothing: as one that the caller will commit."""
+
+    def standing(self) -> Standing:
+        """Nothing is in its transaction."""
+        return Standing.FRESH
+
+    def let_go(self) -> None:
+        """It holds nothing."""
+
+    def block(self) -> AbstractContextManager[None]:
+        """None is made."""
+        return contextlib.nullcontext()
+
+    def fetch(self, query: Query) -> NoReturn:
+        """Statements are answered by the backend."""
+        raise InvalidConnection("there is no database behind chancy_testing.eager")
+
+    def run(self, script: str) -> NoReturn:
+        """Nor is there one for scripts."""
+        raise InvalidConnection("there is no database behind chancy_testing.eager")
+
+
+class AsyncUnasked:
+    """The same, awaited."""
+
+    async def standing(self) -> Standing:
+        """Nothing is in its transaction."""
+        return Standing.FRESH
+
+    async def let_go(self) -> None:
+        """It holds nothing."""
+
+    def block(self) -> AbstractAsyncContextManager[None]:
+        """None is made."""
+        return contextlib.nullcontext()
+
+    async def fetch(self, query: Query) -> NoReturn:
+        """Statements are answered by the backend."""
+        raise InvalidConnection("there is no database behind chancy_testing.eager")
+
+    async def run(self, script: str) -> NoReturn:
+        """Nor is there one for scripts."""
+        raise InvalidConnection("there is no database behind chancy_testing.eager")

@@ -20,7 +20,7 @@ from psycopg.pq import TransactionStatus
 
 from chancy.model import Script, Statement, Steps
 from chancy.run import follow
-from chancy.wires.connections import AsyncConn
+from chancy.wires.connections import PsycopgAsyncConn
 from chancy_worker import forks
 
 from .addresses import addresses
@@ -122,7 +122,7 @@ class Link:
         self.purpose = purpose
         self.deadline = deadline
         self.recovery = Recovery(purpose)
-        self.on_connect: Callable[[AsyncConn], Awaitable[None]] | None = None
+        self.on_connect: Callable[[PsycopgAsyncConn], Awaitable[None]] | None = None
         self.on_notify: Callable[[Notify], None] | None = None
         self._session = session(lock_timeout=lock_timeout, deadline=deadline)
         self._conn: _Conn | None = None
@@ -131,7 +131,7 @@ class Link:
         """When the connection was made that is there, or was, by `time.monotonic`."""
 
     @property
-    def conn(self) -> AsyncConn | None:
+    def conn(self) -> PsycopgAsyncConn | None:
         """The connection if it is there and whole."""
         return self._conn if self._conn is not None and not self._conn.closed else None
 

@@ -15,7 +15,7 @@ from psycopg.types.datetime import IntervalLoader, TimestamptzLoader
 from chancy.model import Script, Statement
 from chancy.run import send_async
 from chancy.schema import fill
-from chancy.wires.connections import AsyncConn
+from chancy.wires.connections import PsycopgAsyncConn
 from chancy.wires.cursors import ADAPTERS
 from chancy_worker.config import Pooler
 
@@ -62,13 +62,13 @@ class Session(Protocol):
 
     def __init__(self, *, lock_timeout: str, deadline: float) -> None: ...
 
-    async def set_up(self, conn: AsyncConn) -> None:
+    async def set_up(self, conn: PsycopgAsyncConn) -> None:
         """What a new connection needs before its first statement."""
 
-    async def send(self, conn: AsyncConn, statement: Statement[T], schema: str, /) -> T:
+    async def send(self, conn: PsycopgAsyncConn, statement: Statement[T], schema: str, /) -> T:
         """One statement, committed when this returns."""
 
-    async def run(self, conn: AsyncConn, script: Script, schema: str) -> None:
+    async def run(self, conn: PsycopgAsyncConn, script: Script, schema: str) -> None:
         """DDL."""
 
 
@@ -84,15 +84,15 @@ class OwnSession:
     def __init__(self, *, lock_timeout: str, deadline: float) -> None:
         self._settings = _filled(SET_UP, lock_timeout, deadline)
 
-    async def set_up(self, conn: AsyncConn) -> None:
+    async def set_up(self, conn: PsycopgAsyncConn) -> None:
         """The settings: one round trip."""
         await conn.execute(self._settings)
 
-    async def send(self, conn: AsyncConn, statement: Statement[T], schema: str, /) -> T:
+    async def send(self, conn: PsycopgAsyncConn, statement: Statement[T], schema: str, /) -> T:
         """One round trip."""
         return await send_async(conn, statement, schema)
 
-    async def run(self, conn: AsyncConn, script: Script, schema: str) -> None:
+    async def run(self, conn: PsycopgAsyncConn, script: Script, schema: str) -> None:
         """One round trip. A script of one statement runs in no transaction block."""
         await conn.execute(fill(script.sql, schema))
 
@@ -112,10 +112,10 @@ class LentSession:
     def __init__(self, *, lock_timeout: str, deadline: float) -> None:
         self._settings = _filled(SET_LOCALLY, lock_timeout, deadline)
 
-    async def set_up(self, conn: AsyncConn) -> None:
+    async def set_up(self, conn: PsycopgAsyncConn) -> None:
         """Nothing: it would be gone with the transaction, or worse, stay for others."""
 
-    async def send(self, conn: AsyncConn, statement: Statement[T], schema: str, /) -> T:
+    async def send(self, conn: PsycopgAsyncConn, statement: Statement[T], schema: str, /) -> T:
         """One round trip, one transaction."""
         async with _Cursor(conn, row_factory=tuple_row) as cursor:
             await cursor.execute(self._settings + fill(statement.sql, schema), statement.params)
@@ -123,7 +123,7 @@ class LentSession:
                 pass
             return statement.parse(await cursor.fetchall())
 
-    async def run(self, conn: AsyncConn, script: Script, schema: str) -> None:
+    async def run(self, conn: PsycopgAsyncConn, script: Script, schema: str) -> None:
         """One round trip, one transaction."""
         await conn.execute(self._settings + fill(script.sql, schema))
 

@@ -25,7 +25,7 @@ import psycopg
 from psycopg import Notify, sql
 
 from chancy.model import Statement
-from chancy.wires.connections import AsyncConn
+from chancy.wires.connections import PsycopgAsyncConn
 from chancy_worker.attempts.verdict import Claimed
 from chancy_worker.connection.link import Link
 
@@ -442,7 +442,7 @@ class Ear:
             self._wanted = wanted
             self.stir()
 
-    async def listen(self, conn: AsyncConn) -> None:
+    async def listen(self, conn: PsycopgAsyncConn) -> None:
         """Start listening on a new connection."""
         self._listens = set()
         for channel in sorted(self._wanted):
@@ -462,7 +462,7 @@ class Ear:
                 else:
                     self._cancel(await link.send(asked_to_stop(self._lease())))
 
-    async def _begin(self, conn: AsyncConn, channel: str) -> None:
+    async def _begin(self, conn: PsycopgAsyncConn, channel: str) -> None:
         await conn.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
         self._listens.add(channel)
 

@@ -1,0 +1,41 @@
+"""asyncpg's connections, alone and from its pool: each statement is a transaction of its own, unless within
+`async with conn.transaction():`.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from chancy.errors import InvalidConnection
+
+from .wire import Query, Rows, Standing
+
+
+class Asyncpg:
+    """An `asyncpg.Connection`, or what `pool.acquire()` gives."""
+
+    def __init__(self, conn: Any) -> None:
+        self._conn = conn
+
+    async def fetch(self, query: Query) -> Rows:
+        """One statement."""
+        if self._conn.is_closed():
+            raise InvalidConnection("this connection is closed: submit on one that is open")
+        text, params = query.dollars()
+        return await self._conn.fetch(text, *params)  # type: ignore[no-any-return]
+
+    async def run(self, script: str) -> None:
+        """Not prepared."""
+        await self._conn.execute(script)
+
+    async def standing(self) -> Standing:
+        """What asyncpg knows: not whether the transaction has failed."""
+        return Standing.WITHIN if self._conn.is_in_transaction() else Standing.AUTOCOMMIT
+
+    async def let_go(self) -> None:
+        """None is ever fresh."""
+
+    def block(self) -> AbstractAsyncContextManager[Any]:
+        """Its own."""
+        return self._conn.transaction()  # type: ignore[no-any-return]

@@ -1,0 +1,26 @@
+"""What is promised about jobs is kept on every stack, by the cases of `conformance`."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from stacks import OFTEN, params
+
+from chancy_testing.attempts import on_a_loop_of_its_own
+from conformance import CASES, OnPostgres
+from conformance.grounds import go_on, go_on_awaiting
+
+
+async def keep(case, stack, dsn, schema):
+    async with stack.opened(dsn, True) as actor, await psycopg.AsyncConnection.connect(dsn, autocommit=True) as drained:
+        await go_on_awaiting(case(OnPostgres(actor.conn, schema, drained)))
+
+
+@pytest.mark.parametrize("stack", params(OFTEN))
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_a_promise_is_kept_on_every_stack(case, stack, chancy_dsn, chancy_schema):
+    if stack.is_async:
+        on_a_loop_of_its_own(keep(case, stack, chancy_dsn, chancy_schema))
+    else:
+        with stack.opened(chancy_dsn, True) as actor, psycopg.connect(chancy_dsn, autocommit=True) as drained:
+            go_on(case(OnPostgres(actor.conn, chancy_schema, drained)))

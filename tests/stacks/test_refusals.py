@@ -1,0 +1,235 @@
+"""What is no connection is refused in a sentence that says what to give instead, and nothing is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import subprocess
+import sys
+
+import asyncpg
+import psycopg
+import psycopg2
+import pytest
+import sqlalchemy
+from django.db import connections
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from sqlalchemy import orm
+from sqlalchemy.ext import asyncio as sa_asyncio
+from stacks import BY_NAME, alias_of, async_engine, engine, for_asyncpg, set_up_django
+
+import chancy
+from chancy import InvalidConnection, InvalidOption, task
+from chancy_testing.attempts import on_a_loop_of_its_own
+
+WITH_THE_REMEDY = {
+    7: "got builtins.int",
+    "postgresql://db": "got builtins.str: connect with it first",
+    sqlalchemy.create_engine("postgresql+psycopg://"): r"Engine: take one with `with engine\.begin\(\) as conn:`",
+    sqlalchemy.create_engine("postgresql+psycopg://").begin(): r"enter it, with `with … as conn:`",
+    sa_asyncio.create_async_engine("postgresql+asyncpg://"): r"`async with engine\.begin\(\) as conn:`",
+    orm.sessionmaker(): r"`with sessions\.begin\(\) as session:`",
+    sa_asyncio.async_sessionmaker(): r"`async with sessions\.begin\(\) as session:`",
+    orm.Session().begin(): "give the session whose transaction it is",
+    ConnectionPool(open=False): r"`with pool\.connection\(\) as conn:`",
+    AsyncConnectionPool(open=False): r"`async with pool\.connection\(\) as conn:`",
+    sqlite3.connect(":memory:"): "it leads to SQLite",
+    connections: "give `connection`",
+}
+
+
+@task(name="stacks.plain")
+def plain(number: int) -> int:
+    return number
+
+
+@pytest.mark.parametrize("given", WITH_THE_REMEDY, ids=lambda given: type(given).__name__)
+def test_what_is_no_connection_is_refused_with_the_remedy(given):
+    with pytest.raises(InvalidConnection, match=WITH_THE_REMEDY[given]) as refused:
+        plain.submit(given, 1)
+    assert str(refused.value).startswith("the first argument is your connection: expected one of psycopg, SQLAlchemy,")
+    assert "\n" not in str(refused.value)
+    with pytest.raises(InvalidConnection):
+        chancy.get(given, 1)
+    with pytest.raises(InvalidConnection), chancy.batch(given):
+        pass
+
+
+def test_a_pool_of_asyncpg_and_a_coroutine_are_refused_with_the_remedy():
+    async def try_them():
+        with pytest.raises(InvalidConnection, match=r"`async with pool\.acquire\(\) as conn:`"):
+            plain.submit(asyncpg.create_pool(), 1)
+        coming = asyncio.sleep(0)
+        with pytest.raises(InvalidConnection, match=r"got builtins\.coroutine: await it first"):
+            plain.submit(coming, 1)
+        await coming
+
+    on_a_loop_of_its_own(try_them())
+
+
+def test_what_leads_to_another_database_is_refused_by_its_name(tmp_path):
+    with orm.Session(sqlalchemy.create_engine("sqlite://")) as session:
+        with pytest.raises(InvalidConnection, match="leads to sqlite, and jobs are rows of Postgres"):
+            plain.submit(session, 1)
+    set_up_django()
+    alias = alias_of(f"dbname={tmp_path}/db", "sqlite", engine="django.db.backends.sqlite3")
+    with contextlib.closing(connections[alias]) as conn:
+        with pytest.raises(InvalidConnection, match=f"Django's database '{alias}' is sqlite, and jobs are rows of"):
+            plain.submit(conn, 1)
+
+
+def closed(dsn):
+    """One of each stack, as it is after its end."""
+    for conn in psycopg.connect(dsn), psycopg2.connect(dsn), engine("psycopg", dsn, False).connect():
+        conn.close()
+        yield conn
+
+
+def test_a_closed_connection_is_refused_and_nothing_is_sent(onlooker, chancy_dsn):
+    for conn in closed(chancy_dsn):
+        with pytest.raises(InvalidConnection, match="this connection is closed: submit on one that is open"):
+            plain.submit(conn, 1)
+    assert onlooker.jobs() == []
+
+
+def test_a_closed_async_connection_is_refused_and_nothing_is_sent(onlooker, chancy_dsn):
+    async def try_them():
+        one = await psycopg.AsyncConnection.connect(chancy_dsn)
+        other = await asyncpg.connect(**for_asyncpg(chancy_dsn))
+        made = async_engine("asyncpg", chancy_dsn, False)
+        third = await made.connect()
+        for conn in one, other, third:
+            await conn.close()
+            with pytest.raises(InvalidConnection, match="this connection is closed: submit on one that is open"):
+                await plain.submit(conn, 1)
+        async with asyncpg.create_pool(**for_asyncpg(chancy_dsn), min_size=1) as pool:
+            async with pool.acquire() as conn:
+                pass
+            with pytest.raises(asyncpg.InterfaceError, match="released back to the pool"):
+                await plain.submit(conn, 1)
+        await made.dispose()
+
+    on_a_loop_of_its_own(try_them())
+    assert onlooker.jobs() == []
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_schema_that_is_not_there_is_told_as_such_on_every_stack(name, chancy_dsn):
+    from stacks import play
+
+    def ask(actor):
+        with pytest.raises(chancy.SchemaOutdated, match="run `python -m chancy migrate --schema nowhere`"):
+            yield chancy.jobs(actor.conn, schema="nowhere")
+
+    play(BY_NAME[name], chancy_dsn, ask, autocommit=True)
+
+
+IMPORTS = """
+import sys, chancy, chancy.wires.registry
+import chancy_worker, chancy_ops
+found = {name.split(".")[0] for name in sys.modules} & {"sqlalchemy", "django", "asyncpg", "psycopg2", "greenlet"}
+assert not found, found
+assert "chancy.wires.sqlalchemy" not in sys.modules
+"""
+
+
+def test_nothing_of_other_stacks_is_imported_that_its_user_has_not():
+    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
+# Wires of one's own.
+
+
+class Held:
+    """A connection of somebody's own, which holds one of psycopg2's."""
+
+    def __init__(self, conn):
+        self.conn = conn
+
+
+class WireOfHeld:
+    """As the guide has it."""
+
+    def __init__(self, held):
+        self._conn = held.conn
+
+    def fetch(self, query):
+        with self._conn.cursor() as cursor:
+            cursor.execute(*query.percents())
+            return cursor.fetchall()
+
+    def run(self, script):
+        with self._conn.cursor() as cursor:
+            cursor.execute(script)
+
+    def standing(self):
+        from chancy import Standing
+
+        return Standing.FRESH if self._conn.status == psycopg2.extensions.STATUS_READY else Standing.WITHIN
+
+    def let_go(self):
+        self._conn.rollback()
+
+    @contextlib.contextmanager
+    def block(self):
+        with self._conn:
+            yield
+
+
+class Derived(Held):
+    pass
+
+
+@pytest.fixture
+def forgotten(monkeypatch):
+    from chancy.wires import registry
+
+    monkeypatch.setattr(registry, "_KNOWN", dict(registry._KNOWN))
+    monkeypatch.setattr(registry, "_found", {})
+
+
+@pytest.mark.parametrize("kind", [Held, f"{Held.__module__}.Held"], ids=["by itself", "by name"])
+def test_a_wire_of_ones_own_is_spoken_through(kind, forgotten, onlooker, chancy_dsn):
+    chancy.register(kind, WireOfHeld, is_async=False)
+    with contextlib.closing(psycopg2.connect(chancy_dsn)) as conn:
+        for held in Held(conn), Derived(conn):
+            job = plain.submit(held, 1)
+            with pytest.raises(chancy.NotCommitted):
+                job.result(held, timeout=20)
+            conn.rollback()
+            with pytest.raises(chancy.UnknownJob):
+                job.refresh(held)
+            conn.rollback()
+        with chancy.batch(Held(conn)) as batch:
+            batch.submit_many([plain.bind(n) for n in range(3)])
+        conn.commit()
+        assert chancy.batch_progress(Held(conn), batch.id).total == 3
+
+
+def test_a_wire_is_imported_when_its_first_connection_is_seen(forgotten, tmp_path, monkeypatch):
+    chancy.register(Held, "not_there_yet:Wire", is_async=False)
+    with pytest.raises(ModuleNotFoundError, match="not_there_yet"):
+        plain.submit(Held(None), 1)
+    (tmp_path / "not_there_yet.py").write_text("def Wire(held): raise ZeroDivisionError")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        plain.submit(Held(None), 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "option"),
+    [
+        (("Held", WireOfHeld, False), "kind"),
+        ((7, WireOfHeld, False), "kind"),
+        ((Held, "module.Wire", False), "wire"),
+        ((Held, 7, False), "wire"),
+        ((Held, WireOfHeld, "no"), "is_async"),
+    ],
+)
+def test_a_registration_that_cannot_be_is_refused_by_the_option(given, option, forgotten):
+    kind, wire, is_async = given
+    with pytest.raises(InvalidOption) as refused:
+        chancy.register(kind, wire, is_async=is_async)
+    assert refused.value.option == option
