@@ -190,7 +190,7 @@ async def test_a_port_that_is_taken_ends_the_worker_with_the_server(site, serve,
         taken.bind(("127.0.0.1", port))
         taken.listen()
         program = serve("uvicorn")
-        assert await ends(program) == 1
+        assert await ends(program) not in (0, None)
     assert "address already in use" in program.text
     assert left(site) == ({}, [])
 

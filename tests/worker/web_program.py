@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 
-import worker_tasks  # noqa: F401 - registers its tasks
+import limit_tasks  # noqa: F401 - registers its tasks
+import worker_tasks  # noqa: F401
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
