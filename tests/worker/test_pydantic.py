@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import model_tasks
+import msgspec
 import pytest
+import worker_tasks
 from model_tasks import Customer, Invoice, Line
 from worker_help import all_finished, eventually, working
 
-from chancy import InvalidArguments, State
-from chancy_testing import assert_submitted, eager, refute_submitted
+from chancy import InvalidArguments, InvalidOption, ResultExpired, State
+from chancy_testing import assert_submitted, drain, eager, refute_submitted
 
 LINES = [Line(articleName="pen", price=1.5), Line(articleName="ink", price=2.0, count=2)]
 TASKS = [model_tasks.bill, model_tasks.bill_in_thread, model_tasks.bill_in_process]
@@ -25,6 +27,7 @@ async def test_a_function_gets_models_and_gives_one_wherever_it_runs(site, task)
     result = job.result(site.conn)
     assert result == Invoice(customer=7, total=5.5, lines=LINES)
     assert less.result(site.conn).total == 4.5
+    assert task.result_of(row) == result
     assert [line.model_fields_set for line in result.lines] == [line.model_fields_set for line in LINES]
 
 
@@ -70,3 +73,18 @@ async def test_a_result_that_its_model_does_not_take_fails_the_job_at_once(site)
     row = site.row(job)
     assert (row.state, row.attempt, row.errors[0].kind) == (State.FAILED, 1, "InvalidResult")
     assert "Input should be greater than 0 - at `$.id`" in row.errors[0].message
+
+
+def test_a_row_gives_its_result_to_its_own_task_alone(site):
+    (job, other) = site.submit(model_tasks.bill.bind(Customer(1), lines=[]), worker_tasks.add.bind(1, 2))
+    with pytest.raises(InvalidOption, match=f"job {job.id} .* has no result: it is ready"):
+        model_tasks.bill.result_of(site.row(job))
+    with pytest.raises(
+        InvalidOption, match=rf"expected a job of model_tasks.bill, got job {other.id} of worker_tasks.add"
+    ):
+        model_tasks.bill.result_of(site.row(other))
+    drain(site.conn)
+    assert worker_tasks.add.result_of(site.row(other)) == 3
+    expired = msgspec.structs.replace(site.row(job), result=None)
+    with pytest.raises(ResultExpired):
+        model_tasks.bill.result_of(expired)

@@ -95,13 +95,15 @@ async def working(app: Chancy, config: WorkerConfig | None = None) -> AsyncItera
 class Process:
     """A worker process, whose log is in a file."""
 
-    def __init__(self, command: Sequence[str], log: Path) -> None:
+    def __init__(self, command: Sequence[str], log: Path, own_group: bool = False) -> None:
         self.log = log
         env = os.environ | {
             "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent / "soak"), os.environ.get("PYTHONPATH", "")])
         }
         with log.open("wb") as out:
-            self.popen = subprocess.Popen([sys.executable, *command], env=env, stdout=out, stderr=out)
+            self.popen = subprocess.Popen(
+                [sys.executable, *command], env=env, stdout=out, stderr=out, start_new_session=own_group
+            )
         self.pid = self.popen.pid
 
     @property
@@ -157,8 +159,8 @@ class Site:
         told = {"dsn": self.dsn, "schema": self.schema, "concurrency": concurrency, "grace": grace}
         return self.run(str(HERE / "run_worker.py"), json.dumps(told | {"timing": asdict(timing)}))
 
-    def run(self, *command: str) -> Process:
-        process = Process(command, self.folder / f"process-{len(self.processes)}.log")
+    def run(self, *command: str, own_group: bool = False) -> Process:
+        process = Process(command, self.folder / f"process-{len(self.processes)}.log", own_group)
         self.processes.append(process)
         return process
 

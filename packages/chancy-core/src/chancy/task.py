@@ -14,12 +14,12 @@ from typing_extensions import ParamSpec, Unpack
 from .arguments.codec import Signature, signature_of
 from .arguments.functions import checked_function, is_async, refusal, task_name
 from .arguments.meta import meta_now
-from .errors import InvalidArguments, InvalidOption, InvalidTask
+from .errors import InvalidArguments, InvalidOption, InvalidTask, ResultExpired
 from .job import Job, NewJob, submit_one
 from .keys.gates import Gates, gates_of
 from .keys.key import UniqueKeys, unique_of
 from .keys.unique import Unique
-from .model import Options
+from .model import JobRow, Options
 from .options.limits import KeyFunction, Limit, Place, PlaceWish, SharedLimit, checked_key, divided, place_of, wish_of
 from .options.plain import Duration, flag, several, shown
 from .options.plain import name as name_of
@@ -28,6 +28,7 @@ from .registry import register
 from .run import awaited, backend, perform
 from .schedules.recurrence import Cron, Every, When, checked
 from .schema import schema_in_use
+from .states import State
 from .wires.connections import AsyncConn, SyncConn
 
 P = ParamSpec("P")
@@ -150,6 +151,21 @@ class BaseTask(Generic[P, R]):
             gates = None if self.gates is None else self.gates.passed_by(arguments)
             unique = None if self.unique_keys is None else self.unique_keys(arguments)
         return NewJob(self.name, payload, self.options, self.signature.decode_result, gates, unique, meta)
+
+    def result_of(self, row: JobRow) -> R:
+        """What a job of this task has returned, as its function's type: of its row, without a round trip.
+
+        Raises `InvalidOption` for a job of another task and for one that has not succeeded, `ResultExpired` where its
+        result is kept no longer, and `InvalidResult` where the type has changed since.
+        """
+        if row.task not in self.names:
+            raise InvalidOption("row", f"expected a job of {self.name}, got job {row.id} of {row.task}")
+        if row.state is not State.SUCCEEDED:
+            raise InvalidOption("row", f"job {row.id} ({row.task}) has no result: it is {row.state}")
+        if row.result is None:
+            raise ResultExpired(row.id, row.task)
+        result: R = self.signature.decode_result(row.result)
+        return result
 
     def using(self, **changes: Unpack[OptionChanges]) -> Self:
         """The same task with other options for what is submitted through it. Sends nothing.

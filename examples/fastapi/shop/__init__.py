@@ -1,0 +1,1 @@
+"""A shop: FastAPI, SQLAlchemy on asyncpg, and Chancy, with the worker in the web program."""
