@@ -217,7 +217,8 @@ async def _asyncpg(conn: Any, autocommit: bool):
         await outer.start()
     yield Actor(conn, conn.execute, lambda: over("commit"), lambda: over("rollback"), conn.transaction)
     if outer is not None:
-        await outer.rollback()
+        with contextlib.suppress(asyncpg.InterfaceError):  # the server has ended it
+            await outer.rollback()
 
 
 # Django, whose connections are named by aliases. Which psycopg it uses it decides once a process.
