@@ -57,9 +57,7 @@ def test_tortoise(scheme, onlooker, chancy_dsn):
 
     async def run():
         connections = {"default": {"engine": engine, "credentials": credentials}}
-        await tortoise.Tortoise.init(
-            config={"connections": connections, "apps": {"things": {"models": [__name__]}}}
-        )
+        await tortoise.Tortoise.init(config={"connections": connections, "apps": {"things": {"models": [__name__]}}})
         with contextlib.suppress(ZeroDivisionError):
             async with tortoise.transactions.in_transaction("default") as transaction:
                 await transaction.execute_script(onlooker.insert(1))

@@ -14,7 +14,7 @@ import random
 import secrets
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from .config import KNOWN_BY, Pooler, Timing
 from .connection.link import Link
@@ -46,7 +46,7 @@ class Processes:
         self,
         arguments: Sequence[str],
         count: int,
-        conninfo: str,
+        conninfo: str | Callable[[], str],
         schema: str,
         *,
         pooler: Pooler = "auto",

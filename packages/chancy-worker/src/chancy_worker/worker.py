@@ -201,7 +201,7 @@ class Worker:
         """All up to the lifespan; what is there is closed by the stack, in reverse."""
         config, schema = self.config, self.app.schema_name
         self._refuse_what_cannot_be_kept()
-        self._session = await session_behind(self.app.conninfo, schema, config.pooler, config.timing.round)
+        self._session = await session_behind(self.app.conninfo_source, schema, config.pooler, config.timing.round)
         link = self._link(stack, "claim")
         await link.connect()
         await self._check_version(link)
@@ -320,7 +320,7 @@ class Worker:
             }.items()
         ]
         stack.enter_context(forks.guarding(asyncio.get_running_loop()))
-        stack.enter_context(Watchdog(self.app.conninfo, schema, lease))
+        stack.enter_context(Watchdog(self.app.conninfo_source, schema, lease))
         await stack.enter_async_context(answering(config.health_host, config.health_port, all_problems))
         return parts
 
@@ -506,7 +506,7 @@ class Worker:
     def _new_link(self, purpose: str, lock_timeout: str = "100ms") -> Link:
         deadline = self.config.timing.round
         return Link(
-            self.app.conninfo, self.app.schema_name, purpose,
+            self.app.conninfo_source, self.app.schema_name, purpose,
             deadline=deadline, lock_timeout=lock_timeout, session=self._session,
         )  # fmt: skip
 
