@@ -291,7 +291,7 @@ def of_django(kind: str):
     return opened
 
 
-DJANGO = [] if ON_PSYCOPG2 else ["server-side", "pool"]
+DJANGO = [] if ON_PSYCOPG2 else ["server-side", *(["pool"] if django.VERSION >= (5, 1) else [])]
 
 STACKS = [
     Stack("psycopg", of_psycopg),
