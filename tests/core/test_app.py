@@ -9,8 +9,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import sqlalchemy
+from psycopg.conninfo import conninfo_to_dict
 
-from chancy import Chancy, InvalidOption, Queue, task
+from chancy import Chancy, InvalidDSN, InvalidOption, Queue, task
 
 
 @task
@@ -158,3 +160,55 @@ def test_what_is_no_list_of_queues_is_refused_and_a_generator_is_one():
     with pytest.raises(InvalidOption, match="dsn: expected a connection string of libpq, got a dict") as caught:
         Chancy({"password": "secret"})
     assert "secret" not in str(caught.value)
+
+
+async def test_a_function_gives_the_connection_string_for_each_connection(database):
+    asked = []
+
+    def dsn():
+        asked.append(threading.current_thread())
+        return database.dsn
+
+    app = Chancy(dsn, schema=database.schema)
+    assert asked == []
+    with app, app as inner:
+        assert is_open(inner)
+    async with app as face:
+        await face.submit(note.bind(1))
+    assert asked[:2] == [threading.current_thread()] * 2
+    assert len(asked) == 3
+    assert asked[2] is not threading.current_thread()
+    assert app.conninfo == database.dsn
+
+
+def test_what_a_function_gives_is_read_like_any_connection_string():
+    assert Chancy(lambda: "postgresql+asyncpg://app@db/shop").conninfo == "postgresql://app@db/shop"
+    with pytest.raises(InvalidOption, match="dsn: expected a connection string of libpq, got a NoneType"):
+        _ = Chancy(lambda: None).conninfo
+    with pytest.raises(InvalidDSN):
+        _ = Chancy(lambda: "mysql://db").conninfo
+
+
+URLS = {
+    "postgresql+psycopg://app:p%40ss@db:5433/shop": "user=app password=p@ss host=db port=5433 dbname=shop",
+    "postgresql+psycopg2://app@db/shop?sslmode=verify-full": "user=app host=db dbname=shop sslmode=verify-full",
+    "postgresql+asyncpg://app@db/shop?ssl=require": "user=app host=db dbname=shop sslmode=require",
+    "postgresql+asyncpg://app@db/shop?ssl=True&command_timeout=5": "user=app host=db dbname=shop sslmode=require",
+    "postgresql+asyncpg://db/shop?prepared_statement_cache_size=0&timeout=7": "host=db dbname=shop connect_timeout=7",
+    "postgresql+psycopg://app@/shop?host=/var/run/pg": "user=app host=/var/run/pg dbname=shop",
+    "postgresql+asyncpg://app@/shop?host=a:5432&host=b:5433": "user=app host=a,b port=5432,5433 dbname=shop",
+    "postgresql+psycopg2://app@/shop?host=a,b&port=1,2": "user=app host=a,b port=1,2 dbname=shop",
+    "postgresql+psycopg://db/shop?options=-c%20jit%3Doff": "host=db dbname=shop options='-c jit=off'",
+    "postgres+psycopg://db": "host=db",
+}
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_a_url_of_sqlalchemy_means_to_libpq_what_it_means_to_its_driver(url):
+    assert conninfo_to_dict(Chancy(url).conninfo) == conninfo_to_dict(URLS[url])
+    assert conninfo_to_dict(Chancy(sqlalchemy.make_url(url)).conninfo)["host"] == conninfo_to_dict(URLS[url])["host"]
+
+
+def test_a_url_whose_option_is_misspelt_is_refused():
+    with pytest.raises(InvalidDSN):
+        _ = Chancy("postgresql+asyncpg://db/shop?sslmod=require").conninfo

@@ -7,7 +7,9 @@ from collections import Counter
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
-FOLDERS = [TESTS / name for name in ("conformance", "core", "django", "house", "ops", "soak", "testing", "worker")]
+FOLDERS = [
+    TESTS / name for name in ("conformance", "core", "django", "house", "ops", "soak", "stacks", "testing", "worker")
+]
 
 
 def imports(path):

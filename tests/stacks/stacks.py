@@ -217,7 +217,8 @@ async def _asyncpg(conn: Any, autocommit: bool):
         await outer.start()
     yield Actor(conn, conn.execute, lambda: over("commit"), lambda: over("rollback"), conn.transaction)
     if outer is not None:
-        await outer.rollback()
+        with contextlib.suppress(asyncpg.InterfaceError):  # the server has ended it
+            await outer.rollback()
 
 
 # Django, whose connections are named by aliases. Which psycopg it uses it decides once a process.
@@ -290,7 +291,7 @@ def of_django(kind: str):
     return opened
 
 
-DJANGO = [] if ON_PSYCOPG2 else ["server-side", "pool"]
+DJANGO = [] if ON_PSYCOPG2 else ["server-side", *(["pool"] if django.VERSION >= (5, 1) else [])]
 
 STACKS = [
     Stack("psycopg", of_psycopg),

@@ -37,6 +37,7 @@ from worker_tasks import add, gates, pass_gate, succeed_at
 import chancy
 from chancy import State
 from chancy.model import Statement
+from chancy.wires.dsn import understood
 from chancy_testing.server.postgres import Postgres
 from chancy_worker import Timing, WorkerConfig, cli, processes
 from chancy_worker.connection import addresses, link, recovery
@@ -640,3 +641,42 @@ async def test_a_watchdog_lives_through_any_error(site, monkeypatch):
         assert dog._thread.is_alive()
     dog._thread.join(5)
     assert not dog._thread.is_alive()
+
+
+async def test_a_function_is_asked_for_the_connection_string_at_each_connect_and_again_when_it_fails(site):
+    given = iter([site.dsn, ZeroDivisionError("no token"), "mysql://app:s3cr3t@db", site.dsn])
+
+    def dsn():
+        assert threading.current_thread() is not threading.main_thread()
+        match next(given):
+            case str(text):
+                return understood(text)
+            case error:
+                raise error
+
+    asking = Link(dsn, site.schema, "test", deadline=8)
+    await asking.connect()
+    with pytest.raises(
+        psycopg.OperationalError, match="the function given as dsn has raised ZeroDivisionError: no token"
+    ):
+        await asking.connect()
+    with pytest.raises(psycopg.OperationalError, match="has raised InvalidDSN") as caught:
+        await asking.connect()
+    assert "s3cr3t" not in str(caught.value)
+    await asking.connect()
+    assert asking.conn is not None
+    await asking.close()
+
+
+async def test_a_worker_takes_a_function_for_the_connection_string(site):
+    asked = []
+
+    def dsn():
+        asked.append(1)
+        return site.dsn
+
+    async with working(replace(site.app(), dsn=dsn)):
+        (job,) = site.submit(add.bind(1, 2))
+        await all_finished(site)
+    assert site.row(job).state == "succeeded"
+    assert len(asked) >= 4

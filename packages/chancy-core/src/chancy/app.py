@@ -6,6 +6,7 @@ to submit inside your transaction, use `task.submit(conn, …)` on your own conn
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import itertools
 import os
@@ -63,7 +64,9 @@ class Chancy:
     `with` and `async with` give a face with a connection of its own, as often as it is entered: one object serves many
     requests and threads at a time.
 
-    `dsn` None reads `CHANCY_DSN`, then libpq's own variables. `schema` None is the process's default.
+    `dsn` None reads `CHANCY_DSN`, then libpq's own variables. It may be a URL of SQLAlchemy, and a function that gives
+    either: it is called for each new connection, so that a password may change meanwhile (by a worker, and by `async
+    with`, in a thread of its own). `schema` None is the process's default.
     `lifespan` is entered once around a worker's life, before its first job (open a pool there). `middleware`
     surrounds each attempt, the first outermost, on the worker's loop. `surround` is a plain function of the current job
     that gives a context manager: it is around the job's function in the place where that runs, be it the loop, a thread
@@ -76,7 +79,7 @@ class Chancy:
     imported by each child for itself. Raises `InvalidOption`.
     """
 
-    dsn: str | None = field(default=None, repr=False)  # may hold a password
+    dsn: str | Callable[[], str] | None = field(default=None, repr=False)  # may hold a password
     queues: Sequence[Queue] = (Queue(),)
     schema: str | None = None
     lifespan: Lifespan | None = None
@@ -91,7 +94,7 @@ class Chancy:
 
         def __init__(
             self,
-            dsn: str | None = ...,
+            dsn: str | Callable[[], str] | None = ...,
             queues: Sequence[Queue] = ...,
             schema: str | None = ...,
             lifespan: Lifespan | None = ...,
@@ -112,7 +115,7 @@ class Chancy:
         ]:
             if not callable(function):
                 raise InvalidOption(option, f"expected a function, got {shown(function)}")
-        if self.dsn is not None:
+        if not (self.dsn is None or callable(self.dsn)):
             plain["dsn"] = _secret_text("dsn", self.dsn)
         if self.schema is not None:
             plain["schema"] = checked(self.schema)
@@ -133,8 +136,14 @@ class Chancy:
 
     @property
     def conninfo(self) -> str:
-        """The connection string in use. Raises `InvalidDSN` for one that libpq cannot read."""
-        return understood(self.dsn if self.dsn is not None else os.environ.get("CHANCY_DSN", ""))
+        """The connection string in use, now. Raises `InvalidDSN` for one that libpq cannot read."""
+        dsn = _secret_text("dsn", self.dsn()) if callable(self.dsn) else self.dsn
+        return understood(dsn if dsn is not None else os.environ.get("CHANCY_DSN", ""))
+
+    @property
+    def conninfo_source(self) -> str | Callable[[], str]:
+        """The same for whoever connects again and again: what gives it anew each time, where `dsn` is a function."""
+        return (lambda: self.conninfo) if callable(self.dsn) else self.conninfo
 
     @property
     def schema_name(self) -> str:
@@ -158,7 +167,9 @@ class Chancy:
         return self._leave(AsyncChancy, _caller(inspect.currentframe())).conn.close()
 
     async def _aenter(self, caller: FrameType | None) -> AsyncChancy:
-        conn = await psycopg.AsyncConnection.connect(self.conninfo, autocommit=True, prepare_threshold=None)
+        source = self.conninfo_source
+        conninfo = await asyncio.to_thread(source) if callable(source) else source
+        conn = await psycopg.AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
         face = AsyncChancy(self, conn)
         self._enter(face, caller)
         return face
@@ -188,7 +199,9 @@ def _caller(frame: FrameType | None) -> FrameType | None:
 
 
 def _secret_text(option: str, value: object) -> str:
-    """A text that may have a password in it, and is not shown."""
+    """A text that may have a password in it, and is not shown; also SQLAlchemy's `engine.url`, which hides it."""
+    if hasattr(value, "render_as_string"):
+        value = value.render_as_string(hide_password=False)
     if isinstance(value, str):
         return str.__str__(value)
     raise InvalidOption(option, f"expected a connection string of libpq, got {a_kind(value)}")

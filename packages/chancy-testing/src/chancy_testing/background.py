@@ -202,7 +202,8 @@ def _running_jobs(app: Chancy) -> list[str]:
 
 def _open_connections() -> list[str]:
     """The names of this process's connections that only a worker makes."""
-    every = [each for each in gc.get_objects() if isinstance(each, psycopg.AsyncConnection)]
+    # By their types: an object that is asked for its class may wake what stands behind it, as Django's settings do.
+    every = [each for each in gc.get_objects() if issubclass(type(each), psycopg.AsyncConnection)]
     found = [each for each in every if not isinstance(each, AsyncStandIn)]
     names = [conn.info.get_parameters().get("application_name", "") for conn in found if not conn.closed]
     return [name for name in names if name.startswith("chancy ")]

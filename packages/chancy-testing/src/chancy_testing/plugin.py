@@ -77,12 +77,15 @@ def _scope(fixture_name: str, config: pytest.Config) -> Any:
 
 @pytest.fixture(scope="session")
 def chancy_dsn() -> Iterator[str]:
-    """Where Postgres is: `CHANCY_TEST_DSN`, or an embedded server for the session (one a process under xdist).
+    """Where Postgres is, as libpq takes it: `CHANCY_TEST_DSN`, or an embedded server for the session (one a process
+    under xdist).
 
     Override this one to use a database that your suite has already, and all other fixtures follow.
     """
     if dsn := os.environ.get("CHANCY_TEST_DSN"):
-        yield dsn
+        from chancy.wires.dsn import understood
+
+        yield understood(dsn)
         return
     from .server.postgres import QUICK, Postgres
 

@@ -146,7 +146,7 @@ def serve(
         app = find()
         if options.processes > 1 and PARENT not in os.environ:
             asyncio.run(reached(app))
-            place = app.conninfo, app.schema_name
+            place = app.conninfo_source, app.schema_name
             more = {"pooler": options.pooler, "health_port": options.health_port}
             return asyncio.run(Processes(again, options.processes, *place, **more).run())
         with runner(options.loop) as loop:
@@ -176,7 +176,7 @@ async def reached(app: Chancy) -> None:
 @contextlib.asynccontextmanager
 async def _connected(app: Chancy, purpose: str) -> AsyncIterator[PsycopgAsyncConn]:
     """A connection as its string has it: what the worker sets for itself would stay in the session of a pooler."""
-    link = Link(app.conninfo, app.schema_name, purpose, deadline=TO_MIGRATE_SECONDS, session=LentSession)
+    link = Link(app.conninfo_source, app.schema_name, purpose, deadline=TO_MIGRATE_SECONDS, session=LentSession)
     try:
         await link.connect()
         assert link.conn is not None

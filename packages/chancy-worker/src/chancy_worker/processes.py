@@ -13,7 +13,7 @@ import os
 import random
 import secrets
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from .config import KNOWN_BY, Pooler, Timing
 from .connection.link import Link
@@ -45,7 +45,7 @@ class Processes:
         self,
         command: Sequence[str],
         count: int,
-        conninfo: str,
+        conninfo: str | Callable[[], str],
         schema: str,
         *,
         pooler: Pooler = "auto",

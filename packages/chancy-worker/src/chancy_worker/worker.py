@@ -142,8 +142,8 @@ class Worker:
         """All up to the lifespan; what is there is closed by the stack, in reverse."""
         app, config = self.app, self.config
         places.refuse_what_cannot_be_kept(self._tasks, app.preload, app.surround, config.memory_budget)
-        session = await session_behind(app.conninfo, app.schema_name, config.pooler, config.timing.round)
-        links = Links(app.conninfo, app.schema_name, config.timing.round, session)
+        session = await session_behind(app.conninfo_source, app.schema_name, config.pooler, config.timing.round)
+        links = Links(app.conninfo_source, app.schema_name, config.timing.round, session)
         stack.push_async_callback(links.close)
         engine = self._engine = Engine(app, config, self._tasks, links, self._stopping.is_cancelled)
         stack.push_async_callback(self._close_executors, engine)
@@ -162,7 +162,7 @@ class Worker:
         stack.push_async_callback(engine.end)
         engine.begin()
         stack.enter_context(forks.guarding(asyncio.get_running_loop()))
-        stack.enter_context(Watchdog(app.conninfo, app.schema_name, engine.lease))
+        stack.enter_context(Watchdog(app.conninfo_source, app.schema_name, engine.lease))
         await stack.enter_async_context(answering(config.health_host, config.health_port, engine.health.problems))
         return engine
 

@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 _NO_PARAMETERS: Mapping[str, Any] = {"no_parameters": True}
 """A text without them goes to the driver as it is: else some take each `%%` for one `%`, and some do not."""
+_NO_STREAM: Mapping[str, Any] = {"stream_results": False, "yield_per": None}
+"""A cursor of the server's is for queries alone."""
 
 
 class SqlAlchemy:
@@ -30,12 +32,15 @@ class SqlAlchemy:
     def fetch(self, query: Query) -> Rows:
         """By the driver's own style of parameters."""
         conn = self._checked()
+        params: Any
         if conn.dialect.paramstyle == "numeric_dollar":  # asyncpg
-            sent = conn.exec_driver_sql(*query.dollars())
+            text, params = query.dollars()
         else:
             text, params = query.percents(lambda: encoding_of(conn.connection.driver_connection))
-            sent = conn.exec_driver_sql(text, params, _NO_PARAMETERS if params is None else None)
-        return sent.fetchall()  # type: ignore[no-any-return]
+        options = None if params else _NO_PARAMETERS
+        if conn.get_execution_options().get("stream_results"):
+            options = {**(options or {}), **_NO_STREAM}
+        return conn.exec_driver_sql(text, params or None, options).fetchall()  # type: ignore[no-any-return]
 
     def run(self, script: str) -> None:
         """asyncpg takes several commands only without preparing them, which SQLAlchemy always does."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -32,6 +33,25 @@ async def addresses(wanted: dict[str, Any]) -> list[dict[str, Any]]:
         ) from None
     except (RuntimeError, ValueError) as error:  # no thread is to be had; what is no name of a host
         raise psycopg.OperationalError(f"the address of {place} cannot be looked up: {error}") from error
+
+
+async def conninfo_of(source: str | Callable[[], str]) -> str:
+    """The connection string, of which a function is asked that may take its time. Raises psycopg's error for what the
+    function raises: it is asked again like a server that does not answer.
+    """
+    if isinstance(source, str):
+        return source
+    try:
+        async with asyncio.timeout(TO_RESOLVE_SECONDS):
+            return await in_own_thread(source)
+    except TimeoutError:
+        raise psycopg.OperationalError(
+            f"the function given as dsn took longer than {TO_RESOLVE_SECONDS:.0f} s"
+        ) from None
+    except Exception as error:
+        raise psycopg.OperationalError(
+            f"the function given as dsn has raised {type(error).__name__}: {error}"
+        ) from error
 
 
 def _service(wanted: dict[str, Any]) -> str | None:

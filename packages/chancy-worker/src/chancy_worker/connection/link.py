@@ -23,7 +23,7 @@ from chancy.run import follow
 from chancy.wires.connections import PsycopgAsyncConn
 from chancy_worker import forks
 
-from .addresses import addresses
+from .addresses import addresses, conninfo_of
 from .recovery import Recovery
 from .sessions import OwnSession, Session
 
@@ -109,7 +109,7 @@ class Link:
 
     def __init__(
         self,
-        conninfo: str,
+        conninfo: str | Callable[[], str],
         schema: str,
         purpose: str,
         *,
@@ -290,7 +290,8 @@ class Link:
 
     async def _dial(self) -> _Conn:
         """To the first of all addresses that lets us in. Each has `connect_timeout`, and so has each name."""
-        wanted = conninfo_to_dict(self.conninfo, application_name=f"chancy {self.purpose}", **MANNERS)
+        conninfo = await conninfo_of(self.conninfo)
+        wanted = conninfo_to_dict(conninfo, application_name=f"chancy {self.purpose}", **MANNERS)
         errors: list[psycopg.Error] = []
         for address in await addresses(wanted):
             try:

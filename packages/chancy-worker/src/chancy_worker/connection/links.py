@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .link import Link
 from .sessions import LentSession, Session
 
@@ -9,7 +11,7 @@ from .sessions import LentSession, Session
 class Links:
     """Makes them. `deadline` is that of one call, in seconds."""
 
-    def __init__(self, conninfo: str, schema: str, deadline: float, session: type[Session]) -> None:
+    def __init__(self, conninfo: str | Callable[[], str], schema: str, deadline: float, session: type[Session]) -> None:
         self.conninfo = conninfo
         self.schema = schema
         self.is_lent = session is LentSession

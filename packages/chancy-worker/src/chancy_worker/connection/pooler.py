@@ -7,6 +7,7 @@ behind in it, for whoever gets it next; so it is found out before the first of e
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from chancy.model import Statement
 from chancy_worker.config import Pooler
@@ -24,7 +25,9 @@ _CONSEQUENCES = (
 )
 
 
-async def session_behind(conninfo: str, schema: str, wish: Pooler, deadline: float) -> type[Session]:
+async def session_behind(
+    conninfo: str | Callable[[], str], schema: str, wish: Pooler, deadline: float
+) -> type[Session]:
     """What kind of session a worker gets there. "auto" connects once and compares, in a few round trips.
 
     A pooler tells the client a backend pid of its own making. In which mode it works cannot be seen from here, so the
@@ -50,7 +53,7 @@ async def session_behind(conninfo: str, schema: str, wish: Pooler, deadline: flo
             raise ValueError(f"pooler must be 'auto', 'session' or 'transaction', got {wish!r}")
 
 
-async def _is_direct(conninfo: str, schema: str, deadline: float) -> bool:
+async def _is_direct(conninfo: str | Callable[[], str], schema: str, deadline: float) -> bool:
     link = Link(conninfo, schema, "pooler", deadline=deadline, session=LentSession)
     try:
         await link.connect()

@@ -26,5 +26,5 @@ async def in_own_thread(function: Callable[..., T], *arguments: object) -> T:
         except BaseException as error:
             outcome.set_exception(error)
 
-    threading.Thread(target=run, name=f"chancy {function.__name__}", daemon=True).start()
+    threading.Thread(target=run, name=f"chancy {getattr(function, '__name__', 'call')}", daemon=True).start()
     return await asyncio.wrap_future(outcome)

@@ -11,6 +11,7 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -37,7 +38,7 @@ TO_END_SECONDS = 1.0
 class Watchdog:
     """Runs inside a `with`, on the loop's own thread."""
 
-    def __init__(self, conninfo: str, schema: str, lease: Lease) -> None:
+    def __init__(self, conninfo: str | Callable[[], str], schema: str, lease: Lease) -> None:
         self._conninfo = conninfo
         self._schema = schema
         self._lease = lease
