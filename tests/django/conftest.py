@@ -33,7 +33,7 @@ _KEPT = ("CHANCY_PG_",)
 def environment(**settings):
     """What a project of somebody else runs in."""
     kept = {name: v for name, v in os.environ.items() if not name.startswith(_OURS) or name.startswith(_KEPT)}
-    return kept | {"PYTHONDONTWRITEBYTECODE": "1"} | settings
+    return kept | settings
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Site:
     python: str
     dsn: str
 
-    def run(self, *command, cwd=SHOP, code=0, within=100, **settings):
+    def run(self, *command, cwd=SHOP, code=0, within=240, **settings):
         """What it said."""
         done = subprocess.run(
             [self.python, *map(str, command)],

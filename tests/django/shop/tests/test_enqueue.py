@@ -12,7 +12,6 @@ from shop.models import Order
 
 import chancy
 
-
 ONE = 1 if "submitted_at" in chancy.Job.__struct_fields__ else 2
 """Query: an enqueue that is not told when the job was submitted has to ask."""
 
