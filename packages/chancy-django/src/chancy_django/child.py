@@ -6,7 +6,9 @@ from django.apps import apps
 
 import django
 
-from .project import prepare
+from .project import prepare, surround
+
+__all__ = ["surround"]
 
 if not apps.ready:
     django.setup()
