@@ -1,5 +1,7 @@
 """What the shop does in the background: tasks of Django, and of Chancy itself."""
 
+import contextlib
+import contextvars
 import os
 import time
 from datetime import timedelta
@@ -146,6 +148,26 @@ async def asleep_in_the_database(seconds):
     began = time.time()
     await sync_to_async(ask)()
     return [began, time.time()]
+
+
+@contextlib.contextmanager
+def whispering(current):
+    """The project's `surround`."""
+    whispered.set(f"job {current.id}")
+    yield
+
+
+whispered = contextvars.ContextVar("whispered", default="nothing")
+
+
+@task
+def hear():
+    return [whispered.get(), os.getpid()]
+
+
+@task(executor="process")
+def hear_in_a_child():
+    return [whispered.get(), os.getpid()]
 
 
 @task

@@ -3,6 +3,7 @@
 import os
 import signal
 from datetime import timedelta
+from unittest import skipUnless
 
 from django.core.management import call_command
 from django.core.management.base import CommandError
@@ -89,6 +90,14 @@ class Worker(TransactionTestCase):
         with working("--threads", "8", "--processes", "2", DATABASES=databases):
             self.assertLessEqual(len(self.backends_used(40)), 4)
         self.assertEqual(chancy_ops.workers(connection), [])
+
+    @skipUnless("surround" in chancy.Chancy.__dataclass_fields__, "an app has no surround")
+    def test_what_the_project_has_around_each_function_is_there_in_threads_and_in_children(self):
+        settings = {"QUEUES": ["default"], "SURROUND": "shop.tasks.whispering", "MIDDLEWARE": ["shop.jobs.counted"]}
+        with working(CHANCY=settings) as worker:
+            results = [finished(each.enqueue()) for each in (tasks.hear, tasks.hear_in_a_child)]
+        self.assertEqual([each.return_value[0] for each in results], [f"job {each.id}" for each in results])
+        self.assertEqual([each.return_value[1] == worker.pid for each in results], [True, False])
 
     def settings_of(self, **changes):
         given = {key: connection.settings_dict[key] for key in ("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT")}
