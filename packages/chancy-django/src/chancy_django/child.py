@@ -2,9 +2,8 @@
 tasks as the worker does.
 """
 
-from django.apps import apps
-
 import django
+from django.apps import apps
 
 from .project import prepare, surround
 
