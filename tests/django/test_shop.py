@@ -29,6 +29,12 @@ def test_the_tests_of_a_shop_pass(site, name, counted):
     assert counted(site.pytest(f"tests/{name}.py")) == TESTS[name]
 
 
+def test_they_pass_without_time_zones_and_with_parameters_bound_by_the_server(here, counted):
+    files = ("test_enqueue", "test_tasks", "test_admin")
+    settings = {"SHOP_SETTINGS": '{"USE_TZ": false}', "SHOP_OPTIONS": '{"server_side_binding": true}'}
+    assert counted(here.pytest(*(f"tests/{name}.py" for name in files), **settings)) == sum(map(TESTS.get, files))
+
+
 def test_django_has_a_runner_of_its_own(here):
     said = here.run("manage.py", "test", "tests.test_tasks", "tests.test_enqueue", SHOP_TEST_NAME="test_by_runner")
     assert f"Ran {TESTS['test_tasks'] + TESTS['test_enqueue']} tests" in said

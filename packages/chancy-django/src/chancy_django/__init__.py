@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .tasks.backend import ChancyBackend
-    from .tasks.task import ChancyTask
+    from .tasks.task import ChancyTask, task
 
-_ROOMS = {"ChancyBackend": "tasks.backend", "ChancyTask": "tasks.task"}
+_ROOMS = {"ChancyBackend": "tasks.backend", "ChancyTask": "tasks.task", "task": "tasks.task"}
 
-__all__ = ["ChancyBackend", "ChancyTask"]
+__all__ = ["ChancyBackend", "ChancyTask", "task"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,11 +2,12 @@
 tasks as the worker does.
 """
 
+import django
 from django.apps import apps
 
-import django
+from .project import prepare, surround
 
-from .project import prepare
+__all__ = ["surround"]
 
 if not apps.ready:
     django.setup()

@@ -19,6 +19,7 @@ from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.apps import apps
 from django.conf import settings as django_settings
 
+import chancy
 from chancy import AsyncTask, Chancy, Queue
 from chancy.registry import registered, tasks
 
@@ -97,6 +98,7 @@ def _awaited(function: Callable[..., Any]) -> Callable[..., Any]:
 def app_of_project() -> Chancy:
     """What a worker of the project does. Without settings about that, it works every queue that is named somewhere."""
     settings = settings_in_use()
+    more: dict[str, Any] = {} if settings.surround is None else {"surround": surround}
     return Chancy(
         dsn_of(settings.database),
         queues=settings.queues or [Queue(name) for name in sorted(queues_named())],
@@ -105,7 +107,18 @@ def app_of_project() -> Chancy:
         middleware=[resolved(each) for each in settings.middleware],
         keep=settings.keep,
         preload=settings.preload,
+        **more,
     )
+
+
+def surround(current: chancy.CurrentJob) -> Any:
+    """What the project has around each function. Child processes import it from the same module as the tasks, and the
+    project's own function only when Django has been set up.
+    """
+    return resolved(settings_in_use().surround)(current)
+
+
+surround.__module__ = CHILD
 
 
 def queues_named() -> set[str]:

@@ -36,6 +36,7 @@ class Settings:
     lifespan: Reference | None = None
     """See `chancy.Chancy`, also for the rest."""
     middleware: tuple[Reference, ...] = ()
+    surround: Reference | None = None
     keep: timedelta | None = None
     preload: tuple[str, ...] = ()
 

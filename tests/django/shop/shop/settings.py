@@ -1,4 +1,4 @@
-"""A shop whose database is told by SHOP_DSN; what else a test wants otherwise is told by SHOP_SETTINGS, as JSON."""
+"""A shop whose database is told by SHOP_DSN and SHOP_OPTIONS; what else a test wants otherwise is told by SHOP_SETTINGS, as JSON."""
 
 import json
 import os
@@ -53,6 +53,7 @@ DATABASES = {
         "PORT": _place.get("port", ""),
         "ATOMIC_REQUESTS": True,
         "CONN_MAX_AGE": None,
+        "OPTIONS": json.loads(os.environ.get("SHOP_OPTIONS", "{}")),
         "TEST": {"NAME": os.environ.get("SHOP_TEST_NAME", "test_shop")},
     }
 }

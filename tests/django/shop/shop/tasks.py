@@ -1,5 +1,7 @@
 """What the shop does in the background: tasks of Django, and of Chancy itself."""
 
+import contextlib
+import contextvars
 import os
 import time
 from datetime import timedelta
@@ -126,22 +128,46 @@ def backend_of_connection() -> int:
 
 
 @task
-def slow_in_the_database(seconds):
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_backend_pid(), pg_sleep(%s)", [seconds])
-        return cursor.fetchone()[0]
+async def wait_in_the_database(gate):
+    """Until nobody has the gate for himself any more."""
+
+    def ask():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid(), pg_advisory_lock_shared(%s)", [gate])
+            return cursor.fetchone()[0]
+
+    return await sync_to_async(ask)()
 
 
 @task
-async def aslow_in_the_database(seconds):
+async def asleep_in_the_database(seconds):
     def ask():
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_backend_pid(), pg_sleep(%s)", [seconds])
-            return cursor.fetchone()[0]
+            cursor.execute("SELECT pg_sleep(%s)", [seconds])
 
     began = time.time()
-    backend = await sync_to_async(ask)()
-    return [backend, began, time.time()]
+    await sync_to_async(ask)()
+    return [began, time.time()]
+
+
+@contextlib.contextmanager
+def whispering(current):
+    """The project's `surround`."""
+    whispered.set(f"job {current.id}")
+    yield
+
+
+whispered = contextvars.ContextVar("whispered", default="nothing")
+
+
+@task
+def hear():
+    return [whispered.get(), os.getpid()]
+
+
+@task(executor="process")
+def hear_in_a_child():
+    return [whispered.get(), os.getpid()]
 
 
 @task

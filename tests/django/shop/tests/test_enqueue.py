@@ -16,6 +16,10 @@ ONE = 1 if "submitted_at" in chancy.Job.__struct_fields__ else 2
 """Query: an enqueue that is not told when the job was submitted has to ask."""
 
 
+def aware(at):
+    return timezone.make_aware(at) if timezone.is_naive(at) else at
+
+
 def tasks_there():
     return sorted(row.task.rpartition(".")[2] for row in chancy.jobs(connection))
 
@@ -69,7 +73,7 @@ class Enqueue(TestCase):
         at = timezone.now() + timedelta(hours=1)
         result = tasks.ship.using(priority=7, queue_name="mail", run_after=at).enqueue(1)
         row = chancy.get(connection, int(result.id))
-        self.assertEqual((row.priority, row.queue, row.run_at, row.state), (7, "mail", at, "scheduled"))
+        self.assertEqual((row.priority, row.queue, row.run_at, row.state), (7, "mail", aware(at), "scheduled"))
         self.assertEqual(default_task_backend.get_result(result.id), result)
 
     def test_arguments_are_those_that_json_has(self):

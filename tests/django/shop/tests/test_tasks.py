@@ -19,11 +19,12 @@ from shop.api import (
 from shop.models import Order
 
 import chancy
+import chancy_django
 from chancy import Limit, Unique
 from chancy.registry import registered
 from chancy_django.testing import adrain, drain
 
-LOG = "django.tasks" if task.__module__.startswith("django.") else "django_tasks"
+LOG = "django.tasks" if TaskResultStatus.__module__.startswith("django.") else "django_tasks"
 
 
 class Performed(TestCase):
@@ -200,6 +201,11 @@ class Options(TestCase):
 
 
 class Declared(SimpleTestCase):
+    def test_there_is_a_decorator_that_takes_all_of_it_on_every_django(self):
+        made = chancy_django.task(max_attempts=2, takes_context=True)(with_context)
+        self.assertEqual((made.max_attempts, made.takes_context, made.queue_name), (2, True, "default"))
+        self.assertEqual(chancy_django.task(elsewhere).func, elsewhere)
+
     def test_a_task_of_django_is_one_of_chancys_under_its_path(self):
         known = registered()["shop.tasks.flaky"]
         self.assertEqual((known.options.max_attempts, known.name), (5, "shop.tasks.flaky"))
@@ -216,6 +222,10 @@ class Declared(SimpleTestCase):
     def test_options_that_no_row_holds_are_refused_at_the_decoration(self):
         with self.assertRaisesMessage(chancy.InvalidTask, "max_attempts"):
             task(max_attempts=10**6)(elsewhere)
+
+
+def with_context(context):
+    return context
 
 
 def elsewhere(order_id):

@@ -3,6 +3,7 @@
 import os
 import signal
 from datetime import timedelta
+from unittest import skipUnless
 
 from django.core.management import call_command
 from django.core.management.base import CommandError
@@ -28,13 +29,8 @@ def finished(result):
     return result
 
 
-def in_one_moment(spans):
-    """How many of these spans of time have a moment in common, at most."""
-    return max(sum(began <= at < ended for began, ended in spans) for at, _ in spans)
-
-
 class Worker(TransactionTestCase):
-    def test_it_runs_what_is_enqueued_and_submitted_here_in_threads_on_its_loop_and_in_children(self):
+    def test_it_runs_what_is_enqueued_and_submitted_in_threads_on_its_loop_and_in_children_until_ctrl_c(self):
         order = Order.objects.create(name="book")
         with working("--threads", "4") as worker:
             results = [
@@ -58,57 +54,50 @@ class Worker(TransactionTestCase):
             name, pid = tasks.plain_in_a_child.submit(connection, order.pk).result(connection, timeout=SOON)
             self.assertEqual((name, pid == worker.pid), ("book", False))
             self.assertIn("shop.tasks.ship succeeded attempt 1/3", worker.log())
-        self.assertEqual(chancy_ops.workers(connection), [])
-
-    def test_ten_async_jobs_that_wait_in_the_orm_wait_side_by_side(self):
-        with working():
-            results = [finished(each) for each in [tasks.aslow_in_the_database.enqueue(0.2) for _ in range(10)]]
-        backends = {result.return_value[0] for result in results}
-        spans = [result.return_value[1:] for result in results]
-        self.assertEqual((len(backends), in_one_moment(spans)), (10, 10))
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY (%s)", [list(backends)])
-            eventually(
-                lambda: (
-                    cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY (%s)", [list(backends)])
-                    or cursor.fetchone() == (0,)
-                )
-            )
-        print("ten async jobs of 0.2 s took", max(ended for _, ended in spans) - min(began for began, _ in spans))
-
-    def test_connections_that_are_not_to_be_kept_are_closed_after_each_job(self):
-        databases = self.settings_of(CONN_MAX_AGE=0)
-        with working("--threads", "4", DATABASES=databases):
-            used = self.backends_used(20)
-            self.assertEqual(self.there_of(used), 0)
-
-    def test_connections_that_are_to_be_kept_are(self):
-        with working("--threads", "2", DATABASES=self.settings_of(CONN_MAX_AGE=None)):
-            self.assertLessEqual(len(self.backends_used(20)), 2)
-
-    def test_a_pool_gets_its_connections_back(self):
-        pool = {"pool": {"min_size": 1, "max_size": 2, "timeout": 10}}
-        with working("--threads", "8", DATABASES=self.settings_of(CONN_MAX_AGE=0, OPTIONS=pool)):
-            self.assertLessEqual(len(self.backends_used(30)), 2)
-
-    def test_a_connection_that_the_server_has_ended_costs_no_job_an_attempt(self):
-        with working("--threads", "1", DATABASES=self.settings_of(CONN_MAX_AGE=None)):
-            for _ in range(3):
-                (backend,) = self.backends_used(1)
-                with connection.cursor() as cursor:
-                    cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [backend])
-        self.assertEqual({row.attempt for row in chancy.jobs(connection)}, {1})
-
-    def test_processes_are_of_one_command_and_stop_with_it(self):
-        with working("--processes", "2"):
-            order = Order.objects.create(name="both")
-            self.assertEqual(finished(tasks.ship.enqueue(order.pk)).attempts, 1)
-        self.assertEqual(chancy_ops.workers(connection), [])
-
-    def test_ctrl_c_ends_it_well(self):
-        with working() as worker:
             worker.send_signal(signal.SIGINT)
             self.assertEqual(worker.wait(30), 0)
+        self.assertEqual(chancy_ops.workers(connection), [])
+
+    def test_ten_async_jobs_that_wait_in_the_orm_wait_side_by_side_and_no_connection_is_left(self):
+        with working(DATABASES=self.settings_of(CONN_MAX_AGE=0)):
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_lock(7)")
+                results = [tasks.wait_in_the_database.enqueue(7) for _ in range(10)]
+                eventually(lambda: self.number("SELECT count(*) FROM pg_locks WHERE NOT granted AND objid = 7") == 10)
+                cursor.execute("SELECT pg_advisory_unlock(7)")
+            backends = {finished(each).return_value for each in results}
+            self.assertEqual(len(backends), 10)
+            eventually(lambda: self.there_of(backends) == 0)
+            used = self.backends_used(20)  # in threads
+            eventually(lambda: self.there_of(used) == 0)
+            spans = [
+                finished(each).return_value for each in [tasks.asleep_in_the_database.enqueue(0.2) for _ in range(10)]
+            ]
+        print("ten async jobs of 0.2 s took", max(ended for _, ended in spans) - min(began for began, _ in spans))
+
+    def test_persistent_connections_are_kept_and_one_that_the_server_has_ended_costs_no_attempt(self):
+        with working("--threads", "2", DATABASES=self.settings_of(CONN_MAX_AGE=None)):
+            for _ in range(3):
+                used = self.backends_used(20)
+                self.assertLessEqual(len(used), 2)
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT pg_terminate_backend(pid, 5000) FROM unnest(%s) AS pid", [list(used)])
+        self.assertEqual({(row.state, row.attempt) for row in chancy.jobs(connection)}, {("succeeded", 1)})
+
+    def test_a_pool_gets_its_connections_back_and_processes_stop_with_their_command(self):
+        pool = {"pool": {"min_size": 1, "max_size": 2, "timeout": 10}}
+        databases = self.settings_of(CONN_MAX_AGE=0, OPTIONS=pool)
+        with working("--threads", "8", "--processes", "2", DATABASES=databases):
+            self.assertLessEqual(len(self.backends_used(40)), 4)
+        self.assertEqual(chancy_ops.workers(connection), [])
+
+    @skipUnless("surround" in chancy.Chancy.__dataclass_fields__, "an app has no surround")
+    def test_what_the_project_has_around_each_function_is_there_in_threads_and_in_children(self):
+        settings = {"QUEUES": ["default"], "SURROUND": "shop.tasks.whispering", "MIDDLEWARE": ["shop.jobs.counted"]}
+        with working(CHANCY=settings) as worker:
+            results = [finished(each.enqueue()) for each in (tasks.hear, tasks.hear_in_a_child)]
+        self.assertEqual([each.return_value[0] for each in results], [f"job {each.id}" for each in results])
+        self.assertEqual([each.return_value[1] == worker.pid for each in results], [True, False])
 
     def settings_of(self, **changes):
         given = {key: connection.settings_dict[key] for key in ("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT")}
@@ -119,8 +108,11 @@ class Worker(TransactionTestCase):
         return {job.result(connection, timeout=SOON) for job in made}
 
     def there_of(self, backends):
+        return self.number("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY (%s)", list(backends))
+
+    def number(self, query, *params):
         with connection.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY (%s)", [list(backends)])
+            cursor.execute(query, params)
             return cursor.fetchone()[0]
 
 
