@@ -25,7 +25,7 @@ from chancy_worker.connection.link import Link
 from chancy_worker.connection.sessions import LentSession, OwnSession
 from chancy_worker.life.lease import register
 from chancy_worker.life.rescue import declare_dead, take_back
-from chancy_worker.parts.retention import drop_briefly, drop_overdue, overdue
+from chancy_worker.parts.retention import drop_alone, drop_briefly, drop_overdue, overdue
 
 QUICK = WorkerConfig(timing=FAST, grace=1)
 RULES = "SELECT what, days FROM {}.retention WHERE queue = 'default' ORDER BY 1"
@@ -396,3 +396,30 @@ async def test_a_job_that_leaves_no_row_leaves_no_result(site):
         site.submit(tasks.add.bind(1, 2))
         await all_finished(site)
     assert site.one("SELECT count(*) FROM {}.history_result") == 0
+
+
+async def test_who_has_dropped_days_or_could_not_keeps_nobody_else_from_it(site):
+    """The lock of who drops is not kept for as long as its connection lives, which others use, too."""
+
+    def make():
+        site.conn.execute(f"SELECT \"{site.schema}\".make_partitions('2020-01-01', '2020-01-01')")
+
+    def is_there():
+        return site.one("SELECT to_regclass('{}.history_20200101')") is not None
+
+    one, other = (Link(site.dsn, site.schema, "upkeep", deadline=20, lock_timeout="100ms") for _ in range(2))
+    await one.connect()
+    await other.connect()
+    make()
+    await drop_alone(one)
+    assert not is_there()
+    make()
+    with psycopg.connect(site.dsn) as reader:
+        reader.execute(f'SELECT count(*) FROM "{site.schema}".history')
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            await drop_alone(other)
+        assert is_there()
+    await drop_alone(one)
+    assert not is_there()
+    await one.close()
+    await other.close()

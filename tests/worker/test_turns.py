@@ -21,7 +21,7 @@ import chancy
 from chancy import Queue
 from chancy.model import Statement
 from chancy.run import send
-from chancy_worker import WorkerConfig
+from chancy_worker import WorkerConfig, engine
 from chancy_worker.claims.statement import Wanted, play_round
 from chancy_worker.connection.link import Link
 from chancy_worker.connection.turns import NextTurn, take_turns
@@ -166,6 +166,33 @@ async def test_nothing_is_connected_before_somebody_asks(site):
         assert connections(site) == []
 
 
+async def test_a_connection_of_which_nobody_asks_anything_for_a_while_is_closed_and_opened_by_who_does(site):
+    seldom = Asks("seldom")
+    link = Link(site.dsn, site.schema, "shared", deadline=8)
+    loop = asyncio.create_task(take_turns(link, seldom, idle=0.2))
+    for wanted in (1, 2):
+        await eventually(lambda wanted=wanted: seldom.answers == wanted and not connections(site))
+        assert link.conn is None
+        seldom.due.now()
+    await eventually(lambda: seldom.answers == 3)
+    loop.cancel()
+    await asyncio.wait([loop])
+    await link.close()
+
+
+async def test_a_connection_of_which_somebody_asks_something_now_and_then_stays(site):
+    often = Asks("often", rest=0.1)
+    link = Link(site.dsn, site.schema, "shared", deadline=8)
+    loop = asyncio.create_task(take_turns(link, often, idle=60))
+    await eventually(lambda: often.answers)
+    pids = connections(site)
+    await eventually(lambda: often.answers >= 10)
+    assert connections(site) == pids
+    loop.cancel()
+    await asyncio.wait([loop])
+    await link.close()
+
+
 async def test_what_is_no_error_of_the_database_ends_the_loop(site):
     class Broken(Asks):
         async def turn(self, link):
@@ -191,13 +218,22 @@ def names(site):
     return [name for (name,) in site.conn.execute(NAMES)]
 
 
+async def until_only(site, wanted):
+    deadline = time.monotonic() + 15
+    while names(site) != wanted and time.monotonic() < deadline:
+        await asyncio.sleep(0.01)
+    assert names(site) == wanted
+
+
 IDLE = ["chancy bell", "chancy claim", "chancy life"]
 
 
-async def test_an_idle_worker_holds_three_connections(site):
+async def test_an_idle_worker_holds_three_connections(site, monkeypatch):
+    monkeypatch.setattr(engine, "IDLE_SECONDS", 0.2)
     async with working(site.app(), WorkerConfig(timing=FAST, grace=1)) as worker:
         await worker.begun.wait()
-        await eventually(lambda: holds_the_bell(site) and names(site) == IDLE)
+        await eventually(lambda: holds_the_bell(site))
+        await until_only(site, IDLE)
         lease = site.one("SELECT expires_at FROM {}.worker")
         seen = set()
         while site.one("SELECT expires_at FROM {}.worker") < lease + timedelta(seconds=FAST.lease):

@@ -37,13 +37,16 @@ from .parts.schedules import Schedules
 from .rounds.claimer import Claimer
 from .slots.slots import Slots
 
+IDLE_SECONDS = 10.0
+"""A connection of parts of which nobody has asked anything for so long is closed. Longer than between two looks."""
+
 
 class Engine:
     """The pieces of one worker. Each knows only those that are made before it, but for the rounds: who has to be there
     before them is told of them once, when they are made.
 
     Five connections at most: of the rounds, of the bell, of life, of the schedules, whose ticks wait for nobody, and of
-    the other parts. The last two are opened by who has something to ask.
+    the other parts. The last two are there while anybody has something to ask.
     """
 
     def __init__(
@@ -108,21 +111,23 @@ class Engine:
 
         self.heart = Heart(self.lease, self.claimer, self.slots, self.wakeups, self.parts)
         self.health = Health(self.link, self.lease, self.claimer, [self.wakeups, *self.executors.values()])
-        rescuer = Rescuer(timing, self.claimer.rescued)
+        self._rescuer = Rescuer(timing, self.claimer.rescued)
         self._shared = links.new("parts", lock_timeout="1s")
         self.loops: list[asyncio.Task[Any]] = []
         """None of them ever ends by itself, but for rounds that were stopped."""
         self._turns: Mapping[str, tuple[Link, Collection[Duty]]] = {
-            "chancy life": (self.life, [self.heart, rescuer]),
             "chancy schedules": (links.new("schedules"), [schedules]),
             "chancy parts": (self._shared, [batches, reports, retention]),
         }
 
     def begin(self) -> None:
         """Wakeups, life and parts."""
-        self.loops.append(asyncio.create_task(self.wakeups.serve(), name="chancy wakeups"))
+        self.loops += [
+            asyncio.create_task(self.wakeups.serve(), name="chancy wakeups"),
+            asyncio.create_task(take_turns(self.life, self.heart, self._rescuer), name="chancy life"),
+        ]
         for name, (link, duties) in self._turns.items():
-            self.loops.append(asyncio.create_task(take_turns(link, *duties), name=name))
+            self.loops.append(asyncio.create_task(take_turns(link, *duties, idle=IDLE_SECONDS), name=name))
 
     def begin_rounds(self, context: contextvars.Context) -> asyncio.Task[None]:
         """They end when the claimer is stopped and nothing is left to write; what they start sees a copy of this."""

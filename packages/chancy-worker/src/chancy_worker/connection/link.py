@@ -126,8 +126,8 @@ class Link:
         self.on_notify: Callable[[Notify], None] | None = None
         self._session = session(lock_timeout=lock_timeout, deadline=deadline)
         self._conn: _Conn | None = None
-        self.answered = False
-        """Whether a statement was answered, since somebody has set this back."""
+        self.answered_at = 0.0
+        """When a statement was answered last, by `time.monotonic`."""
         self.connected_at = 0.0
         """When the connection was made that is there, or was, by `time.monotonic`."""
 
@@ -167,13 +167,13 @@ class Link:
     async def persist(self, turn: Callable[[], Awaitable[T]]) -> T:
         """Take this turn until it succeeds."""
         while True:
-            self.answered, began = False, time.monotonic()
+            began = time.monotonic()
             try:
                 result = await turn()
             except psycopg.Error as error:
                 await self.recover(error, since=began)
                 continue
-            if self.answered or self.conn is None:  # it was of use, or not needed
+            if self.answered_at >= began or self.conn is None:  # it was of use, or not needed
                 self.recovery.over()
             return result
 
@@ -250,13 +250,13 @@ class Link:
     async def send(self, statement: Statement[T]) -> T:
         """One statement, within the deadline. Raises psycopg's errors; see `is_broken`."""
         answer = await self._session.send(self._whole(), statement, self.schema)
-        self.answered = True
+        self.answered_at = time.monotonic()
         return answer
 
     async def run(self, script: Script) -> None:
         """DDL, within the deadline; whether in a transaction is up to the session."""
         await self._session.run(self._whole(), script, self.schema)
-        self.answered = True
+        self.answered_at = time.monotonic()
 
     async def walk(self, steps: Steps[T]) -> T:
         """A verb of several steps, each sent as by `send` or `run`."""

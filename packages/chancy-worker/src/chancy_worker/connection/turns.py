@@ -69,17 +69,19 @@ class Duty(Protocol):
         """
 
 
-async def take_turns(link: Link, *duties: Duty) -> NoReturn:
+async def take_turns(link: Link, *duties: Duty, idle: float = math.inf) -> NoReturn:
     """Give each of these its turn when it is due, one at a time, for ever: the one first that has waited longest.
 
-    When the connection is lost while nobody asks anything, all have a turn at once.
+    When the connection is lost while nobody asks anything, all have a turn at once. One of which nobody has asked
+    anything for so many seconds (`idle`) is closed; whoever asks next opens it.
     """
     told = asyncio.Event()
     for duty in duties:
         duty.due.told = told
     while True:
+        over = math.inf if link.conn is None else max(link.connected_at, link.answered_at) + idle
         try:
-            await link.wait(told, min(duty.due.at for duty in duties) - time.monotonic())
+            await link.wait(told, min(over, *(duty.due.at for duty in duties)) - time.monotonic())
         except Ended as error:
             level, text = await link.part_with(error)
             for duty in duties:
@@ -88,19 +90,20 @@ async def take_turns(link: Link, *duties: Duty) -> NoReturn:
         first = min(duties, key=lambda duty: duty.due.at)
         if first.due.at <= time.monotonic():
             await _give(link, first)
+        elif over <= time.monotonic():
+            await link.close()
 
 
 async def _give(link: Link, duty: Duty) -> None:
     """Its turn, and when the next one is."""
     due, began = duty.due, time.monotonic()
     due.begins()
-    link.answered = False
     try:
         rest = await duty.turn(link)
     except psycopg.Error as error:
         level, text = await link.part_with(error)
         due.failed(level, text, since=began)
     else:
-        if link.answered or link.conn is None:  # it was of use, or not needed
+        if link.answered_at >= began or link.conn is None:  # it was of use, or not needed
             due.recovery.over()
         due.by(time.monotonic() + rest)

@@ -45,6 +45,7 @@ TRY_ALONE = """
     SELECT pg_try_advisory_lock('{schema}'::regnamespace::oid::integer, -1),
         (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('{schema}.history'))
 """
+ALONE_NO_MORE = "SELECT pg_advisory_unlock('{schema}'::regnamespace::oid::integer, -1)"
 
 OVERDUE = "SELECT name, parent, detaching FROM {schema}.kept_days('0') WHERE over"
 
@@ -124,9 +125,7 @@ class Retention(Part):
             await link.send(keep_queues(wishes))
 
     async def turn(self, link: Link) -> float:
-        """The next duty, or a part of it. After the last the connection is closed: with it ends the lock of who drops,
-        and an idle worker holds none for this.
-        """
+        """The next duty, or a part of it."""
         what, duty = self._duties[self._next]
         await link.open()
         try:
@@ -139,7 +138,6 @@ class Retention(Part):
         self._next += 1
         if self._next < len(self._duties):
             return 0.0
-        await link.close()
         pause = self._timing.upkeep if self._done else min(60.0, self._timing.upkeep)
         self._next, self._done = 0, True
         return pause * random.uniform(0.75, 1.25)
@@ -162,10 +160,17 @@ async def _sweep_batches(link: Link) -> bool:
 
 
 async def drop_alone(link: Link) -> None:
-    """Drop what is over unless another process is at it. The lock is the session's, and ends with it."""
+    """Drop what is over unless another process is at it. The lock is the session's, and ends with it at the latest."""
     alone, owner = await link.send(Statement(TRY_ALONE, {}, lambda rows: rows[0]))
-    if alone:
+    if not alone:
+        return
+    try:
         await (drop_overdue if owner else drop_briefly)(link)
+    except psycopg.Error:
+        if link.conn is not None:
+            await link.send(Statement(ALONE_NO_MORE, {}, lambda rows: None))
+        raise
+    await link.send(Statement(ALONE_NO_MORE, {}, lambda rows: None))
 
 
 DETACH = 'ALTER TABLE {schema}."{parent}" DETACH PARTITION {schema}."{partition}" {how}'
