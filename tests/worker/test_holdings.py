@@ -24,7 +24,7 @@ def verdict(number):
 
 
 def test_what_has_ended_runs_no_more_and_is_held_until_its_verdict_is_written():
-    holdings = Holdings()
+    holdings = Holdings(["mail", "post"])
     one, two, other = job(1), job(2), job(3, "post")
     assert holdings.take([one, two, other]) == ({"mail": 2, "post": 1}, ())
     assert (holdings.running, holdings.all_run("mail")) == ({"mail": 2, "post": 1}, True)
@@ -36,7 +36,7 @@ def test_what_has_ended_runs_no_more_and_is_held_until_its_verdict_is_written():
 
 
 def test_a_round_says_how_many_are_held_before_its_verdicts_and_after_them():
-    holdings = Holdings()
+    holdings = Holdings(["mail", "post"])
     inside = job(1, share="five")
     holdings.take([inside, job(2, share="five"), job(3)])
     holdings.ends(inside)
@@ -51,7 +51,7 @@ def test_a_round_says_how_many_are_held_before_its_verdicts_and_after_them():
 
 
 def test_after_a_round_whose_answer_was_lost_the_database_counts_until_there_is_another_lease():
-    holdings = Holdings()
+    holdings = Holdings(["mail", "post"])
     holdings.take([job(1)])
     holdings.unsure_of = 1
     assert holdings.of(1, ["mail"], None, all_end=True) is None
@@ -60,7 +60,7 @@ def test_after_a_round_whose_answer_was_lost_the_database_counts_until_there_is_
 
 def test_a_claim_that_comes_twice_is_held_once_and_both_of_its_attempts_run():
     """After a failover that has lost the first one."""
-    holdings = Holdings()
+    holdings = Holdings(["mail", "post"])
     before, after = job(1, share="five"), job(1, "post")
     holdings.take([before])
     assert holdings.take([after]) == ({"post": 1}, {(1, 1)})
@@ -90,14 +90,14 @@ def test_a_claim_that_was_heard_of_late_is_given_back_under_its_own_lease():
     leases = Leases()
     leases.claimed_under(1, {})
     outbox = Outbox()
-    unheard = Unheard(Holdings(), leases, outbox)
+    unheard = Unheard(Holdings(["mail", "post"]), leases, outbox)
     unheard.seen((5, 1), 2)
     assert [(each.id, each.state, each.refund) for each in outbox] == [(5, State.READY, True)]
     assert leases.of_one(outbox.take())[2] == 2
 
 
 def test_what_is_seen_while_a_round_is_on_its_way_waits_for_its_answer():
-    holdings, outbox = Holdings(), Outbox()
+    holdings, outbox = Holdings(["mail", "post"]), Outbox()
     unheard = Unheard(holdings, Leases(), outbox)
     unheard.asking = True
     unheard.seen((1, 1), 1)

@@ -711,7 +711,7 @@ def _of_flow(flow: Flow, wanted: Wanted) -> dict[str, Any]:
 
 _FIRST_OF_JOB = 9
 """Of a claimed job's row: id, true, and then empty columns, which the first row has."""
-_MARK, _PRIORITY = attrgetter("run_at", "id"), attrgetter("priority")
+_RUN_AT, _PRIORITY = attrgetter("run_at"), attrgetter("priority")
 
 
 def _parse_answer(rows: Rows, worker: int) -> Answer:
@@ -720,13 +720,13 @@ def _parse_answer(rows: Rows, worker: int) -> Answer:
     _sort(claimed)
     marks: dict[tuple[str, int], Mark] = {}
     gate_marks: dict[str, dict[tuple[int, str], Mark]] = {}
-    for job in claimed:
-        if job.crashes:  # a suspect comes before its turn
-            continue
-        if (key := job.parked or job.share) is None:
-            marks[job.queue, job.priority] = job.run_at, job.id
+    # The last of each, since they are in order; a suspect comes before its turn.
+    last = {(job.queue, job.priority, job.parked or job.share): job for job in claimed if not job.crashes}
+    for (queue, priority, key), job in last.items():
+        if key is None:
+            marks[queue, priority] = job.run_at, job.id
         else:
-            gate_marks.setdefault(job.queue, {})[job.priority, key] = job.run_at, job.id
+            gate_marks.setdefault(queue, {})[priority, key] = job.run_at, job.id
     lanes = list(zip(queues, priorities, strict=True))
     said = None if answers is None else msgspec.json.decode(answers)
     admissions = [Admission(*each) for each in said] if isinstance(said, list) else []
@@ -738,7 +738,8 @@ def _parse_answer(rows: Rows, worker: int) -> Answer:
 
 def _sort(claimed: list[Claimed]) -> None:
     """By priority, run_at and id: RETURNING gives rows in no order."""
-    claimed.sort(key=_MARK)
+    claimed.sort(key=_ID)
+    claimed.sort(key=_RUN_AT)
     if len(set(map(_PRIORITY, claimed))) > 1:
         claimed.sort(key=_PRIORITY, reverse=True)
 

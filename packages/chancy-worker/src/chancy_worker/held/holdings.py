@@ -1,11 +1,12 @@
 """The jobs that a worker holds, and how many of them are of each queue and of each share of a limit.
 
-They are counted once an answer and once a confirmation, all together; what ends in between is counted one by one.
+They are counted once an answer and once a confirmation, all together; what ends in between is counted one by one, in a
+plain dict: in a `Counter`, each step takes three times as long.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import TypeAlias
@@ -22,14 +23,14 @@ _KEY, _QUEUE, _SHARE = attrgetter("id", "fence"), attrgetter("queue"), attrgette
 class Holdings:
     """What is this worker's now: those that run, and those whose verdicts are not written."""
 
-    def __init__(self) -> None:
+    def __init__(self, queues: Iterable[str]) -> None:
         self.jobs: dict[Key, Claimed] = {}
         """Until the database has confirmed their verdict, by (id, fence)."""
-        self.running: Counter[str] = Counter()
+        self.running = dict.fromkeys(queues, 0)
         """How many of each queue run, or are about to."""
-        self._held: Counter[str] = Counter()
-        self._running_in: Counter[str] = Counter()
-        self._held_in: Counter[str] = Counter()
+        self._held = dict.fromkeys(queues, 0)
+        self._running_in: defaultdict[str, int] = defaultdict(int)
+        self._held_in: defaultdict[str, int] = defaultdict(int)
         """The same of those that run in a share of a limit, by its key."""
         self.unsure_of: int | None = None
         """A lease under which more may have been claimed, by a round whose answer was lost."""

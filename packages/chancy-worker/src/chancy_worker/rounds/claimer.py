@@ -93,7 +93,7 @@ class Claimer:
         self.turned_at = time.monotonic()
         portion = Portion()
         self.outbox = Outbox(portion.held)
-        self._holdings, self._leases = Holdings(), Leases()
+        self._holdings, self._leases = Holdings([queue.name for queue in queues]), Leases()
         self.held = self._holdings.jobs
         """The jobs that are ours until the database has confirmed their verdict, by (id, fence)."""
         self._unheard = Unheard(self._holdings, self._leases, self.outbox)

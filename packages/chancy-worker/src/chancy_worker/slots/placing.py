@@ -30,19 +30,19 @@ class Placing:
     """The tasks of a worker, each with its place and its limits."""
 
     def __init__(self, tasks: Mapping[str, BaseTask[..., Any]]) -> None:
-        self._tasks = tasks
-        self._limits = {name: tightest(task.options.limits or ()) for name, task in tasks.items()}
-        self._places = {name: task.place() for name, task in tasks.items()}
-        self.names = {place: tuple(n for n, p in self._places.items() if p is place) for place in Place}
+        places = {name: task.place() for name, task in tasks.items()}
+        limits = {name: tightest(task.options.limits or ()) for name, task in tasks.items()}
+        self.names = {place: tuple(n for n, p in places.items() if p is place) for place in Place}
         """Of the tasks that run there, if a job does not say otherwise."""
-        self.memory = {name: int(limits.get(LimitType.MEMORY, 0)) for name, limits in self._limits.items()}
+        self.memory = {name: _memory_of(limits[name]) for name in tasks}
         """Their limits in bytes; 0 is none."""
+        self._plain = {name: (task, limits[name], places[name], self.memory[name]) for name, task in tasks.items()}
 
     def place(self, job: Claimed) -> Running:
         """The job as it is to run. Raises whatever somebody has written into its row."""
-        task = self._tasks[job.task]
         if job.limits is None:
-            return Running(job, task, self._limits[job.task], self._places[job.task], memory=self.memory[job.task])
+            return Running(job, *self._plain[job.task])
+        task = self._plain[job.task][0]
         try:
             given = msgspec.json.decode(job.limits, type=list[Limit])
         except (msgspec.DecodeError, ValueError) as error:
@@ -52,4 +52,8 @@ class Placing:
             place = task.place(given)
         except ValueError:  # the task has been given another executor since this job was submitted
             place = Place.PROCESS
-        return Running(job, task, limits, place, memory=int(limits.get(LimitType.MEMORY, 0)))
+        return Running(job, task, limits, place, _memory_of(limits))
+
+
+def _memory_of(limits: Mapping[str, float]) -> int:
+    return int(limits.get(LimitType.MEMORY, 0))

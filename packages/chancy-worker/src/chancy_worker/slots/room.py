@@ -40,11 +40,15 @@ class Room:
     ahead: Mapping[str, int] = field(default_factory=dict)
 
 
+def _nothing() -> dict[Place, int]:
+    return dict.fromkeys(Place, 0)
+
+
 class Shares:
     """Which share of each queue's jobs runs in which place, and which of all."""
 
     def __init__(self) -> None:
-        self._began: defaultdict[str, Counter[Place]] = defaultdict(Counter)
+        self._began: defaultdict[str, dict[Place, int]] = defaultdict(_nothing)
         self._shares: dict[Place, dict[str, float]] = {place: {} for place in Place}
         self._usual = dict.fromkeys(Place, 1.0)
 
@@ -58,8 +62,8 @@ class Shares:
             return
         usual: Counter[Place] = Counter()
         for queue, began in self._began.items():
-            usual += began
-            total = began.total()
+            usual.update(began)
+            total = sum(began.values())
             for place in places:
                 before = self._shares[place].get(queue, self._usual[place])
                 self._shares[place][queue] = before + 0.5 * (began[place] / total - before)

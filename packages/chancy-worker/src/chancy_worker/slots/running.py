@@ -39,10 +39,10 @@ class Running(msgspec.Struct, eq=False):
     task: BaseTask[..., Any]
     limits: dict[str, float]
     place: Place
-    confined: bool = False
-    """Where it runs there is room for so many, and so much memory."""
     memory: int = 0
     """Its limit in bytes, which counts against the budget."""
+    confined: bool = False
+    """Where it runs there is room for so many, and so much memory."""
     attempt: Attempt | None = None
     """From its first step on."""
     carrier: asyncio.Task[None] | None = None

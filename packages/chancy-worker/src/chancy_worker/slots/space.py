@@ -5,7 +5,6 @@ Who is claimed beyond it waits for a moment, and goes back then. The loop has ro
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from chancy.options.limits import Place
@@ -29,9 +28,9 @@ class Space:
         self._names = names
         self._needs = {name: need for name, need in needs.items() if need}
         self._memory = memory
-        self._used: Counter[Place] = Counter()
+        self._used = dict.fromkeys(Place, 0)
         """By what was claimed, where not any number can run."""
-        self._inside: Counter[Place] = Counter()
+        self._inside = dict.fromkeys(Place, 0)
         """Of those, by what has begun."""
         self._memory_used = self._memory_inside = 0
         self._in_vain: dict[str, tuple[Place, int]] = {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Generic, Protocol, TypeAlias, TypeVar
@@ -58,12 +58,13 @@ class Turnstile(Generic[V]):
         self._fits = fits
         self._begin = begin
         self._too_long = too_long
-        self._inside: Counter[str] = Counter()
+        self._inside = dict.fromkeys(concurrency, 0)
         self._lines: dict[str, deque[tuple[Rank, float, V]]] = {queue: deque() for queue in concurrency}
         """Of each queue those that wait, in order: their place, since when, and the attempt."""
         self._confined: dict[str, None] = {}
         """Queues in which somebody waits though a slot is free."""
-        self._emptied: Counter[str] = Counter()
+        self._emptied = dict.fromkeys(concurrency, 0)
+        """How many slots, since `ahead` was asked last."""
         self._ahead: dict[str, int] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -104,12 +105,13 @@ class Turnstile(Generic[V]):
         """How many of each queue to claim ahead: as many as have ended since this was asked last, or a little less than
         then, whichever is more (jobs come in waves), and never more than there are slots.
         """
+        emptied = {queue: n for queue, n in self._emptied.items() if n}
+        self._emptied.update(dict.fromkeys(emptied, 0))
         self._ahead = {
             queue: n
-            for queue in self._ahead.keys() | self._emptied.keys()
-            if (n := min(max(self._emptied[queue], int(self._ahead.get(queue, 0) * KEPT)), self._concurrency[queue]))
+            for queue in self._ahead.keys() | emptied.keys()
+            if (n := min(max(emptied.get(queue, 0), int(self._ahead.get(queue, 0) * KEPT)), self._concurrency[queue]))
         }
-        self._emptied.clear()
         return self._ahead
 
     def _enter(self, queue: str, attempt: V) -> None:
