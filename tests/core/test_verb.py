@@ -6,6 +6,8 @@ import asyncio
 import inspect
 import pickle
 import pydoc
+import re
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -13,14 +15,17 @@ import pytest
 import chancy
 import chancy_ops
 from chancy import InvalidConnection, InvalidOption
+from chancy.model import Statement
+from chancy.options.plain import text
 from chancy.run import answered_by
+from chancy.verb import verb
 
 VERBS = {
-    name: verb
+    name: found
     for package in (chancy, chancy_ops)
     for name in package.__all__
-    if inspect.isfunction(verb := getattr(package, name))
-    and next(iter(inspect.signature(verb).parameters), "") == "conn"
+    if inspect.isfunction(found := getattr(package, name))
+    and next(iter(inspect.signature(found).parameters), "") == "conn"
 }
 
 
@@ -121,3 +126,35 @@ def test_the_schema_is_that_of_the_call_and_not_of_the_await(silent, aconn):
     finally:
         chancy.configure(schema=None)
     assert silent.asked == ["first"]
+
+
+@chancy.task
+def note(number: int) -> None: ...
+
+
+CONTRIBUTING = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+async def test_the_verb_that_contributing_shows_is_all_of_one(database):
+    (example,) = re.findall(r"^## Adding a verb\n.*?```python\n(.*?)```", CONTRIBUTING, re.DOTALL | re.MULTILINE)
+    written = {"Statement": Statement, "text": text, "verb": verb, "__name__": __name__}
+    exec(example, written)
+    count_due, here = written["count_due"], {"schema": database.schema}
+    with psycopg.connect(database.dsn, autocommit=True) as conn:
+        tasks = [note.using(queue="mail"), note.using(queue="mail", delay=60), note]
+        chancy.submit_many(conn, [task.bind(1) for task in tasks], **here)
+        assert count_due(conn, "mail", **here) == 1
+        with pytest.raises(InvalidOption):
+            count_due(conn, 7, **here)
+    async with await psycopg.AsyncConnection.connect(database.dsn) as aconn:
+        assert await count_due(aconn, "default", **here) == 1
+
+
+PLACES = re.findall(r"`((?:chancy\w*|tests|docs|options|sql|in_memory|history)/[\w/.]+)`", CONTRIBUTING)
+
+
+@pytest.mark.parametrize("place", sorted({*PLACES}))
+def test_a_place_that_contributing_names_is_there(place):
+    root = Path(__file__).parents[2]
+    found = [*root.glob(place), *root.glob(f"packages/*/src/{place}*"), *root.glob(f"packages/*/src/*/{place}*")]
+    assert found or place.endswith("census.py")

@@ -36,7 +36,7 @@ ORDER = {
         worker processes
         cli __main__ __init__
     """,
-    "chancy_ops": "pauses queue jobs overview reasons diagnosis __init__ command __main__",
+    "chancy_ops": "pauses queue jobs overview flow deploy reasons diagnosis __init__ terminal command cli __main__",
     "chancy_testing": "attempts clock server stand_ins in_memory faults asserts draining background plugin __init__",
     "chancy_django": """
         settings database tasks

@@ -14,10 +14,15 @@ from rooms import rooms_of
 from chancy_testing.in_memory.answers import ANSWERS, ASKED_BY
 
 WITHOUT_ANSWER = {
+    "arguments": "of `chancy check`",
+    "clock": "of the command",
     "finish_unfinished": "of workers, and of drain",
+    "measure": "of `chancy top`",
     "pause": "nobody waits in memory for what is paused",
     "queues": "nothing waits in memory",
+    "running": "of `chancy top`",
     "resume": "as pause",
+    "waiting": "of `chancy check`",
     "workers": "there are none",
 }
 """Of the rooms whose statements a test may ask for."""

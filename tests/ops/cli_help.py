@@ -20,7 +20,7 @@ import pytest
 from psycopg import sql
 
 import chancy
-from chancy_ops.command.cli import main
+from chancy_ops.cli import main
 
 HERE = Path(__file__).parent
 CTRL_C = "\x03"

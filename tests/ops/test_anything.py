@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 import chancy
 from chancy import State, every
 from chancy.run import send
-from chancy_ops.command.cli import COMMANDS
-from chancy_ops.command.cli import chancy as group
+from chancy_ops.cli import COMMANDS
+from chancy_ops.cli import chancy as group
 from chancy_worker.claims.statement import Wanted, play_round
 from chancy_worker.life.lease import register
 

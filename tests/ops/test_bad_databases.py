@@ -12,7 +12,7 @@ import pytest
 from psycopg import sql
 
 from chancy.migrations.migrate import newest
-from chancy_ops.command.cli import COMMANDS
+from chancy_ops.cli import COMMANDS
 
 COMMAND_LINES = {
     "batch": ["7"],

@@ -167,7 +167,7 @@ def test_schedules_that_the_code_does_not_know_or_cannot_perform_are_told(shell,
 
 
 def test_a_cron_expression_that_was_made_where_nothing_reads_one_is_told(shell, code, monkeypatch):
-    made = {}
+    made = {"__name__": "shop"}
     exec("def ship(order: int) -> None: ...", made)
     job = task(name="shop.ship")(made["ship"]).bind(1)
     with monkeypatch.context() as elsewhere:

@@ -14,11 +14,11 @@ import pytest
 import chancy
 import chancy_ops
 from chancy.migrations.migrate import newest, steps
-from chancy_ops.command.cli import COMMANDS, main
+from chancy_ops.cli import COMMANDS, main
 
 
 def test_the_list_of_commands_needs_none_of_them():
-    code = "import sys; from chancy_ops.command.cli import main; main(['--help']); print('psycopg' in sys.modules)"
+    code = "import sys; from chancy_ops.cli import main; main(['--help']); print('psycopg' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert all(name in run.stdout for name in COMMANDS)
     assert run.stdout.splitlines()[-1] == "False"
@@ -228,7 +228,7 @@ def test_completion_prints_a_script_that_asks_the_command(shell, name):
     assert "_CHANCY_COMPLETE" in answer.out
 
 
-MAIN = "from chancy_ops.command.cli import main; main()"
+MAIN = "from chancy_ops.cli import main; main()"
 
 
 def test_a_shell_that_completes_is_told_names_and_options():

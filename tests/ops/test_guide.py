@@ -19,8 +19,8 @@ from cli_help import ESCAPES
 
 import chancy
 from chancy.registry import registered
-from chancy_ops.command import screen
-from chancy_ops.command.cli import COMMANDS
+from chancy_ops.cli import COMMANDS
+from chancy_ops.terminal import screen
 
 GUIDE = Path(__file__).parents[2] / "docs/guides/command-line.md"
 SCREEN = re.compile(r"^```console\n\$ (chancy .*)\n((?:.*\n)*?)```$", re.MULTILINE)

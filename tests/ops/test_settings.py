@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from chancy_ops.command.cli import COMMANDS
+from chancy_ops.cli import COMMANDS
 
 SETTINGS = {
     "German dates": {"datestyle": "German"},

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import shop_tasks
 
-from chancy_ops.command import modules
+from chancy_ops.terminal import modules
 
 EVERYTHING = {"number": 1, "text": "a"}
 

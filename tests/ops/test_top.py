@@ -14,7 +14,7 @@ from cli_help import Terminal
 import chancy
 import chancy_ops
 from chancy.schema import numbered
-from chancy_ops.command.top import FLOW, look, measure
+from chancy_ops.flow import FLOW, look, measure
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_rates_are_of_the_time_since_the_look_before(busy, tasks):
     def rates(frame):
         return {queue: (round(frame.submits[queue], 1), round(frame.completions[queue], 1)) for queue in frame.submits}
 
-    start = measure(busy.conn, busy.schema)
+    start = measure(busy.conn, schema=busy.schema)
     jobs = busy.submit(*[tasks.invoice.bind(n) for n in range(20_000)])
     busy.finish(*jobs[:10_000])
     frame = later(start, 1000)
@@ -118,7 +118,7 @@ def test_rates_are_of_the_time_since_the_look_before(busy, tasks):
 
 
 def test_rates_begin_where_nothing_is_live(shell, tasks):
-    start = measure(shell.conn, shell.schema)
+    start = measure(shell.conn, schema=shell.schema)
     shell.finish(*shell.submit(tasks.invoice.bind(1)))
     (newest,) = shell.rows("SELECT max(id) FROM {}.history")[0]
     frame = look(shell.conn, shell.schema, start)
@@ -131,7 +131,7 @@ def test_a_look_at_the_rates_does_not_read_what_is_finished(shell, tasks):
     shell.finish(*shell.submit(*[tasks.welcome.bind(n) for n in range(5000)]))
     shell.conn.execute(f'ANALYZE "{shell.schema}".history')
     text, names = numbered(FLOW, shell.schema)
-    newest = measure(shell.conn, shell.schema).newest
+    newest = measure(shell.conn, schema=shell.schema).newest
     plan = psycopg.RawCursor(shell.conn).execute(b"EXPLAIN " + text, [newest for _ in names]).fetchall()
     assert not [line for (line,) in plan if "Seq Scan on history" in line and "rows=5000" in line]
     assert "Index" in str(plan)

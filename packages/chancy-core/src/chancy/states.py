@@ -1,8 +1,7 @@
-"""The states of a job and the moves between them.
+"""The states of a job.
 
-A live job is a row of `job`; a finished one is a row of `history`. `scheduled` is not stored: it is a ready
-job whose `run_at` lies ahead. Every guarded UPDATE and DELETE in the SQL is one of the moves below, and a
-state that is not in this table cannot be reached.
+A live job is a row of `job`; a finished one is a row of `history`. `scheduled` is not stored: it is a ready job whose
+`run_at` lies ahead.
 """
 
 from __future__ import annotations
@@ -24,15 +23,3 @@ class State(StrEnum):
 
 LIVE = frozenset({State.READY, State.SCHEDULED, State.RUNNING})
 FINISHED = frozenset(State) - LIVE
-
-MOVES: dict[State, frozenset[State]] = {
-    State.SCHEDULED: frozenset({State.READY, State.CANCELLED}),
-    State.READY: frozenset({State.RUNNING, State.CANCELLED}),
-    # Ready and scheduled again: retry, snooze, release and rescue.
-    State.RUNNING: frozenset(State) - {State.RUNNING},
-    # Ready again: requeue, by a person.
-    State.SUCCEEDED: frozenset({State.READY}),
-    State.FAILED: frozenset({State.READY}),
-    State.DISCARDED: frozenset({State.READY}),
-    State.CANCELLED: frozenset({State.READY}),
-}

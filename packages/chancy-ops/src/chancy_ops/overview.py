@@ -1,4 +1,4 @@
-"""What there is: the queues with what waits in them, and the workers that are believed alive."""
+"""What there is: the queues with what waits in them, the workers that are believed alive, and the time."""
 
 from __future__ import annotations
 
@@ -127,3 +127,12 @@ def _parse_workers(rows: Rows) -> list[WorkerRow]:
         )
         for id_, name, started_at, expires_at, running, queues, tasks, version, listens, ahead in rows
     ]  # fmt: skip
+
+
+CLOCK = "SELECT {schema}.clock()"
+
+
+@verb
+def clock(*, schema: str | None = None) -> Statement[datetime]:
+    """The time of day in this schema, in UTC. One round trip."""
+    return Statement(CLOCK, {}, lambda rows: rows[0][0].astimezone(UTC), name="clock")

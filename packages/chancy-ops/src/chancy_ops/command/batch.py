@@ -5,9 +5,8 @@ from __future__ import annotations
 import click
 
 import chancy
-
-from .screen import Table, document
-from .site import Site, command
+from chancy_ops.terminal.screen import Table, document
+from chancy_ops.terminal.site import Site, command
 
 COUNTS = ("total", "waiting", "running", "succeeded", "failed", "discarded", "cancelled")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from .site import Site, command
+from chancy_ops.terminal.site import Site, command
 
 
 @command("completion")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import click
 
 import chancy_ops
-
-from .faults import DONE, NOT_DONE
-from .screen import Table, document
-from .site import Site, command
+from chancy_ops.terminal.faults import DONE, NOT_DONE
+from chancy_ops.terminal.screen import Table, document
+from chancy_ops.terminal.site import Site, command
 
 
 @command("doctor")

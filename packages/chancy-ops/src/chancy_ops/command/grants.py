@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from .screen import answer
-from .site import Site, command
+from chancy_ops.terminal.screen import answer
+from chancy_ops.terminal.site import Site, command
 
 KINDS = (
     ("producer", "Submits, and reads what became of jobs."),

@@ -11,10 +11,9 @@ import msgspec
 import chancy
 from chancy import JobRow, State
 from chancy.phrases import one_line
-
-from .screen import Table, document, harmless, heading
-from .site import Site, command
-from .times import lasting, written
+from chancy_ops.terminal.screen import Table, document, harmless, heading
+from chancy_ops.terminal.site import Site, command
+from chancy_ops.terminal.times import lasting, written
 
 STATES = click.Choice([state.value for state in State])
 LOGS_SHOWN = 1_000

@@ -7,10 +7,9 @@ import psycopg
 
 import chancy
 from chancy.migrations.migrate import printed, steps
-
-from .faults import DONE, NOT_DONE, Refusal
-from .screen import answer
-from .site import Site, command
+from chancy_ops.terminal.faults import DONE, NOT_DONE, Refusal
+from chancy_ops.terminal.screen import answer
+from chancy_ops.terminal.site import Site, command
 
 
 @command("migrate")

@@ -7,10 +7,9 @@ from typing import Any
 
 import chancy_ops
 from chancy_ops import WorkerRow
-
-from .screen import Table, document
-from .site import Site, command
-from .times import lasting, until
+from chancy_ops.terminal.screen import Table, document
+from chancy_ops.terminal.site import Site, command
+from chancy_ops.terminal.times import lasting, until
 
 
 @command("queues")

@@ -8,10 +8,9 @@ import click
 import msgspec
 
 import chancy
-
-from .screen import Table, answer, document
-from .site import Site, command
-from .times import until
+from chancy_ops.terminal.screen import Table, answer, document
+from chancy_ops.terminal.site import Site, command
+from chancy_ops.terminal.times import until
 
 
 @command("schedules")

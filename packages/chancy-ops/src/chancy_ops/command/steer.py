@@ -8,11 +8,10 @@ import click
 
 import chancy
 import chancy_ops
-
-from .faults import DONE, NOT_DONE
-from .screen import answer
-from .site import Site, command
-from .times import age, instant, written
+from chancy_ops.terminal.faults import DONE, NOT_DONE
+from chancy_ops.terminal.screen import answer
+from chancy_ops.terminal.site import Site, command
+from chancy_ops.terminal.times import age, instant, written
 
 
 @command("edit")

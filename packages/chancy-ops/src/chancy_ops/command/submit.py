@@ -8,11 +8,10 @@ from typing import Any
 import click
 
 import chancy
-
-from .modules import find_task, parsed
-from .screen import document
-from .site import Site, command
-from .times import age, instant
+from chancy_ops.terminal.modules import find_task, parsed
+from chancy_ops.terminal.screen import document
+from chancy_ops.terminal.site import Site, command
+from chancy_ops.terminal.times import age, instant
 
 
 @command("submit")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,12 +17,13 @@ from chancy import DuplicateJob, State, UnknownJob
 from chancy.phrases import counted, one_line
 from chancy.states import FINISHED, LIVE
 from chancy_ops import JobFilter, Swept
+from chancy_ops.terminal.bar import Bar
+from chancy_ops.terminal.faults import DONE, NOT_DONE, STOPPED, Refusal
+from chancy_ops.terminal.screen import document
+from chancy_ops.terminal.site import Site, command
+from chancy_ops.terminal.times import instant_or_age, moment
 
-from .faults import DONE, NOT_DONE, STOPPED, Refusal
 from .jobs import STATES
-from .screen import document
-from .site import Site, command
-from .times import instant_or_age, moment
 
 if TYPE_CHECKING:
     from chancy.wires.connections import PsycopgConn
@@ -192,7 +193,7 @@ def _all(site: Site, conn: PsycopgConn, chosen: Chosen, verb: Verb, change: Call
         _ask(verb, fitting, total)
     seen = 0
     try:
-        with _Bar(verb, total) as bar:
+        with Bar(verb.name, total) as bar:
 
             def told(gone_through: int) -> None:
                 nonlocal seen
@@ -219,30 +220,3 @@ def _ask(verb: Verb, counts: Mapping[State, int], total: int) -> None:
     click.echo(f"{listed}", err=True)
     if not click.confirm(f"{verb.name.capitalize()} {counted(total, 'job')}?", err=True):
         raise Refusal("nothing was changed", NOT_DONE)
-
-
-class _Bar:
-    """How far it is, on standard error, if that is a terminal."""
-
-    def __init__(self, verb: Verb, total: int) -> None:
-        self._progress: Any = None
-        if total and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._progress = Progress(*columns, console=Console(stderr=True))
-            self._bar = self._progress.add_task(verb.name, total=total)
-
-    def __enter__(self) -> Self:
-        if self._progress:
-            self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._progress:
-            self._progress.stop()
-
-    def move(self, to: int) -> None:
-        if self._progress:
-            self._progress.update(self._bar, completed=to)

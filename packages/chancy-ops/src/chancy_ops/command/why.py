@@ -5,9 +5,8 @@ from __future__ import annotations
 import click
 
 import chancy_ops
-
-from .screen import answer
-from .site import Site, command
+from chancy_ops.terminal.screen import answer
+from chancy_ops.terminal.site import Site, command
 
 
 @command("why")

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 import click
 from click.shell_completion import CompletionItem, shell_complete
 
-from chancy_ops.__about__ import __version__
-
-from .faults import DONE, REFUSED, STOPPED, told
-from .site import site_options
+from .__about__ import __version__
+from .terminal.faults import DONE, REFUSED, STOPPED, told
+from .terminal.site import site_options
 
 COMMANDS = {
     "batch": ("batch", "How far a batch is."),
@@ -54,7 +53,7 @@ class Commands(click.Group):
         """Import its room."""
         if cmd_name not in COMMANDS:
             return None
-        room = importlib.import_module(f"{__package__}.{COMMANDS[cmd_name][0]}")
+        room = importlib.import_module(f"{__package__}.command.{COMMANDS[cmd_name][0]}")
         found: click.Command = getattr(room, cmd_name.replace("-", "_"))
         return found
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import click
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from chancy.wires.connections import PsycopgConn
 
 P = ParamSpec("P")
-
-CLOCK = "SELECT {schema}.clock()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +80,9 @@ class Site:
 
     def now(self, conn: PsycopgConn) -> datetime:
         """The database's clock. One round trip."""
-        return clock(conn, self.schema)
+        from chancy_ops.overview import clock
 
-
-def clock(conn: PsycopgConn, schema: str) -> datetime:
-    """The time of day in this schema, in UTC. One round trip."""
-    from chancy.model import Statement
-    from chancy.run import perform
-
-    now: Any = perform(conn, Statement(CLOCK, {}, lambda rows: rows[0][0].astimezone(UTC), name="clock"), schema)
-    assert isinstance(now, datetime)
-    return now
+        return clock(conn, schema=self.schema)
 
 
 def site_options() -> list[click.Parameter]:

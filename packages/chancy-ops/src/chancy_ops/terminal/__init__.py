@@ -1,0 +1,1 @@
+"""What every command needs: where it works, what it is given, and how it answers."""
