@@ -202,7 +202,7 @@ def test_on_a_connection_of_the_code_under_test_nothing_is_sent():
 
 
 def test_what_is_no_connection_is_refused_as_on_postgres(chancy_eager):
-    with pytest.raises(InvalidConnection, match="expected a psycopg"):
+    with pytest.raises(InvalidConnection, match="expected one of psycopg"):
         add.submit("not a connection", 1)
 
 

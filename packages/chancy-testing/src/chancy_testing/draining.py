@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast, overload
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, overload
 
 import psycopg
 
 from chancy.batches.statements import Ends, finish_batches, finish_unfinished
-from chancy.errors import ChancyError
+from chancy.errors import ChancyError, InvalidConnection
 from chancy.history.moving import DAYS_AHEAD, make_partitions
 from chancy.model import AskStanding, Script, Statement
 from chancy.options.plain import number
 from chancy.registry import registered
-from chancy.run import Postgres, awaited, follow, walk
+from chancy.run import awaited, follow, send, send_async, walk
 from chancy.schema import fill, schema_in_use
 from chancy.statements import select_outcome
 from chancy.states import State
@@ -145,8 +145,8 @@ def drain(
 
     In a transaction that is open on `conn` everything happens inside it and nothing is committed, so what the test has
     submitted and not committed is performed, too; each attempt has a savepoint, to which an error of the database goes
-    back. On an idle connection of psycopg's, and on any in autocommit, each step is committed, as a worker would; a
-    session of SQLAlchemy is always in a transaction, which is yours to commit.
+    back. On an idle connection each step is committed, as a worker would. The connection may be one of SQLAlchemy or
+    Django that is over psycopg. Raises `InvalidConnection` for those over other drivers.
 
     `with_scheduled` takes each scheduled job as if its time had come, in that order: retries without their wait.
     `limit` is the number of attempts after which to stop. Jobs whose task this process does not know are left alone,
@@ -156,45 +156,76 @@ def drain(
     move the clock and drain again.
     """
     where = schema_in_use(schema)
-    steps = _drain(conn, where, with_scheduled, None if limit is None else number("limit", limit, 0))
+    most = None if limit is None else number("limit", limit, 0)
     if awaited(conn):
-        return _follow(conn, where, steps)
-    wire: Wire = wire_of(conn)
+        return _drain_async(conn, where, with_scheduled, most)
+    driver = _psycopgs(conn, _behind(conn))
+    wire: Wire = wire_of(driver)
 
     def do(step: Statement[Any] | Script | AskStanding | Call) -> Any:
         match step:
             case Statement():
-                return Postgres().send(cast(Any, conn), step, where)
+                return send(driver, step, where)
             case Script():
                 return wire.run(fill(step.sql, where).decode())
             case AskStanding():
                 return wire.standing()
         return perform_here(step)
 
-    return walk(steps, do)
+    return walk(_drain(where, with_scheduled, most), do)
 
 
-async def _follow(conn: Any, schema: str, steps: Steps[Drained]) -> Drained:
-    wire: AsyncWire = wire_of(conn)
+async def _drain_async(conn: Any, schema: str, with_scheduled: bool, limit: int | None) -> Drained:
+    driver = _psycopgs(conn, await _behind_async(conn))
+    wire: AsyncWire = wire_of(driver)
 
     def do(step: Statement[Any] | Script | AskStanding | Call) -> Awaitable[Any]:
         match step:
             case Statement():
-                return Postgres().send_async(conn, step, schema)
+                return send_async(driver, step, schema)
             case Script():
                 return wire.run(fill(step.sql, schema).decode())
             case AskStanding():
                 return wire.standing()
         return perform_here_async(step)
 
-    return await follow(steps, do)
+    return await follow(_drain(schema, with_scheduled, limit), do)
 
 
-def _drain(conn: SyncConn | AsyncConn, schema: str, with_scheduled: bool, limit: int | None) -> Steps[Drained]:
+# The worker's statements are made for psycopg. It begins its transactions by itself, so that what a stack has sent on a
+# connection of its, and what is sent on that connection here, is in one transaction.
+
+
+def _behind(conn: Any) -> Any:
+    """The driver's connection behind one of SQLAlchemy or Django."""
+    if hasattr(conn, "ensure_connection"):
+        conn.ensure_connection()
+        return conn.connection
+    if hasattr(conn, "expunge_all"):
+        conn = conn.connection()
+    return conn.connection.driver_connection if hasattr(conn, "exec_driver_sql") else conn
+
+
+async def _behind_async(conn: Any) -> Any:
+    if hasattr(conn, "expunge_all"):
+        conn = await conn.connection()
+    return (await conn.get_raw_connection()).driver_connection if hasattr(conn, "exec_driver_sql") else conn
+
+
+def _psycopgs(conn: object, driver: Any) -> Any:
+    if isinstance(driver, (psycopg.Connection, psycopg.AsyncConnection)):
+        return driver
+    raise InvalidConnection(
+        f"drain needs a connection of psycopg's, or one of SQLAlchemy or Django over psycopg, and "
+        f"{type(conn).__module__}.{type(conn).__qualname__} leads to {type(driver).__module__.split('.')[0]}: commit, "
+        f"and drain on a connection of its own, such as chancy_conn"
+    )
+
+
+def _drain(schema: str, with_scheduled: bool, limit: int | None) -> Steps[Drained]:
     standing: Standing = yield AskStanding()
-    # Of another stack it is the stack that has to commit, and not a text that it knows nothing of.
-    commits = standing is Standing.FRESH and isinstance(conn, (psycopg.Connection, psycopg.AsyncConnection))
-    inside = standing is not Standing.AUTOCOMMIT and not commits
+    commits = standing is Standing.FRESH
+    inside = standing in (Standing.WITHIN, Standing.FAILED)
     drained, late, passed, spots = Drained(), dict[int, Completion](), list[int](), dict[str, str]()
     yield make_partitions(DAYS_AHEAD)
     worker = yield register(WORKER, LEASE_SECONDS, Offer(tasks=list(registered())))
