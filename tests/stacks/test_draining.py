@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from stacks_tasks import half
 
-from chancy import InvalidConnection, State, task
+from chancy import InvalidConnection, State
 from chancy_testing import assert_submitted, drain
 from stacks import ON_PSYCOPG2, STACKS, play
-
-
-@task(name="stacks.half", max_attempts=1)
-def half(n: int) -> int:
-    return n // (n % 2 == 0)
-
 
 OVER_PSYCOPG = [
     stack

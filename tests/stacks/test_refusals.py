@@ -19,9 +19,10 @@ from django.db import connections
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from sqlalchemy import orm
 from sqlalchemy.ext import asyncio as sa_asyncio
+from stacks_tasks import plain
 
 import chancy
-from chancy import InvalidConnection, InvalidOption, task
+from chancy import InvalidConnection, InvalidOption
 from chancy_testing.attempts import on_a_loop_of_its_own
 from stacks import BY_NAME, alias_of, async_engine, engine, for_asyncpg, set_up_django
 
@@ -39,11 +40,6 @@ WITH_THE_REMEDY = {
     sqlite3.connect(":memory:"): "it leads to SQLite",
     connections: "give `connection`",
 }
-
-
-@task(name="stacks.plain")
-def plain(number: int) -> int:
-    return number
 
 
 @pytest.mark.parametrize("given", WITH_THE_REMEDY, ids=lambda given: type(given).__name__)
