@@ -14,20 +14,16 @@ import pytest
 from django.db import connections
 from sqlalchemy import orm
 from sqlalchemy.ext.asyncio import AsyncSession
-from stacks import alias_of, async_engine, engine, for_asyncpg
+from stacks_tasks import bounced
 
-from chancy import task
 from chancy_testing.attempts import on_a_loop_of_its_own
+from stacks import alias_of, async_engine, engine, for_asyncpg
 
 sys.path.append(str(Path(__file__).parents[1] / "worker"))
 
 from bouncer_help import Bouncer
 
 CLIENTS, JOBS = 5, 12
-
-
-@task(name="stacks.bounced")
-def bounced(n: int) -> None: ...
 
 
 @pytest.fixture(scope="module")

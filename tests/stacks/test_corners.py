@@ -14,19 +14,14 @@ import sqlalchemy
 from django.db import connections
 from sqlalchemy import orm
 from sqlalchemy.ext.asyncio import AsyncSession
-from stacks import ONE_OF_EACH, STACKS, alias_of, async_engine, engine, params, play
+from stacks_tasks import word
 
 import chancy
-from chancy import task
 from chancy_testing import drain
 from chancy_testing.attempts import on_a_loop_of_its_own
+from stacks import ONE_OF_EACH, STACKS, alias_of, async_engine, engine, params, play
 
 TEXT = "100% {} %s %(x)s %% \\ ' \" $1 :a ::int \0 \n é ž 日 🦊"
-
-
-@task(name="stacks.word")
-def word(text: str, n: int = 0) -> str:
-    return text
 
 
 @pytest.mark.parametrize("stack", params(ONE_OF_EACH))

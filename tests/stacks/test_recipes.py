@@ -14,17 +14,12 @@ import tortoise.fields
 import tortoise.transactions
 from sqlalchemy import orm
 from sqlalchemy.ext.asyncio import AsyncSession
-from stacks import for_asyncpg
+from stacks_tasks import add
 
 import chancy
-from chancy import task
 from chancy_testing import eager
 from chancy_testing.attempts import on_a_loop_of_its_own
-
-
-@task(name="stacks.add")
-def add(n: int, more: int = 0) -> int:
-    return n + more
+from stacks import for_asyncpg
 
 
 @pytest.mark.parametrize("kind", ["PostgresqlExtDatabase", "Psycopg3Database"])

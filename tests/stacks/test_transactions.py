@@ -6,15 +6,11 @@ import contextlib
 from datetime import timedelta
 
 import pytest
-from stacks import STACKS, play
+from stacks_tasks import twice
 
-from chancy import NotCommitted, task
+from chancy import NotCommitted
 from chancy_testing import drain
-
-
-@task(name="stacks.twice")
-def twice(n: int) -> int:
-    return 2 * n
+from stacks import STACKS, play
 
 
 def nested(stack, actor, acts):

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from chancy import Chancy, task
+from chancy_testing import background
 from chancy_testing.background import InThread
 
 SOON = timedelta(seconds=20)
@@ -105,3 +106,17 @@ def test_a_worker_that_cannot_start_says_why(chancy_dsn):
     worker = InThread(Chancy(chancy_dsn, schema="not_there"), "none")
     with pytest.raises((SchemaOutdated, psycopg.errors.UndefinedTable)):
         worker.start()
+
+
+class Lazy:
+    """As Django's settings: to be asked for its class is to be woken."""
+
+    @property
+    def __class__(self):
+        raise RuntimeError("settings are not configured")
+
+
+def test_looking_for_what_a_worker_has_left_behind_wakes_nobody():
+    sleeper = Lazy()
+    assert background._open_connections() == []
+    del sleeper
