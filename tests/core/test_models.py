@@ -28,8 +28,8 @@ from pydantic import BaseModel, ConfigDict, Field, HttpUrl, PrivateAttr, RootMod
 from typing_extensions import TypedDict
 
 from chancy import InvalidArguments, InvalidResult, InvalidTask, Limit, Unique, task
-from chancy.arguments.arrival import difference
 from chancy.arguments.codec import signature_of
+from chancy.carried.arrival import difference
 
 AT = datetime(2031, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 

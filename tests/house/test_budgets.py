@@ -37,7 +37,6 @@ LARGER_ROOMS = {
 }
 """More than a room's lines: how many, and why."""
 LARGER_WINGS = {
-    "chancy/arguments": (980, "models are compared as all else is, and read and refused by the same words"),
     "chancy_ops/command": (1_450, "a file a command, and none imports another one's"),
     "chancy_worker/rounds": (920, "until the claimer is divided"),
 }

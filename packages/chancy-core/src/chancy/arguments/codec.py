@@ -17,13 +17,22 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import inspect as types
 
+from chancy.carried.arrival import (
+    Trust,
+    as_numbers,
+    difference,
+    is_lost,
+    takes_booleans,
+    takes_sequences,
+    trust,
+    walked,
+)
+from chancy.carried.flaws import kept_back
+from chancy.carried.models import Carrier, Reader, carrier_of, holds_models, placed
 from chancy.errors import InvalidArguments, InvalidResult, InvalidTask
 from chancy.model import MAX_PAYLOAD_BYTES
 from chancy.options.plain import base_of
 
-from .arrival import Trust, as_numbers, difference, is_lost, takes_booleans, takes_sequences, trust, walked
-from .flaws import kept_back
-from .models import Carrier, Reader, carrier_of, holds_models, placed
 from .words import NO_NAN, WAY_OUT, WAY_OUT_OF_MODELS, argument_in, holds_nan, too_large, unread, without_path
 
 _NO_MUTABLE_DEFAULT = (list, dict, set, bytearray)
