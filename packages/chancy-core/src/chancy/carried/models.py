@@ -213,7 +213,7 @@ class Reader:
         raw = self._raw.decode(payload)
         values = {name: value for name in self._names if (value := getattr(raw, name)) is not msgspec.UNSET}
         for name in self._carriers.keys() & values.keys():
-            values[name] = placed(name, self._carriers[name].decode, bytes(values[name]))
+            values[name] = _placed(name, self._carriers[name].decode, bytes(values[name]))
         return self._struct(**values)
 
 
@@ -227,7 +227,20 @@ def _unread_field(field: Any, is_carried: bool) -> Any:
     return field.name, kind, msgspec.field(**options)
 
 
-def placed(name: str, call: Callable[[Any], Any], value: Any) -> Any:
+def encoder(carriers: Mapping[str, Carrier], encode_rest: Callable[[Any], bytes]) -> Callable[[dict[str, Any]], bytes]:
+    """What makes the JSON of arguments, models among them. An error says whose it is."""
+
+    def encode(values: dict[str, Any]) -> bytes:
+        said = {
+            name: msgspec.Raw(_placed(name, carriers[name].encode, value)) if name in carriers else value
+            for name, value in values.items()
+        }
+        return encode_rest(said)
+
+    return encode
+
+
+def _placed(name: str, call: Callable[[Any], Any], value: Any) -> Any:
     """Call it with the value of this argument; an error says so, as msgspec says it."""
     try:
         return call(value)
