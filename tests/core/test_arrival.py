@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chancy import InvalidArguments, InvalidResult, Job, Unique, submit_many, task
-from chancy.arguments.arrival import Trust, difference, trust
 from chancy.arguments.codec import signature_of
+from chancy.carried.arrival import Trust, difference, trust
 from chancy_testing import eager
 
 PRAGUE = ZoneInfo("Europe/Prague")

@@ -8,7 +8,7 @@ import math
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -22,14 +22,16 @@ import attrs
 import msgspec
 import pydantic
 import pytest
+import sqlmodel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, PrivateAttr, RootModel, SecretStr, TypeAdapter
+from sqlmodel import SQLModel
 from typing_extensions import TypedDict
 
 from chancy import InvalidArguments, InvalidResult, InvalidTask, Limit, Unique, task
-from chancy.arguments.arrival import difference
 from chancy.arguments.codec import signature_of
+from chancy.carried.arrival import difference
 
 AT = datetime(2031, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
@@ -141,6 +143,15 @@ class Kept(BaseModel):
     _secret: int = PrivateAttr(default=1)
 
 
+class HeroChange(SQLModel):
+    name: str | None = None
+    age: int | None = None
+
+
+class Hero(SQLModel, table=True):
+    id: int | None = sqlmodel.Field(default=None, primary_key=True)
+
+
 class Colour(str, Enum):  # noqa: UP042
     RED = "red"
 
@@ -237,6 +248,7 @@ CARRIED = [
     (Sequence[User], (user(),)),
     (HttpUrl, HttpUrl("https://example.com/a?b=c")),
     (Annotated[int, Field(gt=0)], 3),
+    (HeroChange, HeroChange(name="x")),
     (User, User.model_construct(id=3, name="Ada", email=None, at=AT, address=None, tags=[])),
 ]
 
@@ -396,11 +408,6 @@ class Late(BaseModel):
     later: Later  # noqa: F821
 
 
-class Row(BaseModel):
-    model_config = {"table": True}
-    id: int
-
-
 @pydantic.dataclasses.dataclass(config=ConfigDict(extra="allow"))
 class OpenOne:
     a: int
@@ -443,11 +450,13 @@ class Shut:
         (OtherWay, "OtherWay: field 'a' is written under another name than it is read by"),
         (BaseModel, "it is the base of all models"),
         (Late, "Late: it is not fully defined .*Later"),
-        (Row, "a row of your database: pass its id"),
+        (Hero, "a row of your database: pass its id"),
         (OpenOne, "OpenOne: a dataclass with extra='allow'"),
         (Wrong, "Positive is a dataclass of Pydantic, which nobody would ask within Wrong"),
         (Either, "make Either a dataclass or a model"),
         (list[User | int] | Bill, "make Bill a dataclass or a model"),
+        (type[User], "is made of code"),
+        (list[Iterator[User]], "is made of code"),
         (UsedUp, "an InitVar is used up"),
         (AlsoUsedUp, "an InitVar is used up"),
         (Shut, "Shut keeps '_hidden' to itself"),

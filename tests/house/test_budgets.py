@@ -28,9 +28,7 @@ LARGER_ROOMS = {
     "chancy_worker/claims/statement": (300, "one statement in its forms, what goes in and what comes out"),
 }
 """More than a room's lines: how many, and why."""
-LARGER_WINGS = {
-    "chancy/arguments": (980, "models are compared as all else is, and read and refused by the same words"),
-}
+LARGER_WINGS = {}
 LARGER_LISTS = {
     "The worker": (1_450, "until the statement and the verdict are divided"),
 }

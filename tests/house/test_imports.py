@@ -20,7 +20,7 @@ ORDER = {
     "chancy": """
         errors phrases states
         options schema modules
-        wires model arguments history
+        wires model carried arguments history
         registry run statements
         verb keys verbs current logs migrations
         job schedules
@@ -50,7 +50,7 @@ ORDER = {
 PURE = {
     "chancy": """
         errors phrases states registry schema wires/literals wires/wire model options/limits options/outcomes options/plain options/retry
-        arguments/arrival arguments/codec arguments/flaws arguments/functions arguments/models
+        carried/arrival carried/flaws carried/models arguments/codec arguments/functions
         arguments/words history/moving history/retention history/rules
         keys/gates keys/key keys/statements keys/unique schedules/recurrence statements batches/values
     """,

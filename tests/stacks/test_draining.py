@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
+from pydantic import BaseModel
 from stacks_tasks import half
 
-from chancy import State
+from chancy import Backoff, State, task
 from chancy_testing import assert_submitted, drain
-from stacks import ON_PSYCOPG2, STACKS, play
+from stacks import ON_PSYCOPG2, ONE_OF_EACH, STACKS, params, play
 
 OVER_PSYCOPG = [
     stack
@@ -43,3 +46,35 @@ def test_in_autocommit_each_step_is_committed(stack, onlooker, chancy_dsn):
 
     play(stack, chancy_dsn, perform, autocommit=True)
     assert onlooker.conn.execute(f"SELECT state::text FROM {onlooker.schema}.any_job").fetchone() == ("succeeded",)
+
+
+class Line(BaseModel):
+    article: str
+    price: float
+    big: int = 2**70
+
+
+@task(name="stacks.total", retry=Backoff(base=timedelta(0), jitter=0))
+def total(lines: list[Line], note: str = "") -> Line:
+    if note == "fails":
+        raise LookupError(note)
+    return Line(article=f"{note}{len(lines)}", price=sum(line.price for line in lines))
+
+
+@pytest.mark.parametrize("stack", params(ONE_OF_EACH))
+def test_what_is_drained_has_its_arguments_its_retries_and_its_result(stack, onlooker, chancy_dsn):
+    lines = [Line(article="pen", price=0.1), Line(article="ink", price=1e-7)]
+
+    def case(actor):
+        good = yield total.submit(actor.conn, lines, "ž\u0000")
+        bad = yield total.using(max_attempts=2, retry=Backoff(base=timedelta(0), jitter=0)).submit(
+            actor.conn, [], "fails"
+        )
+        done = yield drain(actor.conn, with_scheduled=True)
+        assert (done.succeeded, done.retried, done.failed) == (1, 1, 1), done
+        yield actor.commit()
+        row = yield good.refresh(actor.conn)
+        assert total.result_of(row) == Line(article="ž\u00002", price=0.1 + 1e-7)
+        assert len((yield bad.refresh(actor.conn)).errors) == 2
+
+    play(stack, chancy_dsn, case)

@@ -80,9 +80,7 @@ async def test_an_order_is_confirmed_once_by_a_worker_beside_the_requests(
     assert (await client.get("/jobs/999999")).status_code == 404
 
 
-async def test_a_job_whose_order_is_gone_is_discarded(
-    session: AsyncSession, chancy_drain: Any, client: httpx.AsyncClient
-) -> None:
+async def test_a_job_whose_order_is_gone_is_discarded(session: AsyncSession, chancy_drain: Any) -> None:
     await tasks.confirm.submit(session, tasks.Placed(order=7, email="ann@example.com"))
     await session.commit()
     done = await chancy_drain(session)

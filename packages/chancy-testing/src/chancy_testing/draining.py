@@ -6,11 +6,13 @@ not depend on the planner settings of a worker's connection.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast, overload
 
+import msgspec
 import psycopg
 
 from chancy.app import Surround
@@ -257,7 +259,7 @@ def _drain(
             if [job.id for job in claimed] != [found.id]:
                 passed.append(found.id)  # somebody else has locked it
         yield from _commit(commits)
-        for job in claimed:
+        for job in map(_unread, claimed):
             if job.id in late:
                 yield from _write_late(worker, late.pop(job.id), drained)
             performed: Performed = yield from _attempt(job, schema, inside, surround)
@@ -317,6 +319,18 @@ def _refuse_troubles(ends: Ends) -> int:
     if ends.troubles:
         raise ChancyError("; ".join(ends.troubles))
     return ends.ended
+
+
+def _unread(job: Claimed) -> Claimed:
+    """The same with its JSON as bytes, also where the stack has read it: drivers and SQLAlchemy do, each in its way."""
+    texts = {name: _text_of(getattr(job, name)) for name in ("arguments", "retry", "limits", "errors")}
+    return msgspec.structs.replace(job, **texts)
+
+
+def _text_of(value: Any) -> bytes | None:
+    if value is None or isinstance(value, bytes):
+        return value
+    return value.encode() if isinstance(value, str) else json.dumps(value).encode()
 
 
 def _commit(commits: bool) -> Steps[None]:

@@ -17,13 +17,22 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import inspect as types
 
+from chancy.carried.arrival import (
+    Trust,
+    as_numbers,
+    difference,
+    is_lost,
+    takes_booleans,
+    takes_sequences,
+    trust,
+    walked,
+)
+from chancy.carried.flaws import kept_back
+from chancy.carried.models import Carrier, Reader, carrier_of, encoder, holds_models
 from chancy.errors import InvalidArguments, InvalidResult, InvalidTask
 from chancy.model import MAX_PAYLOAD_BYTES
 from chancy.options.plain import base_of
 
-from .arrival import Trust, as_numbers, difference, is_lost, takes_booleans, takes_sequences, trust, walked
-from .flaws import kept_back
-from .models import Carrier, Reader, carrier_of, holds_models, placed
 from .words import NO_NAN, WAY_OUT, WAY_OUT_OF_MODELS, argument_in, holds_nan, too_large, unread, without_path
 
 _NO_MUTABLE_DEFAULT = (list, dict, set, bytearray)
@@ -282,7 +291,7 @@ def signature_of(function: Callable[..., Any], task: str) -> Signature:
         required=tuple(p.name for p in parameters if p.default is p.empty),
         count=len(parameters),
         struct=struct,
-        encode=_encoder(carriers) if carriers else encode_json,
+        encode=encoder(carriers, encode_json) if carriers else encode_json,
         decoder=Reader(struct, carriers) if carriers else msgspec.json.Decoder(struct),
         carriers=carriers,
         plain=trusted is Trust.FULL,
@@ -326,17 +335,6 @@ def _carried(task: str, what: str, annotation: Any) -> Carrier | None:
     if unknown is not None:
         raise InvalidTask(task, f"{what} has a type that cannot be carried as JSON: {unknown}")
     return None
-
-
-def _encoder(carriers: Mapping[str, Carrier]) -> Callable[[dict[str, Any]], bytes]:
-    def encode(values: dict[str, Any]) -> bytes:
-        said = {
-            name: msgspec.Raw(placed(name, carriers[name].encode, value)) if name in carriers else value
-            for name, value in values.items()
-        }
-        return encode_json(said)
-
-    return encode
 
 
 def _field(parameter: inspect.Parameter, annotation: Any) -> Any:

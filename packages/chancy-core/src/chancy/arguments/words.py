@@ -8,9 +8,8 @@ from typing import Any
 
 import msgspec
 
+from chancy.carried.arrival import plainly
 from chancy.model import MAX_PAYLOAD_BYTES
-
-from .arrival import plainly
 
 NO_NAN = "NaN and infinity cannot be carried as JSON"
 WAY_OUT = "annotate it as what it is, or give what its annotation says"

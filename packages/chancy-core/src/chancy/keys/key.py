@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from chancy.arguments.arrival import plainly
 from chancy.arguments.codec import Signature
+from chancy.carried.arrival import plainly
 from chancy.errors import InvalidArguments, InvalidTask
 from chancy.model import UniqueKey
 from chancy.options.limits import KeyFunction

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 from msgspec import inspect as types
@@ -14,6 +14,7 @@ from chancy.phrases import one_line
 
 from .arrival import fields_of, is_model, parts, reached, within
 
+_NO_VALUES = (type, Callable, Iterator, Generator, AsyncIterator)
 _SECRET = "a secret says asterisks in JSON: pass where it is kept"  # noqa: S105
 _USED_UP = "an InitVar is used up when the object is made, and its JSON does not have it: make it a field"
 
@@ -37,6 +38,9 @@ def flaws(annotation: Any) -> Iterator[str]:
             yield from (f"{kind.__qualname__}: {found}" for found in _flaws_of(kind))
     if _hides([annotation]):
         yield _SECRET
+    for part in reached(annotation, within):
+        if typing.get_origin(part) in _NO_VALUES:
+            yield f"{part!r} is made of code, and has no JSON"
 
 
 def _flaws_of(kind: Any) -> Iterator[str]:

@@ -27,6 +27,8 @@ from .flaws import aliases, flaws, kept_back
 _LEAVES = frozenset({bool, int, float, str, bytes, type(None), datetime})
 _EMPTY = (list, dict, set, frozenset, tuple)
 """Factories of defaults that make the same again."""
+_MADE_OF_WHAT_IS_GIVEN = ("pydantic", "sqlmodel")
+"""Whose `__init__` takes nothing from elsewhere, as one that reads the environment does."""
 _LONGEST = 300
 
 
@@ -213,7 +215,7 @@ class Reader:
         raw = self._raw.decode(payload)
         values = {name: value for name in self._names if (value := getattr(raw, name)) is not msgspec.UNSET}
         for name in self._carriers.keys() & values.keys():
-            values[name] = placed(name, self._carriers[name].decode, bytes(values[name]))
+            values[name] = _placed(name, self._carriers[name].decode, bytes(values[name]))
         return self._struct(**values)
 
 
@@ -227,7 +229,20 @@ def _unread_field(field: Any, is_carried: bool) -> Any:
     return field.name, kind, msgspec.field(**options)
 
 
-def placed(name: str, call: Callable[[Any], Any], value: Any) -> Any:
+def encoder(carriers: Mapping[str, Carrier], encode_rest: Callable[[Any], bytes]) -> Callable[[dict[str, Any]], bytes]:
+    """What makes the JSON of arguments, models among them. An error says whose it is."""
+
+    def encode(values: dict[str, Any]) -> bytes:
+        said = {
+            name: msgspec.Raw(_placed(name, carriers[name].encode, value)) if name in carriers else value
+            for name, value in values.items()
+        }
+        return encode_rest(said)
+
+    return encode
+
+
+def _placed(name: str, call: Callable[[Any], Any], value: Any) -> Any:
     """Call it with the value of this argument; an error says so, as msgspec says it."""
     try:
         return call(value)
@@ -287,7 +302,7 @@ def _says_all_when_short(value: Any) -> bool:
         value = waiting.pop()
         kind: Any = type(value)
         if is_model(kind):
-            if kind.__pydantic_custom_init__:  # which may look elsewhere for what it is not given
+            if kind.__init__.__module__.partition(".")[0] not in _MADE_OF_WHAT_IS_GIVEN:
                 return False
             fields, own = fields_of(kind), value.__dict__
             for name in fields.keys() - value.__pydantic_fields_set__:
