@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import re
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
 
 import chancy
-from chancy import InvalidArguments, InvalidOption, Unique, task
+from chancy import InvalidArguments, InvalidOption, Unique, current_job, submit_many, task
 from chancy.arguments.meta import MAX_META_BYTES, functions
 from chancy.schedules.schedule import job_of
+from chancy_testing import eager
 
 
 @task(name="meta.note")
@@ -164,3 +168,30 @@ def test_a_schedule_keeps_what_it_was_made_with_and_its_ticks_take_what_there_is
 def test_a_job_that_was_not_claimed_here_says_so():
     with pytest.raises(chancy.ChancyError, match="was not claimed here"):
         _ = chancy.CurrentJob(7, "t", "q", 1, 3).meta
+
+
+GUIDE = Path(__file__).parents[2] / "docs/guides/around-a-job.md"
+
+
+def test_what_the_guide_shows_is_so(database):
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE))
+    tenant, request_id, closed = ContextVar("tenant", default=""), ContextVar("request_id", default=""), []
+    names = {"tenant": tenant, "request_id": request_id, "close_idle_connections": lambda: closed.append(1)}
+    seen = []
+    with saying():
+        exec(code, guide := names | {"__name__": "guide"})
+
+        @task(name="guide.parent")
+        def parent() -> None:
+            seen.append((tenant.get(), current_job().meta, note.bind().meta))
+
+        with eager(surround=guide["in_its_tenant"]) as backend:
+            request_id.set("r-7")
+            tenant.set("acme")
+            job = parent.bind()
+            request_id.set("")
+            tenant.set("")
+            submit_many(backend.conn, [job])
+    meta = {"request": "r-7", "tenant": "acme"}
+    assert seen == [("acme", meta, b'{"request":"r-7","tenant":"acme"}')]
+    assert closed == [1]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import asyncpg
 import psycopg
@@ -257,3 +260,36 @@ def test_a_single_submit_keeps_its_plan_on_a_connection_that_cannot_prepare(data
     for number in range(20):
         greet.submit(conn, "a", number)
     assert plans == []
+
+
+class Connection:
+    """Takes what the guide sends."""
+
+    def __init__(self):
+        self.sent = []
+
+    def execute(self, text, params):
+        self.sent.append((text, params))
+
+    async def fetchrow(self, text, *params):
+        self.sent.append((text, params))
+
+
+async def test_what_the_guide_shows_is_so(database):
+    guide = (Path(__file__).parents[2] / "docs/guides/other-languages.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE)
+    wrapped = "async def shown():\n" + textwrap.indent(code, "    ")
+    welcome = task(name="shop.tasks.welcome")(welcomes)
+    names = {"welcome": welcome, "cursor": (cursor := Connection()), "conn": (conn := Connection())}
+    exec(wrapped, names)
+    await names["shown"]()
+    assert cursor.sent == [welcome.bind(user_id=7).sql()]
+    assert conn.sent == [welcome.bind(user_id=7).sql("numeric_dollar")]
+    statements, trigger = re.findall(r"^```sql\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE)
+    assert trigger.count("chancy.submit(") == 1
+    for line in statements.strip().splitlines():
+        database.rows(line.replace("chancy.submit", "{}.submit").replace("'{\"", "'{{\"").replace("}'", "}}'"))
+    assert [row.task for row in chancy.jobs(database.conn)] == ["shop.tasks.report", "shop.tasks.welcome"]
+
+
+def welcomes(user_id: int) -> None: ...

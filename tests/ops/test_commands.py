@@ -9,6 +9,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 import chancy
@@ -122,6 +123,12 @@ def test_a_job_is_told_with_all_that_is_known(shell, tasks):
     assert told["state"] == "failed"
     assert told["arguments"]["copies"] == [1, 2]
     assert "logs" in told
+
+
+def test_what_travels_beside_a_job_is_told(shell, tasks):
+    (job,) = shell.submit(msgspec.structs.replace(tasks.welcome.bind(7), meta=b'{"tenant":"acme"}'))
+    assert 'meta\n  {\n    "tenant": "acme"\n  }\n' in shell("job", job).out
+    assert shell("job", job, "--json").document["meta"] == {"tenant": "acme"}
 
 
 def test_a_job_that_there_is_not_is_code_1(shell):

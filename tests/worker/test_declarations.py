@@ -117,6 +117,18 @@ def test_a_key_that_is_held_is_met_as_the_task_declares_it(site, on_conflict):
     assert stored == {"n": 2 if on_conflict == "replace" else 1}
 
 
+@pytest.mark.parametrize("unique", [Unique(), Unique(within=3600)], ids=["by a live job", "for a time"])
+def test_a_key_that_is_held_under_another_name_of_its_task_is_met_from_sql(site, unique):
+    old = dataclasses.replace(tasks.once, name="shop.old", unique=unique)
+    send(site.conn, declare([old]), site.schema)
+    first = submitted(site, old, unique_key="k")
+    if unique.within is not None:
+        site.rows("DELETE FROM {}.job RETURNING id")
+    send(site.conn, declare([dataclasses.replace(old, name="shop.new", aliases=("shop.old",))]), site.schema)
+    assert site.one("SELECT {}.submit('shop.new', unique_key => 'k')") == first
+    assert site.one("SELECT {}.submit('shop.new', unique_key => 'other')") != first
+
+
 async def test_a_worker_that_starts_writes_down_what_its_tasks_declare(site):
     async with working(site.app()):
         await eventually(lambda: site.one("SELECT count(*) FROM {}.worker") == 1)

@@ -166,6 +166,19 @@ BEGIN
         RAISE invalid_parameter_value USING
             MESSAGE = format('unique_until is ''started'' or ''finished'', got %L', submit.unique_until);
     END IF;
+    IF declared.names IS NOT NULL THEN -- a job goes under the name of its task under which its key is held, and finds it
+        submit.task := coalesce(
+            (SELECT held.task FROM {schema}.unique_window AS held
+             WHERE held.task IN (SELECT json_array_elements_text(declared.names)) AND held.key = submit.unique_key
+                AND declared.unique_within IS NOT NULL AND held.expires_at > {schema}.clock()
+             ORDER BY held.task LIMIT 1),
+            (SELECT holder.task FROM {schema}.job AS holder
+             WHERE holder.task IN (SELECT json_array_elements_text(declared.names))
+                AND holder.unique_key = submit.unique_key
+                AND (holder.claims = 0 OR holder.unique_until = 'finished')
+             ORDER BY holder.task LIMIT 1),
+            submit.task);
+    END IF;
     RETURN (SELECT id FROM {schema}.submit_unique_one(ROW(
         1, nextval('{schema}.job_id_seq'), submit.task, submit.queue, submit.priority, submit.max_attempts,
         submit.run_at, NULL, submit.arguments, NULL, NULL, gates, submit.unique_key,
