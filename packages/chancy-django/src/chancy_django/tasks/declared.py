@@ -68,8 +68,7 @@ def bound(task: Any, args: Any, kwargs: Any, attempts: int) -> chancy.NewJob[Any
         value = getattr(task, name, None)
         if value is not getattr(origin, name, None):
             changes[name] = value
-    if "max_attempts" in changes:
-        changes["max_attempts"] = changes["max_attempts"] or attempts
+    changes["max_attempts"] = getattr(task, "max_attempts", None) or attempts  # of the backend that takes it
     return base.using(**changes).bind(normalize_json(list(args)), normalize_json(kwargs), task.backend)
 
 
