@@ -25,6 +25,7 @@ from chancy.states import LIVE, State
 
 from .database import connection_in_use
 from .models import Job
+from .project import queues_named
 from .settings import settings_in_use
 
 MOST = 10_000
@@ -32,6 +33,9 @@ MOST = 10_000
 AT_ONCE = 1_000
 """Jobs that one action goes through."""
 _LOG_LINES = 200
+_LONGEST_ID = 19
+_RUNNING = "id = ANY (ARRAY(SELECT id FROM {schema}.job WHERE state = 'running' LIMIT 10000))"
+"""By the index of the running ones, which there is of the table and not of the view."""
 _IN_STATE = {state.value: f"state = '{state.value}'" for state in State}
 
 
@@ -53,13 +57,14 @@ class _Choice(admin.SimpleListFilter):
 
 
 class InQueue(_Choice):
-    """The queues that there are."""
+    """The queues that the project names, or a worker takes: to look for those of the jobs would be to read them all."""
 
     title = parameter_name = "queue"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """Their names."""
-        return [(queue.name, queue.name) for queue in chancy_ops.queues(connection_in_use())]
+        taken = (queue for worker in chancy_ops.workers(connection_in_use()) for queue in worker.queues)
+        return [(name, name) for name in sorted({*queues_named(), *taken})]
 
 
 class InState(_Choice):
@@ -76,7 +81,10 @@ class InState(_Choice):
         if (state := self.value()) not in _IN_STATE:
             return queryset
         # As a literal, by which Postgres sees where none can be; a parameter would have it read all of history.
-        narrowed = queryset.extra(where=[_IN_STATE[state]])  # noqa: S610 - one of a few constants
+        conditions = [_IN_STATE[state]]
+        if state == State.RUNNING:
+            conditions.append(_RUNNING.replace("{schema}", f'"{settings_in_use().schema}"'))
+        narrowed = queryset.extra(where=conditions)  # noqa: S610 - some of a few constants
         return narrowed.filter(finished_at__isnull=state in LIVE)
 
 
@@ -109,7 +117,7 @@ class JobAdmin(admin.ModelAdmin):
 
     list_display = ("id", "task", "queue", "state", "priority", "attempts", "submitted_at", "run_at", "finished_at")
     list_filter = (InState, InQueue, Finished)
-    search_fields = ("=id", "=task", "=unique_key")
+    search_fields = ("id", "task", "unique_key")
     search_help_text = "the id of a job, the whole name of a task, or a unique key"
     show_full_result_count = False
     paginator = Capped
@@ -123,6 +131,15 @@ class JobAdmin(admin.ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
         """In the database of the jobs."""
         return super().get_queryset(request).using(settings_in_use().database)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Job], search_term: str
+    ) -> tuple[QuerySet[Job], bool]:
+        """By a task's name or a unique key, among the jobs of the list; by an id, among all that there are."""
+        term = search_term.strip()
+        if term.isascii() and term.isdecimal() and len(term) < _LONGEST_ID:
+            return self.get_queryset(request).filter(pk=int(term)), False
+        return (queryset.filter(Q(task=term) | Q(unique_key=term)) if term else queryset), False
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Jobs are submitted."""

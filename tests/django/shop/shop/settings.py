@@ -60,6 +60,8 @@ DATABASES = {
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 TASKS = {
     "default": {"BACKEND": "chancy_django.ChancyBackend", "QUEUES": ["default", "mail"]},
+    "once": {"BACKEND": "chancy_django.ChancyBackend", "OPTIONS": {"max_attempts": 1}},
+    "thrice": {"BACKEND": "chancy_django.ChancyBackend"},
     "immediate": {"BACKEND": "chancy_django.testing.ImmediateBackend"},
 }
 CHANCY = {"KEEP": None}

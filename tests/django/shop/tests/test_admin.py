@@ -8,6 +8,7 @@ from django.db import connection
 from django.test import TestCase
 from django.utils import timezone
 from shop import tasks
+from shop.api import task_started
 
 import chancy
 from chancy_django import admin
@@ -32,7 +33,7 @@ class Admin(TestCase):
         return self.client.post(JOBS, data, follow=True)
 
     def test_a_list_has_live_and_finished_jobs_and_can_be_narrowed(self):
-        tasks.boom.enqueue()
+        failed = tasks.boom.enqueue()
         drain()
         tasks.ship.using(queue_name="mail", run_after=timezone.now() + timedelta(days=1)).enqueue(1)
         page = self.client.get(JOBS)
@@ -45,10 +46,25 @@ class Admin(TestCase):
             ("q=shop.tasks.boom", "boom", "ship"),
             ("finished=any", "boom", "nothing"),
             ("state=none", "boom", "nothing"),
+            (f"q={failed.id}", "boom", "ship"),
+            (f"q={failed.id}&state=scheduled", "boom", "ship"),
         ):
             page = self.client.get(f"{JOBS}?{query}")
             self.assertContains(page, f'<td class="field-task">shop.tasks.{there}</td>', html=True)
             self.assertNotContains(page, f'<td class="field-task">shop.tasks.{not_there}</td>', html=True)
+
+    def test_running_jobs_are_a_list_of_their_own(self):
+        tasks.ship.enqueue(1)
+        seen = []
+
+        def look(sender, **_):
+            seen.append(self.client.get(f"{JOBS}?state=running").context["cl"].result_count)
+
+        task_started.connect(look)
+        self.addCleanup(task_started.disconnect, look)
+        drain()
+        look(None)
+        self.assertEqual(seen, [1, 0])
 
     def test_a_page_says_everything_of_a_job(self):
         failed, done = tasks.boom.enqueue(), tasks.told.enqueue("<b>")

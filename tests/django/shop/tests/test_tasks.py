@@ -193,6 +193,20 @@ class Options(TestCase):
         drain()
         self.assertEqual(default_task_backend.get_result(job_id).return_value, "sql")
 
+    def test_a_job_that_was_enqueued_before_its_task_was_renamed_is_the_tasks_own(self):
+        with connection.cursor() as cursor:
+            cursor.execute("""SELECT chancy.submit('shop.old.deliver', '{"args": [9]}')""")
+            (job_id,) = cursor.fetchone()
+        self.assertEqual(drain().succeeded, 1)
+        result = tasks.hand_over.get_result(job_id)
+        self.assertEqual((result.return_value, result.task.module_path), (9, "shop.tasks.hand_over"))
+
+    def test_a_backends_options_say_how_often_a_job_is_tried(self):
+        result = tasks.ship.using(backend="thrice").enqueue(1)
+        self.assertEqual(chancy.get(connection, int(result.id)).max_attempts, 3)
+        result = tasks.ship.using(backend="once").enqueue(1)
+        self.assertEqual((chancy.get(connection, int(result.id)).max_attempts, result.backend), (1, "once"))
+
     def test_enqueued_and_scheduled_ones_are_of_the_task_as_it_was_written(self):
         at = timezone.now() + timedelta(days=1)
         result = tasks.flaky.using(run_after=at).enqueue(1)

@@ -63,14 +63,15 @@ def bound(task: Any, args: Any, kwargs: Any, attempts: int) -> chancy.NewJob[Any
     run_at = task.run_after
     if run_at is not None and timezone.is_naive(run_at):
         run_at = timezone.make_aware(run_at)
-    changes: dict[str, Any] = {"priority": task.priority, "queue": task.queue_name, "run_at": run_at}
+    tries = getattr(task, "max_attempts", None) or attempts  # of the backend that takes it
+    wanted = {"priority": task.priority, "queue": task.queue_name, "run_at": run_at, "max_attempts": tries}
+    changes: dict[str, Any] = {name: v for name, v in wanted.items() if v != getattr(base.options, name)}
     for name in CHANGED:
         value = getattr(task, name, None)
         if value is not getattr(origin, name, None):
             changes[name] = value
-    if "max_attempts" in changes:
-        changes["max_attempts"] = changes["max_attempts"] or attempts
-    return base.using(**changes).bind(normalize_json(list(args)), normalize_json(kwargs), task.backend)
+    made = base.using(**changes) if changes else base
+    return made.bind(normalize_json(list(args)), normalize_json(kwargs), task.backend)
 
 
 def django_task_of(name: str) -> Any:

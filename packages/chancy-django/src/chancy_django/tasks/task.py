@@ -40,7 +40,7 @@ class ChancyTask(Task):
         """The same with other options for what is enqueued through it; beside Django's own, `max_attempts`, `limits`,
         `unique` and `group`. They go into the job's row, so functions are refused at the enqueue.
         """
-        ours = {name: changes.pop(name) for name in CHANGED if name in changes}
+        ours = {name: changes.pop(name) for name in (*CHANGED, "max_attempts") if name in changes}
         return replace(Task.using(self, **changes), **ours)
 
     def __reduce__(self) -> Any:
@@ -64,8 +64,8 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     return task_backends[given["backend"]].task_class(func=function, **given)
 
 
-CHANGED = ("max_attempts", "limits", "unique", "group")
-"""What one job may have otherwise than its task."""
+CHANGED = ("limits", "unique", "group")
+"""What one job may have otherwise than its task, beside Django's own and `max_attempts`."""
 
 
 def _again(path: str, kept: dict[str, Any]) -> Any:
