@@ -629,6 +629,12 @@ def test_a_result_may_be_of_another_kind_while_nothing_of_it_is_lost(annotation,
         assert signature.decode_result(signature.encode_result(value)) == arrived
 
 
+def test_a_model_where_nothing_is_annotated_is_refused_with_the_way_out():
+    for call in (lambda: arrives(Any, user()), lambda: taking(int, Any).encode_result([user()])):
+        with pytest.raises((InvalidArguments, InvalidResult), match="objects of type User is unsupported; annotate it"):
+            call()
+
+
 # Keys get the model.
 
 

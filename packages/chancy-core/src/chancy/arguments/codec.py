@@ -33,7 +33,7 @@ from chancy.errors import InvalidArguments, InvalidResult, InvalidTask
 from chancy.model import MAX_PAYLOAD_BYTES
 from chancy.options.plain import base_of
 
-from .words import NO_NAN, WAY_OUT, WAY_OUT_OF_MODELS, argument_in, holds_nan, too_large, unread, without_path
+from .words import NO_NAN, WAY_OUT, WAY_OUT_OF_MODELS, argument_in, hinted, holds_nan, too_large, unplaced, unread
 
 _NO_MUTABLE_DEFAULT = (list, dict, set, bytearray)
 
@@ -206,7 +206,7 @@ class Signature:
             payload = self.encode_value(plain)
             return payload, self.result.decode(payload)
         except Exception:
-            raise InvalidResult(self.task, str(error)) from None
+            raise InvalidResult(self.task, hinted(str(error))) from None
 
     def _compare(self, given: Any, arrived: Any, payload: bytes) -> None:
         """Raise `InvalidArguments` for the first argument that would arrive as something else."""
@@ -256,7 +256,7 @@ class Signature:
             name = next((name for name, value in values.items() if not self._encodable(name, value)), None)
         if name is not None and not isinstance(error, RecursionError) and holds_nan(values.get(name)):
             return InvalidArguments(self.task, name, NO_NAN)
-        return InvalidArguments(self.task, name, without_path(error))
+        return InvalidArguments(self.task, name, hinted(unplaced(error)))
 
 
 def signature_of(function: Callable[..., Any], task: str) -> Signature:

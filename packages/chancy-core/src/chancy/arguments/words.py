@@ -51,14 +51,19 @@ def argument_in(error: Exception) -> str | None:
     return None
 
 
+def hinted(said: str) -> str:
+    """Of what msgspec says when it cannot encode: most likely nothing is annotated, and it is a model."""
+    return f"{said}; annotate it as what it is" if said.startswith("Encoding objects of type") else said
+
+
 def unread(error: Exception) -> str:
     """What kept JSON from being read: msgspec's words alone, anybody else's with the kind of the error."""
     if isinstance(error, (msgspec.DecodeError, ValueError)):
-        return without_path(error)
+        return unplaced(error)
     return f"{type(error).__name__}: {error}"
 
 
-def without_path(error: Exception) -> str:
+def unplaced(error: Exception) -> str:
     """What it says, with the place within the argument and without the argument's name."""
     message = str(error).encode("utf-8", "backslashreplace").decode()
     head, _, path = message.rpartition(" - at `$.")
