@@ -109,11 +109,9 @@ class Chancy:
             "queues": several("queues", self.queues, "Queue"),
             "middleware": several("middleware", self.middleware, "functions"),
         }
-        for option, function in [
-            *((option, given) for option in ("lifespan", "surround") if (given := getattr(self, option)) is not None),
-            *(("middleware", each) for each in plain["middleware"]),
-        ]:
-            if not callable(function):
+        given = [("lifespan", self.lifespan), ("surround", self.surround)]
+        for option, function in given + [("middleware", each) for each in plain["middleware"]]:
+            if not callable(function) and (function is not None or option == "middleware"):
                 raise InvalidOption(option, f"expected a function, got {shown(function)}")
         if not (self.dsn is None or callable(self.dsn)):
             plain["dsn"] = _secret_text("dsn", self.dsn)
