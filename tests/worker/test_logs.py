@@ -23,7 +23,7 @@ import chancy
 from chancy import CurrentJob, State
 from chancy.current import running_attempt
 from chancy_testing.server.postgres import Postgres
-from chancy_worker import WorkerConfig
+from chancy_worker import WorkerConfig, engine
 from chancy_worker.attempts import logs as records
 from chancy_worker.attempts.logs import MOST_BYTES, MOST_RECORDS, Keeper
 from chancy_worker.attempts.verdict import Claimed
@@ -275,7 +275,17 @@ def reporting(site):
     return site.one("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'chancy parts'")
 
 
-async def test_where_no_task_keeps_logs_no_handler_is_installed_and_nothing_is_asked(site):
+async def nothing_is_reported(site, seconds):
+    """What the worker does at its start is over, and after that nobody opens the connection that the parts share."""
+    await eventually(lambda: reporting(site) == 0)
+    ends_at = time.monotonic() + seconds
+    while time.monotonic() < ends_at:
+        assert reporting(site) == 0
+        await asyncio.sleep(0.02)
+
+
+async def test_where_no_task_keeps_logs_no_handler_is_installed_and_nothing_is_asked(site, monkeypatch):
+    monkeypatch.setattr(engine, "IDLE_SECONDS", 0.3)
     before = list(logging.getLogger().handlers)
     worker = worker_with(site.app(), WorkerConfig(timing=FAST, grace=1))
     worker._tasks = {name: task for name, task in worker._tasks.items() if not task.keep_logs}
@@ -283,8 +293,7 @@ async def test_where_no_task_keeps_logs_no_handler_is_installed_and_nothing_is_a
     jobs = site.submit(tasks.speak_unkept.bind(3), tasks.speak_unkept_in_process.bind(3), worker_tasks.add.bind(1, 2))
     await all_finished(site)
     assert logging.getLogger().handlers == before
-    await asyncio.sleep(reports.EVERY_SECONDS + 0.2)  # its beat
-    assert reporting(site) == 0
+    await nothing_is_reported(site, reports.EVERY_SECONDS + 0.2)  # its beat
     worker.stop()
     await run
     assert site.one("SELECT count(*) FROM {}.log") == 0
@@ -322,13 +331,14 @@ async def test_a_module_of_tasks_that_configures_logging_takes_nothing_away(site
     assert all(f"job {id_} configured_tasks." in worker.text for id_ in ids)
 
 
-async def test_beside_tasks_that_keep_their_logs_others_do_not(site):
+async def test_beside_tasks_that_keep_their_logs_others_do_not(site, monkeypatch):
+    monkeypatch.setattr(engine, "IDLE_SECONDS", 0.3)
     before = list(logging.getLogger().handlers)
     async with working(site.app()):
         await eventually(lambda: len(logging.getLogger().handlers) == len(before) + 1)
         jobs = site.submit(tasks.speak_unkept.bind(3), tasks.speak_unkept_in_process.bind(3))
         await all_finished(site)
-        assert reporting(site) == 0
+        await nothing_is_reported(site, 0.2)
     assert logging.getLogger().handlers == before
     assert [messages(site, job) for job in jobs] == [[], []]
 

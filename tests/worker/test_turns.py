@@ -180,6 +180,21 @@ async def test_a_connection_of_which_nobody_asks_anything_for_a_while_is_closed_
     await link.close()
 
 
+async def test_one_that_would_be_closed_in_a_while_is_not_made_anew_when_it_is_lost(site):
+    seldom = Asks("seldom")
+    link = Link(site.dsn, site.schema, "shared", deadline=8)
+    loop = asyncio.create_task(take_turns(link, seldom, idle=60))
+    await eventually(lambda: seldom.answers)
+    site.conn.execute("SELECT pg_terminate_backend(%s)", connections(site))
+    await eventually(lambda: link.conn is None)
+    seldom.due.now()
+    await eventually(lambda: seldom.answers == 2)
+    assert seldom.turns == 2
+    loop.cancel()
+    await asyncio.wait([loop])
+    await link.close()
+
+
 async def test_a_connection_of_which_somebody_asks_something_now_and_then_stays(site):
     often = Asks("often", rest=0.1)
     link = Link(site.dsn, site.schema, "shared", deadline=8)

@@ -72,8 +72,8 @@ class Duty(Protocol):
 async def take_turns(link: Link, *duties: Duty, idle: float = math.inf) -> NoReturn:
     """Give each of these its turn when it is due, one at a time, for ever: the one first that has waited longest.
 
-    When the connection is lost while nobody asks anything, all have a turn at once. One of which nobody has asked
-    anything for so many seconds (`idle`) is closed; whoever asks next opens it.
+    When the connection is lost while nobody asks anything, all have a turn at once. With `idle`, in seconds, that is no
+    loss: a connection of which nobody has asked anything for so long is closed, and whoever asks next opens it.
     """
     told = asyncio.Event()
     for duty in duties:
@@ -84,7 +84,7 @@ async def take_turns(link: Link, *duties: Duty, idle: float = math.inf) -> NoRet
             await link.wait(told, min(over, *(duty.due.at for duty in duties)) - time.monotonic())
         except Ended as error:
             level, text = await link.part_with(error)
-            for duty in duties:
+            for duty in duties if idle == math.inf else ():
                 duty.due.failed(level, text)
         told.clear()
         first = min(duties, key=lambda duty: duty.due.at)
