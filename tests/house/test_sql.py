@@ -55,3 +55,17 @@ def test_a_function_pins_its_path_or_names_every_schema(function):
         return
     body = function.split("AS $$")[1].split("$$")[0]
     assert {call.lower() for call in CALL.findall(re.sub(r"'[^']*'", "", body))} <= SYNTAX
+
+
+@pytest.mark.parametrize(
+    "file",
+    [file for file in SOURCES if {"chancy", "chancy_ops"} & set(file.parts)],
+    ids=lambda file: f"{file.parent.name}/{file.stem}",
+)
+def test_a_statement_casts_each_parameter_so_that_any_driver_may_send_it_as_a_text(file):
+    texts = [
+        node.value
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and STATEMENT.search(node.value)
+    ]
+    assert [found for text in texts for found in re.findall(r"%\(\w+\)s(?!::)", text)] == []
