@@ -22,6 +22,7 @@ LARGER_ROOMS = {
     "chancy/arguments/codec": (280, "a signature, and all that is refused of it, each refusal with its way out"),
     "chancy/task": (275, "what can be done with a task, each with its types for sync and async"),
     "chancy_ops/reasons/why": (300, "a list of reasons, each with its sentence, that are asked in this order"),
+    "chancy_testing/draining": (280, "what a worker does, step by step, on the test's own connection of any stack"),
     "chancy_testing/server/postgres": (290, "the life of one server, which no other room has a part in"),
     "chancy_worker/child/child": (300, "the life of one process: what it reads decides what it does next"),
     "chancy_worker/children/pool": (300, "places, starts and ends of children change together"),
@@ -30,6 +31,7 @@ LARGER_ROOMS = {
 """More than a room's lines: how many, and why."""
 LARGER_WINGS = {}
 LARGER_LISTS = {
+    "Core": (1_225, "until what waits for a result is a room of its own, for which the root has no place"),
     "The worker": (1_450, "until the statement and the verdict are divided"),
 }
 

@@ -13,7 +13,6 @@ from chancy.task import BaseTask
 
 from . import places
 from .attempts.attempt import Executor
-from .attempts.ends import Ends
 from .attempts.logs import Keeper
 from .attempts.refusals import Refusals, signature_of
 from .config import WorkerConfig
@@ -35,6 +34,7 @@ from .parts.reports import Reports
 from .parts.retention import Retention
 from .parts.schedules import Schedules
 from .rounds.claimer import Claimer
+from .slots.ends import Ends
 from .slots.slots import Slots
 
 IDLE_SECONDS = 10.0

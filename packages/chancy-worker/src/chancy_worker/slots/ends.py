@@ -9,10 +9,9 @@ import logging
 from typing import Protocol
 
 from chancy.states import State
+from chancy_worker.attempts.refusals import Refusals
+from chancy_worker.attempts.verdict import Claimed, Completion
 from chancy_worker.log_format import unfailing
-
-from .refusals import Refusals
-from .verdict import Claimed, Completion
 
 job_log = unfailing("chancy.job")
 
