@@ -87,6 +87,7 @@ WRONG = {
     "cancel": lambda conn: chancy.cancel(conn, 2**63),
     "schedule": lambda conn: chancy.schedule(conn, "", 1, 1),
     "pause": lambda conn: chancy_ops.pause(conn),
+    "pause of a schedule": lambda conn: chancy_ops.pause(conn, schedule="nightly", until="soon"),
     "cancel_many": lambda conn: chancy_ops.cancel_many(conn, chancy_ops.JobFilter()),
     "edit": lambda conn: chancy_ops.edit(conn, 1, priority=101),
     "why": lambda conn: chancy_ops.why(conn, None),

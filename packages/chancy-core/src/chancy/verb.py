@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar, cast, overload
 
@@ -18,9 +17,6 @@ from .wires.connections import AsyncConn, SyncConn
 P = ParamSpec("P")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-
-_ANSWER = re.compile(r"(?:Statement|Steps)\[(.*?)\](?: \| (?:Statement|Steps)\[\1\])?")
-"""In the annotation of a plan."""
 
 
 class Verb(Protocol[P, T_co]):
@@ -55,7 +51,7 @@ def verb(plan: Callable[P, Statement[T] | Steps[T]]) -> Verb[P, T]:
 def _show_the_connection(ask: Callable[..., Any], plan: Callable[..., Any]) -> None:
     """For `help` and for whoever reads signatures."""
     own = inspect.signature(plan)
-    answer = _ANSWER.fullmatch(own.return_annotation)[1]  # type: ignore[index]
+    answer = own.return_annotation.partition("[")[2].removesuffix("]")  # of Statement[…] or Steps[…]
     conn = inspect.Parameter("conn", inspect.Parameter.POSITIONAL_ONLY, annotation="SyncConn | AsyncConn")
     shown = inspect.Signature(
         [conn, *own.parameters.values()], return_annotation=f"{answer} | Coroutine[Any, Any, {answer}]"

@@ -44,7 +44,7 @@ def pause(
     schedule: str | None = None,
     until: datetime | Duration | None = None,
     schema: str | None = None,
-) -> Steps[None] | Statement[None]:
+) -> Steps[None]:
     """Let no job of a queue, or of a task, begin from the commit on, or no tick of a schedule get one. What runs, runs
     on. One round trip.
 
@@ -55,14 +55,16 @@ def pause(
     """
     kind, names = _named(queue, task, schedule)
     if kind == "schedule":
-        return _pause_schedule(names[0], until, schema_in_use(schema))
-    for name in names:
-        name_of(kind, name)  # a row of its own
-    return Statement(PAUSE, {"kind": kind, "names": names, **either(until)}, lambda rows: None, name="pause")
+        statement = pause_schedule(names[0], until)
+    else:
+        for name in names:
+            name_of(kind, name)  # a row of its own
+        statement = Statement(PAUSE, {"kind": kind, "names": names, **either(until)}, bool, name="pause")
+    return _pause(statement, names[0], schema_in_use(schema))
 
 
-def _pause_schedule(name: str, until: datetime | Duration | None, schema: str) -> Steps[None]:
-    if not (yield pause_schedule(name, until)):
+def _pause(statement: Statement[bool], name: str, schema: str) -> Steps[None]:
+    if not (yield statement):
         raise UnknownSchedule(name, schema)
 
 
