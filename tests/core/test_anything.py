@@ -275,6 +275,8 @@ OF_SQL = {
     "concurrency_key": ("text", mostly(st.none(), TEXT | LONG)),
 }
 REFUSED = (psycopg.errors.InvalidParameterValue, psycopg.errors.StringDataRightTruncation)
+UNSAID = {"queue": "default", "priority": 0, "max_attempts": 3}
+"""What is null is not given: a task that nobody has declared gets these."""
 MEANT = "SELECT task, arguments::text, queue, priority, run_at, max_attempts, unique_key, unique_until FROM {}.job WHERE id = %s"
 
 
@@ -301,7 +303,7 @@ def test_the_function_in_sql_says_what_it_refuses_or_the_row_says_what_was_meant
                         row, strict=True))  # fmt: skip
         for name in ("task", "arguments", "queue", "priority", "max_attempts", "unique_key"):
             if name in options:
-                assert kept[name] == options[name]
+                assert kept[name] == (UNSAID.get(name) if options[name] is None else options[name])
         if options.get("run_at") is not None and not isinstance(options["run_at"], str):
             assert abs(kept["run_at"] - options["run_at"]) < timedelta(microseconds=1)
         goes_on(conn, stocked.schema, often())
