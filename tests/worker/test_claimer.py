@@ -91,7 +91,7 @@ async def claiming(send, queues=("mail",), **more):
             "lease": SimpleNamespace(id=1),
             "queues": [Queue(queue, 3) for queue in queues],
             "timing": Timing(look=60),
-            "wakeups": Poll(lambda queues: None),
+            "wakeups": Poll(),
             "slots": SimpleNamespace(tasks={"t"}, room=Room, begin=started.append),
             "refusals": Refusals("w:1", queues, {}),
             "ends": SimpleNamespace(settled=lambda verdict, fate: None),
