@@ -113,7 +113,15 @@ def another(tmp_path_factory):
     place = tmp_path_factory.mktemp("django") / "env"
     made = [tool, "venv", "--quiet", "--no-project", "--python", python, str(place)]
     editable = [word for package in PACKAGES for word in ("--editable", str(package))]
-    needed = [*wanted, "psycopg[pool]", "pytest>=8.2", "pytest-django>=4.9", "pytest-timeout>=2.3", "pip", "setuptools>=77"]
+    needed = [
+        *wanted,
+        "psycopg[pool]",
+        "pytest>=8.2",
+        "pytest-django>=4.9",
+        "pytest-timeout>=2.3",
+        "pip",
+        "setuptools>=77",
+    ]
     filled = [tool, "pip", "install", "--quiet", "--python", str(place / "bin" / "python"), *needed, *editable]
     for command in (made, filled):
         done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
