@@ -141,7 +141,7 @@ async def test_when_a_file_changes_the_job_goes_back_and_runs_again_in_the_new_p
     (before,) = site.workers().values()
     gate, record = tmp_path / "gate", tmp_path / "record"
     (job,) = site.submit(tasks.wait_for_file.bind(str(gate), str(record)))
-    await running(site, job)
+    await soon(record.exists)
     (code / "reloaded.py").write_text("from web_program import web  # changed")
     await soon(lambda: len(record.read_text().splitlines()) == 2)
     assert record.read_text().splitlines() == [f"{job.id} 1"] * 2  # its attempt was refunded
