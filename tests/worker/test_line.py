@@ -19,6 +19,8 @@ from worker_help import FAST, ONLY_WOKEN, all_finished, eventually, worker_with,
 from chancy import Queue, State
 from chancy_ops import pause, resume
 from chancy_worker import Timing, WorkerConfig
+from chancy_worker.connection.link import Link
+from chancy_worker.doorbell import doorbell
 from chancy_worker.doorbell.doorbell import line_of
 from chancy_worker.rounds.claimer import Claimer
 
@@ -39,7 +41,9 @@ def bell(worker):
 
 
 async def settled(workers):
-    """Of the workers, which are alike and idle, one is the first in line, one the second, and the others wait."""
+    """Of the workers, which are alike and idle, one is the first in line, one the second, and the others wait. None looks
+    for jobs.
+    """
 
     def are():
         return (
@@ -47,6 +51,7 @@ async def settled(workers):
             and sum(bell(worker)._is_first for worker in workers) == 1
             and sum(bell(worker)._is_second for worker in workers) == min(len(workers) - 1, 1)
             and all(not bell(worker)._late for worker in workers)
+            and not any(worker._parts.claimer._appetite._hungry for worker in workers)
             and all(set(bell(worker)._ear._listens) == bell(worker)._ear._wanted for worker in workers)
         )
 
@@ -167,6 +172,98 @@ async def test_long_jobs_that_come_one_by_one_are_spread_over_the_idle_workers(s
             await asyncio.sleep(0.1)  # longer than a job may take and its worker stay where it is
             await settled(workers)
             assert len(jobs) < 20
+        release("long")
+        await all_finished(site)
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """What bells have said to the database, but for their waits in line."""
+    texts = []
+    send = Link.send
+
+    async def noted(self, statement):
+        if self.purpose == "bell" and statement.sql not in (doorbell.BELL_WAIT, doorbell.BELL_KEYS):
+            texts.append(statement.sql)
+        return await send(self, statement)
+
+    monkeypatch.setattr(Link, "send", noted)
+    return texts
+
+
+@pytest.mark.parametrize(("slots", "asked"), [(100, []), (1, [doorbell.BELL_LEFT])])
+async def test_a_job_that_comes_alone_moves_nobody_in_line_however_long_it_takes(site, said, slots, asked):
+    async with fleet(site, 4, concurrency=slots) as workers:
+        places = first(workers), second(workers)
+        said.clear()
+        (job,) = site.submit(tasks.pass_gate.bind("long"))
+        await begun(site, job)
+        await asyncio.sleep(0.4)  # longer than a job may take and be nothing, and than the second in line waits
+        assert (first(workers), second(workers)) == places
+        release("long")
+        await done(site, job)
+        await settled(workers)
+        assert (first(workers), second(workers), said) == (*places, asked)
+
+
+async def test_who_is_full_and_rung_for_leaves_its_place_and_a_job_that_follows_is_begun_elsewhere(site):
+    async with fleet(site, 3, concurrency=1) as workers:
+        (long,) = site.submit(tasks.pass_gate.bind("long"))
+        await begun(site, long)
+        full = first(workers)
+        await done(site, *site.submit(tasks.note.bind("after")))
+        await eventually(lambda: first(workers) is not full)
+        release("long")
+        await all_finished(site)
+        await settled(workers)
+
+
+async def test_who_is_full_and_leaves_jobs_behind_is_followed_by_somebody_at_once(site):
+    """Nobody rings again: these were all told of by one."""
+    async with fleet(site, 4, concurrency=1) as workers:
+        for _ in range(3):
+            jobs = site.submit(*[tasks.pass_gate.bind("all") for _ in range(4)])
+            await begun(site, *jobs)
+            release("all")
+            await all_finished(site)
+            tasks.gates.clear()
+            await settled(workers)
+
+
+async def test_who_is_full_and_fails_to_hear_for_a_moment_stands_at_no_place_after_that(site):
+    async with fleet(site, 3, concurrency=1) as workers:
+        (long,) = site.submit(tasks.pass_gate.bind("long"))
+        await begun(site, long)
+        pid = first(workers)._parts.link.conn.info.backend_pid
+        site.one("SELECT pg_terminate_backend(%s)::text", pid)
+        for _ in range(3):
+            await done(site, *site.submit(tasks.note.bind("after")))
+        release("long")
+        await all_finished(site)
+
+
+async def test_who_leaves_a_job_to_the_next_in_line_looks_itself_when_nobody_has_taken_it(site):
+    async with fleet(site, 2) as workers:
+        (long,) = site.submit(tasks.pass_gate.bind("long"))
+        await begun(site, long)
+        await eventually(lambda: bell(first(workers))._occupied_by)
+        stuck = second(workers)
+        bell(stuck)._wake = lambda queues: None
+        stuck._parts.claimer.wake = lambda queues=None: None
+        await done(site, *site.submit(tasks.note.bind("after")))
+        assert bell(stuck)._is_first  # it was handed on
+        release("long")
+        await all_finished(site)
+
+
+async def test_who_has_a_job_and_nobody_behind_it_takes_the_next_one_at_once(site):
+    async with fleet(site, 1) as (worker,):
+        (long,) = site.submit(tasks.pass_gate.bind("long"))
+        await begun(site, long)
+        await eventually(lambda: bell(worker)._occupied_by)
+        for _ in range(3):
+            await done(site, *site.submit(tasks.note.bind("after")))
+        assert bell(worker)._is_first
         release("long")
         await all_finished(site)
 

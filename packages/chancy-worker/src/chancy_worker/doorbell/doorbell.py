@@ -4,8 +4,9 @@ Of each queue that somebody is idle in, an idle worker holds the exclusive lock 
 shared, and notifies where that fails. Postgres wakes every session of the database that listens, so whoever need not
 hear does not listen: idle workers that could take the same jobs stand in one line. The first in it holds the keys and
 listens. The second listens, too, and looks a moment later, should the first be dead to the world. All others wait,
-deaf, for the second's place. Who is full, or has been given something to do, goes to the end of the line, and the one
-behind looks at once: so as many workers are woken as there is work for, one by the other, and no more.
+deaf, for the second's place. Whom a ring finds full, or at something that takes its time, goes to the end of the line,
+and the one behind looks at once: so as many workers are woken as there is work for, one by the other, and no more. A
+job that comes alone moves nobody.
 
 LISTEN is on the claim connection, the waiting on one of its own, because a blocked session gets no notifications. A
 wakeup may be lost: the truth is the claimer's fallback look.
@@ -56,6 +57,43 @@ BELL_HAND_ON = """
     ) AS given_up
     WHERE given_up.was_held
 """
+# Index by index entry, as a look does: of each priority the first that is due.
+BELL_LEFT = """
+    WITH RECURSIVE in_use AS (
+        SELECT look.queue, top.priority
+        FROM unnest(%(queues)s::text[]) AS look (queue)
+        CROSS JOIN LATERAL (
+            SELECT job.priority FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = look.queue
+            ORDER BY job.priority DESC LIMIT 1
+        ) AS top
+        UNION ALL
+        SELECT upper.queue, below.priority
+        FROM in_use AS upper
+        CROSS JOIN LATERAL (
+            SELECT job.priority FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = upper.queue
+                AND job.priority < upper.priority
+            ORDER BY job.priority DESC LIMIT 1
+        ) AS below
+    )
+    SELECT in_use.queue
+    FROM in_use
+    CROSS JOIN LATERAL (
+        SELECT FROM {schema}.job AS job
+        WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = in_use.queue
+            AND job.priority = in_use.priority AND job.run_at <= {schema}.clock()
+        ORDER BY job.run_at LIMIT 1
+    ) AS due
+    UNION
+    SELECT look.queue
+    FROM unnest(%(queues)s::text[]) AS look (queue)
+    CROSS JOIN LATERAL (
+        SELECT FROM {schema}.job AS job
+        WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = look.queue
+        LIMIT 1
+    ) AS parked
+"""
 ASKED_TO_STOP = "SELECT id FROM {schema}.job WHERE worker = %(worker)s::bigint AND cancel_at IS NOT NULL"
 
 
@@ -92,6 +130,11 @@ def bell_hand_on(place: int) -> Statement[bool]:
     return Statement(BELL_HAND_ON, {"place": place}, lambda rows: bool(rows and rows[0][0]))
 
 
+def bell_left(queues: Iterable[str]) -> Statement[list[str]]:
+    """Those of the queues in which anything waits that is due, or for a limit or a turn."""
+    return Statement(BELL_LEFT, {"queues": list(queues)}, lambda rows: [queue for (queue,) in rows])
+
+
 def asked_to_stop(worker: int) -> Statement[list[int]]:
     """The jobs that run in this worker's name and that somebody has cancelled."""
     return Statement(ASKED_TO_STOP, {"worker": worker}, lambda rows: [id_ for (id_,) in rows])
@@ -99,7 +142,7 @@ def asked_to_stop(worker: int) -> Statement[list[int]]:
 
 KEEP_SECONDS = 0.05
 """A queue that has work keeps its key for so long: by then it may be idle again, as it is after a lone job. A worker
-that still has jobs then leaves its place to one that has none.
+that still has jobs then leaves what comes next to one that has none.
 """
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.25, 1.8
 """How soon a worker that has work in other queues tries again for the keys of idle ones that somebody else holds; twice
@@ -156,6 +199,10 @@ class Bell:
         self._idle: set[str] = set()
         self._leaving: dict[str, float] = {}
         """Queues that have work again, and until when their keys are kept."""
+        self._full: set[str] = set()
+        """Of the first in line: queues that have no room since a job came. It stays for as long as nobody rings."""
+        self._unsure: set[str] = set()
+        """Of those: queues in which there may be more than it could claim."""
         self._without: frozenset[str] = frozenset()
         self._stopped = False
         self._line: int | None = None
@@ -171,7 +218,11 @@ class Bell:
         """Of the second, in the first; and whether there was anything to claim since its last look."""
         self._newest: tuple[int, int] | None = None
         """The last job of a claim, of which it is seen in a moment whether it has taken longer."""
+        self._occupied_by: frozenset[tuple[int, int]] = frozenset()
+        """Jobs of which one has taken longer than a moment."""
         self._has_had_its_turn = False
+        self._waits = False
+        """For a lock: it can say nothing meanwhile."""
         self._calm_timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
 
@@ -182,18 +233,23 @@ class Bell:
         for queue in queues:
             self._idle.add(queue)
             self._leaving.pop(queue, None)
+            self._full.discard(queue)
         self._changed.set()
 
     def busy(self, queues: Iterable[str]) -> None:
-        """There is work in these queues: soon, cost nobody anything there; where there is no more room, at once."""
+        """There is work in these queues: soon, cost nobody anything there. Where there is no more room: as soon as there
+        is more work, which the first in line is told of; any other leaves its place to somebody who has room.
+        """
         self._has_found = True
         if self._newest is None:
             self._see_in_a_moment()
         for queue in queues:
             if not self._has_room(queue):
-                self._idle.discard(queue)
-                self._leaving.pop(queue, None)
-                self._changed.set()
+                was_near = queue in self._idle or queue in self._leaving
+                self._leave(queue)
+                if was_near and self._is_first and not self._waits:
+                    self._full.add(queue)
+                    self._unsure.add(queue)
             elif queue in self._idle:
                 self._idle.remove(queue)
                 self._leaving[queue] = time.monotonic() + KEEP_SECONDS
@@ -208,7 +264,14 @@ class Bell:
     def heard(self, queues: Collection[str] | None) -> None:
         """Somebody has rung."""
         woken = self._queues if queues is None else queues
-        if not self._is_second:
+        for queue in self._full.intersection(woken):
+            if not self._has_room(queue):
+                self._leave(queue)
+        if self._is_first and not self._waits and not self._occupied_by.isdisjoint(self._jobs()):
+            self._has_had_its_turn = True
+            self._changed.set()
+            self._look_late(woken)  # should nobody else
+        elif not self._is_second:
             self._wake(woken)
         elif self._doubts < DOUBTS:
             self._look_late(woken)
@@ -219,8 +282,8 @@ class Bell:
     def stop(self) -> None:
         """Take no place in any line from now on."""
         self._stopped = True
-        self._idle.clear()
-        self._leaving.clear()
+        for queue in self._queues:
+            self._leave(queue)
         self._changed.set()
 
     async def serve(self) -> None:
@@ -236,6 +299,8 @@ class Bell:
         """It listens from now on: what was rung before may not have been heard."""
         if self._is_first:
             self._wake(list(self._idle))
+            for queue in list(self._full):
+                self._leave(queue)
         elif self._is_second:
             self._look_late(self._idle)
 
@@ -250,6 +315,14 @@ class Bell:
     @property
     def _is_second(self) -> bool:
         return self._line is not None and self._line - 1 in self._held and not self._is_first
+
+    def _leave(self, queue: str) -> None:
+        """Be heard of there no more."""
+        self._idle.discard(queue)
+        self._leaving.pop(queue, None)
+        self._full.discard(queue)
+        self._unsure.discard(queue)
+        self._changed.set()
 
     async def _turn(self) -> float:
         """One step towards holding the keys of all idle queues, and no others; seconds until the next one."""
@@ -267,7 +340,12 @@ class Bell:
     async def _step(self, keys: Mapping[str, int]) -> float:
         now = time.monotonic()
         self._leaving = {queue: until for queue, until in self._leaving.items() if until > now}
+        if self._unsure:
+            await self._see_what_is_left()
         self._line = self._line_now()
+        if self._full and not self._is_first:
+            self._full.clear()
+            self._line = self._line_now()
         if self._has_had_its_turn:
             await self._leave_it_to_others()
         self._ear.follow(bell=self._is_first or self._is_second)
@@ -275,7 +353,7 @@ class Bell:
             kept, missing = set[int](), list[int]()
         elif self._is_first:
             wanted = {keys[queue] for queue in self._idle}
-            kept = {self._line, *wanted, *(keys[queue] for queue in self._leaving)}
+            kept = {self._line, *wanted, *(keys[queue] for queue in (*self._leaving, *self._full))}
             missing = sorted(wanted - self._held)
         elif self._is_second:
             kept, missing = {self._line - 1}, [self._line]
@@ -305,7 +383,7 @@ class Bell:
 
     def _line_now(self) -> int | None:
         """The line in which it belongs, if it is idle in any queue."""
-        near = self._idle.union(self._leaving)
+        near = self._idle.union(self._leaving, self._full)
         if not near:
             return None
         queues, without, line = self._known
@@ -314,22 +392,35 @@ class Bell:
             self._known = frozenset(near), self._without, line
         return line
 
+    async def _see_what_is_left(self) -> None:
+        """Where there is more than it could claim, others have to hear of it."""
+        unsure, self._unsure = self._unsure, set()
+        for queue in await self.link.send(bell_left(unsure)):
+            if queue in self._full and not self._has_room(queue):
+                self._leave(queue)
+
     async def _leave_it_to_others(self) -> None:
         """To the end of the line, if anybody stands in it."""
         self._has_had_its_turn = False
         for place in [] if self._line is None else [self._line, self._line - 1]:
-            if place in self._held and not await self.link.send(bell_hand_on(place)):
+            if place not in self._held:
+                continue
+            if not await self.link.send(bell_hand_on(place)):
                 self._held.remove(place)
+            elif self._is_first and self._late:
+                self._look_now()
 
     async def _wait(self, missing: Sequence[int], given_up: Sequence[int]) -> list[int]:
         """Wait in line for a while. Who listens and belongs elsewhere meanwhile lets go of everything."""
         waiting = asyncio.create_task(self.link.send(bell_wait(missing, given_up)))
         waiting.add_done_callback(lambda _: self._changed.set())
+        self._waits = True
         try:
             while not waiting.done() and (not self._ear.follows_bell or self._line_now() == self._line):
                 self._changed.clear()
                 await self._changed.wait()
         finally:
+            self._waits = False
             waiting.cancel()
             await asyncio.wait([waiting])
         if not waiting.cancelled():
@@ -372,12 +463,16 @@ class Bell:
             asyncio.get_running_loop().call_later(KEEP_SECONDS, self._see_whether_occupied)
 
     def _see_whether_occupied(self) -> None:
-        """A moment after a claim: who still has something to do leaves the next job to others."""
+        """A moment after a claim: who still has something to do leaves the next job to others, the second in line at
+        once, and the first when it hears of one.
+        """
         newest, self._newest = self._newest, None
         if newest not in self._jobs():
             return self._see_in_a_moment()
-        self._has_had_its_turn = True
-        self._changed.set()
+        self._occupied_by = frozenset(self._jobs())
+        if not self._is_first:
+            self._has_had_its_turn = True
+            self._changed.set()
         if self._calm_timer is None:
             self._calm_timer = asyncio.get_running_loop().call_later(CANCELS_SECONDS, self._see_whether_calm)
         return None
