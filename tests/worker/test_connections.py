@@ -41,7 +41,7 @@ from chancy_testing.server.postgres import Postgres
 from chancy_worker import Timing, WorkerConfig, cli, processes
 from chancy_worker.connection import addresses, link, recovery
 from chancy_worker.connection.link import Link
-from chancy_worker.doorbell.doorbell import Ear
+from chancy_worker.doorbell.ear import Ear
 from chancy_worker.life import watchdog
 from chancy_worker.life.lease import Lease
 from chancy_worker.life.watchdog import Watchdog

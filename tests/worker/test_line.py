@@ -20,8 +20,8 @@ from chancy import Queue, State
 from chancy_ops import pause, resume
 from chancy_worker import Timing, WorkerConfig
 from chancy_worker.connection.link import Link
-from chancy_worker.doorbell import doorbell
 from chancy_worker.doorbell.doorbell import line_of
+from chancy_worker.doorbell.locks import BELL_KEYS, BELL_LEFT, BELL_WAIT
 from chancy_worker.rounds.claimer import Claimer
 
 CONFIG = WorkerConfig(timing=ONLY_WOKEN, grace=1)
@@ -183,7 +183,7 @@ def said(monkeypatch):
     send = Link.send
 
     async def noted(self, statement):
-        if self.purpose == "bell" and statement.sql not in (doorbell.BELL_WAIT, doorbell.BELL_KEYS):
+        if self.purpose == "bell" and statement.sql not in (BELL_WAIT, BELL_KEYS):
             texts.append(statement.sql)
         return await send(self, statement)
 
@@ -191,7 +191,7 @@ def said(monkeypatch):
     return texts
 
 
-@pytest.mark.parametrize(("slots", "asked"), [(100, []), (1, [doorbell.BELL_LEFT])])
+@pytest.mark.parametrize(("slots", "asked"), [(100, []), (1, [BELL_LEFT])])
 async def test_a_job_that_comes_alone_moves_nobody_in_line_however_long_it_takes(site, said, slots, asked):
     async with fleet(site, 4, concurrency=slots) as workers:
         places = first(workers), second(workers)
@@ -212,7 +212,7 @@ async def test_who_is_full_and_rung_for_leaves_its_place_and_a_job_that_follows_
         await begun(site, long)
         full = first(workers)
         await done(site, *site.submit(tasks.note.bind("after")))
-        await eventually(lambda: first(workers) is not full)
+        await eventually(lambda: not bell(full)._is_first)
         release("long")
         await all_finished(site)
         await settled(workers)

@@ -18,7 +18,7 @@ import chancy
 from chancy import InvalidConnection, State
 from chancy.current import CurrentJob
 from chancy_worker import WorkerConfig
-from chancy_worker.doorbell.doorbell import Ear
+from chancy_worker.doorbell.ear import Ear
 from chancy_worker.rounds.claimer import Claimer
 
 QUICK = WorkerConfig(timing=FAST, grace=1, children=2)

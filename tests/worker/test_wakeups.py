@@ -10,7 +10,7 @@ from chancy import Queue
 from chancy.model import Statement
 from chancy_worker import WorkerConfig
 from chancy_worker.connection.link import Link
-from chancy_worker.doorbell.doorbell import Ear
+from chancy_worker.doorbell.ear import Ear
 
 
 async def test_a_wakeup_that_was_read_together_with_an_answer_is_heard_when_the_worker_goes_to_sleep(site):

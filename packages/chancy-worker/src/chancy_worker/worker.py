@@ -42,7 +42,8 @@ from .config import WorkerConfig
 from .connection.link import Link
 from .connection.pooler import session_behind
 from .connection.sessions import LentSession, OwnSession, Session
-from .doorbell.doorbell import Bell, Doorbell, Ear
+from .doorbell.doorbell import Bell, Doorbell
+from .doorbell.ear import Ear
 from .doorbell.hearing import Hearing
 from .doorbell.polling import Poll
 from .life import signals

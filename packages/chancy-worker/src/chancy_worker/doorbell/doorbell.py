@@ -19,126 +19,25 @@ import hashlib
 import math
 import random
 import time
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import psycopg
-from psycopg import Notify, sql
+from psycopg import Notify
 
-from chancy.model import Statement
-from chancy.wires.connections import AsyncConn
 from chancy_worker.attempts.verdict import Claimed
 from chancy_worker.connection.link import Link
 
+from .ear import Ear
 from .hearing import Hearing
-
-BELL_KEYS = "SELECT queue, {schema}.bell_key(queue) FROM unnest(%(queues)s::text[]) AS queue"
-BELL_TRY = """
-    SELECT key FROM unnest(%(missing)s::integer[]) AS key
-    WHERE pg_try_advisory_lock('{schema}'::regnamespace::oid::integer, key)
-"""
-# What filters is evaluated before what is selected.
-BELL_WAIT = """
-    SELECT {schema}.bell_wait(%(missing)s::integer[])
-    FROM (
-        SELECT count(pg_advisory_unlock('{schema}'::regnamespace::oid::integer, key)) AS n
-        FROM unnest(%(given_up)s::integer[]) AS key
-    ) AS given_up
-    WHERE given_up.n >= 0
-"""
-BELL_UNLOCK = """
-    SELECT pg_advisory_unlock('{schema}'::regnamespace::oid::integer, key) FROM unnest(%(held)s::integer[]) AS key
-"""
-BELL_UNLOCK_ALL = "SELECT pg_catalog.pg_advisory_unlock_all()"
-BELL_HAND_ON = """
-    SELECT pg_try_advisory_lock('{schema}'::regnamespace::oid::integer, %(place)s::integer)
-    FROM (
-        SELECT pg_advisory_unlock('{schema}'::regnamespace::oid::integer, %(place)s::integer) AS was_held OFFSET 0
-    ) AS given_up
-    WHERE given_up.was_held
-"""
-# Index by index entry, as a look does: of each priority the first that is due.
-BELL_LEFT = """
-    WITH RECURSIVE in_use AS (
-        SELECT look.queue, top.priority
-        FROM unnest(%(queues)s::text[]) AS look (queue)
-        CROSS JOIN LATERAL (
-            SELECT job.priority FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = look.queue
-            ORDER BY job.priority DESC LIMIT 1
-        ) AS top
-        UNION ALL
-        SELECT upper.queue, below.priority
-        FROM in_use AS upper
-        CROSS JOIN LATERAL (
-            SELECT job.priority FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = upper.queue
-                AND job.priority < upper.priority
-            ORDER BY job.priority DESC LIMIT 1
-        ) AS below
-    )
-    SELECT in_use.queue
-    FROM in_use
-    CROSS JOIN LATERAL (
-        SELECT FROM {schema}.job AS job
-        WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = in_use.queue
-            AND job.priority = in_use.priority AND job.run_at <= {schema}.clock()
-        ORDER BY job.run_at LIMIT 1
-    ) AS due
-    UNION
-    SELECT look.queue
-    FROM unnest(%(queues)s::text[]) AS look (queue)
-    CROSS JOIN LATERAL (
-        SELECT FROM {schema}.job AS job
-        WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = look.queue
-        LIMIT 1
-    ) AS parked
-"""
-ASKED_TO_STOP = "SELECT id FROM {schema}.job WHERE worker = %(worker)s::bigint AND cancel_at IS NOT NULL"
-
-
-def bell_keys(queues: Sequence[str]) -> Statement[dict[str, int]]:
-    """The key of each queue. Queues may share one: it is a hash."""
-    return Statement(BELL_KEYS, {"queues": list(queues)}, lambda rows: {row[0]: row[1] for row in rows})
-
-
-def bell_try(missing: Sequence[int]) -> Statement[list[int]]:
-    """Take those of the keys that are free; returns them."""
-    return Statement(BELL_TRY, {"missing": list(missing)}, lambda rows: [key for (key,) in rows])
-
-
-def bell_wait(missing: Sequence[int], given_up: Sequence[int] = ()) -> Statement[list[int]]:
-    """Give up some locks, and take others, waiting up to 1.8 s for the first that somebody else holds; returns those
-    that it got.
-    """
-    params = {"missing": list(missing), "given_up": list(given_up)}
-    return Statement(BELL_WAIT, params, lambda rows: list(rows[0][0]))
-
-
-def bell_unlock(held: Sequence[int]) -> Statement[None]:
-    """Give the locks to the next in line."""
-    return Statement(BELL_UNLOCK, {"held": list(held)}, lambda rows: None)
-
-
-def bell_unlock_all() -> Statement[None]:
-    """Give up all that this session holds."""
-    return Statement(BELL_UNLOCK_ALL, {}, lambda rows: None)
-
-
-def bell_hand_on(place: int) -> Statement[bool]:
-    """Leave the place to who waits for it; whether it was kept, because nobody does."""
-    return Statement(BELL_HAND_ON, {"place": place}, lambda rows: bool(rows and rows[0][0]))
-
-
-def bell_left(queues: Iterable[str]) -> Statement[list[str]]:
-    """Those of the queues in which anything waits that is due, or for a limit or a turn."""
-    return Statement(BELL_LEFT, {"queues": list(queues)}, lambda rows: [queue for (queue,) in rows])
-
-
-def asked_to_stop(worker: int) -> Statement[list[int]]:
-    """The jobs that run in this worker's name and that somebody has cancelled."""
-    return Statement(ASKED_TO_STOP, {"worker": worker}, lambda rows: [id_ for (id_,) in rows])
-
+from .locks import (
+    bell_hand_on,
+    bell_keys,
+    bell_left,
+    bell_try,
+    bell_unlock,
+    bell_unlock_all,
+    bell_wait,
+)
 
 KEEP_SECONDS = 0.05
 """A queue that has work keeps its key for so long: by then it may be idle again, as it is after a lone job. A worker
@@ -237,8 +136,8 @@ class Bell:
         self._changed.set()
 
     def busy(self, queues: Iterable[str]) -> None:
-        """There is work in these queues: soon, cost nobody anything there. Where there is no more room: as soon as there
-        is more work, which the first in line is told of; any other leaves its place to somebody who has room.
+        """There is work in these queues: soon, cost nobody anything there. Where there is no more room, leave the place
+        to somebody who has; but with a lone job the first in line waits for that until there is more.
         """
         self._has_found = True
         if self._newest is None:
@@ -247,7 +146,7 @@ class Bell:
             if not self._has_room(queue):
                 was_near = queue in self._idle or queue in self._leaving
                 self._leave(queue)
-                if was_near and self._is_first and not self._waits:
+                if was_near and self._is_first and not self._waits and len(self._jobs()) == 1:
                     self._full.add(queue)
                     self._unsure.add(queue)
             elif queue in self._idle:
@@ -302,7 +201,9 @@ class Bell:
             for queue in list(self._full):
                 self._leave(queue)
         elif self._is_second:
-            self._look_late(self._idle)
+            self._late.update(self._idle)
+            if self._late:
+                self._look_now()
 
     def is_behind(self, queue: str) -> bool:
         """Whether others hear of work in this queue, and keep the time, for this worker, too."""
@@ -366,7 +267,8 @@ class Bell:
             given_up = []
         pause = min(self._leaving.values(), default=math.inf) - now
         if missing and (not self._is_first or len(self._idle) == len(self._queues)):
-            self._got(await self._wait(missing, given_up))
+            others = sorted({keys[queue] for queue in self._idle} - self._held) if missing == [self._line] else []
+            self._got(await self._wait(missing, given_up, others))
             return 0.0
         if given_up:
             await self.link.send(bell_unlock(given_up))
@@ -410,9 +312,9 @@ class Bell:
             elif self._is_first and self._late:
                 self._look_now()
 
-    async def _wait(self, missing: Sequence[int], given_up: Sequence[int]) -> list[int]:
+    async def _wait(self, missing: Sequence[int], given_up: Sequence[int], others: Sequence[int]) -> list[int]:
         """Wait in line for a while. Who listens and belongs elsewhere meanwhile lets go of everything."""
-        waiting = asyncio.create_task(self.link.send(bell_wait(missing, given_up)))
+        waiting = asyncio.create_task(self.link.send(bell_wait(missing, given_up, others)))
         waiting.add_done_callback(lambda _: self._changed.set())
         self._waits = True
         try:
@@ -436,12 +338,18 @@ class Bell:
             self._ear.follow(bell=True)
             if self._late:
                 self._look_now()
+            self._wake_those_of(locks)
         elif locks and self._is_second:
             self._ear.follow(bell=True)
             self._doubts = 0
             self._look_late(self._idle)
-        elif locks:
-            self._wake([queue for queue in self._idle if self._keys[queue] in locks])
+        else:
+            self._wake_those_of(locks)
+
+    def _wake_those_of(self, keys: Collection[int]) -> None:
+        """Of what was submitted before these were held nobody may have heard."""
+        if rung := [queue for queue in self._idle if self._keys[queue] in keys]:
+            self._wake(rung)
 
     def _look_late(self, queues: Iterable[str]) -> None:
         self._late.update(queues)
@@ -484,91 +392,6 @@ class Bell:
         self._ear.follow(cancels=not is_calm)
         if not is_calm:
             self._calm_timer = asyncio.get_running_loop().call_later(CALM_SECONDS, self._see_whether_calm)
-
-
-class Ear:
-    """Hears of work and of cancelled jobs, on the claim connection; of both until it is told what it need not hear.
-
-    Every session that listens to anything costs who notifies a little, whatever it is about.
-    """
-
-    def __init__(
-        self,
-        schema: str,
-        queues: Sequence[str],
-        wake: Callable[[Collection[str] | None], None],
-        lease: Callable[[], int],
-        cancel: Callable[[Iterable[int]], None],
-    ) -> None:
-        self._bell = schema
-        self._stops = f"{schema}.cancel"
-        self._queues: defaultdict[str, list[str]] = defaultdict(list)
-        """By what a notification says of them."""
-        for queue in queues:
-            self._queues[queue[:500]].append(queue)
-        self._wake = wake
-        self._lease = lease
-        self._cancel = cancel
-        self._wanted = {self._bell, self._stops}
-        self._listens: set[str] = set()
-        self.stir: Callable[[], None] = lambda: None
-        """Called when there is something to `attend` to."""
-        self.began: Callable[[], None] = lambda: None
-        """Called when it listens to the bell, after a time in which it did not."""
-
-    @property
-    def follows_bell(self) -> bool:
-        """Whether it is to hear of work."""
-        return self._bell in self._wanted
-
-    @property
-    def channel(self) -> str | None:
-        """One that it listens to, and goes on to, if there is any."""
-        return min(self._listens & self._wanted, default=None)
-
-    def follow(self, *, bell: bool | None = None, cancels: bool | None = None) -> None:
-        """From now on hear of this, or not."""
-        wanted = {
-            channel
-            for channel, wish in ((self._bell, bell), (self._stops, cancels))
-            if wish or (wish is None and channel in self._wanted)
-        }
-        if wanted != self._wanted:
-            self._wanted = wanted
-            self.stir()
-
-    async def listen(self, conn: AsyncConn) -> None:
-        """Start listening on a new connection."""
-        self._listens = set()
-        for channel in sorted(self._wanted):
-            await self._begin(conn, channel)
-
-    async def attend(self, link: Link) -> None:
-        """Begin to listen on the link's connection, or cease to, where that has changed. Raises psycopg's errors."""
-        while (conn := link.conn) is not None and self._listens != self._wanted:
-            wanted = set(self._wanted)
-            for channel in self._listens - wanted:
-                await conn.execute(sql.SQL("UNLISTEN {}").format(sql.Identifier(channel)))
-                self._listens.remove(channel)
-            for channel in wanted - self._listens:
-                await self._begin(conn, channel)
-                if channel == self._bell:
-                    self.began()
-                else:
-                    self._cancel(await link.send(asked_to_stop(self._lease())))
-
-    async def _begin(self, conn: AsyncConn, channel: str) -> None:
-        await conn.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
-        self._listens.add(channel)
-
-    def heard(self, notify: Notify) -> None:
-        """What somebody has said there, whoever that is."""
-        if notify.channel == self._stops:
-            worker, _, job = notify.payload.partition(" ")
-            if worker == str(self._lease()) and job.isdecimal():
-                self._cancel([int(job)])
-        elif queues := self._queues.get(notify.payload[:500]):
-            self._wake(queues)
 
 
 class Doorbell:
