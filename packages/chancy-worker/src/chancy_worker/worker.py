@@ -37,6 +37,7 @@ from .attempts.executors import Loop, Threads
 from .attempts.logs import Keeper, listening
 from .attempts.refusals import Refusals, signature_of
 from .attempts.verdict import Claimed, Completion
+from .claims.plans import plans_of_gates
 from .claims.statement import Wanted, play_round
 from .config import WorkerConfig
 from .connection.link import Link
@@ -284,6 +285,9 @@ class Worker:
         wakeups.hear_on(link)
         parts = self._parts = _Parts(link, lease, slots, claimer, keeper, wakeups)
         await link.connect()
+        if self._session is OwnSession and any(task.gates for task in self._tasks.values()):
+            for statement in plans_of_gates():
+                await link.send(statement)
         stack.push_async_callback(_give_up, lives, lease, claimer)
         await lease.take(lives)  # from here on outages are waited for
 

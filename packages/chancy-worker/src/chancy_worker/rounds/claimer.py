@@ -281,14 +281,17 @@ class Claimer:
         return due
 
     def _leaving_limits(self) -> set[str]:
-        """Of queues at their limits those of which jobs have ended: whatever was found meanwhile by a round that did not see
-        that, the one that writes their verdicts may claim others in their place.
+        """Of queues at their limits those of which jobs have ended. Whatever was found meanwhile by a round that did
+        not see that, the one that writes their verdicts may claim others in their place.
         """
         jobs = [self.held.get((verdict.id, verdict.fence)) for verdict in self.outbox]
         return self._appetite.at_limit.intersection(job.queue for job in jobs if job is not None)
 
     def _has_to_look(self, queue: str, now: float) -> bool:
-        return self._appetite.is_hungry(queue) and (self._appetite.is_woken(queue) or not self._gates.flows(queue, now))
+        """A queue of which what waits for a limit fills all the room is looked at when that has been so for a while.
+        With a look a round goes through all that wait, which is dear, and workers that are full ring for others.
+        """
+        return self._appetite.is_hungry(queue) and not self._gates.flows(queue, now)
 
     def _parked_of(self, verdict: Completion) -> Claimed | None:
         """The job whose verdict this is, if it has slots."""
