@@ -115,8 +115,9 @@ async def test_a_queue_at_its_limit_holds_up_no_other_and_is_used_up_to_it(site)
 SAYS = {
     "a round": lambda statement, answer: isinstance(answer, Answer) and "limited" in answer.at_limit,
     "a reach for more": lambda statement, answer: statement.sql is REACH and "limited" in statement.params["names"],
-    "a reach in another queue": lambda statement, answer: statement.sql is REACH
-    and "limited" not in statement.params["names"],
+    "a reach in another queue": lambda statement, answer: (
+        statement.sql is REACH and "limited" not in statement.params["names"]
+    ),
 }
 
 
