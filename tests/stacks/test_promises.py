@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from stacks import OFTEN, params
 
 from chancy_testing.attempts import on_a_loop_of_its_own
 from conformance import CASES, OnPostgres
 from conformance.grounds import go_on, go_on_awaiting
+from stacks import OFTEN, params
 
 
 async def keep(case, stack, dsn, schema):

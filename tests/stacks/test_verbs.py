@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 from every_verb import LOOKS, WRITES, fill, told
-from stacks import ONE_OF_EACH, params, play
 
 import chancy
 from chancy_testing.clock import Clock
 from conformance.grounds import go_on
+from stacks import ONE_OF_EACH, params, play
 
 NOW = datetime.now(UTC)
 DIFFERS = {"bloat", "xmin", "pooler"}

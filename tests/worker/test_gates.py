@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from datetime import timedelta
 
@@ -20,7 +21,8 @@ from chancy.current import CurrentJob
 from chancy.run import send
 from chancy_worker import WorkerConfig
 from chancy_worker.attempts.verdict import Completion, cancelled, released, succeeded
-from chancy_worker.claims.gates import Gatekeeper, _Place
+from chancy_worker.claims.gates import Gatekeeper, _Place, reach
+from chancy_worker.claims.plans import plans_of_gates
 from chancy_worker.claims.statement import START, Circle, Flow, Wanted, play_round
 from chancy_worker.life.lease import Offer, register
 from chancy_worker.life.rescue import declare_dead, take_back
@@ -339,6 +341,33 @@ def test_nothing_is_taken_from_the_share_of_a_worker_that_is_just_claiming(site,
         assert len(play(site, other).claimed) == 18
         one.commit()
     assert site.count("running") == 20
+
+
+def test_who_reaches_for_a_share_waits_for_whoever_is_just_at_it_and_gets_one(site, worker):
+    submit_of_twenty(site, 60)
+    gates = site.one("SELECT gates::text FROM {}.job LIMIT 1")
+    key = site.one("SELECT parked FROM {}.job LIMIT 1")
+    first, second = worker, send(site.conn, register("second", 60), site.schema)
+    with psycopg.connect(site.dsn) as one, psycopg.connect(site.dsn, autocommit=True) as other:
+        assert send(one, reach(first, {("gate", key): (3, gates)}), site.schema) == {("gate", key): 3}
+        reached = []
+        thread = threading.Thread(
+            target=lambda: reached.append(send(other, reach(second, {("gate", key): (3, gates)}), site.schema))
+        )
+        thread.start()
+        waits = "SELECT count(*) FROM pg_locks WHERE pid = %s AND locktype = 'advisory' AND NOT granted"
+        while not site.one(waits, other.info.backend_pid):
+            time.sleep(0.01)
+        one.commit()
+        thread.join()
+    assert reached == [{("gate", key): 3}]
+
+
+def test_plans_are_made_of_what_finds_and_changes_nothing(site, worker):
+    submit_of_twenty(site, 3)
+    for statement in plans_of_gates():
+        send(site.conn, statement, site.schema)
+    assert [site.one("SELECT count(*) FROM {}." + table) for table in ("share", "slot", "job")] == [0, 0, 3]
 
 
 def test_jobs_with_and_without_limits_are_claimed_in_one_order(site, worker):

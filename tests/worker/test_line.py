@@ -19,8 +19,11 @@ from worker_help import FAST, ONLY_WOKEN, all_finished, eventually, worker_with,
 from chancy import Queue, State
 from chancy_ops import pause, resume
 from chancy_worker import Timing, WorkerConfig
+from chancy_worker.connection.link import Link
+from chancy_worker.doorbell import bell as bells
 from chancy_worker.doorbell import second as second_in_line
 from chancy_worker.doorbell.line import Standing, line_of
+from chancy_worker.doorbell.locks import BELL_KEYS, BELL_LEFT, BELL_WAIT
 from chancy_worker.doorbell.second import DOUBTS, Second
 from chancy_worker.rounds.claimer import Claimer
 
@@ -45,7 +48,9 @@ def standing(worker):
 
 
 async def settled(workers):
-    """Of the workers, which are alike and idle, one is the first in line, one the second, and the others wait."""
+    """Of the workers, which are alike and idle, one is the first in line, one the second, and the others wait. None looks
+    for jobs.
+    """
 
     def are():
         return (
@@ -53,6 +58,7 @@ async def settled(workers):
             and sum(standing(worker).is_first for worker in workers) == 1
             and sum(standing(worker).is_second for worker in workers) == min(len(workers) - 1, 1)
             and all(not bell(worker)._second.late for worker in workers)
+            and not any(worker._engine.claimer._appetite._hungry for worker in workers)
             and all(set(bell(worker)._ear._listens) == bell(worker)._ear._wanted for worker in workers)
         )
 
@@ -173,6 +179,105 @@ async def test_long_jobs_that_come_one_by_one_are_spread_over_the_idle_workers(s
             await asyncio.sleep(0.1)  # longer than a job may take and its worker stay where it is
             await settled(workers)
             assert len(jobs) < 20
+        release("long")
+        await all_finished(site)
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """What bells have said to the database, but for their waits in line."""
+    texts = []
+    send = Link.send
+
+    async def noted(self, statement):
+        if self.purpose == "bell" and statement.sql not in (BELL_WAIT, BELL_KEYS):
+            texts.append(statement.sql)
+        return await send(self, statement)
+
+    monkeypatch.setattr(Link, "send", noted)
+    return texts
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """A look after a job may be slow, as on a busy machine: until then the key of its queue is kept."""
+    monkeypatch.setattr(bells, "KEEP_SECONDS", 0.5)
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize(("slots", "asked"), [(100, []), (1, [BELL_LEFT])])
+async def test_a_job_that_comes_alone_moves_nobody_in_line_however_long_it_takes(site, said, slots, asked):
+    async with fleet(site, 4, concurrency=slots) as workers:
+        places = first(workers), second(workers)
+        said.clear()
+        (job,) = site.submit(tasks.pass_gate.bind("long"))
+        await begun(site, job)
+        await asyncio.sleep(0.8)  # longer than a job may take and be nothing, and than the second in line waits
+        assert (first(workers), second(workers)) == places
+        release("long")
+        await done(site, job)
+        await settled(workers)
+        assert (first(workers), second(workers), said) == (*places, asked)
+
+
+async def test_who_is_full_and_rung_for_leaves_its_place_and_a_job_that_follows_is_begun_elsewhere(site):
+    async with fleet(site, 3, concurrency=1) as workers:
+        (long,) = site.submit(tasks.pass_gate.bind("long"))
+        await begun(site, long)
+        full = first(workers)
+        await done(site, *site.submit(tasks.note.bind("after")))
+        await eventually(lambda: not standing(full).is_first)
+        release("long")
+        await all_finished(site)
+        await settled(workers)
+
+
+async def test_who_is_full_and_leaves_jobs_behind_is_followed_by_somebody_at_once(site):
+    """Nobody rings again: these were all told of by one."""
+    async with fleet(site, 4, concurrency=1) as workers:
+        for _ in range(3):
+            jobs = site.submit(*[tasks.pass_gate.bind("all") for _ in range(4)])
+            await begun(site, *jobs)
+            release("all")
+            await all_finished(site)
+            tasks.gates.clear()
+            await settled(workers)
+
+
+async def test_who_is_full_and_fails_to_hear_for_a_moment_stands_at_no_place_after_that(site):
+    async with fleet(site, 3, concurrency=1) as workers:
+        (long,) = site.submit(tasks.pass_gate.bind("long"))
+        await begun(site, long)
+        pid = first(workers)._engine.link.conn.info.backend_pid
+        site.one("SELECT pg_terminate_backend(%s)::text", pid)
+        for _ in range(3):
+            await done(site, *site.submit(tasks.note.bind("after")))
+        release("long")
+        await all_finished(site)
+
+
+@pytest.mark.usefixtures("patient")
+async def test_who_leaves_a_job_to_the_next_in_line_looks_itself_when_nobody_has_taken_it(site):
+    async with fleet(site, 2) as workers:
+        (long,) = site.submit(tasks.pass_gate.bind("long"))
+        await begun(site, long)
+        await eventually(lambda: bell(first(workers))._occupied_by)
+        stuck = second(workers)
+        stuck._engine.claimer.wake = lambda queues=None: None
+        await done(site, *site.submit(tasks.note.bind("after")))
+        assert standing(stuck).is_first  # it was handed on
+        release("long")
+        await all_finished(site)
+
+
+async def test_who_has_a_job_and_nobody_behind_it_takes_the_next_one_at_once(site):
+    async with fleet(site, 1) as (worker,):
+        (long,) = site.submit(tasks.pass_gate.bind("long"))
+        await begun(site, long)
+        await eventually(lambda: bell(worker)._occupied_by)
+        for _ in range(3):
+            await done(site, *site.submit(tasks.note.bind("after")))
+        await eventually(lambda: standing(worker).is_first)
         release("long")
         await all_finished(site)
 
@@ -413,11 +518,17 @@ def test_who_could_take_the_same_jobs_is_in_the_same_line():
 KEYS = {"a": 1, "b": 2, "c": 3}
 
 
-def taken(standing, now=0.0):
-    """All that it wants next, as if it got it at once; what it gave up, and what it took."""
+def step_of(standing, now=0.0):
+    """What it wants next, as if it got that at once, but for the keys that come with a place."""
     standing.at(now)
     step = standing.step(KEYS)
     standing.held.update(step.missing)
+    return step
+
+
+def taken(standing, now=0.0):
+    """What it gave up, and what it took."""
+    step = step_of(standing, now)
     return step.given_up, step.missing
 
 
@@ -455,6 +566,30 @@ def test_a_key_is_kept_for_a_moment_where_there_is_work_and_given_up_at_once_whe
     assert standing.at(4.0) == 5.0
     assert standing.line != line  # it is idle in other queues: that is another line, and nothing is held there
     assert sorted([line, 1, 2]) == taken(standing, 4.0)[0]
+
+
+def test_the_first_that_a_lone_job_fills_stays_and_keeps_its_key_until_it_leaves_or_loses_its_place():
+    standing = standing_first("a", "b")
+    line = standing.line
+    standing.stays_full("a")
+    standing.stays_full("c")  # there it was not near
+    assert (set(standing.full), set(standing.unsure()), set(standing.unsure())) == ({"a"}, {"a"}, set())
+    assert taken(standing, 9.0) == ([], [])
+    assert (standing.line, "a" in standing.idle) == (line, False)
+    standing.leaves_at_once("a")
+    assert set(taken(standing, 9.0)[0]) == {line, 1, 2}
+
+    standing = standing_first("a", "b")
+    standing.stays_full("a")
+    standing.held.clear()
+    standing.at(9.0)
+    assert (set(standing.full), standing.line != line) == (set(), True)
+
+
+def test_who_waits_for_the_first_place_wants_the_keys_with_it_and_who_waits_for_the_second_does_not():
+    standing = Standing("alike", 3)
+    standing.falls_idle(["b", "a"])
+    assert [step_of(standing).others for _ in range(3)] == [[], [1, 2], []]
 
 
 def test_who_falls_idle_again_within_that_moment_has_given_up_nothing():
@@ -522,3 +657,12 @@ async def test_who_becomes_the_second_has_no_doubts_in_another_first():
     assert second.late == {"a", "b"}
     second.look_now()
     assert woken[-1] == ["a", "b"]
+
+
+async def test_a_second_that_begins_to_listen_looks_at_once():
+    woken = []
+    second = Second(lambda queues: woken.append(sorted(queues)))
+    second.begins(["a"])
+    second.listens(["a", "b"])
+    second.listens([])
+    assert (woken, second.late) == ([["a", "b"]], set())

@@ -19,7 +19,7 @@ from chancy_worker.claims import marks
 from chancy_worker.claims.gates import REACH
 from chancy_worker.claims.statement import Answer
 from chancy_worker.connection.link import Link
-from chancy_worker.rounds import appetite
+from chancy_worker.demand import appetite
 
 CONFIG = WorkerConfig(timing=ONLY_WOKEN, grace=1)
 IN_TIME = timedelta(seconds=10)
@@ -133,11 +133,11 @@ async def test_a_queue_at_its_limit_is_asked_with_the_end_of_a_job_whatever_its_
         answer = await send(self, statement)
         if not told and worker.busy and SAYS[says](statement, answer):
             told.append(answer)
-            of_queues = worker._parts.claimer._appetite
+            of_queues = worker._engine.claimer._appetite
             of_queues._limit_pauses["limited"] = 60
             of_queues.at_limit_still("limited", time.monotonic())
             tasks.gates["first"].set()
-            while not worker._parts.claimer.outbox:
+            while not worker._engine.claimer.outbox:
                 await asyncio.sleep(0)
         return answer
 

@@ -27,7 +27,9 @@ from chancy_worker import Worker, WorkerConfig
 
 from .stand_ins import AsyncStandIn
 
-START_SECONDS = 20.0
+START_SECONDS = 60.0
+"""That a worker gets which has not ended. A process of its own imports the tasks' modules first: on a machine with
+thirty others at work that was seen to take ten seconds."""
 GRACE_SECONDS = 5.0
 
 

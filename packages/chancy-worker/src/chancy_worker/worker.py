@@ -23,6 +23,7 @@ from chancy.task import BaseTask
 
 from . import forks, places
 from .attempts.logs import listening
+from .claims.plans import plans_of_gates
 from .config import WorkerConfig
 from .connection.links import Links
 from .connection.pooler import session_behind
@@ -154,6 +155,9 @@ class Worker:
             raise MissingRights(lacking)
         for part in engine.parts:
             await part.declare(engine.link)
+        if not links.is_lent and any(task.gates for task in self._tasks.values()):
+            for statement in plans_of_gates():
+                await engine.link.send(statement)
 
         await engine.life.connect()
         stack.push_async_callback(engine.heart.stop, engine.life)

@@ -40,7 +40,8 @@ $$;
 -- Takes whichever of the missing keys are free, and returns those. Where none is, waits in line for the first: at most
 -- twice 0.9 s, below deadlock_timeout, because a waiter pins xmin. It used to wait for the first that was held, and left
 -- those behind it to nobody: their jobs began with the fallback look.
-CREATE OR REPLACE FUNCTION {schema}.bell_wait(missing integer[]) RETURNS integer[]
+-- Whoever gets one takes those of the `others` that are free, too: who leaves a place gives up all at once.
+CREATE OR REPLACE FUNCTION {schema}.bell_wait(missing integer[], others integer[] DEFAULT '{}') RETURNS integer[]
     LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
     SET lock_timeout = '900ms'
@@ -58,7 +59,7 @@ BEGIN
         FOR try IN 1..2 LOOP
             BEGIN
                 PERFORM pg_advisory_lock('{schema}'::regnamespace::oid::integer, missing[1]);
-                RETURN ARRAY[missing[1]];
+                got := ARRAY[missing[1]];
             EXCEPTION WHEN lock_not_available THEN
                 -- In the very moment it may have been granted: then this session holds it, though nobody says so.
                 -- Locks are counted, and one that is taken twice would be given up once.
@@ -71,10 +72,18 @@ BEGIN
                                 AND mine.objid = (missing[1]::bigint & 4294967295)::oid)
                         OR pg_try_advisory_lock('{schema}'::regnamespace::oid::integer, missing[1])
                     THEN
-                        RETURN ARRAY[missing[1]];
+                        got := ARRAY[missing[1]];
                     END IF;
                 END IF;
             END;
+            EXIT WHEN got <> '{}';
+        END LOOP;
+    END IF;
+    IF got <> '{}' THEN
+        FOREACH key IN ARRAY others LOOP
+            IF pg_try_advisory_lock('{schema}'::regnamespace::oid::integer, key) THEN
+                got := got || key;
+            END IF;
         END LOOP;
     END IF;
     RETURN got;

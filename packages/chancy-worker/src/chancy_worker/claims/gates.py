@@ -33,16 +33,28 @@ def sweep_slots() -> Statement[bool]:
     return Statement(SWEEP_SLOTS, {}, lambda rows: rows[0][0] >= 1000)
 
 
-# In a transaction of its own, which is short: of two that reach at the same time one gets nothing.
+# In a transaction of its own, which is short, and holds nothing that another could wait for but these locks, in order.
+# So it waits for its turn, as long as the connection's lock_timeout lets it. In a round the lock is only tried for, and
+# who gets nothing counts slots, which is dear where many workers do that at the same time.
 REACH = """
+    WITH alone AS MATERIALIZED (
+        SELECT count(pg_advisory_xact_lock('{schema}'::regnamespace::oid::integer, lock.key)) AS locks
+        FROM (
+            SELECT DISTINCT CASE want.kind WHEN 'queue' THEN -3 ELSE {schema}.gate_key(want.name) END AS key
+            FROM unnest(%(kinds)s::text[], %(names)s::text[]) AS want (kind, name)
+            ORDER BY key
+        ) AS lock
+    )
     SELECT want.kind, want.name,
         CASE want.kind
             WHEN 'queue' THEN {schema}.allowance(want.name, want.free, %(worker)s::bigint, NULL, true)
             ELSE {schema}.part_of('gate', want.name, (want.gates::json->'gates'->0->>'most')::integer, '0', want.free,
                 %(worker)s::bigint, NULL, true)
         END
-    FROM unnest(%(kinds)s::text[], %(names)s::text[], %(free)s::integer[], %(gates)s::text[])
+    FROM alone
+    CROSS JOIN unnest(%(kinds)s::text[], %(names)s::text[], %(free)s::integer[], %(gates)s::text[])
         AS want (kind, name, free, gates)
+    WHERE alone.locks > 0
 """
 
 

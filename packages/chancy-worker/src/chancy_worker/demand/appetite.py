@@ -107,10 +107,6 @@ class Appetite:
         """Whether a round asks it as soon as it has room."""
         return queue in self._hungry
 
-    def is_woken(self, queue: str) -> bool:
-        """Whether somebody has said since the last round that there may be work in it."""
-        return queue in self._woken
-
     def rest(self, queues: Iterable[str], until: float) -> None:
         """Jobs of these queues gather until then."""
         self.rests_until = until

@@ -101,7 +101,10 @@ class Demand:
         return self.appetite.at_limit.intersection(job.queue for job in jobs if job is not None)
 
     def _has_to_look(self, queue: str, now: float) -> bool:
-        return self.appetite.is_hungry(queue) and (self.appetite.is_woken(queue) or not self.gates.flows(queue, now))
+        """A queue of which what waits for a limit fills all the room is looked at when that has been so for a while.
+        With a look a round goes through all that wait, which is dear, and workers that are full ring for others.
+        """
+        return self.appetite.is_hungry(queue) and not self.gates.flows(queue, now)
 
     def _ending(self, verdicts: Iterable[Completion]) -> dict[str, set[str]]:
         """Of the jobs with slots whose verdicts these are, what they were parked under, by queue."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 
@@ -27,6 +28,8 @@ class Step:
 
     given_up: list[int]
     missing: list[int]
+    others: list[int]
+    """Keys that it takes, too, if they are free when it gets a place: who leaves one gives up all at once."""
     keeps: bool
     """Whether it holds any other."""
 
@@ -44,6 +47,10 @@ class Standing:
         self._idle: set[str] = set()
         self._leaving: dict[str, float] = {}
         """Queues that have work again, and until when their keys are kept."""
+        self._full: set[str] = set()
+        """Of the first in line: queues that have no room since a lone job came. It stays until somebody rings."""
+        self._unsure: set[str] = set()
+        """Of those: queues in which there may be more than it could claim."""
         self._without: frozenset[str] = frozenset()
         self._known: tuple[frozenset[str], frozenset[str], int] = frozenset(), frozenset(), 0
         """Of which queues and without which tasks a line was worked out last."""
@@ -77,6 +84,7 @@ class Standing:
         for queue in queues:
             self._idle.add(queue)
             self._leaving.pop(queue, None)
+            self._full.discard(queue)
 
     def leaves(self, queue: str, until: float) -> bool:
         """It has work there, and keeps the key until then; whether that is news."""
@@ -90,11 +98,33 @@ class Standing:
         """It has no more room there."""
         self._idle.discard(queue)
         self._leaving.pop(queue, None)
+        self._full.discard(queue)
+        self._unsure.discard(queue)
+
+    def stays_full(self, queue: str) -> None:
+        """It has no more room there, either, but is the first, and with one job: it stays if it was near."""
+        near = queue in self._idle or queue in self._leaving
+        self.leaves_at_once(queue)
+        if near:
+            self._full.add(queue)
+            self._unsure.add(queue)
+
+    @property
+    def full(self) -> AbstractSet[str]:
+        """The queues in which it stays, and has no room."""
+        return self._full
+
+    def unsure(self) -> Collection[str]:
+        """Of those: the queues of which nobody has asked since whether there is more. Now somebody does."""
+        unsure, self._unsure = self._unsure, set()
+        return unsure
 
     def leaves_all(self) -> None:
         """At once."""
         self._idle.clear()
         self._leaving.clear()
+        self._full.clear()
+        self._unsure.clear()
 
     def offers(self, without: frozenset[str]) -> bool:
         """Which tasks it cannot take: those that can stand in another line. Whether that is news."""
@@ -105,11 +135,14 @@ class Standing:
         """Go to the line in which it belongs now; when the next key has to be given up."""
         self._leaving = {queue: until for queue, until in self._leaving.items() if until > now}
         self.line = self.belongs_to()
+        if self._full and not self.is_first:  # it has lost the place meanwhile, or belongs in another line
+            self._full.clear()
+            self.line = self.belongs_to()
         return min(self._leaving.values(), default=math.inf)
 
     def belongs_to(self) -> int | None:
         """The line in which it should stand."""
-        near = self._idle.union(self._leaving)
+        near = self._idle.union(self._leaving, self._full)
         if not near:
             return None
         queues, without, line = self._known
@@ -120,16 +153,18 @@ class Standing:
 
     def step(self, keys: Mapping[str, int]) -> Step:
         """What is to be done about its locks; what is given up counts as not held from here on."""
+        others = list[int]()
         if self.line is None:
             kept, missing = set[int](), list[int]()
         elif self.is_first:
             wanted = {keys[queue] for queue in self._idle}
-            kept = {self.line, *wanted, *(keys[queue] for queue in self._leaving)}
+            kept = {self.line, *wanted, *(keys[queue] for queue in (*self._leaving, *self._full))}
             missing = sorted(wanted - self.held)
         elif self.is_second:
             kept, missing = {self.line - 1}, [self.line]
+            others = sorted({keys[queue] for queue in self._idle})
         else:
             kept, missing = set(), [self.line - 1]
         given_up = sorted(self.held - kept)
         self.held &= kept
-        return Step(given_up, missing, bool(kept))
+        return Step(given_up, missing, others, bool(kept))

@@ -1,11 +1,12 @@
-"""What is said to the database at the bell: the keys of queues, and the places in line, are advisory locks.
+"""What is said to the database at the bell: the keys of queues, and the places in line, are advisory locks. And it is
+asked what is left for others.
 
 Keys are from 1 up, a place is from -17 down; others of this schema are -16 and above.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from chancy.model import Statement
 
@@ -16,7 +17,7 @@ BELL_TRY = """
 """
 # What filters is evaluated before what is selected.
 BELL_WAIT = """
-    SELECT {schema}.bell_wait(%(missing)s::integer[])
+    SELECT {schema}.bell_wait(%(missing)s::integer[], %(others)s::integer[])
     FROM (
         SELECT count(pg_advisory_unlock('{schema}'::regnamespace::oid::integer, key)) AS n
         FROM unnest(%(given_up)s::integer[]) AS key
@@ -34,6 +35,43 @@ BELL_HAND_ON = """
     ) AS given_up
     WHERE given_up.was_held
 """
+# Index by index entry, as a look does: of each priority the first that is due.
+BELL_LEFT = """
+    WITH RECURSIVE in_use AS (
+        SELECT look.queue, top.priority
+        FROM unnest(%(queues)s::text[]) AS look (queue)
+        CROSS JOIN LATERAL (
+            SELECT job.priority FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = look.queue
+            ORDER BY job.priority DESC LIMIT 1
+        ) AS top
+        UNION ALL
+        SELECT upper.queue, below.priority
+        FROM in_use AS upper
+        CROSS JOIN LATERAL (
+            SELECT job.priority FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = upper.queue
+                AND job.priority < upper.priority
+            ORDER BY job.priority DESC LIMIT 1
+        ) AS below
+    )
+    SELECT in_use.queue
+    FROM in_use
+    CROSS JOIN LATERAL (
+        SELECT FROM {schema}.job AS job
+        WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = in_use.queue
+            AND job.priority = in_use.priority AND job.run_at <= {schema}.clock()
+        ORDER BY job.run_at LIMIT 1
+    ) AS due
+    UNION
+    SELECT look.queue
+    FROM unnest(%(queues)s::text[]) AS look (queue)
+    CROSS JOIN LATERAL (
+        SELECT FROM {schema}.job AS job
+        WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = look.queue
+        LIMIT 1
+    ) AS parked
+"""
 
 
 def bell_keys(queues: Sequence[str]) -> Statement[dict[str, int]]:
@@ -46,11 +84,11 @@ def bell_try(missing: Sequence[int]) -> Statement[list[int]]:
     return Statement(BELL_TRY, {"missing": list(missing)}, lambda rows: [key for (key,) in rows])
 
 
-def bell_wait(missing: Sequence[int], given_up: Sequence[int] = ()) -> Statement[list[int]]:
-    """Give up some locks, and take others, waiting up to 1.8 s for the first that somebody else holds; returns those
-    that it got.
+def bell_wait(missing: Sequence[int], given_up: Sequence[int] = (), others: Sequence[int] = ()) -> Statement[list[int]]:
+    """Give up some locks, and take those that are missing, waiting up to 1.8 s for the first that somebody else holds;
+    with any of them also those of the others that are free. Returns all that it got.
     """
-    params = {"missing": list(missing), "given_up": list(given_up)}
+    params = {"missing": list(missing), "given_up": list(given_up), "others": list(others)}
     return Statement(BELL_WAIT, params, lambda rows: list(rows[0][0]))
 
 
@@ -67,3 +105,8 @@ def bell_unlock_all() -> Statement[None]:
 def bell_hand_on(place: int) -> Statement[bool]:
     """Leave the place to who waits for it; whether it was kept, because nobody does."""
     return Statement(BELL_HAND_ON, {"place": place}, lambda rows: bool(rows and rows[0][0]))
+
+
+def bell_left(queues: Iterable[str]) -> Statement[list[str]]:
+    """Those of the queues in which anything waits that is due, or for a limit or a turn."""
+    return Statement(BELL_LEFT, {"queues": list(queues)}, lambda rows: [queue for (queue,) in rows])

@@ -1,4 +1,6 @@
-"""What the second in line does with what it hears: should the first be dead to the world, it looks in its place."""
+"""What the second in line does with what it hears: should the first be dead to the world, it looks in its place. So
+does who leaves a job to the one behind.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,14 @@ class Second:
         if self._doubts < DOUBTS:
             self.look_late(queues)
         else:
-            self.late.update(queues)
+            self.look_now(queues)
+
+    def listens(self, queues: Iterable[str]) -> None:
+        """It is idle in these queues, and listens from now on. If it came to its place because the one before it has
+        work, there may be more: so a burst wakes workers two by two.
+        """
+        self.late.update(queues)
+        if self.late:
             self.look_now()
 
     def found(self) -> None:
@@ -49,8 +58,9 @@ class Second:
             pause = LATE_SECONDS * random.uniform(0.75, 1.25)
             self._timer = asyncio.get_running_loop().call_later(pause, self.look_now)
 
-    def look_now(self) -> None:
-        """At all that waits for a look."""
+    def look_now(self, queues: Iterable[str] = ()) -> None:
+        """At these, and at all that waits for a look."""
+        self.late.update(queues)
         if self._timer is not None:
             self._timer.cancel()
         self._doubts = min(self._doubts + 1, MOST_DOUBTS) if self._has_found else max(self._doubts - 1, 0)
