@@ -3,7 +3,6 @@
 import os
 import signal
 from datetime import timedelta
-from unittest import skipUnless
 
 from django.core.management import call_command
 from django.core.management.base import CommandError
@@ -91,7 +90,6 @@ class Worker(TransactionTestCase):
             self.assertLessEqual(len(self.backends_used(40)), 4)
         self.assertEqual(chancy_ops.workers(connection), [])
 
-    @skipUnless("surround" in chancy.Chancy.__dataclass_fields__, "an app has no surround")
     def test_what_the_project_has_around_each_function_is_there_in_threads_and_in_children(self):
         settings = {"QUEUES": ["default"], "SURROUND": "shop.tasks.whispering", "MIDDLEWARE": ["shop.jobs.counted"]}
         with working(CHANCY=settings) as worker:

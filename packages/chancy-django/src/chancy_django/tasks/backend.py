@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Any
 
 from django.apps import apps
@@ -71,7 +70,7 @@ class ChancyBackend(BaseTaskBackend):
         return [self._result(job, *call) for job, call in zip(jobs, calls, strict=True)]
 
     def _result(self, job: Job[Any], task: Any, args: Any, kwargs: Any) -> Any:
-        at: datetime | None = getattr(job, "submitted_at", None)
+        at = job.submitted_at
         if job.outcome is not SubmitOutcome.INSERTED or at is None:  # another call's arguments, and perhaps its result
             return self.get_result(str(job.id))
         args, kwargs = normalize_json(list(args)), normalize_json(kwargs)

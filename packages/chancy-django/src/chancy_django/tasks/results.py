@@ -107,4 +107,4 @@ def local(at: datetime | None) -> datetime | None:
 
 def worker_name(current: chancy.CurrentJob) -> str:
     """Of the one that performs it here."""
-    return str(getattr(current, "worker", "") or f"{socket.gethostname()}:{os.getpid()}")
+    return current.worker or f"{socket.gethostname()}:{os.getpid()}"
