@@ -17,7 +17,7 @@ COMMAND = [sys.executable, "-m", "chancy_worker", "soak_tasks", "--children", "2
 COMMAND += ["--queue", "default", "--queue", "two=2", "--queue", "one=1", "--queue", "empty"]
 SHAPES = ([], [], ["--processes", "2"])
 """Two plain workers, and two under a supervisor."""
-START_SECONDS = 5.0
+START_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
