@@ -446,18 +446,30 @@ async def test_a_worker_hears_of_a_cancel_at_any_place_in_line(site):
 QUIET = Timing(lease=60, extend=20, rescue=20, look=60)
 
 
+async def lain_down(site, workers):
+    """One of so many has the first place, and all others wait for theirs, for as long as it takes to be sure of it."""
+    waiting = (
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND NOT granted "
+        "AND classid = %s::regnamespace::oid"
+    )
+    for _ in range(4):
+        await eventually(lambda: site.one(waiting, site.schema) == workers - 1, 60)
+        await asyncio.sleep(0.3)
+
+
 async def test_no_worker_that_is_frozen_or_killed_holds_up_a_job(site):
     """Each in turn, the first in line among them; one of them is killed before it can answer a ring."""
     processes = [site.spawn(timing=QUIET) for _ in range(3)]
     await eventually(lambda: len(site.workers()) == 3, 60)
-    await asyncio.sleep(2)  # until they have lain down
     for process in processes:
+        await lain_down(site, 3)
         process.signal(signal.SIGSTOP)
         for _ in range(3):
             await done(site, *site.submit(tasks.add.bind(1, 2)))
         process.signal(signal.SIGCONT)
         await done(site, *site.submit(tasks.add.bind(1, 2)))
-    for process in processes[:2]:
+    for left, process in ((3, processes[0]), (2, processes[1])):
+        await lain_down(site, left)
         process.signal(signal.SIGSTOP)
         (job,) = site.submit(tasks.add.bind(1, 2))
         process.signal(signal.SIGKILL)

@@ -252,7 +252,7 @@ async def test_an_idle_worker_holds_three_connections(site, monkeypatch):
         lease = site.one("SELECT expires_at FROM {}.worker")
         seen = set()
         while site.one("SELECT expires_at FROM {}.worker") < lease + timedelta(seconds=FAST.lease):
-            seen.add(tuple(names(site)))
+            seen.add(tuple(name for name in names(site) if name != "chancy watchdog"))  # beside a loop that is blocked
             await asyncio.sleep(0.05)
         assert seen == {tuple(IDLE)}
         site.submit(worker_tasks.add.bind(1, 2))
@@ -290,7 +290,7 @@ async def test_a_worker_of_which_everything_is_asked_holds_five_connections_at_m
     async with working(app, WorkerConfig(timing=replace(FAST, upkeep=0.2), grace=1, children=2)):
         deadline = time.monotonic() + 30
         while missing and time.monotonic() < deadline:
-            seen.add(tuple(names(site)))
+            seen.add(tuple(name for name in names(site) if name != "chancy watchdog"))  # beside a loop that is blocked
             missing -= {what for what in missing if site.rows(used[what])[0][0]}
             await asyncio.sleep(0.005)
         gate.touch()
