@@ -115,12 +115,7 @@ _FINISH = """
     {kept},
     {apart},
 """
-_CLAIM = """
-    settled AS MATERIALIZED (
-        SELECT (SELECT count(*) FROM finished) + (SELECT count(*) FROM returned)
-            + (SELECT count(*) FROM dropped) AS jobs
-    ),
-    in_use AS (
+IN_USE = """in_use AS (
         SELECT look.queue, top.priority
         FROM unnest(%(looking)s::text[]) AS look (queue)
         CROSS JOIN LATERAL (
@@ -137,7 +132,14 @@ _CLAIM = """
                 AND job.priority < upper.priority
             ORDER BY job.priority DESC LIMIT 1
         ) AS below
+    )"""
+"""Of each of the queues `looking` the priorities in which anything is ready, entry by entry of an index: recursive."""
+_CLAIM = """
+    settled AS MATERIALIZED (
+        SELECT (SELECT count(*) FROM finished) + (SELECT count(*) FROM returned)
+            + (SELECT count(*) FROM dropped) AS jobs
     ),
+    {in_use},
     lanes AS (
         SELECT * FROM unnest(%(lane_queues)s::text[], %(lane_priorities)s::smallint[],
             %(mark_run_at)s::timestamptz[], %(mark_ids)s::bigint[]) AS marked (queue, priority, run_at, id)
@@ -447,7 +449,9 @@ _FLOWS = {
 
 
 def _form(pieces: Mapping[str, str]) -> str:
-    text = _FINISH + _filled(_filled(_CLAIM, {"lease": LEASE, "paused": PAUSED, "allowed": ALLOWED}), pieces)
+    text = _FINISH + _filled(
+        _filled(_CLAIM, {"in_use": IN_USE, "lease": LEASE, "paused": PAUSED, "allowed": ALLOWED}), pieces
+    )
     return (
         keeping(text.replace("{settled}", "(SELECT jobs FROM settled)"), "(%(states)s::text[])[{done_nth}]")
         .replace("{keep_cancelled}", KEEP.replace("{state}", "'cancelled'"))

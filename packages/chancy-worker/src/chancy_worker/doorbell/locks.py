@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from chancy.model import Statement
+from chancy_worker.claims.statement import IN_USE
 
 BELL_KEYS = "SELECT queue, {schema}.bell_key(queue) FROM unnest(%(queues)s::text[]) AS queue"
 BELL_TRY = """
@@ -37,24 +38,7 @@ BELL_HAND_ON = """
 """
 # Index by index entry, as a look does: of each priority the first that is due.
 BELL_LEFT = """
-    WITH RECURSIVE in_use AS (
-        SELECT look.queue, top.priority
-        FROM unnest(%(queues)s::text[]) AS look (queue)
-        CROSS JOIN LATERAL (
-            SELECT job.priority FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = look.queue
-            ORDER BY job.priority DESC LIMIT 1
-        ) AS top
-        UNION ALL
-        SELECT upper.queue, below.priority
-        FROM in_use AS upper
-        CROSS JOIN LATERAL (
-            SELECT job.priority FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = upper.queue
-                AND job.priority < upper.priority
-            ORDER BY job.priority DESC LIMIT 1
-        ) AS below
-    )
+    WITH RECURSIVE {in_use}
     SELECT in_use.queue
     FROM in_use
     CROSS JOIN LATERAL (
@@ -65,13 +49,13 @@ BELL_LEFT = """
     ) AS due
     UNION
     SELECT look.queue
-    FROM unnest(%(queues)s::text[]) AS look (queue)
+    FROM unnest(%(looking)s::text[]) AS look (queue)
     CROSS JOIN LATERAL (
         SELECT FROM {schema}.job AS job
         WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = look.queue
         LIMIT 1
     ) AS parked
-"""
+""".replace("{in_use}", IN_USE)
 
 
 def bell_keys(queues: Sequence[str]) -> Statement[dict[str, int]]:
@@ -109,4 +93,4 @@ def bell_hand_on(place: int) -> Statement[bool]:
 
 def bell_left(queues: Iterable[str]) -> Statement[list[str]]:
     """Those of the queues in which anything waits that is due, or for a limit or a turn."""
-    return Statement(BELL_LEFT, {"queues": list(queues)}, lambda rows: [queue for (queue,) in rows])
+    return Statement(BELL_LEFT, {"looking": list(queues)}, lambda rows: [queue for (queue,) in rows])

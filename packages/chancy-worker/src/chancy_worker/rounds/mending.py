@@ -23,7 +23,8 @@ from chancy_worker.held.holdings import Holdings
 from chancy_worker.held.leases import Leases
 from chancy_worker.held.outbox import Outbox
 from chancy_worker.held.unheard import Unheard
-from chancy_worker.rounds.doubts import Doubts
+
+from .doubts import Doubts
 
 log = logging.getLogger("chancy.worker")
 
