@@ -169,11 +169,13 @@ async def follow(steps: Generator[Any, Any, T], do: Callable[[Any], Awaitable[An
             answer = await do(step)
 
 
-def _walk(conn: SyncConn, steps: Steps[T], schema: str, backend: Backend) -> T:
+def doing(conn: Any, schema: str, backend: Backend, send: Callable[[Any, Any, str], Any]) -> Callable[[Any], Any]:
+    """What does a step of a verb on this connection, at once or awaited: statements by `send`, all else by its wire."""
+
     def do(step: Statement[Any] | Script | LetGo | AskStanding) -> Any:
         if isinstance(step, Statement):
-            return backend.send(conn, step, schema)
-        wire: Wire = backend.wire(conn)
+            return send(conn, step, schema)
+        wire: Wire | AsyncWire = backend.wire(conn)
         match step:
             case AskStanding():
                 return wire.standing()
@@ -181,22 +183,15 @@ def _walk(conn: SyncConn, steps: Steps[T], schema: str, backend: Backend) -> T:
                 return wire.let_go()
         return wire.run(named(step.sql, schema))
 
-    return walk(steps, do)
+    return do
+
+
+def _walk(conn: SyncConn, steps: Steps[T], schema: str, backend: Backend) -> T:
+    return walk(steps, doing(conn, schema, backend, backend.send))
 
 
 async def _walk_async(conn: AsyncConn, steps: Steps[T], schema: str, backend: Backend) -> T:
-    def do(step: Statement[Any] | Script | LetGo | AskStanding) -> Awaitable[Any]:
-        if isinstance(step, Statement):
-            return backend.send_async(conn, step, schema)
-        wire: AsyncWire = backend.wire(conn)
-        match step:
-            case AskStanding():
-                return wire.standing()
-            case LetGo():
-                return wire.let_go()
-        return wire.run(named(step.sql, schema))
-
-    return await follow(steps, do)
+    return await follow(steps, doing(conn, schema, backend, backend.send_async))
 
 
 @overload

@@ -7,10 +7,10 @@ not depend on the planner settings of a worker's connection.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Coroutine, Generator, Sequence
+from collections.abc import Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast, overload
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, overload
 
 import msgspec
 import psycopg
@@ -22,14 +22,13 @@ from chancy.history.moving import DAYS_AHEAD, make_partitions
 from chancy.model import AskStanding, Script, Statement
 from chancy.options.plain import number
 from chancy.registry import registered
-from chancy.run import Postgres, awaited, follow, walk
-from chancy.schema import fill, schema_in_use
+from chancy.run import Postgres, awaited, doing, follow, walk
+from chancy.schema import schema_in_use
 from chancy.statements import select_outcome
 from chancy.states import State
 from chancy.wires.connections import AsyncConn, SyncConn
 from chancy.wires.literals import of_numbers, of_texts
-from chancy.wires.registry import wire_of
-from chancy.wires.wire import AsyncWire, Standing, Wire
+from chancy.wires.wire import Standing
 from chancy_worker.attempts.logs import write_logs
 from chancy_worker.attempts.verdict import Claimed, Completion
 from chancy_worker.claims.statement import WEIGHED_ROUND, Answer, Circle, Mark, Wanted, play_round, settle
@@ -193,37 +192,12 @@ def drain(
     """
     where = schema_in_use(schema)
     steps = _drain(conn, where, with_scheduled, None if limit is None else number("limit", limit, 0), surround)
+    server = Postgres()
     if awaited(conn):
-        return _follow(conn, where, steps)
-    wire: Wire = wire_of(conn)
-
-    def do(step: Statement[Any] | Script | AskStanding | Call) -> Any:
-        match step:
-            case Statement():
-                return Postgres().send(cast(Any, conn), step, where)
-            case Script():
-                return wire.run(fill(step.sql, where).decode())
-            case AskStanding():
-                return wire.standing()
-        return perform_here(step)
-
-    return walk(steps, do)
-
-
-async def _follow(conn: Any, schema: str, steps: Steps[Drained]) -> Drained:
-    wire: AsyncWire = wire_of(conn)
-
-    def do(step: Statement[Any] | Script | AskStanding | Call) -> Awaitable[Any]:
-        match step:
-            case Statement():
-                return Postgres().send_async(conn, step, schema)
-            case Script():
-                return wire.run(fill(step.sql, schema).decode())
-            case AskStanding():
-                return wire.standing()
-        return perform_here_async(step)
-
-    return await follow(steps, do)
+        do_async = doing(conn, where, server, server.send_async)
+        return follow(steps, lambda step: perform_here_async(step) if isinstance(step, Call) else do_async(step))
+    do = doing(conn, where, server, server.send)
+    return walk(steps, lambda step: perform_here(step) if isinstance(step, Call) else do(step))
 
 
 def _drain(
