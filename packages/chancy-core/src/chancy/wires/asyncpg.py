@@ -9,7 +9,7 @@ from typing import Any
 
 from chancy.errors import InvalidConnection
 
-from .wire import Query, Rows, Standing
+from .wire import CLOSED, Query, Rows, Standing
 
 
 class Asyncpg:
@@ -21,7 +21,7 @@ class Asyncpg:
     async def fetch(self, query: Query) -> Rows:
         """One statement."""
         if self._conn.is_closed():
-            raise InvalidConnection("this connection is closed: submit on one that is open")
+            raise InvalidConnection(CLOSED)
         text, params = query.dollars()
         return await self._conn.fetch(text, *params)  # type: ignore[no-any-return]
 

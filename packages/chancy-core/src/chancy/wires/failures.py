@@ -10,19 +10,16 @@ from collections.abc import Iterator
 
 from chancy.errors import InvalidConnection, SchemaOutdated
 
-_MISSING = {
-    "3F000": "schema",
-    "42P01": "table",
-    "42703": "column",
-    "42883": "function",
-    "42704": "object",
-}
+from .wire import CLOSED
+
+_MISSING = frozenset({"3F000", "42P01", "42703", "42883", "42704"})
+"""The states for a schema, a table, a column, a function and an object that there is not."""
 
 
 def meaning(error: BaseException, schema: str) -> Exception | None:
     """What to raise in its place; None for the error itself."""
     if str(error) == "the connection is closed":  # psycopg, of which nothing was sent
-        return InvalidConnection("this connection is closed: submit on one that is open")
+        return InvalidConnection(CLOSED)
     for each in _layers(error):
         state = getattr(each, "sqlstate", None) or getattr(each, "pgcode", None)
         if not state:

@@ -8,7 +8,7 @@ from typing import Any
 
 from chancy.errors import InvalidConnection
 
-from .wire import Query, Rows, Standing, encoding_of, has_failed
+from .wire import CLOSED, Query, Rows, Standing, encoding_of, has_failed
 
 _IDLE = 0
 """`psycopg2.extensions.TRANSACTION_STATUS_IDLE`"""
@@ -19,7 +19,7 @@ class Psycopg2:
 
     def __init__(self, conn: Any) -> None:
         if conn.closed:
-            raise InvalidConnection("this connection is closed: submit on one that is open")
+            raise InvalidConnection(CLOSED)
         self._conn = conn
 
     def fetch(self, query: Query) -> Rows:

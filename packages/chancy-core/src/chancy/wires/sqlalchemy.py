@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 from chancy.errors import InvalidConnection
 
-from .wire import Query, Rows, Standing, encoding_of, has_failed
+from .wire import CLOSED, Query, Rows, Standing, encoding_of, has_failed
 
 T = TypeVar("T")
 
@@ -80,7 +80,7 @@ class SqlAlchemy:
 
     def _open(self) -> Any:
         if self._conn.closed:
-            raise InvalidConnection("this connection is closed: submit on one that is open")
+            raise InvalidConnection(CLOSED)
         return self._conn
 
     def _is_fresh(self) -> bool:

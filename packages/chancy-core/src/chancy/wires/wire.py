@@ -25,6 +25,10 @@ from .literals import JsonColumn, escaped, in_seconds, of_texts
 Rows: TypeAlias = Sequence[tuple[Any, ...]]
 
 
+CLOSED = "this connection is closed: submit on one that is open"
+"""What every stack says of one on which nothing can be sent any more."""
+
+
 class Standing(Enum):
     """Where a connection stands between two statements."""
 
