@@ -36,9 +36,8 @@ def shop(shell, tmp_path, monkeypatch, chancy_clock):
     (folder / "__init__.py").touch()
     (folder / "tasks.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys.modules["chancy.registry"], "tasks", {})  # none of other tests
     tasks = importlib.import_module("shop.tasks")
-    mine = {name: task for name, task in registered().items() if name.startswith("shop.")}
-    monkeypatch.setattr(sys.modules["chancy.registry"], "tasks", mine)  # and none of other tests
     shell.conn.execute(f'ALTER TABLE "{shell.schema}".job ALTER id RESTART WITH 2901')
     chancy_clock.set(NOW - timedelta(hours=2))
     failed = shell.submit(*[tasks.welcome.bind(n) for n in range(1200)])
@@ -51,7 +50,7 @@ def shop(shell, tmp_path, monkeypatch, chancy_clock):
         running,
         '{"fraction": 0.4, "note": "page 12 of 30"}',
         ["mail", "paper"],
-        [name for name in registered() if name.startswith("shop.")],
+        list(registered()),
     )
     chancy_clock.set(NOW)
     yield tmp_path
