@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
+
 from reference import as_text, commands, reference
 
 HERE = Path(__file__).parent
@@ -81,9 +82,11 @@ class Site:
                 home = os.path.relpath(outside if outside.is_dir() else outside.parent, DOCS)
                 self.pages[name] = _each_link(
                     self.pages[name],
-                    lambda link: link
-                    if re.match(r"[a-z]+:|#|/", link)
-                    else _relative(name, os.path.normpath(os.path.join(home, link))),  # noqa: PTH118
+                    lambda link: (
+                        link
+                        if re.match(r"[a-z]+:|#|/", link)
+                        else _relative(name, os.path.normpath(os.path.join(home, link)))
+                    ),  # noqa: PTH118
                 )
                 self.pages[name] = _each_link(self.pages[name], lambda link: self._inside(name, link))
         return _relative(page, name) + (anchor and f"#{anchor}")

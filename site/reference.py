@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import griffe
+
 from verbs import Verbs
 
 ROOT = Path(__file__).parents[1]
@@ -98,9 +99,7 @@ def reference() -> dict[str, str]:
 
 
 def _entry(name: Name) -> str:
-    return (
-        f"::: {name.made}\n    options:\n      heading: {name.package}.{name.name}\n      toc_label: {name.name}\n"
-    )
+    return f"::: {name.made}\n    options:\n      heading: {name.package}.{name.name}\n      toc_label: {name.name}\n"
 
 
 def as_text(page: str) -> str:
@@ -121,7 +120,7 @@ def _packages() -> griffe.ModulesCollection:
 
 def _told(path: str) -> str:
     found = _packages()[path]
-    parts = [f"## {path.split('.')[0]}.{found.name}", _signed(found), _doc(found)]
+    parts = [f"## {path.split('.', maxsplit=1)[0]}.{found.name}", _signed(found), _doc(found)]
     if found.is_class:
         for name, member in found.all_members.items():
             if not name.startswith("_") and not member.is_class:

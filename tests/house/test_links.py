@@ -81,7 +81,9 @@ def test_every_page_is_reached_from_the_front():
             there = there / "README.md" if there.is_dir() else there
             if there.suffix == ".md" and there.exists():
                 ahead.append(there)
-    lost = [page.relative_to(ROOT).as_posix() for page in PAGES if page.is_relative_to(ROOT / "docs") and page not in seen]
+    lost = [
+        page.relative_to(ROOT).as_posix() for page in PAGES if page.is_relative_to(ROOT / "docs") and page not in seen
+    ]
     assert lost == [], "name it in docs/README.md, with what a reader gets there"
 
 
