@@ -25,13 +25,11 @@ LARGER_ROOMS = {
     "chancy_testing/server/postgres": (290, "the life of one server, which no other room has a part in"),
     "chancy_worker/child/child": (300, "the life of one process: what it reads decides what it does next"),
     "chancy_worker/children/pool": (300, "places, starts and ends of children change together"),
-    "chancy_worker/claims/statement": (300, "one statement in its forms, what goes in and what comes out"),
 }
 """More than a room's lines: how many, and why."""
 LARGER_WINGS = {}
 LARGER_LISTS = {
     "Core": (1_225, "until what waits for a result is a room of its own, for which the root has no place"),
-    "The worker": (1_450, "until the statement and the verdict are divided"),
 }
 
 
