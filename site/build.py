@@ -8,7 +8,7 @@ links to become pages of their own. Everything lies in `.site`: `docs` is what w
 from __future__ import annotations
 
 import argparse
-import os
+import posixpath
 import re
 import shutil
 import subprocess
@@ -27,7 +27,8 @@ DOCS = ROOT / "docs"
 OUT = ROOT / ".site"
 LINK = re.compile(r"(?<!!)(?<!\\)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^( *)(```+|~~~+).*?^\1\2\s*$", re.DOTALL | re.MULTILINE)
-SHOWN = {".py": "python", ".toml": "toml", ".yml": "yaml", ".sql": "sql", ".md": "markdown", "": "text"}
+ELSEWHERE = re.compile(r"[a-z]+:|#|/")
+SHOWN = {".py": "python", ".toml": "toml", ".yml": "yaml", ".sql": "sql", ".md": "markdown"}
 
 KINDS = {
     "Tutorial": ["tutorial"],
@@ -63,10 +64,10 @@ class Site:
             self.pages[page] = _each_link(self.pages[page], lambda target, page=page: self._inside(page, target))
 
     def _inside(self, page: str, target: str) -> str:
-        if re.match(r"[a-z]+:|#|/", target):
+        if ELSEWHERE.match(target):
             return target
         path, _, anchor = target.partition("#")
-        there = os.path.normpath(os.path.join(_folder(page), path))  # noqa: PTH118 - of the site, not of the disk
+        there = posixpath.normpath(posixpath.join(_folder(page), path))
         if not there.startswith(".."):
             there = _front(there) if there.endswith(".md") else there
             if (DOCS / there).is_dir():
@@ -79,16 +80,10 @@ class Site:
         if name not in self.pages:
             self.pages[name] = _text_of(outside)
             if outside.suffix == ".md" or outside.is_dir():  # its own links, seen from where it is now
-                home = os.path.relpath(outside if outside.is_dir() else outside.parent, DOCS)
+                home = posixpath.relpath((outside if outside.is_dir() else outside.parent).as_posix(), DOCS.as_posix())
                 self.pages[name] = _each_link(
-                    self.pages[name],
-                    lambda link: (
-                        link
-                        if re.match(r"[a-z]+:|#|/", link)
-                        else _relative(name, os.path.normpath(os.path.join(home, link)))
-                    ),  # noqa: PTH118
+                    self.pages[name], lambda link: self._inside(name, _moved(name, home, link))
                 )
-                self.pages[name] = _each_link(self.pages[name], lambda link: self._inside(name, link))
         return _relative(page, name) + (anchor and f"#{anchor}")
 
     def write(self, place: Path) -> None:
@@ -106,7 +101,7 @@ class Site:
         front = f"{folder}/index.md"
         there = [name for name in self.pages if name.startswith(f"{folder}/") and name != front]
         named = [
-            os.path.normpath(os.path.join(folder, target.partition("#")[0]))  # noqa: PTH118
+            posixpath.normpath(posixpath.join(folder, target.partition("#")[0]))
             for _, target in LINK.findall(self.pages.get(front, ""))
         ]
         ordered = [name for name in dict.fromkeys(named) if name in there]
@@ -151,7 +146,12 @@ def _folder(page: str) -> str:
 
 
 def _relative(page: str, target: str) -> str:
-    return os.path.relpath(target, _folder(page) or ".")
+    return posixpath.relpath(target, _folder(page) or ".")
+
+
+def _moved(page: str, home: str, link: str) -> str:
+    """A link of a text that stood in the folder `home` of the site, and is on `page` now."""
+    return link if ELSEWHERE.match(link) else _relative(page, posixpath.normpath(posixpath.join(home, link)))
 
 
 def _page_of(path: str) -> str:
