@@ -39,7 +39,8 @@ INSERT_JOB_IN_COLUMNS = (
 
 INSERT_JOB_PREPARED = """
     INSERT INTO {schema}.job
-        (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, retry, limits, gates, parked, meta)
+        (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, retry, limits, gates, parked,
+         meta)
     VALUES (%(task)s::text, %(queue)s::text, %(priority)s::smallint, 'ready', %(max_attempts)s::smallint,
         coalesce(%(run_at)s::timestamptz, {schema}.clock() + %(delay)s::interval, {schema}.clock()), {schema}.clock(),
         %(arguments)s::json, %(retry)s::json, %(limits)s::json, %(gates)s::json, %(gates)s::json->>'key',
