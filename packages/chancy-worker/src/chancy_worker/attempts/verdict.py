@@ -101,6 +101,8 @@ class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What happened in one phrase, for the log."""
     refusal: bool = False
     """The worker could not take it; another one perhaps can."""
+    snoozed: bool = False
+    """The handler has asked to be called again later."""
 
     @property
     def size(self) -> int:
@@ -159,7 +161,7 @@ def _judged(job: Claimed, error: BaseException, since: Since, decide: Decide) ->
     kind = type(error)  # and not isinstance: what an error says of its class is its own code
     if issubclass(kind, Snooze):
         delay = _within_reason(error.delay)  # type: ignore[attr-defined]
-        return Completion(job.id, job.fence, State.READY, delay=delay, refund=True, note=f"snoozed for {delay}")
+        return Completion(job.id, job.fence, State.READY, None, None, delay, True, f"snoozed for {delay}", snoozed=True)
     if issubclass(kind, Discard):
         return failure(job, State.DISCARDED, error, since)
     if job.attempt >= job.max_attempts:
