@@ -143,6 +143,23 @@ def test_core_asks_for_psycopg_msgspec_and_typing_extensions_and_nothing_else():
     assert said.strip() == ""
 
 
+def test_a_process_that_only_submits_loads_neither_the_app_nor_batches_nor_migrations():
+    submits = """
+import sys
+import chancy
+
+@chancy.task
+def noted(n: int) -> None: ...
+
+noted.bind(1).sql()
+unused = ("chancy.app", "chancy.batches", "chancy.migrations", "chancy.history.retention")
+print(*(name for name in sys.modules if name.startswith(unused)))
+print(chancy.Chancy.__name__, chancy.batch.__name__, chancy.migrate.__name__, set(chancy.__all__) <= set(dir(chancy)))
+"""
+    said = subprocess.run([sys.executable, "-c", submits], check=True, capture_output=True, text=True).stdout
+    assert said.splitlines() == ["", "Chancy batch migrate True"]
+
+
 def test_the_workers_loops_do_not_import_each_other():
     loops = set(LOOPS["chancy_worker"].split())
     rooms = {room.path: room for room in rooms_of("chancy_worker")}

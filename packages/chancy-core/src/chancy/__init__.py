@@ -1,12 +1,14 @@
 """Chancy: a task queue whose only infrastructure is the Postgres that you already run.
 
 Decorate a typed function with `@task`, submit it on your own connection, and run `chancy-worker`.
+
+What a process that submits may never need (the app, batches, migrations) is loaded when it is first used.
 """
 
-from .app import AsyncChancy, Chancy, Queue, SyncChancy
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .arguments.meta import meta
-from .batches.batch import Batch, batch, batch_progress, callback
-from .batches.values import BatchCounts, BatchProgress, Callback
 from .current import CurrentJob, current_job
 from .errors import (
     AttemptStopped,
@@ -36,12 +38,9 @@ from .errors import (
     UnknownSchedule,
     UnsupportedDatabase,
 )
-from .history.retention import Keep, days
 from .job import Job, NewJob, submit_many
 from .keys.unique import SubmitOutcome, Unique
 from .logs import LogEntry, logs
-from .migrations.migrate import migrate
-from .migrations.roles import grants
 from .model import AttemptError, JobRow, Progress
 from .options.limits import Limit, SharedLimit
 from .options.outcomes import Discard, Outcome, Retry, Snooze
@@ -54,6 +53,32 @@ from .task import AsyncTask, Task, task
 from .verbs import cancel, get, jobs, requeue
 from .wires.registry import register
 from .wires.wire import AsyncWire, Query, Standing, Wire
+
+if TYPE_CHECKING:
+    from .app import AsyncChancy, Chancy, Queue, SyncChancy
+    from .batches.batch import Batch, batch, batch_progress, callback
+    from .batches.values import BatchCounts, BatchProgress, Callback
+    from .history.retention import Keep, days
+    from .migrations.migrate import migrate
+    from .migrations.roles import grants
+
+_ROOMS = {
+    "AsyncChancy": "app",
+    "Batch": "batches.batch",
+    "BatchCounts": "batches.values",
+    "BatchProgress": "batches.values",
+    "Callback": "batches.values",
+    "Chancy": "app",
+    "Keep": "history.retention",
+    "Queue": "app",
+    "SyncChancy": "app",
+    "batch": "batches.batch",
+    "batch_progress": "batches.batch",
+    "callback": "batches.batch",
+    "days": "history.retention",
+    "grants": "migrations.roles",
+    "migrate": "migrations.migrate",
+}
 
 __all__ = [
     "AsyncChancy",
@@ -142,3 +167,15 @@ __all__ = [
     "task",
     "unschedule",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_ROOMS[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
