@@ -142,11 +142,11 @@ class Claimer:
         self._demand.gated_ends = True  # perhaps
         self.changed.set()
 
-    def give_back(self, claim: Key) -> None:
-        """A job that was claimed in our name, and is not among the held: by a round whose answer was lost, if it is
+    def give_back(self, claims: Collection[Key]) -> None:
+        """Jobs that were claimed in our name, and are not among the held: by a round whose answer was lost, if it is
         not that of the round that is on its way.
         """
-        self._unheard.seen(claim, self._lease.id)
+        self._unheard.seen(claims, self._lease.id)
         self.changed.set()
 
     async def work(self) -> None:
