@@ -28,7 +28,7 @@ ORDER = {
         app __main__ __init__
     """,
     "chancy_worker": """
-        config forks init log_format
+        config forks init logs
         attempts connection
         slots claims held child doorbell
         children life parts demand rounds

@@ -94,7 +94,7 @@ async def claiming(send, queues=("mail",), **more):
             "wakeups": Poll(),
             "slots": SimpleNamespace(tasks={"t"}, room=Room, begin=started.append),
             "refusals": Refusals("w:1", queues, {}),
-            "ends": SimpleNamespace(settled=lambda verdict, fate: None),
+            "ends": SimpleNamespace(settled=lambda verdict, fate: None, flush=lambda: None),
             "batches": None,
         }
         | more

@@ -27,7 +27,7 @@ from chancy_worker import WorkerConfig, engine
 from chancy_worker.attempts import logs as records
 from chancy_worker.attempts.logs import MOST_BYTES, MOST_RECORDS, Keeper
 from chancy_worker.attempts.verdict import Claimed
-from chancy_worker.log_format import JsonFormatter
+from chancy_worker.logs.format import JsonFormatter
 from chancy_worker.parts import reports
 
 PLACES = ["on_loop", "in_thread", "in_process"]

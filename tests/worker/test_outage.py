@@ -123,7 +123,9 @@ async def test_all_connections_of_a_worker_speak_of_an_outage_with_one_voice(tmp
                 await asyncio.sleep(0.5)
         finally:
             site.close()
-    ours = [text for _, text in said()[before:] if not re.match(r"job \d|stopping|one says|worker .* was declared", text)]
+    ours = [
+        text for _, text in said()[before:] if not re.match(r"job \d|stopping|one says|worker .* was declared", text)
+    ]
     first, *again, back = [text for text in ours if "says" not in text]
     assert re.match(r"lost the database \(\w+(, \w+)*: .*\); trying again", first), ours
     assert all(re.match(r"lost the database for \d+ s \(\w+(, \w+)*: .*\); trying again", text) for text in again), ours
@@ -133,7 +135,10 @@ async def test_all_connections_of_a_worker_speak_of_an_outage_with_one_voice(tmp
 
 async def test_a_lost_doorbell_is_no_line_of_its_own(site, chancy_dsn, said, monkeypatch):
     monkeypatch.setattr("chancy_worker.doorbell.hearing.SILENT_SECONDS", 0.2)
-    async with Proxy(chancy_dsn) as proxy, working(site.app(dsn=proxy.dsn), WorkerConfig(timing=FAST, grace=1)) as worker:
+    async with (
+        Proxy(chancy_dsn) as proxy,
+        working(site.app(dsn=proxy.dsn), WorkerConfig(timing=FAST, grace=1)) as worker,
+    ):
         await eventually(lambda: holds_the_bell(site))
         proxy.closes = True
         proxy.cut()

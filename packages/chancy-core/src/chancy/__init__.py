@@ -39,7 +39,7 @@ from .errors import (
 from .history.retention import Keep, days
 from .job import Job, NewJob, submit_many
 from .keys.unique import SubmitOutcome, Unique
-from .logs import LogEntry, logs
+from .logs import LogEntry, WithJob, logs
 from .migrations.migrate import migrate
 from .migrations.roles import grants
 from .model import AttemptError, JobRow, Progress
@@ -117,6 +117,7 @@ __all__ = [
     "UnknownSchedule",
     "UnsupportedDatabase",
     "Wire",
+    "WithJob",
     "batch",
     "batch_progress",
     "callback",

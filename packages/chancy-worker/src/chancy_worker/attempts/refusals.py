@@ -27,6 +27,7 @@ from chancy.model import AttemptError, Statement
 from chancy.states import State
 from chancy.task import BaseTask
 from chancy.wires.literals import of_texts
+from chancy_worker.logs.fields import about
 
 from .verdict import KEPT_ERRORS, MAX_MESSAGE_BYTES, Claimed, Completion, Since, released, safe, since_now
 
@@ -162,6 +163,7 @@ class Refusals:
                 "if it should know it, name the task's module on the command line",
                 job.task,
                 job.id,
+                extra=about(job),
             )
         if job.task in self._unknown and job.task not in self._orphans:
             return released(job, "unknown task")
@@ -173,7 +175,7 @@ class Refusals:
             self._note(job.task, self._signatures[job.task])
             log.warning(
                 "job %d (%s) has arguments that this worker's version of the task does not take: it is %s",
-                job.id, job.task, verdict.note,
+                job.id, job.task, verdict.note, extra=about(job),
             )  # fmt: skip
         if (job.refused_for or 0.0) >= PATIENCE_SECONDS and job.task in self._orphans:
             return given_up(verdict, "for an hour no worker could take it")

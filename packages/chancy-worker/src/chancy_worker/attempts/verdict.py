@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import NoneType
+from types import NoneType, TracebackType
 from typing import TypeAlias
 
 import msgspec
@@ -113,6 +113,9 @@ class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What happened in one phrase, for the log."""
     refusal: bool = False
     """The worker could not take it; another one perhaps can."""
+    raised: BaseException | None = None
+    """What the function raised, where the job has failed for good in this process: for the log, and until it is told.
+    With it lives all that its frames hold."""
 
     @property
     def size(self) -> int:
@@ -207,8 +210,9 @@ def failure(
         duration=round(since.elapsed, 6),
     )
     return Completion(
-        job.id, job.fence, state, errors=_with(job.errors, kept), delay=delay, note=f"{kept.kind}: {kept.message}"
-    )
+        job.id, job.fence, state, errors=_with(job.errors, kept), delay=delay, note=f"{kept.kind}: {kept.message}",
+        raised=error if state is State.FAILED else None,
+    )  # fmt: skip
 
 
 def flaw_of(given: object, job: Claimed) -> str | None:
@@ -281,12 +285,17 @@ def words_of(error: BaseException) -> str:
         return f"its message could not be read: {kind_of(broken)}"
 
 
+def frames_of(error: BaseException) -> TracebackType | None:
+    """From the handler's own on: ours say nothing to its author."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
+        frames = frames.tb_next
+    return frames
+
+
 def _traceback(error: BaseException) -> str:
-    """From the handler's own frames on: ours say nothing to its author."""
     try:
-        frames = error.__traceback__
-        while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
-            frames = frames.tb_next
+        frames = frames_of(error)
         if frames is None and issubclass(type(error), AttemptStopped):
             return ""
         return "".join(traceback.format_exception(type(error), error, frames))

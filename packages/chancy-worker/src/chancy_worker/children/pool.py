@@ -31,6 +31,7 @@ from chancy_worker.attempts.surround import Surround, place_of
 from chancy_worker.attempts.verdict import Completion, judged, released
 from chancy_worker.child import memory
 from chancy_worker.child.frames import Ended, Forked, Refused, Reported, Setup, Unloaded
+from chancy_worker.logs.fields import about
 
 from .forkserver import ForkServer
 from .line import Line, NoVerdict
@@ -311,7 +312,7 @@ class Children:
             "job %d (%s) has left %s; its child process is replaced, as after every job that does: what is to stay "
             "from one job to the next (a pool, a client with threads, a large library) is made when its module is "
             "imported",
-            attempt.job.id, attempt.job.task, left,
+            attempt.job.id, attempt.job.task, left, extra=about(attempt.job),
         )  # fmt: skip
 
     async def _look_after(self) -> None:

@@ -29,7 +29,8 @@ SILENT_SECONDS = 5.0
 
 _SWALLOWED = (
     "the doorbell is not heard, because something between this worker and Postgres swallows notifications: jobs begin, "
-    "and running ones are cancelled, up to 5 s late; point it at Postgres itself with --dsn, or say --pooler transaction"
+    "and running ones are cancelled, up to 5 s late; point it at Postgres itself with --dsn, or say --pooler "
+    "transaction"
 )
 
 CALL = "SELECT pg_notify(%(channel)s::text, %(word)s::text)"

@@ -1,31 +1,16 @@
-"""One line a job, plain or as JSON."""
+"""What `chancy-worker` makes of logging, and what its own loggers hold out."""
 
 from __future__ import annotations
 
 import logging
-import os
-import sys
-from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any
 
-import msgspec
+from chancy.logs import OURS
 
+from .format import JsonFormatter, PlainFormatter
+from .handler import Lines, own_stderr
 
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line; a job's line has its fields."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The record as a line."""
-        line = {
-            "at": datetime.fromtimestamp(record.created, UTC),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage().encode("utf-8", "backslashreplace").decode(),
-            **getattr(record, "chancy", {}),
-        }
-        if record.exc_info or record.exc_text:  # of a child process there is only the text
-            line["traceback"] = self.formatException(record.exc_info) if record.exc_info else record.exc_text
-        return msgspec.json.encode(line, enc_hook=repr).decode()
+LEVELS = ("debug", "info", "warning", "error")
 
 
 def unfailing(name: str) -> logging.Logger:
@@ -47,24 +32,21 @@ def unfailing(name: str) -> logging.Logger:
     return logger
 
 
-def set_up(log_format: str) -> None:
-    """Send the log of this process to standard error, by a descriptor of its own: a job may close the other one."""
-    handler = logging.StreamHandler(_own_stderr())
-    plain = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    handler.setFormatter(JsonFormatter() if log_format == "json" else plain)
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+def set_up(log_format: str, level: str, *, job_lines: bool) -> None:
+    """Send the log of this process to standard error, from this level on.
+
+    Without `job_lines` there is no line of a job that went well.
+    """
+    handler = Lines(own_stderr())
+    handler.setFormatter(JsonFormatter() if log_format == "json" else PlainFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    if not job_lines:
+        logging.getLogger("chancy.job").setLevel(logging.WARNING)
 
 
 def turn_on() -> None:
     """Let the worker speak after a module that has configured logging: `logging.config` turns off all loggers that it
     is not told of, and with them every warning. Who wants none says so by a level.
     """
-    for name in ("chancy.worker", "chancy.job"):
+    for name in OURS:
         logging.getLogger(name).disabled = False
-
-
-def _own_stderr() -> TextIO:
-    try:
-        return os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="backslashreplace")
-    except (AttributeError, OSError, ValueError):  # there is none, or it is no file
-        return sys.stderr

@@ -23,6 +23,7 @@ from chancy.task import BaseTask
 from chancy_worker.attempts.attempt import Attempt, Executor, Middleware, perform
 from chancy_worker.attempts.logs import Keeper
 from chancy_worker.attempts.verdict import Claimed, Completion, Owner, judged, released, since_now
+from chancy_worker.logs.fields import about
 from chancy_worker.slots.ends import Ends
 
 from .bursts import Bursts
@@ -175,7 +176,7 @@ class Slots:
         log.error(
             "job %d (%s) was told %.0f s ago to stop (%s) and goes on: its function swallows CancelledError, and holds "
             "a slot of queue %r until it returns; give it executor=\"process\" to have it killed",
-            job.id, job.task, waited, running.stop.value, job.queue,
+            job.id, job.task, waited, running.stop.value, job.queue, extra=about(job),
         )  # fmt: skip
         running.carrier.cancel()
         running.timer = asyncio.get_running_loop().call_later(
@@ -188,7 +189,8 @@ class Slots:
 
     def _breaks(self, running: Running, error: BaseException) -> None:
         """Something was raised where nothing should be: the attempt has failed, and its slot is free."""
-        log.error("job %d (%s) ended in an error of its worker", running.job.id, running.job.task, exc_info=error)
+        job = running.job
+        log.error("job %d (%s) ended in an error of its worker", job.id, job.task, exc_info=error, extra=about(job))
         if not running.over:
             since = since_now(self._worker) if running.attempt is None else running.attempt.since
             self._finish(running, judged(running.job, error, since, running.task.retry_delay))
@@ -220,7 +222,7 @@ class Slots:
         job = running.job
         log.warning(
             "job %d (%s) has a memory limit of %d bytes, above this worker's whole budget of %d; it is left to others",
-            job.id, job.task, running.memory, self._memory,
+            job.id, job.task, running.memory, self._memory, extra=about(job),
         )  # fmt: skip
         return released(job, "its memory limit is above the budget", timedelta(seconds=random.uniform(20, 40)))
 
