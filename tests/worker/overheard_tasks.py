@@ -9,15 +9,13 @@ import logging.config
 
 import said_tasks
 
-import chancy
-
 __all__ = ["said_tasks"]
 
 logging.config.dictConfig(
     {
         "version": 1,
         "disable_existing_loggers": False,
-        "filters": {"job": {"()": chancy.WithJob}},
+        "filters": {"job": {"()": "chancy.WithJob"}},
         "formatters": {
             "own": {"format": "own|%(levelname)s|%(name)s|%(job)s|%(task)s|%(attempt)s|%(queue)s|%(message)s"}
         },

@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ended
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
-    setting.set_up(options.log_format, options.log_level, job_lines=options.job_lines)
+    setting.set_up(options.log_format, options.log_level)
 
     def found() -> Chancy:
         app = load(options)
@@ -256,7 +256,7 @@ def load(options: argparse.Namespace) -> Chancy:
     """The app that the command line describes."""
     module_name, _, attribute = options.target.partition(":")
     module = modules.load(module_name)
-    setting.turn_on()
+    setting.turn_on(job_lines=options.job_lines)
     app = getattr(module, attribute, None) if attribute else Chancy(queues=())
     if not isinstance(app, Chancy):
         raise Refusal(f"{options.target!r} is no Chancy object (found {type(app).__name__})")

@@ -32,21 +32,20 @@ def unfailing(name: str) -> logging.Logger:
     return logger
 
 
-def set_up(log_format: str, level: str, *, job_lines: bool) -> None:
-    """Send the log of this process to standard error, from this level on.
-
-    Without `job_lines` there is no line of a job that went well.
-    """
+def set_up(log_format: str, level: str) -> None:
+    """Send the log of this process to standard error, from this level on."""
     handler = Lines(own_stderr())
     handler.setFormatter(JsonFormatter() if log_format == "json" else PlainFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    if not job_lines:
-        logging.getLogger("chancy.job").setLevel(logging.WARNING)
 
 
-def turn_on() -> None:
+def turn_on(*, job_lines: bool) -> None:
     """Let the worker speak after a module that has configured logging: `logging.config` turns off all loggers that it
     is not told of, and with them every warning. Who wants none says so by a level.
+
+    Without `job_lines` there is no line of a job that went well.
     """
     for name in OURS:
         logging.getLogger(name).disabled = False
+    if not job_lines:
+        logging.getLogger("chancy.job").setLevel(logging.WARNING)

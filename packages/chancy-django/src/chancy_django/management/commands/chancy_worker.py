@@ -45,11 +45,11 @@ class Command(BaseCommand):
         if options.reload:
             return reloading.run([argument for argument in again if argument != "--reload"], self.stderr.write)
         if not logging.getLogger("chancy.worker").hasHandlers():  # LOGGING says nothing of it
-            setting.set_up(options.log_format, options.log_level, job_lines=options.job_lines)
+            setting.set_up(options.log_format, options.log_level)
 
         def find() -> Chancy:
             prepare()
-            setting.turn_on()
+            setting.turn_on(job_lines=options.job_lines)
             app = cli.told(app_of_project(), options)
             cli.warn_of_others(app, queues_named(), "this project")
             return app
