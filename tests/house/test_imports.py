@@ -28,8 +28,8 @@ ORDER = {
         app __main__ __init__
     """,
     "chancy_worker": """
-        config forks init logs
-        attempts connection
+        config forks init
+        attempts connection logs
         slots claims held child doorbell
         children life parts demand rounds
         lifespan places engine

@@ -18,11 +18,10 @@ from worker_help import eventually
 
 from chancy import State
 from chancy_worker.attempts.verdict import Claimed, Completion, failure, released, since_now, succeeded
-from chancy_worker.logs import setting
+from chancy_worker.logs import job_lines, setting
 from chancy_worker.logs.format import JsonFormatter, PlainFormatter
 from chancy_worker.logs.handler import WHOLE_IN_A_PIPE, Lines, only_listener
-from chancy_worker.slots import job_lines
-from chancy_worker.slots.job_lines import JobLines, job_log
+from chancy_worker.logs.job_lines import JobLines, job_log
 
 SITE = ["--dsn", "{dsn}", "--schema", "{schema}", "--queue", "said"]
 JOB = Claimed(7, "shop.send", "mail", 2, 3, 2, 0, b"{}", None, None, None)

@@ -20,7 +20,7 @@ from chancy.current import running_attempt
 from chancy_worker import WorkerConfig
 from chancy_worker.attempts.verdict import Claimed, judged, since_now
 from chancy_worker.logs.format import JsonFormatter, PlainFormatter
-from chancy_worker.slots.job_lines import JobLines
+from chancy_worker.logs.job_lines import JobLines
 
 
 async def log_of(site, form, *jobs, module="said_tasks"):

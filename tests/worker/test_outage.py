@@ -124,7 +124,9 @@ async def test_all_connections_of_a_worker_speak_of_an_outage_with_one_voice(tmp
         finally:
             site.close()
     ours = [
-        text for _, text in said()[before:] if not re.match(r"job \d|stopping|one says|worker .* was declared", text)
+        text
+        for _, text in said()[before:]
+        if not re.match(r"job \d|stopping|one says|worker .* (was declared|is dead)", text)
     ]
     first, *again, back = [text for text in ours if "says" not in text]
     assert re.match(r"lost the database \(\w+(, \w+)*: .*\); trying again", first), ours

@@ -39,7 +39,8 @@ from .errors import (
 from .history.retention import Keep, days
 from .job import Job, NewJob, submit_many
 from .keys.unique import SubmitOutcome, Unique
-from .logs import LogEntry, WithJob, logs
+from .logs.kept import LogEntry, logs
+from .logs.records import WithJob
 from .migrations.migrate import migrate
 from .migrations.roles import grants
 from .model import AttemptError, JobRow, Progress

@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 from chancy.arguments.codec import encode_json
 from chancy.current import running_attempt
-from chancy.logs import OURS, Entry
+from chancy.logs.kept import Entry
+from chancy.logs.records import OURS
 from chancy.model import Statement
 from chancy.wires.literals import JsonColumn, of_numbers
 

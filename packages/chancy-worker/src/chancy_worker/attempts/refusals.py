@@ -23,11 +23,11 @@ import msgspec
 
 from chancy.arguments.codec import encode_json
 from chancy.errors import InvalidArguments
+from chancy.logs.records import about
 from chancy.model import AttemptError, Statement
 from chancy.states import State
 from chancy.task import BaseTask
 from chancy.wires.literals import of_texts
-from chancy_worker.logs.fields import about
 
 from .verdict import KEPT_ERRORS, MAX_MESSAGE_BYTES, Claimed, Completion, Since, released, safe, since_now
 

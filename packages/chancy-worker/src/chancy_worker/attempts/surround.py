@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 
 from chancy.current import CurrentJob, running_attempt
 from chancy.errors import ChancyError
+from chancy.logs.records import about
 from chancy_worker import forks
-from chancy_worker.logs.fields import about
 
 from .verdict import kind_of
 

@@ -39,8 +39,7 @@ from chancy_worker.attempts.attempt import Explain, as_it_is, call, call_async
 from chancy_worker.attempts.logs import message_of, traceback_of
 from chancy_worker.attempts.surround import Surround, found
 from chancy_worker.attempts.verdict import Claimed, Completion, Since, judged, safe
-from chancy_worker.logs.fields import extra_of
-from chancy_worker.logs.format import as_json
+from chancy_worker.logs.format import as_json, extra_of
 
 from . import memory
 from .frames import (

@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from chancy.errors import MemoryLimitExceeded, ProcessDied
+from chancy.logs.records import about
 from chancy.task import BaseTask
 from chancy_worker.attempts.attempt import Attempt
 from chancy_worker.attempts.surround import Surround, place_of
 from chancy_worker.attempts.verdict import Completion, judged, released
 from chancy_worker.child import memory
 from chancy_worker.child.frames import Ended, Forked, Refused, Reported, Setup, Unloaded
-from chancy_worker.logs.fields import about
 
 from .forkserver import ForkServer
 from .line import Line, NoVerdict

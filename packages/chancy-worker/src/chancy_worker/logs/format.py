@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from chancy.logs import OURS, job_of
+from chancy.logs.records import OURS, job_of
 
-from .fields import extra_of
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
 class PlainFormatter(logging.Formatter):
@@ -51,6 +51,13 @@ class JsonFormatter(logging.Formatter):
         if hidden := {name: value for name, value in given.items() if name in line}:
             given = {name: value for name, value in given.items() if name not in hidden} | {"extra": hidden}
         return as_json({**line, **given}).decode()
+
+
+def extra_of(record: logging.LogRecord) -> dict[str, Any]:
+    """What its author has given beside the message. Records of our own have what `about` gives."""
+    if record.name in OURS:
+        return {}
+    return {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
 
 
 def as_json(line: Mapping[str, Any]) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from chancy.logs import OURS
+from chancy.logs.records import OURS
 
 from .format import JsonFormatter, PlainFormatter
 from .handler import Lines, own_stderr

@@ -9,8 +9,7 @@ from typing import Protocol
 
 from chancy_worker.attempts.refusals import Refusals
 from chancy_worker.attempts.verdict import Claimed, Completion
-
-from .job_lines import JobLines, job_log
+from chancy_worker.logs.job_lines import JobLines, job_log
 
 
 class Rounds(Protocol):

@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 from chancy.current import CurrentJob
+from chancy.logs.records import about
 from chancy.model import Progress
 from chancy.options.limits import LimitType, Place
 from chancy.states import State
@@ -23,7 +24,6 @@ from chancy.task import BaseTask
 from chancy_worker.attempts.attempt import Attempt, Executor, Middleware, perform
 from chancy_worker.attempts.logs import Keeper
 from chancy_worker.attempts.verdict import Claimed, Completion, Owner, judged, released, since_now
-from chancy_worker.logs.fields import about
 from chancy_worker.slots.ends import Ends
 
 from .bursts import Bursts

@@ -21,9 +21,10 @@ from chancy.errors import JobFailed
 from chancy.model import AttemptError
 from chancy.states import State
 from chancy_worker.attempts.verdict import Claimed, Completion, frames_of
-from chancy_worker.logs.format import JsonFormatter
-from chancy_worker.logs.handler import Lines, only_listener
-from chancy_worker.logs.setting import unfailing
+
+from .format import JsonFormatter
+from .handler import Lines, only_listener
+from .setting import unfailing
 
 job_log = unfailing("chancy.job")
 

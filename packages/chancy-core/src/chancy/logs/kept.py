@@ -1,54 +1,15 @@
-"""What jobs log: which job a record of `logging` is of, and the records that were kept with them, by
-`@task(keep_logs=True)`.
-"""
+"""What jobs have logged: the records of `logging` that were kept with them, by `@task(keep_logs=True)`."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
-from .current import running_attempt
-from .errors import InvalidOption
-from .model import MOST_ATTEMPTS, Rows, Statement
-from .options.plain import identity, number, shown
-from .verb import verb
-
-OURS = frozenset({"chancy.worker", "chancy.job"})
-"""The worker's own loggers. What they say of a job names it; in whose context they say it means nothing."""
-
-
-def job_of(record: logging.LogRecord) -> Mapping[str, Any]:
-    """`job`, `task`, `attempt` and `queue` of a record that is being handled; empty where it is of no job."""
-    if record.name in OURS:
-        told: Mapping[str, Any] = record.__dict__.get("chancy", {})
-        return told
-    if (current := running_attempt.get(None)) is None:
-        return {}
-    return {"job": current.id, "task": current.task, "attempt": current.attempt, "queue": current.queue}
-
-
-class WithJob(logging.Filter):
-    """For handlers of your own: gives each record the `job`, `task`, `attempt` and `queue` in which it was made.
-
-    A record that has something of such a name already, from `extra`, keeps it. One that was made in no attempt gets
-    `otherwise`, so that a format with `%(job)s` holds for all.
-    """
-
-    def __init__(self, otherwise: object = "-") -> None:
-        super().__init__()
-        self._otherwise = otherwise
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Lets every record pass."""
-        said = job_of(record)
-        for name in ("job", "task", "attempt", "queue"):
-            if name not in record.__dict__:
-                record.__dict__[name] = said.get(name, self._otherwise)
-        return True
+from chancy.errors import InvalidOption
+from chancy.model import MOST_ATTEMPTS, Rows, Statement
+from chancy.options.plain import identity, number, shown
+from chancy.verb import verb
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
