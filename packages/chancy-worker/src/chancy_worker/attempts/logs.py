@@ -22,8 +22,9 @@ from chancy.logs.kept import Entry
 from chancy.logs.records import OURS
 from chancy.model import Statement
 from chancy.wires.literals import JsonColumn, of_numbers
+from chancy_worker.words import MAX_MESSAGE_BYTES, safe
 
-from .verdict import MAX_MESSAGE_BYTES, Claimed, safe
+from .verdict import Claimed
 
 MOST_RECORDS = 1_000
 """Of one attempt."""

@@ -20,7 +20,8 @@ import msgspec
 from chancy.errors import JobFailed
 from chancy.model import AttemptError
 from chancy.states import State
-from chancy_worker.attempts.verdict import Claimed, Completion, frames_of
+from chancy_worker.attempts.verdict import Claimed, Completion
+from chancy_worker.words import frames_of
 
 from .format import JsonFormatter
 from .handler import Lines, only_listener

@@ -19,6 +19,7 @@ from chancy.model import Script, Statement
 from chancy_worker.claims.gates import sweep_slots
 from chancy_worker.config import Timing
 from chancy_worker.connection.link import Link
+from chancy_worker.connection.recovery import Trouble
 from chancy_worker.connection.turns import NextTurn
 
 from .part import Part
