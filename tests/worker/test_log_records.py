@@ -7,7 +7,10 @@ import gc
 import json
 import logging
 import signal
+import subprocess
+import sys
 import weakref
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -126,6 +129,23 @@ def test_a_record_of_the_worker_is_of_the_job_that_it_names_and_not_of_the_one_i
     assert "job" not in json.loads(JsonFormatter().format(record_of(name="chancy.worker")))
     named = record_of(name="chancy.worker", chancy={"job": 9, "task": "t", "attempt": 1, "queue": "q"})
     assert json.loads(JsonFormatter().format(named))["job"] == 9
+
+
+GUIDE = Path(__file__).parents[2] / "docs/guides/logs.md"
+
+
+def test_the_configuration_in_the_guide_gives_each_record_its_job():
+    snippet = GUIDE.read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
+    program = f"""{snippet}
+import logging
+from chancy import CurrentJob
+from chancy.current import running_attempt
+logging.getLogger("vendor").info("outside")
+running_attempt.set(CurrentJob(5, "shop.send", "mail", 2, 3))
+logging.getLogger("vendor").info("inside")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == ["INFO vendor [- - - -] outside", "INFO vendor [5 shop.send 2 mail] inside"]
 
 
 # How a failure is told
