@@ -197,8 +197,7 @@ class Claimer:
                 return None
         verdicts, others, under = self._leases.of_one(self.outbox.take())
         self.outbox.put_back(others)
-        if verdicts:
-            self._ends.flush()  # no verdict is in the database whose line is not in the log
+        self._ends.flush()  # no verdict is in the database whose line is not in the log
         lease, weighs = self._lease.id, self._demand.portion.weighs
         wanted = self._demand.portion.of(wanted, self._holdings.running)
         wanted = self._demand.within_limits(wanted, verdicts, lease)
