@@ -28,8 +28,8 @@ ORDER = {
         app __main__ __init__
     """,
     "chancy_worker": """
-        config forks init log_format words
-        attempts connection
+        config forks init words
+        attempts connection logs
         slots claims held child doorbell
         children life parts demand rounds
         lifespan places engine

@@ -40,7 +40,8 @@ from .errors import (
 )
 from .job import Job, NewJob, submit_many
 from .keys.unique import SubmitOutcome, Unique
-from .logs import LogEntry, logs
+from .logs.kept import LogEntry, logs
+from .logs.records import WithJob
 from .model import AttemptError, JobRow, Progress
 from .options.limits import Limit, SharedLimit
 from .options.outcomes import Discard, Outcome, Retry, Snooze
@@ -142,6 +143,7 @@ __all__ = [
     "UnknownSchedule",
     "UnsupportedDatabase",
     "Wire",
+    "WithJob",
     "batch",
     "batch_progress",
     "callback",

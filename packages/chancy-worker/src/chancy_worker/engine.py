@@ -62,7 +62,7 @@ class Engine:
         names = [queue.name for queue in app.queues]
         signatures = {name: signature_of(task) for name, task in tasks.items()}
         refusals = Refusals(config.name, names, signatures)
-        ends = Ends(refusals)
+        ends = self._ends = Ends(refusals)
 
         self.keeper = Keeper() if any(task.keep_logs for task in tasks.values()) else None
         self.executors: Mapping[Place, Executor] = places.executors(
@@ -145,6 +145,7 @@ class Engine:
         for loop in self.loops:
             loop.cancel()
         await asyncio.gather(*self.loops, return_exceptions=True)
+        self._ends.flush()
         for part in self.parts:
             await part.close(self._shared)
         if self.slots.running:

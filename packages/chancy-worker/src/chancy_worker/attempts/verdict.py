@@ -101,6 +101,9 @@ class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What happened in one phrase, for the log."""
     refusal: bool = False
     """The worker could not take it; another one perhaps can."""
+    raised: BaseException | None = None
+    """What the function raised, where the job has failed for good in this process: for the log, and until it is told.
+    With it lives all that its frames hold."""
 
     @property
     def size(self) -> int:
@@ -195,8 +198,9 @@ def failure(
         duration=round(since.elapsed, 6),
     )
     return Completion(
-        job.id, job.fence, state, errors=_with(job.errors, kept), delay=delay, note=f"{kept.kind}: {kept.message}"
-    )
+        job.id, job.fence, state, errors=_with(job.errors, kept), delay=delay, note=f"{kept.kind}: {kept.message}",
+        raised=error if state is State.FAILED else None,
+    )  # fmt: skip
 
 
 def without_data(completion: Completion, reason: str) -> Completion:

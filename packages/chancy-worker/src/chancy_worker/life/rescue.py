@@ -232,6 +232,7 @@ async def take_back_some(link: Link, rescued: Callable[[], None]) -> bool:
     again, failed = await link.send(take_back())
     if not again and not failed:
         return False
-    log.warning("took back %d jobs of dead workers; %d more had no attempt left", again, failed)
+    tell = log.error if failed else log.warning
+    tell("took back %d jobs of dead workers; %d more had no attempt left, and have failed", again, failed)
     rescued()
     return True

@@ -18,7 +18,8 @@ from chancy.history.rules import keep_queues
 from chancy.model import Script, Statement
 from chancy_worker.claims.gates import sweep_slots
 from chancy_worker.config import Timing
-from chancy_worker.connection.link import Link, one_line
+from chancy_worker.connection.link import Link
+from chancy_worker.connection.recovery import Trouble
 from chancy_worker.connection.turns import NextTurn
 
 from .part import Part
@@ -132,9 +133,12 @@ class Retention(Part):
             if await duty(link):
                 return 0.0
         except psycopg.Error as error:
-            await link.part_with(error)
-            log.warning("upkeep of the history, %s: %s; it goes on in a minute", what, one_line(error))
             self._done = False
+            trouble, why = await link.part_with(error)
+            if trouble is not Trouble.REFUSED:
+                self._next = (self._next + 1) % len(self._duties)  # should it be this one that costs the connection
+                raise psycopg.OperationalError(f"{what}: {why}") from error
+            log.warning("upkeep of the history, %s: %s; it goes on in a minute", what, why)
         self._next += 1
         if self._next < len(self._duties):
             return 0.0

@@ -64,6 +64,9 @@ class Ends(Protocol):
     def ended(self, job: Claimed, verdict: Completion, seconds: float, /) -> None:
         """An attempt is over that took so long."""
 
+    def flush(self) -> None:
+        """What was said of them until now is to be in the log."""
+
     def settled(self, verdict: Completion, fate: str, /) -> None:
         """A verdict has changed nothing, for this reason: see `settle`."""
 
