@@ -28,7 +28,7 @@ ORDER = {
         app __main__ __init__
     """,
     "chancy_worker": """
-        config forks init log_format
+        config forks init log_format fingerprint
         attempts connection
         slots claims held child doorbell
         children life parts demand rounds
@@ -36,7 +36,7 @@ ORDER = {
         worker processes
         cli __main__ __init__
     """,
-    "chancy_ops": "pauses queue jobs overview flow deploy reasons diagnosis __init__ terminal command cli __main__",
+    "chancy_ops": "pauses queue matching jobs fingerprints overview flow deploy reasons diagnosis __init__ terminal command cli __main__",
     "chancy_testing": "attempts clock server stand_ins in_memory faults asserts draining background plugin __init__",
     "chancy_django": """
         settings database tasks
@@ -55,7 +55,7 @@ PURE = {
         keys/gates keys/key keys/statements keys/unique schedules/recurrence statements batches/values
     """,
     "chancy_worker": """
-        attempts/verdict claims/marks claims/portions claims/statement doorbell/line held/holdings held/leases held/returns
+        fingerprint attempts/verdict claims/marks claims/portions claims/statement doorbell/line held/holdings held/leases held/returns
         demand/appetite demand/pace rounds/doubts
         slots/room
     """,

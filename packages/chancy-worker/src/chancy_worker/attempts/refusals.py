@@ -27,6 +27,7 @@ from chancy.model import AttemptError, Statement
 from chancy.states import State
 from chancy.task import BaseTask
 from chancy.wires.literals import of_texts
+from chancy_worker.fingerprint import fingerprint
 
 from .verdict import KEPT_ERRORS, MAX_MESSAGE_BYTES, Claimed, Completion, Since, released, safe, since_now
 
@@ -91,6 +92,7 @@ def _refused(job: Claimed, error: object, message: str, since: Since, seconds: f
         message=safe(message, MAX_MESSAGE_BYTES),
         worker=since.worker,
         started_at=datetime.fromtimestamp(since.at, UTC),
+        fingerprint=fingerprint(kind, job.task, message),
     )
     return Completion(
         job.id,

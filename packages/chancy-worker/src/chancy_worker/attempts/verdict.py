@@ -22,6 +22,7 @@ from chancy.model import LONGEST_DELAY, AttemptError
 from chancy.options.outcomes import Discard, Retry, Snooze
 from chancy.options.retry import Backoff, delay_of
 from chancy.states import FINISHED, State
+from chancy_worker.fingerprint import fingerprint, frames_of, innermost, place_of
 
 MAX_KIND_BYTES = 256
 MAX_MESSAGE_BYTES = 4 * 1024
@@ -197,14 +198,16 @@ def failure(
 ) -> Completion:
     """The attempt ended with an error, which is kept on the job. Never raises."""
     says_all = issubclass(type(error), (Discard, Retry, InvalidResult))
+    kind, message = safe(kind_of(error), MAX_KIND_BYTES), safe(words_of(error), MAX_MESSAGE_BYTES)
     kept = AttemptError(
         attempt=job.attempt,
-        kind=safe(kind_of(error), MAX_KIND_BYTES),
-        message=safe(words_of(error), MAX_MESSAGE_BYTES),
+        kind=kind,
+        message=message,
         traceback="" if says_all else safe(_traceback(error), MAX_TRACEBACK_BYTES),
         worker=since.worker,
         started_at=datetime.fromtimestamp(since.at, UTC),
         duration=round(since.elapsed, 6),
+        fingerprint=_fingerprint(job.task, error, kind, message),
     )
     return Completion(
         job.id, job.fence, state, errors=_with(job.errors, kept), delay=delay, note=f"{kept.kind}: {kept.message}"
@@ -230,7 +233,8 @@ def flaw_of(given: object, job: Claimed) -> str | None:
 def without_data(completion: Completion, reason: str) -> Completion:
     """What is left to say of a verdict that the database does not take: the job failed, and why it looks so bare."""
     message = safe(f"the verdict of this attempt could not be stored: {reason}", MAX_MESSAGE_BYTES)
-    error = AttemptError(attempt=0, kind="InvalidResult", message=message)
+    print_ = fingerprint("InvalidResult", "", message)
+    error = AttemptError(attempt=0, kind="InvalidResult", message=message, fingerprint=print_)
     return Completion(
         completion.id,
         completion.fence,
@@ -279,6 +283,18 @@ def words_of(error: BaseException) -> str:
         return str(error)
     except BaseException as broken:
         return f"its message could not be read: {kind_of(broken)}"
+
+
+def _fingerprint(task: str, error: BaseException, kind: str, message: str) -> str:
+    """An attempt that was stopped was so wherever it happened to be: that says nothing of where the fault is."""
+    try:
+        inner = innermost(error)
+        if inner is not error:
+            kind, message = f"{kind} {kind_of(inner)}", safe(words_of(inner), MAX_MESSAGE_BYTES)
+        place = task if issubclass(type(error), AttemptStopped) else place_of(frames_of(inner), task)
+    except BaseException:
+        place = task
+    return fingerprint(kind, place, message)
 
 
 def _traceback(error: BaseException) -> str:
