@@ -30,7 +30,7 @@ def failures(
     task: str | None,
     limit: int,
 ) -> None:
-    """Failed and discarded jobs, those of one bug in one line, the most frequent first.
+    """What goes wrong, each bug in a line: failed and discarded jobs, the most frequent first.
 
     They have the same kind of error, from the same place, with the same message but for numbers, ids and what is
     quoted. FIRST and LAST are when they finished, JOB is the newest. `chancy requeue --fingerprint FINGERPRINT` makes
