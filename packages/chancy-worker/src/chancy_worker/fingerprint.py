@@ -17,6 +17,9 @@ from pathlib import Path
 from types import TracebackType
 
 import chancy
+from chancy.errors import AttemptStopped
+
+from .words import MAX_MESSAGE_BYTES, kind_of, safe, words_of
 
 LENGTH = 12
 """Characters: of a million different failures two have the same in one of 600 installations."""
@@ -45,6 +48,20 @@ def fingerprint(kind: str, place: str, message: str) -> str:
     """
     said = "\n".join((kind, place, outline(message)))
     return hashlib.sha256(said.encode("utf-8", "backslashreplace")).hexdigest()[:LENGTH]
+
+
+def fingerprint_of(error: BaseException, task: str, kind: str, message: str) -> str:
+    """Of an error with this kind and message. Never raises. An attempt that was stopped was so wherever it happened to
+    be, which says nothing of where the fault is: its place is the task.
+    """
+    try:
+        inner = innermost(error)
+        if inner is not error:
+            kind, message = f"{kind} {kind_of(inner)}", safe(words_of(inner), MAX_MESSAGE_BYTES)
+        place = task if issubclass(type(error), AttemptStopped) else place_of(frames_of(inner), task)
+    except BaseException:
+        place = task
+    return fingerprint(kind, place, message)
 
 
 def outline(message: str) -> str:
