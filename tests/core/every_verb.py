@@ -30,6 +30,9 @@ NAME = "café \\ {"
 """Of a queue: what an encoding lacks can be carried as JSON on a session that speaks it, and named there by nobody."""
 
 
+PRINT = "5ade1fb7c0d3"
+
+
 @task
 def count(number: int = 0, name: str = "") -> int | str:
     return number
@@ -63,9 +66,10 @@ class Things:
 FINISH = """
     WITH done AS (DELETE FROM {0}.job WHERE id = %(id)s RETURNING *)
     INSERT INTO {0}.history (id, task, queue, priority, state, attempt, max_attempts, claims, crashes, run_at,
-        submitted_at, started_at, finished_at, arguments, result, errors)
+        submitted_at, started_at, finished_at, arguments, result, errors, error_kind, fingerprint)
     SELECT id, task, queue, priority, %(state)s::text::{0}.state, 1, max_attempts, 1, crashes, run_at,
-        submitted_at, {0}.clock(), {0}.clock(), arguments, %(result)s::text::json, %(errors)s::text::json
+        submitted_at, {0}.clock(), {0}.clock(), arguments, %(result)s::text::json, %(errors)s::text::json,
+        {0}.of_last_error(%(errors)s::text::json, 'kind'), {0}.of_last_error(%(errors)s::text::json, 'fingerprint')
     FROM done
 """
 RUN = """
@@ -92,7 +96,8 @@ def fill(conn: psycopg.Connection[Any], schema: str) -> Things:
 
     waiting = count.using(unique=Unique(), delay=timedelta(hours=30)).submit(conn, 1, name=WORD)
     ready, succeeded, failed, running = chancy.submit_many(conn, [count.bind(n, name=WORD) for n in range(4)])
-    error = {"attempt": 1, "kind": "ValueError", "message": WORD, "started_at": "2026-01-01T00:00:00Z"}
+    error: dict[str, Any] = {"attempt": 1, "kind": "ValueError", "message": WORD, "started_at": "2026-01-01T00:00:00Z"}
+    error["fingerprint"] = PRINT
     put(FINISH, id=succeeded.id, state="succeeded", result="2", errors=None)
     put(FINISH, id=failed.id, state="failed", result=None, errors=json.dumps([error], ensure_ascii=False))
     progress = json.dumps({"fraction": 0.5, "note": WORD}, ensure_ascii=False)
@@ -117,6 +122,7 @@ LOOKS: dict[str, Verb] = {
     "batch_progress": lambda conn, things: chancy.batch_progress(conn, things.batch),
     "count": lambda conn, things: chancy_ops.count(conn),
     "doctor": lambda conn, things: chancy_ops.doctor(conn),
+    "failures": lambda conn, things: chancy_ops.failures(conn, task=count),
     "get": lambda conn, things: chancy.get(conn, things.failed.id),
     "jobs": lambda conn, things: chancy.jobs(conn, limit=50),
     "logs": lambda conn, things: chancy.logs(conn, things.failed.id),

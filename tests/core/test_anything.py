@@ -108,6 +108,7 @@ FILTERS = mostly(
             "task": TASKS,
             "state": mostly(st.sampled_from(list(State)), ANYTHING),
             "error": mostly(TEXTS, ANYTHING),
+            "fingerprint": mostly(TEXTS, ANYTHING),
             "since": mostly(INSTANTS, ANYTHING),
             "until": mostly(INSTANTS, ANYTHING),
         },
@@ -157,6 +158,7 @@ OF_PARAMETERS: dict[str, Any] = {
     "schedule": mostly(st.just("a") | TEXTS, ANYTHING),
     "schema": mostly(st.none(), ANYTHING.filter(lambda value: not isinstance(value, str))),
     "state": mostly(st.sampled_from(list(State)), ANYTHING),
+    "since": mostly(st.none() | INSTANTS, ANYTHING),
     "task": TASKS,
     "told": mostly(st.none() | st.just(str), ANYTHING),
     "until": mostly(st.none() | INSTANTS | DURATIONS, ANYTHING),
@@ -167,7 +169,19 @@ ELSEWHERE = {"migrate", "grants", "callback", "configure"}
 """Those that change the schema or send nothing."""
 
 
-OF_BUILT = {"callback", "queue", "task", "state", "error", "since", "until", "succeeded", "failed", "results"}
+OF_BUILT = {
+    "callback",
+    "queue",
+    "task",
+    "state",
+    "error",
+    "fingerprint",
+    "since",
+    "until",
+    "succeeded",
+    "failed",
+    "results",
+}
 """Options of filters, rules and callbacks."""
 
 
@@ -317,7 +331,7 @@ MADE = {
     "Unique": (Unique, ["key", "until", "within", "on_conflict"]),
     "Backoff": (chancy.Backoff, ["base", "factor", "maximum", "jitter"]),
     "Keep": (Keep, ["succeeded", "failed", "discarded", "cancelled", "results"]),
-    "JobFilter": (JobFilter, ["queue", "task", "state", "error", "since", "until"]),
+    "JobFilter": (JobFilter, ["queue", "task", "state", "error", "fingerprint", "since", "until"]),
     "cron": (chancy.cron, ["expression", "timezone", "missed"]),
     "every": (chancy.every, ["interval", "days", "hours", "minutes", "seconds", "missed"]),
     "Limit": (chancy.Limit, ["type", "value"]),

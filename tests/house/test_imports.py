@@ -28,7 +28,7 @@ ORDER = {
         app __main__ __init__
     """,
     "chancy_worker": """
-        config forks init words
+        config forks init words fingerprint
         attempts connection logs
         slots claims held child doorbell
         children life parts demand rounds
@@ -36,7 +36,7 @@ ORDER = {
         worker processes
         cli __main__ __init__
     """,
-    "chancy_ops": "pauses queue jobs overview flow deploy reasons diagnosis __init__ terminal command cli __main__",
+    "chancy_ops": "pauses queue matching jobs fingerprints overview flow deploy reasons diagnosis __init__ terminal command cli __main__",
     "chancy_testing": "attempts clock server stand_ins in_memory faults asserts draining background plugin __init__",
     "chancy_django": """
         settings database tasks
@@ -57,7 +57,7 @@ PURE = {
     "chancy_worker": """
         attempts/verdict claims/answer claims/forms claims/parked claims/pieces claims/portions claims/settling
         claims/statement claims/wanted doorbell/line held/holdings held/leases held/returns
-        demand/appetite demand/marks demand/pace rounds/doubts slots/room words
+        demand/appetite demand/marks demand/pace rounds/doubts slots/room words fingerprint
     """,
 }
 LOOPS = {

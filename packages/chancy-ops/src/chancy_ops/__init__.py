@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .diagnosis.doctor import doctor
     from .diagnosis.findings import Finding, Severity
-    from .jobs import JobFilter, Swept, cancel_many, count, delete, delete_many, edit, requeue_many
+    from .fingerprints import FailureRow, failures
+    from .jobs import Swept, cancel_many, count, delete, delete_many, edit, requeue_many
+    from .matching import JobFilter
     from .overview import QueueRow, WorkerRow, queues, workers
     from .pauses import pause, resume
     from .queue import keep, limit
     from .reasons.why import Reason, Why, why
 
 _ROOMS = {
+    "FailureRow": "fingerprints",
     "Finding": "diagnosis.findings",
-    "JobFilter": "jobs",
+    "JobFilter": "matching",
     "QueueRow": "overview",
     "Reason": "reasons.why",
     "Severity": "diagnosis.findings",
@@ -32,6 +35,7 @@ _ROOMS = {
     "delete_many": "jobs",
     "doctor": "diagnosis.doctor",
     "edit": "jobs",
+    "failures": "fingerprints",
     "keep": "queue",
     "limit": "queue",
     "pause": "pauses",
@@ -43,6 +47,7 @@ _ROOMS = {
 }
 
 __all__ = [
+    "FailureRow",
     "Finding",
     "JobFilter",
     "QueueRow",
@@ -57,6 +62,7 @@ __all__ = [
     "delete_many",
     "doctor",
     "edit",
+    "failures",
     "keep",
     "limit",
     "pause",

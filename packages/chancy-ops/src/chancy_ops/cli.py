@@ -23,6 +23,7 @@ COMMANDS = {
     "delete": ("sweep", "Delete jobs that wait or are finished."),
     "doctor": ("doctor", "Look for what keeps the queue from working well."),
     "edit": ("steer", "Change when a waiting job is due, or its priority."),
+    "failures": ("failures", "What goes wrong, each bug in a line."),
     "grants": ("grants", "Print the SQL that grants roles of the database what they need."),
     "job": ("jobs", "Everything about one job."),
     "jobs": ("jobs", "Jobs, newest first."),

@@ -28,6 +28,7 @@ from chancy.model import AttemptError, Statement
 from chancy.states import State
 from chancy.task import BaseTask
 from chancy.wires.literals import of_texts
+from chancy_worker.fingerprint import fingerprint
 from chancy_worker.words import MAX_MESSAGE_BYTES, safe
 
 from .verdict import KEPT_ERRORS, Claimed, Completion, Since, released, since_now
@@ -93,6 +94,7 @@ def _refused(job: Claimed, error: object, message: str, since: Since, seconds: f
         message=safe(message, MAX_MESSAGE_BYTES),
         worker=since.worker,
         started_at=datetime.fromtimestamp(since.at, UTC),
+        fingerprint=fingerprint(kind, job.task, message),
     )
     return Completion(
         job.id,

@@ -19,6 +19,7 @@ from chancy.model import LONGEST_DELAY, AttemptError
 from chancy.options.outcomes import Discard, Retry, Snooze
 from chancy.options.retry import Backoff, delay_of
 from chancy.states import State
+from chancy_worker.fingerprint import fingerprint, fingerprint_of
 from chancy_worker.words import (
     MAX_KIND_BYTES,
     MAX_MESSAGE_BYTES,
@@ -188,14 +189,16 @@ def failure(
 ) -> Completion:
     """The attempt ended with an error, which is kept on the job. Never raises."""
     says_all = issubclass(type(error), (Discard, Retry, InvalidResult))
+    kind, message = safe(kind_of(error), MAX_KIND_BYTES), safe(words_of(error), MAX_MESSAGE_BYTES)
     kept = AttemptError(
         attempt=job.attempt,
-        kind=safe(kind_of(error), MAX_KIND_BYTES),
-        message=safe(words_of(error), MAX_MESSAGE_BYTES),
+        kind=kind,
+        message=message,
         traceback="" if says_all else safe(handlers_traceback(error), MAX_TRACEBACK_BYTES),
         worker=since.worker,
         started_at=datetime.fromtimestamp(since.at, UTC),
         duration=round(since.elapsed, 6),
+        fingerprint=fingerprint_of(error, job.task, kind, message),
     )
     return Completion(
         job.id, job.fence, state, errors=_with(job.errors, kept), delay=delay, note=f"{kept.kind}: {kept.message}",
@@ -206,7 +209,8 @@ def failure(
 def without_data(completion: Completion, reason: str) -> Completion:
     """What is left to say of a verdict that the database does not take: the job failed, and why it looks so bare."""
     message = safe(f"the verdict of this attempt could not be stored: {reason}", MAX_MESSAGE_BYTES)
-    error = AttemptError(attempt=0, kind="InvalidResult", message=message)
+    print_ = fingerprint("InvalidResult", "", message)
+    error = AttemptError(attempt=0, kind="InvalidResult", message=message, fingerprint=print_)
     return Completion(
         completion.id,
         completion.fence,

@@ -86,11 +86,12 @@ TAKE_BACK = keeping(
             {schema}.with_error(job.errors, json_build_object(
                 'attempt', job.attempt, 'kind', 'WorkerDied', 'worker', dead.name, 'started_at', job.started_at,
                 'duration', extract(epoch FROM {schema}.clock() - job.started_at)::float8,
-                'message', 'worker ' || dead.name || ' died while it ran this job, or could not reach the database')
+                'message', 'worker ' || dead.name || ' died while it ran this job, or could not reach the database',
+                'fingerprint', {schema}.fingerprint('WorkerDied', job.task, ''))
             ) AS errors
         FROM {schema}.dead_worker AS dead
         CROSS JOIN LATERAL (
-            SELECT id, ctid AS place, attempt, started_at, errors FROM {schema}.job
+            SELECT id, ctid AS place, task, attempt, started_at, errors FROM {schema}.job
             WHERE worker = dead.id AND state = 'running'
             LIMIT 500
             FOR UPDATE SKIP LOCKED
