@@ -85,6 +85,10 @@ RUN = """
         progress = %(progress)s::text::json
     FROM worker WHERE job.id = %(id)s
 """
+TALLY = """
+    INSERT INTO {0}.tally (at, queue, task, outcome, jobs, waited, ran, wait_buckets, wait_counts)
+    VALUES ({0}.clock() - interval '1 hour', 'default', %(task)s, 'succeeded', 3, 0.5, 0.1, '{{4,7}}', '{{1,2}}')
+"""
 LOG = "INSERT INTO {0}.log (job, attempt, n, at, entry) VALUES (%(id)s, 1, 1, {0}.clock(), %(entry)s::text::json)"
 
 
@@ -103,6 +107,7 @@ def fill(conn: psycopg.Connection[Any], schema: str) -> Things:
     progress = json.dumps({"fraction": 0.5, "note": WORD}, ensure_ascii=False)
     put(RUN, id=running.id, task=count.name, queues=["default", NAME], progress=progress)
     put(LOG, id=failed.id, entry=json.dumps({"level": "INFO", "logger": "a", "message": WORD}, ensure_ascii=False))
+    put(TALLY, task=NAME)
     with chancy.batch(conn, on_finished=called) as made:
         made.submit(count.bind(3))
     chancy.schedule(conn, "nightly", count.bind(4), chancy.every(timedelta(hours=25)))
@@ -128,6 +133,7 @@ LOOKS: dict[str, Verb] = {
     "logs": lambda conn, things: chancy.logs(conn, things.failed.id),
     "queues": lambda conn, things: chancy_ops.queues(conn),
     "schedules": lambda conn, things: chancy.schedules(conn),
+    "throughput": lambda conn, things: chancy_ops.throughput(conn, since=timedelta(days=2), by="task", every="hour"),
     "why": lambda conn, things: chancy_ops.why(conn, things.waiting.id),
     "workers": lambda conn, things: chancy_ops.workers(conn),
 }

@@ -201,6 +201,7 @@ GIVEN = {
     "docs/guides/batches.md": Given(database=True, asynchronous=True, names=batches),
     "docs/guides/fastapi.md": Given(names=fastapi),
     "docs/guides/models.md": Given(names=models),
+    "docs/guides/monitoring.md": Given(database=True),
     "docs/guides/other-stacks.md": Given(names=other_stacks),
     "docs/guides/progress-and-logs.md": Given(names=progress),
     "docs/guides/retention.md": Given(database=True, names=lambda names: {"chancy_ops": chancy_ops}),

@@ -73,7 +73,7 @@ def test_a_reading_list_is_read_in_one_sitting(title, package):
     assert sum(rooms[path].lines for path in LISTS[title]) <= LIST
 
 
-CAPABILITIES = ["batch", "gate", "retention", "schedule", "unique"]
+CAPABILITIES = ["batch", "gate", "retention", "schedule", "tally", "unique"]
 PLACES = {
     "SQL": "packages/chancy-core/src/chancy/sql/*{noun}*.sql",
     "core": "packages/chancy-core/src/chancy/**/{noun}*.py",
@@ -90,6 +90,10 @@ WITHOUT = {
     ("gate", "command"): "`chancy queues`, `chancy why`; a queue's is set by `chancy limit`",
     ("gate", "guide"): "limits-and-turns.md, in the words of who looks for it",
     ("retention", "command"): "set by code, in `Queue(keep=…)` or `chancy_ops.keep`",
+    ("tally", "memory"): "no worker works in memory",
+    ("tally", "conformance"): "as in memory",
+    ("tally", "command"): "`chancy top` and `chancy queues` show it",
+    ("tally", "guide"): "monitoring.md, in the words of who looks for it",
     ("retention", "conformance"): "in memory nothing goes before the test is over",
 }
 """Where a capability has no file of its noun, and why."""

@@ -18,7 +18,7 @@ from rooms import FOLDERS, PACKAGES, SOURCES, rooms_of
 
 ORDER = {
     "chancy": """
-        errors phrases states
+        errors phrases states tally
         options schema modules
         wires model carried arguments history
         registry run statements
@@ -30,13 +30,13 @@ ORDER = {
     "chancy_worker": """
         config forks init words fingerprint
         attempts connection logs
-        slots claims held child doorbell
-        children life parts demand rounds
+        tally slots claims held child doorbell
+        children life parts demand rounds metrics
         lifespan places engine
         worker processes
         cli __main__ __init__
     """,
-    "chancy_ops": "pauses queue matching jobs fingerprints overview flow deploy reasons diagnosis __init__ terminal command cli __main__",
+    "chancy_ops": "pauses queue matching jobs fingerprints overview tally flow deploy reasons diagnosis __init__ terminal command cli __main__",
     "chancy_testing": "attempts clock server stand_ins in_memory faults asserts draining background plugin __init__",
     "chancy_django": """
         settings database tasks
@@ -49,7 +49,7 @@ ORDER = {
 
 PURE = {
     "chancy": """
-        errors phrases states registry schema wires/literals wires/wire model options/limits options/outcomes options/plain options/retry
+        errors phrases states tally/tally registry schema wires/literals wires/wire model options/limits options/outcomes options/plain options/retry
         carried/arrival carried/flaws carried/models arguments/codec arguments/functions
         arguments/words history/moving history/retention history/rules
         keys/gates keys/key keys/statements keys/unique schedules/recurrence statements batches/values
@@ -57,13 +57,13 @@ PURE = {
     "chancy_worker": """
         attempts/verdict claims/answer claims/forms claims/parked claims/pieces claims/portions claims/settling
         claims/statement claims/wanted doorbell/line held/holdings held/leases held/returns
-        demand/appetite demand/marks demand/pace rounds/doubts slots/room words fingerprint
+        demand/appetite demand/marks demand/pace rounds/doubts slots/room tally/tally metrics/numbers words fingerprint
     """,
 }
 LOOPS = {
     "chancy_worker": """
         rounds/claimer doorbell/bell life/heart life/rescue
-        parts/batches parts/reports parts/retention parts/schedules
+        parts/batches parts/reports parts/retention parts/schedules parts/tally
     """
 }
 STOREYS = {

@@ -73,6 +73,10 @@ class Database:
         await told.wait()
 
 
+def nothing(*_):
+    pass
+
+
 async def wait(told):
     await told.wait()
 
@@ -95,7 +99,7 @@ async def claiming(send, queues=("mail",), **more):
             "wakeups": Poll(),
             "slots": SimpleNamespace(tasks={"t"}, room=Room, begin=started.append),
             "refusals": Refusals("w:1", queues, {}),
-            "ends": SimpleNamespace(settled=lambda verdict, fate: None, flush=lambda: None),
+            "ends": SimpleNamespace(settled=nothing, written=nothing, came_out=nothing, flush=lambda: None),
             "batches": None,
         }
         | more

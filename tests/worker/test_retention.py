@@ -157,7 +157,7 @@ async def test_a_job_whose_last_worker_died_is_kept_as_long_as_any(site, asked, 
     if asked:
         job.cancel(site.conn)
     send(site.conn, declare_dead(worker=worker), site.schema)
-    assert send(site.conn, take_back(), site.schema) == (0, 1)
+    assert send(site.conn, take_back(), site.schema)[:2] == (0, 1)
     assert places(site) == ({} if place is None else {job.id: place})
     if place:
         row = site.row(job)

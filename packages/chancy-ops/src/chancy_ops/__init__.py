@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .pauses import pause, resume
     from .queue import keep, limit
     from .reasons.why import Reason, Why, why
+    from .tally import Spread, Throughput, throughput
 
 _ROOMS = {
     "FailureRow": "fingerprints",
@@ -26,7 +27,9 @@ _ROOMS = {
     "QueueRow": "overview",
     "Reason": "reasons.why",
     "Severity": "diagnosis.findings",
+    "Spread": "tally",
     "Swept": "jobs",
+    "Throughput": "tally",
     "Why": "reasons.why",
     "WorkerRow": "overview",
     "cancel_many": "jobs",
@@ -42,6 +45,7 @@ _ROOMS = {
     "queues": "overview",
     "requeue_many": "jobs",
     "resume": "pauses",
+    "throughput": "tally",
     "why": "reasons.why",
     "workers": "overview",
 }
@@ -53,7 +57,9 @@ __all__ = [
     "QueueRow",
     "Reason",
     "Severity",
+    "Spread",
     "Swept",
+    "Throughput",
     "Why",
     "WorkerRow",
     "cancel_many",
@@ -69,6 +75,7 @@ __all__ = [
     "queues",
     "requeue_many",
     "resume",
+    "throughput",
     "why",
     "workers",
 ]

@@ -249,7 +249,7 @@ def _drain(
                     _refuse_troubles((yield finish_batches([job.batch])))
             else:
                 yield declare_dead(worker=worker)
-                yield take_back()
+                yield take_back(tallies=False)
                 worker = yield register(WORKER, LEASE_SECONDS, Offer(tasks=list(registered())))
                 if fault is faults.OfAttempt.LATE:
                     late[job.id] = performed.verdict

@@ -71,7 +71,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--memory-budget", type=_bytes, metavar="SIZE", help="what the memory limits of running jobs may add up to: 8G"
     )
-    command.add_argument("--health-port", type=int, metavar="PORT", help="answer GET /live and GET /ready there")
+    command.add_argument("--health-port", type=int, metavar="PORT", help="answer GET /live, /ready and /metrics there")
     command.add_argument(
         "--grace", type=float, default=30.0, metavar="S", help="seconds to finish after SIGTERM (default 30)"
     )
@@ -154,7 +154,7 @@ def serve(
         if options.processes > 1 and PARENT not in os.environ:
             asyncio.run(reached(app))
             place = app.conninfo_source, app.schema_name
-            more = {"pooler": options.pooler, "health_port": options.health_port}
+            more = {"pooler": options.pooler, "health_port": options.health_port, "tallies": app.tally}
             return asyncio.run(Processes(again, options.processes, *place, **more).run())
         with runner(options.loop) as loop:
             return to_the_end(loop.get_loop(), work(app, configured(options)))

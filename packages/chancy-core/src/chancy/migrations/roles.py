@@ -121,6 +121,7 @@ _WORKED_ON = (
     "history",
     "history_result",
     "log",
+    "tally",
     "worker",
     "offer",
     "dead_worker",

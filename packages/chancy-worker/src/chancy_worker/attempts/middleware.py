@@ -29,6 +29,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "delay": (timedelta, NoneType),
     "refund": (bool,),
     "note": (str,),
+    "snoozed": (bool,),
 }
 
 

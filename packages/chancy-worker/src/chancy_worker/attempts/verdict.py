@@ -105,6 +105,8 @@ class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     raised: BaseException | None = None
     """What the function raised, where the job has failed for good in this process: for the log, and until it is told.
     With it lives all that its frames hold."""
+    snoozed: bool = False
+    """The handler has asked to be called again later."""
 
     @property
     def size(self) -> int:
@@ -163,7 +165,7 @@ def _judged(job: Claimed, error: BaseException, since: Since, decide: Decide) ->
     kind = type(error)  # and not isinstance: what an error says of its class is its own code
     if issubclass(kind, Snooze):
         delay = _within_reason(error.delay)  # type: ignore[attr-defined]
-        return Completion(job.id, job.fence, State.READY, delay=delay, refund=True, note=f"snoozed for {delay}")
+        return Completion(job.id, job.fence, State.READY, None, None, delay, True, f"snoozed for {delay}", snoozed=True)
     if issubclass(kind, Discard):
         return failure(job, State.DISCARDED, error, since)
     if job.attempt >= job.max_attempts:

@@ -208,16 +208,18 @@ class Slots:
         if running.book is not None:
             running.book.close()
         job = running.job
-        key = job.id, job.fence
-        del self.running[key]
+        del self.running[job.id, job.fence]
         if self.progress:
             self.progress.pop(job.owner, None)
         if running.confined:
             self._space.leave(running)
+        if verdict.state is State.READY:
+            verdict = running.of_what_comes_back(verdict)
         if verdict.state is State.READY and verdict.delay is None:
             self._turnstile.send_back(job.queue, running.rank)
         self._turnstile.leave(job.queue, running)
-        self._ends.ended(job, verdict, 0.0 if running.attempt is None else running.attempt.since.elapsed)
+        attempt = running.attempt
+        self._ends.ended(job, verdict, 0.0 if attempt is None else time.perf_counter() - attempt.since.clock)
 
     def _above_budget(self, running: Running) -> Completion:
         job = running.job

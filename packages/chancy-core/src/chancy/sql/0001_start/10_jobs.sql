@@ -60,7 +60,8 @@ CREATE TABLE {schema}.worker (
     started_at {schema}.instant NOT NULL,
     expires_at {schema}.instant NOT NULL,
     clock_ahead double precision, -- seconds by which the worker's own clock was ahead of the database's at the last extension
-    deaf boolean NOT NULL DEFAULT false -- it has found that the doorbell does not reach it
+    deaf boolean NOT NULL DEFAULT false, -- it has found that the doorbell does not reach it
+    tallied bigint NOT NULL DEFAULT 0 -- the last of what it has said of its tally, by its own numbers (90_tally)
 ) WITH (fillfactor = 70, autovacuum_vacuum_threshold = 100, autovacuum_vacuum_scale_factor = 0);
 
 -- What a worker takes, as it says when it begins.
