@@ -64,6 +64,21 @@ def test_several_functions_say_what_goes_with_a_job_and_the_later_one_is_right()
     assert note.bind().meta is None
 
 
+def test_what_a_function_says_is_none_is_taken_back(database):
+    def takes_back():
+        return {"request": None, "nobody": None}
+
+    with saying(request, tenant, takes_back):
+        assert note.bind().meta == b'{"tenant":"acme"}'
+    with saying(takes_back):
+        assert note.bind().meta is None
+    with saying(request):
+        chancy.schedule(database.conn, "nightly", note.bind(), chancy.every(days=1))
+    ((changes,),) = database.rows("SELECT convert_to(changes::text, 'UTF8') FROM {}.schedule")
+    with saying(takes_back):
+        assert job_of(note, b'{"number":1}', changes, datetime.now(UTC)).meta == b'{"tenant":"none"}'
+
+
 def test_the_same_function_again_takes_its_own_place():
     def again():
         def tenant():

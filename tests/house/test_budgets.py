@@ -30,7 +30,6 @@ LARGER_ROOMS = {
 """More than a room's lines: how many, and why."""
 LARGER_WINGS = {}
 LARGER_LISTS = {
-    "Core": (1_225, "until what waits for a result is a room of its own, for which the root has no place"),
     "The worker": (1_450, "until the statement and the verdict are divided"),
 }
 

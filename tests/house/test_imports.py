@@ -23,7 +23,7 @@ ORDER = {
         wires model carried arguments history
         registry run statements
         verb keys verbs current logs migrations
-        job schedules
+        results job schedules
         task batches
         app __main__ __init__
     """,

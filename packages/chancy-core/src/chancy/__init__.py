@@ -5,6 +5,7 @@ Decorate a typed function with `@task`, submit it on your own connection, and ru
 
 from .app import AsyncChancy, Chancy, Queue, SyncChancy
 from .arguments.meta import meta
+from .arguments.submits import Submit, around_submit
 from .batches.batch import Batch, batch, batch_progress, callback
 from .batches.values import BatchCounts, BatchProgress, Callback
 from .current import CurrentJob, current_job
@@ -107,6 +108,7 @@ __all__ = [
     "Snooze",
     "Standing",
     "State",
+    "Submit",
     "SubmitOutcome",
     "SyncChancy",
     "Task",
@@ -117,6 +119,7 @@ __all__ = [
     "UnknownSchedule",
     "UnsupportedDatabase",
     "Wire",
+    "around_submit",
     "batch",
     "batch_progress",
     "callback",

@@ -185,6 +185,8 @@ class AttemptError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     started_at: datetime | None = None
     duration: float = 0.0
     """Seconds that the attempt had run."""
+    trace: str = ""
+    """Where the attempt is in a trace, as a `traceparent` of the W3C, if somebody traces it."""
 
 
 class Progress(msgspec.Struct, frozen=True):

@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeVar
 
 from chancy.errors import InvalidOption, InvalidTask
 from chancy.options.plain import name as name_of
 from chancy.options.plain import shown
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def checked_function(given: Any) -> Callable[..., Any]:
@@ -92,6 +94,15 @@ def _is_filled(cell: Any) -> bool:
 def is_same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
     """Whether the two are one function of one file: reloaded, or defined again by the next run of a test."""
     return _origin(one) == _origin(other)
+
+
+def put(function: F, among: list[F]) -> None:
+    """Add it as the last one. Where the same function is there already, as after a reload, it takes its own place."""
+    for position, known in enumerate(among):
+        if is_same(known, function):
+            among[position] = function
+            return
+    among.append(function)
 
 
 def place_of_code(function: Callable[..., Any]) -> str:
