@@ -23,6 +23,10 @@ LONGEST_NOTE = 500
 """Characters of a note about the progress."""
 
 
+TIME_IS_OVER = "its time limit is over"
+"""What `CurrentJob.stopped` says then."""
+
+
 @dataclass(slots=True)
 class CurrentJob:
     """One attempt, seen from inside its handler."""
