@@ -7,12 +7,14 @@ import re
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import psycopg
 import pytest
 
 import chancy
 from chancy import InvalidArguments, InvalidOption, Unique, current_job, submit_many, task
+from chancy.arguments import submits
 from chancy.arguments.meta import MAX_META_BYTES, functions
 from chancy.schedules.schedule import job_of
 from chancy_testing import eager
@@ -36,6 +38,15 @@ def saying(*said):
         yield
     finally:
         functions[:] = before
+
+
+@contextlib.contextmanager
+def submits_restored():
+    before = submits.functions[:]
+    try:
+        yield
+    finally:
+        submits.functions[:] = before
 
 
 @pytest.fixture(autouse=True)
@@ -192,8 +203,10 @@ def test_what_the_guide_shows_is_so(database):
     code = "\n".join(re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE))
     tenant, request_id, closed = ContextVar("tenant", default=""), ContextVar("request_id", default=""), []
     names = {"tenant": tenant, "request_id": request_id, "close_idle_connections": lambda: closed.append(1)}
+    seconds, number = MagicMock(), MagicMock()
+    names |= {"submit_seconds": seconds, "submitted": number}
     seen = []
-    with saying():
+    with saying(), submits_restored():
         exec(code, guide := names | {"__name__": "guide"})
 
         @task(name="guide.parent")
@@ -210,3 +223,5 @@ def test_what_the_guide_shows_is_so(database):
     meta = {"request": "r-7", "tenant": "acme"}
     assert seen == [("acme", meta, b'{"request":"r-7","tenant":"acme"}')]
     assert closed == [1]
+    seconds.time.assert_called_once_with()
+    number.inc.assert_called_once_with(1)

@@ -74,12 +74,20 @@ def test_it_is_around_each_way_to_submit_and_sees_the_handles(database, trail):
     unique = once.using(unique=Unique()).submit(database.conn)
     with chancy.batch(database.conn, on_finished=done) as batch:
         batched = [batch.submit(note.bind()), *batch.submit_many([note.bind(), note.bind()])]
-    assert trail == [[alone.id], [job.id for job in many], [unique.id], [batched[0].id], [job.id for job in batched[1:]]]
+    assert trail == [
+        [alone.id],
+        [job.id for job in many],
+        [unique.id],
+        [batched[0].id],
+        [job.id for job in batched[1:]],
+    ]
     assert submit_many(database.conn, []) == []
     assert len(trail) == 5
 
 
-async def test_around_an_async_submit_its_context_is_that_of_the_caller_and_gone_afterwards(database, trail, monkeypatch):
+async def test_around_an_async_submit_its_context_is_that_of_the_caller_and_gone_afterwards(
+    database, trail, monkeypatch
+):
     seen = []
     plain = chancy.run.Postgres.send_async
 

@@ -12,7 +12,7 @@ import worker_tasks
 from worker_help import FAST, eventually
 
 import chancy
-from chancy import Backoff, Limit, Queue, State, task
+from chancy import Limit, Queue, State, task
 from chancy_worker import Completion, Worker, WorkerConfig
 
 SLOTS = 3

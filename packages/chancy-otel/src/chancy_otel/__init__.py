@@ -1,7 +1,7 @@
 """OpenTelemetry: the trace of a submit goes on in the job, and metrics of both.
 
-    chancy_otel.instrument()
-    app = Chancy(middleware=[chancy_otel.middleware], surround=chancy_otel.surround)
+chancy_otel.instrument()
+app = Chancy(middleware=[chancy_otel.middleware], surround=chancy_otel.surround)
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from chancy.current import TIME_IS_OVER, CurrentJob
 from chancy.errors import TimeLimitExceeded
 from chancy.options.outcomes import Discard, Snooze
 from chancy.phrases import TIME_IS_OVER
-from chancy.states import State
 from chancy.statements import parse_errors
+from chancy.states import State
 
 from .carried import context_in, context_of, span_in, traceparent_of
 from .telemetry import (
@@ -56,8 +56,8 @@ class End:
 
 
 async def middleware(job: CurrentJob, proceed: Callable[[], Awaitable[Completion]]) -> Completion:
-    """For `Chancy(middleware=[…])`: each attempt is a span and is counted, wherever its function runs, and whichever way
-    a child process ends. Be it the first, so that the others are inside of it.
+    """For `Chancy(middleware=[…])`: each attempt is a span and is counted, wherever its function runs and
+    whichever way a child process ends. Be it the first, so that the others are inside of it.
     """
     telemetry, began, end = in_use(), time.perf_counter(), End()
     try:

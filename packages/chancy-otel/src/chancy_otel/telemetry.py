@@ -53,7 +53,9 @@ def telemetry_of(tracers: TracerProvider | None, meters: MeterProvider | None, s
     return Telemetry(
         tracer=trace.get_tracer("chancy", __version__, tracers, SCHEMA),
         sent=meter.create_counter(
-            "messaging.client.sent.messages", "{message}", "Number of messages producer attempted to send to the broker."
+            "messaging.client.sent.messages",
+            "{message}",
+            "Number of messages producer attempted to send to the broker.",
         ),
         send_seconds=meter.create_histogram(
             "messaging.client.operation.duration",
