@@ -9,9 +9,8 @@ import pytest
 
 import chancy
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "worker"))
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(Path(__file__).parents[1] / "worker"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 import otel_help
 import otel_tasks

@@ -17,7 +17,6 @@ from opentelemetry.trace import Link, Span, SpanKind, StatusCode
 from chancy.current import TIME_IS_OVER, CurrentJob
 from chancy.errors import TimeLimitExceeded
 from chancy.options.outcomes import Discard, Snooze
-from chancy.phrases import TIME_IS_OVER
 from chancy.statements import parse_errors
 from chancy.states import State
 
