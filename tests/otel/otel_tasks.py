@@ -52,10 +52,10 @@ def pack(number: int) -> None:
 
 
 @task(name="otel_tasks.tell")
-async def tell(number: int) -> dict[str, object]:
+async def tell(number: int) -> dict[str, str]:
     await asyncio.sleep(0)
     with span("inside"):
-        return dict(baggage.get_all())
+        return {key: str(value) for key, value in baggage.get_all().items()}
 
 
 @task(name="otel_tasks.done")
