@@ -8,13 +8,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any
 
 from chancy.errors import InvalidOption, InvalidTask
 from chancy.options.plain import name as name_of
 from chancy.options.plain import shown
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def checked_function(given: Any) -> Callable[..., Any]:
@@ -96,7 +94,7 @@ def is_same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
     return _origin(one) == _origin(other)
 
 
-def put(function: F, among: list[F]) -> None:
+def put(function: Callable[..., Any], among: list[Any]) -> None:
     """Add it as the last one. Where the same function is there already, as after a reload, it takes its own place."""
     for position, known in enumerate(among):
         if is_same(known, function):
