@@ -44,7 +44,7 @@ ORDER = {
         after_migrate checks models admin apps
         migrations child reloading management testing pytest_plugin __init__
     """,
-    "chancy_otel": "telemetry carried submits attempts __init__",
+    "chancy_otel": "telemetry carried submits attempts instrumenting __init__",
 }
 """The rooms at the root of each package and its wings, from below: each imports only what stands before it."""
 

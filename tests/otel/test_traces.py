@@ -240,8 +240,9 @@ async def test_a_tick_begins_a_trace_of_its_own_whatever_there_was_where_its_sch
     with spans.tracer.start_as_current_span("request"):
         chancy.schedule(site.conn, "nightly", tasks.say_async.bind(), every(days=1))
     chancy.run_now(site.conn, "nightly")
-    async with working(site, tasks.say_async):
-        await eventually(lambda: spans.of("process"))
+    with spans.tracer.start_as_current_span("the whole program"):
+        async with working(site, tasks.say_async):
+            await eventually(lambda: spans.of("process"))
     process = spans.one("process")
     assert (process.parent, process.links) == (None, ())
     assert process.trace != spans.named("request").trace

@@ -41,8 +41,7 @@ def around_submit(submit: Submit) -> Iterator[None]:
             yield
         if len(jobs) == 1:
             (made,) = submit.made
-            span.set_attribute(JOB, str(made.id))
-            span.set_attribute(OUTCOME, str(made.outcome))
+            span.set_attributes({JOB: str(made.id), OUTCOME: str(made.outcome)})
     except BaseException as error:
         wrong = {ERROR: type(error).__qualname__}
         span.set_attributes(wrong)
