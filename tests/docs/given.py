@@ -221,6 +221,7 @@ ELSEWHERE = {
     "docs/guides/logs.md": "tests/worker/test_log_records.py",
     "docs/guides/other-languages.md": "tests/core/test_sql.py",
     "docs/guides/testing.md": "tests/testing/test_guide.py",
+    "docs/guides/tracing.md": "tests/otel/test_recipes.py",
     "docs/guides/unique-jobs.md": "tests/core/test_unique.py",
 }
 """Pages whose code another test runs, since it needs more than a page is given here."""

@@ -23,7 +23,7 @@ ORDER = {
         wires model carried arguments history
         registry run statements
         verb keys verbs current logs migrations
-        job schedules
+        results job schedules
         task batches
         app __main__ __init__
     """,
@@ -44,6 +44,7 @@ ORDER = {
         after_migrate checks models admin apps
         migrations child reloading management testing pytest_plugin __init__
     """,
+    "chancy_otel": "telemetry carried submits attempts instrumenting __init__",
 }
 """The rooms at the root of each package and its wings, from below: each imports only what stands before it."""
 
@@ -67,11 +68,12 @@ LOOPS = {
     """
 }
 STOREYS = {
-    "chancy": {"chancy_worker", "chancy_testing", "chancy_ops", "chancy_django"},
-    "chancy_worker": {"chancy_testing", "chancy_ops", "chancy_django"},
-    "chancy_ops": {"chancy_worker", "chancy_testing", "chancy_django"},
-    "chancy_testing": {"chancy_ops", "chancy_django"},
-    "chancy_django": set(),
+    "chancy": {"chancy_worker", "chancy_testing", "chancy_ops", "chancy_django", "chancy_otel"},
+    "chancy_worker": {"chancy_testing", "chancy_ops", "chancy_django", "chancy_otel"},
+    "chancy_ops": {"chancy_worker", "chancy_testing", "chancy_django", "chancy_otel"},
+    "chancy_testing": {"chancy_ops", "chancy_django", "chancy_otel"},
+    "chancy_django": {"chancy_otel"},
+    "chancy_otel": {"chancy_worker", "chancy_testing", "chancy_ops", "chancy_django"},
 }
 """What a package never imports. In memory the verbs of chancy-ops are answered by the names of their statements."""
 VALUES = {"batches": set(), "schedules": {"schedules/recurrence"}}
@@ -130,6 +132,17 @@ def test_a_project_of_django_needs_chancy_testing_for_its_tests_alone():
         room.path for room in rooms_of("chancy_django") if any(n.startswith("chancy_testing") for n in room.imports)
     ]
     assert knowing == ["testing"]
+
+
+def test_telemetry_asks_for_the_api_of_opentelemetry_and_no_sdk():
+    project = tomllib.loads((PACKAGES / "chancy-otel/pyproject.toml").read_text())["project"]
+    asked = [re.split(r"[^\w-]", each)[0] for each in project["dependencies"]]
+    assert asked == ["chancy-core", "opentelemetry-api"]
+    known = {name for room in rooms_of("chancy_otel") for name in room.imports if name.startswith("opentelemetry")}
+    assert not {name for name in known if name.startswith(("opentelemetry.sdk", "opentelemetry.semconv"))}
+    for package in FOLDERS:
+        if package != "chancy_otel":
+            assert not [r.path for r in rooms_of(package) if any(n.startswith("opentelemetry") for n in r.imports)]
 
 
 def test_core_asks_for_psycopg_msgspec_and_typing_extensions_and_nothing_else():

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .arguments.meta import meta
+from .arguments.submits import Submit, around_submit
 from .current import CurrentJob, current_job
 from .errors import (
     AttemptStopped,
@@ -133,6 +134,7 @@ __all__ = [
     "Snooze",
     "Standing",
     "State",
+    "Submit",
     "SubmitOutcome",
     "SyncChancy",
     "Task",
@@ -144,6 +146,7 @@ __all__ = [
     "UnsupportedDatabase",
     "Wire",
     "WithJob",
+    "around_submit",
     "batch",
     "batch_progress",
     "callback",

@@ -199,6 +199,8 @@ class AttemptError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     fingerprint: str = ""
     """The same for the same bug: of kind, place in the application, and the message without what differs from job to
     job. Empty where an older worker wrote it."""
+    trace: str = ""
+    """Where the attempt is in a trace, as a `traceparent` of the W3C, if somebody traces it."""
 
 
 class Progress(msgspec.Struct, frozen=True):

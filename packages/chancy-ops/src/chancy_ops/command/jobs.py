@@ -126,8 +126,9 @@ def job(site: Site, job_id: int) -> None:
     for error in row.errors:
         ran = f", after {lasting(error.duration)}" if error.started_at else ""
         on = f" on {error.worker}" if error.worker else ""
+        trace = f", {error.trace}" if error.trace else ""
         text = error.traceback or (f"{error.kind}: {error.message}" if error.message else error.kind)
-        _section(f"attempt {error.attempt} failed{on}{ran}", text.rstrip())
+        _section(f"attempt {error.attempt} failed{on}{ran}{trace}", text.rstrip())
     if logs:
         more = f", the first {LOGS_SHOWN:,}" if len(logs) == LOGS_SHOWN else ""
         heading(f"logs{more}")

@@ -114,12 +114,14 @@ class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return 64 + len(self.result or b"") + len(self.errors or b"")
 
 
-class Since(msgspec.Struct, frozen=True, gc=False):
+class Since(msgspec.Struct, gc=False):
     """Which worker began an attempt, and when: as Unix time, and by the clock that never jumps."""
 
     worker: str
     at: float
     clock: float
+    trace: str = ""
+    """Where it is in a trace, once somebody has said that."""
 
     @property
     def elapsed(self) -> float:
@@ -201,6 +203,7 @@ def failure(
         started_at=datetime.fromtimestamp(since.at, UTC),
         duration=round(since.elapsed, 6),
         fingerprint=fingerprint_of(error, job.task, kind, message),
+        trace=safe(since.trace, MAX_KIND_BYTES),
     )
     return Completion(
         job.id, job.fence, state, errors=_with(job.errors, kept), delay=delay, note=f"{kept.kind}: {kept.message}",

@@ -225,7 +225,7 @@ class Child:
         current = CurrentJob(
             job.id, job.task, job.queue, job.attempt, job.max_attempts,
             False, False, job.fence, order.schema, task.signature.encode_result,
-            self._report, None, job.lease, order.since.worker, job,
+            self._report, None, job.lease, order.since.worker, job, order.since,
         )  # fmt: skip
         running_attempt.set(current)
         attempt_schema.set(order.schema)

@@ -98,16 +98,16 @@ class Slots:
         self._stop(running, Stop.WAITED)
 
     def _perform(self, running: Running) -> Coroutine[Any, Any, Completion]:
-        job, task = running.job, running.task
+        job, task, since = running.job, running.task, since_now(self._worker)
         current = CurrentJob(
             job.id, job.task, job.queue, job.attempt, job.max_attempts,
             False, False, job.fence, self._schema, task.signature.encode_result,
-            self._told, None, job.lease, self._worker, job,
+            self._told, None, job.lease, self._worker, job, since,
         )  # fmt: skip
         if task.keep_logs and self._keeper is not None:
             current.book = running.book = self._keeper.open(job)
         began = functools.partial(self._begins, running) if running.limits else _nothing
-        attempt = running.attempt = Attempt(job, task, current, since_now(self._worker), running.limits, began)
+        attempt = running.attempt = Attempt(job, task, current, since, running.limits, began)
         return perform(attempt, self._executors[running.place], self._middleware, self._schema)
 
     def cancel(self, ids: Iterable[int]) -> None:
@@ -165,6 +165,8 @@ class Slots:
         if running.carrier is None:  # it has not begun
             self._returned(running, None)
         else:
+            if running.attempt is not None:
+                running.attempt.current.stopped = why.value
             running.carrier.cancel()
             if running.timer is not None:
                 running.timer.cancel()
