@@ -122,6 +122,7 @@ LOOKS: dict[str, Verb] = {
     "logs": lambda conn, things: chancy.logs(conn, things.failed.id),
     "queues": lambda conn, things: chancy_ops.queues(conn),
     "schedules": lambda conn, things: chancy.schedules(conn),
+    "steps": lambda conn, things: chancy.steps(conn, things.running.id),
     "why": lambda conn, things: chancy_ops.why(conn, things.waiting.id),
     "workers": lambda conn, things: chancy_ops.workers(conn),
 }
@@ -152,7 +153,35 @@ async def complete_async(conn: Any, things: Things) -> Any:
         return await things.current.complete(conn, WORD)
 
 
+def word() -> str:
+    return WORD
+
+
+def suspended(conn: Any, rest: Callable[[], Any]) -> Any:
+    """What is said of an attempt that sleeps or waits."""
+    if awaited(conn):
+        return suspended_async(rest)
+    try:
+        return rest()
+    except chancy.Suspended as end:
+        return end.note
+
+
+async def suspended_async(rest: Callable[[], Any]) -> Any:
+    try:
+        return await rest()
+    except chancy.Suspended as end:
+        return end.note
+
+
 WRITES: dict[str, Verb] = {
+    "Stepwise.step": lambda conn, things: things.current.step(conn, NAME, word),
+    "signal": lambda conn, things: chancy.signal(conn, things.running.id, "told", {WORD: 1}),
+    "Stepwise.wait": lambda conn, things: things.current.wait(conn, "told", dict[str, int]),
+    "Stepwise.sleep": lambda conn, things: suspended(
+        conn, lambda: things.current.sleep(conn, NAME + "!", timedelta(days=400, hours=3))
+    ),
+    "forget_steps": lambda conn, things: chancy.forget_steps(conn, things.failed.id, names=[NAME]),
     "CurrentJob.complete": complete,
     "BaseTask.submit": lambda conn, things: limited.using(unique=Unique(within=timedelta(days=40))).submit(
         conn, 1, WORD

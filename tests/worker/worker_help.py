@@ -73,6 +73,7 @@ def worker_with(app: Chancy, config: WorkerConfig) -> Worker:
                 "log_tasks.",
                 "child_tasks.",
                 "model_tasks.",
+                "step_tasks.",
             )
         )
     }

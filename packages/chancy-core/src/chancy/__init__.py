@@ -26,6 +26,7 @@ from .errors import (
     MemoryLimitExceeded,
     MissingRights,
     NotCommitted,
+    NotSignalled,
     ProcessDied,
     ResultExpired,
     SchedulePaused,
@@ -44,12 +45,14 @@ from .migrations.migrate import migrate
 from .migrations.roles import grants
 from .model import AttemptError, JobRow, Progress
 from .options.limits import Limit, SharedLimit
-from .options.outcomes import Discard, Outcome, Retry, Snooze
+from .options.outcomes import Discard, Outcome, Retry, Snooze, Suspended
 from .options.retry import Backoff
 from .schedules.recurrence import Cron, Every, cron, every
 from .schedules.schedule import ScheduleRow, run_now, schedule, schedules, unschedule
 from .schema import configure, schema_in_use
 from .states import State
+from .steps.values import StepKind, StepRow
+from .steps.verbs import forget_steps, signal, steps
 from .task import AsyncTask, Task, task
 from .verbs import cancel, get, jobs, requeue
 from .wires.registry import register
@@ -93,6 +96,7 @@ __all__ = [
     "MissingRights",
     "NewJob",
     "NotCommitted",
+    "NotSignalled",
     "Outcome",
     "ProcessDied",
     "Progress",
@@ -107,7 +111,10 @@ __all__ = [
     "Snooze",
     "Standing",
     "State",
+    "StepKind",
+    "StepRow",
     "SubmitOutcome",
+    "Suspended",
     "SyncChancy",
     "Task",
     "TimeLimitExceeded",
@@ -126,6 +133,7 @@ __all__ = [
     "current_job",
     "days",
     "every",
+    "forget_steps",
     "get",
     "grants",
     "jobs",
@@ -138,6 +146,8 @@ __all__ = [
     "schedule",
     "schedules",
     "schema_in_use",
+    "signal",
+    "steps",
     "submit_many",
     "task",
     "unschedule",

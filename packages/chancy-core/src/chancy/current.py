@@ -16,6 +16,7 @@ from .options.plain import beginning
 from .options.plain import fraction as fraction_of
 from .run import perform
 from .statements import complete_job, parse_errors
+from .steps.stepwise import Journal, Stepwise
 from .wires.connections import AsyncConn, SyncConn
 from .wires.wire import Standing
 
@@ -24,8 +25,8 @@ LONGEST_NOTE = 500
 
 
 @dataclass(slots=True)
-class CurrentJob:
-    """One attempt, seen from inside its handler."""
+class CurrentJob(Stepwise):
+    """One attempt, seen from inside its handler. What it does step by step is `steps/stepwise.py`."""
 
     id: int
     task: str
@@ -50,6 +51,8 @@ class CurrentJob:
     """The name of the worker that runs it."""
     claimed: Any = field(default=None, repr=False)
     """What the claim has brought, in the worker's terms."""
+    journal: Journal | None = field(default=None, repr=False)
+    """What it knows of its job's steps, from the first one on."""
 
     @property
     def submitted_at(self) -> datetime:

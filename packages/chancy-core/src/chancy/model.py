@@ -111,7 +111,14 @@ class AskStanding:
     """Ask where the connection stands; the answer is a `Standing`."""
 
 
-Steps: TypeAlias = Generator["Statement[Any] | Script | Pause | LetGo | AskStanding", Any, T]
+@dataclass(frozen=True, slots=True)
+class Invoke:
+    """Have the caller's own function called; what it gives is awaited on an async connection."""
+
+    call: Callable[[], Any]
+
+
+Steps: TypeAlias = Generator["Statement[Any] | Script | Pause | LetGo | AskStanding | Invoke", Any, T]
 """A verb of several round trips: yields what to do, gets the parsed rows sent back."""
 
 

@@ -19,7 +19,7 @@ import msgspec
 from chancy.arguments.codec import encode_json
 from chancy.errors import AttemptStopped, InvalidResult
 from chancy.model import LONGEST_DELAY, AttemptError
-from chancy.options.outcomes import Discard, Retry, Snooze
+from chancy.options.outcomes import Discard, Retry, Snooze, Suspended
 from chancy.options.retry import Backoff, delay_of
 from chancy.states import FINISHED, State
 
@@ -42,6 +42,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "delay": (timedelta, NoneType),
     "refund": (bool,),
     "note": (str,),
+    "suspended": (bool,),
 }
 
 
@@ -113,6 +114,8 @@ class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What happened in one phrase, for the log."""
     refusal: bool = False
     """The worker could not take it; another one perhaps can."""
+    suspended: bool = False
+    """Its row says already when it is due again, and may have been told otherwise since; `delay` is for this worker."""
 
     @property
     def size(self) -> int:
@@ -171,6 +174,9 @@ def _judged(job: Claimed, error: BaseException, since: Since, decide: Decide) ->
     kind = type(error)  # and not isinstance: what an error says of its class is its own code
     if issubclass(kind, Snooze):
         delay = _within_reason(error.delay)  # type: ignore[attr-defined]
+        if issubclass(kind, Suspended):
+            note = safe(words_of(error), MAX_MESSAGE_BYTES)
+            return Completion(job.id, job.fence, State.READY, delay=delay, refund=True, note=note, suspended=True)
         return Completion(job.id, job.fence, State.READY, delay=delay, refund=True, note=f"snoozed for {delay}")
     if issubclass(kind, Discard):
         return failure(job, State.DISCARDED, error, since)
