@@ -244,6 +244,9 @@ def told(answer: object) -> Any:
         case chancy.JobRow():  # a session that does not speak UTF-8 writes JSON with escapes, which means the same
             read = [None if payload is None else json.loads(payload) for payload in (answer.arguments, answer.result)]
             return read, repr(msgspec.structs.replace(answer, arguments=b"", result=None))
+        case chancy.StepRow():
+            read = None if answer.result is None else json.loads(answer.result)
+            return read, repr(msgspec.structs.replace(answer, result=None))
         case list() | tuple():
             return [told(each) for each in answer]
         case dict():

@@ -28,7 +28,7 @@ from chancy_worker.life.lease import Offer, register
 from chancy_worker.life.rescue import declare_dead
 
 CHECKS = {
-    "schema", "rights", "workers", "queues", "tasks", "waiting", "doorbell", "listeners", "clocks", "pauses", "schedules", "claims", "slots", "partitions",
+    "schema", "rights", "workers", "queues", "tasks", "waiting", "doorbell", "listeners", "clocks", "pauses", "schedules", "claims", "slots", "waits", "partitions",
     "retention", "bloat", "xmin", "notifications", "pooler",
 }  # fmt: skip
 STEADY = WorkerConfig(grace=1)
@@ -278,6 +278,38 @@ def test_places_that_are_nobodys_are_counted(site):
     (found,) = [each for each in examined(site) if each.check == "slots"]
     message = "5 places of limits, of which 5 are nobody's and wait to be swept."
     assert (found.severity, found.message) == (Severity.OK, message)
+
+
+def waits(site, since, name="approved"):
+    """A job that waits for a signal since then."""
+    (job,) = site.submit(worker_tasks.add.using(delay=timedelta(days=9999)).bind(1, 2))
+    site.rows("UPDATE {}.job SET submitted_at = submitted_at - %s::interval WHERE id = %s RETURNING 1", since, job.id)
+    site.rows(
+        "INSERT INTO {}.step (job, name, kind, at, attempt, kept_at) "
+        "SELECT id, %s, 'wait', submitted_at, 0, now() FROM {}.job WHERE id = %s RETURNING 1".replace("{}", "{0}"),
+        name, job.id,
+    )  # fmt: skip
+    return job
+
+
+def test_a_job_that_waits_for_a_word_that_nobody_may_ever_say_is_named(site):
+    hand(site)
+    job = waits(site, "29 days")
+    (found,) = [each for each in examined(site) if each.check == "waits"]
+    assert (found.severity, found.message) == (
+        Severity.OK,
+        "1 job waits to be told something, nobody for too long.",
+    )
+    chancy.signal(site.conn, job.id, "aproved", 1, schema=site.schema)
+    found = wrong(site)["waits"]
+    assert found.message.endswith("and was told 'aproved', which it has not come to.")
+    assert f"`chancy signal {job.id} approved` tells it" in found.remedy
+    chancy.signal(site.conn, job.id, "approved", 1, schema=site.schema)
+    assert "waits" not in wrong(site)
+    first, _ = waits(site, "40 days"), waits(site, "31 days")
+    found = wrong(site)["waits"]
+    assert found.message.startswith(f"job {first.id} (worker_tasks.add) has waited for the signal 'approved' since ")
+    assert found.message.endswith("(40 d ago), without an end; 1 more.")
 
 
 def dropped(site, days):

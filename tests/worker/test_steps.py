@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import random
+import re
 import threading
 from collections import Counter
 from datetime import timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -19,6 +22,7 @@ from chancy import LeaseLost, State, days, signal
 from chancy.current import CurrentJob
 from chancy.run import send
 from chancy_ops import delete, keep
+from chancy_testing import drain
 from chancy_worker import WorkerConfig
 from chancy_worker.claims.statement import Wanted, play_round
 from chancy_worker.connection.link import Link
@@ -119,7 +123,7 @@ def test_an_attempt_that_has_lost_its_job_writes_no_step_and_its_transaction_fai
     (job,) = site.submit(tasks.in_thread.bind(site.dsn))
     first = claimed(site, job, "a")
     with psycopg.connect(site.dsn, autocommit=True) as conn:
-        with pytest.raises(LeaseLost, match="no longer belongs"), conn.transaction():  # noqa: PT012
+        with pytest.raises(LeaseLost, match="no longer belongs"), conn.transaction():
             conn.execute(tasks.EFFECT, [job.id, "first"])
             assert kill(site, first) == (1, 0)
             first.step(conn, "first", nothing)
@@ -191,7 +195,10 @@ async def test_effects_in_the_transaction_of_a_step_are_there_once_whatever_work
     await site.started(*processes)
     for _ in range(3):
         before = sum(effects().values())
-        await eventually(lambda before=before: sum(effects().values()) > before + 25 or not site.one("SELECT count(*) FROM {}.job"), 30)
+        await eventually(
+            lambda before=before: sum(effects().values()) > before + 25 or not site.one("SELECT count(*) FROM {}.job"),
+            30,
+        )
         processes.pop(0).end()
         processes.append(site.spawn())
     await all_finished(site, 60)
@@ -273,3 +280,27 @@ def test_a_job_that_is_deleted_takes_its_steps_along(site):
     assert signal(site.conn, job.id, "word", 1, schema=site.schema)
     assert delete(site.conn, job.id, schema=site.schema)
     assert site.one("SELECT count(*) FROM {}.step") == 0
+
+
+# The guide.
+
+
+def test_the_order_of_the_guide_is_charged_reserved_and_shipped_once(site, tmp_path, monkeypatch, capsys):
+    guide = Path(__file__).parents[2] / "docs/guides/steps.md"
+    code = re.findall(r"^```python\n(.*?)^```$", guide.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)[0]
+    (tmp_path / "steps_of_the_guide.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("CHANCY_DSN", site.dsn)
+    shop = importlib.import_module("steps_of_the_guide")
+    site.conn.execute("DROP TABLE IF EXISTS reservation; CREATE TABLE reservation (order_id bigint)")
+    told, alone = site.submit(shop.fulfil.bind(7), shop.fulfil.bind(8))
+    assert drain(site.conn).snoozed == 2
+    assert signal(site.conn, told.id, "approved", shop.Approval("ann"))
+    drain(site.conn, with_scheduled=True)
+    assert (told.result(site.conn), alone.result(site.conn)) == ("shipped, approved by ann", "refunded")
+    assert site.conn.execute("SELECT order_id FROM reservation ORDER BY 1").fetchall() == [(7,), (8,)]
+    assert capsys.readouterr().out.splitlines() == [
+        "order 7 with seat 70 is on its way",
+        f"back goes the charge of 8 under {alone.id}/charge",
+    ]
+    site.conn.execute("DROP TABLE reservation")

@@ -111,15 +111,10 @@ class AskStanding:
     """Ask where the connection stands; the answer is a `Standing`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Invoke:
-    """Have the caller's own function called; what it gives is awaited on an async connection."""
-
-    call: Callable[[], Any]
-
-
-Steps: TypeAlias = Generator["Statement[Any] | Script | Pause | LetGo | AskStanding | Invoke", Any, T]
-"""A verb of several round trips: yields what to do, gets the parsed rows sent back."""
+Steps: TypeAlias = Generator["Statement[Any] | Script | Pause | LetGo | AskStanding | Callable[[], Any]", Any, T]
+"""A verb of several round trips: yields what to do, gets the parsed rows sent back; or what a function of the caller's
+gives, which on an async connection is awaited.
+"""
 
 
 @dataclass(frozen=True, slots=True)

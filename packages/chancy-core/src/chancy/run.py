@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar, overload
 import psycopg
 
 from .errors import InvalidConnection
-from .model import AskStanding, Invoke, LetGo, Pause, Script, Statement, Steps
+from .model import AskStanding, LetGo, Pause, Script, Statement, Steps
 from .schema import named
 from .wires.connections import AsyncConn, PsycopgAsyncConn, PsycopgConn, SyncConn
 from .wires.failures import meaning
@@ -172,11 +172,11 @@ async def follow(steps: Generator[Any, Any, T], do: Callable[[Any], Awaitable[An
 def doing(conn: Any, schema: str, backend: Backend, send: Callable[[Any, Any, str], Any]) -> Callable[[Any], Any]:
     """What does a step of a verb on this connection, at once or awaited: statements by `send`, all else by its wire."""
 
-    def do(step: Statement[Any] | Script | LetGo | AskStanding | Invoke) -> Any:
+    def do(step: Statement[Any] | Script | LetGo | AskStanding | Callable[[], Any]) -> Any:
         if isinstance(step, Statement):
             return send(conn, step, schema)
-        if isinstance(step, Invoke):
-            return step.call()
+        if callable(step):
+            return step()
         wire: Wire | AsyncWire = backend.wire(conn)
         match step:
             case AskStanding():

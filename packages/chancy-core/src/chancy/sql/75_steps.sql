@@ -115,14 +115,14 @@ CREATE OR REPLACE FUNCTION {schema}.carry_steps(day text, after bigint) RETURNS 
     AS $$
 DECLARE
     since timestamptz := to_date(right(carry_steps.day, 8), 'YYYYMMDD')::timestamp AT TIME ZONE 'UTC';
-    until timestamptz := since + interval '24 hours';
+    ends timestamptz := since + interval '24 hours';
     jobs bigint[] := ARRAY(
         SELECT DISTINCT step.job FROM {schema}.step AS step
-        WHERE step.kept_at >= since AND step.kept_at < until AND step.job > carry_steps.after
+        WHERE step.kept_at >= since AND step.kept_at < ends AND step.job > carry_steps.after
         ORDER BY step.job LIMIT 1000);
 BEGIN
     UPDATE {schema}.step AS step SET kept_at = {schema}.clock()
-    WHERE step.kept_at >= since AND step.kept_at < until AND step.job = ANY (ARRAY(
+    WHERE step.kept_at >= since AND step.kept_at < ends AND step.job = ANY (ARRAY(
         SELECT one.job FROM unnest(jobs) AS one (job)
         CROSS JOIN LATERAL ( -- by the index, whatever is thought of the tables
             (SELECT live.id FROM {schema}.job AS live WHERE live.id = one.job LIMIT 1)

@@ -51,7 +51,7 @@ def known_step(job_id: int, name: str) -> Statement[bytes | None]:
     return Statement(KNOWN_STEP, params, lambda rows: rows[0][0] if rows else None, name="known_step")
 
 
-# FOR KEY SHARE: whoever claims jobs, or takes them back from the dead, passes the row by until this transaction is over,
+# FOR KEY SHARE: whoever claims jobs, or takes them back from the dead, passes the row by until this transaction ends,
 # so that no other attempt can begin while a step of this one may still be committed. A cancel is not kept waiting.
 KEEP_STEP = """
     WITH mine AS MATERIALIZED (

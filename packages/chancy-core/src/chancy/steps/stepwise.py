@@ -12,7 +12,7 @@ from typing_extensions import ParamSpec
 
 from chancy import run
 from chancy.errors import InvalidConnection, InvalidOption, LeaseLost, NotSignalled
-from chancy.model import AskStanding, Invoke, Steps
+from chancy.model import AskStanding, Steps
 from chancy.options.outcomes import Suspended
 from chancy.options.plain import LONGEST_DELAY, Duration, duration
 from chancy.options.plain import name as name_of
@@ -100,7 +100,7 @@ class Stepwise:
             raise InvalidOption(
                 "name", f"job {self.id} has {MOST_STEPS:,} steps, and no job has more: let one step do several parts"
             )
-        payload = result.encode((yield Invoke(call)))
+        payload = result.encode((yield call))
         if not (yield keep_step(self.id, self.fence, self.lease, name, payload)):
             raise LeaseLost(self.id, self.task)
         return result.decode(payload)
@@ -178,7 +178,9 @@ class Stepwise:
 
     def _journal(self) -> Journal:
         if self.journal is None:
-            self.journal = Journal({} if self.fence <= 1 else None)  # a job's first claim has nothing behind it
+            self.journal = Journal(  # type: ignore[misc]  # its slot is that of `CurrentJob`
+                {} if self.fence <= 1 else None  # a job's first claim has nothing behind it
+            )
         return self.journal
 
     def _once(self, conn: Any, name: str, plan: Callable[[str], Steps[Any]]) -> Any:
