@@ -285,22 +285,26 @@ def test_a_job_that_is_deleted_takes_its_steps_along(site):
 # The guide.
 
 
-def test_the_order_of_the_guide_is_charged_reserved_and_shipped_once(site, tmp_path, monkeypatch, capsys):
+def test_the_order_of_steps_md_is_charged_reserved_and_shipped_once(site, tmp_path, monkeypatch, capsys):
     guide = Path(__file__).parents[2] / "docs/guides/steps.md"
-    code = re.findall(r"^```python\n(.*?)^```$", guide.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)[0]
-    (tmp_path / "steps_of_the_guide.py").write_text(code, encoding="utf-8")
+    program, says, forgets = re.findall(r"^```python\n(.*?)^```$", guide.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    (tmp_path / "steps_of_the_guide.py").write_text(program, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("CHANCY_DSN", site.dsn)
     shop = importlib.import_module("steps_of_the_guide")
     site.conn.execute("DROP TABLE IF EXISTS reservation; CREATE TABLE reservation (order_id bigint)")
     told, alone = site.submit(shop.fulfil.bind(7), shop.fulfil.bind(8))
     assert drain(site.conn).snoozed == 2
-    assert signal(site.conn, told.id, "approved", shop.Approval("ann"))
+    names = {"conn": site.conn, "job": told, "Approval": shop.Approval}
+    exec(says, names)
     drain(site.conn, with_scheduled=True)
     assert (told.result(site.conn), alone.result(site.conn)) == ("shipped, approved by ann", "refunded")
+    exec(forgets, names)
+    drain(site.conn)
     assert site.conn.execute("SELECT order_id FROM reservation ORDER BY 1").fetchall() == [(7,), (8,)]
     assert capsys.readouterr().out.splitlines() == [
         "order 7 with seat 70 is on its way",
         f"back goes the charge of 8 under {alone.id}/charge",
+        "order 7 with seat 70 is on its way",
     ]
     site.conn.execute("DROP TABLE reservation")

@@ -14,7 +14,8 @@ from typing import Protocol
 from chancy.states import State
 from chancy_worker.attempts.refusals import Refusals
 from chancy_worker.attempts.verdict import Claimed, Completion, released
-from chancy_worker.claims.statement import Answer, Wanted
+from chancy_worker.claims.answer import Answer
+from chancy_worker.claims.wanted import Wanted
 from chancy_worker.demand.demand import Demand
 from chancy_worker.held.holdings import Holdings, Key
 from chancy_worker.held.leases import Leases
