@@ -339,7 +339,7 @@ def test_partitions_that_should_have_been_dropped_are_told(site):
     site.one("SELECT {}.make_partitions('2020-01-01', '2020-01-02')")
     found = wrong(site)["retention"]
     assert found.severity is Severity.WARNING
-    words = "4 partitions of history should have been dropped, the oldest history_20200101: jobs are kept for 14 days by default."
+    words = "6 partitions of history should have been dropped, the oldest history_20200101: jobs are kept for 14 days by default."
     assert found.message == words
 
 

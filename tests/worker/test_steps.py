@@ -24,7 +24,8 @@ from chancy.run import send
 from chancy_ops import delete, keep
 from chancy_testing import drain
 from chancy_worker import WorkerConfig
-from chancy_worker.claims.statement import Wanted, play_round
+from chancy_worker.claims.statement import play_round
+from chancy_worker.claims.wanted import Wanted
 from chancy_worker.connection.link import Link
 from chancy_worker.connection.sessions import LentSession, OwnSession
 from chancy_worker.life.lease import register

@@ -59,7 +59,8 @@ RIGHTS: Mapping[Role, Sequence[str]] = {
 }
 """What is granted to each, as the middle of a GRANT.
 
-A producer submits, alone, in bulk, unique and in batches, and reads what became of jobs. A worker works. A viewer
+A producer submits, alone, in bulk, unique and in batches, signals, does the steps of handlers whose connections are its
+own, and reads what became of jobs. A worker works. A viewer
 looks. An operator looks, and steers: pauses, limits, cancels, requeues, edits, deletes, schedules.
 """
 ROLES: tuple[Role, ...] = get_args(Role)
