@@ -84,21 +84,33 @@ def in_autocommit_at_once(stack, actor, onlooker):
 def nothing() -> None: ...
 
 
-def a_step_rolled_back_and_a_step_committed(stack, actor, onlooker):
-    job = yield twice.submit(actor.conn, 1)
-    yield actor.commit()
+def running(onlooker):
+    """The attempt of a job of the onlooker's, as its handler has it."""
+    job = twice.submit(onlooker.conn, 1)
     lease = send(onlooker.conn, register("w", 60), onlooker.schema)
     wanted = Wanted({"default": 1}, looking=("default",))
     (claim,) = send(onlooker.conn, play_round(lease, [], wanted), onlooker.schema).claimed
-    assert claim.id == job.id
-    for name, end in (("first", actor.rollback), ("second", actor.commit)):
-        me = CurrentJob(job.id, job.task, "default", 1, 3, fence=claim.fence, lease=lease, schema=onlooker.schema)
-        yield actor.execute(onlooker.insert(1))
-        yield me.step(actor.conn, name, nothing)
-        assert (chancy.steps(onlooker.conn, job.id), onlooker.things()) == ([], [])
-        yield end()
-    assert [step.name for step in chancy.steps(onlooker.conn, job.id)] == ["second"]
-    assert onlooker.things() == [1]
+    return CurrentJob(job.id, job.task, "default", 1, 3, fence=claim.fence, lease=lease, schema=onlooker.schema)
+
+
+def a_row_and_a_step(actor, onlooker, me):
+    yield actor.execute(onlooker.insert(1))
+    yield me.step(actor.conn, "first", nothing)
+    assert (chancy.steps(onlooker.conn, me.id), onlooker.things()) == ([], [])
+
+
+def a_row_and_a_step_committed(stack, actor, onlooker):
+    me = running(onlooker)
+    yield from a_row_and_a_step(actor, onlooker, me)
+    yield actor.commit()
+    assert ([step.name for step in chancy.steps(onlooker.conn, me.id)], onlooker.things()) == (["first"], [1])
+
+
+def a_row_and_a_step_rolled_back(stack, actor, onlooker):
+    me = running(onlooker)
+    yield from a_row_and_a_step(actor, onlooker, me)
+    yield actor.rollback()
+    assert (chancy.steps(onlooker.conn, me.id), onlooker.things()) == ([], [])
 
 
 CASES = {
@@ -107,7 +119,8 @@ CASES = {
     "row and job rolled back": a_row_and_a_job_rolled_back,
     "savepoint rolled back": a_savepoint_rolled_back,
     "NotCommitted, then the result": its_own_result_is_not_waited_for,
-    "steps": a_step_rolled_back_and_a_step_committed,
+    "row and step committed": a_row_and_a_step_committed,
+    "row and step rolled back": a_row_and_a_step_rolled_back,
     "autocommit": in_autocommit_at_once,
 }
 
