@@ -133,6 +133,7 @@ LOOKS: dict[str, Verb] = {
     "logs": lambda conn, things: chancy.logs(conn, things.failed.id),
     "queues": lambda conn, things: chancy_ops.queues(conn),
     "schedules": lambda conn, things: chancy.schedules(conn),
+    "steps": lambda conn, things: chancy.steps(conn, things.running.id),
     "throughput": lambda conn, things: chancy_ops.throughput(conn, since=timedelta(days=2), by="task", every="hour"),
     "why": lambda conn, things: chancy_ops.why(conn, things.waiting.id),
     "workers": lambda conn, things: chancy_ops.workers(conn),
@@ -164,7 +165,35 @@ async def complete_async(conn: Any, things: Things) -> Any:
         return await things.current.complete(conn, WORD)
 
 
+def word() -> str:
+    return WORD
+
+
+def suspended(conn: Any, rest: Callable[[], Any]) -> Any:
+    """What is said of an attempt that sleeps or waits."""
+    if awaited(conn):
+        return suspended_async(rest)
+    try:
+        return rest()
+    except chancy.Suspended as end:
+        return end.note
+
+
+async def suspended_async(rest: Callable[[], Any]) -> Any:
+    try:
+        return await rest()
+    except chancy.Suspended as end:
+        return end.note
+
+
 WRITES: dict[str, Verb] = {
+    "Stepwise.step": lambda conn, things: things.current.step(conn, NAME, word),
+    "signal": lambda conn, things: chancy.signal(conn, things.running.id, "told", {WORD: 1}),
+    "Stepwise.wait": lambda conn, things: things.current.wait(conn, "told", dict[str, int]),
+    "Stepwise.sleep": lambda conn, things: suspended(
+        conn, lambda: things.current.sleep(conn, NAME + "!", timedelta(days=400, hours=3))
+    ),
+    "forget_steps": lambda conn, things: chancy.forget_steps(conn, things.failed.id, names=[NAME]),
     "CurrentJob.complete": complete,
     "BaseTask.submit": lambda conn, things: limited.using(unique=Unique(within=timedelta(days=40))).submit(
         conn, 1, WORD
@@ -227,6 +256,9 @@ def told(answer: object) -> Any:
         case chancy.JobRow():  # a session that does not speak UTF-8 writes JSON with escapes, which means the same
             read = [None if payload is None else json.loads(payload) for payload in (answer.arguments, answer.result)]
             return read, repr(msgspec.structs.replace(answer, arguments=b"", result=None))
+        case chancy.StepRow():
+            read = None if answer.result is None else json.loads(answer.result)
+            return read, repr(msgspec.structs.replace(answer, result=None))
         case list() | tuple():
             return [told(each) for each in answer]
         case dict():

@@ -151,6 +151,7 @@ OF_PARAMETERS: dict[str, Any] = {
     "keep": mostly(KEEPS.map(lambda options: lambda: Keep(**options)), ANYTHING),
     "limit": NUMBERS,
     "name": mostly(st.just("a") | TEXTS, ANYTHING),
+    "names": mostly(st.none() | st.lists(st.just("a") | TEXTS, max_size=3), ANYTHING),
     "on_finished": CALLBACKS,
     "on_success": CALLBACKS,
     "priority": mostly(st.integers(-100, 100), ANYTHING),
@@ -164,6 +165,7 @@ OF_PARAMETERS: dict[str, Any] = {
     "task": TASKS,
     "told": mostly(st.none() | st.just(str), ANYTHING),
     "until": mostly(st.none() | INSTANTS | DURATIONS, ANYTHING),
+    "value": ANYTHING,
     "when": mostly(st.integers(1, 99).map(lambda hours: every(hours=hours)), ANYTHING),
     "which": FILTERS,
 }

@@ -220,6 +220,7 @@ ELSEWHERE = {
     "docs/guides/embedding.md": "tests/docs/test_programs.py",
     "docs/guides/logs.md": "tests/worker/test_log_records.py",
     "docs/guides/other-languages.md": "tests/core/test_sql.py",
+    "docs/guides/steps.md": "tests/worker/test_steps.py",
     "docs/guides/testing.md": "tests/testing/test_guide.py",
     "docs/guides/tracing.md": "tests/otel/test_recipes.py",
     "docs/guides/unique-jobs.md": "tests/core/test_unique.py",

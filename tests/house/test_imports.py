@@ -22,7 +22,7 @@ ORDER = {
         options schema modules
         wires model carried arguments history
         registry run statements
-        verb keys verbs current logs migrations
+        verb keys verbs steps current logs migrations
         results job schedules
         task batches
         app __main__ __init__
@@ -76,7 +76,7 @@ STOREYS = {
     "chancy_otel": {"chancy_worker", "chancy_testing", "chancy_ops", "chancy_django"},
 }
 """What a package never imports. In memory the verbs of chancy-ops are answered by the names of their statements."""
-VALUES = {"batches": set(), "schedules": {"schedules/recurrence"}}
+VALUES = {"batches": set(), "schedules": {"schedules/recurrence"}, "steps": {"steps/stepwise"}}
 """What the trunk of core may know of these wings."""
 
 

@@ -122,8 +122,10 @@ class AskStanding:
     """Ask where the connection stands; the answer is a `Standing`."""
 
 
-Steps: TypeAlias = Generator["Statement[Any] | Script | Pause | LetGo | AskStanding", Any, T]
-"""A verb of several round trips: yields what to do, gets the parsed rows sent back."""
+Steps: TypeAlias = Generator["Statement[Any] | Script | Pause | LetGo | AskStanding | Callable[[], Any]", Any, T]
+"""A verb of several round trips: yields what to do, gets the parsed rows sent back; or what a function of the caller's
+gives, which on an async connection is awaited.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,6 +230,10 @@ DELETE_JOBS = """
     logs AS (
         DELETE FROM {schema}.log
         WHERE job = ANY (%(ids)s::bigint[]) AND (job IN (SELECT id FROM waiting) OR job IN (SELECT id FROM past))
+    ),
+    steps AS (
+        DELETE FROM {schema}.step
+        WHERE job = ANY (%(ids)s::bigint[]) AND (job IN (SELECT id FROM waiting) OR job IN (SELECT id FROM past))
     )
     SELECT (SELECT count(*) FROM waiting) + (SELECT count(*) FROM past),
         EXISTS (SELECT FROM {schema}.any_job WHERE id = ANY (%(ids)s::bigint[]))

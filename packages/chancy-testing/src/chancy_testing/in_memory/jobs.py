@@ -144,6 +144,7 @@ def _delete_jobs(memory: Memory, asked: Asked) -> Iterator[Row]:
     gone = [job_id for job_id in there if memory.jobs[job_id].row.state is not State.RUNNING]
     for job_id in gone:
         del memory.jobs[job_id]
+        memory.steps.pop(job_id, None)
     yield len(gone), bool(there)
 
 

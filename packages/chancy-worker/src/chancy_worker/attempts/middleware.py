@@ -30,6 +30,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "refund": (bool,),
     "note": (str,),
     "snoozed": (bool,),
+    "suspended": (bool,),
 }
 
 

@@ -16,7 +16,7 @@ import msgspec
 from chancy.arguments.codec import encode_json
 from chancy.errors import InvalidResult
 from chancy.model import LONGEST_DELAY, AttemptError
-from chancy.options.outcomes import Discard, Retry, Snooze
+from chancy.options.outcomes import Discard, Retry, Snooze, Suspended
 from chancy.options.retry import Backoff, delay_of
 from chancy.states import State
 from chancy_worker.fingerprint import fingerprint, fingerprint_of
@@ -107,6 +107,8 @@ class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     With it lives all that its frames hold."""
     snoozed: bool = False
     """The handler has asked to be called again later."""
+    suspended: bool = False
+    """Its row says already when it is due again, and may have been told otherwise since; `delay` is for this worker."""
 
     @property
     def size(self) -> int:
@@ -167,6 +169,11 @@ def _judged(job: Claimed, error: BaseException, since: Since, decide: Decide) ->
     kind = type(error)  # and not isinstance: what an error says of its class is its own code
     if issubclass(kind, Snooze):
         delay = _within_reason(error.delay)  # type: ignore[attr-defined]
+        if issubclass(kind, Suspended):
+            note = safe(words_of(error), MAX_MESSAGE_BYTES)
+            return Completion(
+                job.id, job.fence, State.READY, delay=delay, refund=True, note=note, suspended=True, snoozed=True
+            )
         return Completion(job.id, job.fence, State.READY, None, None, delay, True, f"snoozed for {delay}", snoozed=True)
     if issubclass(kind, Discard):
         return failure(job, State.DISCARDED, error, since)

@@ -1,4 +1,4 @@
-"""The days of history, results and logs: made a week ahead, dropped when their retention is over. One process drops.
+"""The days of history, results, logs and steps: made a week ahead, dropped when their time is over. One process drops.
 
 And the slots of limits that nobody has used lately, the times of unique keys that have run out, and finished batches.
 """
@@ -23,6 +23,7 @@ from chancy_worker.connection.recovery import Trouble
 from chancy_worker.connection.turns import NextTurn
 
 from .part import Part
+from .steps import carry_steps
 
 log = logging.getLogger("chancy.worker")
 
@@ -185,6 +186,8 @@ async def drop_overdue(link: Link) -> None:
     failed: list[psycopg.Error] = []
     for name, parent, pending in await link.send(overdue()):
         try:
+            if name.startswith("step_"):
+                await carry_steps(link, name)
             if parent is not None:
                 detach = DETACH.replace("{parent}", parent).replace("{partition}", name)
                 await link.run(Script(detach.replace("{how}", "FINALIZE" if pending else "CONCURRENTLY")))
@@ -212,6 +215,8 @@ async def drop_briefly(link: Link) -> None:
     failed: list[psycopg.Error] = []
     for name, _, _ in await link.send(overdue()):
         try:
+            if name.startswith("step_"):
+                await carry_steps(link, name)
             if await link.send(Statement(DROP_DAY, {"day": name}, lambda rows: bool(rows[0][0]))):
                 log.info("dropped %s: the retention of its jobs is over", name)
         except psycopg.Error as error:
