@@ -29,12 +29,16 @@ T = TypeVar("T")
 
 def send(conn: PsycopgConn, statement: Statement[T], schema: str) -> T:
     """One round trip on a connection of psycopg's."""
-    return statement.parse(fetch(conn, statement.sql, statement.params, schema))
+    return statement.parse(fetch(conn, _words_for(conn, statement), statement.params, schema))
 
 
 async def send_async(conn: PsycopgAsyncConn, statement: Statement[T], schema: str) -> T:
     """`send`, awaited."""
-    return statement.parse(await fetch_async(conn, statement.sql, statement.params, schema))
+    return statement.parse(await fetch_async(conn, _words_for(conn, statement), statement.params, schema))
+
+
+def _words_for(conn: PsycopgConn | PsycopgAsyncConn, statement: Statement[Any]) -> str:
+    return statement.prepared if statement.prepared and conn.prepare_threshold is not None else statement.sql
 
 
 class Backend(Protocol):
