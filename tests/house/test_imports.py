@@ -160,6 +160,7 @@ def test_a_process_that_only_submits_loads_neither_the_app_nor_batches_nor_migra
     submits = """
 import sys
 import chancy
+__name__ = "shop"  # a task is in a module
 
 @chancy.task
 def noted(n: int) -> None: ...

@@ -31,7 +31,8 @@ from chancy.wires.literals import of_texts
 from chancy_worker.fingerprint import fingerprint
 from chancy_worker.words import MAX_MESSAGE_BYTES, safe
 
-from .verdict import KEPT_ERRORS, Claimed, Completion, Since, released, since_now
+from .mistakes import KEPT_ERRORS
+from .verdict import Claimed, Completion, Since, released, since_now
 
 log = logging.getLogger("chancy.worker")
 
