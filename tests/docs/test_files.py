@@ -50,5 +50,7 @@ def test_a_container_starts_its_command_without_a_shell(shown):
 
 
 def test_every_block_says_what_it_is():
-    fences = [(page.name, found) for page in PAGES for found in re.findall(r"^ *```(\w*)\n", page.read_text(), re.MULTILINE)]
+    fences = [
+        (page.name, found) for page in PAGES for found in re.findall(r"^ *```(\w*)\n", page.read_text(), re.MULTILINE)
+    ]
     assert {language for _, language in fences} - {""} <= KNOWN
