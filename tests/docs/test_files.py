@@ -54,3 +54,15 @@ def test_every_block_says_what_it_is():
         (page.name, found) for page in PAGES for found in re.findall(r"^ *```(\w*)\n", page.read_text(), re.MULTILINE)
     ]
     assert {language for _, language in fences} - {""} <= KNOWN
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for folder in ("guides", "operations", "tutorial") for page in sorted((ROOT / "docs" / folder).glob("*.md"))],
+    ids=lambda page: page.stem,
+)
+def test_a_page_that_says_how_ends_with_what_can_go_wrong(page):
+    if page.name == "README.md" and page.parent.name == "operations":
+        return  # the list of the others
+    headings = re.findall(r"^## (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert "What can go wrong" in headings[-1]
