@@ -14,8 +14,8 @@ _AS_MOVED = ", ".join(_PLAIN.get(name, name) for name in MOVED.replace(",", " ")
 """The same as history has them, without the domains: where types differ Postgres copies each row once more."""
 
 KEEP = "CASE WHEN EXISTS (SELECT FROM {schema}.retention) THEN {schema}.keep_days(queue, {state}) END AS keep"
-"""Column `keep`: days that a job which ended as `{state}` is kept, and days that its result is. NULL where the schema has
-no rule of retention: then it costs one subquery a statement, and no call for each row.
+"""Column `keep`: days that a job which ended as `{state}` is kept, and days that its result is. NULL where the schema
+has no rule of retention: then it costs one subquery a statement, and no call for each row.
 """
 _KEPT = """kept AS (
         INSERT INTO {schema}.history ({moved}, state, finished_at, result, errors, keep_days)
@@ -34,9 +34,9 @@ _APART = """apart AS (
 
 
 def keeping(text: str, state: str) -> str:
-    """Complete a statement that finishes jobs: its CTE `ended` has their rows, and this adds what copies them to history.
+    """Complete a statement that finishes jobs: its CTE `ended` has their rows, and this adds the copies to history.
 
-    `state` is the SQL expression of the final state; the rules of retention are looked up by it, as `{keep}` in `ended`.
+    `state` is the SQL expression of the final state, by which rules of retention are looked up, as `{keep}` in `ended`.
     `{kept}` stands for the rows, `{apart}` for results that are kept for a shorter time.
     """
     keep = KEEP.replace("{state}", state)

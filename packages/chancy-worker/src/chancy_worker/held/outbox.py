@@ -85,7 +85,8 @@ class Outbox:
     @property
     def is_searching(self) -> bool:
         """Whether a refused round is being halved to find the verdict that cannot be stored. Nothing else may be sent
-        meanwhile."""
+        meanwhile.
+        """
         return bool(self._waiting) and self._searched is not None
 
     def accepted(self) -> None:
