@@ -218,8 +218,11 @@ ELSEWHERE = {
     "docs/guides/command-line.md": "tests/ops/test_guide.py",
     "docs/guides/django.md": "tests/docs/test_programs.py",
     "docs/guides/embedding.md": "tests/docs/test_programs.py",
+    "docs/guides/logs.md": "tests/worker/test_log_records.py",
     "docs/guides/other-languages.md": "tests/core/test_sql.py",
+    "docs/guides/steps.md": "tests/worker/test_steps.py",
     "docs/guides/testing.md": "tests/testing/test_guide.py",
+    "docs/guides/tracing.md": "tests/otel/test_recipes.py",
     "docs/guides/unique-jobs.md": "tests/core/test_unique.py",
 }
 """Pages whose code another test runs, since it needs more than a page is given here."""

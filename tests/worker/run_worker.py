@@ -12,6 +12,7 @@ import sys
 
 import batch_tasks
 import limit_tasks
+import step_tasks
 import tally_tasks
 import worker_tasks
 
@@ -24,6 +25,7 @@ if __name__ == "__main__":
     assert batch_tasks
     assert worker_tasks
     assert limit_tasks
+    assert step_tasks
     assert tally_tasks
     told = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")

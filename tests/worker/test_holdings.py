@@ -91,7 +91,7 @@ def test_a_claim_that_was_heard_of_late_is_given_back_under_its_own_lease():
     leases.claimed_under(1, {})
     outbox = Outbox()
     unheard = Unheard(Holdings(["mail", "post"]), leases, outbox)
-    unheard.seen((5, 1), 2)
+    unheard.seen([(5, 1)], 2)
     assert [(each.id, each.state, each.refund) for each in outbox] == [(5, State.READY, True)]
     assert leases.of_one(outbox.take())[2] == 2
 
@@ -100,8 +100,7 @@ def test_what_is_seen_while_a_round_is_on_its_way_waits_for_its_answer():
     holdings, outbox = Holdings(["mail", "post"]), Outbox()
     unheard = Unheard(holdings, Leases(), outbox)
     unheard.asking = True
-    unheard.seen((1, 1), 1)
-    unheard.seen((2, 1), 1)
+    unheard.seen([(1, 1), (2, 1)], 1)
     assert not outbox
     unheard.asking = False
     holdings.take([job(1)])

@@ -74,6 +74,7 @@ def worker_with(app: Chancy, config: WorkerConfig) -> Worker:
                 "child_tasks.",
                 "model_tasks.",
                 "tally_tasks.",
+                "step_tasks.",
             )
         )
     }

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .diagnosis.doctor import doctor
     from .diagnosis.findings import Finding, Severity
-    from .jobs import JobFilter, Swept, cancel_many, count, delete, delete_many, edit, requeue_many
+    from .fingerprints import FailureRow, failures
+    from .jobs import Swept, cancel_many, count, delete, delete_many, edit, requeue_many
+    from .matching import JobFilter
     from .overview import QueueRow, WorkerRow, queues, workers
     from .pauses import pause, resume
     from .queue import keep, limit
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
     from .tally import Spread, Throughput, throughput
 
 _ROOMS = {
+    "FailureRow": "fingerprints",
     "Finding": "diagnosis.findings",
-    "JobFilter": "jobs",
+    "JobFilter": "matching",
     "QueueRow": "overview",
     "Reason": "reasons.why",
     "Severity": "diagnosis.findings",
@@ -35,6 +38,7 @@ _ROOMS = {
     "delete_many": "jobs",
     "doctor": "diagnosis.doctor",
     "edit": "jobs",
+    "failures": "fingerprints",
     "keep": "queue",
     "limit": "queue",
     "pause": "pauses",
@@ -47,6 +51,7 @@ _ROOMS = {
 }
 
 __all__ = [
+    "FailureRow",
     "Finding",
     "JobFilter",
     "QueueRow",
@@ -63,6 +68,7 @@ __all__ = [
     "delete_many",
     "doctor",
     "edit",
+    "failures",
     "keep",
     "limit",
     "pause",

@@ -70,7 +70,7 @@ class Engine:
         refusals = Refusals(config.name, names, signatures)
         self.looks = Looks(names, sampled=app.tally)
         self.tally = Tally()
-        ends = Ends(refusals, self.tally)
+        ends = self._ends = Ends(refusals, self.tally)
 
         self.keeper = Keeper() if any(task.keep_logs for task in tasks.values()) else None
         self.executors: Mapping[Place, Executor] = places.executors(
@@ -170,6 +170,7 @@ class Engine:
         for loop in self.loops:
             loop.cancel()
         await asyncio.gather(*self.loops, return_exceptions=True)
+        self._ends.flush()
         for part in self.parts:
             await part.close(self.life if part is self._telling else self._shared)
         if self.slots.running:

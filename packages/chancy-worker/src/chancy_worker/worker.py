@@ -33,7 +33,7 @@ from .life.health import answering, telling_the_service_manager
 from .life.stopping import TO_OBEY, TO_WRITE, Stopping
 from .life.watchdog import Watchdog
 from .lifespan import Lifespan, leave
-from .log_format import unfailing
+from .logs.setting import unfailing
 from .metrics.pages import pages_of
 
 log = unfailing("chancy.worker")

@@ -88,11 +88,12 @@ TAKE_BACK = keeping(
             {schema}.with_error(job.errors, json_build_object(
                 'attempt', job.attempt, 'kind', 'WorkerDied', 'worker', dead.name, 'started_at', job.started_at,
                 'duration', extract(epoch FROM {schema}.clock() - job.started_at)::float8,
-                'message', 'worker ' || dead.name || ' died while it ran this job, or could not reach the database')
+                'message', 'worker ' || dead.name || ' died while it ran this job, or could not reach the database',
+                'fingerprint', {schema}.fingerprint('WorkerDied', job.task, ''))
             ) AS errors
         FROM {schema}.dead_worker AS dead
         CROSS JOIN LATERAL (
-            SELECT id, ctid AS place, attempt, started_at, errors FROM {schema}.job
+            SELECT id, ctid AS place, task, attempt, started_at, errors FROM {schema}.job
             WHERE worker = dead.id AND state = 'running'
             LIMIT 500
             FOR UPDATE SKIP LOCKED
@@ -273,6 +274,7 @@ async def take_back_some(link: Link, rescued: Callable[[], None], tally: Tally, 
     if not taken.again and not taken.over:
         return False
     tally.taken_back(taken.attempts)
-    log.warning("took back %d jobs of dead workers; %d more had no attempt left", taken.again, taken.over)
+    tell = log.error if taken.over else log.warning
+    tell("took back %d jobs of dead workers; %d more had no attempt left, and have failed", taken.again, taken.over)
     rescued()
     return True

@@ -64,6 +64,9 @@ class Ends(Protocol):
     def ended(self, job: Claimed, verdict: Completion, seconds: float, /) -> None:
         """An attempt is over that took so long."""
 
+    def flush(self) -> None:
+        """What was said of them until now is to be in the log."""
+
     def written(self, jobs: Sequence[Claimed], queues: Collection[str], /) -> None:
         """The verdicts of these are written, which are of these queues."""
 

@@ -5,17 +5,13 @@ Verdict first, log afterwards: whatever a handler of the log does, the slot is f
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from chancy.states import State
 from chancy_worker.attempts.refusals import Refusals
 from chancy_worker.attempts.verdict import Claimed, Completion
-from chancy_worker.log_format import unfailing
+from chancy_worker.logs.job_lines import JobLines, job_log
 from chancy_worker.tally.tally import Tally, outcome_of
-
-job_log = unfailing("chancy.job")
 
 
 class Rounds(Protocol):
@@ -33,6 +29,7 @@ class Ends:
     def __init__(self, refusals: Refusals, tally: Tally) -> None:
         self._refusals = refusals
         self._tally = tally
+        self._lines = JobLines()
 
     def ended(self, job: Claimed, verdict: Completion, seconds: float) -> None:
         """An attempt is over that took so long."""
@@ -43,7 +40,11 @@ class Ends:
         tally.left = left = tally.left - 1
         if left < 0:
             tally.measure(job, verdict, seconds)
-        _tell(job, verdict, seconds)
+        self._lines.tell(job, verdict, seconds)
+
+    def flush(self) -> None:
+        """What was told until now is in the log from here on."""
+        self._lines.flush()
 
     def written(self, jobs: Sequence[Claimed], queues: Collection[str]) -> None:
         """The verdicts of these are written, which are of these queues."""
@@ -60,27 +61,12 @@ class Ends:
                 "job %d: the verdict of this attempt (%s) came too late and changed nothing: another claim has the job",
                 verdict.id,
                 verdict.state,
+                extra={"chancy": {"job": verdict.id}},
             )
         elif fate == "completed":
             job_log.warning(
                 "job %d: succeeded in its handler's own transaction; what came after that changes nothing (%s)",
                 verdict.id,
                 verdict.note or verdict.state,
+                extra={"chancy": {"job": verdict.id}},
             )
-
-
-def _tell(job: Claimed, verdict: Completion, seconds: float) -> None:
-    level = logging.INFO if verdict.state is State.SUCCEEDED or verdict.refund else logging.WARNING
-    if not job_log.isEnabledFor(level):
-        return
-    note = " ".join(verdict.note.replace("\0", "\\0").split())[:500]
-    state = verdict.state if verdict.state is not State.READY else "released" if verdict.refund else "retried"
-    job_log.log(
-        level,
-        "job %d %s %s attempt %d/%d %.3fs%s",
-        job.id, job.task, state, job.attempt, job.max_attempts, seconds, f" {note}" if note else "",
-        extra={"chancy": {
-            "job": job.id, "task": job.task, "queue": job.queue, "state": str(state), "attempt": job.attempt,
-            "max_attempts": job.max_attempts, "seconds": round(seconds, 6), "note": note,
-        }},
-    )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from chancy.current import TIME_IS_OVER
 from chancy.errors import TimeLimitExceeded
 from chancy.options.limits import LimitType, Place
 from chancy.states import State
@@ -26,7 +27,7 @@ Key: TypeAlias = tuple[int, int]
 class Stop(Enum):
     """Why an attempt has to stop."""
 
-    TIME = "its time limit is over"
+    TIME = TIME_IS_OVER
     CANCEL = "it was cancelled"
     LEASE = "its worker's lease was lost"
     SHUTDOWN = "its worker stops"

@@ -66,7 +66,7 @@ def outcome_of(verdict: Completion, fate: str = "done") -> str:
         return verdict.state
     if not verdict.refund:
         return Tallied.RETRIED
-    return Tallied.SNOOZED if verdict.snoozed else Tallied.RELEASED
+    return Tallied.SNOOZED if verdict.snoozed or verdict.suspended else Tallied.RELEASED
 
 
 class Tally:
