@@ -16,6 +16,7 @@ from .options.plain import beginning, text
 from .options.plain import fraction as fraction_of
 from .run import perform
 from .statements import complete_job, parse_errors
+from .steps.stepwise import Journal, Stepwise
 from .wires.connections import AsyncConn, SyncConn
 from .wires.wire import Standing
 
@@ -28,8 +29,8 @@ TIME_IS_OVER = "its time limit is over"
 
 
 @dataclass(slots=True)
-class CurrentJob:
-    """One attempt, seen from inside its handler."""
+class CurrentJob(Stepwise):
+    """One attempt, seen from inside its handler. What it does step by step is `steps/stepwise.py`."""
 
     id: int
     task: str
@@ -59,6 +60,8 @@ class CurrentJob:
     stopped: str = ""
     """Why this attempt is being stopped, as a phrase: its time limit is over, its worker stops. For what is around it;
     a child process is not told."""
+    journal: Journal | None = field(default=None, repr=False)
+    """What it knows of its job's steps, from the first one on."""
 
     @property
     def submitted_at(self) -> datetime:

@@ -186,9 +186,11 @@ async def follow(steps: Generator[Any, Any, T], do: Callable[[Any], Awaitable[An
 def doing(conn: Any, schema: str, backend: Backend, send: Callable[[Any, Any, str], Any]) -> Callable[[Any], Any]:
     """What does a step of a verb on this connection, at once or awaited: statements by `send`, all else by its wire."""
 
-    def do(step: Statement[Any] | Script | LetGo | AskStanding) -> Any:
+    def do(step: Statement[Any] | Script | LetGo | AskStanding | Callable[[], Any]) -> Any:
         if isinstance(step, Statement):
             return send(conn, step, schema)
+        if callable(step):
+            return step()
         wire: Wire | AsyncWire = backend.wire(conn)
         match step:
             case AskStanding():

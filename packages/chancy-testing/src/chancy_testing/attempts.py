@@ -20,6 +20,7 @@ from chancy.current import CurrentJob
 from chancy.errors import TimeLimitExceeded
 from chancy.model import Progress
 from chancy.options.limits import Limit, LimitType, tightest
+from chancy.steps.stepwise import Journal
 from chancy.task import AsyncTask, BaseTask
 from chancy_worker.attempts.attempt import Attempt, call, call_async, perform
 from chancy_worker.attempts.logs import Keeper, Kept, listening
@@ -153,6 +154,7 @@ async def _perform(asked: Call) -> Performed:
     with listening(keeper):
         if twice:
             await perform(attempt, here, (), asked.schema)
+            current.journal = Journal()  # what it has done step by step is done, as after a lost verdict
             current.since = since_now(WORKER)
             attempt = msgspec.structs.replace(attempt, since=current.since)
         verdict = await perform(attempt, here, (), asked.schema)

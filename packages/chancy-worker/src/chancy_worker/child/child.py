@@ -39,6 +39,7 @@ from chancy_worker.attempts.attempt import Explain, as_it_is, call, call_async
 from chancy_worker.attempts.logs import message_of, traceback_of
 from chancy_worker.attempts.surround import Surround, found
 from chancy_worker.attempts.verdict import Claimed, Completion, Since, judged
+from chancy_worker.logs.format import as_json, extra_of
 from chancy_worker.words import safe
 
 from . import memory
@@ -381,6 +382,7 @@ class _Wire(logging.Handler):
                     record.created,
                     _encodable(traceback_of(record)),
                     None if current is None else (current.id, current.fence),
+                    as_json(extra) if (extra := extra_of(record)) else b"",
                 )
             )
         except Exception:
