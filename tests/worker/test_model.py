@@ -413,7 +413,7 @@ class Life(RuleBasedStateMachine):
     @rule(locked=st.none() | one_of("rows"))
     def take_back(self, locked):
         with self.somebody_locking(locked):
-            rescued, over = self.send(take_back())
+            rescued, over, _ = self.send(take_back())
         suspects = [
             job
             for job, row in self.rows.items()

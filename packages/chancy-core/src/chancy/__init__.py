@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .arguments.meta import meta
+from .arguments.submits import Submit, around_submit
 from .current import CurrentJob, current_job
 from .errors import (
     AttemptStopped,
@@ -28,6 +29,7 @@ from .errors import (
     MemoryLimitExceeded,
     MissingRights,
     NotCommitted,
+    NotSignalled,
     ProcessDied,
     ResultExpired,
     SchedulePaused,
@@ -40,15 +42,18 @@ from .errors import (
 )
 from .job import Job, NewJob, submit_many
 from .keys.unique import SubmitOutcome, Unique
-from .logs import LogEntry, logs
+from .logs.kept import LogEntry, logs
+from .logs.records import WithJob
 from .model import AttemptError, JobRow, Progress
 from .options.limits import Limit, SharedLimit
-from .options.outcomes import Discard, Outcome, Retry, Snooze
+from .options.outcomes import Discard, Outcome, Retry, Snooze, Suspended
 from .options.retry import Backoff
 from .schedules.recurrence import Cron, Every, cron, every
 from .schedules.schedule import ScheduleRow, run_now, schedule, schedules, unschedule
 from .schema import configure, schema_in_use
 from .states import State
+from .steps.values import StepKind, StepRow
+from .steps.verbs import forget_steps, signal, steps
 from .task import AsyncTask, Task, task
 from .verbs import cancel, get, jobs, requeue
 from .wires.registry import register
@@ -118,6 +123,7 @@ __all__ = [
     "MissingRights",
     "NewJob",
     "NotCommitted",
+    "NotSignalled",
     "Outcome",
     "ProcessDied",
     "Progress",
@@ -132,7 +138,11 @@ __all__ = [
     "Snooze",
     "Standing",
     "State",
+    "StepKind",
+    "StepRow",
+    "Submit",
     "SubmitOutcome",
+    "Suspended",
     "SyncChancy",
     "Task",
     "TimeLimitExceeded",
@@ -142,6 +152,8 @@ __all__ = [
     "UnknownSchedule",
     "UnsupportedDatabase",
     "Wire",
+    "WithJob",
+    "around_submit",
     "batch",
     "batch_progress",
     "callback",
@@ -151,6 +163,7 @@ __all__ = [
     "current_job",
     "days",
     "every",
+    "forget_steps",
     "get",
     "grants",
     "jobs",
@@ -163,6 +176,8 @@ __all__ = [
     "schedule",
     "schedules",
     "schema_in_use",
+    "signal",
+    "steps",
     "submit_many",
     "task",
     "unschedule",

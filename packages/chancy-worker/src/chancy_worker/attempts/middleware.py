@@ -29,6 +29,8 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "delay": (timedelta, NoneType),
     "refund": (bool,),
     "note": (str,),
+    "snoozed": (bool,),
+    "suspended": (bool,),
 }
 
 
