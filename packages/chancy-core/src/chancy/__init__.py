@@ -36,6 +36,7 @@ from .errors import (
     UnknownSchedule,
     UnsupportedDatabase,
 )
+from .flows.later import Outcome, outcome_of, result_of
 from .history.retention import Keep, days
 from .job import Job, NewJob, submit_many
 from .keys.unique import SubmitOutcome, Unique
@@ -44,7 +45,7 @@ from .migrations.migrate import migrate
 from .migrations.roles import grants
 from .model import AttemptError, JobRow, Progress
 from .options.limits import Limit, SharedLimit
-from .options.outcomes import Discard, Outcome, Retry, Snooze
+from .options.outcomes import Decision, Discard, Retry, Snooze
 from .options.retry import Backoff
 from .schedules.recurrence import Cron, Every, cron, every
 from .schedules.schedule import ScheduleRow, run_now, schedule, schedules, unschedule
@@ -70,6 +71,7 @@ __all__ = [
     "ChancyError",
     "Cron",
     "CurrentJob",
+    "Decision",
     "DevelopmentSchema",
     "Discard",
     "DuplicateJob",
@@ -132,8 +134,10 @@ __all__ = [
     "logs",
     "meta",
     "migrate",
+    "outcome_of",
     "register",
     "requeue",
+    "result_of",
     "run_now",
     "schedule",
     "schedules",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +11,6 @@ import msgspec
 from .arguments.codec import encode_json
 from .history.moving import keeping
 from .model import AttemptError, Named, Rows, Statement
-from .states import State
 from .wires.literals import JsonColumn, in_seconds, of_intervals, of_numbers, of_texts
 
 if TYPE_CHECKING:
@@ -150,53 +148,6 @@ def parse_errors(errors: bytes | None) -> tuple[AttemptError, ...]:
         return _decode_errors(errors)
     except (ValueError, RecursionError) as error:
         return (AttemptError(attempt=0, kind="InvalidErrors", message=f"what its row has of errors: {error}"),)
-
-
-SELECT_OUTCOME = """
-    SELECT job.state::text, job.task, job.attempt,
-        convert_to(job.result::text, 'UTF8'), convert_to(job.errors::text, 'UTF8'),
-        pg_current_xact_id_if_assigned()::text, current_setting('transaction_isolation')
-    FROM (SELECT) AS always
-    LEFT JOIN {schema}.any_job AS job ON job.id = %(id)s::bigint
-"""
-
-
-# Of a live job the same, without a look into the history, whose days would stay locked until the transaction ends.
-SELECT_LIVE_OUTCOME = """
-    SELECT CASE WHEN job.state = 'ready' AND job.run_at > {schema}.clock() THEN 'scheduled' ELSE job.state END::text,
-        job.task, job.attempt, NULL, NULL,
-        pg_current_xact_id_if_assigned()::text, current_setting('transaction_isolation')
-    FROM (SELECT) AS always
-    LEFT JOIN {schema}.job AS job ON job.id = %(id)s::bigint
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Outlook:
-    """How far a job is, and whether this transaction could ever see it finish."""
-
-    state: State | None
-    task: str
-    attempt: int
-    result: bytes | None
-    errors: tuple[AttemptError, ...]
-    transaction: str | None
-    isolation: str
-
-
-def select_outcome(job_id: int) -> Statement[Outlook]:
-    """How far the job is: always one row."""
-    return Statement(SELECT_OUTCOME, {"id": job_id}, _parse_outcome, name="select_outcome")
-
-
-def select_live_outcome(job_id: int) -> Statement[Outlook]:
-    """How far the job is while it is live; without a state once it is not."""
-    return Statement(SELECT_LIVE_OUTCOME, {"id": job_id}, _parse_outcome, name="select_live_outcome")
-
-
-def _parse_outcome(rows: Rows) -> Outlook:
-    state, task, attempt, result, errors, transaction, isolation = rows[0]
-    return Outlook(state and State(state), task, attempt, result, parse_errors(errors), transaction, isolation)
 
 
 COMPLETE_JOB = keeping(

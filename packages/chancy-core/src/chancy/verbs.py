@@ -27,7 +27,7 @@ _COLUMNS = """
     id, task, queue, state::text, priority, attempt, max_attempts, crashes, worker,
     {instants},
     convert_to(arguments::text, 'UTF8'), convert_to(result::text, 'UTF8'), convert_to(errors::text, 'UTF8'),
-    convert_to(progress::text, 'UTF8'), convert_to(unique_key, 'UTF8'), batch, convert_to(meta::text, 'UTF8')
+    convert_to(progress::text, 'UTF8'), convert_to(unique_key, 'UTF8'), batch, convert_to(meta::text, 'UTF8'), needs, becomes
 """.replace("{instants}", _INSTANTS)
 
 SELECT_JOB = "SELECT " + _COLUMNS + " FROM {schema}.any_job WHERE id = %(id)s::bigint"
@@ -96,6 +96,8 @@ def _parse_job(row: tuple[Any, ...]) -> JobRow:
         unique_key,
         batch,
         meta,
+        needs,
+        becomes,
     ) = row
     submitted_at, run_at, started_at, finished_at, cancel_at = (at and at.astimezone(UTC) for at in instants)
     return JobRow(
@@ -120,6 +122,8 @@ def _parse_job(row: tuple[Any, ...]) -> JobRow:
         unique_key=None if unique_key is None else unique_key.decode(),
         batch=batch,
         meta=parsed_meta(meta),
+        needs=tuple(needs or ()),
+        becomes=becomes,
     )
 
 

@@ -17,20 +17,22 @@ import psycopg
 
 from chancy.app import Surround
 from chancy.batches.statements import Ends, finish_batches, finish_unfinished
-from chancy.errors import ChancyError
+from chancy.errors import ChancyError, InvalidResult
+from chancy.flows.flow import cycle, flow_in
+from chancy.flows.statements import become, tell, tell_all
 from chancy.history.moving import DAYS_AHEAD, make_partitions
 from chancy.model import AskStanding, Script, Statement
 from chancy.options.plain import number
 from chancy.registry import registered
+from chancy.results.result import select_outcome
 from chancy.run import Postgres, awaited, doing, follow, walk
 from chancy.schema import schema_in_use
-from chancy.statements import select_outcome
 from chancy.states import State
 from chancy.wires.connections import AsyncConn, SyncConn
 from chancy.wires.literals import of_numbers, of_texts
 from chancy.wires.wire import Standing
 from chancy_worker.attempts.logs import write_logs
-from chancy_worker.attempts.verdict import Claimed, Completion
+from chancy_worker.attempts.verdict import Claimed, Completion, cancelled, failure, since_now
 from chancy_worker.claims.statement import WEIGHED_ROUND, Answer, Circle, Mark, Wanted, play_round, settle
 from chancy_worker.life.lease import Offer, register
 from chancy_worker.life.rescue import declare_dead, take_back
@@ -103,6 +105,8 @@ class Drained:
     snoozed: int = 0
     discarded: int = 0
     cancelled: int = 0
+    blocked: int = 0
+    """Attempts that have returned what another job will come to."""
     died: int = 0
     """Attempts whose worker died, by `chancy_faults`."""
     late: int = 0
@@ -115,7 +119,7 @@ class Drained:
         """How many there were."""
         return (
             self.succeeded + self.failed + self.retried + self.snoozed
-            + self.discarded + self.cancelled + self.died + self.late
+            + self.discarded + self.cancelled + self.blocked + self.died + self.late
         )  # fmt: skip
 
 
@@ -220,7 +224,7 @@ def _drain(
         claimed = yield from _admit(worker, parked, found, spots)
         if not claimed:
             if found is None:
-                if (yield from _finish_batches()):
+                if (yield from tell_all()) + (yield from _finish_batches()):
                     continue
                 break
             if not found.due:
@@ -329,7 +333,13 @@ def _attempt(job: Claimed, schema: str, inside: bool, surround: Surround | None)
 
 def _write(worker: int, job: Claimed, verdict: Completion, drained: Drained) -> Steps[None]:
     """Write the verdict, and count what became of it."""
-    answer: Answer = yield play_round(worker, [verdict], Wanted())
+    if verdict.flow is not None:
+        verdict = yield from _become(job, verdict)
+    answer: Answer = yield play_round(worker, [verdict] if verdict.flow is None else [], Wanted())
+    yield from tell(answer.needed)
+    if verdict.flow is not None:
+        drained.blocked += 1
+        return
     key = job.id, job.fence
     fate = "done" if answer.settled else (yield settle(worker, [verdict], {key: job}))[key]
     if fate == "lost":
@@ -344,6 +354,18 @@ def _write(worker: int, job: Claimed, verdict: Completion, drained: Drained) -> 
         drained.snoozed += 1
     else:
         drained.retried += 1
+
+
+def _become(job: Claimed, verdict: Completion) -> Steps[Completion]:
+    """Have it wait for what it has returned. The same verdict, or another one where it cannot."""
+    flow = flow_in(verdict.flow or b"")
+    fate, other = yield become(*job.owner, flow)
+    if fate == "cycle":
+        return failure(job, State.FAILED, InvalidResult(job.task, cycle(job.id, other)), since_now(WORKER))
+    if fate == "lost":
+        return cancelled(job)
+    yield from tell({other} & set(flow.others))
+    return verdict
 
 
 def _write_late(worker: int, verdict: Completion, drained: Drained) -> Steps[None]:

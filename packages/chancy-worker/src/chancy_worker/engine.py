@@ -29,6 +29,7 @@ from .life.rescue import Rescuer
 from .life.stopping import TO_OBEY
 from .parts.batches import Batches
 from .parts.declarations import Declarations
+from .parts.flows import Flows
 from .parts.part import Part
 from .parts.reports import Reports
 from .parts.retention import Retention
@@ -92,11 +93,11 @@ class Engine:
             own, alike = links.new("bell", lock_timeout="0"), sorted(signatures.items())
             self.wakeups = Doorbell(self.link, own, names, alike=alike, lease=self.lease, slots=self.slots)
 
-        batches, schedules = Batches(timing), Schedules(tasks, timing)
+        batches, schedules, flows = Batches(timing), Schedules(tasks, timing), Flows(timing)
         reports, retention = Reports(self.slots.progress, self.keeper), Retention(app, timing, is_lent=links.is_lent)
-        self.parts: Sequence[Part] = (retention, Declarations(tasks), schedules, batches, reports)
+        self.parts: Sequence[Part] = (retention, Declarations(tasks), schedules, batches, flows, reports)
 
-        self.claimer = ends.rounds = Claimer(
+        self.claimer = ends.rounds = flows.rounds = Claimer(
             link=self.link,
             lease=self.lease,
             queues=app.queues,
@@ -106,6 +107,7 @@ class Engine:
             refusals=refusals,
             ends=ends,
             batches=batches,
+            flows=flows,
         )
         self.wakeups.wakes(self.claimer)
 
@@ -117,7 +119,7 @@ class Engine:
         """None of them ever ends by itself, but for rounds that were stopped."""
         self._turns: Mapping[str, tuple[Link, Collection[Duty]]] = {
             "chancy schedules": (links.new("schedules"), [schedules]),
-            "chancy parts": (self._shared, [batches, reports, retention]),
+            "chancy parts": (self._shared, [batches, flows, reports, retention]),
         }
 
     def begin(self) -> None:

@@ -12,15 +12,17 @@ from typing import Any, Protocol, cast
 import msgspec
 
 from chancy.current import CurrentJob, running_attempt
-from chancy.errors import ChancyError, InvalidArguments, InvalidResult
-from chancy.schema import attempt_schema
+from chancy.errors import ChancyError, InvalidArguments, InvalidOption, InvalidResult
+from chancy.flows.flow import returned
+from chancy.flows.later import Later
+from chancy.schema import attempt_schema, schema_in_use
 from chancy.states import State
 from chancy.task import BaseTask
 from chancy_worker import forks
 
 from .refusals import unfit
 from .surround import Surround, Within
-from .verdict import Claimed, Completion, Since, failure, flaw_of, judged, succeeded
+from .verdict import Claimed, Completion, Since, becoming, failure, flaw_of, judged, succeeded
 
 Proceed = Callable[[], Awaitable[Completion]]
 Middleware = Callable[[CurrentJob, Proceed], Awaitable[Completion]]
@@ -190,5 +192,14 @@ def _returned(job: Claimed, task: BaseTask[..., Any], result: Any, since: Since)
     try:
         return succeeded(job, task.signature.encode_result(result))
     except InvalidResult as error:
+        if type(result) is Later:
+            return _returned_later(job, result, since)
         # Final: the effects are there, and another attempt would return the same kind of value.
+        return failure(job, State.FAILED, error, since)
+
+
+def _returned_later(job: Claimed, result: Later, since: Since) -> Completion:
+    try:
+        return becoming(job, returned(result, schema_in_use()))
+    except (InvalidArguments, InvalidOption) as error:
         return failure(job, State.FAILED, error, since)

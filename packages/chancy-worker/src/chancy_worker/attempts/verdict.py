@@ -42,6 +42,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "delay": (timedelta, NoneType),
     "refund": (bool,),
     "note": (str,),
+    "flow": (bytes, NoneType),
 }
 
 
@@ -113,6 +114,8 @@ class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What happened in one phrase, for the log."""
     refusal: bool = False
     """The worker could not take it; another one perhaps can."""
+    flow: bytes | None = None
+    """As JSON, the `Flow` whose target's result the job's own is to be; then `state` is BLOCKED."""
 
     @property
     def size(self) -> int:
@@ -145,6 +148,11 @@ Decide = Callable[[int, BaseException, Backoff | None], timedelta | None]
 def succeeded(job: Claimed, result: bytes) -> Completion:
     """The handler returned."""
     return Completion(job.id, job.fence, State.SUCCEEDED, result)
+
+
+def becoming(job: Claimed, flow: bytes) -> Completion:
+    """The handler returned what will be the result of another job."""
+    return Completion(job.id, job.fence, State.BLOCKED, note="waits for what it has returned", flow=flow)
 
 
 def released(job: Claimed, note: str, delay: timedelta | None = None) -> Completion:
@@ -220,7 +228,7 @@ def flaw_of(given: object, job: Claimed) -> str | None:
             return f"its {name} is {kind_of(value)}"
     if (given.id, given.fence) != (job.id, job.fence):
         return f"it is of another attempt (job {given.id})"
-    if given.state not in FINISHED | {State.READY}:
+    if given.state not in FINISHED | {State.READY} and (given.state is not State.BLOCKED or given.flow is None):
         return f"no attempt ends as {given.state}"
     if given.state is State.READY and not given.refund and job.attempt >= job.max_attempts:
         return "it makes a job ready again that has no attempt left"

@@ -183,13 +183,14 @@ _CLAIM = """
               WHERE free < wanted
                   AND free <= (SELECT count(*) FROM claimed WHERE claimed.queue = allowed.queue){and_entered}),
         {answers},
+        ARRAY(SELECT id FROM finished WHERE needed UNION ALL SELECT id FROM dropped WHERE needed),
         CASE WHEN EXISTS (SELECT FROM returned)
             THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM returned))::text END,
         NULL::text, NULL::text, NULL::smallint, NULL::smallint, NULL::integer, NULL::smallint,
         NULL::json, NULL::json, NULL::json, NULL::json, NULL::text, NULL::bigint, NULL::smallint, NULL::timestamptz,
         NULL::float8, NULL::timestamptz, NULL::json, NULL::text
     UNION ALL
-    SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         task, queue, attempt, max_attempts, claims, crashes, {arguments}, retry, limits, {errors}, NULL, batch,
         priority, {run_at},
         CASE WHEN {refused_of_late} THEN extract(epoch FROM {schema}.clock() - job.refused_at)::float8 END,
@@ -310,7 +311,7 @@ _AND_ENTERED = """ + coalesce(
                       (SELECT cardinality(entered) FROM admitted WHERE admitted.queue = allowed.queue), 0)"""
 _ENTERED = """
     UNION ALL
-    SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         task, queue, attempt, max_attempts, claims, crashes, job.arguments::json, retry, limits, job.errors, parked,
         batch, priority, {run_at},
         CASE WHEN {refused_of_late} THEN extract(epoch FROM {schema}.clock() - job.refused_at)::float8 END,
@@ -609,6 +610,8 @@ class Answer:
     """Of the priorities and keys of each queue, the last that was admitted."""
     flow_free: int | None = None
     """How many a share let be claimed, where there was a flow."""
+    needed: Sequence[int] = ()
+    """Of the jobs that it has ended, those that others need."""
 
 
 # Columns of verdicts are taken in C: rounds carry a hundred, thousands of times a second.
@@ -713,13 +716,13 @@ def _of_flow(flow: Flow, wanted: Wanted) -> dict[str, Any]:
     }
 
 
-_FIRST_OF_JOB = 9
+_FIRST_OF_JOB = 10
 """Of a claimed job's row: id, true, and then empty columns, which the first row has."""
 _RUN_AT, _PRIORITY = attrgetter("run_at"), attrgetter("priority")
 
 
 def _parse_answer(rows: Rows, worker: int) -> Answer:
-    (settled, holding, queues, priorities, ahead, parked, at_limit, answers, *_), *claimed_rows = rows
+    (settled, holding, queues, priorities, ahead, parked, at_limit, answers, needed, *_), *claimed_rows = rows
     claimed = [Claimed(*(row[0], *row[_FIRST_OF_JOB:-1], worker, row[-1])) for row in claimed_rows]
     _sort(claimed)
     marks: dict[tuple[str, int], Mark] = {}
@@ -736,7 +739,7 @@ def _parse_answer(rows: Rows, worker: int) -> Answer:
     admissions = [Admission(*each) for each in said] if isinstance(said, list) else []
     return Answer(
         settled, holding, lanes, _soonest(queues, ahead), claimed, marks, parked, at_limit,
-        admissions, gate_marks, said if isinstance(said, int) else None,
+        admissions, gate_marks, said if isinstance(said, int) else None, needed,
     )  # fmt: skip
 
 

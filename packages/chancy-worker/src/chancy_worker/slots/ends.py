@@ -55,7 +55,7 @@ class Ends:
 
 
 def _tell(job: Claimed, verdict: Completion, seconds: float) -> None:
-    level = logging.INFO if verdict.state is State.SUCCEEDED or verdict.refund else logging.WARNING
+    level = logging.INFO if verdict.state in (State.SUCCEEDED, State.BLOCKED) or verdict.refund else logging.WARNING
     if not job_log.isEnabledFor(level):
         return
     note = " ".join(verdict.note.replace("\0", "\\0").split())[:500]

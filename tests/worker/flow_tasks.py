@@ -1,0 +1,82 @@
+"""Tasks of graphs: what they give is made of what they were given, so that a result tells all that came before it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import worker_tasks
+
+from chancy import Discard, Limit, Outcome, Unique, current_job, result_of, task
+
+gates: dict[str, asyncio.Event] = {}
+"""What a `wait` waits for, by its name; emptied before each test."""
+ran: list[str] = []
+"""The names of jobs whose functions were called in this process, in their order."""
+
+
+class Broken(Exception):
+    pass
+
+
+@task
+async def leaf(name: str) -> str:
+    ran.append(name)
+    return name
+
+
+@task
+async def wait(name: str) -> str:
+    ran.append(name)
+    await gates.setdefault(name, asyncio.Event()).wait()
+    return name
+
+
+@task
+async def join(parts: list[str], name: str = "join") -> str:
+    ran.append(name)
+    return f"{name}({','.join(parts)})"
+
+
+@task
+def in_thread(part: str) -> str:
+    return f"thread({part})"
+
+
+@task(executor="process")
+def in_child(part: str) -> str:
+    return f"child({part})"
+
+
+@task(max_attempts=1)
+async def broken(name: str) -> str:
+    ran.append(name)
+    raise Broken(name)
+
+
+@task
+async def told(name: str, outcome: Outcome[str]) -> str:
+    errors = ",".join(error.kind for error in outcome.errors)
+    return f"{name}: {outcome.state} {outcome.result} {errors}"
+
+
+@task
+async def workflow(names: list[str]) -> str:
+    return result_of(join.bind([result_of(leaf.bind(name)) for name in names]))
+
+
+@task
+def workflow_in_thread(names: list[str]) -> str:
+    return result_of(join.bind([result_of(leaf.bind(name)) for name in names]))
+
+
+@task(executor="process")
+def workflow_in_child(names: list[str]) -> str:
+    return result_of(join.bind([result_of(leaf.bind(name)) for name in names]))
+
+
+@task
+async def nested(depth: int) -> str:
+    if depth:
+        return result_of(join.bind([result_of(nested.bind(depth - 1))], name=f"nested{depth}"))
+    return "bottom"
