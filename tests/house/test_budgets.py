@@ -28,7 +28,9 @@ LARGER_ROOMS = {
     "chancy_worker/claims/statement": (300, "one statement in its forms, what goes in and what comes out"),
 }
 """More than a room's lines: how many, and why."""
-LARGER_WINGS = {}
+LARGER_WINGS = {
+    "chancy_testing/in_memory": (960, "a file a capability, read one at a time: it grows with their number"),
+}
 LARGER_LISTS = {
     "Core": (1_225, "until what waits for a result is a room of its own, for which the root has no place"),
     "The worker": (1_450, "until the statement and the verdict are divided"),

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
-import worker_tasks
-
-from chancy import Discard, Limit, Outcome, Unique, current_job, result_of, task
+from chancy import Outcome, result_of, task
 
 gates: dict[str, asyncio.Event] = {}
 """What a `wait` waits for, by its name; emptied before each test."""

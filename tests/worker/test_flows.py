@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import flow_tasks as tasks
 import psycopg
 import pytest
-from worker_help import all_finished, eventually, working
+from worker_help import working
 
 import chancy
-from chancy import JobCancelled, JobFailed, State, outcome_of, result_of
+from chancy import JobCancelled, State, outcome_of, result_of
 from chancy_worker import Timing, WorkerConfig
 
 PROMPT = WorkerConfig(timing=Timing(look=60, lease=180, extend=60), grace=1)

@@ -29,7 +29,7 @@ from .options.plain import name as name_of
 from .options.retry import DEFAULT_BACKOFF, Backoff, RetryFunction, checked_retry, delay_of
 from .registry import register
 from .run import awaited, backend, perform
-from .schedules.recurrence import Cron, Every, When, checked
+from .schedules.recurrence import When, declared
 from .schema import schema_in_use
 from .states import State
 from .wires.connections import AsyncConn, SyncConn
@@ -386,7 +386,7 @@ def task(
             unique_of(unique, signature, older),
             refusal(function),
             keeps,
-            _schedule(schedule, signature),
+            declared(schedule, signature),
             older,
         )
         try:
@@ -402,22 +402,3 @@ def task(
 def _kept(values: Any) -> Any:
     """What comes only once, for the next function of the same decorator."""
     return tuple(values) if isinstance(values, Iterator) else values
-
-
-def _schedule(when: When | None, signature: Signature) -> When | None:
-    """The same, if the task can do without arguments."""
-    if when is None:
-        return None
-    if not isinstance(when, (Cron, Every)):
-        raise InvalidTask(signature.task, f"schedule: expected cron(…) or every(…), got {when!r}")
-    try:
-        signature.encode_arguments((), {})
-        return checked(when)
-    except InvalidArguments as error:
-        raise InvalidTask(
-            signature.task,
-            f"schedule: argument {error.argument!r} {error.reason}, and a schedule gives none: every "
-            f"argument needs a default; `chancy.schedule` makes schedules with arguments",
-        ) from None
-    except ValueError as error:
-        raise InvalidTask(signature.task, f"schedule: {error}") from None

@@ -27,7 +27,8 @@ _COLUMNS = """
     id, task, queue, state::text, priority, attempt, max_attempts, crashes, worker,
     {instants},
     convert_to(arguments::text, 'UTF8'), convert_to(result::text, 'UTF8'), convert_to(errors::text, 'UTF8'),
-    convert_to(progress::text, 'UTF8'), convert_to(unique_key, 'UTF8'), batch, convert_to(meta::text, 'UTF8'), needs, becomes
+    convert_to(progress::text, 'UTF8'), convert_to(unique_key, 'UTF8'), batch, convert_to(meta::text, 'UTF8'),
+    needs, becomes
 """.replace("{instants}", _INSTANTS)
 
 SELECT_JOB = "SELECT " + _COLUMNS + " FROM {schema}.any_job WHERE id = %(id)s::bigint"

@@ -16,10 +16,9 @@ import msgspec
 import psycopg
 
 from chancy.app import Surround
-from chancy.batches.statements import Ends, finish_batches, finish_unfinished
-from chancy.errors import ChancyError, InvalidResult
-from chancy.flows.flow import cycle, flow_in
-from chancy.flows.statements import become, tell, tell_all
+from chancy.batches.statements import finish_batches
+from chancy.errors import ChancyError
+from chancy.flows.statements import tell, tell_all
 from chancy.history.moving import DAYS_AHEAD, make_partitions
 from chancy.model import AskStanding, Script, Statement
 from chancy.options.plain import number
@@ -32,13 +31,14 @@ from chancy.wires.connections import AsyncConn, SyncConn
 from chancy.wires.literals import of_numbers, of_texts
 from chancy.wires.wire import Standing
 from chancy_worker.attempts.logs import write_logs
-from chancy_worker.attempts.verdict import Claimed, Completion, cancelled, failure, since_now
+from chancy_worker.attempts.verdict import Claimed, Completion
 from chancy_worker.claims.statement import WEIGHED_ROUND, Answer, Circle, Mark, Wanted, play_round, settle
 from chancy_worker.life.lease import Offer, register
 from chancy_worker.life.rescue import declare_dead, take_back
 
 from . import faults
 from .attempts import WORKER, Call, Performed, perform_here, perform_here_async
+from .beside import become_other, finish_all_batches, refuse_troubles
 
 T = TypeVar("T")
 
@@ -224,7 +224,7 @@ def _drain(
         claimed = yield from _admit(worker, parked, found, spots)
         if not claimed:
             if found is None:
-                if (yield from tell_all()) + (yield from _finish_batches()):
+                if (yield from tell_all()) + (yield from finish_all_batches()):
                     continue
                 break
             if not found.due:
@@ -248,7 +248,7 @@ def _drain(
             if (fault := faults.next_of_attempts(job.task)) is None:
                 yield from _write(worker, job, performed.verdict, drained)
                 if job.batch is not None:
-                    _refuse_troubles((yield finish_batches([job.batch])))
+                    refuse_troubles((yield finish_batches([job.batch])))
             else:
                 yield declare_dead(worker=worker)
                 yield take_back()
@@ -281,22 +281,6 @@ def _admit(worker: int, queues: Sequence[str], found: _Next | None, spots: dict[
         if answer.claimed:
             return answer.claimed
     return []
-
-
-def _finish_batches() -> Steps[int]:
-    """Look at all that are not finished, as each worker does now and then; how many are by now."""
-    last, finished = 0, 0
-    while last is not None:
-        last, ends = yield finish_unfinished(last)
-        finished += _refuse_troubles(ends)
-    return finished
-
-
-def _refuse_troubles(ends: Ends) -> int:
-    """How many have ended. Raises `ChancyError` for a callback that could not be submitted; a worker logs it."""
-    if ends.troubles:
-        raise ChancyError("; ".join(ends.troubles))
-    return ends.ended
 
 
 def _unread(job: Claimed) -> Claimed:
@@ -334,7 +318,7 @@ def _attempt(job: Claimed, schema: str, inside: bool, surround: Surround | None)
 def _write(worker: int, job: Claimed, verdict: Completion, drained: Drained) -> Steps[None]:
     """Write the verdict, and count what became of it."""
     if verdict.flow is not None:
-        verdict = yield from _become(job, verdict)
+        verdict = yield from become_other(job, verdict)
     answer: Answer = yield play_round(worker, [verdict] if verdict.flow is None else [], Wanted())
     yield from tell(answer.needed)
     if verdict.flow is not None:
@@ -354,18 +338,6 @@ def _write(worker: int, job: Claimed, verdict: Completion, drained: Drained) -> 
         drained.snoozed += 1
     else:
         drained.retried += 1
-
-
-def _become(job: Claimed, verdict: Completion) -> Steps[Completion]:
-    """Have it wait for what it has returned. The same verdict, or another one where it cannot."""
-    flow = flow_in(verdict.flow or b"")
-    fate, other = yield become(*job.owner, flow)
-    if fate == "cycle":
-        return failure(job, State.FAILED, InvalidResult(job.task, cycle(job.id, other)), since_now(WORKER))
-    if fate == "lost":
-        return cancelled(job)
-    yield from tell({other} & set(flow.others))
-    return verdict
 
 
 def _write_late(worker: int, verdict: Completion, drained: Drained) -> Steps[None]:

@@ -1,5 +1,5 @@
-"""Graphs of bound jobs: found from their ends, and said as one JSON, which goes to the database in one statement, and from
-a child process to its worker.
+"""Graphs of bound jobs: found from their ends, and said as one JSON, which goes to the database in one statement, and
+from a child process to its worker.
 """
 
 from __future__ import annotations
@@ -167,6 +167,16 @@ def _pieces(job: NewJob[Any], places: list[int], order: Order, schema: str, dela
             job.task, None, f"{len(said):,} bytes with their needs, at most {MAX_PAYLOAD_BYTES:,} fit"
         )
     return said.decode()
+
+
+def pieces_of(arguments: bytes, needs: Sequence[int]) -> Pieces | None:
+    """Of a job that was never released; None of one that has its arguments."""
+    if not needs or not arguments.startswith(b'{"pieces":['):
+        return None
+    try:
+        return msgspec.json.decode(arguments, type=Pieces)
+    except msgspec.DecodeError:  # an argument of that name
+        return None
 
 
 def returned(later: Later, schema: str) -> bytes:

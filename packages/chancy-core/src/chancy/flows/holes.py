@@ -38,7 +38,7 @@ class Holed(NamedTuple):
 
 
 def encode_with_holes(signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Holed | None:
-    """The JSON of a call; None if there are no holes in it. What is known is checked as ever, what is not where it runs.
+    """The JSON of a call; None if there are no holes in it. What is known is checked as ever, the rest where it runs.
 
     Raises `InvalidArguments` that names the argument.
     """
@@ -90,11 +90,14 @@ def signature_names(signature: Signature) -> frozenset[str]:
     return frozenset(signature.struct.__struct_fields__)
 
 
+def _default(field: Any) -> Any:
+    options: dict[str, Any] = {"default": field.default, "default_factory": field.default_factory}
+    return msgspec.field(**options)
+
+
 @functools.lru_cache(1_000)
 def _narrowed(struct: type[msgspec.Struct], names: frozenset[str]) -> type[msgspec.Struct]:
-    fields = [
-        (each.name, each.type, msgspec.field(default=each.default, default_factory=each.default_factory))
-        for each in msgspec.structs.fields(struct)
-        if each.name not in names
+    fields: list[Any] = [
+        (each.name, each.type, _default(each)) for each in msgspec.structs.fields(struct) if each.name not in names
     ]
     return msgspec.defstruct("Arguments", fields, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False)

@@ -70,7 +70,7 @@ class Later:
 
 
 def result_of(job: NewJob[R] | Job[R], /) -> R:
-    """The result that this job will have, as an argument of another one, or returned as the result of the job that runs.
+    """The result that this job will have: an argument of another one, or what the job that runs returns as its own.
 
     Whoever is given it waits for that job, and is cancelled if it does not succeed. A bound job is submitted together
     with what needs it, once in one call; a submitted one is there already. It is no value yet: whatever else is done

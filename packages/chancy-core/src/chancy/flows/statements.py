@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 from chancy.arguments.codec import encode_json
 from chancy.history.moving import keeping
-from chancy.model import Statement, Steps
+from chancy.model import Statement
 from chancy.wires.literals import of_numbers, of_texts
 
 from .flow import Flow
 
 if TYPE_CHECKING:
     from chancy.job import NewJob
+
+T = TypeVar("T")
+Looks: TypeAlias = Generator[Statement[Any], Any, T]
+"""Several, one after the other."""
 
 MOST = 500
 """Jobs a look, and a transaction."""
@@ -151,7 +155,7 @@ def end_blocked(look: Look) -> Statement[list[int]]:
     return Statement(END_BLOCKED, params, lambda rows: list(rows[0][0]), name="end_blocked")
 
 
-def tell(ended: Collection[int]) -> Steps[int]:
+def tell(ended: Collection[int]) -> Looks[int]:
     """Look at all that need one of these, which have ended, and at what ends by that in turn; how many are released."""
     news, released = set(ended), 0
     while news:
@@ -165,7 +169,7 @@ def tell(ended: Collection[int]) -> Steps[int]:
 
 def tell_some(
     ended: Collection[int], hints: Sequence[int] = (), seen: list[int] | None = None
-) -> Steps[tuple[set[int], int]]:
+) -> Looks[tuple[set[int], int]]:
     """The same for up to 500; which have ended by that and are needed, and how many are released."""
     news, released, after = set[int](), 0, 0
     while True:
@@ -192,7 +196,7 @@ def missed(after: int) -> Statement[list[int]]:
     return Statement(MISSED, {"after": after, "most": MOST}, lambda rows: list(rows[0][0]), name="missed")
 
 
-def tell_all() -> Steps[int]:
+def tell_all() -> Looks[int]:
     """Look at all that are needed and have ended, as each worker does now and then; how many are released."""
     after, released = 0, 0
     while ends := (yield missed(after)):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from chancy.errors import JobCancelled, JobFailed, NotCommitted, ResultExpired, UnknownJob
 from chancy.model import AskStanding, AttemptError, LetGo, Pause, Rows, Statement, Steps
-from chancy.states import State
 from chancy.statements import parse_errors
+from chancy.states import State
 from chancy.wires.wire import Standing
 
 if TYPE_CHECKING:

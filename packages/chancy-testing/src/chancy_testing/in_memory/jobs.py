@@ -61,7 +61,7 @@ def _columns(kept: Kept) -> Row:
         row.id, row.task, row.queue, state_of(row).value, row.priority, row.attempt, row.max_attempts, row.crashes,
         row.worker, row.submitted_at, row.run_at, row.started_at, row.finished_at, row.cancel_at,
         row.arguments, row.result, kept.errors, None if row.progress is None else encode_json(row.progress),
-        None if row.unique_key is None else row.unique_key.encode(), row.batch, kept.meta,
+        None if row.unique_key is None else row.unique_key.encode(), row.batch, kept.meta, row.needs, row.becomes,
     )  # fmt: skip
 
 
@@ -86,13 +86,13 @@ def _cancel_jobs(memory: Memory, asked: Asked) -> Iterator[Row]:
     for job_id in asked.params["ids"]:
         kept = memory.jobs.get(job_id)
         state = kept and kept.row.state
-        if kept is not None and state is State.READY:
+        if kept is not None and state in (State.BLOCKED, State.READY):
             memory.finish(kept, State.CANCELLED)
         elif kept is not None and state is State.RUNNING:
             memory.jobs[job_id] = kept.with_row(cancel_at=kept.row.cancel_at or now())
         if current := memory.running.get(job_id):
             current.cancelled = True
-        live = state in (State.READY, State.RUNNING)
+        live = state in (State.BLOCKED, State.READY, State.RUNNING)
         yield live, live, state in FINISHED, None
 
 
@@ -144,6 +144,8 @@ def _delete_jobs(memory: Memory, asked: Asked) -> Iterator[Row]:
     gone = [job_id for job_id in there if memory.jobs[job_id].row.state is not State.RUNNING]
     for job_id in gone:
         del memory.jobs[job_id]
+        memory.needs.pop(job_id, None)
+        memory.ended.add(job_id)
     yield len(gone), bool(there)
 
 

@@ -40,6 +40,12 @@ class Memory:
         self.logs: dict[int, list[tuple[datetime, int, int, bytes]]] = {}
         """By their jobs: instant, attempt, number, entry."""
         self.schedules: dict[str, ScheduleRow] = {}
+        self.needs: dict[int, dict[int, str]] = {}
+        """Of blocked jobs: whom each needs, and what of that."""
+        self.doomed: dict[int, dict[int, str]] = {}
+        """The same of those that were ended because of a need."""
+        self.ended: set[int] = set()
+        """Jobs that are over, or gone, since anybody has looked at who needs them."""
         self.running: dict[int, CurrentJob] = {}
         """The attempts that run, by their jobs."""
         self.due: list[int] = []
@@ -63,14 +69,16 @@ class Memory:
     def clear(self) -> None:
         """Nothing has ever been submitted."""
         self.jobs, self.windows, self.logs, self.batches, self.schedules = {}, {}, {}, {}, {}
+        self.needs, self.doomed = {}, {}
 
     def save(self) -> Callable[[], None]:
         """What brings back all that is here now."""
         jobs, windows, batches = dict(self.jobs), dict(self.windows), dict(self.batches)
-        schedules = dict(self.schedules)
+        schedules, needs, doomed = dict(self.schedules), dict(self.needs), dict(self.doomed)
 
         def restore() -> None:
             self.jobs, self.windows, self.batches, self.schedules = jobs, windows, batches, schedules
+            self.needs, self.doomed = needs, doomed
 
         return restore
 
@@ -153,6 +161,7 @@ class Memory:
         self.jobs[kept.row.id] = kept.with_row(
             state=state, result=result, finished_at=now(), cancel_at=None, progress=None
         )
+        self.ended.add(kept.row.id)
 
     def note_delay(self, job_id: int, delay: timedelta) -> None:
         """A retry would have waited so long."""

@@ -12,17 +12,16 @@ from typing import Any, Protocol, cast
 import msgspec
 
 from chancy.current import CurrentJob, running_attempt
-from chancy.errors import ChancyError, InvalidArguments, InvalidOption, InvalidResult
-from chancy.flows.flow import returned
-from chancy.flows.later import Later
-from chancy.schema import attempt_schema, schema_in_use
+from chancy.errors import ChancyError, InvalidArguments
+from chancy.schema import attempt_schema
 from chancy.states import State
 from chancy.task import BaseTask
 from chancy_worker import forks
 
 from .refusals import unfit
+from .returned import returned
 from .surround import Surround, Within
-from .verdict import Claimed, Completion, Since, becoming, failure, flaw_of, judged, succeeded
+from .verdict import Claimed, Completion, Since, failure, flaw_of, judged
 
 Proceed = Callable[[], Awaitable[Completion]]
 Middleware = Callable[[CurrentJob, Proceed], Awaitable[Completion]]
@@ -145,7 +144,7 @@ def call(
                 result = task.function(*args, **kwargs)
         if forks.depth != here:
             forks.end()
-        return _returned(job, task, result, since)
+        return returned(job, task, result, since)
     except BaseException as error:  # SystemExit too: whatever ends the function, the worker goes on
         if forks.depth != here:
             forks.end(error)
@@ -173,7 +172,7 @@ async def call_async(
                 result = await task.function(*args, **kwargs)
         if forks.depth != here:
             forks.end()
-        return _returned(job, task, result, since)
+        return returned(job, task, result, since)
     except BaseException as error:
         if forks.depth != here:
             forks.end(error)
@@ -186,20 +185,3 @@ def _judged(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Expla
     with contextlib.suppress(BaseException):  # what an error says of itself is code of the job
         error = explain(error)
     return judged(job, error, since, task.retry_delay)
-
-
-def _returned(job: Claimed, task: BaseTask[..., Any], result: Any, since: Since) -> Completion:
-    try:
-        return succeeded(job, task.signature.encode_result(result))
-    except InvalidResult as error:
-        if type(result) is Later:
-            return _returned_later(job, result, since)
-        # Final: the effects are there, and another attempt would return the same kind of value.
-        return failure(job, State.FAILED, error, since)
-
-
-def _returned_later(job: Claimed, result: Later, since: Since) -> Completion:
-    try:
-        return becoming(job, returned(result, schema_in_use()))
-    except (InvalidArguments, InvalidOption) as error:
-        return failure(job, State.FAILED, error, since)

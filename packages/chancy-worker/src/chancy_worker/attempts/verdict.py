@@ -150,11 +150,6 @@ def succeeded(job: Claimed, result: bytes) -> Completion:
     return Completion(job.id, job.fence, State.SUCCEEDED, result)
 
 
-def becoming(job: Claimed, flow: bytes) -> Completion:
-    """The handler returned what will be the result of another job."""
-    return Completion(job.id, job.fence, State.BLOCKED, note="waits for what it has returned", flow=flow)
-
-
 def released(job: Claimed, note: str, delay: timedelta | None = None) -> Completion:
     """The job goes back unharmed; without a delay, to its place in the queue."""
     return Completion(job.id, job.fence, State.READY, delay=delay, refund=True, note=note)

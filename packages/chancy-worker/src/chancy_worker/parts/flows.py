@@ -108,13 +108,13 @@ class Flows(Part):
 
     async def _become(self, link: Link, job: Claimed, verdict: Completion) -> None:
         assert verdict.flow is not None
-        flow = flow_in(verdict.flow)
+        flow, refused = flow_in(verdict.flow), ""
         try:
             fate, other = await link.send(become(*job.owner, flow))
         except psycopg.Error as error:
             if not is_of_a_row(error):
                 raise
-            fate, other, why = "refused", None, one_line(error)
+            fate, other, refused = "refused", None, one_line(error)
         self._becoming.popleft()
         match fate:
             case "became" | "done":
@@ -125,7 +125,7 @@ class Flows(Part):
             case "lost":
                 self.rounds.write(cancelled(job))
             case _:
-                said = cycle(job.id, other) if fate == "cycle" else why
+                said = cycle(job.id, other) if fate == "cycle" else refused
                 error_ = InvalidResult(job.task, said)
                 self.rounds.write(failure(job, State.FAILED, error_, since_now("")))
 

@@ -74,19 +74,6 @@ class Batches(Protocol):
         """A job of this one is over, or waits again."""
 
 
-class Flows(Protocol):
-    """Who looks after jobs that need others."""
-
-    def becomes(self, job: Claimed, verdict: Completion, /) -> None:
-        """Its function has returned what another one will come to: have it wait for that."""
-
-    def ended(self, ids: Sequence[int], /) -> None:
-        """These are over, and needed."""
-
-    def may_have_ended(self, ids: Sequence[int], /) -> None:
-        """These perhaps."""
-
-
 class Acceptance:
     """Of one worker."""
 

@@ -21,16 +21,7 @@ from chancy_worker.attempts.refusals import Refusals
 from chancy_worker.attempts.verdict import Claimed, Completion
 from chancy_worker.claims.portions import Portion
 from chancy_worker.claims.sifting import LOCKED
-from chancy_worker.claims.statement import (
-    PATIENT_ROUND,
-    PATIENT_WEIGHED_ROUND,
-    ROUND,
-    WEIGHED_ROUND,
-    Answer,
-    Wanted,
-    play_round,
-    settle,
-)
+from chancy_worker.claims.statement import Answer, Wanted, play_round, settle
 from chancy_worker.config import Timing
 from chancy_worker.connection.link import Ended, Link
 from chancy_worker.demand.demand import Demand
@@ -41,19 +32,12 @@ from chancy_worker.held.leases import Leases
 from chancy_worker.held.outbox import Outbox
 from chancy_worker.held.unheard import Unheard
 
-from .acceptance import Acceptance, Batches, Ends, Flows, Slots
+from .acceptance import Acceptance, Batches, Ends, Slots
+from .forms import TEXTS, Flows
 from .mending import Mending
 
 _LAST_ROUND = 2.0
 """Seconds that a round without verdicts gets whose worker stops."""
-
-TEXTS = {
-    (False, False): ROUND,
-    (True, False): PATIENT_ROUND,
-    (False, True): WEIGHED_ROUND,
-    (True, True): PATIENT_WEIGHED_ROUND,
-}
-"""By whether it passes locked rows by, and whether it weighs."""
 
 T = TypeVar("T")
 
