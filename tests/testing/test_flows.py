@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chancy import JobCancelled, JobFailed, Outcome, State, outcome_of, result_of, submit_many, task
+from chancy import JobCancelled, Outcome, State, outcome_of, result_of, submit_many, task
 
 
 @task

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from chancy import Outcome, result_of, task
+import psycopg
+import worker_tasks
+
+from chancy import Job, Outcome, current_job, result_of, task
 
 gates: dict[str, asyncio.Event] = {}
 """What a `wait` waits for, by its name; emptied before each test."""
@@ -77,3 +80,48 @@ async def nested(depth: int) -> str:
     if depth:
         return result_of(join.bind([result_of(nested.bind(depth - 1))], name=f"nested{depth}"))
     return "bottom"
+
+
+healed: set[str] = set()
+"""What does not fail any more."""
+
+
+@task(max_attempts=1)
+async def sometimes(name: str) -> str:
+    ran.append(name)
+    if name not in healed:
+        raise Broken(name)
+    return name
+
+
+@task
+async def risky(name: str) -> str:
+    ran.append("risky")
+    return result_of(join.bind([result_of(sometimes.bind(name))]))
+
+
+@task
+async def waiting(name: str) -> str:
+    return result_of(join.bind([result_of(wait.bind(name))]))
+
+
+@task
+async def itself() -> str:
+    job = current_job()
+    own: Job[str] = Job(job.id, job.task, job.queue, job.schema, decode_result=leaf.signature.decode_result)
+    async with await psycopg.AsyncConnection.connect(worker_tasks.dsn, autocommit=True) as conn:
+        return result_of(await join.submit(conn, [result_of(own)]))
+
+
+@task
+async def completes(dsn: str) -> str:
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as conn, conn.transaction():
+        await current_job().complete(conn, result_of(join.bind([result_of(leaf.bind("a"))])))
+    return "not this"
+
+
+@task
+def completes_in_thread(dsn: str) -> str:
+    with psycopg.connect(dsn) as conn:
+        current_job().complete(conn, result_of(join.bind([result_of(leaf.bind("a"))])))
+    return "not this"

@@ -96,6 +96,7 @@ async def claiming(send, queues=("mail",), **more):
             "refusals": Refusals("w:1", queues, {}),
             "ends": SimpleNamespace(settled=lambda verdict, fate: None),
             "batches": None,
+            "flows": SimpleNamespace(ended=list, may_have_ended=list, becomes=None),
         }
         | more
     )

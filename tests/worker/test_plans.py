@@ -487,12 +487,15 @@ async def test_what_became_of_verdicts_is_asked_by_id(link, deep):
 # The heartbeat, and the dead.
 
 
+BEAT = {"job_running", "job_cancelling", "worker_pkey", "batch_unfinished", "schedule_due_at", "need_needs"}
+
+
 async def test_a_heartbeat_reads_only_what_was_claimed_since_the_last_one(link, deep):
     # This worker has had 100,000 jobs, whose entries are still in the index. Those of the claims that other tests have
     # taken back are marked as dead by whoever reads them first.
     await watch(link, extend(deep.worker, 15, deep.extended, 0))
     seen = await watch(link, extend(deep.worker, 15, deep.extended, 0))
-    assert seen.indexes() == {"job_running", "job_cancelling", "worker_pkey", "batch_unfinished", "schedule_due_at"}
+    assert seen.indexes() == BEAT
     assert "Sort" not in seen.types()
     assert_bounded(seen, 130)  # 41, for 100 claims
 
@@ -664,7 +667,7 @@ async def test_so_do_the_plans_of_what_else_a_worker_asks(chancy_dsn, chancy_sch
     beating = await watch(link, extend(1, 15, None, 0))
     await link.close()
     assert settling.indexes() == {"job_pkey", "history_pkey", "retention_pkey"}
-    assert beating.indexes() == {"job_running", "job_cancelling", "worker_pkey", "batch_unfinished", "schedule_due_at"}
+    assert beating.indexes() == BEAT
     assert_every_scan_has_its_place(settling)
     assert_every_scan_has_its_place(beating)
 

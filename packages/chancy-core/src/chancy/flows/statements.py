@@ -184,6 +184,22 @@ def tell_some(
         after = look.upto
 
 
+SELECT_UNNEEDED = """
+    SELECT DISTINCT need.needs FROM {schema}.need AS need
+    WHERE need.job = ANY (%(ids)s::bigint[])
+        AND EXISTS (SELECT FROM {schema}.job AS job WHERE job.id = need.needs)
+        AND NOT EXISTS (
+            SELECT FROM {schema}.need AS other WHERE other.needs = need.needs AND other.doomed_at IS NULL)
+    ORDER BY need.needs
+"""
+
+
+def select_unneeded(ids: Collection[int]) -> Statement[list[int]]:
+    """Of what these jobs needed, which have been cancelled: the live ones that nobody else needs."""
+    params = {"ids": of_numbers(ids)}
+    return Statement(SELECT_UNNEEDED, params, lambda rows: [id_ for (id_,) in rows], name="select_unneeded")
+
+
 # One at a time: the others have nothing to add.
 MISSED = """
     SELECT CASE WHEN pg_try_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -3)

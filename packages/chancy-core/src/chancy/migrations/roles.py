@@ -31,12 +31,13 @@ GRANT = "GRANT %s TO %s;"
 RIGHTS: Mapping[Role, Sequence[str]] = {
     "producer": (
         "USAGE ON SCHEMA {schema}",
-        _on("SELECT", "migration job history history_result any_job log task batch unique_window"),
-        _on("INSERT", "job batch unique_window"),
-        # What a submit replaces of a job that waits under its key, and whose batch it is.
+        _on("SELECT", "migration job history history_result any_job log task batch unique_window need"),
+        _on("INSERT", "job batch unique_window need"),
+        # What a submit replaces of a job that waits under its key, and whose batch it is; and of one that needs others.
         "UPDATE (arguments, priority, max_attempts, retry, limits, gates, parked, run_at, batch, meta) ON {schema}.job",
+        "UPDATE (state, needed) ON {schema}.job",
         _on("UPDATE", "batch unique_window"),
-        _on("DELETE", "unique_window"),
+        _on("DELETE", "unique_window need"),
         _DRAW,
     ),
     "worker": (
@@ -51,7 +52,7 @@ RIGHTS: Mapping[Role, Sequence[str]] = {
         _LOOK,
         _on(
             "INSERT, UPDATE, DELETE",
-            "job history history_result log pause queue_limit schedule batch unique_window setting",
+            "job history history_result log pause queue_limit schedule batch unique_window setting need",
         ),
         _DRAW,
         _CARE,
@@ -128,6 +129,7 @@ _WORKED_ON = (
     "share",
     "batch",
     "schedule",
+    "need",
 )
 
 

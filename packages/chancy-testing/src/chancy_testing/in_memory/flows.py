@@ -138,8 +138,7 @@ def _become(memory: Memory, asked: Asked) -> Iterator[Row]:
         yield "lost", None
         return
     target = params["target"]
-    others = {int(other) for other in params["others"].strip("{}").split(",") if other}
-    if kept.row.id in _above(memory, others):
+    if kept.row.id in _above(memory, _numbers(params["others"])):
         yield "cycle", -target if target < 0 else None
         return
     ids = insert(memory, nodes_in(bytes(params["flow"])), kept.transaction)
@@ -158,6 +157,49 @@ def _above(memory: Memory, jobs: set[int]) -> set[int]:
     return found
 
 
+def _select_unneeded(memory: Memory, asked: Asked) -> Iterator[Row]:
+    cancelled = _numbers(asked.params["ids"])
+    needs = {need for job_id in cancelled for need in memory.doomed.get(job_id, ())}
+    wanted = {need for kinds in memory.needs.values() for need in kinds}
+    yield from ((need,) for need in sorted(needs - wanted) if memory.jobs[need].row.state not in FINISHED)
+
+
+def _select_doomed(memory: Memory, asked: Asked) -> Iterator[Row]:
+    found, left = set[int](), _numbers(asked.params["ids"])
+    while left:
+        found |= left
+        left = {need for job in left for need in memory.doomed.get(job, ()) if _in_vain(memory, job, need)} - found
+    left = set(found)
+    while left:
+        found |= left
+        left = {job for job, kinds in memory.doomed.items() if left & set(kinds) and _was_doomed(memory, job)} - found
+    over = [job for job in sorted(found) if job in memory.jobs and memory.jobs[job].row.state in FINISHED]
+    yield [job for job in over if job not in memory.doomed], [job for job in over if job in memory.doomed]
+
+
+def _in_vain(memory: Memory, job: int, need: int) -> bool:
+    state = memory.jobs[need].row.state if need in memory.jobs else None
+    return memory.doomed[job][need] != "e" and state in FINISHED and state is not State.SUCCEEDED
+
+
+def _was_doomed(memory: Memory, job: int) -> bool:
+    errors = memory.jobs[job].row.errors
+    return bool(errors) and errors[-1].kind == "NeedFailed"
+
+
+def _block_again(memory: Memory, asked: Asked) -> Iterator[Row]:
+    ids = sorted(_numbers(asked.params["ids"]))
+    for job_id in ids:
+        memory.needs[job_id] = memory.doomed.pop(job_id)
+        memory.jobs[job_id] = memory.jobs[job_id].with_row(state=State.BLOCKED, finished_at=None)
+        memory.ended.update(memory.needs[job_id])  # some may be over
+    yield ids, []
+
+
+def _numbers(literal: str) -> set[int]:
+    return {int(number) for number in literal.strip("{}").split(",") if number}
+
+
 def _unblock(memory: Memory, asked: Asked) -> Iterator[Row]:
     yield 0, None, [], [], [], []  # it is done after each answer
 
@@ -168,8 +210,11 @@ def _nothing(memory: Memory, asked: Asked) -> Iterator[Row]:
 
 ANSWERS: dict[str, Answer] = {
     "become": _become,
+    "block_again": _block_again,
     "end_blocked": _nothing,
     "insert_flow": _insert_flow,
     "missed": _nothing,
+    "select_doomed": _select_doomed,
+    "select_unneeded": _select_unneeded,
     "unblock": _unblock,
 }
