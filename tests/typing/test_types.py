@@ -51,13 +51,13 @@ def check(request, pytestconfig):
     return lambda file: (request.param, *errors(request.param, file, cache))
 
 
-@pytest.mark.parametrize("file", ["api.py", "stacks.py", "stacks_with_stubs.py"])
+@pytest.mark.parametrize("file", ["api.py", "flows.py", "stacks.py", "stacks_with_stubs.py"])
 def test_what_users_write_has_the_types_that_they_expect(check, file):
     _, found, said = check(file)
     assert not found, said
 
 
-@pytest.mark.parametrize("file", ["wrong.py", "stacks_wrong.py"])
+@pytest.mark.parametrize("file", ["wrong.py", "flows_wrong.py", "stacks_wrong.py"])
 def test_what_users_must_not_write_is_an_error_on_exactly_those_lines(check, file):
     checker, found, said = check(file)
     lines = (HERE / file).read_text().splitlines()

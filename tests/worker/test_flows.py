@@ -85,7 +85,7 @@ async def test_a_job_that_is_submitted_later_needs_what_is_there_already(site):
 async def test_a_job_may_need_one_that_runs(site):
     first = submit(site, tasks.wait.bind("w"))
     async with working(site.app(), PROMPT):
-        await eventually(lambda: site.count("running"))
+        await eventually(lambda: tasks.ran == ["w"])
         second = submit(site, tasks.join.bind([result_of(first)]))
         assert site.row(second).state is State.BLOCKED
         tasks.gates["w"].set()

@@ -546,7 +546,7 @@ async def test_one_job_is_read_by_its_id(caller, deep, ask, which):
 async def test_cancelling_a_job_reads_it_by_its_id(caller, deep, which):
     seen = await watch(caller, cancel_jobs([deep.waiting if which == "waiting" else deep.running[0].id]))
     assert seen.written("cancelled" if which == "waiting" else "asked") == 1
-    assert seen.indexes() == {"job_pkey", "history_pkey"}
+    assert seen.indexes() == {"job_pkey", "history_pkey", "need_pkey"}
     assert seen.read_whole() == set()
     assert seen.blocks.total() <= 75 + 9 * deep.partitions  # 26, and 2 or 3 a partition
 
@@ -601,7 +601,7 @@ async def test_requeueing_a_job_looks_up_its_id_and_its_key(caller, deep, which)
     seen = await watch(caller, requeue_jobs([deep.finished[0] - (0 if which == "free" else 60_000)], None, {}))
     assert seen.written("requeued") == (which == "free")
     # What tasks declare is a row for each name, looked up or read whole.
-    assert seen.indexes() - {"task_pkey"} == {"job_pkey", "history_pkey", "job_unique"}
+    assert seen.indexes() - {"task_pkey"} == {"job_pkey", "history_pkey", "job_unique", "need_pkey"}
     assert seen.read_whole() <= {"task"}
     assert seen.blocks.total() <= 90 + 45 * deep.partitions  # 32, and 18 a partition
 

@@ -354,9 +354,10 @@ def cancel(job_id: int, /, *, needs: bool = False, schema: str | None = None) ->
 
     One that is ready, scheduled or blocked moves to history as cancelled, and so does what needs it; one that waits for
     the job that its function has returned takes that along. With `needs` all that it needed and nobody else does is
-    cancelled as well. One that runs is asked to stop: its worker hears of it at the commit, or else within 5 s, cancels a coroutine, kills a child process, and tells a thread, which cannot
-    be stopped (`current_job().cancelled`). It will not run again: where its attempt has succeeded or finally failed
-    before it could be stopped, that is what counts, and anything else makes it cancelled.
+    cancelled as well. One that runs is asked to stop: its worker hears of it at the commit, or else within 5 s, cancels
+    a coroutine, kills a child process, and tells a thread, which cannot be stopped (`current_job().cancelled`). It will
+    not run again: where its attempt has succeeded or finally failed before it could be stopped, that is what counts,
+    and anything else makes it cancelled.
 
     Returns False for a job that is finished already. Until the commit the row is locked, and workers pass it by.
     Raises `UnknownJob`.
@@ -397,8 +398,8 @@ def cancel_flows(ids: Sequence[int], seen: Sequence[Cancellation], *, needs: boo
 
 @verb
 def requeue(job_id: int, /, *, attempts: int | None = None, schema: str | None = None) -> Steps[bool]:
-    """Make a finished job ready again, under its old id and with `attempts` more attempts. One round trip; some more of a
-    job that needs others, or that others need.
+    """Make a finished job ready again, under its old id and with `attempts` more attempts. One round trip; more where
+    it needs others, or others need it.
 
     What was ended because of it waits for it again. A job that was ended because of a need waits again, too, and what
     is to blame runs again; what has succeeded does not, unless it is the job that is asked for.

@@ -76,7 +76,7 @@ BEGIN
     IF others IS NOT NULL THEN
         gone := {schema}.mark_needed(others);
         IF gone IS NOT NULL THEN
-            PERFORM {schema}.unblock(gone, ids[1] - 1, 1000000, '{}');
+            PERFORM {schema}.unblock_late(gone, ids[1] - 1);
         END IF;
     END IF;
     PERFORM {schema}.ring(coalesce(bells, '{}'));
@@ -231,6 +231,20 @@ BEGIN
     END IF;
 END
 $$;
+
+-- Releases what is free of the jobs behind `after` that need one of these, which were over when they were submitted. With
+-- the rights of its owner: who may submit may not change the state of a job.
+CREATE OR REPLACE FUNCTION {schema}.unblock_late(ended bigint[], after bigint) RETURNS void
+    LANGUAGE plpgsql
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+BEGIN
+    PERFORM {schema}.unblock(ended, after, 1000000, '{}');
+END
+$$;
+
+REVOKE ALL ON FUNCTION {schema}.unblock_late(bigint[], bigint) FROM PUBLIC;
 
 -- The first `most` jobs behind `after` that are needed and not live: what looks have missed because a worker died, or
 -- because a job has ended otherwise. Reads needs and live jobs side by side, in the order of the ids.
