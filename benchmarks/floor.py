@@ -14,7 +14,8 @@ import psycopg
 
 from chancy_here import connected, prepare
 from chancy_worker.attempts.verdict import succeeded
-from chancy_worker.claims.statement import START, Wanted, play_round
+from chancy_worker.claims.statement import play_round
+from chancy_worker.claims.wanted import START, Wanted
 from chancy_worker.connection.link import Link
 from chancy_worker.life.lease import register
 from contender import begun, main, stamp

@@ -22,9 +22,10 @@ import psycopg
 
 from chancy_testing.server.postgres import binaries
 from chancy_worker.attempts.verdict import succeeded
-from chancy_worker.claims.marks import Marks
-from chancy_worker.claims.statement import Wanted, play_round
+from chancy_worker.claims.statement import play_round
+from chancy_worker.claims.wanted import Wanted
 from chancy_worker.connection.link import Link
+from chancy_worker.demand.marks import Marks
 from chancy_worker.life.lease import register
 from place import Contender, Run, Site
 

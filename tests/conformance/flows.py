@@ -205,7 +205,8 @@ def several_ends_are_submitted_in_one_call(g: Ground) -> Steps:
     one = leaf.bind(2)
     jobs = yield chancy.submit_many(g.conn, [total.bind([result_of(one)]), one, total.bind([result_of(one)], plus=1)])
     yield g.perform()
-    assert [(yield job.result(g.conn)) for job in jobs] == [Sum(2, (2,)), 2, Sum(3, (2,))]
+    for job, expected in zip(jobs, [Sum(2, (2,)), 2, Sum(3, (2,))], strict=True):
+        assert (yield job.result(g.conn)) == expected
 
 
 @case

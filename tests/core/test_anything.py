@@ -27,7 +27,8 @@ import chancy_ops
 from chancy import Keep, State, Unique, days, every, task
 from chancy.run import send
 from chancy_ops import JobFilter
-from chancy_worker.claims.statement import Wanted, play_round
+from chancy_worker.claims.statement import play_round
+from chancy_worker.claims.wanted import Wanted
 from chancy_worker.life.lease import register
 
 MORE = int(os.environ.get("CHANCY_EXAMPLES", "200"))

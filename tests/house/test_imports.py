@@ -29,7 +29,7 @@ ORDER = {
         app __main__ __init__
     """,
     "chancy_worker": """
-        config forks init log_format
+        config forks init log_format words
         attempts connection
         slots claims held child doorbell
         children life parts demand rounds
@@ -56,9 +56,9 @@ PURE = {
         keys/gates keys/key keys/statements keys/unique schedules/recurrence statements batches/values
     """,
     "chancy_worker": """
-        attempts/verdict claims/marks claims/portions claims/statement doorbell/line held/holdings held/leases held/returns
-        demand/appetite demand/pace rounds/doubts
-        slots/room
+        attempts/verdict claims/answer claims/forms claims/parked claims/pieces claims/portions claims/settling
+        claims/statement claims/wanted doorbell/line held/holdings held/leases held/returns
+        demand/appetite demand/marks demand/pace rounds/doubts slots/room words
     """,
 }
 LOOPS = {

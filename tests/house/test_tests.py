@@ -8,7 +8,8 @@ from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
 FOLDERS = [
-    TESTS / name for name in ("conformance", "core", "django", "house", "ops", "soak", "stacks", "testing", "worker")
+    TESTS / name
+    for name in ("conformance", "core", "django", "docs", "house", "ops", "soak", "stacks", "testing", "worker")
 ]
 
 

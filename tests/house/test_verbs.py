@@ -16,7 +16,7 @@ BY_HAND = {
     "chancy": {
         "batches/batch.batch": "gives a block, and not an answer",
         "migrations/migrate.migrate": "is driven in a transaction of its own",
-        "run.around": "gives a block, and not an answer",
+        "batches/block.around": "gives a block, and not an answer",
     },
     "chancy_ops": {
         "diagnosis/doctor.doctor": "looks at the connection itself",

@@ -19,7 +19,8 @@ from chancy import State, every
 from chancy.run import send
 from chancy_ops.cli import COMMANDS
 from chancy_ops.cli import chancy as group
-from chancy_worker.claims.statement import Wanted, play_round
+from chancy_worker.claims.statement import play_round
+from chancy_worker.claims.wanted import Wanted
 from chancy_worker.life.lease import register
 
 MORE = int(os.environ.get("CHANCY_EXAMPLES", "50"))

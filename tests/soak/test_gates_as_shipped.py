@@ -17,7 +17,8 @@ from worker_help import all_finished, eventually, states
 import chancy_ops
 from chancy import submit_many
 from chancy.run import send
-from chancy_worker.claims.statement import Wanted, play_round
+from chancy_worker.claims.statement import play_round
+from chancy_worker.claims.wanted import Wanted
 from chancy_worker.life.lease import register
 
 pytestmark = [pytest.mark.patience, pytest.mark.timeout(400)]

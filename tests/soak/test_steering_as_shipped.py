@@ -14,7 +14,8 @@ from chancy import State
 from chancy.run import send
 from chancy_ops import JobFilter
 from chancy_worker.attempts.verdict import succeeded
-from chancy_worker.claims.statement import Wanted, play_round
+from chancy_worker.claims.statement import play_round
+from chancy_worker.claims.wanted import Wanted
 from chancy_worker.life.lease import register
 
 pytestmark = [pytest.mark.patience, pytest.mark.timeout(400)]

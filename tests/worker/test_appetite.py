@@ -5,11 +5,11 @@ import math
 import pytest
 
 from chancy.options.limits import Place
-from chancy_worker.claims import marks
-from chancy_worker.claims.marks import LOOK_SECONDS, Marks
-from chancy_worker.claims.statement import START, Answer, Wanted
-from chancy_worker.demand import pace
+from chancy_worker.claims.answer import Answer
+from chancy_worker.claims.wanted import START, Wanted
+from chancy_worker.demand import marks, pace
 from chancy_worker.demand.appetite import LIMIT_SECONDS, Appetite
+from chancy_worker.demand.marks import LOOK_SECONDS, Marks
 from chancy_worker.held.returns import Returns
 from chancy_worker.slots.room import Bound, Shares, shared
 

@@ -20,7 +20,8 @@ from chancy.batches.statements import finish_batches, finish_unfinished
 from chancy.run import send
 from chancy_worker import Timing, WorkerConfig, engine
 from chancy_worker.attempts.verdict import failure, since_now, succeeded
-from chancy_worker.claims.statement import Wanted, play_round
+from chancy_worker.claims.statement import play_round
+from chancy_worker.claims.wanted import Wanted
 from chancy_worker.life.lease import register
 from chancy_worker.life.rescue import declare_dead, take_back
 from chancy_worker.parts.retention import keep, sweep_batches

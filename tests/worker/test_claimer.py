@@ -15,7 +15,8 @@ from chancy import Queue, State
 from chancy_worker import Timing, WorkerConfig
 from chancy_worker.attempts.refusals import Refusals
 from chancy_worker.attempts.verdict import Claimed, released, succeeded
-from chancy_worker.claims.statement import SETTLE, Answer
+from chancy_worker.claims.answer import Answer
+from chancy_worker.claims.settling import SETTLE
 from chancy_worker.connection.link import Link
 from chancy_worker.connection.recovery import Recovery
 from chancy_worker.doorbell.polling import Poll

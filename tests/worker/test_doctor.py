@@ -23,7 +23,8 @@ from chancy_ops.diagnosis import fleet as fleet_checks
 from chancy_ops.diagnosis import server as server_checks
 from chancy_ops.diagnosis.findings import Patience
 from chancy_worker import WorkerConfig
-from chancy_worker.claims.statement import Wanted, play_round
+from chancy_worker.claims.statement import play_round
+from chancy_worker.claims.wanted import Wanted
 from chancy_worker.life.lease import Offer, register
 from chancy_worker.life.rescue import declare_dead
 

@@ -31,7 +31,7 @@ from chancy import Queue, State
 from chancy.run import send
 from chancy_testing.server.postgres import Postgres
 from chancy_worker import Timing, WorkerConfig, cli
-from chancy_worker.claims.statement import Wanted
+from chancy_worker.claims.wanted import Wanted
 from chancy_worker.connection import recovery
 from chancy_worker.connection.link import Link
 from chancy_worker.life.lease import register

@@ -23,7 +23,8 @@ from chancy_worker import WorkerConfig
 from chancy_worker.attempts.verdict import Completion, cancelled, released, succeeded
 from chancy_worker.claims.gates import Gatekeeper, _Place, reach
 from chancy_worker.claims.plans import plans_of_gates
-from chancy_worker.claims.statement import START, Circle, Flow, Wanted, play_round
+from chancy_worker.claims.statement import play_round
+from chancy_worker.claims.wanted import START, Circle, Flow, Wanted
 from chancy_worker.life.lease import Offer, register
 from chancy_worker.life.rescue import declare_dead, take_back
 

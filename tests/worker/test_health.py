@@ -20,7 +20,7 @@ from chancy import State
 from chancy_testing.server.postgres import Postgres
 from chancy_worker import WorkerConfig
 from chancy_worker.life import health
-from chancy_worker.rounds.claimer import Claimer
+from chancy_worker.rounds.questions import Questions
 
 
 async def test_a_worker_is_ready_live_and_answers_nothing_else(site, port):
@@ -144,7 +144,7 @@ async def test_systemds_watchdog_is_not_fed_where_rounds_stand_still_beside_a_wh
             await go_on.wait()
 
         with monkeypatch.context() as patch:
-            patch.setattr(Claimer, "_choose_suspects", stand_still)
+            patch.setattr(Questions, "ask", stand_still)
             await stuck.wait()
             await eventually(lambda: time.monotonic() - worker._engine.claimer.turned_at > 0.5)
             (said,) = await worker._hangs()

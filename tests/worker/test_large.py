@@ -14,8 +14,10 @@ from chancy.run import send
 from chancy_worker import Timing, WorkerConfig
 from chancy_worker.attempts.verdict import Claimed, Completion
 from chancy_worker.claims import portions
+from chancy_worker.claims.forms import ROUND, WEIGHED_ROUND
 from chancy_worker.claims.portions import Portion
-from chancy_worker.claims.statement import ROUND, WEIGHED_ROUND, Circle, Wanted, play_round
+from chancy_worker.claims.statement import play_round
+from chancy_worker.claims.wanted import Circle, Wanted
 from chancy_worker.held.outbox import LARGE_VERDICT_BYTES, MOST_CUTS, Outbox
 from chancy_worker.life.lease import register
 

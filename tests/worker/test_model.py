@@ -33,12 +33,14 @@ from chancy.current import CurrentJob
 from chancy.errors import LeaseLost
 from chancy.run import send
 from chancy_worker.attempts.verdict import Claimed, cancelled, judged, released, since_now, succeeded
-from chancy_worker.claims.statement import PATIENT_ROUND, Circle, Wanted, play_round, settle
+from chancy_worker.claims.forms import PATIENT_ROUND, WAYS
+from chancy_worker.claims.settling import settle
+from chancy_worker.claims.statement import play_round
+from chancy_worker.claims.wanted import Circle, Wanted
 from chancy_worker.connection.sessions import OwnSession
 from chancy_worker.life.lease import extend, register
 from chancy_worker.life.rescue import declare_dead, take_back
 from chancy_worker.life.suspects import choose
-from chancy_worker.rounds.claimer import TEXTS
 
 WAITING = {"ready", "scheduled"}
 LIVE = WAITING | {"running"}
@@ -265,7 +267,7 @@ class Life(RuleBasedStateMachine):
         wanted = Wanted(
             free={"default": free}, looking=("default",), suspects=[(job, self.rows[job].fence) for job in chosen]
         )
-        played = play_round(worker, verdicts, wanted, under=under, text=TEXTS[patient, weighed])
+        played = play_round(worker, verdicts, wanted, under=under, text=WAYS[patient, weighed])
         with self.somebody_locking(locked):
             if written != holding and not patient:
                 with pytest.raises(psycopg.errors.LockNotAvailable):

@@ -22,7 +22,7 @@ from chancy_worker.attempts.verdict import Claimed
 from chancy_worker.claims import sifting
 from chancy_worker.claims.portions import Portion
 from chancy_worker.claims.sifting import Candidate, Sieve
-from chancy_worker.claims.statement import Wanted
+from chancy_worker.claims.wanted import Wanted
 from chancy_worker.connection.link import Link
 from chancy_worker.life.lease import register
 from chancy_worker.parts import reports

@@ -18,7 +18,8 @@ from chancy.registry import registered
 from chancy.run import send
 from chancy_worker import WorkerConfig
 from chancy_worker.attempts.verdict import Claimed, released
-from chancy_worker.claims.statement import Wanted, play_round
+from chancy_worker.claims.statement import play_round
+from chancy_worker.claims.wanted import Wanted
 from chancy_worker.life.lease import register
 from chancy_worker.slots.slots import Slots
 

@@ -34,11 +34,14 @@ from chancy.wires.cursors import ADAPTERS
 from chancy_ops.reasons.context import around
 from chancy_ops.reasons.why import _held_up
 from chancy_worker.attempts.verdict import Claimed, Completion
+from chancy_worker.claims.forms import PATIENT_ROUND, ROUND
 from chancy_worker.claims.gates import reach
-from chancy_worker.claims.marks import Marks
-from chancy_worker.claims.statement import PATIENT_ROUND, ROUND, START, Circle, Flow, Mark, Wanted, play_round, settle
+from chancy_worker.claims.settling import settle
+from chancy_worker.claims.statement import play_round
+from chancy_worker.claims.wanted import START, Circle, Flow, Mark, Wanted
 from chancy_worker.connection.link import Link
 from chancy_worker.connection.sessions import LentSession, OwnSession
+from chancy_worker.demand.marks import Marks
 from chancy_worker.life.lease import Offer, extend, register
 from chancy_worker.life.rescue import declare_dead, take_back
 from chancy_worker.life.suspects import choose

@@ -15,11 +15,10 @@ from chancy import Queue, State
 from chancy_ops.pauses import pause, resume
 from chancy_ops.queue import limit
 from chancy_worker import WorkerConfig
-from chancy_worker.claims import marks
+from chancy_worker.claims.answer import Answer
 from chancy_worker.claims.gates import REACH
-from chancy_worker.claims.statement import Answer
 from chancy_worker.connection.link import Link
-from chancy_worker.demand import appetite
+from chancy_worker.demand import appetite, marks
 
 CONFIG = WorkerConfig(timing=ONLY_WOKEN, grace=1)
 IN_TIME = timedelta(seconds=10)

@@ -19,7 +19,9 @@ from chancy.history.moving import make_partitions
 from chancy.run import send
 from chancy_worker import WorkerConfig
 from chancy_worker.attempts.verdict import Completion, cancelled, released, succeeded
-from chancy_worker.claims.statement import Wanted, play_round, settle
+from chancy_worker.claims.settling import settle
+from chancy_worker.claims.statement import play_round
+from chancy_worker.claims.wanted import Wanted
 from chancy_worker.cli import load, parser
 from chancy_worker.connection.link import Link
 from chancy_worker.connection.sessions import LentSession, OwnSession

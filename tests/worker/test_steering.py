@@ -19,7 +19,8 @@ from chancy.run import send
 from chancy_ops import JobFilter
 from chancy_worker import WorkerConfig
 from chancy_worker.attempts.verdict import succeeded
-from chancy_worker.claims.statement import Circle, Wanted, play_round
+from chancy_worker.claims.statement import play_round
+from chancy_worker.claims.wanted import Circle, Wanted
 from chancy_worker.life.lease import register
 
 AWAKE = WorkerConfig(timing=ONLY_WOKEN, grace=1)

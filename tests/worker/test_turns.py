@@ -22,7 +22,8 @@ from chancy import Queue
 from chancy.model import Statement
 from chancy.run import send
 from chancy_worker import WorkerConfig, engine
-from chancy_worker.claims.statement import Wanted, play_round
+from chancy_worker.claims.statement import play_round
+from chancy_worker.claims.wanted import Wanted
 from chancy_worker.connection.link import Link
 from chancy_worker.connection.turns import NextTurn, take_turns
 from chancy_worker.life.lease import register

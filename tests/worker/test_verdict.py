@@ -12,7 +12,9 @@ import pytest
 from chancy import Backoff, Discard, Retry, Snooze, State
 from chancy.model import LONGEST_DELAY, AttemptError
 from chancy_worker import Completion
-from chancy_worker.attempts.verdict import Claimed, flaw_of, judged, safe, since_now
+from chancy_worker.attempts.middleware import flaw_of
+from chancy_worker.attempts.verdict import Claimed, judged, since_now
+from chancy_worker.words import safe
 
 SINCE = since_now("verdicts")
 KEPT = msgspec.json.Decoder(list[AttemptError])

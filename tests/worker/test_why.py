@@ -20,7 +20,8 @@ from chancy.phrases import argument, counted, jobs_named, one_line, sized, span
 from chancy.run import send
 from chancy_ops import Reason
 from chancy_worker import Timing, WorkerConfig
-from chancy_worker.claims.statement import Wanted, play_round
+from chancy_worker.claims.statement import play_round
+from chancy_worker.claims.wanted import Wanted
 from chancy_worker.life.lease import Offer, register
 from chancy_worker.life.rescue import declare_dead, take_back
 

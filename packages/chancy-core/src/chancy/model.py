@@ -85,6 +85,8 @@ class Statement(msgspec.Struct, Generic[T_co], frozen=True):
     """The jobs that it adds, or that the batch does which it adds, for a backend that reads no SQL."""
     name: str = ""
     """What it asks, for whoever reads no SQL: the function that makes it, or the verb that sends it alone."""
+    prepared: str = ""
+    """The same in other words, which are faster where the driver prepares them, and only there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Any, Protocol, TypeVar, overload
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from typing import Any, Protocol, TypeVar
 
 import psycopg
 
@@ -21,21 +20,25 @@ from .model import AskStanding, LetGo, Pause, Script, Statement, Steps
 from .schema import named
 from .wires.connections import AsyncConn, PsycopgAsyncConn, PsycopgConn, SyncConn
 from .wires.failures import meaning
-from .wires.psycopg import fetch, fetch_async, refuse_scripts
+from .wires.psycopg import fetch, fetch_async
 from .wires.registry import kind_of, wire_of
-from .wires.wire import AsyncWire, Query, Rows, Standing, Wire
+from .wires.wire import AsyncWire, Query, Rows, Wire
 
 T = TypeVar("T")
 
 
 def send(conn: PsycopgConn, statement: Statement[T], schema: str) -> T:
     """One round trip on a connection of psycopg's."""
-    return statement.parse(fetch(conn, statement.sql, statement.params, schema))
+    return statement.parse(fetch(conn, _words_for(conn, statement), statement.params, schema))
 
 
 async def send_async(conn: PsycopgAsyncConn, statement: Statement[T], schema: str) -> T:
     """`send`, awaited."""
-    return statement.parse(await fetch_async(conn, statement.sql, statement.params, schema))
+    return statement.parse(await fetch_async(conn, _words_for(conn, statement), statement.params, schema))
+
+
+def _words_for(conn: PsycopgConn | PsycopgAsyncConn, statement: Statement[Any]) -> str:
+    return statement.prepared if statement.prepared and conn.prepare_threshold is not None else statement.sql
 
 
 class Backend(Protocol):
@@ -135,8 +138,8 @@ def perform(conn: SyncConn | AsyncConn, work: Statement[T] | Steps[T], schema: s
     if awaited(conn):
         if isinstance(work, Statement):
             return _backend.send_async(given, work, schema)
-        return _walk_async(given, work, schema, _backend)
-    return _backend.send(given, work, schema) if isinstance(work, Statement) else _walk(given, work, schema, _backend)
+        return drive_async(given, work, schema, _backend)
+    return _backend.send(given, work, schema) if isinstance(work, Statement) else drive(given, work, schema, _backend)
 
 
 def walk(steps: Generator[Any, Any, T], do: Callable[[Any], Any]) -> T:
@@ -186,83 +189,11 @@ def doing(conn: Any, schema: str, backend: Backend, send: Callable[[Any, Any, st
     return do
 
 
-def _walk(conn: SyncConn, steps: Steps[T], schema: str, backend: Backend) -> T:
+def drive(conn: SyncConn, steps: Steps[T], schema: str, backend: Backend) -> T:
+    """The steps of a verb on this connection, to their result."""
     return walk(steps, doing(conn, schema, backend, backend.send))
 
 
-async def _walk_async(conn: AsyncConn, steps: Steps[T], schema: str, backend: Backend) -> T:
+async def drive_async(conn: AsyncConn, steps: Steps[T], schema: str, backend: Backend) -> T:
+    """`drive`, awaited."""
     return await follow(steps, doing(conn, schema, backend, backend.send_async))
-
-
-@overload
-def around(
-    conn: SyncConn, before: Steps[T], after: Callable[[T], Steps[None]], schema: str
-) -> AbstractContextManager[T]: ...
-@overload
-def around(
-    conn: AsyncConn, before: Steps[T], after: Callable[[T], Steps[None]], schema: str
-) -> AbstractAsyncContextManager[T]: ...
-def around(
-    conn: Any, before: Steps[T], after: Callable[[T], Steps[None]], schema: str
-) -> AbstractContextManager[T] | AbstractAsyncContextManager[T]:
-    """A block that begins with `before`, which gives its value, and ends with `after`, unless it raises.
-
-    On a connection in autocommit it is a transaction; elsewhere a part of the caller's, which is not touched.
-    """
-    return (_around_async if awaited(conn) else _around)(conn, before, after, schema)
-
-
-# A block on a connection that is FRESH would commit what the caller has yet to commit.
-@contextlib.contextmanager
-def _around(conn: SyncConn, before: Steps[T], after: Callable[[T], Steps[None]], schema: str) -> Iterator[T]:
-    wire: Wire = _backend.wire(conn)
-    with wire.block() if wire.standing() is Standing.AUTOCOMMIT else contextlib.nullcontext():
-        value = _walk(conn, before, schema, _backend)
-        yield value
-        _walk(conn, after(value), schema, _backend)
-
-
-@contextlib.asynccontextmanager
-async def _around_async(
-    conn: AsyncConn, before: Steps[T], after: Callable[[T], Steps[None]], schema: str
-) -> AsyncIterator[T]:
-    wire: AsyncWire = _backend.wire(conn)
-    async with wire.block() if await wire.standing() is Standing.AUTOCOMMIT else contextlib.nullcontext():
-        value = await _walk_async(conn, before, schema, _backend)
-        yield value
-        await _walk_async(conn, after(value), schema, _backend)
-
-
-def perform_in_transaction(
-    conn: SyncConn | AsyncConn, first: str, steps: Steps[T], schema: str
-) -> T | Coroutine[Any, Any, T]:
-    """Drive `steps` in one transaction: on an idle connection their own, which begins with the command `first` and is
-    committed, else the caller's.
-    """
-    given: Any = conn
-    if awaited(conn):
-        return _walk_in_transaction_async(given, first, steps, schema)
-    wire: Wire = wire_of(conn)
-    if _has_one(given, wire.standing()):
-        return _walk(given, steps, schema, Postgres())
-    with wire.block():
-        wire.run(first)
-        return _walk(given, steps, schema, Postgres())
-
-
-async def _walk_in_transaction_async(conn: AsyncConn, first: str, steps: Steps[T], schema: str) -> T:
-    wire: AsyncWire = wire_of(conn)
-    if _has_one(conn, await wire.standing()):
-        return await _walk_async(conn, steps, schema, Postgres())
-    async with wire.block():
-        await wire.run(first)
-        return await _walk_async(conn, steps, schema, Postgres())
-
-
-def _has_one(conn: object, standing: Standing) -> bool:
-    """Whether there is a transaction, which can take scripts. Raises `InvalidConnection`."""
-    if isinstance(conn, (psycopg.Connection, psycopg.AsyncConnection)):
-        refuse_scripts(conn)
-    if standing is Standing.FAILED:
-        raise InvalidConnection("the transaction of the connection has failed: roll it back first")
-    return standing is Standing.WITHIN

@@ -35,6 +35,19 @@ INSERT_JOB_IN_COLUMNS = (
 )
 """The same, a tenth dearer, for who has no parser."""
 
+INSERT_JOB_PREPARED = """
+    INSERT INTO {schema}.job
+        (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, retry, limits, gates, parked,
+         meta)
+    VALUES (%(task)s::text, %(queue)s::text, %(priority)s::smallint, 'ready', %(max_attempts)s::smallint,
+        coalesce(%(run_at)s::timestamptz, {schema}.clock() + %(delay)s::interval, {schema}.clock()), {schema}.clock(),
+        %(arguments)s::json, %(retry)s::json, %(limits)s::json, %(gates)s::json, %(gates)s::json->>'key',
+        %(meta)s::json)
+    RETURNING json_build_array(id, pg_current_xact_id(), submitted_at AT TIME ZONE 'UTC')::text,
+        {schema}.ring(queue)::text
+"""
+"""The same by itself: a tenth cheaper where it is prepared, and twice as dear where it is not."""
+
 # Ids are drawn before the INSERT, so that they can be given back by position: the order of RETURNING is
 # Postgres' habit and not its promise.
 INSERT_JOBS = """
@@ -73,7 +86,7 @@ def insert_job(job: NewJob[Any], made: Callable[[int, str, datetime], T]) -> Sta
         job_id, transaction, at = _decode_insert(rows[0][0])
         return made(job_id, transaction, at.replace(tzinfo=UTC))
 
-    return Statement(INSERT_JOB, params_of(job), parse, (job,), name="insert_job")
+    return Statement(INSERT_JOB, params_of(job), parse, (job,), name="insert_job", prepared=INSERT_JOB_PREPARED)
 
 
 _decode_insert = msgspec.json.Decoder(tuple[int, str, datetime]).decode

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
@@ -195,3 +196,15 @@ def on_a_loop_of_its_own(work: Coroutine[Any, Any, T]) -> T:
     context = contextvars.copy_context()
     with ThreadPoolExecutor(1, thread_name_prefix="chancy-testing") as pool:
         return pool.submit(lambda: context.run(lambda: on_a_loop_of_its_own(work))).result()
+
+
+def unread(job: Claimed) -> Claimed:
+    """The same with its JSON as bytes, also where the stack has read it: drivers and SQLAlchemy do, each in its way."""
+    texts = {name: _text_of(getattr(job, name)) for name in ("arguments", "retry", "limits", "errors")}
+    return msgspec.structs.replace(job, **texts)
+
+
+def _text_of(value: Any) -> bytes | None:
+    if value is None or isinstance(value, bytes):
+        return value
+    return value.encode() if isinstance(value, str) else json.dumps(value).encode()

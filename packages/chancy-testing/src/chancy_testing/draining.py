@@ -6,13 +6,11 @@ not depend on the planner settings of a worker's connection.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, overload
 
-import msgspec
 import psycopg
 
 from chancy.app import Surround
@@ -32,12 +30,16 @@ from chancy.wires.literals import of_numbers, of_texts
 from chancy.wires.wire import Standing
 from chancy_worker.attempts.logs import write_logs
 from chancy_worker.attempts.verdict import Claimed, Completion
-from chancy_worker.claims.statement import WEIGHED_ROUND, Answer, Circle, Mark, Wanted, play_round, settle
+from chancy_worker.claims.answer import Answer
+from chancy_worker.claims.forms import WEIGHED_ROUND
+from chancy_worker.claims.settling import settle
+from chancy_worker.claims.statement import play_round
+from chancy_worker.claims.wanted import Circle, Mark, Wanted
 from chancy_worker.life.lease import Offer, register
 from chancy_worker.life.rescue import declare_dead, take_back
 
 from . import faults
-from .attempts import WORKER, Call, Performed, perform_here, perform_here_async
+from .attempts import WORKER, Call, Performed, perform_here, perform_here_async, unread
 from .beside import become_other, finish_all_batches, refuse_troubles
 
 T = TypeVar("T")
@@ -237,7 +239,7 @@ def _drain(
             if [job.id for job in claimed] != [found.id]:
                 passed.append(found.id)  # somebody else has locked it
         yield from _commit(commits)
-        for job in map(_unread, claimed):
+        for job in map(unread, claimed):
             if job.id in late:
                 yield from _write_late(worker, late.pop(job.id), drained)
             performed: Performed = yield from _attempt(job, schema, inside, surround)
@@ -281,18 +283,6 @@ def _admit(worker: int, queues: Sequence[str], found: _Next | None, spots: dict[
         if answer.claimed:
             return answer.claimed
     return []
-
-
-def _unread(job: Claimed) -> Claimed:
-    """The same with its JSON as bytes, also where the stack has read it: drivers and SQLAlchemy do, each in its way."""
-    texts = {name: _text_of(getattr(job, name)) for name in ("arguments", "retry", "limits", "errors")}
-    return msgspec.structs.replace(job, **texts)
-
-
-def _text_of(value: Any) -> bytes | None:
-    if value is None or isinstance(value, bytes):
-        return value
-    return value.encode() if isinstance(value, str) else json.dumps(value).encode()
 
 
 def _commit(commits: bool) -> Steps[None]:

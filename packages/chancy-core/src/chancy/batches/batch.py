@@ -17,11 +17,12 @@ from chancy.job import Job, NewJob, bound, submit_all, submit_flow
 from chancy.keys.unique import SubmitOutcome
 from chancy.model import Steps
 from chancy.options.plain import identity, shown
-from chancy.run import around, perform
+from chancy.run import perform
 from chancy.schema import schema_in_use
 from chancy.verb import verb
 from chancy.wires.connections import AsyncConn, SyncConn
 
+from .block import around
 from .statements import draw_batch, finish_batches, insert_batch, select_progress
 from .values import BatchCounts, BatchProgress, Callback
 

@@ -17,9 +17,10 @@ from typing import Any, overload
 from chancy.errors import DevelopmentSchema, InvalidConnection, SchemaOutdated, UnsupportedDatabase
 from chancy.history.moving import make_partitions
 from chancy.model import Rows, Script, Statement, Steps
-from chancy.run import perform_in_transaction
 from chancy.schema import named, schema_in_use
 from chancy.wires.connections import AsyncConn, SyncConn
+
+from .transaction import perform_in_transaction
 
 DAYS_AHEAD = 7
 

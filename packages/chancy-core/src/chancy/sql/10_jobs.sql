@@ -11,7 +11,7 @@ CREATE OR REPLACE FUNCTION {schema}.clock() RETURNS timestamptz
 CREATE OR REPLACE VIEW {schema}.any_job AS
     SELECT id, task, queue, priority,
         CASE WHEN state = 'ready' AND run_at > {schema}.clock() THEN 'scheduled' ELSE state END AS state,
-        attempt, max_attempts, claims, crashes, worker, run_at::timestamptz, submitted_at, started_at,
+        attempt, max_attempts::smallint, claims, crashes, worker, run_at::timestamptz, submitted_at, started_at,
         NULL::timestamptz AS finished_at, arguments::json, retry, limits, NULL::json AS result, errors, cancel_at, progress,
         unique_key, batch, meta::json, needs, becomes
     FROM {schema}.job

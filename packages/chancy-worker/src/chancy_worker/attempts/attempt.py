@@ -5,27 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import inspect
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
 from chancy.current import CurrentJob, running_attempt
-from chancy.errors import ChancyError, InvalidArguments
+from chancy.errors import InvalidArguments
 from chancy.schema import attempt_schema
-from chancy.states import State
 from chancy.task import BaseTask
 from chancy_worker import forks
 
+from .middleware import Middleware, go_through
 from .refusals import unfit
-from .returned import returned
 from .surround import Surround, Within
-from .verdict import Claimed, Completion, Since, failure, flaw_of, judged
-
-Proceed = Callable[[], Awaitable[Completion]]
-Middleware = Callable[[CurrentJob, Proceed], Awaitable[Completion]]
-"""A plain async function around an attempt: it awaits `proceed()` once and returns its completion, or another."""
+from .verdict import Claimed, Completion, Since, judged
 
 
 class Attempt(msgspec.Struct, frozen=True, gc=False):
@@ -66,52 +60,12 @@ async def perform(attempt: Attempt, executor: Executor, middleware: Sequence[Mid
     try:
         if not middleware:
             return await executor.run(attempt)
-        return await _surrounded(attempt, executor, middleware)
+        run = functools.partial(executor.run, attempt)
+        return await go_through(middleware, run, attempt.job, attempt.current, attempt.since)
     except asyncio.CancelledError:
         raise
     except BaseException as error:  # of a middleware
         return judged(attempt.job, error, attempt.since, attempt.task.retry_delay)
-
-
-async def _surrounded(attempt: Attempt, executor: Executor, middleware: Sequence[Middleware]) -> Completion:
-    succeeding = False
-
-    async def function() -> Completion:
-        nonlocal succeeding
-        verdict = await executor.run(attempt)
-        succeeding = verdict.state is State.SUCCEEDED
-        return verdict
-
-    proceed: Proceed = function
-    for around in reversed(middleware):
-        proceed = functools.partial(_through, around, attempt, proceed)
-    try:
-        return await proceed()
-    except InvalidVerdict as error:
-        if succeeding:  # final: the effects are there, and another attempt would come to the same end
-            return failure(attempt.job, State.FAILED, error, attempt.since)
-        raise
-
-
-async def _through(around: Middleware, attempt: Attempt, proceed: Proceed) -> Completion:
-    """One middleware; what it returns is looked at before anybody relies on it."""
-    given: Any = around(attempt.current, proceed)
-    if inspect.isawaitable(given):
-        given = await given
-    if flaw := flaw_of(given, attempt.job):
-        raise InvalidVerdict(around, flaw)
-    return cast(Completion, given)
-
-
-class InvalidVerdict(ChancyError):
-    """A middleware returned something that cannot be the verdict of its attempt."""
-
-    def __init__(self, middleware: Middleware, flaw: str) -> None:
-        name = getattr(middleware, "__qualname__", None) or type(middleware).__qualname__
-        super().__init__(
-            f"middleware {getattr(middleware, '__module__', '?')}.{name} returned no verdict of this attempt: {flaw}. "
-            f"It has to return the Completion that `await proceed()` gives (is a `return` missing?), or another one"
-        )
 
 
 Explain = Callable[[BaseException], BaseException]

@@ -21,8 +21,9 @@ from chancy.current import running_attempt
 from chancy.logs import Entry
 from chancy.model import Statement
 from chancy.wires.literals import JsonColumn, of_numbers
+from chancy_worker.words import MAX_MESSAGE_BYTES, safe
 
-from .verdict import MAX_MESSAGE_BYTES, Claimed, safe
+from .verdict import Claimed
 
 MOST_RECORDS = 1_000
 """Of one attempt."""

@@ -27,8 +27,9 @@ from chancy.model import AttemptError, Statement
 from chancy.states import State
 from chancy.task import BaseTask
 from chancy.wires.literals import of_texts
+from chancy_worker.words import MAX_MESSAGE_BYTES, safe
 
-from .verdict import KEPT_ERRORS, MAX_MESSAGE_BYTES, Claimed, Completion, Since, released, safe, since_now
+from .verdict import KEPT_ERRORS, Claimed, Completion, Since, released, since_now
 
 log = logging.getLogger("chancy.worker")
 

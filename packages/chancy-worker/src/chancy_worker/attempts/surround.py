@@ -15,8 +15,7 @@ from typing import Any, TypeAlias
 from chancy.current import CurrentJob, running_attempt
 from chancy.errors import ChancyError
 from chancy_worker import forks
-
-from .verdict import kind_of
+from chancy_worker.words import kind_of
 
 log = logging.getLogger("chancy.worker")
 

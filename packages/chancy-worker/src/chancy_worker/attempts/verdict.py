@@ -7,44 +7,31 @@ from __future__ import annotations
 
 import contextlib
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from types import NoneType
 from typing import TypeAlias
 
 import msgspec
 
 from chancy.arguments.codec import encode_json
-from chancy.errors import AttemptStopped, InvalidResult
+from chancy.errors import InvalidResult
 from chancy.model import LONGEST_DELAY, AttemptError
 from chancy.options.outcomes import Discard, Retry, Snooze
 from chancy.options.retry import Backoff, delay_of
-from chancy.states import FINISHED, State
+from chancy.states import State
+from chancy_worker.words import (
+    MAX_KIND_BYTES,
+    MAX_MESSAGE_BYTES,
+    MAX_TRACEBACK_BYTES,
+    handlers_traceback,
+    kind_of,
+    safe,
+    words_of,
+)
 
-MAX_KIND_BYTES = 256
-MAX_MESSAGE_BYTES = 4 * 1024
-MAX_TRACEBACK_BYTES = 64 * 1024
 KEPT_ERRORS = 10
 
 EARLIEST = datetime.min.replace(tzinfo=UTC)
-
-_HERE = str(Path(__file__).parents[1])
-_QUALNAME: Callable[[type], str] = type.__dict__["__qualname__"].__get__
-"""Past whatever a metaclass has made of it."""
-_FIELDS: dict[str, tuple[type, ...]] = {
-    "id": (int,),
-    "fence": (int,),
-    "state": (State,),
-    "result": (bytes, NoneType),
-    "errors": (bytes, NoneType),
-    "delay": (timedelta, NoneType),
-    "refund": (bool,),
-    "note": (str,),
-    "flow": (bytes, NoneType),
-}
-
 
 Owner: TypeAlias = tuple[int, int, int]
 """Whose a row is: the job's id, the fence of the claim, and the lease under which it was made."""
@@ -204,7 +191,7 @@ def failure(
         attempt=job.attempt,
         kind=safe(kind_of(error), MAX_KIND_BYTES),
         message=safe(words_of(error), MAX_MESSAGE_BYTES),
-        traceback="" if says_all else safe(_traceback(error), MAX_TRACEBACK_BYTES),
+        traceback="" if says_all else safe(handlers_traceback(error), MAX_TRACEBACK_BYTES),
         worker=since.worker,
         started_at=datetime.fromtimestamp(since.at, UTC),
         duration=round(since.elapsed, 6),
@@ -212,22 +199,6 @@ def failure(
     return Completion(
         job.id, job.fence, state, errors=_with(job.errors, kept), delay=delay, note=f"{kept.kind}: {kept.message}"
     )
-
-
-def flaw_of(given: object, job: Claimed) -> str | None:
-    """Why this is no verdict of this attempt, if so. For what comes from somebody else's code."""
-    if type(given) is not Completion:
-        return f"{kind_of(given)} is no Completion"
-    for name, kinds in _FIELDS.items():
-        if type(value := getattr(given, name)) not in kinds:
-            return f"its {name} is {kind_of(value)}"
-    if (given.id, given.fence) != (job.id, job.fence):
-        return f"it is of another attempt (job {given.id})"
-    if given.state not in FINISHED | {State.READY} and (given.state is not State.BLOCKED or given.flow is None):
-        return f"no attempt ends as {given.state}"
-    if given.state is State.READY and not given.refund and job.attempt >= job.max_attempts:
-        return "it makes a job ready again that has no attempt left"
-    return None
 
 
 def without_data(completion: Completion, reason: str) -> Completion:
@@ -243,18 +214,6 @@ def without_data(completion: Completion, reason: str) -> Completion:
     )
 
 
-def safe(text: str, limit: int) -> str:
-    """The text without lone surrogates, at most `limit` bytes of UTF-8; of a longer one both ends are kept."""
-    text = str.__str__(text)  # a subclass has methods of its own
-    if text.isascii() and len(text) <= limit:
-        return text
-    data = text.encode("utf-8", "backslashreplace")
-    if len(data) <= limit:
-        return data.decode()
-    half = limit // 2 - 16
-    return f"{data[:half].decode('utf-8', 'ignore')}\n[… cut …]\n{data[-half:].decode('utf-8', 'ignore')}"
-
-
 def _within_reason(delay: object) -> timedelta:
     """A handler's delay, as the database can take it."""
     return min(max(delay_of(delay), timedelta(0)), LONGEST_DELAY)
@@ -266,32 +225,3 @@ def _with(errors: bytes | None, error: AttemptError) -> bytes:
         with contextlib.suppress(msgspec.DecodeError, ValueError):  # what is no list was not written by a worker
             old = msgspec.json.decode(errors, type=list[msgspec.Raw])
     return encode_json([*old[1 - KEPT_ERRORS :], error])
-
-
-# To read what an exception says of itself is code of the job, and may do what a job may do.
-
-
-def kind_of(value: object) -> str:
-    """The name of its type."""
-    return _QUALNAME(type(value))
-
-
-def words_of(error: BaseException) -> str:
-    """Its message. Never raises."""
-    try:
-        return str(error)
-    except BaseException as broken:
-        return f"its message could not be read: {kind_of(broken)}"
-
-
-def _traceback(error: BaseException) -> str:
-    """From the handler's own frames on: ours say nothing to its author."""
-    try:
-        frames = error.__traceback__
-        while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
-            frames = frames.tb_next
-        if frames is None and issubclass(type(error), AttemptStopped):
-            return ""
-        return "".join(traceback.format_exception(type(error), error, frames))
-    except BaseException as broken:
-        return f"the traceback could not be formatted: {kind_of(broken)}"

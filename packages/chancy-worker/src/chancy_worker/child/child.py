@@ -38,7 +38,8 @@ from chancy_worker import forks
 from chancy_worker.attempts.attempt import Explain, as_it_is, call, call_async
 from chancy_worker.attempts.logs import message_of, traceback_of
 from chancy_worker.attempts.surround import Surround, found
-from chancy_worker.attempts.verdict import Claimed, Completion, Since, judged, safe
+from chancy_worker.attempts.verdict import Claimed, Completion, Since, judged
+from chancy_worker.words import safe
 
 from . import memory
 from .frames import (

@@ -17,7 +17,8 @@ from chancy.keys.gates import SEPARATOR
 from chancy.model import Statement
 from chancy.wires.literals import of_numbers, of_texts
 
-from .statement import Answer, Circle, Flow, Held, Mark
+from .answer import Answer
+from .wanted import Circle, Flow, Held, Mark
 
 PAUSE_SECONDS = 0.02
 """Between two times that a queue is gone through, where the first has found nothing, or might find the same again."""

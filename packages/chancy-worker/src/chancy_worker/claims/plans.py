@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from chancy.model import Statement
 
-from .statement import Circle, Flow, Wanted, play_round
+from .statement import play_round
+from .wanted import Circle, Flow, Wanted
 
 # Of a queue and a gate that nobody can have: their names are empty.
 FUNCTIONS_OF_GATES = """

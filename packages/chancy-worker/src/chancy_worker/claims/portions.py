@@ -1,7 +1,7 @@
 """How much a claim may bring: so many bytes that its answer comes within the deadline and fits into memory.
 
 Jobs of the usual size are bounded by their number, and cost nothing here. Large ones, whose arguments and errors take
-more than `statement.LARGE_BYTES`, are weighed: a queue brings about 8 MiB of them in a claim and one job more, and a
+more than `forms.LARGE_BYTES`, are weighed: a queue brings about 8 MiB of them in a claim and one job more, and a
 worker holds 128 MiB of them in all. Above that a queue has one large job at a time, so that none stands still.
 """
 
@@ -15,7 +15,8 @@ import msgspec
 
 from chancy_worker.attempts.verdict import Claimed
 
-from .statement import CLAIM_BYTES, LARGE_BYTES, Wanted
+from .forms import LARGE_BYTES
+from .wanted import CLAIM_BYTES, Wanted
 
 HELD_BYTES = 128 * 1024**2
 """Of the large jobs of a worker, from the claim to the verdict; what functions make of them is beside that."""

@@ -17,11 +17,13 @@ import psycopg
 from chancy.history.moving import DAYS_AHEAD, MOVED, keeping, make_partitions
 from chancy.model import Statement
 from chancy.wires.literals import of_numbers, of_texts, readable
-from chancy_worker.attempts.verdict import Claimed, safe
+from chancy_worker.attempts.verdict import Claimed
 from chancy_worker.connection.link import Link, one_line
+from chancy_worker.words import safe
 
+from .pieces import ALLOWED, KNOWN, LEASE, PAUSED
 from .portions import fewer
-from .statement import ALLOWED, CLAIM_BYTES, KNOWN, LEASE, PAUSED, Wanted
+from .wanted import CLAIM_BYTES, Wanted
 
 log = logging.getLogger("chancy.worker")
 

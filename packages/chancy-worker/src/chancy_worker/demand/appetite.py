@@ -15,8 +15,9 @@ import math
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from chancy_worker.claims.marks import Marks
-from chancy_worker.claims.statement import Answer, Wanted
+from chancy_worker.claims.answer import Answer
+from chancy_worker.claims.wanted import Wanted
+from chancy_worker.demand.marks import Marks
 
 from .pace import MEMORY_SECONDS, REST_SECONDS, Pace
 

@@ -16,11 +16,12 @@ from chancy.model import Statement
 from chancy.states import State
 from chancy_worker.attempts.refusals import Refusals
 from chancy_worker.attempts.verdict import Claimed, Completion
+from chancy_worker.claims.answer import Answer
 from chancy_worker.claims.gates import Gatekeeper
-from chancy_worker.claims.marks import Marks
 from chancy_worker.claims.portions import Portion
-from chancy_worker.claims.statement import Answer, Circle, Flow, Wanted
+from chancy_worker.claims.wanted import Circle, Flow, Wanted
 from chancy_worker.config import Timing
+from chancy_worker.demand.marks import Marks
 from chancy_worker.held.holdings import Holdings, Key
 from chancy_worker.held.outbox import Outbox
 from chancy_worker.held.returns import Returns

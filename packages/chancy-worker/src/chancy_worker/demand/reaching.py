@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from chancy.model import Statement
 from chancy_worker.claims.gates import Gatekeeper, reach
-from chancy_worker.claims.statement import Held, Wanted
+from chancy_worker.claims.wanted import Held, Wanted
 from chancy_worker.held.holdings import Holdings
 
 from .appetite import Appetite

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from chancy.model import Statement
-from chancy_worker.claims.statement import IN_USE
+from chancy_worker.claims.pieces import IN_USE
 
 BELL_KEYS = "SELECT queue, {schema}.bell_key(queue) FROM unnest(%(queues)s::text[]) AS queue"
 BELL_TRY = """

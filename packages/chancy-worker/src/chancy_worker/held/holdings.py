@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import TypeAlias
 
 from chancy_worker.attempts.verdict import Claimed
-from chancy_worker.claims.statement import Held
+from chancy_worker.claims.wanted import Held
 
 Key: TypeAlias = tuple[int, int]
 """A claim: the job's id and its fence."""

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
 from chancy.current import CurrentJob, running_attempt
-from chancy_worker.attempts.verdict import kind_of, words_of
+from chancy_worker.words import kind_of, words_of
 
 from .signals import Asked
 

@@ -11,7 +11,8 @@ import psycopg
 
 from chancy.states import State
 from chancy_worker.attempts.verdict import Claimed, Completion
-from chancy_worker.claims.statement import Wanted, play_round
+from chancy_worker.claims.statement import play_round
+from chancy_worker.claims.wanted import Wanted
 from chancy_worker.connection.link import Link
 from chancy_worker.connection.turns import NextTurn
 from chancy_worker.doorbell.wakeups import Wakeups

@@ -14,7 +14,8 @@ from typing import Protocol
 from chancy.states import State
 from chancy_worker.attempts.refusals import Refusals
 from chancy_worker.attempts.verdict import Claimed, Completion, released
-from chancy_worker.claims.statement import Answer, Wanted
+from chancy_worker.claims.answer import Answer
+from chancy_worker.claims.wanted import Wanted
 from chancy_worker.demand.demand import Demand
 from chancy_worker.held.holdings import Holdings, Key
 from chancy_worker.held.leases import Leases
@@ -72,6 +73,19 @@ class Batches(Protocol):
 
     def left(self, batch: int, /) -> None:
         """A job of this one is over, or waits again."""
+
+
+class Flows(Protocol):
+    """Who looks after jobs that need others."""
+
+    def becomes(self, job: Claimed, verdict: Completion, /) -> None:
+        """Its function has returned what another one will come to: have it wait for that."""
+
+    def ended(self, ids: Sequence[int], /) -> None:
+        """These are over, and needed."""
+
+    def may_have_ended(self, ids: Sequence[int], /) -> None:
+        """These perhaps."""
 
 
 class Acceptance:

@@ -19,9 +19,13 @@ from chancy.model import Statement
 from chancy.states import State
 from chancy_worker.attempts.refusals import Refusals
 from chancy_worker.attempts.verdict import Claimed, Completion
+from chancy_worker.claims.answer import Answer
+from chancy_worker.claims.forms import WAYS
 from chancy_worker.claims.portions import Portion
+from chancy_worker.claims.settling import settle
 from chancy_worker.claims.sifting import LOCKED
-from chancy_worker.claims.statement import Answer, Wanted, play_round, settle
+from chancy_worker.claims.statement import play_round
+from chancy_worker.claims.wanted import Wanted
 from chancy_worker.config import Timing
 from chancy_worker.connection.link import Ended, Link
 from chancy_worker.demand.demand import Demand
@@ -32,9 +36,9 @@ from chancy_worker.held.leases import Leases
 from chancy_worker.held.outbox import Outbox
 from chancy_worker.held.unheard import Unheard
 
-from .acceptance import Acceptance, Batches, Ends, Slots
-from .forms import TEXTS, Flows
+from .acceptance import Acceptance, Batches, Ends, Flows, Slots
 from .mending import Mending
+from .questions import Questions
 
 _LAST_ROUND = 2.0
 """Seconds that a round without verdicts gets whose worker stops."""
@@ -72,7 +76,6 @@ class Claimer:
         self._timing = timing
         self._wakeups = wakeups
         self._slots = slots
-        self._refusals = refusals
         self._flows = flows
         self.changed = asyncio.Event()
         self.stopping = False
@@ -88,9 +91,12 @@ class Claimer:
             wakeups.leaves_it_to_others,
         )  # fmt: skip
         self._appetite = self._demand.appetite
-        self._reaching = Reaching(self._demand.concurrency, self._holdings, self._appetite, self._demand.gates)
         self._acceptance = Acceptance(self, self._holdings, self._leases, self._demand, slots, refusals, ends, batches)
         self._mending = Mending(self, link, self._holdings, self._leases, self.outbox, self._unheard, self._demand)
+        self._questions = Questions(
+            link, self._mending, self._demand, refusals,
+            Reaching(self._demand.concurrency, self._holdings, self._appetite, self._demand.gates),
+        )  # fmt: skip
         self._patient = False
 
     def wake(self, queues: Collection[str] | None = None) -> None:
@@ -152,8 +158,8 @@ class Claimer:
             self.changed.clear()
             self.turned_at = time.monotonic()
             await self._listen()
-            await self._choose_suspects()
-            await self._ask_who_else_is_there()
+            if not self.stopping:
+                await self._questions.ask()
             # Read once: what is over between the decision and the sleep would be slept through.
             now = time.monotonic()
             wanted = self._wanted(now)
@@ -194,31 +200,11 @@ class Claimer:
         except psycopg.Error as error:
             await self._mending.recover(error)
 
-    async def _choose_suspects(self) -> None:
-        """Find out which suspects the next round claims, when some wait and may begin."""
-        if not self.stopping and (statement := self._demand.wish_for_suspects()) is not None:
-            if (chosen := await self._ask(statement)) is not None:
-                self._demand.suspects.learn(chosen)
-
-    async def _ask_who_else_is_there(self) -> None:
-        """Of what was refused: whether there is another worker that might take it."""
-        if not self.stopping and (statement := self._refusals.wish()) is not None:
-            if (names := await self._ask(statement)) is not None:
-                self._refusals.learn(names)
-
-    async def _ask(self, statement: Statement[T]) -> T | None:
-        """Something beside the rounds. None where it has to be asked again."""
-        try:
-            return await self._link.send(statement)
-        except psycopg.Error as error:
-            await self._mending.recover(error)
-            return None
-
     async def _turn(self, wanted: Wanted) -> None:
         if self._mending.doubts.any and wanted.free:
             return await self._sift(wanted)
         if wanted.free:
-            wanted = await self._reach(wanted)
+            wanted = await self._questions.reach(wanted, self._lease.id)
             if not wanted.free and not self.outbox:
                 return None
         verdicts, others, under = self._leases.of_one(self.outbox.take())
@@ -230,7 +216,7 @@ class Claimer:
         began = time.monotonic()
         try:
             answer = await self._play(
-                play_round(lease, verdicts, wanted, under=under, text=TEXTS[self._patient, weighs])
+                play_round(lease, verdicts, wanted, under=under, text=WAYS[self._patient, weighs])
             )
         except LOCKED:
             self.outbox.put_back(verdicts)
@@ -287,19 +273,6 @@ class Claimer:
             self._flows.may_have_ended([verdict.id for verdict in verdicts])
         self._patient = "busy" in fates.values()
         self._acceptance.confirm(verdicts, fates)
-
-    async def _reach(self, wanted: Wanted) -> Wanted:
-        """Get larger shares of limits, where those were too small; what is left to claim."""
-        if (statement := self._reaching.wish(wanted, self._lease.id)) is None:
-            return wanted
-        try:
-            return self._reaching.learn(await self._link.send(statement), wanted)
-        except LOCKED:
-            return wanted
-        except psycopg.Error as error:
-            if self._link.is_broken(error):
-                await self._mending.recover(error)
-            return wanted
 
     async def _sift(self, wanted: Wanted) -> None:
         """Claim one by one, after a claim that failed."""

@@ -16,7 +16,7 @@ import psycopg
 from chancy.history.moving import make_partitions
 from chancy_worker.attempts.verdict import Claimed, Completion
 from chancy_worker.claims.sifting import LOCKED, Sieve, claimed_by, end, is_of_a_row, is_unread
-from chancy_worker.claims.statement import Wanted
+from chancy_worker.claims.wanted import Wanted
 from chancy_worker.connection.link import Link, one_line
 from chancy_worker.demand.demand import Demand
 from chancy_worker.held.holdings import Holdings

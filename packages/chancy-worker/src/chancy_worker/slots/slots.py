@@ -20,8 +20,9 @@ from chancy.model import Progress
 from chancy.options.limits import LimitType, Place
 from chancy.states import State
 from chancy.task import BaseTask
-from chancy_worker.attempts.attempt import Attempt, Executor, Middleware, perform
+from chancy_worker.attempts.attempt import Attempt, Executor, perform
 from chancy_worker.attempts.logs import Keeper
+from chancy_worker.attempts.middleware import Middleware
 from chancy_worker.attempts.verdict import Claimed, Completion, Owner, judged, released, since_now
 from chancy_worker.slots.ends import Ends
 

@@ -31,6 +31,8 @@ CREATE DOMAIN {schema}.meta AS json
     CONSTRAINT an_object_of_at_most_4_kib
         CHECK (pg_catalog.json_typeof(VALUE) = 'object' AND pg_catalog.pg_column_size(VALUE) <= 4100);
 
+CREATE DOMAIN {schema}.attempts AS smallint CONSTRAINT at_least_one CHECK (VALUE > 0);
+
 -- What a job has to pass (50_gates). Whoever gives a job back, or takes it back from the dead, reads the key.
 CREATE DOMAIN {schema}.gates AS json
     CONSTRAINT an_object_with_a_key CHECK (VALUE->>'key' IS NOT NULL OR VALUE IS NULL);
@@ -38,7 +40,7 @@ CREATE DOMAIN {schema}.gates AS json
 -- Who may define an operator on a type is heard by everybody who compares two of it without a schema, and whoever may
 -- only look could. To read, write and cast needs no right of this kind.
 REVOKE USAGE ON TYPE {schema}.state, {schema}.instant, {schema}.pause_end, {schema}.arguments, {schema}.fields, {schema}.meta,
-    {schema}.gates FROM PUBLIC;
+    {schema}.attempts, {schema}.gates FROM PUBLIC;
 
 CREATE TABLE {schema}.setting (
     name text PRIMARY KEY,
@@ -86,7 +88,7 @@ CREATE TABLE {schema}.job (
     priority smallint NOT NULL,
     state {schema}.state NOT NULL,
     attempt smallint NOT NULL DEFAULT 0,
-    max_attempts smallint NOT NULL,
+    max_attempts {schema}.attempts NOT NULL,
     claims integer NOT NULL DEFAULT 0,   -- the fence: only ever grows, also over release and requeue
     crashes smallint NOT NULL DEFAULT 0, -- workers that died while they ran this job
     worker bigint,
@@ -111,10 +113,10 @@ CREATE TABLE {schema}.job (
     becomes bigint,                 -- the job whose result is to be its own, since its function has returned that
     needed boolean,                 -- whether any other has to be told of its end
     -- One check: four cost a submit a tenth of its time.
-    CONSTRAINT ready_or_run_by_a_worker_with_attempts_and_a_priority_of_at_most_100 CHECK (
+    CONSTRAINT ready_or_run_by_a_worker_with_a_priority_of_at_most_100 CHECK (
         (state = 'ready' AND worker IS NULL OR state = 'running' AND worker IS NOT NULL
             OR state = 'blocked' AND worker IS NULL)
-        AND max_attempts > 0 AND priority BETWEEN -100 AND 100)
+        AND priority BETWEEN -100 AND 100)
 ) WITH (
     fillfactor = 70,
     autovacuum_vacuum_scale_factor = 0.02,

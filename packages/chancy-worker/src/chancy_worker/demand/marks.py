@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 
-from .statement import START, Answer, Mark
+from chancy_worker.claims.answer import Answer
+from chancy_worker.claims.wanted import START, Mark
 
 LOOK_SECONDS = 1.0
 """A look at a queue is due so long after the last one, or later where looks are dear."""
