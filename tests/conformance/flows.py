@@ -37,39 +37,39 @@ class Sum(msgspec.Struct, frozen=True):
     of: tuple[int, ...] = ()
 
 
-@task(name="conformance.leaf")
+@task(name="flows.leaf")
 def leaf(value: int = 1) -> int:
     """What it is given."""
     seen.append(("leaf", value))
     return value
 
 
-@task(name="conformance.total")
+@task(name="flows.total")
 async def total(values: list[int], *, plus: int = 0) -> Sum:
     """Their sum."""
     seen.append(("total", values))
     return Sum(sum(values) + plus, tuple(values))
 
 
-@task(name="conformance.named")
+@task(name="flows.named")
 def named(values: dict[str, Sum], other: Sum | None = None) -> str:
     """What it was given, as a text."""
     return ",".join(f"{name}={value.total}" for name, value in values.items()) + f" {other and other.total}"
 
 
-@task(name="conformance.text")
+@task(name="flows.text")
 def text(value: str) -> str:
     """The same."""
     return value
 
 
-@task(name="conformance.nothing")
+@task(name="flows.nothing")
 def nothing(value: Any) -> None:
     """None."""
     seen.append(("nothing", value))
 
 
-@task(name="conformance.lost", max_attempts=2)
+@task(name="flows.lost", max_attempts=2)
 def lost(value: int, how: str = "fail") -> int:
     """Fails, or is discarded; or is not, once `mended`."""
     seen.append(("lost", value))
@@ -83,21 +83,21 @@ def lost(value: int, how: str = "fail") -> int:
 mended: set[int] = set()
 
 
-@task(name="conformance.told")
+@task(name="flows.told")
 def told(outcome: Outcome[int], before: int = 0) -> str:
     """How another one has ended."""
     seen.append(("told", outcome.state))
     return f"{outcome.state} {outcome.result} {[error.message for error in outcome.errors]}"
 
 
-@task(name="conformance.graph")
+@task(name="flows.graph")
 def graph(values: list[int]) -> Sum:
     """As wide as what it is given."""
     seen.append("graph")
     return result_of(total.bind([result_of(leaf.bind(value)) for value in values]))
 
 
-@task(name="conformance.nested")
+@task(name="flows.nested")
 async def nested(depth: int) -> Sum:
     """As deep as it is told."""
     if depth == 0:
@@ -105,26 +105,26 @@ async def nested(depth: int) -> Sum:
     return result_of(nested.bind(depth - 1))
 
 
-@task(name="conformance.in_vain", max_attempts=1)
+@task(name="flows.in_vain", max_attempts=1)
 def in_vain(value: int) -> Sum:
     """Becomes what fails."""
     seen.append("in vain")
     return result_of(total.bind([result_of(lost.bind(value))]))
 
 
-@task(name="conformance.outcome_returned", max_attempts=1)
+@task(name="flows.outcome_returned", max_attempts=1)
 def outcome_returned() -> int:
     """Returns what cannot be returned."""
     return outcome_of(leaf.bind(1))  # type: ignore[return-value]
 
 
-@task(name="conformance.in_a_list", max_attempts=1)
+@task(name="flows.in_a_list", max_attempts=1)
 def in_a_list() -> list[int]:
     """Returns a list of what is not known yet."""
     return [result_of(leaf.bind(1))]
 
 
-@task(name="conformance.completes_as")
+@task(name="flows.completes_as")
 def completes_as() -> Sum:
     """Completes itself with a graph."""
     with transaction(ground[0].conn):
@@ -132,15 +132,16 @@ def completes_as() -> Sum:
     return Sum(99)
 
 
-@task(name="conformance.completes_as_async")
+@task(name="flows.completes_as_async")
 async def completes_as_async() -> Sum:
     """The same, awaited."""
-    async with transaction(ground[0].conn):
-        await current_job().complete(ground[0].conn, result_of(total.bind([result_of(leaf.bind(4))])))
+    conn: Any = ground[0].conn
+    async with transaction(conn):
+        await current_job().complete(conn, result_of(total.bind([result_of(leaf.bind(4))])))
     return Sum(99)
 
 
-@task(name="conformance.slow", max_attempts=1)
+@task(name="flows.slow", max_attempts=1)
 def slow(value: int) -> int:
     """Snoozes the first time."""
     if not mended:
@@ -149,25 +150,25 @@ def slow(value: int) -> int:
     return value
 
 
-@task(name="conformance.only_one", unique=Unique(key=lambda value: value))
+@task(name="flows.only_one", unique=Unique(key=lambda value: value))
 def only_one(value: int) -> int:
     """One of each value."""
     return value
 
 
-@task(name="conformance.whole_once", unique=Unique(key=lambda value: value))
+@task(name="flows.whole_once", unique=Unique(key=lambda value: value))
 def whole_once(value: int) -> Sum:
     """A whole of which there is one."""
     return result_of(total.bind([result_of(slow.bind(value))]))
 
 
-@task(name="conformance.limited", limits=[Limit.concurrency(1, key=lambda customer: customer)])
+@task(name="flows.limited", limits=[Limit.concurrency(1, key=lambda customer: customer)])
 def limited(customer: str, value: int) -> int:
     """Shares a limit with others of its customer."""
     return value
 
 
-@task(name="conformance.keyed_by_hole", limits=[Limit.concurrency(1, key=lambda value: value)])
+@task(name="flows.keyed_by_hole", limits=[Limit.concurrency(1, key=lambda value: value)])
 def keyed_by_hole(value: int) -> int:
     """Shares a limit by its only argument."""
     return value
@@ -235,7 +236,7 @@ def a_job_that_needs_one_that_has_failed_is_cancelled(g: Ground) -> Steps:
     yield g.perform()
     row = yield job.refresh(g.conn)
     assert (row.state, row.errors[-1].kind) == (State.CANCELLED, "NeedFailed")
-    assert row.errors[-1].message == f"it needs job {one.id} (conformance.lost), which failed"
+    assert row.errors[-1].message == f"it needs job {one.id} (flows.lost), which failed"
 
 
 @case
@@ -430,8 +431,8 @@ def a_job_that_waits_is_blocked(g: Ground) -> Steps:
     made = yield block(g, lambda: total.submit(g.conn, [result_of(leaf.bind(1))]), lambda: chancy.jobs(g.conn))
     _, rows = made
     assert [(row.task, row.state) for row in rows] == [
-        ("conformance.total", State.BLOCKED),
-        ("conformance.leaf", State.READY),
+        ("flows.total", State.BLOCKED),
+        ("flows.leaf", State.READY),
     ]
     assert rows[0].needs == (rows[1].id,)
     assert (yield chancy.jobs(g.conn, state=State.BLOCKED)) == []
@@ -527,13 +528,15 @@ def a_key_of_what_is_not_known_is_refused(g: Ground) -> Steps:
 
 @case
 def a_batch_has_all_jobs_of_a_graph(g: Ground) -> Steps:
+    conn: Any = g.conn
+
     def one_batch() -> Any:
-        with chancy.batch(g.conn) as batch:  # type: ignore[call-overload]
+        with chancy.batch(conn) as batch:
             batch.submit(total.bind([result_of(leaf.bind(1)), result_of(leaf.bind(2))]))
         return batch
 
     async def one_async_batch() -> Any:
-        async with chancy.batch(g.conn) as batch:  # type: ignore[call-overload]
+        async with chancy.batch(conn) as batch:
             await batch.submit(total.bind([result_of(leaf.bind(1)), result_of(leaf.bind(2))]))
         return batch
 

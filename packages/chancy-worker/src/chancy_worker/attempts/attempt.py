@@ -18,6 +18,7 @@ from chancy_worker import forks
 
 from .middleware import Middleware, go_through
 from .refusals import unfit
+from .returned import returned
 from .surround import Surround, Within
 from .verdict import Claimed, Completion, Since, judged
 

@@ -21,6 +21,8 @@ from chancy_worker.held.holdings import Holdings, Key
 from chancy_worker.held.leases import Leases
 from chancy_worker.slots.room import Room
 
+from .told import Batches
+
 log = logging.getLogger("chancy.worker")
 
 BUSY_PAUSE = 0.05
@@ -66,26 +68,6 @@ class Ends(Protocol):
 
     def settled(self, verdict: Completion, fate: str, /) -> None:
         """A verdict has changed nothing, for this reason: see `settle`."""
-
-
-class Batches(Protocol):
-    """Who watches over batches."""
-
-    def left(self, batch: int, /) -> None:
-        """A job of this one is over, or waits again."""
-
-
-class Flows(Protocol):
-    """Who looks after jobs that need others."""
-
-    def becomes(self, job: Claimed, verdict: Completion, /) -> None:
-        """Its function has returned what another one will come to: have it wait for that."""
-
-    def ended(self, ids: Sequence[int], /) -> None:
-        """These are over, and needed."""
-
-    def may_have_ended(self, ids: Sequence[int], /) -> None:
-        """These perhaps."""
 
 
 class Acceptance:

@@ -36,9 +36,10 @@ from chancy_worker.held.leases import Leases
 from chancy_worker.held.outbox import Outbox
 from chancy_worker.held.unheard import Unheard
 
-from .acceptance import Acceptance, Batches, Ends, Flows, Slots
+from .acceptance import Acceptance, Ends, Slots
 from .mending import Mending
 from .questions import Questions
+from .told import Batches, Flows
 
 _LAST_ROUND = 2.0
 """Seconds that a round without verdicts gets whose worker stops."""
