@@ -20,6 +20,7 @@ from . import (  # noqa: F401 - they add their cases
     outcomes,
     results,
     schedules,
+    steps,
     transactions,
     unique,
     verbs,

@@ -28,7 +28,11 @@ LARGER_ROOMS = {
 }
 """More than a room's lines: how many, and why."""
 LARGER_WINGS = {
-    "chancy_testing/in_memory": (1_050, "a file a capability, read one at a time: it grows with their number"),
+    "chancy_ops/command": (1000, "a file a command: a reader needs one of them"),
+    "chancy_testing/in_memory": (
+        1_150,
+        "a file a capability, told once more: a reader needs the store and one of them",
+    ),
 }
 
 
@@ -75,7 +79,7 @@ def test_a_reading_list_is_read_in_one_sitting(title, package):
     assert sum(rooms[path].lines for path in LISTS[title]) <= LIST
 
 
-CAPABILITIES = ["batch", "gate", "retention", "schedule", "unique"]
+CAPABILITIES = ["batch", "gate", "retention", "schedule", "step", "tally", "unique"]
 PLACES = {
     "SQL": "packages/chancy-core/src/chancy/sql/*{noun}*.sql",
     "core": "packages/chancy-core/src/chancy/**/{noun}*.py",
@@ -92,6 +96,10 @@ WITHOUT = {
     ("gate", "command"): "`chancy queues`, `chancy why`; a queue's is set by `chancy limit`",
     ("gate", "guide"): "limits-and-turns.md, in the words of who looks for it",
     ("retention", "command"): "set by code, in `Queue(keep=…)` or `chancy_ops.keep`",
+    ("tally", "memory"): "no worker works in memory",
+    ("tally", "conformance"): "as in memory",
+    ("tally", "command"): "`chancy top` and `chancy queues` show it",
+    ("tally", "guide"): "monitoring.md, in the words of who looks for it",
     ("retention", "conformance"): "in memory nothing goes before the test is over",
 }
 """Where a capability has no file of its noun, and why."""

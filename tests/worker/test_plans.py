@@ -25,10 +25,9 @@ from chancy.batches.statements import finish_batches, finish_unfinished
 from chancy.job import submit_one
 from chancy.keys.statements import submit_unique
 from chancy.model import Statement
-from chancy.results.result import select_outcome
 from chancy.run import send
 from chancy.schema import fill
-from chancy.statements import complete_job, insert_jobs
+from chancy.statements import complete_job, insert_jobs, select_outcome
 from chancy.verbs import cancel_jobs, requeue_jobs, select_job
 from chancy.wires.cursors import ADAPTERS
 from chancy_ops.reasons.context import around

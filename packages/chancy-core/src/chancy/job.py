@@ -10,15 +10,17 @@ from typing import Any, Generic, TypeVar, overload
 import msgspec
 
 from . import statements
+from .arguments.submits import functions as submits
+from .arguments.submits import surrounded
 from .errors import DuplicateJob, InvalidOption
-from .flows.flow import flow_of, order_of
+from .flows.flow import Order, flow_of, order_of
 from .flows.later import Later
 from .flows.statements import insert_flow
 from .keys.statements import SUBMIT_UNIQUE_ONE, Submission, of_submissions, submit_unique
 from .keys.unique import SubmitOutcome
 from .model import JobRow, Options, R_co, Statement, Steps, UniqueKey
 from .options.plain import Duration, duration, identity, several, shown
-from .results.result import wait_for
+from .results.waiting import wait_for
 from .run import perform
 from .schema import schema_in_use
 from .verb import verb
@@ -156,6 +158,10 @@ def submit_all(jobs: Sequence[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:
     if any(job.needs for job in jobs):
         made, _ = yield from submit_flow(jobs, schema)
         return made
+    return (yield from surrounded(jobs, functools.partial(_submit_all, schema)))
+
+
+def _submit_all(schema: str, jobs: Sequence[NewJob[R]]) -> Steps[list[Job[R]]]:
     if any(job.unique is not None for job in jobs):
         return (yield from _submit_unique(jobs, schema))
     ids, transaction, at = yield statements.insert_jobs(jobs)
@@ -165,8 +171,13 @@ def submit_all(jobs: Sequence[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:
 def submit_flow(ends: Sequence[NewJob[R]], schema: str) -> Steps[tuple[list[Job[R]], list[int]]]:
     """These and all that they need which is not there yet, each once; also the ids of all that it has added."""
     order = order_of(ends)
-    ids, at, transaction = yield insert_flow(flow_of(order, schema), order.jobs)
-    return [_handle(job, schema, ids[order.places[id(job)] - 1], transaction, at) for job in ends], ids
+
+    def send(jobs: Sequence[NewJob[Any]]) -> Steps[list[Job[Any]]]:
+        ids, at, transaction = yield insert_flow(flow_of(Order(list(jobs), order.places), schema), jobs)
+        return [_handle(job, schema, id_, transaction, at) for id_, job in zip(ids, jobs, strict=True)]
+
+    made = yield from surrounded(order.jobs, send)
+    return [made[order.places[id(job)] - 1] for job in ends], [job.id for job in made]
 
 
 def _submit_unique(jobs: Sequence[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:
@@ -198,9 +209,16 @@ def submit_one(new: NewJob[R], schema: str) -> Statement[Job[R]] | Steps[Job[R]]
     """What `task.submit` sends: one statement."""
     if new.needs:
         return _only(submit_all([new], schema))
-    if new.unique is not None:
-        return _only(_submit_unique([new], schema))
+    if new.unique is not None or submits:
+        return _only(surrounded([new], functools.partial(_submit_alone, schema)))
     return statements.insert_job(new, functools.partial(_handle, new, schema))
+
+
+def _submit_alone(schema: str, jobs: Sequence[NewJob[R]]) -> Steps[list[Job[R]]]:
+    (new,) = jobs
+    if new.unique is not None:
+        return (yield from _submit_unique(jobs, schema))
+    return [(yield statements.insert_job(new, functools.partial(_handle, new, schema)))]
 
 
 def _only(steps: Steps[list[Job[R]]]) -> Steps[Job[R]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,6 +12,7 @@ import msgspec
 from .arguments.codec import encode_json
 from .history.moving import keeping
 from .model import AttemptError, Named, Rows, Statement
+from .states import State
 from .wires.literals import JsonColumn, in_seconds, of_intervals, of_numbers, of_texts
 
 if TYPE_CHECKING:
@@ -35,7 +37,13 @@ INSERT_JOB_IN_COLUMNS = (
 )
 """The same, a tenth dearer, for who has no parser."""
 
-INSERT_JOB_PREPARED = """
+_SAYS = """
+    RETURNING json_build_array(id, pg_current_xact_id(), submitted_at AT TIME ZONE 'UTC')::text,
+        {schema}.ring(queue)::text
+"""
+
+INSERT_JOB_PREPARED = (
+    """
     INSERT INTO {schema}.job
         (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, retry, limits, gates, parked,
          meta)
@@ -43,10 +51,22 @@ INSERT_JOB_PREPARED = """
         coalesce(%(run_at)s::timestamptz, {schema}.clock() + %(delay)s::interval, {schema}.clock()), {schema}.clock(),
         %(arguments)s::json, %(retry)s::json, %(limits)s::json, %(gates)s::json, %(gates)s::json->>'key',
         %(meta)s::json)
-    RETURNING json_build_array(id, pg_current_xact_id(), submitted_at AT TIME ZONE 'UTC')::text,
-        {schema}.ring(queue)::text
 """
+    + _SAYS
+)
 """The same by itself: a tenth cheaper where it is prepared, and twice as dear where it is not."""
+
+INSERT_PLAIN_JOB_PREPARED = (
+    """
+    INSERT INTO {schema}.job (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments)
+    VALUES (%(task)s::text, %(queue)s::text, %(priority)s::smallint, 'ready', %(max_attempts)s::smallint,
+        {schema}.clock(), {schema}.clock(), %(arguments)s::json)
+"""
+    + _SAYS
+)
+"""The same for a job that says nothing else: most do not, and each parameter costs its hundredth."""
+
+_ELSE = ("run_at", "delay", "retry", "limits", "gates", "meta")
 
 # Ids are drawn before the INSERT, so that they can be given back by position: the order of RETURNING is
 # Postgres' habit and not its promise.
@@ -86,7 +106,10 @@ def insert_job(job: NewJob[Any], made: Callable[[int, str, datetime], T]) -> Sta
         job_id, transaction, at = _decode_insert(rows[0][0])
         return made(job_id, transaction, at.replace(tzinfo=UTC))
 
-    return Statement(INSERT_JOB, params_of(job), parse, (job,), name="insert_job", prepared=INSERT_JOB_PREPARED)
+    params = params_of(job)
+    is_plain = all(params[name] is None for name in _ELSE)
+    prepared = INSERT_PLAIN_JOB_PREPARED if is_plain else INSERT_JOB_PREPARED
+    return Statement(INSERT_JOB, params, parse, (job,), name="insert_job", prepared=prepared)
 
 
 _decode_insert = msgspec.json.Decoder(tuple[int, str, datetime]).decode
@@ -161,6 +184,53 @@ def parse_errors(errors: bytes | None) -> tuple[AttemptError, ...]:
         return _decode_errors(errors)
     except (ValueError, RecursionError) as error:
         return (AttemptError(attempt=0, kind="InvalidErrors", message=f"what its row has of errors: {error}"),)
+
+
+SELECT_OUTCOME = """
+    SELECT job.state::text, job.task, job.attempt,
+        convert_to(job.result::text, 'UTF8'), convert_to(job.errors::text, 'UTF8'),
+        pg_current_xact_id_if_assigned()::text, current_setting('transaction_isolation')
+    FROM (SELECT) AS always
+    LEFT JOIN {schema}.any_job AS job ON job.id = %(id)s::bigint
+"""
+
+
+# Of a live job the same, without a look into the history, whose days would stay locked until the transaction ends.
+SELECT_LIVE_OUTCOME = """
+    SELECT CASE WHEN job.state = 'ready' AND job.run_at > {schema}.clock() THEN 'scheduled' ELSE job.state END::text,
+        job.task, job.attempt, NULL, NULL,
+        pg_current_xact_id_if_assigned()::text, current_setting('transaction_isolation')
+    FROM (SELECT) AS always
+    LEFT JOIN {schema}.job AS job ON job.id = %(id)s::bigint
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """How far a job is, and whether this transaction could ever see it finish."""
+
+    state: State | None
+    task: str
+    attempt: int
+    result: bytes | None
+    errors: tuple[AttemptError, ...]
+    transaction: str | None
+    isolation: str
+
+
+def select_outcome(job_id: int) -> Statement[Outlook]:
+    """How far the job is: always one row."""
+    return Statement(SELECT_OUTCOME, {"id": job_id}, _parse_outcome, name="select_outcome")
+
+
+def select_live_outcome(job_id: int) -> Statement[Outlook]:
+    """How far the job is while it is live; without a state once it is not."""
+    return Statement(SELECT_LIVE_OUTCOME, {"id": job_id}, _parse_outcome, name="select_live_outcome")
+
+
+def _parse_outcome(rows: Rows) -> Outlook:
+    state, task, attempt, result, errors, transaction, isolation = rows[0]
+    return Outlook(state and State(state), task, attempt, result, parse_errors(errors), transaction, isolation)
 
 
 COMPLETE_JOB = keeping(

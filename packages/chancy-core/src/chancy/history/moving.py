@@ -18,10 +18,13 @@ KEEP = "CASE WHEN EXISTS (SELECT FROM {schema}.retention) THEN {schema}.keep_day
 one look a statement, calls no function and reads no array.
 """
 _KEPT = """kept AS (
-        INSERT INTO {schema}.history ({moved}, state, finished_at, result, errors, keep_days)
+        INSERT INTO {schema}.history
+            ({moved}, state, finished_at, result, errors, keep_days, error_kind, fingerprint)
         SELECT {as_moved}, state, {schema}.clock(), CASE WHEN keep IS NULL OR keep[2] = 0 OR needed THEN result END,
             errors,
-            coalesce(keep[1], 0)
+            coalesce(keep[1], 0),
+            CASE WHEN errors IS NOT NULL THEN {schema}.of_last_error(errors, 'kind') END,
+            CASE WHEN errors IS NOT NULL THEN {schema}.of_last_error(errors, 'fingerprint') END
         FROM ended
         -- A batch is counted from its rows, and the result of what is needed is read.
         WHERE keep IS NULL OR keep[1] IS NOT NULL OR batch IS NOT NULL OR needed

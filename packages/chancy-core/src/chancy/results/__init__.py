@@ -1,1 +1,1 @@
-"""What waits for the result of a job."""
+"""How the result of a job is waited for."""

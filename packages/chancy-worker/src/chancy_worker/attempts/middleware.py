@@ -30,6 +30,8 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "refund": (bool,),
     "note": (str,),
     "flow": (bytes, NoneType),
+    "snoozed": (bool,),
+    "suspended": (bool,),
 }
 
 

@@ -1,0 +1,56 @@
+"""What pages show that is no Python: unit files, Dockerfiles, YAML, JSON, TOML."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+
+import msgspec
+import pytest
+from snippets import ROOT, snippets
+
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+UNITS = [each for page in PAGES for each in snippets(page, "ini") if "[Service]" in each.text]
+KNOWN = {"console", "dockerfile", "ini", "json", "mermaid", "python", "sh", "sql", "text", "toml", "yaml"}
+
+
+def of(language):
+    return [each for page in PAGES for each in snippets(page, language)]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_systemd_takes_the_unit_files(unit, tmp_path):
+    program = shutil.which("true")
+    file = tmp_path / "shop.service"
+    text = re.sub(r"(?m)^User=.*\n", "", unit.text)
+    file.write_text(re.sub(r"(?m)^ExecStart=\S+", f"ExecStart={program}", text), encoding="utf-8")
+    run = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True, check=False)
+    assert [line for line in run.stderr.splitlines() if "shop.service" in line] == []
+
+
+@pytest.mark.parametrize("shown", of("yaml"), ids=lambda shown: shown.name)
+def test_yaml_can_be_read(shown):
+    pytest.importorskip("yaml")
+    assert msgspec.yaml.decode(shown.text)
+
+
+@pytest.mark.parametrize("shown", [*of("json"), *of("toml")], ids=lambda shown: shown.name)
+def test_json_and_toml_can_be_read(shown):
+    assert json.loads(shown.text) if shown.language == "json" else tomllib.loads(shown.text)
+
+
+@pytest.mark.parametrize("shown", of("dockerfile"), ids=lambda shown: shown.name)
+def test_a_container_starts_its_command_without_a_shell(shown):
+    (command,) = re.findall(r"^CMD (.*)$", shown.text, re.MULTILINE)
+    assert json.loads(command)
+
+
+def test_every_block_says_what_it_is():
+    fences = [
+        (page.name, found) for page in PAGES for found in re.findall(r"^ *```(\w*)\n", page.read_text(), re.MULTILINE)
+    ]
+    assert {language for _, language in fences} - {""} <= KNOWN
