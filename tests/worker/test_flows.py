@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import os
+
 import flow_tasks as tasks
 import psycopg
 import pytest
@@ -10,8 +14,15 @@ from worker_help import all_finished, eventually, working
 import chancy
 import chancy_ops
 from chancy import JobCancelled, JobFailed, State, outcome_of, result_of
+from chancy.flows.statements import tell
+from chancy.run import send, walk
 from chancy_worker import Timing, WorkerConfig
+from chancy_worker.attempts.verdict import succeeded
+from chancy_worker.claims.statement import play_round
+from chancy_worker.claims.wanted import Wanted
+from chancy_worker.life.lease import register
 
+TURNS = int(os.environ.get("CHANCY_TURNS", "40"))
 PROMPT = WorkerConfig(timing=Timing(look=60, lease=180, extend=60), grace=1)
 """A worker that sees an end by its verdict, or within the test's deadline not at all."""
 
@@ -171,3 +182,28 @@ async def test_a_handler_completes_with_a_graph_in_its_own_transaction(site, tas
     job = submit(site, task.bind(site.dsn))
     async with working(site.app(), PROMPT):
         assert await result(site, job) == "join(a)"
+
+
+async def test_whoever_ends_the_last_two_needs_at_once_the_join_is_released_once(site):
+    """Two workers' looks after two commits that overlap: as many turns as there is time for."""
+    worker = send(site.conn, register("the test", 600), site.schema)
+    with psycopg.connect(site.dsn, autocommit=True) as left, psycopg.connect(site.dsn, autocommit=True) as right:
+        for _ in range(TURNS):
+            pair = [tasks.leaf.bind("a"), tasks.leaf.bind("b")]
+            join, *needs = site.submit(tasks.join.bind([result_of(need) for need in pair]), *pair)
+            wanted = Wanted({"default": 2}, looking=("default",))
+            claimed = send(site.conn, play_round(worker, [], wanted), site.schema).claimed
+            assert sorted(job.id for job in claimed) == [need.id for need in needs]
+            ends = [
+                functools.partial(end_and_look, conn, site, worker, job) for conn, job in zip((left, right), claimed)
+            ]
+            released = await asyncio.gather(*(asyncio.to_thread(end) for end in ends))
+            assert sum(released) == 1
+            assert site.row(join).state is State.READY
+            assert chancy.cancel(site.conn, join.id, schema=site.schema)
+
+
+def end_and_look(conn, site, worker, job):
+    answer = send(conn, play_round(worker, [succeeded(job, b'"x"')], Wanted()), site.schema)
+    assert answer.needed == [job.id]
+    return walk(tell(answer.needed), lambda statement: send(conn, statement, site.schema))
