@@ -22,6 +22,7 @@ ORDER = {
         options schema modules
         wires model carried arguments history
         registry run statements
+        flows
         verb keys verbs steps current logs migrations
         results job schedules
         task batches
@@ -37,7 +38,7 @@ ORDER = {
         cli __main__ __init__
     """,
     "chancy_ops": "pauses queue matching jobs fingerprints overview tally flow deploy reasons diagnosis __init__ terminal command cli __main__",
-    "chancy_testing": "attempts clock server stand_ins in_memory faults asserts draining background plugin __init__",
+    "chancy_testing": "attempts clock server stand_ins in_memory faults asserts beside draining background plugin __init__",
     "chancy_django": """
         settings database tasks
         steps project

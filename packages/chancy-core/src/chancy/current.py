@@ -9,7 +9,10 @@ from datetime import UTC, datetime
 from typing import Any, overload
 
 from .arguments.meta import parsed
-from .errors import ChancyError, InvalidConnection, LeaseLost
+from .errors import ChancyError, InvalidConnection, InvalidResult, LeaseLost
+from .flows.flow import cycle, flow_in, returned
+from .flows.later import Later
+from .flows.statements import become, tell
 from .history.moving import DAYS_AHEAD, make_partitions
 from .model import AskStanding, AttemptError, Progress, Steps
 from .options.plain import beginning, text
@@ -119,6 +122,7 @@ class CurrentJob(Stepwise):
     def complete(self, conn: AsyncConn, result: object = None, /) -> Coroutine[Any, Any, None]: ...
     def complete(self, conn: SyncConn | AsyncConn, result: object = None, /) -> Coroutine[Any, Any, None] | None:
         """Make this job succeeded in the handler's own transaction: its effects and this commit together, or neither.
+        With `result_of(job)` it waits for that job instead, whose result will be its own.
 
         Two round trips; the job's row is locked until the transaction ends. Whatever the handler returns or raises
         after the commit changes nothing; after a rollback it counts as always. Raises `LeaseLost` where the job no
@@ -132,10 +136,20 @@ class CurrentJob(Stepwise):
                 f"job {self.id} ({self.task}) can be completed inside a transaction only, together with its effects; "
                 f"this connection is in autocommit: use `with conn.transaction():`, or what your stack has for it"
             )
+        if type(result) is Later:
+            return (yield from self._become(result))
         encoded = self.encode_result(result)
         yield make_partitions(DAYS_AHEAD)  # a missing one could not be made up for inside this transaction
         if not (yield complete_job(self.id, self.fence, self.lease, encoded)):
             raise LeaseLost(self.id, self.task)
+
+    def _become(self, result: Later) -> Steps[None]:
+        fate, other = yield become(self.id, self.fence, self.lease, flow_in(returned(result, self.schema)))
+        if fate == "cycle":
+            raise InvalidResult(self.task, cycle(self.id, other))
+        if fate != "became":
+            raise LeaseLost(self.id, self.task)
+        yield from tell([other])  # it may be over already
 
 
 running_attempt: ContextVar[CurrentJob] = ContextVar("chancy_running_attempt")
