@@ -18,7 +18,7 @@ from rooms import FOLDERS, PACKAGES, SOURCES, rooms_of
 
 ORDER = {
     "chancy": """
-        errors phrases states tally
+        errors states tally
         options schema modules
         wires model carried arguments history
         registry run statements
@@ -51,7 +51,7 @@ ORDER = {
 
 PURE = {
     "chancy": """
-        errors phrases states tally/tally registry schema wires/literals wires/wire model options/limits options/outcomes options/plain options/retry
+        errors options/phrases states tally/tally registry schema wires/literals wires/wire model options/limits options/outcomes options/plain options/retry
         carried/arrival carried/flaws carried/models arguments/codec arguments/functions
         arguments/words history/moving history/retention history/rules
         keys/gates keys/key keys/statements keys/unique schedules/recurrence statements batches/values
