@@ -23,6 +23,7 @@ PACKAGES = {
     "chancy_ops": ROOT / "packages/chancy-ops/src/chancy_ops",
     "chancy_testing": ROOT / "packages/chancy-testing/src/chancy_testing",
     "chancy_django": ROOT / "packages/chancy-django/src/chancy_django",
+    "chancy_otel": ROOT / "packages/chancy-otel/src/chancy_otel",
 }
 CORE = {
     "tasks": ("Tasks and what they submit", ["task", "job", "verbs", "model", "states", "logs"]),
@@ -40,6 +41,7 @@ OTHERS = {
     "chancy_ops": "For whoever is on call",
     "chancy_testing": "Testing",
     "chancy_django": "Django",
+    "chancy_otel": "OpenTelemetry",
 }
 
 

@@ -19,6 +19,7 @@ from . import (  # noqa: F401 - they add their cases
     outcomes,
     results,
     schedules,
+    steps,
     transactions,
     unique,
     verbs,

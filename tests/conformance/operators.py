@@ -11,7 +11,7 @@ import chancy_ops
 from chancy import State, UnknownJob, submit_many
 from conformance.cases import case
 from conformance.grounds import Ground, Steps
-from conformance.tasks import note, snooze
+from conformance.tasks import fail, note, snooze
 
 
 @case
@@ -63,3 +63,27 @@ def jobs_are_counted_requeued_and_deleted_by_what_they_have_in_common(g: Ground)
     assert (yield chancy_ops.count(g.conn)) == {State.SUCCEEDED: 6}
     swept = yield chancy_ops.delete_many(g.conn, chancy_ops.JobFilter(queue="other"))
     assert (swept.changed, (yield chancy_ops.count(g.conn))) == (2, {State.SUCCEEDED: 4})
+
+
+@case
+def failures_are_told_apart_by_what_went_wrong_and_requeued_together(g: Ground) -> Steps:
+    broken = fail.using(max_attempts=1)
+    yield submit_many(g.conn, [broken.bind(9, f"order {n} of 'ann' is gone") for n in range(3)])
+    yield submit_many(g.conn, [broken.using(queue="other").bind(9, "no disk"), note.bind(1)])
+    yield g.perform()
+    gone, disk = yield chancy_ops.failures(g.conn)
+    assert (gone.kind, gone.count, gone.tasks) == ("ValueError", 3, (fail.name,))
+    assert (gone.message, gone.first_at <= gone.last_at) == ("order 2 of 'ann' is gone", True)
+    assert (disk.count, disk.message, disk.fingerprint != gone.fingerprint) == (1, "no disk", True)
+    row = yield chancy.get(g.conn, gone.job)
+    assert row.errors[-1].fingerprint == gone.fingerprint
+    assert [each.message for each in (yield chancy_ops.failures(g.conn, queue="other"))] == ["no disk"]
+    assert (yield chancy_ops.failures(g.conn, task=note)) == []
+    which = chancy_ops.JobFilter(fingerprint=gone.fingerprint)
+    assert (yield chancy_ops.count(g.conn, which)) == {State.FAILED: 3}
+    swept = yield chancy_ops.requeue_many(g.conn, which)
+    yield g.perform()
+    assert (swept.changed, (yield chancy_ops.count(g.conn, which))) == (3, {State.FAILED: 3})
+    assert (yield chancy_ops.cancel_many(g.conn, which)).changed == 0
+    assert (yield chancy_ops.delete_many(g.conn, which)).changed == 3
+    assert (yield chancy_ops.count(g.conn)) == {State.FAILED: 1, State.SUCCEEDED: 1}

@@ -30,6 +30,9 @@ NAME = "café \\ {"
 """Of a queue: what an encoding lacks can be carried as JSON on a session that speaks it, and named there by nobody."""
 
 
+PRINT = "5ade1fb7c0d3"
+
+
 @task
 def count(number: int = 0, name: str = "") -> int | str:
     return number
@@ -63,9 +66,10 @@ class Things:
 FINISH = """
     WITH done AS (DELETE FROM {0}.job WHERE id = %(id)s RETURNING *)
     INSERT INTO {0}.history (id, task, queue, priority, state, attempt, max_attempts, claims, crashes, run_at,
-        submitted_at, started_at, finished_at, arguments, result, errors)
+        submitted_at, started_at, finished_at, arguments, result, errors, error_kind, fingerprint)
     SELECT id, task, queue, priority, %(state)s::text::{0}.state, 1, max_attempts, 1, crashes, run_at,
-        submitted_at, {0}.clock(), {0}.clock(), arguments, %(result)s::text::json, %(errors)s::text::json
+        submitted_at, {0}.clock(), {0}.clock(), arguments, %(result)s::text::json, %(errors)s::text::json,
+        {0}.of_last_error(%(errors)s::text::json, 'kind'), {0}.of_last_error(%(errors)s::text::json, 'fingerprint')
     FROM done
 """
 RUN = """
@@ -81,6 +85,10 @@ RUN = """
         progress = %(progress)s::text::json
     FROM worker WHERE job.id = %(id)s
 """
+TALLY = """
+    INSERT INTO {0}.tally (at, queue, task, outcome, jobs, waited, ran, wait_buckets, wait_counts)
+    VALUES ({0}.clock() - interval '1 hour', 'default', %(task)s, 'succeeded', 3, 0.5, 0.1, '{{4,7}}', '{{1,2}}')
+"""
 LOG = "INSERT INTO {0}.log (job, attempt, n, at, entry) VALUES (%(id)s, 1, 1, {0}.clock(), %(entry)s::text::json)"
 
 
@@ -92,12 +100,14 @@ def fill(conn: psycopg.Connection[Any], schema: str) -> Things:
 
     waiting = count.using(unique=Unique(), delay=timedelta(hours=30)).submit(conn, 1, name=WORD)
     ready, succeeded, failed, running = chancy.submit_many(conn, [count.bind(n, name=WORD) for n in range(4)])
-    error = {"attempt": 1, "kind": "ValueError", "message": WORD, "started_at": "2026-01-01T00:00:00Z"}
+    error: dict[str, Any] = {"attempt": 1, "kind": "ValueError", "message": WORD, "started_at": "2026-01-01T00:00:00Z"}
+    error["fingerprint"] = PRINT
     put(FINISH, id=succeeded.id, state="succeeded", result="2", errors=None)
     put(FINISH, id=failed.id, state="failed", result=None, errors=json.dumps([error], ensure_ascii=False))
     progress = json.dumps({"fraction": 0.5, "note": WORD}, ensure_ascii=False)
     put(RUN, id=running.id, task=count.name, queues=["default", NAME], progress=progress)
     put(LOG, id=failed.id, entry=json.dumps({"level": "INFO", "logger": "a", "message": WORD}, ensure_ascii=False))
+    put(TALLY, task=NAME)
     with chancy.batch(conn, on_finished=called) as made:
         made.submit(count.bind(3))
     chancy.schedule(conn, "nightly", count.bind(4), chancy.every(timedelta(hours=25)))
@@ -117,11 +127,14 @@ LOOKS: dict[str, Verb] = {
     "batch_progress": lambda conn, things: chancy.batch_progress(conn, things.batch),
     "count": lambda conn, things: chancy_ops.count(conn),
     "doctor": lambda conn, things: chancy_ops.doctor(conn),
+    "failures": lambda conn, things: chancy_ops.failures(conn, task=count),
     "get": lambda conn, things: chancy.get(conn, things.failed.id),
     "jobs": lambda conn, things: chancy.jobs(conn, limit=50),
     "logs": lambda conn, things: chancy.logs(conn, things.failed.id),
     "queues": lambda conn, things: chancy_ops.queues(conn),
     "schedules": lambda conn, things: chancy.schedules(conn),
+    "steps": lambda conn, things: chancy.steps(conn, things.running.id),
+    "throughput": lambda conn, things: chancy_ops.throughput(conn, since=timedelta(days=2), by="task", every="hour"),
     "why": lambda conn, things: chancy_ops.why(conn, things.waiting.id),
     "workers": lambda conn, things: chancy_ops.workers(conn),
 }
@@ -152,7 +165,35 @@ async def complete_async(conn: Any, things: Things) -> Any:
         return await things.current.complete(conn, WORD)
 
 
+def word() -> str:
+    return WORD
+
+
+def suspended(conn: Any, rest: Callable[[], Any]) -> Any:
+    """What is said of an attempt that sleeps or waits."""
+    if awaited(conn):
+        return suspended_async(rest)
+    try:
+        return rest()
+    except chancy.Suspended as end:
+        return end.note
+
+
+async def suspended_async(rest: Callable[[], Any]) -> Any:
+    try:
+        return await rest()
+    except chancy.Suspended as end:
+        return end.note
+
+
 WRITES: dict[str, Verb] = {
+    "Stepwise.step": lambda conn, things: things.current.step(conn, NAME, word),
+    "signal": lambda conn, things: chancy.signal(conn, things.running.id, "told", {WORD: 1}),
+    "Stepwise.wait": lambda conn, things: things.current.wait(conn, "told", dict[str, int]),
+    "Stepwise.sleep": lambda conn, things: suspended(
+        conn, lambda: things.current.sleep(conn, NAME + "!", timedelta(days=400, hours=3))
+    ),
+    "forget_steps": lambda conn, things: chancy.forget_steps(conn, things.failed.id, names=[NAME]),
     "CurrentJob.complete": complete,
     "BaseTask.submit": lambda conn, things: limited.using(unique=Unique(within=timedelta(days=40))).submit(
         conn, 1, WORD
@@ -215,6 +256,9 @@ def told(answer: object) -> Any:
         case chancy.JobRow():  # a session that does not speak UTF-8 writes JSON with escapes, which means the same
             read = [None if payload is None else json.loads(payload) for payload in (answer.arguments, answer.result)]
             return read, repr(msgspec.structs.replace(answer, arguments=b"", result=None))
+        case chancy.StepRow():
+            read = None if answer.result is None else json.loads(answer.result)
+            return read, repr(msgspec.structs.replace(answer, result=None))
         case list() | tuple():
             return [told(each) for each in answer]
         case dict():

@@ -108,6 +108,7 @@ FILTERS = mostly(
             "task": TASKS,
             "state": mostly(st.sampled_from(list(State)), ANYTHING),
             "error": mostly(TEXTS, ANYTHING),
+            "fingerprint": mostly(TEXTS, ANYTHING),
             "since": mostly(INSTANTS, ANYTHING),
             "until": mostly(INSTANTS, ANYTHING),
         },
@@ -139,15 +140,18 @@ OF_PARAMETERS: dict[str, Any] = {
     "after": mostly(st.none() | st.tuples(st.integers(0, 99), st.integers(0, 99)), ANYTHING),
     "attempts": mostly(st.none() | st.integers(1, 32_767), ANYTHING),
     "batch": IDS,
+    "by": mostly(st.sampled_from(["queue", "task", "queue and task", "nothing"]), ANYTHING),
     "batch_id": IDS,
     "before": IDS,
     "concurrency": mostly(st.none() | st.integers(0, 2**31 - 1), ANYTHING),
+    "every": mostly(st.none() | st.sampled_from(["minute", "hour", "day"]), ANYTHING),
     "job": JOBS,
     "job_id": IDS,
     "jobs": mostly(st.lists(JOBS, max_size=3), ANYTHING),
     "keep": mostly(KEEPS.map(lambda options: lambda: Keep(**options)), ANYTHING),
     "limit": NUMBERS,
     "name": mostly(st.just("a") | TEXTS, ANYTHING),
+    "names": mostly(st.none() | st.lists(st.just("a") | TEXTS, max_size=3), ANYTHING),
     "on_finished": CALLBACKS,
     "on_success": CALLBACKS,
     "priority": mostly(st.integers(-100, 100), ANYTHING),
@@ -156,10 +160,12 @@ OF_PARAMETERS: dict[str, Any] = {
     "run_at": mostly(INSTANTS, ANYTHING),
     "schedule": mostly(st.just("a") | TEXTS, ANYTHING),
     "schema": mostly(st.none(), ANYTHING.filter(lambda value: not isinstance(value, str))),
+    "since": mostly(st.none() | INSTANTS | DURATIONS, ANYTHING),
     "state": mostly(st.sampled_from(list(State)), ANYTHING),
     "task": TASKS,
     "told": mostly(st.none() | st.just(str), ANYTHING),
     "until": mostly(st.none() | INSTANTS | DURATIONS, ANYTHING),
+    "value": ANYTHING,
     "when": mostly(st.integers(1, 99).map(lambda hours: every(hours=hours)), ANYTHING),
     "which": FILTERS,
 }
@@ -167,7 +173,19 @@ ELSEWHERE = {"migrate", "grants", "callback", "configure"}
 """Those that change the schema or send nothing."""
 
 
-OF_BUILT = {"callback", "queue", "task", "state", "error", "since", "until", "succeeded", "failed", "results"}
+OF_BUILT = {
+    "callback",
+    "queue",
+    "task",
+    "state",
+    "error",
+    "fingerprint",
+    "since",
+    "until",
+    "succeeded",
+    "failed",
+    "results",
+}
 """Options of filters, rules and callbacks."""
 
 
@@ -317,7 +335,7 @@ MADE = {
     "Unique": (Unique, ["key", "until", "within", "on_conflict"]),
     "Backoff": (chancy.Backoff, ["base", "factor", "maximum", "jitter"]),
     "Keep": (Keep, ["succeeded", "failed", "discarded", "cancelled", "results"]),
-    "JobFilter": (JobFilter, ["queue", "task", "state", "error", "since", "until"]),
+    "JobFilter": (JobFilter, ["queue", "task", "state", "error", "fingerprint", "since", "until"]),
     "cron": (chancy.cron, ["expression", "timezone", "missed"]),
     "every": (chancy.every, ["interval", "days", "hours", "minutes", "seconds", "missed"]),
     "Limit": (chancy.Limit, ["type", "value"]),

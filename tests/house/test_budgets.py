@@ -27,7 +27,10 @@ LARGER_ROOMS = {
     "chancy_worker/children/pool": (300, "places, starts and ends of children change together"),
 }
 """More than a room's lines: how many, and why."""
-LARGER_WINGS = {}
+LARGER_WINGS = {
+    "chancy_ops/command": (1000, "a file a command: a reader needs one of them"),
+    "chancy_testing/in_memory": (950, "a file a capability, told once more: a reader needs the store and one of them"),
+}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +76,7 @@ def test_a_reading_list_is_read_in_one_sitting(title, package):
     assert sum(rooms[path].lines for path in LISTS[title]) <= LIST
 
 
-CAPABILITIES = ["batch", "gate", "retention", "schedule", "unique"]
+CAPABILITIES = ["batch", "gate", "retention", "schedule", "step", "tally", "unique"]
 PLACES = {
     "SQL": "packages/chancy-core/src/chancy/sql/*{noun}*.sql",
     "core": "packages/chancy-core/src/chancy/**/{noun}*.py",
@@ -90,6 +93,10 @@ WITHOUT = {
     ("gate", "command"): "`chancy queues`, `chancy why`; a queue's is set by `chancy limit`",
     ("gate", "guide"): "limits-and-turns.md, in the words of who looks for it",
     ("retention", "command"): "set by code, in `Queue(keep=…)` or `chancy_ops.keep`",
+    ("tally", "memory"): "no worker works in memory",
+    ("tally", "conformance"): "as in memory",
+    ("tally", "command"): "`chancy top` and `chancy queues` show it",
+    ("tally", "guide"): "monitoring.md, in the words of who looks for it",
     ("retention", "conformance"): "in memory nothing goes before the test is over",
 }
 """Where a capability has no file of its noun, and why."""

@@ -22,6 +22,7 @@ WITHOUT_ANSWER = {
     "queues": "nothing waits in memory",
     "running": "of `chancy top`",
     "resume": "as pause",
+    "throughput": "no worker works in memory",
     "waiting": "of `chancy check`",
     "workers": "there are none",
 }

@@ -81,19 +81,28 @@ class Shell:
     def row(self, job_id: int) -> chancy.JobRow:
         return chancy.get(self.conn, job_id, schema=self.schema)
 
-    def finish(self, *ids: int, state: str = "failed", kind: str = "ValueError", message: str = "no") -> None:
+    def finish(
+        self,
+        *ids: int,
+        state: str = "failed",
+        kind: str = "ValueError",
+        message: str = "no",
+        fingerprint: str = "5ade1fb7c0d3",
+    ) -> None:
         """What a worker does at the end of jobs."""
         traceback = f"Traceback (most recent call last):\n  …\n{kind}: {message}"
         error = {"attempt": 1, "kind": kind, "message": message, "traceback": traceback, "worker": "web-1:77"}
+        error["fingerprint"] = fingerprint
         self.rows(
-            """WITH done AS (DELETE FROM {0}.job WHERE id = ANY (%s) RETURNING *)
+            """WITH done AS (DELETE FROM {0}.job WHERE id = ANY (%s) RETURNING *, %s::text::json AS said)
             INSERT INTO {0}.history (id, task, queue, priority, state, attempt, max_attempts, claims, crashes, run_at,
-                submitted_at, started_at, finished_at, arguments, result, errors, unique_key, unique_until)
+                submitted_at, started_at, finished_at, arguments, result, errors, unique_key, unique_until,
+                error_kind, fingerprint)
             SELECT id, task, queue, priority, %s::text::{0}.state, 1, max_attempts, 1, crashes, run_at, submitted_at,
-                {0}.clock(), {0}.clock(), arguments, CASE WHEN %s = 'succeeded' THEN 'null'::json END, %s::json,
-                unique_key, unique_until
+                {0}.clock(), {0}.clock(), arguments, CASE WHEN %s = 'succeeded' THEN 'null'::json END, said,
+                unique_key, unique_until, {0}.of_last_error(said, 'kind'), {0}.of_last_error(said, 'fingerprint')
             FROM done RETURNING id""",
-            list(ids), state, state, None if state == "succeeded" else json.dumps([error]),
+            list(ids), None if state == "succeeded" else json.dumps([error]), state, state,
         )  # fmt: skip
 
     def run(

@@ -20,6 +20,7 @@ COMMAND_LINES = {
     "check": ["shop_tasks"],
     "delete": ["--queue", "mail", "--yes"],
     "doctor": [],
+    "failures": [],
     "edit": ["7", "--priority", "1"],
     "job": ["7"],
     "jobs": [],

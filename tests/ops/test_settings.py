@@ -24,6 +24,7 @@ SETTINGS = {
 LOOKS = [
     ["batch", "{batch}"],
     ["check", "shop_tasks"],
+    ["failures"],
     ["job", "{failed}"],
     ["jobs"],
     ["queues"],

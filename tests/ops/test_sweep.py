@@ -53,6 +53,7 @@ def test_ctrl_c_at_the_question_changes_nothing(shell, failed):
     ("verb", "listed"),
     [
         (["requeue", "--state", "failed"], "1,200 failed"),
+        (["requeue", "--fingerprint", "5ade1fb7c0d3"], "1,200 failed"),
         (["cancel", "--queue", "mail"], "1 ready"),
         (["delete", "--task", "shop_tasks.welcome"], "1 ready, 1,200 failed, 30 cancelled"),
     ],
@@ -107,6 +108,25 @@ def test_jobs_are_chosen_by_error_and_age(shell, tasks, chancy_clock):
     assert counted("--since", "1h", "--until", f"{now.year + 1}-01-01T00:00Z") == {"failed": 1}
     assert counted("--since", "3d") == {"failed": 1}
     assert shell.row(jobs[2]).state == "failed"
+
+
+def test_what_a_deploy_broke_is_seen_in_a_line_and_requeued_by_one_command(shell, tasks):
+    jobs = shell.submit(*[tasks.welcome.bind(n) for n in range(6)])
+    shell.finish(*jobs[:3], kind="KeyError", message='no "total" \\', fingerprint="aa00aa00aa00")
+    shell.finish(jobs[3], kind="KeyError", state="discarded", fingerprint="aa00aa00aa00")
+    shell.finish(jobs[4], kind="KeyError", state="cancelled", fingerprint="aa00aa00aa00")
+    shell.finish(jobs[5], kind="OSError", message="é" * 3000, fingerprint="bb11bb11bb11")
+    many, one = shell("failures", "--json").document["failures"]
+    assert (many["fingerprint"], many["count"], many["tasks"]) == ("aa00aa00aa00", 4, ["shop_tasks.welcome"])
+    assert (one["kind"], one["count"], {*one["message"]}) == ("OSError", 1, {"é"})
+    (line, *_) = [line for line in shell("failures").out.splitlines() if "aa00aa00aa00" in line]
+    assert "KeyError: no" in line
+    assert shell("failures", "--since", "1h", "--task", "another").out.count("\n") == 1
+    answer = shell("requeue", "--fingerprint", "aa00aa00aa00", "--yes", "--json")
+    assert answer.document == {"counted": {"failed": 3, "discarded": 1}, "changed": 4, "left": 0}
+    assert states(shell) == {"ready": 4, "cancelled": 1, "failed": 1}
+    assert shell("cancel", "--fingerprint", "aa00aa00aa00", "--yes").out == "cancelled 4 jobs\n"
+    assert shell("delete", "--fingerprint", "bb11bb11bb11", "--yes").out == "deleted 1 job\n"
 
 
 def chancy_days(days):

@@ -12,6 +12,8 @@ import sys
 
 import batch_tasks
 import limit_tasks
+import step_tasks
+import tally_tasks
 import worker_tasks
 
 from chancy import Chancy, Queue
@@ -23,8 +25,11 @@ if __name__ == "__main__":
     assert batch_tasks
     assert worker_tasks
     assert limit_tasks
+    assert step_tasks
+    assert tally_tasks
     told = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
     recovery.LONGEST_SECONDS = told["timing"]["lease"] / 3
-    app = Chancy(dsn=told["dsn"], schema=told["schema"], queues=[Queue("default", told["concurrency"])])
+    queues = [Queue(name, told["concurrency"]) for name in told.get("queues", ["default"])]
+    app = Chancy(dsn=told["dsn"], schema=told["schema"], queues=queues)
     sys.exit(asyncio.run(work(app, WorkerConfig(grace=told["grace"], timing=Timing(**told["timing"])))))

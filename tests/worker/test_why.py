@@ -10,6 +10,7 @@ import gate_tasks
 import limit_tasks
 import psycopg
 import pytest
+import step_tasks
 import worker_tasks
 from worker_help import FAST, all_finished, eventually, working
 
@@ -448,3 +449,26 @@ def test_a_name_in_a_remedy_reaches_the_command_as_it_is(name):
         ["bash", "-c", f"printf %s {word}"], capture_output=True, check=True, env={"LC_ALL": "C.UTF-8"}
     ).stdout
     assert said.decode() == name
+
+
+async def test_for_what_a_job_sleeps_or_waits(site, clock):
+    site.conn.execute(step_tasks.MAKE_EFFECTS)
+    async with working(site.app(), QUIET):
+        sleeps, waits = site.submit(step_tasks.sleeps_long.bind(site.dsn), step_tasks.waits.bind(site.dsn))
+        await eventually(lambda: site.count("scheduled") == 2)
+    year = NOON + timedelta(days=365)
+    told(
+        site,
+        sleeps,
+        Reason.SLEEPS,
+        f"sleeps in step 'settle' until 2027-11-25 12:00:00 UTC (in 365 d), since {AT_NOON} (0 s ago).",
+        year,
+    )
+    clock.set(NOON + timedelta(hours=2))
+    waiting = f"waits for the signal 'word' since {AT_NOON} (2 h ago), without an end"
+    tells = f"`chancy signal {waits.id} word` tells it."
+    told(site, waits, Reason.WAITS, f"{waiting}: {tells}")
+    chancy.signal(site.conn, waits.id, "wrod", 1, schema=site.schema)
+    told(site, waits, Reason.WAITS, f"{waiting}; it was told 'wrod', which it has not come to: {tells}")
+    chancy.signal(site.conn, waits.id, "word", 1, schema=site.schema)
+    assert why(site, waits).reason is Reason.NO_WORKER

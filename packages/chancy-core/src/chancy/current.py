@@ -12,10 +12,11 @@ from .arguments.meta import parsed
 from .errors import ChancyError, InvalidConnection, LeaseLost
 from .history.moving import DAYS_AHEAD, make_partitions
 from .model import AskStanding, AttemptError, Progress, Steps
-from .options.plain import beginning
+from .options.plain import beginning, text
 from .options.plain import fraction as fraction_of
 from .run import perform
 from .statements import complete_job, parse_errors
+from .steps.stepwise import Journal, Stepwise
 from .wires.connections import AsyncConn, SyncConn
 from .wires.wire import Standing
 
@@ -23,9 +24,13 @@ LONGEST_NOTE = 500
 """Characters of a note about the progress."""
 
 
+TIME_IS_OVER = "its time limit is over"
+"""What `CurrentJob.stopped` says then."""
+
+
 @dataclass(slots=True)
-class CurrentJob:
-    """One attempt, seen from inside its handler."""
+class CurrentJob(Stepwise):
+    """One attempt, seen from inside its handler. What it does step by step is `steps/stepwise.py`."""
 
     id: int
     task: str
@@ -50,6 +55,13 @@ class CurrentJob:
     """The name of the worker that runs it."""
     claimed: Any = field(default=None, repr=False)
     """What the claim has brought, in the worker's terms."""
+    since: Any = field(default=None, repr=False)
+    """When the attempt began and what is known of it since, in the worker's terms."""
+    stopped: str = ""
+    """Why this attempt is being stopped, as a phrase: its time limit is over, its worker stops. For what is around it;
+    a child process is not told."""
+    journal: Journal | None = field(default=None, repr=False)
+    """What it knows of its job's steps, from the first one on."""
 
     @property
     def submitted_at(self) -> datetime:
@@ -65,6 +77,20 @@ class CurrentJob:
     def meta(self) -> Mapping[str, Any]:
         """What travels beside the arguments, as the functions of `chancy.meta` have said when it was bound."""
         return parsed(self._claimed.meta)
+
+    @property
+    def trace(self) -> str:
+        """Where this attempt is in a trace, as a `traceparent` of the W3C; "" where nobody has said it.
+
+        It is there in a child process, too, and if the attempt goes wrong, it stays with its error.
+        """
+        return "" if self.since is None else self.since.trace
+
+    @trace.setter
+    def trace(self, traceparent: str) -> None:
+        """For who traces: in a middleware, or in the surround. A child process tells nobody."""
+        if self.since is not None:
+            self.since.trace = text("trace", traceparent)
 
     @property
     def error(self) -> AttemptError | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
@@ -71,6 +71,15 @@ def names_of(option: str, task: object) -> list[str]:
     return list(dict.fromkeys(text(option, each) for each in names))
 
 
+class Found(list[T]):
+    """What a look has found, and how far it looked: a list, with one word more."""
+
+    def __init__(self, found: Iterable[T] = (), looked_back_to: datetime | None = None) -> None:
+        super().__init__(found)
+        self.looked_back_to = looked_back_to
+        """What finished before this instant was not looked at; None if all was, or as much as was asked for."""
+
+
 class Statement(msgspec.Struct, Generic[T_co], frozen=True):
     """One round trip: the text with a `{schema}` slot, its parameters, and what its rows mean.
 
@@ -113,8 +122,10 @@ class AskStanding:
     """Ask where the connection stands; the answer is a `Standing`."""
 
 
-Steps: TypeAlias = Generator["Statement[Any] | Script | Pause | LetGo | AskStanding", Any, T]
-"""A verb of several round trips: yields what to do, gets the parsed rows sent back."""
+Steps: TypeAlias = Generator["Statement[Any] | Script | Pause | LetGo | AskStanding | Callable[[], Any]", Any, T]
+"""A verb of several round trips: yields what to do, gets the parsed rows sent back; or what a function of the caller's
+gives, which on an async connection is awaited.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +198,11 @@ class AttemptError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     started_at: datetime | None = None
     duration: float = 0.0
     """Seconds that the attempt had run."""
+    fingerprint: str = ""
+    """The same for the same bug: of kind, place in the application, and the message without what differs from job to
+    job. Empty where an older worker wrote it."""
+    trace: str = ""
+    """Where the attempt is in a trace, as a `traceparent` of the W3C, if somebody traces it."""
 
 
 class Progress(msgspec.Struct, frozen=True):

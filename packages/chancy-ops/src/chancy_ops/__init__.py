@@ -11,19 +11,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .diagnosis.doctor import doctor
     from .diagnosis.findings import Finding, Severity
-    from .jobs import JobFilter, Swept, cancel_many, count, delete, delete_many, edit, requeue_many
+    from .fingerprints import FailureRow, failures
+    from .jobs import Swept, cancel_many, count, delete, delete_many, edit, requeue_many
+    from .matching import JobFilter
     from .overview import QueueRow, WorkerRow, queues, workers
     from .pauses import pause, resume
     from .queue import keep, limit
     from .reasons.why import Reason, Why, why
+    from .tally import Spread, Throughput, throughput
 
 _ROOMS = {
+    "FailureRow": "fingerprints",
     "Finding": "diagnosis.findings",
-    "JobFilter": "jobs",
+    "JobFilter": "matching",
     "QueueRow": "overview",
     "Reason": "reasons.why",
     "Severity": "diagnosis.findings",
+    "Spread": "tally",
     "Swept": "jobs",
+    "Throughput": "tally",
     "Why": "reasons.why",
     "WorkerRow": "overview",
     "cancel_many": "jobs",
@@ -32,23 +38,28 @@ _ROOMS = {
     "delete_many": "jobs",
     "doctor": "diagnosis.doctor",
     "edit": "jobs",
+    "failures": "fingerprints",
     "keep": "queue",
     "limit": "queue",
     "pause": "pauses",
     "queues": "overview",
     "requeue_many": "jobs",
     "resume": "pauses",
+    "throughput": "tally",
     "why": "reasons.why",
     "workers": "overview",
 }
 
 __all__ = [
+    "FailureRow",
     "Finding",
     "JobFilter",
     "QueueRow",
     "Reason",
     "Severity",
+    "Spread",
     "Swept",
+    "Throughput",
     "Why",
     "WorkerRow",
     "cancel_many",
@@ -57,12 +68,14 @@ __all__ = [
     "delete_many",
     "doctor",
     "edit",
+    "failures",
     "keep",
     "limit",
     "pause",
     "queues",
     "requeue_many",
     "resume",
+    "throughput",
     "why",
     "workers",
 ]

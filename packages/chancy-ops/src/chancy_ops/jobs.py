@@ -7,64 +7,31 @@ is done stays done when the rest is stopped. Inside a transaction all of it is t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Generator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
 from chancy.errors import InvalidOption, UnknownJob
 from chancy.history.moving import DAYS_AHEAD, make_partitions
-from chancy.model import Pause, Rows, Statement, Steps, TaskName, attempts_of, names_of, priority_of
-from chancy.options.plain import identity, instant, number, one_of, shown, text
+from chancy.model import Pause, Rows, Statement, Steps, attempts_of, priority_of
+from chancy.options.plain import identity, instant, number, shown
 from chancy.registry import registered
 from chancy.schema import schema_in_use
 from chancy.states import FINISHED, LIVE, State
 from chancy.verb import verb
 from chancy.verbs import cancel_jobs, requeue_jobs
 
+from .matching import EVERY_JOB, FINISHED_ONES, LIVE_ONES, JobFilter, filter_of
+
 BATCH = 200
 """Jobs a transaction: what a worker's own round may have to wait for."""
 CHOSEN_AT_ONCE = 100_000
+BROKEN = frozenset({State.FAILED, State.DISCARDED})
+"""What a fingerprint alone means where finished jobs are meant."""
 
 Told: TypeAlias = Callable[[int], None]
 """Is told after each batch how many jobs have been gone through."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobFilter:
-    """Which jobs: those that fit all that is given. Raises `InvalidOption`, a `ValueError`."""
-
-    queue: str | None = None
-    task: TaskName | None = None
-    """A task, with the names that it had before; or one name."""
-    state: State | None = None
-    error: str | None = None
-    """The kind of the last error: `"TimeLimitExceeded"`, `"WorkerDied"`, the name of an exception's class."""
-    since: datetime | None = None
-    """From this instant on they finished; or if they are live, were submitted."""
-    until: datetime | None = None
-    """Before this instant."""
-
-    def __post_init__(self) -> None:
-        for name, plain in _PLAIN.items():
-            if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, plain(name, value))
-        if self.task is not None:
-            names_of("task", self.task)
-
-    def refuse_all(self, verb: str) -> None:
-        """Raise `InvalidOption` if every job fits."""
-        if all(getattr(self, field.name) is None for field in fields(self)):
-            raise InvalidOption(verb, "say which jobs; JobFilter() fits every one, and that is never meant")
-
-
-_PLAIN: dict[str, Callable[[str, object], object]] = {
-    "queue": text,
-    "state": lambda option, value: one_of(option, value, State),
-    "error": text,
-    "since": instant,
-    "until": instant,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,26 +43,11 @@ class Swept:
     """How many were skipped: another session was faster, they run, or a live job has their unique key."""
 
 
-_MATCHING = """
-    SELECT id, {state} AS state FROM {schema}.{table} AS job
-    WHERE (%(queue)s::text IS NULL OR queue = %(queue)s::text)
-        AND (%(tasks)s::text[] IS NULL OR task = ANY (%(tasks)s::text[]))
-        AND (%(since)s::timestamptz IS NULL OR {instant} >= %(since)s::timestamptz)
-        AND (%(until)s::timestamptz IS NULL OR {instant} < %(until)s::timestamptz)
-        AND (%(error)s::text IS NULL OR {schema}.last_error_is(errors, %(error)s::text))
-"""
-_LIVE = (
-    _MATCHING.replace("{table}", "job")
-    .replace("{instant}", "submitted_at")
-    .replace("{state}", "CASE WHEN state = 'ready' AND run_at > {schema}.clock() THEN 'scheduled' ELSE state END")
-)
-_FINISHED = _MATCHING.replace("{table}", "history").replace("{instant}", "finished_at").replace("{state}", "state")
-
 COUNT_JOBS = (
     "SELECT state::text, count(*) FROM ("
-    + _LIVE
+    + LIVE_ONES
     + " UNION ALL "
-    + _FINISHED
+    + FINISHED_ONES
     + ") AS matching WHERE state::text = ANY (%(states)s::text[]) GROUP BY state"
 )
 _CHOOSE = """
@@ -104,45 +56,31 @@ _CHOOSE = """
     ORDER BY id
     LIMIT %(most)s::integer
 """
-CHOOSE_LIVE = _CHOOSE.replace("{matching}", _LIVE)
-CHOOSE_FINISHED = _CHOOSE.replace("{matching}", _FINISHED)
+CHOOSE_LIVE = _CHOOSE.replace("{matching}", LIVE_ONES)
+CHOOSE_FINISHED = _CHOOSE.replace("{matching}", FINISHED_ONES)
 CHOOSE = {"choose_live": CHOOSE_LIVE, "choose_finished": CHOOSE_FINISHED}
-
-
-def _params(which: JobFilter) -> dict[str, Any]:
-    return {
-        "queue": which.queue,
-        "tasks": None if which.task is None else names_of("task", which.task),
-        "since": which.since,
-        "until": which.until,
-        "error": which.error,
-        "states": [state.value for state in (State if which.state is None else (which.state,))],
-    }
 
 
 def count_jobs(which: JobFilter) -> Statement[dict[State, int]]:
     """How many jobs fit, by state."""
     return Statement(
-        COUNT_JOBS, _params(which), lambda rows: {State(state): number for state, number in rows}, name="count_jobs"
+        COUNT_JOBS,
+        which.params(which.states),
+        lambda rows: {State(state): number for state, number in rows},
+        name="count_jobs",
     )
 
 
-def _chosen(name: str, which: JobFilter, after: int) -> Statement[list[int]]:
+def _chosen(name: str, which: JobFilter, states: Collection[State], after: int) -> Statement[list[int]]:
     """The next ids, ascending."""
-    params = _params(which) | {"after": after, "most": CHOSEN_AT_ONCE}
+    params = which.params(states) | {"after": after, "most": CHOSEN_AT_ONCE}
     return Statement(CHOOSE[name], params, lambda rows: [id_ for (id_,) in rows], name=name)
 
 
 @verb
-def count(which: JobFilter = JobFilter(), /, *, schema: str | None = None) -> Statement[dict[State, int]]:
+def count(which: JobFilter = EVERY_JOB, /, *, schema: str | None = None) -> Statement[dict[State, int]]:
     """How many jobs fit, by state; states without any are left out. One round trip, which reads them all."""
-    return count_jobs(_filter(which))
-
-
-def _filter(which: object) -> JobFilter:
-    if isinstance(which, JobFilter):
-        return which
-    raise InvalidOption("which", f"expected a JobFilter, got {shown(which)}")
+    return count_jobs(filter_of(which))
 
 
 def _size(batch: object) -> int:
@@ -163,10 +101,10 @@ def cancel_many(
 
     Raises `InvalidOption` for a filter that fits every job, or asks for finished ones.
     """
-    _filter(which).refuse_all("cancel_many")
+    filter_of(which).refuse_all("cancel_many")
     if which.state in FINISHED:
         raise InvalidOption("state", f"cancel_many: jobs that have {which.state} cannot be cancelled any more")
-    return _sweep(["choose_live"], which, _size(batch), _cancel, _listener(told))
+    return _sweep(which, which.states & LIVE, _size(batch), _cancel, _listener(told))
 
 
 def _cancel(ids: Sequence[int]) -> Steps[int]:
@@ -189,18 +127,19 @@ def requeue_many(
     they are given; one round trip a batch. Those whose unique key a live job has are left, and of several with one key
     all but the first.
 
-    Raises `InvalidOption` unless the filter names a state in which jobs are finished, and for a number of attempts that
-    no row can hold.
+    A filter with a fingerprint and no state means what has failed or was discarded. Raises `InvalidOption` unless the
+    filter names either, the state one in which jobs are finished, and for a number of attempts that no row can hold.
     """
-    if _filter(which).state not in FINISHED:
-        raise InvalidOption("state", f"requeue_many: name a state, one of {', '.join(sorted(FINISHED))}")
+    if filter_of(which).state not in FINISHED and (which.state is not None or which.fingerprint is None):
+        ended = ", ".join(sorted(FINISHED))
+        raise InvalidOption("state", f"requeue_many: name a state, one of {ended}, or a fingerprint")
     more = None if attempts is None else attempts_of("attempts", attempts)
 
     def requeue(ids: Sequence[int]) -> Steps[int]:
         answers = yield requeue_jobs(ids, more, registered())
         return sum(answer.done for answer in answers)
 
-    return _sweep(["choose_finished"], which, _size(batch), requeue, _listener(told))
+    return _sweep(which, which.states if which.state else BROKEN, _size(batch), requeue, _listener(told))
 
 
 @verb
@@ -211,13 +150,10 @@ def delete_many(
 
     Raises `InvalidOption` for a filter that fits every job, or asks for running ones.
     """
-    _filter(which).refuse_all("delete_many")
+    filter_of(which).refuse_all("delete_many")
     if which.state is State.RUNNING:
         raise InvalidOption("state", "delete_many: jobs that run cannot be deleted; cancel them first")
-    choices = ["choose_live"] if which.state in LIVE else ["choose_finished"]
-    if which.state is None:
-        choices = ["choose_live", "choose_finished"]
-    return _sweep(choices, which, _size(batch), _delete, _listener(told))
+    return _sweep(which, which.states, _size(batch), _delete, _listener(told))
 
 
 def _delete(ids: Sequence[int]) -> Steps[int]:
@@ -226,18 +162,20 @@ def _delete(ids: Sequence[int]) -> Steps[int]:
 
 
 def _sweep(
-    choices: Sequence[str],
     which: JobFilter,
+    states: Collection[State],
     batch: int,
     change: Callable[[Sequence[int]], Generator[Any, Any, int]],
     told: Told | None,
 ) -> Steps[Swept]:
     """All that fit are looked up first, so many at once, since each look may read a whole table."""
     changed = left = 0
-    for choice in choices:
+    for choice, there in (("choose_live", LIVE), ("choose_finished", FINISHED)):
+        if not (wanted := there.intersection(states)):
+            continue
         after, full = 0, True
         while full:
-            ids: list[int] = yield _chosen(choice, which, after)
+            ids: list[int] = yield _chosen(choice, which, wanted, after)
             full = len(ids) == CHOSEN_AT_ONCE
             for part in (ids[first : first + batch] for first in range(0, len(ids), batch)):
                 began = time.monotonic()
@@ -291,6 +229,10 @@ DELETE_JOBS = """
     ),
     logs AS (
         DELETE FROM {schema}.log
+        WHERE job = ANY (%(ids)s::bigint[]) AND (job IN (SELECT id FROM waiting) OR job IN (SELECT id FROM past))
+    ),
+    steps AS (
+        DELETE FROM {schema}.step
         WHERE job = ANY (%(ids)s::bigint[]) AND (job IN (SELECT id FROM waiting) OR job IN (SELECT id FROM past))
     )
     SELECT (SELECT count(*) FROM waiting) + (SELECT count(*) FROM past),

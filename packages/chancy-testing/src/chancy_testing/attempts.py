@@ -20,6 +20,7 @@ from chancy.current import CurrentJob
 from chancy.errors import TimeLimitExceeded
 from chancy.model import Progress
 from chancy.options.limits import Limit, LimitType, tightest
+from chancy.steps.stepwise import Journal
 from chancy.task import AsyncTask, BaseTask
 from chancy_worker.attempts.attempt import Attempt, call, call_async, perform
 from chancy_worker.attempts.logs import Keeper, Kept, listening
@@ -140,20 +141,22 @@ async def perform_here_async(asked: Call) -> Performed:
 
 async def _perform(asked: Call) -> Performed:
     """Does not wait for anything where the function is a plain one."""
-    here, job, task = _Here(asked.surround), asked.job, asked.task
+    here, job, task, since = _Here(asked.surround), asked.job, asked.task, since_now(WORKER)
     current = CurrentJob(
         job.id, job.task, job.queue, job.attempt, job.max_attempts,
         False, False, job.fence, asked.schema, task.signature.encode_result, asked.tell, None, job.lease,
-        WORKER, job,
+        WORKER, job, since,
     )  # fmt: skip
     asked.watch(current)
     keeper = Keeper() if task.keep_logs else None
     book = current.book = None if keeper is None else keeper.open(job)
-    attempt = Attempt(job, task, current, since_now(WORKER), tightest(limits_of(job.limits, task)), lambda: None)
+    attempt = Attempt(job, task, current, since, tightest(limits_of(job.limits, task)), lambda: None)
     with listening(keeper):
         if twice:
             await perform(attempt, here, (), asked.schema)
-            attempt = msgspec.structs.replace(attempt, since=since_now(WORKER))
+            current.journal = Journal()  # what it has done step by step is done, as after a lost verdict
+            current.since = since_now(WORKER)
+            attempt = msgspec.structs.replace(attempt, since=current.since)
         verdict = await perform(attempt, here, (), asked.schema)
     if verdict.refusal:
         verdict = given_up(verdict, "a test has no other worker to leave it to")

@@ -58,12 +58,17 @@ NEXT_JOB = """
     LEFT JOIN LATERAL (
         SELECT queue, priority, run_at, id, parked, crashes, claims FROM {schema}.job
         WHERE state = 'ready' AND task = ANY (%(tasks)s::text[]) AND id <> ALL (%(passed)s::bigint[])
-            AND CASE WHEN run_at <= {schema}.clock() THEN parked IS NULL ELSE %(scheduled)s::boolean END
+            AND CASE WHEN run_at <= {schema}.clock() THEN parked IS NULL
+                ELSE %(scheduled)s::boolean AND run_at < '9999-12-31 00:00:00+00' END -- some wait for a signal alone
         ORDER BY greatest(run_at, {schema}.clock()), priority DESC, run_at, id
         LIMIT 1
     ) AS next ON true
 """
+# Its sleeps are over, too, and its waits that have an end.
 MAKE_DUE = """
+    WITH over AS (
+        UPDATE {schema}.step SET until = {schema}.clock() WHERE job = %(id)s::bigint AND until > {schema}.clock()
+    )
     UPDATE {schema}.job SET run_at = {schema}.clock() WHERE id = %(id)s::bigint AND state = 'ready' RETURNING run_at
 """
 
@@ -184,7 +189,8 @@ def drain(
     back. On an idle connection of psycopg's, and on any in autocommit, each step is committed, as a worker would; a
     session of SQLAlchemy is always in a transaction, which is yours to commit.
 
-    `with_scheduled` takes each scheduled job as if its time had come, in that order: retries without their wait.
+    `with_scheduled` takes each scheduled job as if its time had come, in that order: retries without their wait, and
+    what sleeps in a step; but for a job that waits for a signal without an end.
     `limit` is the number of attempts after which to stop. `surround` is around each function, as that of an app is.
     Jobs whose task this process does not know are left alone, and so is what a connection of somebody else has locked.
     Errors of handlers are in what this returns.
@@ -249,7 +255,7 @@ def _drain(
                     _refuse_troubles((yield finish_batches([job.batch])))
             else:
                 yield declare_dead(worker=worker)
-                yield take_back()
+                yield take_back(tallies=False)
                 worker = yield register(WORKER, LEASE_SECONDS, Offer(tasks=list(registered())))
                 if fault is faults.OfAttempt.LATE:
                     late[job.id] = performed.verdict

@@ -18,9 +18,12 @@ KEEP = "CASE WHEN EXISTS (SELECT FROM {schema}.retention) THEN {schema}.keep_day
 has no rule of retention: then it costs one subquery a statement, and no call for each row.
 """
 _KEPT = """kept AS (
-        INSERT INTO {schema}.history ({moved}, state, finished_at, result, errors, keep_days)
+        INSERT INTO {schema}.history
+            ({moved}, state, finished_at, result, errors, keep_days, error_kind, fingerprint)
         SELECT {as_moved}, state, {schema}.clock(), CASE WHEN keep IS NULL OR keep[2] = 0 THEN result END, errors,
-            coalesce(keep[1], 0)
+            coalesce(keep[1], 0),
+            CASE WHEN errors IS NOT NULL THEN {schema}.of_last_error(errors, 'kind') END,
+            CASE WHEN errors IS NOT NULL THEN {schema}.of_last_error(errors, 'fingerprint') END
         FROM ended
         WHERE keep IS NULL OR keep[1] IS NOT NULL OR batch IS NOT NULL -- which is counted from its rows
     )"""

@@ -31,8 +31,8 @@ GRANT = "GRANT %s TO %s;"
 RIGHTS: Mapping[Role, Sequence[str]] = {
     "producer": (
         "USAGE ON SCHEMA {schema}",
-        _on("SELECT", "migration job history history_result any_job log task batch unique_window"),
-        _on("INSERT", "job batch unique_window"),
+        _on("SELECT", "migration job history history_result any_job log step task batch unique_window"),
+        _on("INSERT", "job step batch unique_window"),
         # What a submit replaces of a job that waits under its key, and whose batch it is.
         "UPDATE (arguments, priority, max_attempts, retry, limits, gates, parked, run_at, batch, meta) ON {schema}.job",
         _on("UPDATE", "batch unique_window"),
@@ -51,7 +51,7 @@ RIGHTS: Mapping[Role, Sequence[str]] = {
         _LOOK,
         _on(
             "INSERT, UPDATE, DELETE",
-            "job history history_result log pause queue_limit schedule batch unique_window setting",
+            "job history history_result log step pause queue_limit schedule batch unique_window setting",
         ),
         _DRAW,
         _CARE,
@@ -59,7 +59,8 @@ RIGHTS: Mapping[Role, Sequence[str]] = {
 }
 """What is granted to each, as the middle of a GRANT.
 
-A producer submits, alone, in bulk, unique and in batches, and reads what became of jobs. A worker works. A viewer
+A producer submits, alone, in bulk, unique and in batches, signals, does the steps of handlers whose connections are its
+own, and reads what became of jobs. A worker works. A viewer
 looks. An operator looks, and steers: pauses, limits, cancels, requeues, edits, deletes, schedules.
 """
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -121,6 +122,8 @@ _WORKED_ON = (
     "history",
     "history_result",
     "log",
+    "tally",
+    "step",
     "worker",
     "offer",
     "dead_worker",

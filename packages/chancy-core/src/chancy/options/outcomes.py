@@ -44,6 +44,20 @@ class Snooze(Outcome):
         return type(self), (self.delay,)
 
 
+class Suspended(Snooze):
+    """Raised by `current_job().sleep` and `.wait`, to end the attempt: let it pass. The next attempt comes there again,
+    by way of the steps that are done.
+    """
+
+    def __init__(self, delay: Delay, note: str) -> None:
+        super().__init__(delay)
+        self.note = note
+        self.args = (note,)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
+        return type(self), (self.delay, self.note)
+
+
 class Discard(Outcome):
     """Never again: the job is finished as discarded, whatever attempts are left."""
 

@@ -60,3 +60,26 @@ CREATE OR REPLACE FUNCTION {schema}.last_error_is(errors json, kind text) RETURN
             ELSE pg_catalog.split_part(errors::text, '"kind" :', -1) END),
         pg_catalog.to_json(kind)::text)
 $$;
+
+-- What the last of these errors says in a field, at most 2,000 characters of it; NULL if nothing. Looked for in the text,
+-- for the reason above, and as it stands there: what is escaped in JSON stays so. Each error begins with its attempt.
+CREATE OR REPLACE FUNCTION {schema}.of_last_error(errors json, field text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+    SELECT substring(left(ltrim(CASE WHEN length(compact) < length(spaced) THEN compact ELSE spaced END), 2001)
+        FROM '^"((?:[^"\\]|\\.)*)')
+    FROM (SELECT split_part(errors::text, '{"attempt"', -1) AS said) AS last
+    CROSS JOIN LATERAL (
+        SELECT split_part(said, '"' || field || '":', -1) AS compact, split_part(said, '"' || field || '" :', -1) AS spaced
+    ) AS after
+    WHERE strpos(said, '"' || field || '"') > 0
+$$;
+
+-- What a worker makes of the same (`chancy_worker.fingerprint`); the message is an outline already.
+CREATE OR REPLACE FUNCTION {schema}.fingerprint(kind text, place text, outline text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+    SELECT left(encode(sha256(convert_to(concat_ws(chr(10), kind, place, outline), 'UTF8')), 'hex'), 12)
+$$;

@@ -17,6 +17,7 @@ from chancy import DuplicateJob, State, UnknownJob
 from chancy.phrases import counted, one_line
 from chancy.states import FINISHED, LIVE
 from chancy_ops import JobFilter, Swept
+from chancy_ops.jobs import BROKEN
 from chancy_ops.terminal.bar import Bar
 from chancy_ops.terminal.faults import DONE, NOT_DONE, STOPPED, Refusal
 from chancy_ops.terminal.screen import document
@@ -41,6 +42,7 @@ class Verb:
 
 CANCEL = Verb("cancel", "cancelled", LIVE, "is finished already")
 REQUEUE = Verb("requeue", "requeued", FINISHED, "is not finished")
+REQUEUE_BROKEN = Verb("requeue", "requeued", BROKEN, REQUEUE.not_done)
 DELETE = Verb("delete", "deleted", frozenset(State) - {State.RUNNING}, "runs: cancel it first")
 
 
@@ -53,6 +55,7 @@ class Chosen:
     task: str | None
     state: str | None
     error: str | None
+    fingerprint: str | None
     since: datetime | timedelta | None
     until: datetime | timedelta | None
     yes: bool
@@ -60,7 +63,7 @@ class Chosen:
     @property
     def by_filter(self) -> bool:
         """Whether they are not named by their ids."""
-        said = (self.queue, self.task, self.state, self.error, self.since, self.until)
+        said = (self.queue, self.task, self.state, self.error, self.fingerprint, self.since, self.until)
         return any(given is not None for given in said)
 
     def checked(self, verb: Verb) -> Chosen:
@@ -79,6 +82,7 @@ class Chosen:
             task=self.task,
             state=State(self.state) if self.state else None,
             error=self.error,
+            fingerprint=self.fingerprint,
             since=moment(self.since, now),
             until=moment(self.until, now),
         )
@@ -92,6 +96,7 @@ def _choice(function: Callable[..., int]) -> Callable[..., int]:
         click.option("--task", metavar="NAME", help="All jobs of this task."),
         click.option("--state", type=STATES, help="All jobs in this state."),
         click.option("--error", metavar="KIND", help="All whose last error was of this kind: ValueError, WorkerDied."),
+        click.option("--fingerprint", metavar="FINGERPRINT", help="All that failed like this: see `chancy failures`."),
         click.option(
             "--since",
             callback=instant_or_age,
@@ -132,12 +137,15 @@ def cancel(site: Site, chosen: Chosen) -> int:
 def requeue(site: Site, chosen: Chosen, attempts: int | None) -> int:
     """Make finished jobs ready again under their old ids: those named, or all that fit everything that is said of them.
 
-    By a filter it needs a --state: failed, discarded, cancelled or succeeded.
+    By a filter it needs a --state: failed, discarded, cancelled or succeeded. A --fingerprint alone means what failed
+    or was discarded.
     """
-    if chosen.by_filter and chosen.state is None:
-        raise click.UsageError("say which finished jobs: --state failed, discarded, cancelled or succeeded")
+    if chosen.by_filter and chosen.state is None and chosen.fingerprint is None:
+        raise click.UsageError(
+            "say which finished jobs: --state failed, discarded, cancelled or succeeded, or --fingerprint"
+        )
     one, many = (functools.partial(verb, attempts=attempts) for verb in (chancy.requeue, chancy_ops.requeue_many))
-    return _sweep(site, chosen, REQUEUE, one, many)
+    return _sweep(site, chosen, REQUEUE if chosen.state else REQUEUE_BROKEN, one, many)
 
 
 @command("delete")

@@ -63,7 +63,7 @@ def rights() -> Statement[list[Finding]]:
 # Of history and logs, and of each retention that a queue has.
 PARTITIONS = """
     WITH kept (name) AS (
-        VALUES ('history'), ('log')
+        VALUES ('history'), ('log'), ('step')
         UNION
         SELECT CASE what WHEN 'results' THEN 'history_result_' ELSE 'history_' END || days::text || 'd'
         FROM {schema}.retention WHERE days > 0

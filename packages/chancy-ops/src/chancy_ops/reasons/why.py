@@ -14,11 +14,12 @@ import msgspec
 
 from chancy.errors import UnknownJob
 from chancy.keys.gates import SEPARATOR, Gate, Passes
-from chancy.model import JobRow, Steps
+from chancy.model import WITHOUT_END, JobRow, Steps
 from chancy.options.plain import identity
 from chancy.phrases import argument, counted, jobs_named, moment, one_line, span
 from chancy.schema import schema_in_use
 from chancy.states import FINISHED, State
+from chancy.steps.values import StepKind
 from chancy.verb import verb
 from chancy.verbs import select_job
 
@@ -34,6 +35,7 @@ from .context import (
     places_of,
     running_of,
 )
+from .steps import OpenRest, open_rests
 
 _TRIES = 5
 _AT_ONCE = timedelta(seconds=1)
@@ -46,6 +48,10 @@ class Reason(StrEnum):
     """Why a job does not run; or that it does, or has."""
 
     SCHEDULED = "scheduled"
+    SLEEPS = "sleeps"
+    """In a step, until a time that it has said."""
+    WAITS = "waits"
+    """For a signal."""
     RETRY = "retry"
     REFUSED = "refused"
     """Workers could not take it: they do not know its task, or have a version with other arguments."""
@@ -83,7 +89,7 @@ class Why:
 
 @verb
 def why(job_id: int, /, *, schema: str | None = None) -> Steps[Why]:
-    """Why the job does not run, or what it does. Two to five round trips; takes no lock and reads no table through.
+    """Why the job does not run, or what it does. Two to six round trips; takes no lock and reads no table through.
 
     How many come before it is counted up to 10,000 jobs and 1,000 groups. Raises `UnknownJob`.
     """
@@ -96,6 +102,10 @@ def _why(job_id: int, schema: str) -> Steps[Why]:
         return _finished(job, seen)
     if job.state is State.RUNNING:
         return _running(job, seen)
+    if job.run_at > seen.now:
+        rests: list[OpenRest] = yield open_rests(job.id)
+        if (rest := next((rest for rest in rests if _is_of(rest, job)), None)) is not None:
+            return _resting(job, seen, rest)
     if (found := _scheduled(job, seen) or _paused(job, seen) or _unmanned(job, seen)) is not None:
         return found
     return (yield from _held_up(job, seen))
@@ -174,6 +184,23 @@ def _lost(job: JobRow, seen: Around) -> Why:
         f"ago; {back}."
     )
     return Why(Reason.WORKER_LOST, sentence)
+
+
+def _is_of(rest: OpenRest, job: JobRow) -> bool:
+    """Whether it is what the job is scheduled for: it may be tried again sooner."""
+    return (rest.until or WITHOUT_END) == job.run_at
+
+
+def _resting(job: JobRow, seen: Around, rest: OpenRest) -> Why:
+    name, since = one_line(rest.name), f"since {moment(rest.since)} ({span(seen.now - rest.since)} ago)"
+    until = "" if rest.until is None else f"until {moment(rest.until)} (in {span(rest.until - seen.now)})"
+    if rest.kind is StepKind.SLEEP:
+        return Why(Reason.SLEEPS, f"{_subject(job)} sleeps in step '{name}' {until}, {since}.", rest.until)
+    sentence = f"{_subject(job)} waits for the signal '{name}' {since}, {until or 'without an end'}"
+    if rest.unheard:
+        told = ", ".join(f"'{one_line(each)}'" for each in rest.unheard[:3])
+        sentence += f"; it was told {told}, which it has not come to"
+    return Why(Reason.WAITS, f"{sentence}: `chancy signal {job.id} {argument(rest.name)}` tells it.", rest.until)
 
 
 def _scheduled(job: JobRow, seen: Around) -> Why | None:

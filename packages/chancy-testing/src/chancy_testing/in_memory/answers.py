@@ -9,7 +9,7 @@ from typing import Any
 
 from chancy.model import Rows, Statement
 
-from . import batches, gates, jobs, logs, retention, schedules, unique
+from . import batches, gates, jobs, logs, retention, schedules, steps, unique
 from .store import Answer, Asked, Memory
 
 ANSWERS: dict[str, Answer] = {
@@ -19,6 +19,7 @@ ANSWERS: dict[str, Answer] = {
     **logs.ANSWERS,
     **retention.ANSWERS,
     **schedules.ANSWERS,
+    **steps.ANSWERS,
     **unique.ANSWERS,
 }
 ASKED_BY = {"around": "why", "ledger_exists": "doctor"}

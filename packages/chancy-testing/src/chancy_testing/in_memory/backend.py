@@ -40,6 +40,7 @@ from .batches import finish_batches
 from .gates import not_enforced
 from .logs import note_logs
 from .rows import Kept, state_of
+from .steps import end_rests
 from .store import Memory
 
 T = TypeVar("T")
@@ -117,7 +118,8 @@ class Eager:
         return {job.task: job.not_enforced for job in self.jobs if job.not_enforced and job.attempt}
 
     def perform(self, job: Job[Any], /) -> EagerJob:
-        """Perform a job that was only collected, or has snoozed; the job as it is then.
+        """Perform a job that was only collected, or has snoozed; the job as it is then. Its sleeps are over, and so are
+        its waits that have an end.
 
         Its retries are made at once. What its function raises is raised here when the job has failed, unless
         `raise_errors=False`. Raises `UnknownJob`, and `ValueError` for one that is running or finished.
@@ -212,6 +214,7 @@ class Eager:
             raise ValueError(
                 f"job {job_id} ({kept.row.task}) is {kept.row.state}; only one that waits can be performed"
             )
+        end_rests(self._memories[schema], job_id)
         yield from self._perform_all([place])
 
     def _perform_due(self) -> Calls[None]:

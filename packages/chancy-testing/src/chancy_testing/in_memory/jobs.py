@@ -9,7 +9,7 @@ from typing import Any
 
 from chancy import registry
 from chancy.arguments.codec import encode_json
-from chancy.model import MOST_ATTEMPTS
+from chancy.model import MOST_ATTEMPTS, JobRow
 from chancy.states import FINISHED, LIVE, State
 
 from .rows import Kept, now, state_of
@@ -144,6 +144,7 @@ def _delete_jobs(memory: Memory, asked: Asked) -> Iterator[Row]:
     gone = [job_id for job_id in there if memory.jobs[job_id].row.state is not State.RUNNING]
     for job_id in gone:
         del memory.jobs[job_id]
+        memory.steps.pop(job_id, None)
     yield len(gone), bool(there)
 
 
@@ -168,8 +169,22 @@ def _matching(memory: Memory, params: Mapping[str, Any]) -> Iterator[Kept]:
             and (params["since"] is None or instant >= params["since"])
             and (params["until"] is None or instant < params["until"])
             and (params["error"] is None or (row.errors and row.errors[-1].kind == params["error"]))
+            and (params["fingerprint"] is None or (row.errors and row.errors[-1].fingerprint == params["fingerprint"]))
         ):
             yield kept
+
+
+def _failures(memory: Memory, asked: Asked) -> Iterator[Row]:
+    params = {**asked.params, "states": ("failed", "discarded"), "error": None, "fingerprint": None}
+    groups: dict[str, list[JobRow]] = {}
+    for kept in _matching(memory, params):
+        groups.setdefault(kept.row.errors[-1].fingerprint, []).append(kept.row)
+    for print_, rows in sorted(groups.items(), key=lambda group: -len(group[1]))[: params["limit"]]:
+        rows.sort(key=lambda row: (row.finished_at or row.run_at, row.id))
+        last, said = rows[-1], rows[-1].errors[-1]
+        kind, message = (encode_json(text)[1:-1] for text in (said.kind, said.message[:2000]))
+        tasks = sorted({row.task for row in rows})
+        yield print_, kind, len(rows), rows[0].finished_at, last.finished_at, tasks, last.id, message, None
 
 
 def _is_of(kept: Kept, params: Mapping[str, Any]) -> bool:
@@ -185,6 +200,7 @@ ANSWERS: dict[str, Answer] = {
     "count_jobs": _count_jobs,
     "delete_jobs": _delete_jobs,
     "edit_job": _edit_job,
+    "failures": _failures,
     "insert_job": _insert_job,
     "insert_jobs": _insert_jobs,
     "requeue_jobs": _requeue_jobs,

@@ -24,7 +24,7 @@ from chancy.schedules.schedule import ScheduleRow
 from chancy.states import State
 from chancy_worker.attempts.verdict import Claimed, Completion
 
-from .rows import Kept, KeptBatch, now
+from .rows import Kept, KeptBatch, KeptStep, now
 
 WORKER_ID = 1
 
@@ -40,6 +40,8 @@ class Memory:
         self.logs: dict[int, list[tuple[datetime, int, int, bytes]]] = {}
         """By their jobs: instant, attempt, number, entry."""
         self.schedules: dict[str, ScheduleRow] = {}
+        self.steps: dict[int, tuple[KeptStep, ...]] = {}
+        """By their jobs, oldest first."""
         self.running: dict[int, CurrentJob] = {}
         """The attempts that run, by their jobs."""
         self.due: list[int] = []
@@ -62,15 +64,16 @@ class Memory:
 
     def clear(self) -> None:
         """Nothing has ever been submitted."""
-        self.jobs, self.windows, self.logs, self.batches, self.schedules = {}, {}, {}, {}, {}
+        self.jobs, self.windows, self.logs, self.batches, self.schedules, self.steps = {}, {}, {}, {}, {}, {}
 
     def save(self) -> Callable[[], None]:
         """What brings back all that is here now."""
         jobs, windows, batches = dict(self.jobs), dict(self.windows), dict(self.batches)
-        schedules = dict(self.schedules)
+        schedules, steps = dict(self.schedules), dict(self.steps)
 
         def restore() -> None:
             self.jobs, self.windows, self.batches, self.schedules = jobs, windows, batches, schedules
+            self.steps = steps
 
         return restore
 
@@ -145,8 +148,10 @@ class Memory:
                 worker=None,
                 progress=None,
                 attempt=row.attempt - verdict.refund,
-                run_at=row.run_at if verdict.delay is None else now() + verdict.delay,
+                run_at=row.run_at if verdict.delay is None or verdict.suspended else now() + verdict.delay,
             )
+            if verdict.suspended and row.run_at <= now():  # it was told meanwhile
+                self.due.append(verdict.id)
 
     def finish(self, kept: Kept, state: State, result: bytes | None = None) -> None:
         """The job is over."""

@@ -30,6 +30,8 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "delay": (timedelta, NoneType),
     "refund": (bool,),
     "note": (str,),
+    "snoozed": (bool,),
+    "suspended": (bool,),
 }
 
 

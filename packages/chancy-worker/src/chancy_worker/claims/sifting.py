@@ -19,6 +19,7 @@ from chancy.model import Statement
 from chancy.wires.literals import of_numbers, of_texts, readable
 from chancy_worker.attempts.verdict import Claimed
 from chancy_worker.connection.link import Link, one_line
+from chancy_worker.fingerprint import outline
 from chancy_worker.words import safe
 
 from .pieces import ALLOWED, KNOWN, LEASE, PAUSED
@@ -240,7 +241,8 @@ _END_ALONE = """
     {kept}
     SELECT count(*) FROM gone
 """
-_ERROR = """json_build_object('attempt', attempt, 'kind', 'InvalidJob', 'message', %(reason)s::text)"""
+_ERROR = """json_build_object('attempt', attempt, 'kind', 'InvalidJob', 'message', %(reason)s::text,
+            'fingerprint', {schema}.fingerprint('InvalidJob', task, %(outline)s::text))"""
 END_ALONE = keeping(
     _END_ALONE.replace("{taken}", "{moved}").replace("{all_errors}", "{schema}.with_error(errors, " + _ERROR + ")"),
     "'failed'",
@@ -265,12 +267,14 @@ def end_alone(
 
     `fence` is that of its row, which waits, or was `claimed` by this lease, or may have been since.
     """
+    said = safe(reason, MOST_REASON_BYTES).replace("\0", "\\0")
     params = {
         "worker": worker,
         "id": id_,
         "fence": -1 if claimed else fence,
         "claimed": fence if claimed else fence + 1,
-        "reason": safe(reason, MOST_REASON_BYTES).replace("\0", "\\0"),
+        "reason": said,
+        "outline": outline(said),
     }
     return Statement(text, params, lambda rows: int(rows[0][0]))
 

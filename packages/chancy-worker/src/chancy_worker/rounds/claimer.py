@@ -75,6 +75,7 @@ class Claimer:
         self._timing = timing
         self._wakeups = wakeups
         self._slots = slots
+        self._ends = ends
         self.changed = asyncio.Event()
         self.stopping = False
         self.turned_at = time.monotonic()
@@ -132,11 +133,11 @@ class Claimer:
         self._demand.gated_ends = True  # perhaps
         self.changed.set()
 
-    def give_back(self, claim: Key) -> None:
-        """A job that was claimed in our name, and is not among the held: by a round whose answer was lost, if it is
+    def give_back(self, claims: Collection[Key]) -> None:
+        """Jobs that were claimed in our name, and are not among the held: by a round whose answer was lost, if it is
         not that of the round that is on its way.
         """
-        self._unheard.seen(claim, self._lease.id)
+        self._unheard.seen(claims, self._lease.id)
         self.changed.set()
 
     async def work(self) -> None:
@@ -196,6 +197,7 @@ class Claimer:
                 return None
         verdicts, others, under = self._leases.of_one(self.outbox.take())
         self.outbox.put_back(others)
+        self._ends.flush()  # no verdict is in the database whose line is not in the log
         lease, weighs = self._lease.id, self._demand.portion.weighs
         wanted = self._demand.portion.of(wanted, self._holdings.running)
         wanted = self._demand.within_limits(wanted, verdicts, lease)

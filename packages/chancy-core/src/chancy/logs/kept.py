@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from .errors import InvalidOption
-from .model import MOST_ATTEMPTS, Rows, Statement
-from .options.plain import identity, number, shown
-from .verb import verb
+from chancy.errors import InvalidOption
+from chancy.model import MOST_ATTEMPTS, Rows, Statement
+from chancy.options.plain import identity, number, shown
+from chancy.verb import verb
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):

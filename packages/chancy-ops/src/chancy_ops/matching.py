@@ -1,0 +1,109 @@
+"""Which jobs are meant by a verb about many: what they have in common, and the SQL that finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from chancy.arguments.codec import encode_json
+from chancy.errors import InvalidOption
+from chancy.model import TaskName, names_of
+from chancy.options.plain import instant, one_of, shown, text
+from chancy.states import State
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs: those that fit all that is given. Raises `InvalidOption`, a `ValueError`."""
+
+    queue: str | None = None
+    task: TaskName | None = None
+    """A task, with the names that it had before; or one name."""
+    state: State | None = None
+    error: str | None = None
+    """The kind of the last error: `"TimeLimitExceeded"`, `"WorkerDied"`, the name of an exception's class."""
+    fingerprint: str | None = None
+    """Of the last error: all that one bug has done, as `failures` tells them apart."""
+    since: datetime | None = None
+    """From this instant on they finished; or if they are live, were submitted."""
+    until: datetime | None = None
+    """Before this instant."""
+
+    def __post_init__(self) -> None:
+        for name, plain in _PLAIN.items():
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, plain(name, value))
+        if self.task is not None:
+            names_of("task", self.task)
+
+    def refuse_all(self, verb: str) -> None:
+        """Raise `InvalidOption` if every job fits."""
+        if all(getattr(self, field.name) is None for field in fields(self)):
+            raise InvalidOption(verb, "say which jobs; JobFilter() fits every one, and that is never meant")
+
+    @property
+    def states(self) -> frozenset[State]:
+        """Any that fits."""
+        return frozenset(State) if self.state is None else frozenset({self.state})
+
+    def params(self, states: Collection[State]) -> dict[str, Any]:
+        """For the SQL below, of jobs in any of these states."""
+        return {
+            "queue": self.queue,
+            "tasks": None if self.task is None else names_of("task", self.task),
+            "since": self.since,
+            "until": self.until,
+            "error": self.error,
+            "kind": None if self.error is None else encode_json(self.error)[1:-1].decode(),
+            "fingerprint": self.fingerprint,
+            "states": [state.value for state in State if state in states],
+        }
+
+
+_PLAIN: dict[str, Callable[[str, object], object]] = {
+    "queue": text,
+    "state": lambda option, value: one_of(option, value, State),
+    "error": text,
+    "fingerprint": text,
+    "since": instant,
+    "until": instant,
+}
+
+EVERY_JOB = JobFilter()
+
+_FITTING = """
+    SELECT id, {state} AS state FROM {schema}.{table} AS job
+    WHERE (%(queue)s::text IS NULL OR queue = %(queue)s::text)
+        AND (%(tasks)s::text[] IS NULL OR task = ANY (%(tasks)s::text[]))
+        AND (%(since)s::timestamptz IS NULL OR {instant} >= %(since)s::timestamptz)
+        AND (%(until)s::timestamptz IS NULL OR {instant} < %(until)s::timestamptz)
+        AND (%(error)s::text IS NULL OR {error_is})
+        AND (%(fingerprint)s::text IS NULL OR {fingerprint_is})
+"""
+LIVE_ONES = (
+    _FITTING.replace("{table}", "job")
+    .replace("{instant}", "submitted_at")
+    .replace("{state}", "CASE WHEN state = 'ready' AND run_at > {schema}.clock() THEN 'scheduled' ELSE state END")
+    .replace("{error_is}", "{schema}.last_error_is(errors, %(error)s::text)")
+    .replace(
+        "{fingerprint_is}",
+        "strpos(errors::text, %(fingerprint)s::text) > 0 "
+        "AND {schema}.of_last_error(errors, 'fingerprint') = %(fingerprint)s::text",
+    )
+)
+FINISHED_ONES = (
+    _FITTING.replace("{table}", "history")
+    .replace("{instant}", "finished_at")
+    .replace("{state}", "state")
+    .replace("{error_is}", "error_kind = %(kind)s::text")
+    .replace("{fingerprint_is}", "fingerprint = %(fingerprint)s::text")
+)
+
+
+def filter_of(which: object) -> JobFilter:
+    """The same, or `InvalidOption`."""
+    if isinstance(which, JobFilter):
+        return which
+    raise InvalidOption("which", f"expected a JobFilter, got {shown(which)}")
