@@ -8,6 +8,7 @@ from . import (  # noqa: F401 - they add their cases
     arguments,
     attempts,
     batches,
+    flows,
     gates,
     handlers,
     limits,

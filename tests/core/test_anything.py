@@ -139,6 +139,7 @@ NUMBERS = mostly(st.integers(0, 2**31 - 1), ANYTHING)
 OF_PARAMETERS: dict[str, Any] = {
     "after": mostly(st.none() | st.tuples(st.integers(0, 99), st.integers(0, 99)), ANYTHING),
     "attempts": mostly(st.none() | st.integers(1, 32_767), ANYTHING),
+    "needs": mostly(st.booleans(), ANYTHING),
     "batch": IDS,
     "by": mostly(st.sampled_from(["queue", "task", "queue and task", "nothing"]), ANYTHING),
     "batch_id": IDS,
@@ -344,7 +345,8 @@ MADE = {
     "time": (chancy.Limit.time, ["seconds"]),
     "memory": (chancy.Limit.memory, ["bytes"]),
     "Chancy": (chancy.Chancy, ["dsn", "queues", "schema", "lifespan", "middleware", "preload", "keep"]),
-    "using": (note.using, ["queue", "priority", "run_at", "delay", "max_attempts", "limits", "retry", "unique", "group"]),
+    "using": (note.using, ["queue", "priority", "run_at", "delay", "max_attempts", "limits", "retry", "unique",
+              "group", "after"]),
     "task": (lambda **given: task(**given)(note.function), ["queue", "priority", "max_attempts", "limits", "retry",
              "executor", "unique", "group", "keep_logs", "schedule", "aliases"]),
     "grants": (chancy.grants, ["roles"]),

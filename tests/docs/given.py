@@ -210,6 +210,7 @@ GIVEN = {
     "docs/guides/steering.md": Given(database=True, names=steering),
     "docs/guides/submitting.md": Given(database=True, around=a_worker),
     "docs/guides/why-and-doctor.md": Given(database=True, names=why),
+    "docs/guides/workflows.md": Given(asynchronous=True),
 }
 
 ELSEWHERE = {

@@ -17,8 +17,8 @@ import pytest
 
 HERE = Path(__file__).parent
 HAS_STUBS = importlib.util.find_spec("sqlalchemy") is not None
-RIGHT = ["api.py", *(["stacks.py", "stacks_with_stubs.py"] if HAS_STUBS else ["stacks_without_stubs.py"])]
-WRONG = ["wrong.py", *(["stacks_wrong.py"] if HAS_STUBS else [])]
+RIGHT = ["api.py", "flows.py", *(["stacks.py", "stacks_with_stubs.py"] if HAS_STUBS else ["stacks_without_stubs.py"])]
+WRONG = ["wrong.py", "flows_wrong.py", *(["stacks_wrong.py"] if HAS_STUBS else [])]
 
 
 def errors(checker, file, cache):

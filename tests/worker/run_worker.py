@@ -11,6 +11,8 @@ import logging
 import sys
 
 import batch_tasks
+import flow_graphs
+import flow_tasks
 import limit_tasks
 import step_tasks
 import tally_tasks
@@ -23,6 +25,8 @@ from chancy_worker.connection import recovery
 
 if __name__ == "__main__":
     assert batch_tasks
+    assert flow_graphs
+    assert flow_tasks
     assert worker_tasks
     assert limit_tasks
     assert step_tasks

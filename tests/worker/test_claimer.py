@@ -101,6 +101,7 @@ async def claiming(send, queues=("mail",), **more):
             "refusals": Refusals("w:1", queues, {}),
             "ends": SimpleNamespace(settled=nothing, written=nothing, came_out=nothing, flush=lambda: None),
             "batches": None,
+            "flows": SimpleNamespace(ended=list, may_have_ended=list, becomes=None),
         }
         | more
     )

@@ -17,7 +17,7 @@ from worker_help import FAST, all_finished, eventually, working
 import chancy
 import chancy_ops
 from chancy import Backoff, Queue, State
-from chancy.phrases import argument, counted, jobs_named, one_line, sized, span
+from chancy.options.phrases import argument, counted, jobs_named, one_line, sized, span
 from chancy.run import send
 from chancy_ops import Reason
 from chancy_worker import Timing, WorkerConfig
@@ -449,6 +449,27 @@ def test_a_name_in_a_remedy_reaches_the_command_as_it_is(name):
         ["bash", "-c", f"printf %s {word}"], capture_output=True, check=True, env={"LC_ALL": "C.UTF-8"}
     ).stdout
     assert said.decode() == name
+
+
+def test_a_blocked_job_waits_for_the_first_that_is_not_blocked(site):
+    leaf = worker_tasks.add.bind(1, 2)
+    middle = worker_tasks.add.using(after=[leaf]).bind(3, 4)
+    end, first = site.submit(worker_tasks.add.using(after=[middle, worker_tasks.add.bind(5, 6)]).bind(7, 8), leaf)
+    found = chancy_ops.why(site.conn, end.id, schema=site.schema)
+    assert found.reason is Reason.NEEDS
+    assert found.sentence.startswith(
+        f"Job {end.id} (worker_tasks.add) waits for 2 jobs that it needs; first in its way is job {first.id} "
+        f"(worker_tasks.add), which waits because no worker takes queue 'default'"
+    )
+
+
+def test_a_job_that_was_ended_by_a_need_says_which(site):
+    need = worker_tasks.add.bind(1, 2)
+    end, first = site.submit(worker_tasks.add.using(after=[need]).bind(3, 4), need)
+    chancy.cancel(site.conn, first.id, schema=site.schema)
+    found = chancy_ops.why(site.conn, end.id, schema=site.schema)
+    assert f"because it needs job {first.id} (worker_tasks.add), which was cancelled" in found.sentence
+    assert f"`chancy requeue {end.id}` runs what is to blame again" in found.sentence
 
 
 async def test_for_what_a_job_sleeps_or_waits(site, clock):

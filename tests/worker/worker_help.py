@@ -70,6 +70,7 @@ def worker_with(app: Chancy, config: WorkerConfig) -> Worker:
                 "limit_tasks.",
                 "gate_tasks.",
                 "batch_tasks.",
+                "flow_tasks.",
                 "log_tasks.",
                 "child_tasks.",
                 "model_tasks.",

@@ -40,13 +40,14 @@ from .errors import (
     UnknownSchedule,
     UnsupportedDatabase,
 )
+from .flows.later import Outcome, outcome_of, result_of
 from .job import Job, NewJob, submit_many
 from .keys.unique import SubmitOutcome, Unique
 from .logs.kept import LogEntry, logs
 from .logs.records import WithJob
 from .model import AttemptError, JobRow, Progress
 from .options.limits import Limit, SharedLimit
-from .options.outcomes import Discard, Outcome, Retry, Snooze, Suspended
+from .options.outcomes import Decision, Discard, Retry, Snooze, Suspended
 from .options.retry import Backoff
 from .schedules.recurrence import Cron, Every, cron, every
 from .schedules.schedule import ScheduleRow, run_now, schedule, schedules, unschedule
@@ -100,6 +101,7 @@ __all__ = [
     "ChancyError",
     "Cron",
     "CurrentJob",
+    "Decision",
     "DevelopmentSchema",
     "Discard",
     "DuplicateJob",
@@ -170,8 +172,10 @@ __all__ = [
     "logs",
     "meta",
     "migrate",
+    "outcome_of",
     "register",
     "requeue",
+    "result_of",
     "run_now",
     "schedule",
     "schedules",

@@ -13,6 +13,9 @@ from . import statements
 from .arguments.submits import functions as submits
 from .arguments.submits import surrounded
 from .errors import DuplicateJob, InvalidOption
+from .flows.flow import Order, flow_of, order_of
+from .flows.later import Later
+from .flows.statements import insert_flow
 from .keys.statements import SUBMIT_UNIQUE_ONE, Submission, of_submissions, submit_unique
 from .keys.unique import SubmitOutcome
 from .model import JobRow, Options, R_co, Statement, Steps, UniqueKey
@@ -118,6 +121,8 @@ class NewJob(msgspec.Struct, Generic[R_co], frozen=True):
     unique: UniqueKey | None = None
     meta: bytes | None = None
     """What travels beside the arguments, as JSON."""
+    needs: tuple[Later, ...] = ()
+    """What it waits for. Then its arguments have holes, between two marks the number of a need."""
 
     def sql(
         self, paramstyle: ParamStyle = "pyformat", *, schema: str | None = None
@@ -128,8 +133,10 @@ class NewJob(msgspec.Struct, Generic[R_co], frozen=True):
         Its one row has `id`, `xact`, `submitted_at`, and of a unique job `outcome`. A unique job that is refused
         raises Postgres' `unique_violation`. `paramstyle` is what PEP 249 calls it, "pyformat" `%(x)s`, "named" `:x`,
         "format" `%s`, "qmark" `?`, "numeric" `:1`; or "numeric_dollar" `$1`, as asyncpg and most other languages have
-        it. Raises `InvalidOption` for another one.
+        it. Raises `InvalidOption` for another one, and for a job that needs others.
         """
+        if self.needs:
+            raise InvalidOption("sql", f"a job of {self.task} that needs others is no single row: submit it")
         text = statements.INSERT_JOB_IN_COLUMNS if self.unique is None else SUBMIT_UNIQUE_ONE
         params = statements.params_of(self) if self.unique is None else of_submissions([self])
         return spelled(text, params, schema_in_use(schema), paramstyle)
@@ -148,6 +155,9 @@ def submit_all(jobs: Sequence[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:
     """What `submit_many` sends."""
     if not jobs:
         return []
+    if any(job.needs for job in jobs):
+        made, _ = yield from submit_flow(jobs, schema)
+        return made
     return (yield from surrounded(jobs, functools.partial(_submit_all, schema)))
 
 
@@ -156,6 +166,18 @@ def _submit_all(schema: str, jobs: Sequence[NewJob[R]]) -> Steps[list[Job[R]]]:
         return (yield from _submit_unique(jobs, schema))
     ids, transaction, at = yield statements.insert_jobs(jobs)
     return [_handle(job, schema, id_, transaction, at) for id_, job in zip(ids, jobs, strict=True)]
+
+
+def submit_flow(ends: Sequence[NewJob[R]], schema: str) -> Steps[tuple[list[Job[R]], list[int]]]:
+    """These and all that they need which is not there yet, each once; also the ids of all that it has added."""
+    order = order_of(ends)
+
+    def send(jobs: Sequence[NewJob[Any]]) -> Steps[list[Job[Any]]]:
+        ids, at, transaction = yield insert_flow(flow_of(Order(list(jobs), order.places), schema), jobs)
+        return [_handle(job, schema, id_, transaction, at) for id_, job in zip(ids, jobs, strict=True)]
+
+    made = yield from surrounded(order.jobs, send)
+    return [made[order.places[id(job)] - 1] for job in ends], [job.id for job in made]
 
 
 def _submit_unique(jobs: Sequence[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:
@@ -185,6 +207,8 @@ def _handle(new: NewJob[R], schema: str, job_id: int, transaction: str, at: date
 
 def submit_one(new: NewJob[R], schema: str) -> Statement[Job[R]] | Steps[Job[R]]:
     """What `task.submit` sends: one statement."""
+    if new.needs:
+        return _only(submit_all([new], schema))
     if new.unique is not None or submits:
         return _only(surrounded([new], functools.partial(_submit_alone, schema)))
     return statements.insert_job(new, functools.partial(_handle, new, schema))

@@ -245,3 +245,7 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     """The batch that it was submitted in."""
     meta: Mapping[str, Any]
     """What travels beside the arguments, as the functions of `chancy.meta` have said when it was bound."""
+    needs: tuple[int, ...] = ()
+    """The jobs that it was to wait for."""
+    becomes: int | None = None
+    """The job whose result is to be its own, since its function has returned that."""

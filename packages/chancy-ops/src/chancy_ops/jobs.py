@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 from chancy.errors import InvalidOption, UnknownJob
+from chancy.flows.statements import tell
 from chancy.history.moving import DAYS_AHEAD, make_partitions
 from chancy.model import Pause, Rows, Statement, Steps, attempts_of, priority_of
 from chancy.options.plain import identity, instant, number, shown
@@ -20,7 +21,7 @@ from chancy.registry import registered
 from chancy.schema import schema_in_use
 from chancy.states import FINISHED, LIVE, State
 from chancy.verb import verb
-from chancy.verbs import cancel_jobs, requeue_jobs
+from chancy.verbs import cancel_flows, cancel_jobs, requeue_jobs, resume_flows
 
 from .matching import EVERY_JOB, FINISHED_ONES, LIVE_ONES, JobFilter, filter_of
 
@@ -110,6 +111,7 @@ def cancel_many(
 def _cancel(ids: Sequence[int]) -> Steps[int]:
     yield make_partitions(DAYS_AHEAD)
     answers = yield cancel_jobs(ids)
+    yield from cancel_flows(ids, answers)
     return sum(answer.done for answer in answers)
 
 
@@ -137,7 +139,10 @@ def requeue_many(
 
     def requeue(ids: Sequence[int]) -> Steps[int]:
         answers = yield requeue_jobs(ids, more, registered())
-        return sum(answer.done for answer in answers)
+        done: int = sum(answer.done for answer in answers)
+        if flows := [job_id for job_id, answer in zip(ids, answers, strict=True) if answer.flow]:
+            done += yield from resume_flows(flows, more)
+        return done
 
     return _sweep(which, which.states if which.state else BROKEN, _size(batch), requeue, _listener(told))
 
@@ -157,8 +162,11 @@ def delete_many(
 
 
 def _delete(ids: Sequence[int]) -> Steps[int]:
-    deleted: int = yield Statement(DELETE_JOBS, {"ids": list(ids)}, lambda rows: rows[0][0], name="delete_jobs")
-    return deleted
+    deleted, _, needed = yield Statement(DELETE_JOBS, {"ids": list(ids)}, lambda rows: rows[0][:3], name="delete_jobs")
+    if needed:
+        yield make_partitions(DAYS_AHEAD)
+        yield from tell(needed)
+    return int(deleted)
 
 
 def _sweep(
@@ -219,10 +227,16 @@ def edit(
 
 DELETE_JOBS = """
     WITH waiting AS (
-        DELETE FROM {schema}.job WHERE id = ANY (%(ids)s::bigint[]) AND state = 'ready' RETURNING id
+        DELETE FROM {schema}.job
+        WHERE id = ANY (%(ids)s::bigint[]) AND state IN ('blocked', 'ready')
+        RETURNING id, needed
     ),
     past AS (
-        DELETE FROM {schema}.history WHERE id = ANY (%(ids)s::bigint[]) RETURNING id
+        DELETE FROM {schema}.history WHERE id = ANY (%(ids)s::bigint[]) RETURNING id, needed
+    ),
+    needs AS (
+        DELETE FROM {schema}.need
+        WHERE job = ANY (%(ids)s::bigint[]) AND (job IN (SELECT id FROM waiting) OR job IN (SELECT id FROM past))
     ),
     results AS (
         DELETE FROM {schema}.history_result WHERE id = ANY (%(ids)s::bigint[])
@@ -236,19 +250,29 @@ DELETE_JOBS = """
         WHERE job = ANY (%(ids)s::bigint[]) AND (job IN (SELECT id FROM waiting) OR job IN (SELECT id FROM past))
     )
     SELECT (SELECT count(*) FROM waiting) + (SELECT count(*) FROM past),
-        EXISTS (SELECT FROM {schema}.any_job WHERE id = ANY (%(ids)s::bigint[]))
+        EXISTS (SELECT FROM {schema}.any_job WHERE id = ANY (%(ids)s::bigint[])),
+        ARRAY(SELECT id FROM waiting WHERE needed UNION SELECT id FROM past WHERE needed)
 """
 
 
 @verb
 def delete(job_id: int, /, *, schema: str | None = None) -> Steps[bool]:
-    """Delete a job that waits, or is finished, as if it had never been there. One round trip.
+    """Delete a job that waits, or is finished, as if it had never been there. One round trip; of a job that others need
+    some more, and what waits for it is cancelled.
 
     Returns False for one that runs, which is left alone: cancel it first. Raises `UnknownJob`.
     """
-    job_id = identity("job_id", job_id)
-    statement = Statement(DELETE_JOBS, {"ids": [job_id]}, _done_and_known, name="delete_jobs")
-    return _of_known(statement, job_id, schema_in_use(schema))
+    return _delete_one(identity("job_id", job_id), schema_in_use(schema))
+
+
+def _delete_one(job_id: int, schema: str) -> Steps[bool]:
+    done, exists, needed = yield Statement(DELETE_JOBS, {"ids": [job_id]}, lambda rows: rows[0][:3], name="delete_jobs")
+    if needed:
+        yield make_partitions(DAYS_AHEAD)
+        yield from tell(needed)
+    if not exists:
+        raise UnknownJob(job_id, schema)
+    return bool(done)
 
 
 def _done_and_known(rows: Rows) -> tuple[bool, bool]:

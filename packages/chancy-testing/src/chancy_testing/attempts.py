@@ -17,15 +17,17 @@ import msgspec
 
 from chancy.app import Surround
 from chancy.current import CurrentJob
-from chancy.errors import TimeLimitExceeded
+from chancy.errors import InvalidResult, TimeLimitExceeded
+from chancy.flows.flow import cycle
 from chancy.model import Progress
 from chancy.options.limits import Limit, LimitType, tightest
+from chancy.states import State
 from chancy.steps.stepwise import Journal
 from chancy.task import AsyncTask, BaseTask
 from chancy_worker.attempts.attempt import Attempt, call, call_async, perform
 from chancy_worker.attempts.logs import Keeper, Kept, listening
 from chancy_worker.attempts.refusals import given_up
-from chancy_worker.attempts.verdict import Claimed, Completion, judged, since_now
+from chancy_worker.attempts.verdict import Claimed, Completion, cancelled, failure, judged, since_now
 
 T = TypeVar("T")
 
@@ -166,6 +168,13 @@ async def _perform(asked: Call) -> Performed:
         return Performed(verdict, here.error)
     book.close()
     return Performed(verdict, here.error, [kept for batch in iter(keeper.take, []) for kept in batch])
+
+
+def not_become(job: Claimed, fate: str, other: int | None) -> Completion:
+    """The verdict of a job that cannot wait for what it has returned; see `Becoming`."""
+    if fate == "cycle":
+        return failure(job, State.FAILED, InvalidResult(job.task, cycle(job.id, other)), since_now(WORKER))
+    return cancelled(job)
 
 
 def _to_the_end(work: Coroutine[Any, Any, T]) -> T:

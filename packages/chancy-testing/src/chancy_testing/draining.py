@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, overload
 import psycopg
 
 from chancy.app import Surround
-from chancy.batches.statements import Ends, finish_batches, finish_unfinished
+from chancy.batches.statements import finish_batches
 from chancy.errors import ChancyError
+from chancy.flows.statements import tell, tell_all
 from chancy.history.moving import DAYS_AHEAD, make_partitions
 from chancy.model import AskStanding, Script, Statement
 from chancy.options.plain import number
@@ -39,6 +40,7 @@ from chancy_worker.life.rescue import declare_dead, take_back
 
 from . import faults
 from .attempts import WORKER, Call, Performed, perform_here, perform_here_async, unread
+from .beside import become_other, finish_all_batches, refuse_troubles
 
 T = TypeVar("T")
 
@@ -110,6 +112,8 @@ class Drained:
     snoozed: int = 0
     discarded: int = 0
     cancelled: int = 0
+    blocked: int = 0
+    """Attempts that have returned what another job will come to."""
     died: int = 0
     """Attempts whose worker died, by `chancy_faults`."""
     late: int = 0
@@ -122,7 +126,7 @@ class Drained:
         """How many there were."""
         return (
             self.succeeded + self.failed + self.retried + self.snoozed
-            + self.discarded + self.cancelled + self.died + self.late
+            + self.discarded + self.cancelled + self.blocked + self.died + self.late
         )  # fmt: skip
 
 
@@ -228,7 +232,7 @@ def _drain(
         claimed = yield from _admit(worker, parked, found, spots)
         if not claimed:
             if found is None:
-                if (yield from _finish_batches()):
+                if (yield from tell_all()) + (yield from finish_all_batches()):
                     continue
                 break
             if not found.due:
@@ -252,7 +256,7 @@ def _drain(
             if (fault := faults.next_of_attempts(job.task)) is None:
                 yield from _write(worker, job, performed.verdict, drained)
                 if job.batch is not None:
-                    _refuse_troubles((yield finish_batches([job.batch])))
+                    refuse_troubles((yield finish_batches([job.batch])))
             else:
                 yield declare_dead(worker=worker)
                 yield take_back(tallies=False)
@@ -287,22 +291,6 @@ def _admit(worker: int, queues: Sequence[str], found: _Next | None, spots: dict[
     return []
 
 
-def _finish_batches() -> Steps[int]:
-    """Look at all that are not finished, as each worker does now and then; how many are by now."""
-    last, finished = 0, 0
-    while last is not None:
-        last, ends = yield finish_unfinished(last)
-        finished += _refuse_troubles(ends)
-    return finished
-
-
-def _refuse_troubles(ends: Ends) -> int:
-    """How many have ended. Raises `ChancyError` for a callback that could not be submitted; a worker logs it."""
-    if ends.troubles:
-        raise ChancyError("; ".join(ends.troubles))
-    return ends.ended
-
-
 def _commit(commits: bool) -> Steps[None]:
     if commits:
         yield Script("COMMIT")
@@ -325,7 +313,13 @@ def _attempt(job: Claimed, schema: str, inside: bool, surround: Surround | None)
 
 def _write(worker: int, job: Claimed, verdict: Completion, drained: Drained) -> Steps[None]:
     """Write the verdict, and count what became of it."""
-    answer: Answer = yield play_round(worker, [verdict], Wanted())
+    if verdict.flow is not None:
+        verdict = yield from become_other(job, verdict)
+    answer: Answer = yield play_round(worker, [verdict] if verdict.flow is None else [], Wanted())
+    yield from tell(answer.needed)
+    if verdict.flow is not None:
+        drained.blocked += 1
+        return
     key = job.id, job.fence
     fate = "done" if answer.settled else (yield settle(worker, [verdict], {key: job}))[key]
     if fate == "lost":

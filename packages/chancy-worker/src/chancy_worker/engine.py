@@ -32,6 +32,7 @@ from .metrics.looks import Looks
 from .metrics.numbers import Numbers, counted
 from .parts.batches import Batches
 from .parts.declarations import Declarations
+from .parts.flows import Flows
 from .parts.part import Part
 from .parts.reports import Reports
 from .parts.retention import Retention
@@ -100,12 +101,14 @@ class Engine:
             own, alike = links.new("bell", lock_timeout="0"), sorted(signatures.items())
             self.wakeups = Doorbell(self.link, own, names, alike=alike, lease=self.lease, slots=self.slots)
 
-        batches, schedules = Batches(timing), Schedules(tasks, timing)
+        batches, schedules, flows = Batches(timing), Schedules(tasks, timing), Flows(timing)
         reports, retention = Reports(self.slots.progress, self.keeper), Retention(app, timing, is_lent=links.is_lent)
         self._telling = Telling(self.tally, self.lease, timing, is_told=app.tally)
-        self.parts: Sequence[Part] = (retention, Declarations(tasks), schedules, batches, reports, self._telling)
+        self.parts: Sequence[Part] = (
+            retention, Declarations(tasks), schedules, batches, flows, reports, self._telling,
+        )  # fmt: skip
 
-        self.claimer = ends.rounds = Claimer(
+        self.claimer = ends.rounds = flows.rounds = Claimer(
             link=self.link,
             lease=self.lease,
             queues=app.queues,
@@ -115,6 +118,7 @@ class Engine:
             refusals=refusals,
             ends=ends,
             batches=batches,
+            flows=flows,
         )
         self.wakeups.wakes(self.claimer)
 
@@ -129,7 +133,7 @@ class Engine:
         """None of them ever ends by itself, but for rounds that were stopped."""
         self._turns: Mapping[str, tuple[Link, Collection[Duty]]] = {
             "chancy schedules": (links.new("schedules"), [schedules]),
-            "chancy parts": (self._shared, [batches, reports, retention]),
+            "chancy parts": (self._shared, [batches, flows, reports, retention]),
         }
 
     def begin(self) -> None:

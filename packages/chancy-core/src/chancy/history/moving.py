@@ -6,7 +6,7 @@ from chancy.model import Statement
 from chancy.wires.literals import readable
 
 MOVED = """id, task, queue, priority, attempt, max_attempts, claims, crashes, worker, run_at, submitted_at, started_at,
-            arguments, retry, limits, gates, unique_key, unique_until, batch, meta"""
+            arguments, retry, limits, gates, unique_key, unique_until, batch, meta, needs, becomes, needed"""
 """The columns that a job takes along from `job` to `history`, for `{moved}` in a statement."""
 
 _PLAIN = {"run_at": readable("run_at"), "arguments": "arguments::json", "gates": "gates::json", "meta": "meta::json"}
@@ -20,19 +20,21 @@ has no rule of retention: then it costs one subquery a statement, and no call fo
 _KEPT = """kept AS (
         INSERT INTO {schema}.history
             ({moved}, state, finished_at, result, errors, keep_days, error_kind, fingerprint)
-        SELECT {as_moved}, state, {schema}.clock(), CASE WHEN keep IS NULL OR keep[2] = 0 THEN result END, errors,
+        SELECT {as_moved}, state, {schema}.clock(), CASE WHEN keep IS NULL OR keep[2] = 0 OR needed THEN result END,
+            errors,
             coalesce(keep[1], 0),
             CASE WHEN errors IS NOT NULL THEN {schema}.of_last_error(errors, 'kind') END,
             CASE WHEN errors IS NOT NULL THEN {schema}.of_last_error(errors, 'fingerprint') END
         FROM ended
-        WHERE keep IS NULL OR keep[1] IS NOT NULL OR batch IS NOT NULL -- which is counted from its rows
+        -- A batch is counted from its rows, and the result of what is needed is read.
+        WHERE keep IS NULL OR keep[1] IS NOT NULL OR batch IS NOT NULL OR needed
     )"""
 # Results that are kept for a shorter time.
 _APART = """apart AS (
         INSERT INTO {schema}.history_result (id, finished_at, result, keep_days)
         SELECT id, {schema}.clock(), result, keep[2]
         FROM ended
-        WHERE keep IS NOT NULL AND keep[2] > 0 AND keep[1] IS NOT NULL AND result IS NOT NULL
+        WHERE keep IS NOT NULL AND keep[2] > 0 AND keep[1] IS NOT NULL AND result IS NOT NULL AND needed IS NULL
     )"""
 
 

@@ -13,7 +13,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from chancy.errors import InvalidOption
+from chancy.arguments.codec import Signature
+from chancy.errors import InvalidArguments, InvalidOption, InvalidTask
 from chancy.options.plain import Duration, amount, duration, shown, text, word
 
 Missed: TypeAlias = Literal["skip", "one", "all"]
@@ -229,3 +230,22 @@ def _latest(when: When, first: datetime, at: datetime) -> datetime:
         else:
             high = middle
     return low
+
+
+def declared(when: When | None, signature: Signature) -> When | None:
+    """Of a task, which has to do without arguments then. Raises `InvalidTask`."""
+    if when is None:
+        return None
+    if not isinstance(when, (Cron, Every)):
+        raise InvalidTask(signature.task, f"schedule: expected cron(…) or every(…), got {when!r}")
+    try:
+        signature.encode_arguments((), {})
+        return checked(when)
+    except InvalidArguments as error:
+        raise InvalidTask(
+            signature.task,
+            f"schedule: argument {error.argument!r} {error.reason}, and a schedule gives none: every "
+            f"argument needs a default; `chancy.schedule` makes schedules with arguments",
+        ) from None
+    except ValueError as error:
+        raise InvalidTask(signature.task, f"schedule: {error}") from None

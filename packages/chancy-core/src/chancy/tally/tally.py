@@ -25,6 +25,8 @@ class Tallied(StrEnum):
     RETRIED = "retried"
     """It failed, and the job has attempts left."""
     SNOOZED = "snoozed"
+    BLOCKED = "blocked"
+    """It has returned what another job will come to, and waits for that."""
     RELEASED = "released"
     """It was given back unharmed, or never begun."""
     DIED = "died"

@@ -15,8 +15,8 @@ import msgspec
 from chancy.errors import UnknownJob
 from chancy.keys.gates import SEPARATOR, Gate, Passes
 from chancy.model import WITHOUT_END, JobRow, Steps
+from chancy.options.phrases import argument, counted, jobs_named, moment, one_line, span
 from chancy.options.plain import identity
-from chancy.phrases import argument, counted, jobs_named, moment, one_line, span
 from chancy.schema import schema_in_use
 from chancy.states import FINISHED, State
 from chancy.steps.values import StepKind
@@ -35,6 +35,7 @@ from .context import (
     places_of,
     running_of,
 )
+from .needs import DEEPEST, Way, blocked, way_of
 from .steps import OpenRest, open_rests
 
 _TRIES = 5
@@ -67,6 +68,8 @@ class Reason(StrEnum):
     BUSY = "busy"
     NEXT = "next"
     """Nothing is in its way."""
+    NEEDS = "needs"
+    """It waits for other jobs."""
     RUNNING = "running"
     WORKER_LOST = "worker_lost"
     """It ran under a worker that is not believed alive any more."""
@@ -102,6 +105,8 @@ def _why(job_id: int, schema: str) -> Steps[Why]:
         return _finished(job, seen)
     if job.state is State.RUNNING:
         return _running(job, seen)
+    if job.state is State.BLOCKED:
+        return (yield from _blocked(job, schema))
     if job.run_at > seen.now:
         rests: list[OpenRest] = yield open_rests(job.id)
         if (rest := next((rest for rest in rests if _is_of(rest, job)), None)) is not None:
@@ -109,6 +114,13 @@ def _why(job_id: int, schema: str) -> Steps[Why]:
     if (found := _scheduled(job, seen) or _paused(job, seen) or _unmanned(job, seen)) is not None:
         return found
     return (yield from _held_up(job, seen))
+
+
+def _blocked(job: JobRow, schema: str) -> Steps[Why]:
+    """With the reason of the first job in its way."""
+    way: Way = yield way_of(job)
+    first = (yield from _why(way.first, schema)).sentence if way.depth and way.depth < DEEPEST else ""
+    return Why(Reason.NEEDS, blocked(job, way, first))
 
 
 def _look(job_id: int, schema: str) -> Steps[tuple[JobRow, Around]]:
@@ -124,7 +136,7 @@ def _look(job_id: int, schema: str) -> Steps[tuple[JobRow, Around]]:
 
 
 def _stored(state: State) -> str | None:
-    return None if state in FINISHED else "running" if state is State.RUNNING else "ready"
+    return None if state in FINISHED else "ready" if state is State.SCHEDULED else state.value
 
 
 def _subject(job: JobRow) -> str:
@@ -142,6 +154,9 @@ def _finished(job: JobRow, seen: Around) -> Why:
         return Why(Reason.FINISHED, f"{sentence} in attempt {_attempt(job)}, and {result}.")
     if job.attempt:
         sentence += f" in attempt {_attempt(job)}"
+    if job.errors and job.errors[-1].kind == "NeedFailed":
+        again = f"`chancy requeue {job.id}` runs what is to blame again, and goes on from there"
+        return Why(Reason.FINISHED, f"{sentence} because {one_line(job.errors[-1].message)}; {again}.")
     if job.errors and job.state is not State.CANCELLED:
         sentence += f" with {_error(job)}"
     return Why(Reason.FINISHED, f"{sentence}; `chancy requeue {job.id}` makes it ready again.")

@@ -9,11 +9,12 @@ from typing import Any
 
 from chancy.model import Rows, Statement
 
-from . import batches, gates, jobs, logs, retention, schedules, steps, unique
+from . import batches, flows, gates, jobs, logs, retention, schedules, steps, unique
 from .store import Answer, Asked, Memory
 
 ANSWERS: dict[str, Answer] = {
     **batches.ANSWERS,
+    **flows.ANSWERS,
     **gates.ANSWERS,
     **jobs.ANSWERS,
     **logs.ANSWERS,

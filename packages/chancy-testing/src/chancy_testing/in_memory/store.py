@@ -40,6 +40,12 @@ class Memory:
         self.logs: dict[int, list[tuple[datetime, int, int, bytes]]] = {}
         """By their jobs: instant, attempt, number, entry."""
         self.schedules: dict[str, ScheduleRow] = {}
+        self.needs: dict[int, dict[int, str]] = {}
+        """Of blocked jobs: whom each needs, and what of that."""
+        self.doomed: dict[int, dict[int, str]] = {}
+        """The same of those that were ended because of a need."""
+        self.ended: set[int] = set()
+        """Jobs that are over, or gone, since anybody has looked at who needs them."""
         self.steps: dict[int, tuple[KeptStep, ...]] = {}
         """By their jobs, oldest first."""
         self.running: dict[int, CurrentJob] = {}
@@ -65,15 +71,16 @@ class Memory:
     def clear(self) -> None:
         """Nothing has ever been submitted."""
         self.jobs, self.windows, self.logs, self.batches, self.schedules, self.steps = {}, {}, {}, {}, {}, {}
+        self.needs, self.doomed = {}, {}
 
     def save(self) -> Callable[[], None]:
         """What brings back all that is here now."""
         jobs, windows, batches = dict(self.jobs), dict(self.windows), dict(self.batches)
-        schedules, steps = dict(self.schedules), dict(self.steps)
+        schedules, steps, needs, doomed = dict(self.schedules), dict(self.steps), dict(self.needs), dict(self.doomed)
 
         def restore() -> None:
             self.jobs, self.windows, self.batches, self.schedules = jobs, windows, batches, schedules
-            self.steps = steps
+            self.steps, self.needs, self.doomed = steps, needs, doomed
 
         return restore
 
@@ -158,6 +165,7 @@ class Memory:
         self.jobs[kept.row.id] = kept.with_row(
             state=state, result=result, finished_at=now(), cancel_at=None, progress=None
         )
+        self.ended.add(kept.row.id)
 
     def note_delay(self, job_id: int, delay: timedelta) -> None:
         """A retry would have waited so long."""

@@ -30,6 +30,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "delay": (timedelta, NoneType),
     "refund": (bool,),
     "note": (str,),
+    "flow": (bytes, NoneType),
     "snoozed": (bool,),
     "suspended": (bool,),
 }
@@ -88,7 +89,7 @@ def flaw_of(given: object, job: Claimed) -> str | None:
             return f"its {name} is {kind_of(value)}"
     if (given.id, given.fence) != (job.id, job.fence):
         return f"it is of another attempt (job {given.id})"
-    if given.state not in FINISHED | {State.READY}:
+    if given.state not in FINISHED | {State.READY} and (given.state is not State.BLOCKED or given.flow is None):
         return f"no attempt ends as {given.state}"
     if given.state is State.READY and not given.refund and job.attempt >= job.max_attempts:
         return "it makes a job ready again that has no attempt left"

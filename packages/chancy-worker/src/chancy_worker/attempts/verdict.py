@@ -94,6 +94,8 @@ class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The handler has asked to be called again later."""
     suspended: bool = False
     """Its row says already when it is due again, and may have been told otherwise since; `delay` is for this worker."""
+    flow: bytes | None = None
+    """As JSON, the `Flow` whose target's result the job's own is to be; then `state` is BLOCKED."""
 
     @property
     def size(self) -> int:

@@ -90,7 +90,7 @@ class JobLines:
 
 def level_of(verdict: Completion) -> int:
     """ERROR where the job has failed for good, WARNING where the attempt has, or somebody has stopped it."""
-    if verdict.state is State.SUCCEEDED or verdict.refund:
+    if verdict.state in (State.SUCCEEDED, State.BLOCKED) or verdict.refund:
         return logging.INFO
     return logging.ERROR if verdict.state is State.FAILED else logging.WARNING
 

@@ -97,6 +97,30 @@ def sweep_batches() -> Statement[bool]:
     return Statement(SWEEP_BATCHES, {}, lambda rows: rows[0][0] == 1000)
 
 
+SWEEP_NEEDS = """
+    WITH swept AS (
+        DELETE FROM {schema}.need
+        WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM {schema}.need
+            WHERE doomed_at <= {schema}.clock() - greatest(
+                (SELECT value::interval FROM {schema}.setting WHERE name = 'keep'),
+                (SELECT max(days) FROM {schema}.retention) * interval '1 day') - interval '2 days'
+            ORDER BY doomed_at LIMIT 1000
+            FOR UPDATE SKIP LOCKED
+        ))
+        RETURNING job
+    )
+    SELECT count(*) FROM swept
+"""
+
+
+def sweep_needs() -> Statement[bool]:
+    """Delete up to 1,000 needs of jobs that were ended because of one so long ago that no row of them is left; whether
+    there may be more.
+    """
+    return Statement(SWEEP_NEEDS, {}, lambda rows: rows[0][0] == 1000)
+
+
 class Retention(Part):
     """Makes and drops days, and sweeps what is over, now and then: one duty a turn, since others wait for the link.
 
@@ -114,6 +138,7 @@ class Retention(Part):
             ("sweeping slots", _sweep_slots),
             ("sweeping keys", _sweep_windows),
             ("sweeping batches", _sweep_batches),
+            ("sweeping needs", _sweep_needs),
         )
         self._next = 0
         """Which of them is next."""
@@ -162,6 +187,10 @@ async def _sweep_windows(link: Link) -> bool:
 
 async def _sweep_batches(link: Link) -> bool:
     return await link.send(sweep_batches())
+
+
+async def _sweep_needs(link: Link) -> bool:
+    return await link.send(sweep_needs())
 
 
 async def drop_alone(link: Link) -> None:

@@ -21,6 +21,8 @@ from chancy_worker.held.holdings import Holdings, Key
 from chancy_worker.held.leases import Leases
 from chancy_worker.slots.room import Room
 
+from .told import Batches
+
 log = logging.getLogger("chancy.worker")
 
 BUSY_PAUSE = 0.05
@@ -75,13 +77,6 @@ class Ends(Protocol):
 
     def settled(self, verdict: Completion, fate: str, /) -> None:
         """A verdict has changed nothing, for this reason: see `settle`."""
-
-
-class Batches(Protocol):
-    """Who watches over batches."""
-
-    def left(self, batch: int, /) -> None:
-        """A job of this one is over, or waits again."""
 
 
 class Acceptance:

@@ -36,9 +36,10 @@ from chancy_worker.held.leases import Leases
 from chancy_worker.held.outbox import Outbox
 from chancy_worker.held.unheard import Unheard
 
-from .acceptance import Acceptance, Batches, Ends, Slots
+from .acceptance import Acceptance, Ends, Slots
 from .mending import Mending
 from .questions import Questions
+from .told import Batches, Flows
 
 _LAST_ROUND = 2.0
 """Seconds that a round without verdicts gets whose worker stops."""
@@ -69,12 +70,14 @@ class Claimer:
         refusals: Refusals,
         ends: Ends,
         batches: Batches,
+        flows: Flows,
     ) -> None:
         self._link = link
         self._lease = lease
         self._timing = timing
         self._wakeups = wakeups
         self._slots = slots
+        self._flows = flows
         self._ends = ends
         self.changed = asyncio.Event()
         self.stopping = False
@@ -122,7 +125,18 @@ class Claimer:
         self._holdings.ends(job)
         if verdict.state is not State.SUCCEEDED or job.parked is not None or job.crashes or self._appetite.at_limit:
             self._demand.ended(job, verdict)
+            if verdict.state is State.BLOCKED:
+                return self._flows.becomes(job, verdict)
+        return self.write(verdict)
+
+    def write(self, verdict: Completion) -> None:
+        """With the next round."""
         self.outbox.add(verdict)
+        self.changed.set()
+
+    def became(self, verdict: Completion) -> None:
+        """Its job waits for another one, which is written."""
+        self._acceptance.confirm([verdict], {})
         self.changed.set()
 
     def postpone(self, seconds: float, verdict: Completion) -> None:
@@ -222,6 +236,8 @@ class Claimer:
             self._mending.over()
             self._demand.answered(answer, wanted, len(verdicts), time.monotonic() - began)
             backlog = self._take(answer, wanted, lease)
+            if answer.needed:
+                self._flows.ended(answer.needed)
             await self._confirm(verdicts, under, answer)
             if not backlog:
                 await asyncio.sleep(0)  # what was claimed begins before the next round is made
@@ -257,6 +273,7 @@ class Claimer:
             except asyncio.CancelledError:
                 self.outbox.put_back(verdicts)
                 raise
+            self._flows.may_have_ended([verdict.id for verdict in verdicts])
         self._patient = "busy" in fates.values()
         self._acceptance.confirm(verdicts, fates)
 

@@ -9,7 +9,7 @@ CREATE TABLE {schema}.tally (
     at timestamptz NOT NULL, -- the minute in which it was said
     queue text NOT NULL,
     task text NOT NULL,
-    outcome text NOT NULL,   -- a final state; or of an attempt: retried, snoozed, released, died, lost
+    outcome text NOT NULL,   -- a final state; or of an attempt: retried, snoozed, blocked, released, died, lost
     jobs bigint NOT NULL,
     waited double precision NOT NULL DEFAULT 0, -- seconds, of those that were measured, all together
     ran double precision NOT NULL DEFAULT 0,
