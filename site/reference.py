@@ -31,6 +31,7 @@ CORE = {
     "options": ("Options", ["options", "keys"]),
     "schedules": ("Schedules", ["schedules"]),
     "batches": ("Batches", ["batches"]),
+    "workflows": ("Workflows", ["flows"]),
     "settings": ("Settings, schema, roles", ["app", "schema", "history", "migrations"]),
     "connections": ("Connections", ["wires"]),
     "errors": ("Errors", ["errors"]),

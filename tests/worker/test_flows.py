@@ -195,7 +195,8 @@ async def test_whoever_ends_the_last_two_needs_at_once_the_join_is_released_once
             claimed = send(site.conn, play_round(worker, [], wanted), site.schema).claimed
             assert sorted(job.id for job in claimed) == [need.id for need in needs]
             ends = [
-                functools.partial(end_and_look, conn, site, worker, job) for conn, job in zip((left, right), claimed)
+                functools.partial(end_and_look, conn, site, worker, job)
+                for conn, job in zip((left, right), claimed, strict=True)
             ]
             released = await asyncio.gather(*(asyncio.to_thread(end) for end in ends))
             assert sum(released) == 1
