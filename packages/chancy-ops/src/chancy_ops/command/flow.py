@@ -63,7 +63,7 @@ def _branch(found: Graph, group: Sequence[GraphNode], first: str, rest: str, tol
 
 def _named(group: Sequence[GraphNode]) -> str:
     task = one_line(group[0].task)
-    return f"{group[0].id}  {task}" if len(group) == 1 else f"{len(group):,} × {task}"
+    return f"{group[0].id}  {task}" if len(group) == 1 else f"{len(group):,} x {task}"
 
 
 def _states(group: Sequence[GraphNode]) -> str:
