@@ -54,3 +54,26 @@ def test_every_block_says_what_it_is():
         (page.name, found) for page in PAGES for found in re.findall(r"^ *```(\w*)\n", page.read_text(), re.MULTILINE)
     ]
     assert {language for _, language in fences} - {""} <= KNOWN
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for folder in ("guides", "operations", "tutorial") for page in sorted((ROOT / "docs" / folder).glob("*.md"))],
+    ids=lambda page: page.stem,
+)
+def test_a_page_that_says_how_ends_with_what_can_go_wrong(page):
+    if page.name == "README.md" and page.parent.name == "operations":
+        return  # the list of the others
+    headings = re.findall(r"^## (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert "What can go wrong" in headings[-1]
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda file: file.stem)
+def test_a_workflow_is_read_and_calls_what_there_is(file):
+    yaml = pytest.importorskip("yaml")
+    jobs = yaml.safe_load(file.read_text(encoding="utf-8"))["jobs"]
+    steps = [step for job in jobs.values() for step in job["steps"]]
+    assert all(job["runs-on"] and job["timeout-minutes"] for job in jobs.values())
+    assert all(("uses" in step) != ("run" in step) for step in steps)
+    named = [word for step in steps for word in step.get("run", "").split() if "/" in word or word.endswith(".py")]
+    assert [path for path in named if not (ROOT / path).exists()] == []

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import signal
+import threading
 from collections import Counter, defaultdict
 from datetime import timedelta
 
@@ -182,14 +183,35 @@ def test_a_process_that_a_job_has_forked_does_not_write_the_lines_of_its_parent(
     assert file.read_text() == "of the parent\n"
 
 
+def test_a_message_that_takes_long_to_read_holds_up_no_line():
+    class Slow:
+        def __str__(self):
+            reading.set()
+            gate.wait(10)
+            return "slow"
+
+    reading, gate, stream = threading.Event(), threading.Event(), io.StringIO()
+    handler = Lines(stream)
+    thread = threading.Thread(target=handler.handle, args=[logging.makeLogRecord({"msg": Slow()})])
+    thread.start()
+    assert reading.wait(10)
+    handler.add("a line\n")
+    handler.flush()
+    assert stream.getvalue() == "a line\n"
+    gate.set()
+    thread.join()
+    assert stream.getvalue() == "a line\nslow\n"
+
+
 def test_nothing_is_raised_where_nothing_can_be_written(tmp_path):
     stream = (tmp_path / "log").open("w")
     handler = Lines(stream)
+    handler.setFormatter(PlainFormatter())
     handler.add("a line\n")
     stream.close()
-    handler.acquire()
-    handler._write()
-    handler.release()
+    handler.flush()
+    handler.handle(logging.makeLogRecord({"msg": "a record"}))
+    handler.flush()
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ ChancyError
 ├── ResultExpired       raised by `result`: the job succeeded, and its result is kept no longer
 ├── LeaseLost           raised by `current_job().complete` and `.step`: another worker may have the job now
 ├── NotSignalled        raised by `current_job().wait`: nobody has told the job in time; a TimeoutError
-└── AttemptStopped      never raised at a handler: what a `retry=` function gets, and the kind on the job's row
+└── AttemptStopped      never raised inside a handler: passed to `retry=` functions, and the kind on the job's row
     ├── TimeLimitExceeded
     ├── MemoryLimitExceeded
     └── ProcessDied     the child process that ran the job ended, and the worker had not stopped it

@@ -132,9 +132,9 @@ class BaseTask(Generic[P, R]):
 
         Raises `InvalidArguments`, which names the argument, and `InvalidConnection`, before anything is sent.
 
-        Of a unique task the handle may be that of a job which has the key already (`Job.outcome`), and `DuplicateJob`
-        may be raised. It waits for another transaction that has added, claimed, replaced or finished a job of this key
-        and not committed that yet; under REPEATABLE READ psycopg's `SerializationFailure` may follow.
+        For a unique task this may return the job that has the key already (`Job.outcome` says so), or raise
+        `DuplicateJob`. It blocks while another transaction that has added, claimed, replaced or finished a job of this
+        key is open; under REPEATABLE READ psycopg's `SerializationFailure` may follow.
         """
         try:
             new = self.bind(*args, **kwargs)

@@ -41,7 +41,7 @@ class Swept:
 
     changed: int
     left: int
-    """Left as they were: another session was faster, they run, or a live job has their unique key."""
+    """How many were skipped: another session was faster, they run, or a live job has their unique key."""
 
 
 COUNT_JOBS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -177,9 +178,20 @@ def throughput(
 LATELY = timedelta(minutes=10)
 
 
-def lately(conn: SyncConn, *, schema: str) -> dict[str, Throughput]:
-    """Of each queue in which something was done in the last ten minutes. One round trip."""
-    return {str(row.queue): row for row in throughput(conn, since=LATELY, by="queue", schema=schema)}
+@dataclass(frozen=True, slots=True)
+class Lately:
+    """What was done in a queue in the last ten minutes."""
+
+    rate: float = 0.0
+    """Jobs a second that came to their end."""
+    failed: int = 0
+    """How many failed for good."""
+
+
+def lately(conn: SyncConn, *, schema: str) -> defaultdict[str, Lately]:
+    """By queue. One round trip."""
+    rows = throughput(conn, since=LATELY, by="queue", schema=schema)
+    return defaultdict(Lately, {str(row.queue): Lately(row.rate, row.failed) for row in rows})
 
 
 def _parse(rows: Rows, series: Span | None) -> list[Throughput]:

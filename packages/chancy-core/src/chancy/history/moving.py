@@ -14,8 +14,8 @@ _AS_MOVED = ", ".join(_PLAIN.get(name, name) for name in MOVED.replace(",", " ")
 """The same as history has them, without the domains: where types differ Postgres copies each row once more."""
 
 KEEP = "CASE WHEN EXISTS (SELECT FROM {schema}.retention) THEN {schema}.keep_days(queue, {state}) END AS keep"
-"""For how long a job that ended as `{state}` is kept, and its result. NULL where there are no rules at all: that costs
-one look a statement, calls no function and reads no array.
+"""Column `keep`: days that a job which ended as `{state}` is kept, and days that its result is. NULL where the schema
+has no rule of retention: then it costs one subquery a statement, and no call for each row.
 """
 _KEPT = """kept AS (
         INSERT INTO {schema}.history
@@ -39,10 +39,10 @@ _APART = """apart AS (
 
 
 def keeping(text: str, state: str) -> str:
-    """The text of a statement that ends jobs, with what keeps them.
+    """Complete a statement that finishes jobs: its CTE `ended` has their rows, and this adds the copies to history.
 
-    Its `ended` has their columns with `{keep}`, which `state` is for; then follow `{kept}`, and `{apart}` where any may
-    have succeeded.
+    `state` is the SQL expression of the final state, by which rules of retention are looked up, as `{keep}` in `ended`.
+    `{kept}` stands for the rows, `{apart}` for results that are kept for a shorter time.
     """
     keep = KEEP.replace("{state}", state)
     text = text.replace("{kept}", _KEPT).replace("{apart}", _APART).replace("{keep}", keep)

@@ -61,7 +61,7 @@ def cron(expression: str, *, timezone: str = "UTC", missed: Missed = "one", over
     is on time; with "all" each runs. `overlap="skip"` drops a tick while the job of the tick before is live, "allow"
     does not; by default it is "skip", and "allow" where all missed ones are to run.
 
-    Raises `InvalidOption`, a `ValueError`, for a zone that there is not, and for such an expression where the package
+    Raises `InvalidOption`, a `ValueError`, for an unknown zone, and for such an expression where the package
     cronsim is installed, which comes with the worker: elsewhere it is the worker and `chancy check` that refuse it.
     """
     return checked(Cron(expression, timezone, missed, _overlap(missed, overlap)))
@@ -139,7 +139,7 @@ def cronsim() -> ModuleType | None:
 def ticks(when: When, after: datetime) -> Iterator[datetime]:
     """The instants after this one at which it ticks, in order, in UTC, without an end.
 
-    Raises `ValueError` for an expression or a zone that there is not here, and `ImportError` for a cron expression
+    Raises `ValueError` for an expression or a zone that is unknown here, and `ImportError` for a cron expression
     where the package cronsim is not installed.
     """
     if isinstance(when, Every):
@@ -185,7 +185,7 @@ def _zone(name: str) -> tzinfo:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look at a schedule comes to."""
+    """What is to be done about one schedule now: which ticks get a job, and when to look again."""
 
     run: tuple[datetime, ...]
     """The ticks that get a job, in order."""

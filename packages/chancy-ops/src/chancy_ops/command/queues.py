@@ -24,11 +24,8 @@ def queues(site: Site) -> None:
     with site.connect() as conn:
         rows, now = chancy_ops.queues(conn, schema=site.schema), site.now(conn)
         done = lately(conn, schema=site.schema)
-    rate = {name: row.rate for name, row in done.items()}
-    failed = {name: row.failed for name, row in done.items()}
     if site.json:
-        more = [{"rate": rate.get(row.name, 0.0), "failed": failed.get(row.name, 0)} for row in rows]
-        return document({"queues": [asdict(row) | each for row, each in zip(rows, more, strict=True)]})
+        return document({"queues": [asdict(row) | asdict(done[row.name]) for row in rows]})
     Table(
         (
             "QUEUE", "READY", "WAITING", "SCHEDULED", "RUNNING", "WORKERS", "LIMIT", "OUT/S", "FAILED", "OLDEST",
@@ -37,7 +34,7 @@ def queues(site: Site) -> None:
         [
             (
                 row.name, row.ready, row.waiting, row.scheduled, row.running, row.workers, row.limit,
-                a_second(rate.get(row.name, 0.0)), failed.get(row.name, 0),
+                a_second(done[row.name].rate), done[row.name].failed,
                 None if row.oldest_at is None else lasting((now - row.oldest_at).total_seconds()),
                 until(row.paused_until),
             )

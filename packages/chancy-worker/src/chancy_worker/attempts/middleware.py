@@ -17,6 +17,7 @@ from chancy_worker.words import kind_of
 from .verdict import Claimed, Completion, Since, failure
 
 Proceed = Callable[[], Awaitable[Completion]]
+"""What a middleware is given to go on: awaited once, it gives what the attempt came to."""
 Middleware = Callable[[CurrentJob, Proceed], Awaitable[Completion]]
 """A plain async function around an attempt: it awaits `proceed()` once and returns its completion, or another."""
 

@@ -29,9 +29,9 @@ from chancy.states import State
 from chancy.task import BaseTask
 from chancy.wires.literals import of_texts
 from chancy_worker.fingerprint import fingerprint
+from chancy_worker.mistakes import KEPT_ERRORS
 from chancy_worker.words import MAX_MESSAGE_BYTES, safe
 
-from .mistakes import KEPT_ERRORS
 from .verdict import Claimed, Completion, Since, released, since_now
 
 log = logging.getLogger("chancy.worker")

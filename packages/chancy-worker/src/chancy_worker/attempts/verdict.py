@@ -14,9 +14,8 @@ from chancy.model import LONGEST_DELAY
 from chancy.options.outcomes import Discard, Retry, Snooze, Suspended
 from chancy.options.retry import Backoff, delay_of
 from chancy.states import State
+from chancy_worker.mistakes import appended, error_of, unstored
 from chancy_worker.words import MAX_MESSAGE_BYTES, safe, words_of
-
-from .mistakes import appended, error_of, unstored
 
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 

@@ -72,5 +72,5 @@ def play_round(
 
 
 def _errors_of(verdicts: Sequence[Completion]) -> JsonColumn:
-    """Column of errors; one without any says the same shorter, since nothing is at a place that there is not."""
+    """Column of errors. Where no verdict has any it is an empty array, whose every place is null: that is shorter."""
     return JsonColumn(map(_ERRORS, verdicts) if any(map(_ERRORS, verdicts)) else ())

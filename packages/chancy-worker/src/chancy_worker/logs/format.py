@@ -48,7 +48,7 @@ class JsonFormatter(logging.Formatter):
         if record.stack_info:
             line["stack"] = record.stack_info
         given = extra_of(record)
-        if hidden := {name: value for name, value in given.items() if name in line}:
+        if hidden := {name: value for name, value in given.items() if name in line or name == "extra"}:
             given = {name: value for name, value in given.items() if name not in hidden} | {"extra": hidden}
         return as_json({**line, **given}).decode()
 

@@ -7,7 +7,6 @@ in which things were said.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import stat
@@ -41,30 +40,42 @@ class Lines(logging.StreamHandler[TextIO]):
         self.add = self._waiting.append
         """Takes a line with its end, to be written with the next flush or before the next record. From any thread."""
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Without the lock of handlers: to read a message may be code of a job, and the loop does not wait for it."""
+        passed: bool | logging.LogRecord = self.filter(record)
+        if passed:
+            self.emit(record if passed is True else passed)
+        return bool(passed)
+
     def emit(self, record: logging.LogRecord) -> None:
         """What was said before comes before."""
-        self._write()
-        super().emit(record)
+        try:
+            line = self.format(record) + self.terminator
+        except Exception:
+            self.handleError(record)
+        else:
+            self._forget_what_is_not_ours()
+            self.add(line)
+            self.flush()
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write what waits. Raises nothing: there may be no room, or nobody who reads."""
+        self._forget_what_is_not_ours()
         self.acquire()
         try:
-            self._write()
-            super().flush()
+            for text in self._parts():
+                self.stream.write(text)
+                self.stream.flush()
+        except Exception:  # noqa: S110 - where could it be said?
+            pass
         finally:
             self.release()
 
-    def _write(self) -> None:
-        """With the lock."""
-        if forks.depth != self._depth:  # a process that a job has forked: what waits is its parent's to write
+    def _forget_what_is_not_ours(self) -> None:
+        """In a process that a job has forked: what waits is its parent's to write."""
+        if forks.depth != self._depth:
             self._depth = forks.depth
             self._waiting.clear()
-        if self._waiting:
-            with contextlib.suppress(Exception):  # no room, or nobody who reads: as with a record
-                for text in self._parts():
-                    self.stream.write(text)
-                    self.stream.flush()
 
     def _parts(self) -> Iterator[str]:
         """What waits, each as much as can be written whole."""
@@ -78,7 +89,8 @@ class Lines(logging.StreamHandler[TextIO]):
                 part, size = [], 0
             part.append(line)
             size += length
-        yield "".join(part)
+        if part:
+            yield "".join(part)
 
 
 def _whole_in(stream: TextIO) -> int:
