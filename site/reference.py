@@ -32,6 +32,7 @@ CORE = {
     "schedules": ("Schedules", ["schedules"]),
     "batches": ("Batches", ["batches"]),
     "steps": ("Steps", ["steps"]),
+    "workflows": ("Workflows", ["flows"]),
     "settings": ("Settings, schema, roles", ["app", "schema", "history", "migrations"]),
     "connections": ("Connections", ["wires"]),
     "errors": ("Errors", ["errors"]),

@@ -127,6 +127,7 @@ LOOKS: dict[str, Verb] = {
     "batch_progress": lambda conn, things: chancy.batch_progress(conn, things.batch),
     "count": lambda conn, things: chancy_ops.count(conn),
     "doctor": lambda conn, things: chancy_ops.doctor(conn),
+    "graph": lambda conn, things: chancy_ops.graph(conn, things.ready.id),
     "failures": lambda conn, things: chancy_ops.failures(conn, task=count),
     "get": lambda conn, things: chancy.get(conn, things.failed.id),
     "jobs": lambda conn, things: chancy.jobs(conn, limit=50),

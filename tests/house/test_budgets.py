@@ -79,7 +79,7 @@ def test_a_reading_list_is_read_in_one_sitting(title, package):
     assert sum(rooms[path].lines for path in LISTS[title]) <= LIST
 
 
-CAPABILITIES = ["batch", "gate", "retention", "schedule", "step", "tally", "unique"]
+CAPABILITIES = ["batch", "flow", "gate", "retention", "schedule", "step", "tally", "unique"]
 PLACES = {
     "SQL": "packages/chancy-core/src/chancy/sql/*{noun}*.sql",
     "core": "packages/chancy-core/src/chancy/**/{noun}*.py",

@@ -17,6 +17,7 @@ WITHOUT_ANSWER = {
     "arguments": "of `chancy check`",
     "clock": "of the command",
     "finish_unfinished": "of workers, and of drain",
+    "graph": "of the command",
     "measure": "of `chancy top`",
     "pause": "nobody waits in memory for what is paused",
     "queues": "nothing waits in memory",

@@ -29,7 +29,7 @@ from chancy_worker.life.lease import Offer, register
 from chancy_worker.life.rescue import declare_dead
 
 CHECKS = {
-    "schema", "rights", "workers", "queues", "tasks", "waiting", "doorbell", "listeners", "clocks", "pauses", "schedules", "claims", "slots", "waits", "partitions",
+    "schema", "rights", "workers", "queues", "tasks", "waiting", "doorbell", "listeners", "clocks", "pauses", "schedules", "claims", "slots", "waits", "needs", "partitions",
     "retention", "bloat", "xmin", "notifications", "pooler",
 }  # fmt: skip
 STEADY = WorkerConfig(grace=1)
@@ -459,3 +459,12 @@ def test_on_a_latin_connection_and_in_an_open_transaction_it_answers_as_well(sit
 def test_the_guide_has_every_check():
     guide = (Path(__file__).parents[2] / "docs/guides/why-and-doctor.md").read_text(encoding="utf-8")
     assert [check for check in CHECKS if f"\n| `{check}` |" not in guide] == []
+
+
+def test_a_blocked_job_that_nobody_looks_after_is_named(site):
+    need = worker_tasks.add.bind(1, 2)
+    job, first = site.submit(worker_tasks.add.using(after=[need]).bind(3, 4), need)
+    site.rows("DELETE FROM {}.job WHERE id = %s RETURNING id", first.id)
+    assert "needs" not in wrong(site)
+    site.rows("UPDATE {}.job SET submitted_at = submitted_at - interval '2 min' WHERE id = %s RETURNING id", job.id)
+    assert wrong(site)["needs"].message == f"1 blocked job waits for nothing that is live: job {job.id}."

@@ -34,10 +34,8 @@ async def perform(site, path, graphs, kills, workers, spawn, within):
 
 def compare(site, path, graphs, jobs):
     """Of each node what became of it, and that no edge is left but those of the doomed."""
-    rows = {
-        id_: (state, result)
-        for id_, state, result in site.rows("SELECT id, state::text, result #>> '{{}}' FROM {}.history")
-    }
+    found = site.rows("SELECT id, state::text, result #>> '{{}}' FROM {}.history")
+    rows = {id_: (state, result) for id_, state, result in found}
     wrong = [
         (node, rows[jobs[node.number].id])
         for nodes in graphs

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .diagnosis.doctor import doctor
     from .diagnosis.findings import Finding, Severity
     from .fingerprints import FailureRow, failures
+    from .graph import Graph, GraphNode, graph
     from .jobs import Swept, cancel_many, count, delete, delete_many, edit, requeue_many
     from .matching import JobFilter
     from .overview import QueueRow, WorkerRow, queues, workers
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _ROOMS = {
     "FailureRow": "fingerprints",
     "Finding": "diagnosis.findings",
+    "Graph": "graph",
+    "GraphNode": "graph",
     "JobFilter": "matching",
     "QueueRow": "overview",
     "Reason": "reasons.why",
@@ -39,6 +42,7 @@ _ROOMS = {
     "doctor": "diagnosis.doctor",
     "edit": "jobs",
     "failures": "fingerprints",
+    "graph": "graph",
     "keep": "queue",
     "limit": "queue",
     "pause": "pauses",
@@ -53,6 +57,8 @@ _ROOMS = {
 __all__ = [
     "FailureRow",
     "Finding",
+    "Graph",
+    "GraphNode",
     "JobFilter",
     "QueueRow",
     "Reason",
@@ -69,6 +75,7 @@ __all__ = [
     "doctor",
     "edit",
     "failures",
+    "graph",
     "keep",
     "limit",
     "pause",

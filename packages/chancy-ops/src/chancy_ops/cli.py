@@ -26,6 +26,7 @@ COMMANDS = {
     "failures": ("failures", "What goes wrong, each bug in a line."),
     "forget-steps": ("steps", "Forget what a job has done of itself."),
     "grants": ("grants", "Print the SQL that grants roles of the database what they need."),
+    "graph": ("flow", "A job and what it needs, as a tree."),
     "job": ("jobs", "Everything about one job."),
     "jobs": ("jobs", "Jobs, newest first."),
     "limit": ("steer", "Let at most so many jobs of a queue run at a time."),

@@ -213,7 +213,7 @@ def edit(
 ) -> Steps[bool]:
     """Change when a ready or scheduled job is due, or its priority, or both; None leaves it as it is. One round trip.
 
-    Waits for whoever holds the row. Returns False for a job that runs or is finished, which is left alone.
+    Waits for whoever holds the row. Returns False for a job that runs, is blocked or is finished, which is left alone.
     Raises `UnknownJob`, and `InvalidOption` for a priority outside of -100 to 100 or a datetime without a time zone.
     """
     job_id = identity("job_id", job_id)
