@@ -33,6 +33,7 @@ CORE = {
     "schedules": ("Schedules", ["schedules"]),
     "batches": ("Batches", ["batches"]),
     "steps": ("Steps", ["steps"]),
+    "flows": ("Workflows", ["flows"]),
     "settings": ("Settings, schema, roles", ["app", "schema", "history", "migrations"]),
     "connections": ("Connections", ["wires"]),
     "errors": ("Errors", ["errors"]),
