@@ -24,7 +24,6 @@ PACKAGES = {
     "chancy_testing": ROOT / "packages/chancy-testing/src/chancy_testing",
     "chancy_django": ROOT / "packages/chancy-django/src/chancy_django",
     "chancy_otel": ROOT / "packages/chancy-otel/src/chancy_otel",
-    "chancy_otel": ROOT / "packages/chancy-otel/src/chancy_otel",
 }
 CORE = {
     "tasks": ("Tasks and what they submit", ["task", "job", "results", "verbs", "model", "states", "logs"]),
@@ -44,7 +43,6 @@ OTHERS = {
     "chancy_ops": "For whoever is on call",
     "chancy_testing": "Testing",
     "chancy_django": "Django",
-    "chancy_otel": "OpenTelemetry",
     "chancy_otel": "OpenTelemetry",
 }
 
