@@ -9,10 +9,9 @@ from datetime import UTC, datetime
 from typing import Any, overload
 
 from .arguments.meta import parsed
-from .errors import ChancyError, InvalidConnection, InvalidResult, LeaseLost
-from .flows.flow import cycle, flow_in, returned
+from .errors import ChancyError, InvalidConnection, LeaseLost
 from .flows.later import Later
-from .flows.statements import become, tell
+from .flows.statements import become_at_once
 from .history.moving import DAYS_AHEAD, make_partitions
 from .model import AskStanding, AttemptError, Progress, Steps
 from .options.plain import beginning, text
@@ -137,19 +136,11 @@ class CurrentJob(Stepwise):
                 f"this connection is in autocommit: use `with conn.transaction():`, or what your stack has for it"
             )
         if type(result) is Later:
-            return (yield from self._become(result))
+            return (yield from become_at_once(self, result))
         encoded = self.encode_result(result)
         yield make_partitions(DAYS_AHEAD)  # a missing one could not be made up for inside this transaction
         if not (yield complete_job(self.id, self.fence, self.lease, encoded)):
             raise LeaseLost(self.id, self.task)
-
-    def _become(self, result: Later) -> Steps[None]:
-        fate, other = yield become(self.id, self.fence, self.lease, flow_in(returned(result, self.schema)))
-        if fate == "cycle":
-            raise InvalidResult(self.task, cycle(self.id, other))
-        if fate != "became":
-            raise LeaseLost(self.id, self.task)
-        yield from tell([other])  # it may be over already
 
 
 running_attempt: ContextVar[CurrentJob] = ContextVar("chancy_running_attempt")

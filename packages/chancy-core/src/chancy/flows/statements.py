@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 from chancy.arguments.codec import encode_json
+from chancy.arguments.submits import surrounded
+from chancy.errors import InvalidResult, LeaseLost
 from chancy.history.moving import keeping
-from chancy.model import Statement
+from chancy.model import Statement, Steps
 from chancy.wires.literals import of_numbers, of_texts
 
-from .flow import Flow
+from .flow import Flow, Order, cycle, flow_in, flow_of, order_of, returned
+from .later import Later
 
 if TYPE_CHECKING:
-    from chancy.job import NewJob
+    from chancy.current import CurrentJob
+    from chancy.job import Job, NewJob
 
 T = TypeVar("T")
 Looks: TypeAlias = Generator[Statement[Any], Any, T]
@@ -53,6 +57,20 @@ def insert_flow(flow: Flow, jobs: Sequence[NewJob[Any]]) -> Statement[Inserted]:
         jobs,
         name="insert_flow",
     )
+
+
+def submit_graph(
+    ends: Sequence[NewJob[Any]], schema: str, handle: Callable[[NewJob[Any], str, int, str, datetime], Job[Any]]
+) -> Steps[tuple[list[Job[Any]], list[int]]]:
+    """Add these and all that they need which is not there yet, each once; their handles, and the ids of all."""
+    order = order_of(ends)
+
+    def send(jobs: Sequence[NewJob[Any]]) -> Steps[list[Job[Any]]]:
+        made: Inserted = yield insert_flow(flow_of(Order(list(jobs), order.places), schema), jobs)
+        return [handle(job, schema, id_, made.transaction, made.at) for id_, job in zip(made.ids, jobs, strict=True)]
+
+    made = yield from surrounded(order.jobs, send)
+    return [made[order.places[id(job)] - 1] for job in ends], [job.id for job in made]
 
 
 UNBLOCK = """
@@ -248,3 +266,15 @@ def become(job_id: int, fence: int, lease: int, flow: Flow) -> Statement[Becomin
         "others": of_numbers(flow.others),
     }
     return Statement(BECOME, params, lambda rows: Becoming(*rows[0]), name="become")
+
+
+def become_at_once(job: CurrentJob, result: Later) -> Steps[None]:
+    """Have the job that runs wait for what its function gives, in its own transaction. Raises `LeaseLost` where it is no
+    longer this attempt's, and `InvalidResult` where it would wait for itself.
+    """
+    fate, other = yield become(job.id, job.fence, job.lease, flow_in(returned(result, job.schema)))
+    if fate == "cycle":
+        raise InvalidResult(job.task, cycle(job.id, other))
+    if fate != "became":
+        raise LeaseLost(job.id, job.task)
+    yield from tell([other])  # it may be over already
