@@ -269,8 +269,9 @@ def become(job_id: int, fence: int, lease: int, flow: Flow) -> Statement[Becomin
 
 
 def become_at_once(job: CurrentJob, result: Later) -> Steps[None]:
-    """Have the job that runs wait for what its function gives, in its own transaction. Raises `LeaseLost` where it is no
-    longer this attempt's, and `InvalidResult` where it would wait for itself.
+    """Have the job that runs wait for what its function gives, in its own transaction.
+
+    Raises `LeaseLost` where it is no longer this attempt's, and `InvalidResult` where it would wait for itself.
     """
     fate, other = yield become(job.id, job.fence, job.lease, flow_in(returned(result, job.schema)))
     if fate == "cycle":
