@@ -26,12 +26,13 @@ PACKAGES = {
     "chancy_otel": ROOT / "packages/chancy-otel/src/chancy_otel",
 }
 CORE = {
-    "tasks": ("Tasks and what they submit", ["task", "job", "verbs", "model", "states", "logs"]),
+    "tasks": ("Tasks and what they submit", ["task", "job", "results", "verbs", "model", "states", "logs"]),
     "inside": ("Inside a job", ["current", "arguments", "options/outcomes"]),
     "options": ("Options", ["options", "keys"]),
     "schedules": ("Schedules", ["schedules"]),
     "batches": ("Batches", ["batches"]),
-    "workflows": ("Workflows", ["flows"]),
+    "steps": ("Steps", ["steps"]),
+    "flows": ("Workflows", ["flows"]),
     "settings": ("Settings, schema, roles", ["app", "schema", "history", "migrations"]),
     "connections": ("Connections", ["wires"]),
     "errors": ("Errors", ["errors"]),

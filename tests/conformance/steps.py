@@ -539,6 +539,32 @@ def an_attempt_whose_job_is_not_its_own_any_more_cannot_write_a_step(g: Ground) 
     assert (yield chancy.steps(g.conn, row.id)) == []
 
 
+def last_step(conn: Any) -> None:
+    """A step and the completion in one transaction."""
+    with transaction(conn):
+        current_job().step(conn, "a", does, "a")
+        current_job().complete(conn, 5)
+
+
+async def last_step_async(conn: Any) -> None:
+    """The same, async."""
+    async with transaction(conn):
+        await current_job().step(conn, "a", does_async, "a")
+        await current_job().complete(conn, 5)
+
+
+@script
+def completes_with_its_last_step(job: Any, conn: Any) -> Any:
+    yield (last_step_async if chancy.run.awaited(conn) else last_step)(conn)
+
+
+@case
+def the_last_step_and_the_end_of_the_job_may_be_one_transaction(g: Ground) -> Steps:
+    row = yield from performed(g, "completes_with_its_last_step")
+    assert (row.state, row.result, seen) == (State.SUCCEEDED, b"5", ["a"])
+    assert [step.name for step in (yield chancy.steps(g.conn, row.id))] == ["a"]
+
+
 @script
 def waits(job: Any, conn: Any) -> Any:
     yield job.step(conn, "a", done(conn), "a")

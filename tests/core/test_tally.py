@@ -31,6 +31,12 @@ def test_a_percentile_is_told_to_a_tenth(name, fraction):
     assert percentile(Counter(map(bucket_of, values)), fraction) == pytest.approx(exact(values, fraction), rel=0.1)
 
 
+def test_whatever_is_told_of_a_duration_is_within_a_tenth_of_it():
+    values = [1e-6 * 1.003**n for n in range(1, 10_500)]
+    assert values[-1] > 86_400 * 365
+    assert all(abs(middle_of(bucket_of(value)) / value - 1) < 0.1 for value in values)
+
+
 def test_histograms_of_parts_add_up_to_that_of_all():
     chance = random.Random(1)
     parts = [[chance.expovariate(n + 1) for _ in range(1000)] for n in range(3)]

@@ -21,7 +21,7 @@ ROOT_OF_CORE, WING, ROOM, LIST = 1_900, 800, 260, 1_200
 LARGER_ROOMS = {
     "chancy/arguments/codec": (280, "a signature, and all that is refused of it, each refusal with its way out"),
     "chancy/task": (275, "what can be done with a task, each with its types for sync and async"),
-    "chancy_ops/reasons/why": (310, "a list of reasons, each with its sentence, that are asked in this order"),
+    "chancy_ops/reasons/why": (320, "a list of reasons, each with its sentence, that are asked in this order"),
     "chancy_testing/server/postgres": (290, "the life of one server, which no other room has a part in"),
     "chancy_worker/child/child": (300, "the life of one process: what it reads decides what it does next"),
     "chancy_worker/children/pool": (300, "places, starts and ends of children change together"),

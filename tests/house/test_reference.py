@@ -124,7 +124,7 @@ def test_each_variable_of_the_environment_is_in_the_table_of_settings():
 
 
 LOOKED_FOR = [
-    "Backoff", "SQLAlchemy", "Django", "Pydantic", "dataclass", "msgspec", "dashboard",
+    "Backoff", "SQLAlchemy", "Django", "Pydantic", "dataclass", "msgspec", "OpenTelemetry", "Prometheus", "dashboard",
     "Docker", "Kubernetes", "GRANT", "upgrade", "reload", "systemd", "FastAPI", "Celery", "asyncpg", "PgBouncer", "cron",
 ]  # fmt: skip
 

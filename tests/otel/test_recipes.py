@@ -36,6 +36,7 @@ def in_a_child(order: int) -> None:
 
 SENTRY = """
 import json, os, sentry_sdk
+from sentry_sdk.integrations.logging import LoggingIntegration
 from sentry_sdk.transport import Transport
 
 class IntoFile(Transport):
@@ -47,7 +48,7 @@ class IntoFile(Transport):
 
 sentry_sdk.init(
     dsn="http://key@127.0.0.1:9/1", transport=IntoFile, traces_sample_rate=1.0,
-    default_integrations=False, auto_enabling_integrations=False,
+    default_integrations=False, auto_enabling_integrations=False, integrations=[LoggingIntegration()],
 )
 """
 

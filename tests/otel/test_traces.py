@@ -89,7 +89,7 @@ async def test_a_span_says_what_the_conventions_ask_for_and_how_the_attempt_has_
     assert (event["name"], event["attributes"]["exception.message"]) == ("exception", "the first time")
     assert "otel_tasks.py" in event["attributes"]["exception.stacktrace"]
     assert (first.status, second.status, second.events) == ("ERROR", "UNSET", ())
-    assert error.trace.startswith(f"00-{first.trace}-{first.id}-0")
+    assert error.trace.startswith(f"00-{first.trace}-{first.id}-")  # and flags
 
 
 async def test_the_context_is_there_in_a_thread_on_the_loop_and_in_a_child_process(site, spans):

@@ -55,7 +55,7 @@ async def test_of_200_000_jobs_only_what_killed_workers_had_not_said_is_missing(
         outcomes = {str(outcome): n for outcome, n in row.outcomes.items()}
     say(f"counted {outcomes}")
     say(f"{len(deaths)} killed, {stopped} stopped; missing {sum(ends.values())} of {JOBS} ends, of at most {most}")
-    assert min([*ends.values(), *attempts.values(), 0]) >= -outcomes.get("died", 0)
+    assert min([*ends.values(), *attempts.values(), 0]) == 0  # none is counted twice
     assert 0 <= sum(ends.values()) <= most
     assert outcomes["snoozed"]
     assert outcomes["retried"]

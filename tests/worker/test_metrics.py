@@ -9,6 +9,7 @@ import sys
 from datetime import timedelta
 
 import psycopg
+import tally_tasks
 import worker_tasks
 from prometheus_client.parser import text_string_to_metric_families
 from worker_help import FAST, Proxy, all_finished, eventually, probed, until_answered, working
@@ -109,6 +110,20 @@ async def test_while_the_database_is_away_the_numbers_of_the_worker_are_there(si
             await asyncio.sleep(0.05)
 
 
+async def test_what_a_dead_worker_was_running_is_told_by_who_takes_it_back(site, port):
+    (job,) = site.submit(worker_tasks.wait_for_file.bind(str(site.folder / "gate")))
+    dead = site.spawn()
+    await eventually(lambda: site.count("running") == 1, 30)
+    tally_tasks.kill(site, dead)
+    (site.folder / "gate").touch()
+    async with working(site.app(), config(port)) as worker:
+        await all_finished(site)
+        await eventually(lambda: not worker._engine.claimer.held)
+        found = await scraped(port)
+    assert site.row(job).attempt == 2
+    assert found[jobs("wait_for_file", "died")] == found[jobs("wait_for_file", "succeeded")] == 1
+
+
 async def test_without_the_library_it_is_said_what_to_install(site, port, monkeypatch):
     monkeypatch.setitem(sys.modules, "prometheus_client.core", None)
     async with working(site.app(), config(port)):
@@ -140,6 +155,10 @@ async def test_the_parent_of_processes_answers_for_each_of_them(site, port):
     assert sorted(found["chancy_worker_up", ("process", str(n))] for n in (1, 2)) == [0, 1]
     assert found["chancy_database_up",] == 1
     os.kill(pid, signal.SIGCONT)
+    site.submit(worker_tasks.kill_my_worker.using(max_attempts=1).bind())
+    await all_finished(site)
+    while not (await scraped(port)).get(jobs("kill_my_worker", "failed", process="parent")):
+        await asyncio.sleep(0.05)
     parent.signal(signal.SIGTERM)
     await eventually(lambda: parent.code == 0)
 

@@ -17,7 +17,7 @@ from worker_help import FAST, all_finished, eventually, working
 import chancy
 import chancy_ops
 from chancy import Backoff, Queue, State
-from chancy.phrases import argument, counted, jobs_named, one_line, sized, span
+from chancy.options.phrases import argument, counted, jobs_named, one_line, sized, span
 from chancy.run import send
 from chancy_ops import Reason
 from chancy_worker import Timing, WorkerConfig

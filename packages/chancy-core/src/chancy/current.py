@@ -10,12 +10,11 @@ from typing import Any, overload
 
 from .arguments.meta import parsed
 from .errors import ChancyError, InvalidConnection, LeaseLost
+from .flows.becoming import becoming
 from .flows.later import Later
-from .flows.statements import become_at_once
 from .history.moving import DAYS_AHEAD, make_partitions
 from .model import AskStanding, AttemptError, Progress, Steps
-from .options.plain import beginning, text
-from .options.plain import fraction as fraction_of
+from .options import plain
 from .run import perform
 from .statements import complete_job, parse_errors
 from .steps.stepwise import Journal, Stepwise
@@ -24,10 +23,6 @@ from .wires.wire import Standing
 
 LONGEST_NOTE = 500
 """Characters of a note about the progress."""
-
-
-TIME_IS_OVER = "its time limit is over"
-"""What `CurrentJob.stopped` says then."""
 
 
 @dataclass(slots=True)
@@ -92,7 +87,7 @@ class CurrentJob(Stepwise):
     def trace(self, traceparent: str) -> None:
         """For who traces: in a middleware, or in the surround. A child process tells nobody."""
         if self.since is not None:
-            self.since.trace = text("trace", traceparent)
+            self.since.trace = plain.text("trace", traceparent)
 
     @property
     def error(self) -> AttemptError | None:
@@ -113,7 +108,7 @@ class CurrentJob(Stepwise):
         note the first 500 characters are kept. Raises `InvalidOption`, a `ValueError`, for a fraction outside of that,
         and for a note that is no text.
         """
-        self.report(self, Progress(fraction_of("fraction", fraction), beginning("note", note, LONGEST_NOTE)))
+        self.report(self, Progress(plain.fraction("fraction", fraction), plain.beginning("note", note, LONGEST_NOTE)))
 
     @overload
     def complete(self, conn: SyncConn, result: object = None, /) -> None: ...
@@ -136,7 +131,7 @@ class CurrentJob(Stepwise):
                 f"this connection is in autocommit: use `with conn.transaction():`, or what your stack has for it"
             )
         if type(result) is Later:
-            return (yield from become_at_once(self, result))
+            return (yield from becoming(self.id, self.task, self.fence, self.lease, result, self.schema))
         encoded = self.encode_result(result)
         yield make_partitions(DAYS_AHEAD)  # a missing one could not be made up for inside this transaction
         if not (yield complete_job(self.id, self.fence, self.lease, encoded)):

@@ -288,6 +288,10 @@ class AttemptStopped(ChancyError):
     """An attempt was ended from outside of its function."""
 
 
+TIME_IS_OVER = "its time limit is over"
+"""What `CurrentJob.stopped` says then."""
+
+
 class TimeLimitExceeded(AttemptStopped):
     """The attempt ran longer than its limit. Both in seconds."""
 

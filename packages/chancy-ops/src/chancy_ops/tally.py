@@ -78,15 +78,17 @@ class Throughput:
         return sum(self.outcomes.get(each, 0) for each in (Tallied.FAILED, Tallied.RETRIED, Tallied.DIED))
 
 
-# Numbers and buckets are rows of one kind, added up together, as in `fold_tally`.
+# What belongs together has a number, by which it is grouped: a bucket is added by two small integers, and not by names.
+# Nothing is joined, whatever the planner knows of how many there are.
 _THROUGHPUT = """
     WITH asked AS MATERIALIZED (
         SELECT date_trunc('{span}', coalesce(%(since)s::timestamptz, {schema}.clock() - %(ago)s::interval), 'UTC')
             AS since, coalesce(%(until)s::timestamptz, 'infinity') AS until, {schema}.clock() AS now
     ),
-    each AS (
-        SELECT {at} AS at, {queue} AS queue, {task} AS task, outcome, jobs, waited, ran, wait_buckets, wait_counts,
-            run_buckets, run_counts
+    each AS MATERIALIZED (
+        SELECT dense_rank() OVER (ORDER BY {at}, {queue}, {task}) AS place,
+            {at} AS at, {queue} AS queue, {task} AS task, outcome, jobs, waited, ran,
+            wait_buckets, wait_counts, run_buckets, run_counts
         FROM (
             SELECT * FROM {table} WHERE at >= (SELECT since FROM asked) AND at < (SELECT until FROM asked)
             UNION ALL
@@ -96,21 +98,23 @@ _THROUGHPUT = """
             AND (%(task)s::text IS NULL OR every.task = %(task)s::text)
     ),
     number AS (
-        SELECT at, queue, task, kind, bucket, sum(part.n)::bigint AS n, sum(part.seconds) AS seconds
-        FROM each CROSS JOIN LATERAL (
-            SELECT outcome AS kind, NULL::smallint AS bucket, jobs AS n, 0::float8 AS seconds
-            UNION ALL SELECT 'waited', NULL, 0, waited
-            UNION ALL SELECT 'ran', NULL, 0, ran
-            UNION ALL SELECT 'wait', bucket, n, 0 FROM unnest(wait_buckets, wait_counts) AS wait (bucket, n)
-            UNION ALL SELECT 'run', bucket, n, 0 FROM unnest(run_buckets, run_counts) AS run (bucket, n)
-        ) AS part
-        GROUP BY at, queue, task, kind, bucket
+        SELECT place, min(at) AS at, min(queue) AS queue, min(task) AS task, sum(waited) AS waited, sum(ran) AS ran,
+            outcome AS kind, NULL::smallint AS bucket, sum(jobs)::bigint AS n
+        FROM each GROUP BY place, outcome
+        UNION ALL
+        SELECT place, NULL, NULL, NULL, 0, 0, 'wait', wait.bucket, sum(wait.n)::bigint
+        FROM each CROSS JOIN unnest(wait_buckets, wait_counts) AS wait (bucket, n)
+        GROUP BY place, wait.bucket
+        UNION ALL
+        SELECT place, NULL, NULL, NULL, 0, 0, 'run', run.bucket, sum(run.n)::bigint
+        FROM each CROSS JOIN unnest(run_buckets, run_counts) AS run (bucket, n)
+        GROUP BY place, run.bucket
     )
-    SELECT (SELECT since FROM asked), (SELECT least(until, now) FROM asked), at, queue, task,
-        array_agg(kind), array_agg(bucket), array_agg(n), array_agg(seconds)
+    SELECT (SELECT since FROM asked), (SELECT least(until, now) FROM asked), min(at), min(queue), min(task),
+        sum(waited), sum(ran), array_agg(kind), array_agg(bucket), array_agg(n)
     FROM number
-    GROUP BY at, queue, task
-    ORDER BY at, queue, task
+    GROUP BY place
+    ORDER BY place
 """
 
 
@@ -199,17 +203,14 @@ def _parse(rows: Rows, series: Span | None) -> list[Throughput]:
 
 
 def _row(row: tuple[Any, ...], series: Span | None) -> Throughput:
-    since, until, at, queue, task, kinds, buckets, numbers, seconds = row
+    since, until, at, queue, task, waited, ran, kinds, buckets, numbers = row
     if series is not None:
         since, until = at, min(until, at + _LENGTHS[series])
     outcomes: dict[Tallied, int] = {}
     histograms: dict[str, dict[int, int]] = {"wait": {}, "run": {}}
-    times = {"waited": 0.0, "ran": 0.0}
-    for kind, bucket, n, lasted in zip(kinds, buckets, numbers, seconds, strict=True):
+    for kind, bucket, n in zip(kinds, buckets, numbers, strict=True):
         if bucket is not None:
             histograms[kind][bucket] = n
-        elif kind in times:
-            times[kind] = lasted
         elif n:
             outcomes[Tallied(kind)] = n
     return Throughput(
@@ -218,8 +219,8 @@ def _row(row: tuple[Any, ...], series: Span | None) -> Throughput:
         queue=queue,
         task=task,
         outcomes=outcomes,
-        wait=_spread(histograms["wait"], times["waited"]),
-        run=_spread(histograms["run"], times["ran"]),
+        wait=_spread(histograms["wait"], waited),
+        run=_spread(histograms["run"], ran),
         histograms=histograms,
     )
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 from opentelemetry import context, trace
 from opentelemetry.trace import Link, Span, SpanKind, StatusCode
 
-from chancy.current import TIME_IS_OVER, CurrentJob
-from chancy.errors import TimeLimitExceeded
+from chancy.current import CurrentJob
+from chancy.errors import TIME_IS_OVER, TimeLimitExceeded
 from chancy.options.outcomes import Discard, Snooze
 from chancy.statements import parse_errors
 from chancy.states import State

@@ -10,16 +10,13 @@ import msgspec
 
 from chancy.arguments.codec import encode_json
 from chancy.arguments.submits import surrounded
-from chancy.errors import InvalidResult, LeaseLost
 from chancy.history.moving import keeping
 from chancy.model import Statement, Steps
 from chancy.wires.literals import of_numbers, of_texts
 
-from .flow import Flow, Order, cycle, flow_in, flow_of, order_of, returned
-from .later import Later
+from .flow import Flow, Order, flow_of, order_of
 
 if TYPE_CHECKING:
-    from chancy.current import CurrentJob
     from chancy.job import Job, NewJob
 
 T = TypeVar("T")
@@ -266,16 +263,3 @@ def become(job_id: int, fence: int, lease: int, flow: Flow) -> Statement[Becomin
         "others": of_numbers(flow.others),
     }
     return Statement(BECOME, params, lambda rows: Becoming(*rows[0]), name="become")
-
-
-def become_at_once(job: CurrentJob, result: Later) -> Steps[None]:
-    """Have the job that runs wait for what its function gives, in its own transaction.
-
-    Raises `LeaseLost` where it is no longer this attempt's, and `InvalidResult` where it would wait for itself.
-    """
-    fate, other = yield become(job.id, job.fence, job.lease, flow_in(returned(result, job.schema)))
-    if fate == "cycle":
-        raise InvalidResult(job.task, cycle(job.id, other))
-    if fate != "became":
-        raise LeaseLost(job.id, job.task)
-    yield from tell([other])  # it may be over already

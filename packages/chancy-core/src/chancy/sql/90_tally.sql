@@ -1,6 +1,6 @@
 -- Takes up to so many rows of what workers have said, of minutes that are over, into the tables by minute, hour and day;
 -- and drops what is older than each of them is kept. Returns whether there may be more. One process at a time.
--- Buckets and numbers are rows of one kind, added up together: nothing is joined, whatever the planner knows of how many
+-- What belongs together has a number, by which it is grouped; nothing is joined, whatever the planner knows of how many
 -- there are.
 CREATE OR REPLACE FUNCTION {schema}.fold_tally(most integer) RETURNS boolean
     LANGUAGE plpgsql
@@ -27,31 +27,39 @@ BEGIN
         DELETE FROM {schema}.tally_day WHERE at = ANY (ARRAY(SELECT DISTINCT date_trunc('day', at, 'UTC') FROM said))
         RETURNING *
     ),
-    each AS (
-        SELECT span, CASE span WHEN 'minute' THEN at ELSE date_trunc(span, at, 'UTC') END AS at, queue, task, outcome,
-            jobs, waited, ran, wait_buckets, wait_counts, run_buckets, run_counts
-        FROM said CROSS JOIN unnest(ARRAY['minute', 'hour', 'day']) AS span
-        UNION ALL SELECT 'hour', * FROM of_hour
-        UNION ALL SELECT 'day', * FROM of_day
+    each AS MATERIALIZED (
+        SELECT dense_rank() OVER (ORDER BY span, at, queue, task, outcome) AS place, every.*
+        FROM (
+            SELECT span, CASE span WHEN 'minute' THEN at ELSE date_trunc(span, at, 'UTC') END AS at, queue, task,
+                outcome, jobs, waited, ran, wait_buckets, wait_counts, run_buckets, run_counts
+            FROM said CROSS JOIN unnest(ARRAY['minute', 'hour', 'day']) AS span
+            UNION ALL SELECT 'hour', * FROM of_hour
+            UNION ALL SELECT 'day', * FROM of_day
+        ) AS every
     ),
     number AS (
-        SELECT span, at, queue, task, outcome, kind, bucket, sum(counts) AS counts, sum(part.jobs) AS jobs,
-            sum(part.waited) AS waited, sum(part.ran) AS ran
-        FROM each CROSS JOIN LATERAL (
-            SELECT 'jobs' AS kind, 0::smallint AS bucket, 0::bigint AS counts, each.jobs, each.waited, each.ran
-            UNION ALL SELECT 'wait', bucket, counts, 0, 0, 0 FROM unnest(wait_buckets, wait_counts) AS w (bucket, counts)
-            UNION ALL SELECT 'run', bucket, counts, 0, 0, 0 FROM unnest(run_buckets, run_counts) AS r (bucket, counts)
-        ) AS part
-        GROUP BY span, at, queue, task, outcome, kind, bucket
+        SELECT place, min(span) AS span, min(at) AS at, min(queue) AS queue, min(task) AS task, min(outcome) AS outcome,
+            sum(jobs)::bigint AS jobs, sum(waited) AS waited, sum(ran) AS ran,
+            'jobs' AS kind, NULL::smallint AS bucket, NULL::bigint AS n
+        FROM each GROUP BY place
+        UNION ALL
+        SELECT place, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 'wait', wait.bucket, sum(wait.n)::bigint
+        FROM each CROSS JOIN unnest(wait_buckets, wait_counts) AS wait (bucket, n)
+        GROUP BY place, wait.bucket
+        UNION ALL
+        SELECT place, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 'run', run.bucket, sum(run.n)::bigint
+        FROM each CROSS JOIN unnest(run_buckets, run_counts) AS run (bucket, n)
+        GROUP BY place, run.bucket
     ),
-    summed AS (
-        SELECT span, at, queue, task, outcome, sum(jobs)::bigint AS jobs, sum(waited) AS waited, sum(ran) AS ran,
+    summed AS MATERIALIZED (
+        SELECT min(span) AS span, min(at) AS at, min(queue) AS queue, min(task) AS task, min(outcome) AS outcome,
+            sum(jobs)::bigint AS jobs, sum(waited) AS waited, sum(ran) AS ran,
             coalesce(array_agg(bucket ORDER BY bucket) FILTER (WHERE kind = 'wait'), '{}') AS wait_buckets,
-            coalesce(array_agg(counts::bigint ORDER BY bucket) FILTER (WHERE kind = 'wait'), '{}') AS wait_counts,
+            coalesce(array_agg(n ORDER BY bucket) FILTER (WHERE kind = 'wait'), '{}') AS wait_counts,
             coalesce(array_agg(bucket ORDER BY bucket) FILTER (WHERE kind = 'run'), '{}') AS run_buckets,
-            coalesce(array_agg(counts::bigint ORDER BY bucket) FILTER (WHERE kind = 'run'), '{}') AS run_counts
+            coalesce(array_agg(n ORDER BY bucket) FILTER (WHERE kind = 'run'), '{}') AS run_counts
         FROM number
-        GROUP BY span, at, queue, task, outcome
+        GROUP BY place
     ),
     by_minute AS (
         INSERT INTO {schema}.tally_minute

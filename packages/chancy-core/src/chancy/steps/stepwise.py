@@ -14,9 +14,9 @@ from chancy import run
 from chancy.errors import InvalidConnection, InvalidOption, LeaseLost, NotSignalled
 from chancy.model import AskStanding, Steps
 from chancy.options.outcomes import Suspended
+from chancy.options.phrases import moment
 from chancy.options.plain import LONGEST_DELAY, Duration, duration
 from chancy.options.plain import name as name_of
-from chancy.phrases import moment
 from chancy.wires.connections import AsyncConn, SyncConn
 from chancy.wires.wire import Standing
 

@@ -10,7 +10,7 @@ import msgspec
 
 import chancy
 from chancy import JobRow, State
-from chancy.phrases import one_line
+from chancy.options.phrases import one_line
 from chancy_ops.terminal.screen import Table, document, harmless, heading
 from chancy_ops.terminal.site import Site, command
 from chancy_ops.terminal.times import lasting, written

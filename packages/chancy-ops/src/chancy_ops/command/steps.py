@@ -11,7 +11,7 @@ import msgspec
 
 import chancy
 from chancy import StepRow
-from chancy.phrases import one_line
+from chancy.options.phrases import one_line
 from chancy_ops.terminal.faults import DONE, NOT_DONE
 from chancy_ops.terminal.screen import Table, answer, document
 from chancy_ops.terminal.site import Site, command

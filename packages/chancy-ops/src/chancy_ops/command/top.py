@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chancy import Progress
-from chancy.phrases import one_line
+from chancy.options.phrases import one_line
 from chancy_ops import QueueRow
 from chancy_ops.flow import Frame, look, measure
 from chancy_ops.terminal.faults import Refusal

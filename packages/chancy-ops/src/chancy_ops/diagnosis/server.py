@@ -9,7 +9,7 @@ from chancy.errors import SchemaOutdated
 from chancy.migrations.migrate import newest, version
 from chancy.migrations.roles import MISSING_RIGHTS, OWN_FUNCTION, OWN_TABLE, missing_rights
 from chancy.model import Rows, Statement, Steps
-from chancy.phrases import counted, moment, one_line, sized, span
+from chancy.options.phrases import counted, moment, one_line, sized, span
 from chancy.schema import named
 
 from .findings import Finding, Patience, Severity, unless_any

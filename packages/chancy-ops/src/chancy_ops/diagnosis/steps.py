@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from chancy.model import Rows, Statement
-from chancy.phrases import argument, counted, moment, one_line, span
+from chancy.options.phrases import argument, counted, moment, one_line, span
 
 from .findings import Finding, Severity, unless_any
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chancy.model import JobRow, Statement
-from chancy.phrases import counted, one_line
+from chancy.options.phrases import counted, one_line
 
 MOST_NEEDS = 10_000
 """Up to which needs are counted."""

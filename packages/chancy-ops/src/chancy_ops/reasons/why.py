@@ -15,8 +15,8 @@ import msgspec
 from chancy.errors import UnknownJob
 from chancy.keys.gates import SEPARATOR, Gate, Passes
 from chancy.model import WITHOUT_END, JobRow, Steps
+from chancy.options.phrases import argument, counted, jobs_named, moment, one_line, span
 from chancy.options.plain import identity
-from chancy.phrases import argument, counted, jobs_named, moment, one_line, span
 from chancy.schema import schema_in_use
 from chancy.states import FINISHED, State
 from chancy.steps.values import StepKind

@@ -70,14 +70,15 @@ class Looks:
             return None
 
     async def turn(self, link: Link) -> float:
-        """Answer all who wait; whatever comes of it, none waits any longer. Where none does, the connection was lost,
-        and this is how it is known that the database is back.
+        """Answer all who wait, with nothing while the connection is lost, which others make anew.
+
+        Where nobody waits it was lost and is there again, and this is how it is known that the database is.
         """
         waiting, self._waiting = self._waiting, []
         seen: Seen | None = None
         try:
-            await link.open()
-            seen = await link.send(look(self._queues, sampled=self._sampled))
+            if link.conn is not None:
+                seen = await link.send(look(self._queues, sampled=self._sampled))
         finally:
             for each in waiting:
                 if not each.done():

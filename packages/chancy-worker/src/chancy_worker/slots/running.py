@@ -9,8 +9,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from chancy.current import TIME_IS_OVER
-from chancy.errors import TimeLimitExceeded
+from chancy.errors import TIME_IS_OVER, TimeLimitExceeded
 from chancy.options.limits import LimitType, Place
 from chancy.states import State
 from chancy.task import BaseTask
