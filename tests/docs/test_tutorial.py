@@ -34,7 +34,9 @@ class Reader:
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(("CHANCY_", "PYTEST_"))}
         self.env |= {"CHANCY_DSN": dsn, "PATH": path, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "xterm"}
         self.worker = None
-        (folder / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")  # the settings of this checkout are not the reader's
+        (folder / "pytest.ini").write_text(
+            "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
+        )  # the settings of this checkout are not the reader's
 
     def save(self, text):
         name, goes_on = FILE.match(text).groups()
