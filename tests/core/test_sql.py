@@ -216,6 +216,7 @@ def test_what_a_trigger_of_the_users_misses_is_not_told_as_ours(database, trigge
 @pytest.mark.parametrize("job", [greet.bind("a"), once.bind("a")], ids=["plain", "unique"])
 def test_what_our_function_misses_is_told_as_ours(database, job, on_the_path):
     database.conn.execute(f'ALTER TABLE "{database.schema}".job DROP COLUMN gates CASCADE')
+    database.conn.prepare_threshold = None  # so that it is the function
     if on_the_path:
         database.conn.execute(f'SET search_path = "{database.schema}", public')
     with pytest.raises(chancy.SchemaOutdated, match="lacks what this version of Chancy needs"):
