@@ -36,7 +36,7 @@ ORDER = {
         worker processes
         cli __main__ __init__
     """,
-    "chancy_ops": "pauses queue matching jobs fingerprints overview flow deploy reasons diagnosis __init__ terminal command cli __main__",
+    "chancy_ops": "pauses queue matching counting jobs fingerprints searching overview flow deploy reasons diagnosis __init__ terminal command cli __main__",
     "chancy_testing": "attempts clock server stand_ins in_memory faults asserts draining background plugin __init__",
     "chancy_django": """
         settings database tasks

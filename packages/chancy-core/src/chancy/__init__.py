@@ -42,7 +42,7 @@ from .keys.unique import SubmitOutcome, Unique
 from .logs import LogEntry, logs
 from .migrations.migrate import migrate
 from .migrations.roles import grants
-from .model import AttemptError, JobRow, Progress
+from .model import AttemptError, Found, JobRow, Progress
 from .options.limits import Limit, SharedLimit
 from .options.outcomes import Discard, Outcome, Retry, Snooze
 from .options.retry import Backoff
@@ -74,6 +74,7 @@ __all__ = [
     "Discard",
     "DuplicateJob",
     "Every",
+    "Found",
     "InvalidArguments",
     "InvalidConnection",
     "InvalidDSN",
