@@ -44,6 +44,9 @@ NO_INSTALLER = (
 )
 
 FOREIGN = {"CONDA_PREFIX", "PIP_PREFIX", "PIP_TARGET", "PYTHONHOME", "PYTHONPATH", "UV_PYTHON", "VIRTUAL_ENV"}
+SLOW = {"PYTHONDONTWRITEBYTECODE"}
+"""Of images for containers. The tests start Python more than a thousand times, and each start would compile all that it
+imports: a worker's takes twice as long with that."""
 
 # pip's name, uv's name, and what uv wants between several values.
 PIP_TO_UV = [
@@ -93,7 +96,8 @@ def environment(outside: Mapping[str, str]) -> dict[str, str]:
 
     HATCH_ variables of the caller belong to other projects, and FOREIGN ones would bring other packages in.
     """
-    env = {name: value for name, value in outside.items() if not name.startswith("HATCH_") and name not in FOREIGN}
+    unwanted = FOREIGN | SLOW
+    env = {name: value for name, value in outside.items() if not name.startswith("HATCH_") and name not in unwanted}
     env |= {
         "PATH": f"{BIN}{os.pathsep}{outside.get('PATH', os.defpath)}",
         "HATCH_CONFIG": str(HOUSE / "config.toml"),

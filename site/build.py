@@ -38,7 +38,13 @@ KINDS = {
     "Explanation": ["how-it-works", "decisions"],
 }
 """What each part of the site is made of. In a folder the README says the order; what it does not name comes last."""
-LAST = ["benchmarks.md", "glossary.md", "compare.md"]
+LAST = {
+    "glossary.md": "Reference",
+    "support.md": "Reference",
+    "benchmarks.md": "Explanation",
+    "compare.md": "Explanation",
+}
+"""Pages beside the folders, and where they stand."""
 
 
 @dataclass
@@ -115,17 +121,13 @@ class Site:
 
     def nav(self) -> list[object]:
         """The map of the site, as MkDocs has it."""
-        last = [name for name in LAST if name in self.pages]
         parts: list[object] = [{"Chancy": "index.md"}]
         for kind, folders in KINDS.items():
             pages: list[object] = []
             for folder in folders:
                 own = [self._named(name) for name in self.in_order(folder)]
                 pages += [{"Decisions": own}] if folder == "decisions" else own
-            if kind == "Reference":
-                pages += [self._named(name) for name in last if name == "glossary.md"]
-            if kind == "Explanation":
-                pages += [self._named(name) for name in last if name != "glossary.md"]
+            pages += [self._named(name) for name, part in LAST.items() if part == kind and name in self.pages]
             parts.append({kind: pages})
         project = [name for name in self.pages if name.startswith("project/")]
         fronts = [name for name in project if name.count("/") == 1]

@@ -23,13 +23,16 @@ PACKAGES = {
     "chancy_ops": ROOT / "packages/chancy-ops/src/chancy_ops",
     "chancy_testing": ROOT / "packages/chancy-testing/src/chancy_testing",
     "chancy_django": ROOT / "packages/chancy-django/src/chancy_django",
+    "chancy_otel": ROOT / "packages/chancy-otel/src/chancy_otel",
 }
 CORE = {
-    "tasks": ("Tasks and what they submit", ["task", "job", "verbs", "model", "states", "logs"]),
+    "tasks": ("Tasks and what they submit", ["task", "job", "results", "verbs", "model", "states", "logs"]),
     "inside": ("Inside a job", ["current", "arguments", "options/outcomes"]),
     "options": ("Options", ["options", "keys"]),
     "schedules": ("Schedules", ["schedules"]),
     "batches": ("Batches", ["batches"]),
+    "steps": ("Steps", ["steps"]),
+    "flows": ("Workflows", ["flows"]),
     "settings": ("Settings, schema, roles", ["app", "schema", "history", "migrations"]),
     "connections": ("Connections", ["wires"]),
     "errors": ("Errors", ["errors"]),
@@ -40,6 +43,7 @@ OTHERS = {
     "chancy_ops": "For whoever is on call",
     "chancy_testing": "Testing",
     "chancy_django": "Django",
+    "chancy_otel": "OpenTelemetry",
 }
 
 

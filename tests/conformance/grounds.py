@@ -94,7 +94,10 @@ class InMemory:
 
 
 # A snoozed job has been claimed more often than its attempts count.
-MAKE_DUE = "UPDATE {} SET run_at = now() WHERE state = 'ready' AND run_at > now() AND (attempt = claims OR id = %s)"
+MAKE_DUE = """
+    WITH over AS (UPDATE {step} SET until = now() WHERE job = %(id)s AND until > now())
+    UPDATE {job} SET run_at = now() WHERE state = 'ready' AND run_at > now() AND (attempt = claims OR id = %(id)s)
+"""
 
 
 class OnPostgres:
@@ -105,7 +108,9 @@ class OnPostgres:
     def __init__(self, conn: Any, schema: str, drained: PsycopgConn | PsycopgAsyncConn | None = None) -> None:
         self.conn: SyncConn | AsyncConn = conn
         self._drained: PsycopgConn | PsycopgAsyncConn = conn if drained is None else drained
-        self._make_due = sql.SQL(MAKE_DUE).format(sql.Identifier(schema, "job"))
+        self._make_due = sql.SQL(MAKE_DUE).format(
+            job=sql.Identifier(schema, "job"), step=sql.Identifier(schema, "step")
+        )
 
     def perform(self) -> Any:
         """Drain, make due, and again."""
@@ -119,14 +124,14 @@ class OnPostgres:
         if isinstance(self._drained, psycopg.AsyncConnection):
             return self._perform_async(self._drained, snoozed)
         while True:
-            made_due = self._drained.execute(self._make_due, (snoozed,)).rowcount
+            made_due = self._drained.execute(self._make_due, {"id": snoozed}).rowcount
             if not drain(self._drained).attempts and not made_due:
                 return None
             snoozed = 0
 
     async def _perform_async(self, conn: PsycopgAsyncConn, snoozed: int) -> None:
         while True:
-            made_due = (await conn.execute(self._make_due, (snoozed,))).rowcount
+            made_due = (await conn.execute(self._make_due, {"id": snoozed})).rowcount
             if not (await drain(conn)).attempts and not made_due:
                 return
             snoozed = 0

@@ -85,6 +85,10 @@ RUN = """
         progress = %(progress)s::text::json
     FROM worker WHERE job.id = %(id)s
 """
+TALLY = """
+    INSERT INTO {0}.tally (at, queue, task, outcome, jobs, waited, ran, wait_buckets, wait_counts)
+    VALUES ({0}.clock() - interval '1 hour', 'default', %(task)s, 'succeeded', 3, 0.5, 0.1, '{{4,7}}', '{{1,2}}')
+"""
 LOG = "INSERT INTO {0}.log (job, attempt, n, at, entry) VALUES (%(id)s, 1, 1, {0}.clock(), %(entry)s::text::json)"
 
 
@@ -103,6 +107,7 @@ def fill(conn: psycopg.Connection[Any], schema: str) -> Things:
     progress = json.dumps({"fraction": 0.5, "note": WORD}, ensure_ascii=False)
     put(RUN, id=running.id, task=count.name, queues=["default", NAME], progress=progress)
     put(LOG, id=failed.id, entry=json.dumps({"level": "INFO", "logger": "a", "message": WORD}, ensure_ascii=False))
+    put(TALLY, task=NAME)
     with chancy.batch(conn, on_finished=called) as made:
         made.submit(count.bind(3))
     chancy.schedule(conn, "nightly", count.bind(4), chancy.every(timedelta(hours=25)))
@@ -122,6 +127,7 @@ LOOKS: dict[str, Verb] = {
     "batch_progress": lambda conn, things: chancy.batch_progress(conn, things.batch),
     "count": lambda conn, things: chancy_ops.count(conn),
     "doctor": lambda conn, things: chancy_ops.doctor(conn),
+    "graph": lambda conn, things: chancy_ops.graph(conn, things.ready.id),
     "failures": lambda conn, things: chancy_ops.failures(conn, task=count),
     "get": lambda conn, things: chancy.get(conn, things.failed.id),
     "jobs": lambda conn, things: chancy.jobs(conn, limit=50),
@@ -129,6 +135,8 @@ LOOKS: dict[str, Verb] = {
     "queues": lambda conn, things: chancy_ops.queues(conn),
     "schedules": lambda conn, things: chancy.schedules(conn),
     "search": lambda conn, things: chancy_ops.search(conn, JobFilter(task=count), words="number"),
+    "steps": lambda conn, things: chancy.steps(conn, things.running.id),
+    "throughput": lambda conn, things: chancy_ops.throughput(conn, since=timedelta(days=2), by="task", every="hour"),
     "why": lambda conn, things: chancy_ops.why(conn, things.waiting.id),
     "workers": lambda conn, things: chancy_ops.workers(conn),
 }
@@ -159,7 +167,35 @@ async def complete_async(conn: Any, things: Things) -> Any:
         return await things.current.complete(conn, WORD)
 
 
+def word() -> str:
+    return WORD
+
+
+def suspended(conn: Any, rest: Callable[[], Any]) -> Any:
+    """What is said of an attempt that sleeps or waits."""
+    if awaited(conn):
+        return suspended_async(rest)
+    try:
+        return rest()
+    except chancy.Suspended as end:
+        return end.note
+
+
+async def suspended_async(rest: Callable[[], Any]) -> Any:
+    try:
+        return await rest()
+    except chancy.Suspended as end:
+        return end.note
+
+
 WRITES: dict[str, Verb] = {
+    "Stepwise.step": lambda conn, things: things.current.step(conn, NAME, word),
+    "signal": lambda conn, things: chancy.signal(conn, things.running.id, "told", {WORD: 1}),
+    "Stepwise.wait": lambda conn, things: things.current.wait(conn, "told", dict[str, int]),
+    "Stepwise.sleep": lambda conn, things: suspended(
+        conn, lambda: things.current.sleep(conn, NAME + "!", timedelta(days=400, hours=3))
+    ),
+    "forget_steps": lambda conn, things: chancy.forget_steps(conn, things.failed.id, names=[NAME]),
     "CurrentJob.complete": complete,
     "BaseTask.submit": lambda conn, things: limited.using(unique=Unique(within=timedelta(days=40))).submit(
         conn, 1, WORD
@@ -225,6 +261,9 @@ def told(answer: object) -> Any:
         case chancy_ops.JobLine():
             read = None if answer.arguments is None else json.loads(answer.arguments)
             return read, repr(replace(answer, arguments=None))
+        case chancy.StepRow():
+            read = None if answer.result is None else json.loads(answer.result)
+            return read, repr(msgspec.structs.replace(answer, result=None))
         case list() | tuple():
             return [told(each) for each in answer]
         case dict():

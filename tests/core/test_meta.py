@@ -7,12 +7,14 @@ import re
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import psycopg
 import pytest
 
 import chancy
 from chancy import InvalidArguments, InvalidOption, Unique, current_job, submit_many, task
+from chancy.arguments import submits
 from chancy.arguments.meta import MAX_META_BYTES, functions
 from chancy.schedules.schedule import job_of
 from chancy_testing import eager
@@ -36,6 +38,15 @@ def saying(*said):
         yield
     finally:
         functions[:] = before
+
+
+@contextlib.contextmanager
+def submits_restored():
+    before = submits.functions[:]
+    try:
+        yield
+    finally:
+        submits.functions[:] = before
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +73,21 @@ def test_several_functions_say_what_goes_with_a_job_and_the_later_one_is_right()
     with saying(nothing):
         assert note.bind().meta is None
     assert note.bind().meta is None
+
+
+def test_what_a_function_says_is_none_is_taken_back(database):
+    def takes_back():
+        return {"request": None, "nobody": None}
+
+    with saying(request, tenant, takes_back):
+        assert note.bind().meta == b'{"tenant":"acme"}'
+    with saying(takes_back):
+        assert note.bind().meta is None
+    with saying(request):
+        chancy.schedule(database.conn, "nightly", note.bind(), chancy.every(days=1))
+    ((changes,),) = database.rows("SELECT convert_to(changes::text, 'UTF8') FROM {}.schedule")
+    with saying(takes_back):
+        assert job_of(note, b'{"number":1}', changes, datetime.now(UTC)).meta == b'{"tenant":"none"}'
 
 
 def test_the_same_function_again_takes_its_own_place():
@@ -177,8 +203,10 @@ def test_what_the_guide_shows_is_so(database):
     code = "\n".join(re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE))
     tenant, request_id, closed = ContextVar("tenant", default=""), ContextVar("request_id", default=""), []
     names = {"tenant": tenant, "request_id": request_id, "close_idle_connections": lambda: closed.append(1)}
+    seconds, number = MagicMock(), MagicMock()
+    names |= {"submit_seconds": seconds, "submitted": number}
     seen = []
-    with saying():
+    with saying(), submits_restored():
         exec(code, guide := names | {"__name__": "guide"})
 
         @task(name="guide.parent")
@@ -195,3 +223,5 @@ def test_what_the_guide_shows_is_so(database):
     meta = {"request": "r-7", "tenant": "acme"}
     assert seen == [("acme", meta, b'{"request":"r-7","tenant":"acme"}')]
     assert closed == [1]
+    seconds.time.assert_called_once_with()
+    number.inc.assert_called_once_with(1)

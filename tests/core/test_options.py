@@ -399,6 +399,14 @@ def verbs(conn):
         "schedule job": (lambda v: chancy.schedule(conn, "a", v, every(hours=1)), [note, 5, None, [note.bind()]]),
         "schedule when": (lambda v: chancy.schedule(conn, "a", note.bind(), v), ["* * * * *", 60, None, timedelta(1)]),
         "unschedule name": (lambda v: chancy.unschedule(conn, v), [5, None, "a\0", LONE]),
+        "signal job_id": (lambda v: chancy.signal(conn, v, "a"), ["1", None, 1.5, 2**63]),
+        "signal name": (lambda v: chancy.signal(conn, 1, v), [*NO_TEXT, "", "x" * 501]),
+        "signal value": (lambda v: chancy.signal(conn, 1, "a", v), [object(), float("nan"), "x" * 2**20, LONE]),
+        "steps limit": (lambda v: chancy.steps(conn, 1, limit=v), ["1", None, -1, 2**31]),
+        "forget_steps names": (
+            lambda v: chancy.forget_steps(conn, 1, names=v),
+            ["a", 5, [5], [None], [""], ["a", "x" * 501], {"a": 1}],
+        ),
         "run_now name": (lambda v: chancy.run_now(conn, v), [5, None, "a\0", LONE]),
         "submit_many jobs": (
             lambda v: submit_many(conn, v),

@@ -201,6 +201,7 @@ GIVEN = {
     "docs/guides/batches.md": Given(database=True, asynchronous=True, names=batches),
     "docs/guides/fastapi.md": Given(names=fastapi),
     "docs/guides/models.md": Given(names=models),
+    "docs/guides/monitoring.md": Given(database=True),
     "docs/guides/other-stacks.md": Given(names=other_stacks),
     "docs/guides/progress-and-logs.md": Given(names=progress),
     "docs/guides/retention.md": Given(database=True, names=lambda names: {"chancy_ops": chancy_ops}),
@@ -209,6 +210,7 @@ GIVEN = {
     "docs/guides/steering.md": Given(database=True, names=steering),
     "docs/guides/submitting.md": Given(database=True, around=a_worker),
     "docs/guides/why-and-doctor.md": Given(database=True, names=why),
+    "docs/guides/workflows.md": Given(asynchronous=True),
 }
 
 ELSEWHERE = {
@@ -217,8 +219,11 @@ ELSEWHERE = {
     "docs/guides/command-line.md": "tests/ops/test_guide.py",
     "docs/guides/django.md": "tests/docs/test_programs.py",
     "docs/guides/embedding.md": "tests/docs/test_programs.py",
+    "docs/guides/logs.md": "tests/worker/test_log_records.py",
     "docs/guides/other-languages.md": "tests/core/test_sql.py",
+    "docs/guides/steps.md": "tests/worker/test_steps.py",
     "docs/guides/testing.md": "tests/testing/test_guide.py",
+    "docs/guides/tracing.md": "tests/otel/test_recipes.py",
     "docs/guides/unique-jobs.md": "tests/core/test_unique.py",
 }
 """Pages whose code another test runs, since it needs more than a page is given here."""

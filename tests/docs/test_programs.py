@@ -65,7 +65,8 @@ at = conninfo_to_dict(os.environ["CHANCY_DSN"])
 DATABASE = {{"ENGINE": "django.db.backends.postgresql", "NAME": at["dbname"], "USER": at.get("user", ""),
     "PASSWORD": at.get("password", ""), "HOST": at["host"], "PORT": at.get("port", "")}}
 CHANCY |= {{"SCHEMA": os.environ["CHANCY_SCHEMA"], "TASK_MODULES": []}}
-known = {{"DATABASE", "SCHEMA", "QUEUES", "TASK_MODULES", "KEEP", "LIFESPAN", "MIDDLEWARE", "SURROUND", "PRELOAD"}}
+known = {{"DATABASE", "SCHEMA", "QUEUES", "TASK_MODULES", "KEEP", "LIFESPAN", "MIDDLEWARE", "SURROUND", "PRELOAD",
+         "TALLY"}}
 assert CHANCY.keys() == known, CHANCY.keys() ^ known
 for name in ("LIFESPAN", "MIDDLEWARE", "SURROUND"):
     del CHANCY[name]  # of a module of the reader's

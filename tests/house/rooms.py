@@ -18,6 +18,7 @@ FOLDERS = {
     "chancy_ops": PACKAGES / "chancy-ops/src/chancy_ops",
     "chancy_testing": PACKAGES / "chancy-testing/src/chancy_testing",
     "chancy_django": PACKAGES / "chancy-django/src/chancy_django",
+    "chancy_otel": PACKAGES / "chancy-otel/src/chancy_otel",
 }
 SOURCES = sorted(PACKAGES.glob("*/src/**/*.py"))
 STATEMENT = re.compile(r"\b(SELECT|INSERT INTO|UPDATE|DELETE FROM|CREATE|ALTER|DROP|WITH)\b")

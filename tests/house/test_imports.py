@@ -18,38 +18,40 @@ from rooms import FOLDERS, PACKAGES, SOURCES, rooms_of
 
 ORDER = {
     "chancy": """
-        errors phrases states
+        errors states tally
         options schema modules
         wires model carried arguments history
         registry run statements
-        verb keys verbs current logs migrations
-        job schedules
+        flows
+        verb keys verbs steps current logs migrations
+        results job schedules
         task batches
         app __main__ __init__
     """,
     "chancy_worker": """
-        config forks init log_format words fingerprint
-        attempts connection
-        slots claims held child doorbell
-        children life parts demand rounds
+        config forks init words fingerprint mistakes
+        attempts connection logs
+        tally slots claims held child doorbell
+        children life parts demand rounds metrics
         lifespan places engine
         worker processes
         cli __main__ __init__
     """,
-    "chancy_ops": "pauses queue matching counting jobs fingerprints searching overview flow deploy reasons diagnosis __init__ terminal command cli __main__",
-    "chancy_testing": "attempts clock server stand_ins in_memory faults asserts draining background plugin __init__",
+    "chancy_ops": "pauses queue matching counting jobs graph fingerprints searching overview tally flow deploy reasons diagnosis __init__ terminal command cli __main__",
+    "chancy_testing": "attempts clock server stand_ins in_memory faults asserts beside draining background plugin __init__",
     "chancy_django": """
         settings database tasks
         steps project
         after_migrate checks models admin apps
         migrations child reloading management testing pytest_plugin __init__
     """,
+    "chancy_otel": "telemetry carried submits attempts instrumenting __init__",
 }
 """The rooms at the root of each package and its wings, from below: each imports only what stands before it."""
 
 PURE = {
     "chancy": """
-        errors phrases states registry schema wires/literals wires/wire model options/limits options/outcomes options/plain options/retry
+        errors options/phrases states tally/tally registry schema wires/literals wires/wire model options/limits options/outcomes options/plain options/retry
         carried/arrival carried/flaws carried/models arguments/codec arguments/functions
         arguments/words history/moving history/retention history/rules
         keys/gates keys/key keys/statements keys/unique schedules/recurrence statements batches/values
@@ -57,24 +59,25 @@ PURE = {
     "chancy_worker": """
         attempts/verdict claims/answer claims/forms claims/parked claims/pieces claims/portions claims/settling
         claims/statement claims/wanted doorbell/line held/holdings held/leases held/returns
-        demand/appetite demand/marks demand/pace rounds/doubts slots/room words fingerprint
+        demand/appetite demand/marks demand/pace rounds/doubts slots/room tally/tally metrics/numbers words fingerprint
     """,
 }
 LOOPS = {
     "chancy_worker": """
         rounds/claimer doorbell/bell life/heart life/rescue
-        parts/batches parts/reports parts/retention parts/schedules
+        parts/batches parts/reports parts/retention parts/schedules parts/tally
     """
 }
 STOREYS = {
-    "chancy": {"chancy_worker", "chancy_testing", "chancy_ops", "chancy_django"},
-    "chancy_worker": {"chancy_testing", "chancy_ops", "chancy_django"},
-    "chancy_ops": {"chancy_worker", "chancy_testing", "chancy_django"},
-    "chancy_testing": {"chancy_ops", "chancy_django"},
-    "chancy_django": set(),
+    "chancy": {"chancy_worker", "chancy_testing", "chancy_ops", "chancy_django", "chancy_otel"},
+    "chancy_worker": {"chancy_testing", "chancy_ops", "chancy_django", "chancy_otel"},
+    "chancy_ops": {"chancy_worker", "chancy_testing", "chancy_django", "chancy_otel"},
+    "chancy_testing": {"chancy_ops", "chancy_django", "chancy_otel"},
+    "chancy_django": {"chancy_otel"},
+    "chancy_otel": {"chancy_worker", "chancy_testing", "chancy_ops", "chancy_django"},
 }
 """What a package never imports. In memory the verbs of chancy-ops are answered by the names of their statements."""
-VALUES = {"batches": set(), "schedules": {"schedules/recurrence"}}
+VALUES = {"batches": set(), "schedules": {"schedules/recurrence"}, "steps": {"steps/stepwise"}}
 """What the trunk of core may know of these wings."""
 
 
@@ -132,6 +135,17 @@ def test_a_project_of_django_needs_chancy_testing_for_its_tests_alone():
     assert knowing == ["testing"]
 
 
+def test_telemetry_asks_for_the_api_of_opentelemetry_and_no_sdk():
+    project = tomllib.loads((PACKAGES / "chancy-otel/pyproject.toml").read_text())["project"]
+    asked = [re.split(r"[^\w-]", each)[0] for each in project["dependencies"]]
+    assert asked == ["chancy-core", "opentelemetry-api"]
+    known = {name for room in rooms_of("chancy_otel") for name in room.imports if name.startswith("opentelemetry")}
+    assert not {name for name in known if name.startswith(("opentelemetry.sdk", "opentelemetry.semconv"))}
+    for package in FOLDERS:
+        if package != "chancy_otel":
+            assert not [r.path for r in rooms_of(package) if any(n.startswith("opentelemetry") for n in r.imports)]
+
+
 def test_core_asks_for_psycopg_msgspec_and_typing_extensions_and_nothing_else():
     project = tomllib.loads((PACKAGES / "chancy-core/pyproject.toml").read_text())["project"]
     asked = [re.split(r"[^\w-]", each)[0] for each in project["dependencies"]]
@@ -141,6 +155,25 @@ def test_core_asks_for_psycopg_msgspec_and_typing_extensions_and_nothing_else():
     )
     said = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True).stdout
     assert said.strip() == ""
+
+
+def test_a_process_that_only_submits_loads_neither_the_app_nor_batches_nor_migrations(tmp_path):
+    submits = tmp_path / "submits.py"
+    submits.write_text("""
+import sys
+import chancy
+__name__ = "shop"  # a task is in a module
+
+@chancy.task
+def noted(n: int) -> None: ...
+
+noted.bind(1).sql()
+unused = ("chancy.app", "chancy.batches", "chancy.migrations", "chancy.history.retention")
+print(*(name for name in sys.modules if name.startswith(unused)))
+print(chancy.Chancy.__name__, chancy.batch.__name__, chancy.migrate.__name__, set(chancy.__all__) <= set(dir(chancy)))
+""")
+    said = subprocess.run([sys.executable, submits], check=True, capture_output=True, text=True).stdout
+    assert said.splitlines() == ["", "Chancy batch migrate True"]
 
 
 def test_the_workers_loops_do_not_import_each_other():

@@ -17,11 +17,13 @@ WITHOUT_ANSWER = {
     "arguments": "of `chancy check`",
     "clock": "of the command",
     "finish_unfinished": "of workers, and of drain",
+    "graph": "of the command",
     "measure": "of `chancy top`",
     "pause": "nobody waits in memory for what is paused",
     "queues": "nothing waits in memory",
     "running": "of `chancy top`",
     "resume": "as pause",
+    "throughput": "no worker works in memory",
     "waiting": "of `chancy check`",
     "workers": "there are none",
 }

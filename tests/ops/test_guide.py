@@ -53,6 +53,12 @@ def shop(shell, tmp_path, monkeypatch, chancy_clock):
         list(registered()),
     )
     chancy_clock.set(NOW)
+    for outcome, jobs in (("succeeded", 4120), ("failed", 12)):
+        shell.rows(
+            "INSERT INTO {0}.tally (at, queue, task, outcome, jobs) "
+            "VALUES ({0}.clock() - interval '4 min', 'mail', 'shop.tasks.welcome', %s, %s) RETURNING at",
+            outcome, jobs,
+        )  # fmt: skip
     yield tmp_path
     for name in [name for name in sys.modules if name.partition(".")[0] == "shop"]:
         del sys.modules[name]

@@ -87,6 +87,7 @@ def test_one_frame_is_printed_in_a_pipe(busy):
         "RUNNING",
         "IN/S",
         "OUT/S",
+        "FAILED",
         "OLDEST",
         "PAUSED",
     ]

@@ -48,6 +48,8 @@ class Evidence:
     lines: list[Line]
     effects: Counter[tuple[int, int]]
     """How many there are of each (job, fence)."""
+    step_effects: Counter[tuple[int, str]]
+    """How many there are of each (job, name of a step)."""
 
 
 def gather(record: Record, dsn: str, lines: Path) -> Evidence:
@@ -63,12 +65,14 @@ def gather(record: Record, dsn: str, lines: Path) -> Evidence:
             Row(*columns, [error["kind"] for error in errors], began, ended) for *columns, errors, began, ended in found
         ]
         effects = Counter(conn.execute("SELECT job, fence FROM effect").fetchall())
+        step_effects = Counter(conn.execute("SELECT job, name FROM step_effect").fetchall())
     words = (line.split() for line in lines.read_text().splitlines())
     return Evidence(
         record,
         rows,
         [Line(int(id_), int(n), int(fence), event, int(pid), float(at)) for id_, n, fence, event, pid, at in words],
         effects,
+        step_effects,
     )
 
 
@@ -107,6 +111,14 @@ def effects_are_those_of_the_succeeded(seen: Evidence) -> list[object]:
         (row.id, row.fence) for row in seen.rows if row.kind in soak_tasks.EFFECTS and row.state == "succeeded"
     )
     return [*(seen.effects - succeeded), *(succeeded - seen.effects)]
+
+
+def what_a_step_has_written_is_there_once(seen: Evidence) -> list[object]:
+    """Of each step of a job that has succeeded, however often it was tried or requeued; and of others at most once."""
+    succeeded = [row.id for row in seen.rows if row.kind == "in_steps" and row.state == "succeeded"]
+    names = [f"step {number}" for number in range(soak_tasks.STEPS)]
+    missing = [(id_, name) for id_ in succeeded for name in names if not seen.step_effects[id_, name]]
+    return [*missing, *(effect for effect, times in seen.step_effects.items() if times > 1)]
 
 
 def no_attempt_above_the_most(seen: Evidence) -> list[object]:
@@ -180,6 +192,7 @@ INVARIANTS: dict[str, Callable[[Evidence], list[object]]] = {
     "no claim began twice": no_claim_began_twice,
     "a succeeded job had returned under its last fence": success_is_of_the_last_claim,
     "the effects are those of the succeeded jobs": effects_are_those_of_the_succeeded,
+    "what a step has written is there once": what_a_step_has_written_is_there_once,
     "no attempt above max_attempts": no_attempt_above_the_most,
     "poison failed as WorkerDied after 3 attempts": poison_is_stopped,
     "memory and time limits ended their jobs": limits_are_kept,

@@ -55,6 +55,7 @@ def main() -> int:
         with psycopg.connect(server.dsn) as conn:
             chancy.migrate(conn, schema="chancy")
             conn.execute("CREATE TABLE effect (job bigint NOT NULL, fence integer NOT NULL)")
+            conn.execute("CREATE TABLE step_effect (job bigint NOT NULL, name text NOT NULL)")
         fleet, producer = Fleet(server.dsn, folder), Producer(server.dsn, options.seed)
         mischief = Mischief(fleet, server, lambda: producer.poison.append("poison"))
         try:

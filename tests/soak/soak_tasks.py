@@ -220,12 +220,37 @@ def effect_in_thread(key: int) -> None:
             time.sleep(0.02)
 
 
+STEP_EFFECT = "INSERT INTO step_effect (job, name) VALUES (%s, %s)"
+STEPS = 4
+
+
+async def write(conn: psycopg.AsyncConnection, name: str) -> str:
+    await conn.execute(STEP_EFFECT, [current_job().id, name])
+    await asyncio.sleep(0.02)
+    return name
+
+
+@task(retry=SOON, max_attempts=20)
+async def in_steps(key: int) -> int:
+    """Steps whose effects are in their transactions, and a sleep between them."""
+    me, dsn = current_job(), os.environ["CHANCY_DSN"]
+    with told():
+        async with await psycopg.AsyncConnection.connect(dsn, connect_timeout=10, autocommit=True) as conn:
+            for number in range(STEPS):
+                async with conn.transaction():
+                    await me.step(conn, f"step {number}", write, conn, f"step {number}")
+                if number == STEPS // 2:
+                    await me.sleep(conn, "rest", timedelta(milliseconds=300))
+        return STEPS
+
+
 EVERY = {
     each.function.__name__: each
     for each in (
         noop, nap, nap_in_thread, nap_in_process, linger, linger_in_thread, fail_always, fail_first, snooze,
         large, large_in_process, fork_in_process, fork_in_thread, exit_in_subtask,
         limited, rated, in_turn, only, hog, hang, hang_in_process, poison, effect, effect_in_thread,
+        in_steps,
     )
 }  # fmt: skip
 """Each kind of job."""

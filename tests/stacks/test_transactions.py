@@ -8,8 +8,14 @@ from datetime import timedelta
 import pytest
 from stacks_tasks import twice
 
+import chancy
 from chancy import NotCommitted
+from chancy.current import CurrentJob
+from chancy.run import send
 from chancy_testing import drain
+from chancy_worker.claims.statement import play_round
+from chancy_worker.claims.wanted import Wanted
+from chancy_worker.life.lease import register
 from stacks import STACKS, play
 
 
@@ -75,12 +81,46 @@ def in_autocommit_at_once(stack, actor, onlooker):
     assert onlooker.jobs() == [3]
 
 
+def nothing() -> None: ...
+
+
+def running(onlooker):
+    """The attempt of a job of the onlooker's, as its handler has it."""
+    job = twice.submit(onlooker.conn, 1)
+    lease = send(onlooker.conn, register("w", 60), onlooker.schema)
+    wanted = Wanted({"default": 1}, looking=("default",))
+    (claim,) = send(onlooker.conn, play_round(lease, [], wanted), onlooker.schema).claimed
+    return CurrentJob(job.id, job.task, "default", 1, 3, fence=claim.fence, lease=lease, schema=onlooker.schema)
+
+
+def a_row_and_a_step(actor, onlooker, me):
+    yield actor.execute(onlooker.insert(1))
+    yield me.step(actor.conn, "first", nothing)
+    assert (chancy.steps(onlooker.conn, me.id), onlooker.things()) == ([], [])
+
+
+def a_row_and_a_step_committed(stack, actor, onlooker):
+    me = running(onlooker)
+    yield from a_row_and_a_step(actor, onlooker, me)
+    yield actor.commit()
+    assert ([step.name for step in chancy.steps(onlooker.conn, me.id)], onlooker.things()) == (["first"], [1])
+
+
+def a_row_and_a_step_rolled_back(stack, actor, onlooker):
+    me = running(onlooker)
+    yield from a_row_and_a_step(actor, onlooker, me)
+    yield actor.rollback()
+    assert (chancy.steps(onlooker.conn, me.id), onlooker.things()) == ([], [])
+
+
 CASES = {
     "first statement rolled back": a_first_statement_rolled_back,
     "row and job committed": a_row_and_a_job_committed,
     "row and job rolled back": a_row_and_a_job_rolled_back,
     "savepoint rolled back": a_savepoint_rolled_back,
     "NotCommitted, then the result": its_own_result_is_not_waited_for,
+    "row and step committed": a_row_and_a_step_committed,
+    "row and step rolled back": a_row_and_a_step_rolled_back,
     "autocommit": in_autocommit_at_once,
 }
 

@@ -226,3 +226,30 @@ async def test_the_end_of_a_batch_whose_last_job_was_cancelled_is_found(conn):
     await now(chancy.cancel(conn, job.id))
     assert (await now(drain(conn))).succeeded == 2
     assert noted == ["before", BatchCounts(batch.id, 1, cancelled=1)]
+
+
+@task
+def rests() -> str:
+    job = current_job()
+    with psycopg.connect(dsn[0], autocommit=True) as own:
+        job.sleep(own, "settle", timedelta(days=3))
+        try:
+            return job.wait(own, "word", str, timeout=timedelta(days=3))
+        except TimeoutError:
+            return job.wait(own, "last word", str)
+
+
+dsn = [""]
+
+
+def test_with_scheduled_sleeps_are_over_and_waits_that_have_an_end_and_no_others(chancy_dsn, chancy_schema):
+    dsn[:] = [chancy_dsn]
+    with psycopg.connect(chancy_dsn, autocommit=True) as conn:
+        job = rests.submit(conn)
+        assert drain(conn).snoozed == drain(conn).attempts + 1 == 1
+        assert drain(conn, with_scheduled=True).snoozed == 2  # it waits for the word, and for the last one
+        assert job.refresh(conn).state is State.SCHEDULED
+        assert drain(conn, with_scheduled=True).attempts == 0
+        assert chancy.signal(conn, job.id, "last word", "well")
+        assert drain(conn).succeeded == 1
+        assert job.result(conn) == "well"

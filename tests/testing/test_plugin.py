@@ -155,6 +155,26 @@ def test_a_handler_that_is_not_idempotent_fails_when_each_job_runs_twice(project
     assert (code, "assert [1, 1] == [1]" in said) == (1, True), said
 
 
+@pytest.mark.parametrize("kind", ["memory", "postgres"])
+def test_a_step_is_done_once_where_each_job_runs_twice(project, kind):
+    fixtures, conn, perform = {
+        "memory": ("chancy_eager", "chancy_eager.conn", "None"),
+        "postgres": ("chancy_conn, chancy_drain", "chancy_conn", "chancy_drain(chancy_conn)"),
+    }[kind]
+    project.write(
+        "test_steps.py",
+        "from chancy import current_job, task\n\ndone, conns = [], []\n\n"
+        "def pay(n: int) -> int:\n    done.append(n)\n    return n + 1\n\n"
+        "@task\ndef order(n: int) -> int:\n    done.append('outside')\n"
+        "    return current_job().step(conns[0], 'pay', pay, n)\n\n"
+        f"def test_order({fixtures}):\n    conns[:] = [{conn}]\n    job = order.submit({conn}, 1)\n    {perform}\n"
+        "    assert done.count(1) == 1\n    assert job.refresh(conns[0]).result == b'2'\n    print(done)\n",
+    )
+    project.passes(1)
+    code, said = project.run("--chancy-run-twice", "-s")
+    assert (code, "['outside', 1, 'outside']" in said) == (0, True), said
+
+
 def test_a_schema_can_last_as_long_as_a_module(project):
     project.write(
         "test_scope.py",

@@ -288,3 +288,35 @@ def why_and_doctor(conn: psycopg.Connection[Any]) -> None:
 async def why_and_doctor_awaited(conn: psycopg.AsyncConnection[Any]) -> None:
     assert_type((await chancy_ops.why(conn, 1)).reason, Reason)
     assert_type([found.severity for found in await chancy_ops.doctor(conn)], list[Severity])
+
+
+def charge(order: int, *, key: str) -> bytes:
+    return key.encode() * order
+
+
+async def charge_later(order: int, *, key: str) -> bytes:
+    return key.encode() * order
+
+
+def step_by_step(conn: psycopg.Connection[Any]) -> None:
+    job = chancy.current_job()
+    assert_type(job.step(conn, "charge", charge, 7, key="a"), bytes)
+    assert_type(job.step(conn, "plain", plain, 7, conn="a"), str)
+    assert_type(job.sleep(conn, "settle", timedelta(days=3)), None)
+    assert_type(job.sleep(conn, "settle", 1.5), None)
+    assert_type(job.wait(conn, "approved", int), int)
+    assert_type(job.wait(conn, "approved", list[str], timeout=timedelta(days=3)), list[str])
+    assert_type(chancy.signal(conn, 7, "approved", {"by": "ann"}), bool)
+    assert_type(chancy.steps(conn, 7), list[chancy.StepRow])
+    assert_type(chancy.forget_steps(conn, 7, names=["charge"]), int)
+
+
+async def step_by_step_async(conn: psycopg.AsyncConnection[Any]) -> None:
+    job = chancy.current_job()
+    assert_type(await job.step(conn, "charge", charge_later, 7, key="a"), bytes)
+    assert_type(await job.step(conn, "later", later, 7), bytes)
+    assert_type(await job.sleep(conn, "settle", timedelta(days=3)), None)
+    assert_type(await job.wait(conn, "approved", int, timeout=60), int)
+    assert_type(await chancy.signal(conn, 7, "approved"), bool)
+    assert_type(await chancy.steps(conn, 7), list[chancy.StepRow])
+    assert_type(await chancy.forget_steps(conn, 7), int)

@@ -147,3 +147,37 @@ async def verbs_awaited(conn: psycopg.AsyncConnection[Any]) -> None:
     print(chancy.jobs(conn)[0])  # E mypy ty pyright
     number: int = await chancy.get(conn, 1)  # E mypy ty pyright
     print(number)
+
+
+def charge(order: int, *, key: str) -> bytes:
+    return key.encode() * order
+
+
+async def charge_later(order: int, *, key: str) -> bytes:
+    return key.encode() * order
+
+
+def steps_sync_side(conn: psycopg.Connection[Any]) -> None:
+    job = chancy.current_job()
+    job.step(conn, "charge", charge, "7", key="a")  # E mypy ty pyright
+    job.step(conn, "charge", charge, 7)  # E mypy ty pyright
+    job.step(conn, "charge", charge, 7, key="a", more=1)  # E mypy ty pyright
+    job.step("charge", charge, 7, key="a")  # E mypy ty pyright
+    job.step(conn, charge, 7, key="a")  # E mypy ty pyright
+    job.sleep(conn, "settle")  # E mypy ty pyright
+    job.sleep(conn, "settle", "3 days")  # E mypy ty pyright
+    job.wait(conn, "approved", 7)  # E mypy ty pyright
+    job.wait(conn, "approved", int, timeout="3 days")  # E mypy ty pyright
+    text: str = job.wait(conn, "approved", int)  # E mypy ty pyright
+    text = job.step(conn, "charge", charge, 7, key="a")  # E mypy ty pyright
+    chancy.signal(conn, "7", "approved")  # E mypy ty pyright
+    print(text)
+
+
+async def steps_async_side(conn: psycopg.AsyncConnection[Any]) -> None:
+    job = chancy.current_job()
+    await job.step(conn, "charge", charge, 7, key="a")  # E mypy ty pyright
+    await job.step(conn, "charge", charge_later, "7", key="a")  # E mypy ty pyright
+    job.sleep(conn, "settle", 7)  # E mypy pyright
+    text: str = await job.step(conn, "charge", charge_later, 7, key="a")  # E mypy ty pyright
+    print(text)

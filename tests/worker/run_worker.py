@@ -11,7 +11,11 @@ import logging
 import sys
 
 import batch_tasks
+import flow_graphs
+import flow_tasks
 import limit_tasks
+import step_tasks
+import tally_tasks
 import worker_tasks
 
 from chancy import Chancy, Queue
@@ -21,10 +25,15 @@ from chancy_worker.connection import recovery
 
 if __name__ == "__main__":
     assert batch_tasks
+    assert flow_graphs
+    assert flow_tasks
     assert worker_tasks
     assert limit_tasks
+    assert step_tasks
+    assert tally_tasks
     told = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
     recovery.LONGEST_SECONDS = told["timing"]["lease"] / 3
-    app = Chancy(dsn=told["dsn"], schema=told["schema"], queues=[Queue("default", told["concurrency"])])
+    queues = [Queue(name, told["concurrency"]) for name in told.get("queues", ["default"])]
+    app = Chancy(dsn=told["dsn"], schema=told["schema"], queues=queues)
     sys.exit(asyncio.run(work(app, WorkerConfig(grace=told["grace"], timing=Timing(**told["timing"])))))

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from chancy import CurrentJob, Discard, Limit, Snooze, current_job, task
+from chancy import Backoff, CurrentJob, Discard, Limit, Snooze, current_job, task
 
 inside: ContextVar[str] = ContextVar("inside", default="nothing")
 trail: list[str] = []
@@ -212,6 +212,30 @@ def fail_in_a_child(kind: str = "LookupError") -> None:
 
 
 FAILING = [fail, fail_async, fail_in_a_child]
+
+
+@task(name="surround_tasks.fail_twice", max_attempts=2, retry=Backoff(base=0.01))
+def fail_twice() -> None:
+    job = current_job()
+    raise ArithmeticError(f"{job.trace} after {job.error.trace if job.error else 'nothing'}")
+
+
+@task(name="surround_tasks.fail_twice_async", max_attempts=2, retry=Backoff(base=0.01))
+async def fail_twice_async() -> None:
+    fail_twice()
+
+
+@task(name="surround_tasks.fail_twice_in_a_child", max_attempts=2, retry=Backoff(base=0.01), executor="process")
+def fail_twice_in_a_child() -> None:
+    fail_twice()
+
+
+@task(name="surround_tasks.late_twice", max_attempts=2, retry=Backoff(base=0.01), limits=[Limit.time(0.1)])
+async def late_twice() -> None:
+    await asyncio.sleep(600)
+
+
+FAILING_TWICE = [fail_twice, fail_twice_async, fail_twice_in_a_child]
 
 
 @task(name="surround_tasks.wait", max_attempts=1)

@@ -73,6 +73,10 @@ class Database:
         await told.wait()
 
 
+def nothing(*_):
+    pass
+
+
 async def wait(told):
     await told.wait()
 
@@ -95,8 +99,9 @@ async def claiming(send, queues=("mail",), **more):
             "wakeups": Poll(),
             "slots": SimpleNamespace(tasks={"t"}, room=Room, begin=started.append),
             "refusals": Refusals("w:1", queues, {}),
-            "ends": SimpleNamespace(settled=lambda verdict, fate: None),
+            "ends": SimpleNamespace(settled=nothing, written=nothing, came_out=nothing, flush=lambda: None),
             "batches": None,
+            "flows": SimpleNamespace(ended=list, may_have_ended=list, becomes=None),
         }
         | more
     )
@@ -186,8 +191,7 @@ async def test_what_a_round_has_claimed_is_held_and_begins_before_anything_else_
 async def test_a_claim_that_is_seen_before_the_answer_of_its_round_is_not_given_back(database):
     async with claiming(database) as mine:
         await played(database, 0)
-        mine.give_back((1, 1))
-        mine.give_back((2, 1))
+        mine.give_back([(1, 1), (2, 1)])
         database.answer(found(job(1)))
         second = await played(database, 1)
         # The one was claimed by that round, the other by one that was never heard of.
@@ -198,7 +202,7 @@ async def test_a_claim_that_is_seen_before_the_answer_of_its_round_is_not_given_
 async def test_a_claim_that_was_seen_while_its_round_failed_is_given_back(database):
     async with claiming(database) as mine:
         await played(database, 0)
-        mine.give_back((1, 1))
+        mine.give_back([(1, 1)])
         database.answer(psycopg.OperationalError("cut"))
         second = await played(database, 1)
         assert [verdict.id for verdict in second.verdicts] == [1]

@@ -29,7 +29,7 @@ from chancy_worker.life.lease import Offer, register
 from chancy_worker.life.rescue import declare_dead
 
 CHECKS = {
-    "schema", "rights", "workers", "queues", "tasks", "waiting", "doorbell", "listeners", "clocks", "pauses", "schedules", "claims", "slots", "partitions",
+    "schema", "rights", "workers", "queues", "tasks", "waiting", "doorbell", "listeners", "clocks", "pauses", "schedules", "claims", "slots", "waits", "needs", "partitions",
     "retention", "bloat", "xmin", "notifications", "pooler",
 }  # fmt: skip
 STEADY = WorkerConfig(grace=1)
@@ -281,6 +281,38 @@ def test_places_that_are_nobodys_are_counted(site):
     assert (found.severity, found.message) == (Severity.OK, message)
 
 
+def waits(site, since, name="approved"):
+    """A job that waits for a signal since then."""
+    (job,) = site.submit(worker_tasks.add.using(delay=timedelta(days=9999)).bind(1, 2))
+    site.rows("UPDATE {}.job SET submitted_at = submitted_at - %s::interval WHERE id = %s RETURNING 1", since, job.id)
+    site.rows(
+        "INSERT INTO {}.step (job, name, kind, at, attempt, kept_at) "
+        "SELECT id, %s, 'wait', submitted_at, 0, now() FROM {}.job WHERE id = %s RETURNING 1".replace("{}", "{0}"),
+        name, job.id,
+    )  # fmt: skip
+    return job
+
+
+def test_a_job_that_waits_for_a_word_that_nobody_may_ever_say_is_named(site):
+    hand(site)
+    job = waits(site, "29 days")
+    (found,) = [each for each in examined(site) if each.check == "waits"]
+    assert (found.severity, found.message) == (
+        Severity.OK,
+        "1 job waits to be told something, nobody for too long.",
+    )
+    chancy.signal(site.conn, job.id, "aproved", 1, schema=site.schema)
+    found = wrong(site)["waits"]
+    assert found.message.endswith("and was told 'aproved', which it has not come to.")
+    assert f"`chancy signal {job.id} approved` tells it" in found.remedy
+    chancy.signal(site.conn, job.id, "approved", 1, schema=site.schema)
+    assert "waits" not in wrong(site)
+    first, _ = waits(site, "40 days"), waits(site, "31 days")
+    found = wrong(site)["waits"]
+    assert found.message.startswith(f"job {first.id} (worker_tasks.add) has waited for the signal 'approved' since ")
+    assert found.message.endswith("(40 d ago), without an end; 1 more.")
+
+
 def dropped(site, days):
     day = site.one("SELECT to_char((now() AT TIME ZONE 'UTC')::date + %s, 'YYYYMMDD')", days)
     site.conn.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(site.schema, f"history_{day}")))
@@ -307,7 +339,7 @@ def test_partitions_that_should_have_been_dropped_are_told(site):
     site.one("SELECT {}.make_partitions('2020-01-01', '2020-01-02')")
     found = wrong(site)["retention"]
     assert found.severity is Severity.WARNING
-    words = "4 partitions of history should have been dropped, the oldest history_20200101: jobs are kept for 14 days by default."
+    words = "6 partitions of history should have been dropped, the oldest history_20200101: jobs are kept for 14 days by default."
     assert found.message == words
 
 
@@ -427,3 +459,12 @@ def test_on_a_latin_connection_and_in_an_open_transaction_it_answers_as_well(sit
 def test_the_guide_has_every_check():
     guide = (Path(__file__).parents[2] / "docs/guides/why-and-doctor.md").read_text(encoding="utf-8")
     assert [check for check in CHECKS if f"\n| `{check}` |" not in guide] == []
+
+
+def test_a_blocked_job_that_nobody_looks_after_is_named(site):
+    need = worker_tasks.add.bind(1, 2)
+    job, first = site.submit(worker_tasks.add.using(after=[need]).bind(3, 4), need)
+    site.rows("DELETE FROM {}.job WHERE id = %s RETURNING id", first.id)
+    assert "needs" not in wrong(site)
+    site.rows("UPDATE {}.job SET submitted_at = submitted_at - interval '2 min' WHERE id = %s RETURNING id", job.id)
+    assert wrong(site)["needs"].message == f"1 blocked job waits for nothing that is live: job {job.id}."

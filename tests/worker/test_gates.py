@@ -132,7 +132,7 @@ def test_a_dead_workers_slots_are_given_back_by_the_rescue(site, worker):
     assert ids(play(site, worker)) == []
     send(site.conn, declare_dead(worker=dead), site.schema)
     assert ids(play(site, worker)) == []  # they may still run
-    assert send(site.conn, take_back(), site.schema) == (3, 0)
+    assert send(site.conn, take_back(), site.schema)[:2] == (3, 0)
     assert ids(play(site, worker)) == [job.id for job in jobs[3:]]
     assert ids(play(site, worker, suspects=1)) == [jobs[0].id]
 
@@ -142,7 +142,7 @@ def test_a_suspect_that_waits_for_a_limit_is_claimed_alone_and_only_when_one_may
     dead = send(site.conn, register("dead", 60), site.schema)
     assert len(play(site, dead).claimed) == 3
     send(site.conn, declare_dead(worker=dead), site.schema)
-    assert send(site.conn, take_back(), site.schema) == (3, 0)
+    assert send(site.conn, take_back(), site.schema)[:2] == (3, 0)
     site.rows("UPDATE {}.job SET crashes = 2 WHERE id = %s RETURNING 1", lone.id)
     assert ids(play(site, worker)) == []
     assert [ids(play(site, worker, suspects=1)) for _ in range(3)] == [[company[0].id], [company[1].id], []]
@@ -327,7 +327,7 @@ def test_what_a_dead_worker_ran_by_its_share_counts_until_it_is_taken_back(site,
     assert len(by_share(site, dead, want=8).claimed) == 8
     send(site.conn, declare_dead(worker=dead), site.schema)
     assert len(play(site, worker).claimed) == 12
-    assert send(site.conn, take_back(), site.schema) == (8, 0)
+    assert send(site.conn, take_back(), site.schema)[:2] == (8, 0)
     assert len(play(site, worker).claimed) == 8
     site.one("SELECT {}.sweep_slots(1)")
     assert site.one("SELECT count(*) FROM {}.share") == 0

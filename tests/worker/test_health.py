@@ -27,7 +27,7 @@ async def test_a_worker_is_ready_live_and_answers_nothing_else(site, port):
     async with working(site.app(), WorkerConfig(timing=FAST, grace=1, health_port=port)):
         assert await until_answered(port, 200) == "200 OK\n"
         assert await probed(port, "/live") == (200, "200 OK\n")
-        assert await probed(port, "/metrics") == (404, "404 Not Found\n")
+        assert await probed(port, "/jobs") == (404, "404 Not Found\n")
         await asyncio.sleep(2 * FAST.lease)
         assert (await probed(port))[0] == 200
 

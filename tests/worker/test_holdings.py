@@ -31,7 +31,7 @@ def test_what_has_ended_runs_no_more_and_is_held_until_its_verdict_is_written():
     holdings.ends(one)
     assert (holdings.running, holdings.all_run("mail")) == ({"mail": 1, "post": 1}, False)
     assert set(holdings.jobs) == {(1, 1), (2, 1), (3, 1)}
-    assert holdings.let_go([(1, 1), (9, 9)]) == [one, None]
+    assert holdings.let_go([(1, 1), (9, 9)]).claims == [one, None]
     assert (set(holdings.jobs), holdings.all_run("mail")) == ({(2, 1), (3, 1)}, True)
 
 
@@ -67,7 +67,7 @@ def test_a_claim_that_comes_twice_is_held_once_and_both_of_its_attempts_run():
     assert (holdings.jobs, holdings.running) == ({(1, 1): after}, {"mail": 1, "post": 1})
     holdings.ends(before)
     holdings.ends(after)
-    assert holdings.let_go([(1, 1), (1, 1)]) == [after, None]
+    assert holdings.let_go([(1, 1), (1, 1)]).claims == [after, None]
     assert holdings.all_run("mail")
     assert holdings.of(1, ["mail", "post"], "five", all_end=True) == {}
 
@@ -91,7 +91,7 @@ def test_a_claim_that_was_heard_of_late_is_given_back_under_its_own_lease():
     leases.claimed_under(1, {})
     outbox = Outbox()
     unheard = Unheard(Holdings(["mail", "post"]), leases, outbox)
-    unheard.seen((5, 1), 2)
+    unheard.seen([(5, 1)], 2)
     assert [(each.id, each.state, each.refund) for each in outbox] == [(5, State.READY, True)]
     assert leases.of_one(outbox.take())[2] == 2
 
@@ -100,8 +100,7 @@ def test_what_is_seen_while_a_round_is_on_its_way_waits_for_its_answer():
     holdings, outbox = Holdings(["mail", "post"]), Outbox()
     unheard = Unheard(holdings, Leases(), outbox)
     unheard.asking = True
-    unheard.seen((1, 1), 1)
-    unheard.seen((2, 1), 1)
+    unheard.seen([(1, 1), (2, 1)], 1)
     assert not outbox
     unheard.asking = False
     holdings.take([job(1)])

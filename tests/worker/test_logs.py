@@ -27,7 +27,7 @@ from chancy_worker import WorkerConfig, engine
 from chancy_worker.attempts import logs as records
 from chancy_worker.attempts.logs import MOST_BYTES, MOST_RECORDS, Keeper
 from chancy_worker.attempts.verdict import Claimed
-from chancy_worker.log_format import JsonFormatter
+from chancy_worker.logs.format import JsonFormatter
 from chancy_worker.parts import reports
 
 PLACES = ["on_loop", "in_thread", "in_process"]
@@ -217,12 +217,13 @@ async def test_while_the_database_is_away_nothing_is_raised_at_handlers_and_late
             chancy.migrate(conn, schema="chancy")
         site = Site(server.dsn, "chancy", tmp_path)
         try:
-            async with working(site.app()):
+            async with working(site.app()) as worker:
                 jobs = site.submit(*[tasks.speak_at_gate.bind("away", 5, 100) for _ in range(20)])
                 await eventually(lambda: all(len(messages(site, job)) == 5 for job in jobs))
                 server.stop(immediate=True)
                 tasks.gates["away"].set()
-                await eventually(lambda: "reports: lost the database" in caplog.text)
+                (part,) = [part for part in worker._engine.parts if isinstance(part, reports.Reports)]
+                await eventually(lambda: part.due.recovery.lasts)
                 server.start()
                 site.conn = psycopg.connect(server.dsn, autocommit=True)
                 await all_finished(site)

@@ -7,9 +7,11 @@ import contextlib
 import inspect
 
 import pytest
+import surround_tasks
 import worker_tasks
 from worker_help import FAST, eventually
 
+import chancy
 from chancy import Limit, Queue, State, task
 from chancy_worker import Completion, Worker, WorkerConfig
 
@@ -216,3 +218,69 @@ async def test_the_time_limit_of_an_attempt_that_proceeds_twice_hits_nobody_else
         worker_tasks.gates["later"].set()
         row = await eventually(lambda: (row := site.row(second)).finished_at and row)
     assert (row.state, row.attempt) == (State.SUCCEEDED, 1)
+
+
+# What a middleware says of a trace, and what it is told of the end.
+
+TRACE = "00-cc7590a49c4de73998e69f59d8b52640-9abdde883dce378c-01"
+
+
+async def traces(job, proceed):
+    job.trace = f"{TRACE}/{job.attempt}"
+    return await proceed()
+
+
+FAILING = [*surround_tasks.FAILING_TWICE, surround_tasks.late_twice]
+
+
+async def test_what_a_middleware_says_of_a_trace_stays_with_the_error_and_is_there_where_the_function_runs(site):
+    async with working(site, *FAILING, middleware=[traces]):
+        jobs = site.submit(*[each.bind() for each in FAILING])
+        await all_finished(site)
+    for job in jobs:
+        row = site.row(job)
+        assert [error.trace for error in row.errors] == [f"{TRACE}/1", f"{TRACE}/2"], job.task
+    for job in jobs[:3]:
+        first, second = site.row(job).errors
+        assert (first.message, second.message) == (f"{TRACE}/1 after nothing", f"{TRACE}/2 after {TRACE}/1")
+
+
+async def test_without_a_word_of_it_there_is_no_trace_and_what_is_no_text_is_one_failed_attempt(site):
+    async def wrong(job, proceed):
+        job.trace = 7
+
+    async with working(site, surround_tasks.fail_twice, middleware=[]):
+        (job,) = site.submit(surround_tasks.fail_twice.bind())
+        await all_finished(site)
+    assert [error.trace for error in site.row(job).errors] == ["", ""]
+    async with working(site, surround_tasks.fail_twice, middleware=[wrong]):
+        (job,) = site.submit(surround_tasks.fail_twice.using(max_attempts=1).bind())
+        await all_finished(site)
+    assert site.row(job).errors[0].kind == "InvalidOption"
+
+
+async def test_a_middleware_is_told_why_an_attempt_is_stopped(site):
+    seen = {}
+
+    async def told(job, proceed):
+        try:
+            return await proceed()
+        except asyncio.CancelledError:
+            seen[job.task] = job.stopped, job.cancelled
+            raise
+
+    waiting, forever = task(name="middleware.wait")(pay_slowly), task(name="middleware.forever")(pay_slowly)
+    async with working(site, surround_tasks.late_twice, waiting, forever, middleware=[told]):
+        late, cancelled, interrupted = site.submit(
+            surround_tasks.late_twice.using(max_attempts=1).bind(), waiting.bind(), forever.bind()
+        )
+        await eventually(lambda: site.row(late).finished_at)
+        await eventually(lambda: site.count("running") == 2)
+        chancy.cancel(site.conn, cancelled.id, schema=site.schema)
+        await eventually(lambda: site.row(cancelled).finished_at)
+    assert seen == {
+        "surround_tasks.late_twice": ("its time limit is over", False),
+        "middleware.wait": ("it was cancelled", True),
+        "middleware.forever": ("its worker stops", False),
+    }
+    assert site.row(interrupted).state is State.READY

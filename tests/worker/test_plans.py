@@ -489,12 +489,15 @@ async def test_what_became_of_verdicts_is_asked_by_id(link, deep):
 # The heartbeat, and the dead.
 
 
+BEAT = {"job_running", "job_cancelling", "worker_pkey", "batch_unfinished", "schedule_due_at", "need_needs"}
+
+
 async def test_a_heartbeat_reads_only_what_was_claimed_since_the_last_one(link, deep):
     # This worker has had 100,000 jobs, whose entries are still in the index. Those of the claims that other tests have
     # taken back are marked as dead by whoever reads them first.
     await watch(link, extend(deep.worker, 15, deep.extended, 0))
     seen = await watch(link, extend(deep.worker, 15, deep.extended, 0))
-    assert seen.indexes() == {"job_running", "job_cancelling", "worker_pkey", "batch_unfinished", "schedule_due_at"}
+    assert seen.indexes() == BEAT
     assert "Sort" not in seen.types()
     assert_bounded(seen, 130)  # 41, for 100 claims
 
@@ -545,7 +548,7 @@ async def test_one_job_is_read_by_its_id(caller, deep, ask, which):
 async def test_cancelling_a_job_reads_it_by_its_id(caller, deep, which):
     seen = await watch(caller, cancel_jobs([deep.waiting if which == "waiting" else deep.running[0].id]))
     assert seen.written("cancelled" if which == "waiting" else "asked") == 1
-    assert seen.indexes() == {"job_pkey", "history_pkey"}
+    assert seen.indexes() == {"job_pkey", "history_pkey", "need_pkey"}
     assert seen.read_whole() == set()
     assert seen.blocks.total() <= 75 + 9 * deep.partitions  # 26, and 2 or 3 a partition
 
@@ -600,7 +603,7 @@ async def test_requeueing_a_job_looks_up_its_id_and_its_key(caller, deep, which)
     seen = await watch(caller, requeue_jobs([deep.finished[0] - (0 if which == "free" else 60_000)], None, {}))
     assert seen.written("requeued") == (which == "free")
     # What tasks declare is a row for each name, looked up or read whole.
-    assert seen.indexes() - {"task_pkey"} == {"job_pkey", "history_pkey", "job_unique"}
+    assert seen.indexes() - {"task_pkey"} == {"job_pkey", "history_pkey", "job_unique", "need_pkey"}
     assert seen.read_whole() <= {"task"}
     assert seen.blocks.total() <= 90 + 45 * deep.partitions  # 32, and 18 a partition
 
@@ -666,7 +669,7 @@ async def test_so_do_the_plans_of_what_else_a_worker_asks(chancy_dsn, chancy_sch
     beating = await watch(link, extend(1, 15, None, 0))
     await link.close()
     assert settling.indexes() == {"job_pkey", "history_pkey", "retention_pkey"}
-    assert beating.indexes() == {"job_running", "job_cancelling", "worker_pkey", "batch_unfinished", "schedule_due_at"}
+    assert beating.indexes() == BEAT
     assert_every_scan_has_its_place(settling)
     assert_every_scan_has_its_place(beating)
 

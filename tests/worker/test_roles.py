@@ -8,6 +8,7 @@ from datetime import timedelta
 import batch_tasks
 import psycopg
 import pytest
+import step_tasks
 import worker_tasks
 from psycopg import sql
 from worker_help import FAST, all_finished, eventually, worker_with, working
@@ -59,6 +60,7 @@ OVER = "SELECT count(*) FROM {}.kept_days('0') WHERE over"
 async def test_each_role_does_its_part_through_eight_days(site, as_role):
     dsns = {kind: as_role(kind) for kind in ("producer", "worker", "viewer", "operator")}
     task = worker_tasks.add
+    site.conn.execute(f"{step_tasks.MAKE_EFFECTS}; GRANT INSERT ON public.step_effect TO PUBLIC")
     config = WorkerConfig(timing=FAST, grace=1)
     with (
         connected(dsns["producer"]) as producer,
@@ -72,7 +74,13 @@ async def test_each_role_does_its_part_through_eight_days(site, as_role):
                 task.using(unique=Unique(within=timedelta(hours=1), on_conflict="replace")).submit(producer, 3, 4)
                 with batch(producer, on_finished=callback(batch_tasks.tell)) as made:
                     made.submit_many([task.bind(n, n) for n in range(3)])
+                waits = step_tasks.on_loop.submit(producer, dsns["producer"])
+                assert chancy.signal(producer, waits.id, "word", "go")
                 await all_finished(site, 60)
+                assert waits.result(producer) == ["first", "go", "last"]
+                assert len(chancy.steps(viewer, waits.id)) == 4
+                assert chancy_ops.why(viewer, waits.id).reason
+                assert chancy.forget_steps(operator, waits.id, names=["last"]) == 1
                 assert chancy.get(viewer, job.id).state is State.SUCCEEDED
                 assert job.result(producer, timeout=timedelta(seconds=60)) == 3
                 assert made.id
@@ -108,6 +116,8 @@ COMPARE = 'CREATE FUNCTION pg_temp.same("{0}".state, "{0}".state) RETURNS boolea
         ("viewer", lambda conn: chancy_ops.pause(conn, "default")),
         ("producer", lambda conn: chancy.cancel(conn, 1)),
         ("producer", lambda conn: chancy.requeue(conn, 1)),
+        ("producer", lambda conn: chancy.forget_steps(conn, 1)),
+        ("viewer", lambda conn: chancy.signal(conn, 1, "word")),
         ("producer", lambda conn: chancy_ops.pause(conn, "default")),
         ("producer", lambda conn: chancy_ops.keep(conn, "default", Keep(succeeded=days(3)))),
         ("producer", lambda conn: conn.execute(f"UPDATE \"{chancy.schema_in_use()}\".job SET state = 'running'")),

@@ -152,7 +152,8 @@ def walk(clock, site, ticker, begin, end, step):
 def test_nights_when_clocks_are_moved_leap_days_and_month_ends(site, clock, ticker, expression, begin, end, expected):
     clock.set(at(begin))
     add(site, cron(expression, timezone="Europe/Prague", overlap="allow"))
-    assert walk(clock, site, ticker, at(begin), at(end), timedelta(minutes=5)) == [at(each) for each in expected]
+    step = timedelta(minutes=30 if at(end) - at(begin) >= timedelta(days=1) else 10)
+    assert walk(clock, site, ticker, at(begin), at(end), step) == [at(each) for each in expected]
 
 
 def test_the_job_of_a_tick_has_its_time_exactly_and_what_was_bound(site, clock, ticker):

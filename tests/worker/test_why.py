@@ -10,13 +10,14 @@ import gate_tasks
 import limit_tasks
 import psycopg
 import pytest
+import step_tasks
 import worker_tasks
 from worker_help import FAST, all_finished, eventually, working
 
 import chancy
 import chancy_ops
 from chancy import Backoff, Queue, State
-from chancy.phrases import argument, counted, jobs_named, one_line, sized, span
+from chancy.options.phrases import argument, counted, jobs_named, one_line, sized, span
 from chancy.run import send
 from chancy_ops import Reason
 from chancy_worker import Timing, WorkerConfig
@@ -448,3 +449,47 @@ def test_a_name_in_a_remedy_reaches_the_command_as_it_is(name):
         ["bash", "-c", f"printf %s {word}"], capture_output=True, check=True, env={"LC_ALL": "C.UTF-8"}
     ).stdout
     assert said.decode() == name
+
+
+def test_a_blocked_job_waits_for_the_first_that_is_not_blocked(site):
+    leaf = worker_tasks.add.bind(1, 2)
+    middle = worker_tasks.add.using(after=[leaf]).bind(3, 4)
+    end, first = site.submit(worker_tasks.add.using(after=[middle, worker_tasks.add.bind(5, 6)]).bind(7, 8), leaf)
+    found = chancy_ops.why(site.conn, end.id, schema=site.schema)
+    assert found.reason is Reason.NEEDS
+    assert found.sentence.startswith(
+        f"Job {end.id} (worker_tasks.add) waits for 2 jobs that it needs; first in its way is job {first.id} "
+        f"(worker_tasks.add), which waits because no worker takes queue 'default'"
+    )
+
+
+def test_a_job_that_was_ended_by_a_need_says_which(site):
+    need = worker_tasks.add.bind(1, 2)
+    end, first = site.submit(worker_tasks.add.using(after=[need]).bind(3, 4), need)
+    chancy.cancel(site.conn, first.id, schema=site.schema)
+    found = chancy_ops.why(site.conn, end.id, schema=site.schema)
+    assert f"because it needs job {first.id} (worker_tasks.add), which was cancelled" in found.sentence
+    assert f"`chancy requeue {end.id}` runs what is to blame again" in found.sentence
+
+
+async def test_for_what_a_job_sleeps_or_waits(site, clock):
+    site.conn.execute(step_tasks.MAKE_EFFECTS)
+    async with working(site.app(), QUIET):
+        sleeps, waits = site.submit(step_tasks.sleeps_long.bind(site.dsn), step_tasks.waits.bind(site.dsn))
+        await eventually(lambda: site.count("scheduled") == 2)
+    year = NOON + timedelta(days=365)
+    told(
+        site,
+        sleeps,
+        Reason.SLEEPS,
+        f"sleeps in step 'settle' until 2027-11-25 12:00:00 UTC (in 365 d), since {AT_NOON} (0 s ago).",
+        year,
+    )
+    clock.set(NOON + timedelta(hours=2))
+    waiting = f"waits for the signal 'word' since {AT_NOON} (2 h ago), without an end"
+    tells = f"`chancy signal {waits.id} word` tells it."
+    told(site, waits, Reason.WAITS, f"{waiting}: {tells}")
+    chancy.signal(site.conn, waits.id, "wrod", 1, schema=site.schema)
+    told(site, waits, Reason.WAITS, f"{waiting}; it was told 'wrod', which it has not come to: {tells}")
+    chancy.signal(site.conn, waits.id, "word", 1, schema=site.schema)
+    assert why(site, waits).reason is Reason.NO_WORKER

@@ -70,9 +70,12 @@ def worker_with(app: Chancy, config: WorkerConfig) -> Worker:
                 "limit_tasks.",
                 "gate_tasks.",
                 "batch_tasks.",
+                "flow_tasks.",
                 "log_tasks.",
                 "child_tasks.",
                 "model_tasks.",
+                "tally_tasks.",
+                "step_tasks.",
             )
         )
     }
@@ -155,8 +158,10 @@ class Site:
         """The leases: id and pid."""
         return {id_: int(name.rpartition(":")[2]) for id_, name in self.rows("SELECT id, name FROM {}.worker")}
 
-    def spawn(self, *, concurrency: int = 20, grace: float = 5.0, timing: Timing = FAST) -> Process:
-        told = {"dsn": self.dsn, "schema": self.schema, "concurrency": concurrency, "grace": grace}
+    def spawn(
+        self, *, concurrency: int = 20, grace: float = 5.0, timing: Timing = FAST, queues: Sequence[str] = ("default",)
+    ) -> Process:
+        told = {"dsn": self.dsn, "schema": self.schema, "concurrency": concurrency, "grace": grace, "queues": queues}
         return self.run(str(HERE / "run_worker.py"), json.dumps(told | {"timing": asdict(timing)}))
 
     def run(self, *command: str, own_group: bool = False) -> Process:

@@ -151,6 +151,15 @@ async def fail_at_gate(gate: str) -> None:
     raise ValueError("at the gate")
 
 
+@task(max_attempts=3)
+def fail_in_thread(begun: str, gate: str) -> None:
+    Path(begun).touch()
+    deadline = time.monotonic() + 20
+    while not Path(gate).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    raise ValueError("at the gate")
+
+
 # For worker processes.
 
 

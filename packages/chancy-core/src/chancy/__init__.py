@@ -1,12 +1,15 @@
 """Chancy: a task queue whose only infrastructure is the Postgres that you already run.
 
 Decorate a typed function with `@task`, submit it on your own connection, and run `chancy-worker`.
+
+What a process that submits may never need (the app, batches, migrations) is loaded when it is first used.
 """
 
-from .app import AsyncChancy, Chancy, Queue, SyncChancy
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .arguments.meta import meta
-from .batches.batch import Batch, batch, batch_progress, callback
-from .batches.values import BatchCounts, BatchProgress, Callback
+from .arguments.submits import Submit, around_submit
 from .current import CurrentJob, current_job
 from .errors import (
     AttemptStopped,
@@ -26,6 +29,7 @@ from .errors import (
     MemoryLimitExceeded,
     MissingRights,
     NotCommitted,
+    NotSignalled,
     ProcessDied,
     ResultExpired,
     SchedulePaused,
@@ -36,24 +40,51 @@ from .errors import (
     UnknownSchedule,
     UnsupportedDatabase,
 )
-from .history.retention import Keep, days
+from .flows.later import Outcome, outcome_of, result_of
 from .job import Job, NewJob, submit_many
 from .keys.unique import SubmitOutcome, Unique
-from .logs import LogEntry, logs
-from .migrations.migrate import migrate
-from .migrations.roles import grants
+from .logs.kept import LogEntry, logs
+from .logs.records import WithJob
 from .model import AttemptError, Found, JobRow, Progress
 from .options.limits import Limit, SharedLimit
-from .options.outcomes import Discard, Outcome, Retry, Snooze
+from .options.outcomes import Decision, Discard, Retry, Snooze, Suspended
 from .options.retry import Backoff
 from .schedules.recurrence import Cron, Every, cron, every
 from .schedules.schedule import ScheduleRow, run_now, schedule, schedules, unschedule
 from .schema import configure, schema_in_use
 from .states import State
+from .steps.values import StepKind, StepRow
+from .steps.verbs import forget_steps, signal, steps
 from .task import AsyncTask, Task, task
 from .verbs import cancel, get, jobs, requeue
 from .wires.registry import register
 from .wires.wire import AsyncWire, Query, Standing, Wire
+
+if TYPE_CHECKING:
+    from .app import AsyncChancy, Chancy, Queue, SyncChancy
+    from .batches.batch import Batch, batch, batch_progress, callback
+    from .batches.values import BatchCounts, BatchProgress, Callback
+    from .history.retention import Keep, days
+    from .migrations.migrate import migrate
+    from .migrations.roles import grants
+
+_ROOMS = {
+    "AsyncChancy": "app",
+    "Batch": "batches.batch",
+    "BatchCounts": "batches.values",
+    "BatchProgress": "batches.values",
+    "Callback": "batches.values",
+    "Chancy": "app",
+    "Keep": "history.retention",
+    "Queue": "app",
+    "SyncChancy": "app",
+    "batch": "batches.batch",
+    "batch_progress": "batches.batch",
+    "callback": "batches.batch",
+    "days": "history.retention",
+    "grants": "migrations.roles",
+    "migrate": "migrations.migrate",
+}
 
 __all__ = [
     "AsyncChancy",
@@ -70,6 +101,7 @@ __all__ = [
     "ChancyError",
     "Cron",
     "CurrentJob",
+    "Decision",
     "DevelopmentSchema",
     "Discard",
     "DuplicateJob",
@@ -94,6 +126,7 @@ __all__ = [
     "MissingRights",
     "NewJob",
     "NotCommitted",
+    "NotSignalled",
     "Outcome",
     "ProcessDied",
     "Progress",
@@ -108,7 +141,11 @@ __all__ = [
     "Snooze",
     "Standing",
     "State",
+    "StepKind",
+    "StepRow",
+    "Submit",
     "SubmitOutcome",
+    "Suspended",
     "SyncChancy",
     "Task",
     "TimeLimitExceeded",
@@ -118,6 +155,8 @@ __all__ = [
     "UnknownSchedule",
     "UnsupportedDatabase",
     "Wire",
+    "WithJob",
+    "around_submit",
     "batch",
     "batch_progress",
     "callback",
@@ -127,19 +166,36 @@ __all__ = [
     "current_job",
     "days",
     "every",
+    "forget_steps",
     "get",
     "grants",
     "jobs",
     "logs",
     "meta",
     "migrate",
+    "outcome_of",
     "register",
     "requeue",
+    "result_of",
     "run_now",
     "schedule",
     "schedules",
     "schema_in_use",
+    "signal",
+    "steps",
     "submit_many",
     "task",
     "unschedule",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_ROOMS[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

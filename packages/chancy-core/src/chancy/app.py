@@ -76,7 +76,8 @@ class Chancy:
     `preload` names modules that are imported once, by the process from which child processes are forked, and are there
     in each child at its start. For large modules which at their import open nothing (no connection, file, socket,
     thread) and seed nothing: what such a module opens or seeds, all children would share. The modules of the tasks are
-    imported by each child for itself. Raises `InvalidOption`.
+    imported by each child for itself. `tally` is whether a worker writes down how jobs came out, how long they waited
+    and ran, for `chancy_ops.throughput`. Raises `InvalidOption`.
     """
 
     dsn: str | Callable[[], str] | None = field(default=None, repr=False)  # may hold a password
@@ -87,6 +88,7 @@ class Chancy:
     keep: timedelta | None = None
     preload: Sequence[str] = ()
     surround: Surround | None = None
+    tally: bool = True
 
     _open: dict[int, _Entered] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -102,6 +104,7 @@ class Chancy:
             keep: Duration | None = ...,
             preload: Sequence[str] = ...,
             surround: Surround | None = ...,
+            tally: bool = ...,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -113,6 +116,8 @@ class Chancy:
         for option, function in given + [("middleware", each) for each in plain["middleware"]]:
             if not callable(function) and (function is not None or option == "middleware"):
                 raise InvalidOption(option, f"expected a function, got {shown(function)}")
+        if not isinstance(self.tally, bool):
+            raise InvalidOption("tally", f"expected True or False, got {shown(self.tally)}")
         if not (self.dsn is None or callable(self.dsn)):
             plain["dsn"] = _secret_text("dsn", self.dsn)
         if self.schema is not None:

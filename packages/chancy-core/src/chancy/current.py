@@ -10,12 +10,14 @@ from typing import Any, overload
 
 from .arguments.meta import parsed
 from .errors import ChancyError, InvalidConnection, LeaseLost
+from .flows.becoming import becoming
+from .flows.later import Later
 from .history.moving import DAYS_AHEAD, make_partitions
 from .model import AskStanding, AttemptError, Progress, Steps
-from .options.plain import beginning
-from .options.plain import fraction as fraction_of
+from .options import plain
 from .run import perform
 from .statements import complete_job, parse_errors
+from .steps.stepwise import Journal, Stepwise
 from .wires.connections import AsyncConn, SyncConn
 from .wires.wire import Standing
 
@@ -24,8 +26,8 @@ LONGEST_NOTE = 500
 
 
 @dataclass(slots=True)
-class CurrentJob:
-    """One attempt, seen from inside its handler."""
+class CurrentJob(Stepwise):
+    """One attempt, seen from inside its handler. What it does step by step is `steps/stepwise.py`."""
 
     id: int
     task: str
@@ -50,6 +52,13 @@ class CurrentJob:
     """The name of the worker that runs it."""
     claimed: Any = field(default=None, repr=False)
     """What the claim has brought, in the worker's terms."""
+    since: Any = field(default=None, repr=False)
+    """When the attempt began and what is known of it since, in the worker's terms."""
+    stopped: str = ""
+    """Why this attempt is being stopped, as a phrase: its time limit is over, its worker stops. For what is around it;
+    a child process is not told."""
+    journal: Journal | None = field(default=None, repr=False)
+    """What it knows of its job's steps, from the first one on."""
 
     @property
     def submitted_at(self) -> datetime:
@@ -65,6 +74,20 @@ class CurrentJob:
     def meta(self) -> Mapping[str, Any]:
         """What travels beside the arguments, as the functions of `chancy.meta` have said when it was bound."""
         return parsed(self._claimed.meta)
+
+    @property
+    def trace(self) -> str:
+        """Where this attempt is in a trace, as a `traceparent` of the W3C; "" where nobody has said it.
+
+        It is there in a child process, too, and if the attempt goes wrong, it stays with its error.
+        """
+        return "" if self.since is None else self.since.trace
+
+    @trace.setter
+    def trace(self, traceparent: str) -> None:
+        """For who traces: in a middleware, or in the surround. A child process tells nobody."""
+        if self.since is not None:
+            self.since.trace = plain.text("trace", traceparent)
 
     @property
     def error(self) -> AttemptError | None:
@@ -85,7 +108,7 @@ class CurrentJob:
         note the first 500 characters are kept. Raises `InvalidOption`, a `ValueError`, for a fraction outside of that,
         and for a note that is no text.
         """
-        self.report(self, Progress(fraction_of("fraction", fraction), beginning("note", note, LONGEST_NOTE)))
+        self.report(self, Progress(plain.fraction("fraction", fraction), plain.beginning("note", note, LONGEST_NOTE)))
 
     @overload
     def complete(self, conn: SyncConn, result: object = None, /) -> None: ...
@@ -93,6 +116,7 @@ class CurrentJob:
     def complete(self, conn: AsyncConn, result: object = None, /) -> Coroutine[Any, Any, None]: ...
     def complete(self, conn: SyncConn | AsyncConn, result: object = None, /) -> Coroutine[Any, Any, None] | None:
         """Make this job succeeded in the handler's own transaction: its effects and this commit together, or neither.
+        With `result_of(job)` it waits for that job instead, whose result will be its own.
 
         Two round trips; the job's row is locked until the transaction ends. Whatever the handler returns or raises
         after the commit changes nothing; after a rollback it counts as always. Raises `LeaseLost` where the job no
@@ -106,6 +130,8 @@ class CurrentJob:
                 f"job {self.id} ({self.task}) can be completed inside a transaction only, together with its effects; "
                 f"this connection is in autocommit: use `with conn.transaction():`, or what your stack has for it"
             )
+        if type(result) is Later:
+            return (yield from becoming(self.id, self.task, self.fence, self.lease, result, self.schema))
         encoded = self.encode_result(result)
         yield make_partitions(DAYS_AHEAD)  # a missing one could not be made up for inside this transaction
         if not (yield complete_job(self.id, self.fence, self.lease, encoded)):

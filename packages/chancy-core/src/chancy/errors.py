@@ -21,8 +21,9 @@ ChancyError
 ├── JobCancelled        raised by `result`: stopped from outside
 ├── InvalidResult       a result that cannot be stored, or that is not what the task promises
 ├── ResultExpired       raised by `result`: the job succeeded, and its result is kept no longer
-├── LeaseLost           raised by `current_job().complete`: another worker may have the job now
-└── AttemptStopped      never raised at a handler: what a `retry=` function gets, and the kind on the job's row
+├── LeaseLost           raised by `current_job().complete` and `.step`: another worker may have the job now
+├── NotSignalled        raised by `current_job().wait`: nobody has told the job in time; a TimeoutError
+└── AttemptStopped      never raised inside a handler: passed to `retry=` functions, and the kind on the job's row
     ├── TimeLimitExceeded
     ├── MemoryLimitExceeded
     └── ProcessDied     the child process that ran the job ended, and the worker had not stopped it
@@ -273,8 +274,22 @@ class LeaseLost(ChancyError):
         )
 
 
+class NotSignalled(ChancyError, TimeoutError):
+    """The job has waited for a signal as long as it was to. It is too late for one now, in each attempt to come."""
+
+    def __init__(self, job_id: int, task: str, name: str) -> None:
+        self.job_id = job_id
+        self.task = task
+        self.name = name
+        super().__init__(f"job {job_id} ({task}) was not told {name!r} in time: its wait is over, and no signal counts")
+
+
 class AttemptStopped(ChancyError):
     """An attempt was ended from outside of its function."""
+
+
+TIME_IS_OVER = "its time limit is over"
+"""What `CurrentJob.stopped` says then."""
 
 
 class TimeLimitExceeded(AttemptStopped):

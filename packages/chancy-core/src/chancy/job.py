@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from typing import Any, Generic, TypeVar, overload
@@ -11,24 +10,25 @@ from typing import Any, Generic, TypeVar, overload
 import msgspec
 
 from . import statements
-from .errors import DuplicateJob, InvalidOption, JobCancelled, JobFailed, NotCommitted, ResultExpired, UnknownJob
+from .arguments.submits import functions as submits
+from .arguments.submits import surrounded
+from .errors import DuplicateJob, InvalidOption
+from .flows.flow import Order, flow_of, order_of
+from .flows.later import Later
+from .flows.statements import insert_flow
 from .keys.statements import SUBMIT_UNIQUE_ONE, Submission, of_submissions, submit_unique
 from .keys.unique import SubmitOutcome
-from .model import AskStanding, JobRow, LetGo, Options, Pause, R_co, Statement, Steps, UniqueKey
+from .model import JobRow, Options, R_co, Statement, Steps, UniqueKey
 from .options.plain import Duration, duration, identity, several, shown
+from .results.waiting import wait_for
 from .run import perform
 from .schema import schema_in_use
-from .states import State
 from .verb import verb
 from .verbs import cancel, get
 from .wires.connections import AsyncConn, SyncConn
 from .wires.paramstyles import ParamStyle, spelled
-from .wires.wire import Standing
 
 R = TypeVar("R")
-
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.010, 0.250
-_ONE_SNAPSHOT = ("repeatable read", "serializable")
 
 
 class Job(msgspec.Struct, Generic[R_co], frozen=True, eq=False):
@@ -77,7 +77,7 @@ class Job(msgspec.Struct, Generic[R_co], frozen=True, eq=False):
         """
         seconds = None if timeout is None else duration("timeout", timeout).total_seconds()
         identity("id", self.id)
-        return perform(conn, _wait(self, seconds), self.schema)
+        return perform(conn, wait_for(self, seconds), self.schema)
 
     @overload
     def refresh(self, conn: SyncConn, /) -> JobRow: ...
@@ -94,47 +94,6 @@ class Job(msgspec.Struct, Generic[R_co], frozen=True, eq=False):
     def cancel(self, conn: SyncConn | AsyncConn, /) -> bool | Coroutine[Any, Any, bool]:
         """See `chancy.cancel`."""
         return cancel(conn, self.id, schema=self.schema)
-
-
-def _wait(job: Job[R], timeout: float | None) -> Steps[R]:
-    standing: Standing = yield AskStanding()
-    in_block, alone = standing is not Standing.AUTOCOMMIT, standing is Standing.FRESH
-    deadline = None if timeout is None else time.monotonic() + timeout
-    pause = _FIRST_PAUSE
-    while True:
-        seen: statements.Outlook | None = None
-        if in_block and not alone:
-            seen = yield statements.select_live_outcome(job.id)
-        if seen is None or seen.state is None:
-            seen = yield statements.select_outcome(job.id)
-        match seen.state:
-            case State.SUCCEEDED:
-                if seen.result is None:
-                    raise ResultExpired(job.id, job.task)
-                return job.decode_result(seen.result)
-            case State.FAILED | State.DISCARDED:
-                last = seen.errors[-1] if seen.errors else None
-                kind, message, traceback = (last.kind, last.message, last.traceback) if last else ("", "", "")
-                raise JobFailed(job.id, job.task, seen.state, seen.attempt, kind, message, traceback)
-            case State.CANCELLED:
-                raise JobCancelled(job.id, job.task)
-            case None if not (in_block and seen.isolation in _ONE_SNAPSHOT):
-                raise UnknownJob(job.id, job.schema)
-        if in_block and job.transaction is not None and job.transaction == seen.transaction:
-            raise NotCommitted(job.id, "this transaction submitted it, so no worker can see it yet: commit first")
-        if in_block and seen.isolation in _ONE_SNAPSHOT:
-            raise NotCommitted(
-                job.id,
-                f"a {seen.isolation} transaction never sees what others commit: wait in autocommit or read committed",
-            )
-        if deadline is not None and time.monotonic() + pause > deadline:
-            if (left := deadline - time.monotonic()) <= 0:
-                raise TimeoutError(f"job {job.id} ({job.task}) was still {seen.state} after {timeout:g} s")
-            pause = left
-        if alone:
-            yield LetGo()
-        yield Pause(pause)
-        pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 
 @verb
@@ -162,6 +121,8 @@ class NewJob(msgspec.Struct, Generic[R_co], frozen=True):
     unique: UniqueKey | None = None
     meta: bytes | None = None
     """What travels beside the arguments, as JSON."""
+    needs: tuple[Later, ...] = ()
+    """What it waits for. Then its arguments have holes, between two marks the number of a need."""
 
     def sql(
         self, paramstyle: ParamStyle = "pyformat", *, schema: str | None = None
@@ -172,8 +133,10 @@ class NewJob(msgspec.Struct, Generic[R_co], frozen=True):
         Its one row has `id`, `xact`, `submitted_at`, and of a unique job `outcome`. A unique job that is refused
         raises Postgres' `unique_violation`. `paramstyle` is what PEP 249 calls it, "pyformat" `%(x)s`, "named" `:x`,
         "format" `%s`, "qmark" `?`, "numeric" `:1`; or "numeric_dollar" `$1`, as asyncpg and most other languages have
-        it. Raises `InvalidOption` for another one.
+        it. Raises `InvalidOption` for another one, and for a job that needs others.
         """
+        if self.needs:
+            raise InvalidOption("sql", f"a job of {self.task} that needs others is no single row: submit it")
         text = statements.INSERT_JOB_IN_COLUMNS if self.unique is None else SUBMIT_UNIQUE_ONE
         params = statements.params_of(self) if self.unique is None else of_submissions([self])
         return spelled(text, params, schema_in_use(schema), paramstyle)
@@ -192,10 +155,29 @@ def submit_all(jobs: Sequence[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:
     """What `submit_many` sends."""
     if not jobs:
         return []
+    if any(job.needs for job in jobs):
+        made, _ = yield from submit_flow(jobs, schema)
+        return made
+    return (yield from surrounded(jobs, functools.partial(_submit_all, schema)))
+
+
+def _submit_all(schema: str, jobs: Sequence[NewJob[R]]) -> Steps[list[Job[R]]]:
     if any(job.unique is not None for job in jobs):
         return (yield from _submit_unique(jobs, schema))
     ids, transaction, at = yield statements.insert_jobs(jobs)
     return [_handle(job, schema, id_, transaction, at) for id_, job in zip(ids, jobs, strict=True)]
+
+
+def submit_flow(ends: Sequence[NewJob[R]], schema: str) -> Steps[tuple[list[Job[R]], list[int]]]:
+    """These and all that they need which is not there yet, each once; also the ids of all that it has added."""
+    order = order_of(ends)
+
+    def send(jobs: Sequence[NewJob[Any]]) -> Steps[list[Job[Any]]]:
+        ids, at, transaction = yield insert_flow(flow_of(Order(list(jobs), order.places), schema), jobs)
+        return [_handle(job, schema, id_, transaction, at) for id_, job in zip(ids, jobs, strict=True)]
+
+    made = yield from surrounded(order.jobs, send)
+    return [made[order.places[id(job)] - 1] for job in ends], [job.id for job in made]
 
 
 def _submit_unique(jobs: Sequence[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:
@@ -225,9 +207,18 @@ def _handle(new: NewJob[R], schema: str, job_id: int, transaction: str, at: date
 
 def submit_one(new: NewJob[R], schema: str) -> Statement[Job[R]] | Steps[Job[R]]:
     """What `task.submit` sends: one statement."""
-    if new.unique is not None:
-        return _only(_submit_unique([new], schema))
+    if new.needs:
+        return _only(submit_all([new], schema))
+    if new.unique is not None or submits:
+        return _only(surrounded([new], functools.partial(_submit_alone, schema)))
     return statements.insert_job(new, functools.partial(_handle, new, schema))
+
+
+def _submit_alone(schema: str, jobs: Sequence[NewJob[R]]) -> Steps[list[Job[R]]]:
+    (new,) = jobs
+    if new.unique is not None:
+        return (yield from _submit_unique(jobs, schema))
+    return [(yield statements.insert_job(new, functools.partial(_handle, new, schema)))]
 
 
 def _only(steps: Steps[list[Job[R]]]) -> Steps[Job[R]]:

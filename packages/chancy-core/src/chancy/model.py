@@ -127,8 +127,10 @@ class AskStanding:
     """Ask where the connection stands; the answer is a `Standing`."""
 
 
-Steps: TypeAlias = Generator["Statement[Any] | Script | Pause | LetGo | AskStanding", Any, T]
-"""A verb of several round trips: yields what to do, gets the parsed rows sent back."""
+Steps: TypeAlias = Generator["Statement[Any] | Script | Pause | LetGo | AskStanding | Callable[[], Any]", Any, T]
+"""A verb of several round trips: yields what to do, gets the parsed rows sent back; or what a function of the caller's
+gives, which on an async connection is awaited.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,8 @@ class AttemptError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     fingerprint: str = ""
     """The same for the same bug: of kind, place in the application, and the message without what differs from job to
     job. Empty where an older worker wrote it."""
+    trace: str = ""
+    """Where the attempt is in a trace, as a `traceparent` of the W3C, if somebody traces it."""
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -246,3 +250,7 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     """The batch that it was submitted in."""
     meta: Mapping[str, Any]
     """What travels beside the arguments, as the functions of `chancy.meta` have said when it was bound."""
+    needs: tuple[int, ...] = ()
+    """The jobs that it was to wait for."""
+    becomes: int | None = None
+    """The job whose result is to be its own, since its function has returned that."""

@@ -143,41 +143,54 @@ def perform(conn: SyncConn | AsyncConn, work: Statement[T] | Steps[T], schema: s
 
 
 def walk(steps: Generator[Any, Any, T], do: Callable[[Any], Any]) -> T:
-    """Drive a generator of steps to its result. Each is for `do`, whose answer it gets; only pauses are made here."""
-    answer: Any = None
-    while True:
-        try:
-            step = steps.send(answer)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        if isinstance(step, Pause):
-            time.sleep(step.seconds)
-            answer = None
-        else:
-            answer = do(step)
+    """Drive a generator of steps to its result. Each is for `do`, whose answer it gets; only pauses are made here.
+
+    What goes wrong with a step is raised in the generator, where it was asked for: a block around it is left then.
+    """
+    try:
+        step = steps.send(None)
+        while True:
+            try:
+                if isinstance(step, Pause):
+                    answer = None
+                    time.sleep(step.seconds)
+                else:
+                    answer = do(step)
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(answer)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
 
 
 async def follow(steps: Generator[Any, Any, T], do: Callable[[Any], Awaitable[Any]]) -> T:
     """`walk`, awaited. Cancelling it between two steps leaves nothing behind."""
-    answer: Any = None
-    while True:
-        try:
-            step = steps.send(answer)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        if isinstance(step, Pause):
-            await asyncio.sleep(step.seconds)
-            answer = None
-        else:
-            answer = await do(step)
+    try:
+        step = steps.send(None)
+        while True:
+            try:
+                if isinstance(step, Pause):
+                    answer = None
+                    await asyncio.sleep(step.seconds)
+                else:
+                    answer = await do(step)
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(answer)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
 
 
 def doing(conn: Any, schema: str, backend: Backend, send: Callable[[Any, Any, str], Any]) -> Callable[[Any], Any]:
     """What does a step of a verb on this connection, at once or awaited: statements by `send`, all else by its wire."""
 
-    def do(step: Statement[Any] | Script | LetGo | AskStanding) -> Any:
+    def do(step: Statement[Any] | Script | LetGo | AskStanding | Callable[[], Any]) -> Any:
         if isinstance(step, Statement):
             return send(conn, step, schema)
+        if callable(step):
+            return step()
         wire: Wire | AsyncWire = backend.wire(conn)
         match step:
             case AskStanding():

@@ -37,7 +37,13 @@ INSERT_JOB_IN_COLUMNS = (
 )
 """The same, a tenth dearer, for who has no parser."""
 
-INSERT_JOB_PREPARED = """
+_SAYS = """
+    RETURNING json_build_array(id, pg_current_xact_id(), submitted_at AT TIME ZONE 'UTC')::text,
+        {schema}.ring(queue)::text
+"""
+
+INSERT_JOB_PREPARED = (
+    """
     INSERT INTO {schema}.job
         (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, retry, limits, gates, parked,
          meta)
@@ -45,10 +51,22 @@ INSERT_JOB_PREPARED = """
         coalesce(%(run_at)s::timestamptz, {schema}.clock() + %(delay)s::interval, {schema}.clock()), {schema}.clock(),
         %(arguments)s::json, %(retry)s::json, %(limits)s::json, %(gates)s::json, %(gates)s::json->>'key',
         %(meta)s::json)
-    RETURNING json_build_array(id, pg_current_xact_id(), submitted_at AT TIME ZONE 'UTC')::text,
-        {schema}.ring(queue)::text
 """
+    + _SAYS
+)
 """The same by itself: a tenth cheaper where it is prepared, and twice as dear where it is not."""
+
+INSERT_PLAIN_JOB_PREPARED = (
+    """
+    INSERT INTO {schema}.job (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments)
+    VALUES (%(task)s::text, %(queue)s::text, %(priority)s::smallint, 'ready', %(max_attempts)s::smallint,
+        {schema}.clock(), {schema}.clock(), %(arguments)s::json)
+"""
+    + _SAYS
+)
+"""The same for a job that says nothing else: most do not, and each parameter costs its hundredth."""
+
+_ELSE = ("run_at", "delay", "retry", "limits", "gates", "meta")
 
 # Ids are drawn before the INSERT, so that they can be given back by position: the order of RETURNING is
 # Postgres' habit and not its promise.
@@ -88,7 +106,10 @@ def insert_job(job: NewJob[Any], made: Callable[[int, str, datetime], T]) -> Sta
         job_id, transaction, at = _decode_insert(rows[0][0])
         return made(job_id, transaction, at.replace(tzinfo=UTC))
 
-    return Statement(INSERT_JOB, params_of(job), parse, (job,), name="insert_job", prepared=INSERT_JOB_PREPARED)
+    params = params_of(job)
+    is_plain = all(params[name] is None for name in _ELSE)
+    prepared = INSERT_PLAIN_JOB_PREPARED if is_plain else INSERT_JOB_PREPARED
+    return Statement(INSERT_JOB, params, parse, (job,), name="insert_job", prepared=prepared)
 
 
 _decode_insert = msgspec.json.Decoder(tuple[int, str, datetime]).decode

@@ -12,6 +12,7 @@ from enum import StrEnum
 class State(StrEnum):
     """What a job is doing, or how it ended."""
 
+    BLOCKED = "blocked"
     READY = "ready"
     SCHEDULED = "scheduled"
     RUNNING = "running"
@@ -21,5 +22,5 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
-LIVE = frozenset({State.READY, State.SCHEDULED, State.RUNNING})
+LIVE = frozenset({State.BLOCKED, State.READY, State.SCHEDULED, State.RUNNING})
 FINISHED = frozenset(State) - LIVE

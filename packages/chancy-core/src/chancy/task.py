@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, overload
@@ -15,6 +15,9 @@ from .arguments.codec import Signature, signature_of
 from .arguments.functions import checked_function, is_async, refusal, task_name
 from .arguments.meta import meta_now
 from .errors import InvalidArguments, InvalidOption, InvalidTask, ResultExpired
+from .flows.here import performed, performed_async
+from .flows.holes import encode_with_holes
+from .flows.later import Later, after_of
 from .job import Job, NewJob, submit_one
 from .keys.gates import Gates, gates_of
 from .keys.key import UniqueKeys, unique_of
@@ -26,7 +29,7 @@ from .options.plain import name as name_of
 from .options.retry import DEFAULT_BACKOFF, Backoff, RetryFunction, checked_retry, delay_of
 from .registry import register
 from .run import awaited, backend, perform
-from .schedules.recurrence import Cron, Every, When, checked
+from .schedules.recurrence import When, declared
 from .schema import schema_in_use
 from .states import State
 from .wires.connections import AsyncConn, SyncConn
@@ -50,6 +53,8 @@ class OptionChanges(TypedDict, total=False):
     retry: Backoff | None
     unique: Unique | None
     group: str | None
+    after: Iterable[object]
+    """Jobs that it comes after, each bound or submitted: `outcome_of(job)` for one that need not succeed."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,8 @@ class BaseTask(Generic[P, R]):
     """When workers submit it by themselves."""
     aliases: tuple[str, ...] = field(repr=False, default=())
     """Its older names, the oldest first: jobs that were submitted under them are its own."""
+    after: tuple[Later, ...] = field(repr=False, compare=False, default=())
+    """What its jobs wait for, and are not told of."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -125,9 +132,9 @@ class BaseTask(Generic[P, R]):
 
         Raises `InvalidArguments`, which names the argument, and `InvalidConnection`, before anything is sent.
 
-        Of a unique task the handle may be that of a job which has the key already (`Job.outcome`), and `DuplicateJob`
-        may be raised. It waits for another transaction that has added, claimed, replaced or finished a job of this key
-        and not committed that yet; under REPEATABLE READ psycopg's `SerializationFailure` may follow.
+        For a unique task this may return the job that has the key already (`Job.outcome` says so), or raise
+        `DuplicateJob`. It blocks while another transaction that has added, claimed, replaced or finished a job of this
+        key is open; under REPEATABLE READ psycopg's `SerializationFailure` may follow.
         """
         try:
             new = self.bind(*args, **kwargs)
@@ -141,16 +148,32 @@ class BaseTask(Generic[P, R]):
         """The job with these arguments, checked and encoded, for `submit_many`. Sends nothing."""
         if self.refusal and backend().elsewhere:
             raise InvalidTask(self.name, self.refusal)
-        return self.carrying(self.signature.encode_arguments(args, kwargs), meta_now(self.name))
+        try:
+            return self.carrying(self.signature.encode_arguments(args, kwargs), meta_now(self.name))
+        except InvalidArguments:
+            if (holed := encode_with_holes(self.signature, args, kwargs)) is None:
+                raise
+        return self.carrying(holed.payload, meta_now(self.name), holed.known, holed.needs)
 
-    def carrying(self, payload: bytes, meta: bytes | None = None) -> NewJob[R]:
-        """The job with these, encoded. Raises `InvalidArguments` when a key function fails."""
+    def carrying(
+        self,
+        payload: bytes,
+        meta: bytes | None = None,
+        known: Mapping[str, Any] | None = None,
+        needs: tuple[Later, ...] = (),
+    ) -> NewJob[R]:
+        """The job with these, encoded; with holes, those that are `known`, and the `needs` that will fill them.
+
+        Raises `InvalidArguments` when a key function fails.
+        """
         gates = unique = None
         if self.gates is not None or self.unique_keys is not None:
-            arguments = self.signature.named_arguments(payload)
+            arguments = self.signature.named_arguments(payload) if known is None else known
             gates = None if self.gates is None else self.gates.passed_by(arguments)
             unique = None if self.unique_keys is None else self.unique_keys(arguments)
-        return NewJob(self.name, payload, self.options, self.signature.decode_result, gates, unique, meta)
+        return NewJob(
+            self.name, payload, self.options, self.signature.decode_result, gates, unique, meta, (*needs, *self.after)
+        )
 
     def result_of(self, row: JobRow) -> R:
         """What a job of this task has returned, as its function's type: of its row, without a round trip.
@@ -171,8 +194,9 @@ class BaseTask(Generic[P, R]):
         """The same task with other options for what is submitted through it. Sends nothing.
 
         `run_at` is an aware datetime, `delay` counts from the submit by the database's clock, as a `timedelta` or in
-        seconds. `limits` replace those of an attempt; those over all workers stay, unless others of that kind are
-        named. `unique` None lets it be there as often as it is submitted.
+        seconds; of a job that needs others it counts from when those are over. `limits` replace those of an attempt;
+        those over all workers stay, unless others of that kind are named. `unique` None lets it be there as often as it
+        is submitted. `after` are jobs that have to succeed before it begins.
         Raises `InvalidArguments` for an option that cannot go into a row.
         """
         unknown = changes.keys() - OptionChanges.__annotations__.keys()
@@ -181,12 +205,13 @@ class BaseTask(Generic[P, R]):
                 self.name, min(unknown), f"is no option (there are: {', '.join(OptionChanges.__annotations__)})"
             )
         given: dict[str, Any] = dict(changes)
-        group, unique = given.pop("group", None), given.pop("unique", None)
+        group, unique, after = given.pop("group", None), given.pop("unique", None), given.pop("after", ())
         named: tuple[SharedLimit, ...] = ()
         try:
             if "limits" in given:
                 given["limits"], named = divided(given["limits"])
             options = replace(self.options, **given)
+            wait_for = after_of(several("after", after, "jobs"))
             if callable(group):
                 raise InvalidOption("group", _NO_FUNCTION)
             if group is not None:
@@ -208,6 +233,8 @@ class BaseTask(Generic[P, R]):
             together, group = named or self.shared, group if "group" in changes else self.group
             gates = gates_of(together, group, self.signature, self.root)
             made |= {"shared": together, "group": group, "gates": gates}
+        if "after" in changes:
+            made["after"] = wait_for
         if "unique" in changes:
             made |= {"unique": unique, "unique_keys": unique_of(unique, self.signature, self.aliases)}
         return replace(self, **made)
@@ -217,9 +244,9 @@ class Task(BaseTask[P, R]):
     """A plain function; a worker runs it in a thread, or in a process of its own if it has limits."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the function here and now, without a database."""
+        """Run the function here and now, without a database; and the jobs whose result it returns, if it does."""
         result: R = self.function(*args, **kwargs)
-        return result
+        return performed(result) if type(result) is Later else result
 
 
 class AsyncTask(BaseTask[P, R]):
@@ -233,8 +260,9 @@ class AsyncTask(BaseTask[P, R]):
     else:
 
         async def __call__(self, *args, **kwargs):
-            """Run the function here and now, without a database."""
-            return await self.function(*args, **kwargs)
+            """Run the function here and now, without a database; and the jobs whose result it returns, if it does."""
+            result = await self.function(*args, **kwargs)
+            return await performed_async(result) if type(result) is Later else result
 
 
 if sys.version_info >= (3, 12):  # for whoever asks whether what it was given has to be awaited
@@ -358,7 +386,7 @@ def task(
             unique_of(unique, signature, older),
             refusal(function),
             keeps,
-            _schedule(schedule, signature),
+            declared(schedule, signature),
             older,
         )
         try:
@@ -374,22 +402,3 @@ def task(
 def _kept(values: Any) -> Any:
     """What comes only once, for the next function of the same decorator."""
     return tuple(values) if isinstance(values, Iterator) else values
-
-
-def _schedule(when: When | None, signature: Signature) -> When | None:
-    """The same, if the task can do without arguments."""
-    if when is None:
-        return None
-    if not isinstance(when, (Cron, Every)):
-        raise InvalidTask(signature.task, f"schedule: expected cron(…) or every(…), got {when!r}")
-    try:
-        signature.encode_arguments((), {})
-        return checked(when)
-    except InvalidArguments as error:
-        raise InvalidTask(
-            signature.task,
-            f"schedule: argument {error.argument!r} {error.reason}, and a schedule gives none: every "
-            f"argument needs a default; `chancy.schedule` makes schedules with arguments",
-        ) from None
-    except ValueError as error:
-        raise InvalidTask(signature.task, f"schedule: {error}") from None

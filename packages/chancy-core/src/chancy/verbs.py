@@ -11,9 +11,11 @@ import msgspec
 
 from .arguments.meta import parsed as parsed_meta
 from .errors import DuplicateJob, UnknownJob
+from .flows.resuming import block_again, select_doomed
+from .flows.statements import select_unneeded, tell
 from .history.moving import DAYS_AHEAD, keeping, make_partitions
 from .model import Found, JobRow, Progress, Rows, Statement, Steps, TaskName, attempts_of, names_of
-from .options.plain import LARGEST_ID, identity, number, one_of, text
+from .options.plain import LARGEST_ID, flag, identity, number, one_of, text
 from .registry import Known, registered
 from .schema import schema_in_use
 from .statements import names_known, parse_errors
@@ -29,7 +31,8 @@ _COLUMNS = """
     id, task, queue, state::text, priority, attempt, max_attempts, crashes, worker,
     {instants},
     convert_to(arguments::text, 'UTF8'), convert_to(result::text, 'UTF8'), convert_to(errors::text, 'UTF8'),
-    convert_to(progress::text, 'UTF8'), convert_to(unique_key, 'UTF8'), batch, convert_to(meta::text, 'UTF8')
+    convert_to(progress::text, 'UTF8'), convert_to(unique_key, 'UTF8'), batch, convert_to(meta::text, 'UTF8'),
+    needs, becomes
 """.replace("{instants}", _INSTANTS)
 
 SELECT_JOB = "SELECT " + _COLUMNS + " FROM {schema}.any_job WHERE id = %(id)s::bigint"
@@ -111,6 +114,8 @@ def _parse_job(row: tuple[Any, ...]) -> JobRow:
         unique_key,
         batch,
         meta,
+        needs,
+        becomes,
     ) = row
     submitted_at, run_at, started_at, finished_at, cancel_at = (at and at.astimezone(UTC) for at in instants)
     return JobRow(
@@ -135,6 +140,8 @@ def _parse_job(row: tuple[Any, ...]) -> JobRow:
         unique_key=None if unique_key is None else unique_key.decode(),
         batch=batch,
         meta=parsed_meta(meta),
+        needs=tuple(needs or ()),
+        becomes=becomes,
     )
 
 
@@ -149,12 +156,17 @@ def parse_progress(progress: bytes | None) -> Progress | None:
 CANCEL_JOBS = keeping(
     """
     WITH cancelled AS (
-        DELETE FROM {schema}.job WHERE id = ANY (%(ids)s::bigint[]) AND state = 'ready' RETURNING *, {keep}
+        DELETE FROM {schema}.job
+        WHERE id = ANY (%(ids)s::bigint[]) AND state IN ('blocked', 'ready')
+        RETURNING *, {keep}
     ),
     ended AS (
         SELECT {moved}, 'cancelled'::{schema}.state AS state, NULL::json AS result, errors, keep FROM cancelled
     ),
     {kept},
+    doomed AS (
+        UPDATE {schema}.need SET doomed_at = {schema}.clock() WHERE job = ANY (ARRAY(SELECT id FROM cancelled))
+    ),
     asked AS (
         UPDATE {schema}.job SET cancel_at = coalesce(cancel_at, {schema}.clock())
         WHERE id = ANY (%(ids)s::bigint[]) AND worker IS NOT NULL -- it runs; by its state, another index might be read
@@ -163,6 +175,8 @@ CANCEL_JOBS = keeping(
     SELECT sent.id IN (SELECT id FROM cancelled) OR sent.id IN (SELECT id FROM asked),
         EXISTS (SELECT FROM {schema}.job AS job WHERE job.id = sent.id),
         EXISTS (SELECT FROM {schema}.history AS past WHERE past.id = sent.id),
+        EXISTS (SELECT FROM cancelled WHERE cancelled.id = sent.id AND cancelled.needed),
+        (SELECT becomes FROM cancelled WHERE cancelled.id = sent.id),
         (SELECT pg_notify('{name}.cancel', worker::text || ' ' || asked.id::text)::text
          FROM asked WHERE asked.id = sent.id AND current_setting('chancy.quiet', true) IS DISTINCT FROM 'on')
     FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS sent (id, position)
@@ -179,17 +193,21 @@ class Cancellation:
     done: bool
     live: bool
     finished: bool
+    needed: bool = False
+    """It has ended, and others need it."""
+    becomes: int | None = None
+    """It has ended, and waited for this one."""
 
 
 def cancel_jobs(ids: Sequence[int]) -> Statement[list[Cancellation]]:
-    """Move ready and scheduled jobs to history, where their queues keep such; ask the workers of running ones to stop
-    them. Answers in that order.
+    """Move jobs that wait to history, where their queues keep such; ask the workers of running ones to stop them.
+    Answers in that order.
 
     Waits for whoever holds a row, which is never longer than one round of a worker; a job whose state has changed
     meanwhile is left alone, and is live.
     """
     return Statement(
-        CANCEL_JOBS, {"ids": list(ids)}, lambda rows: [Cancellation(*row[:3]) for row in rows], name="cancel_jobs"
+        CANCEL_JOBS, {"ids": list(ids)}, lambda rows: [Cancellation(*row[:5]) for row in rows], name="cancel_jobs"
     )
 
 
@@ -207,7 +225,8 @@ REQUEUE_JOBS = """
         LEFT JOIN unnest(%(tasks)s::text[], %(declared)s::smallint[], %(names)s::json[])
             AS known (task, attempts, names) ON known.task = past.task
         LEFT JOIN {schema}.task AS declared ON declared.name = past.task
-        WHERE past.id = ANY (%(ids)s::bigint[])
+        WHERE past.id = ANY (%(ids)s::bigint[]) AND NOT EXISTS (
+            SELECT FROM {schema}.need AS need WHERE need.job = past.id AND need.doomed_at IS NOT NULL)
         FOR UPDATE OF past
     ),
     held AS MATERIALIZED (
@@ -232,10 +251,10 @@ REQUEUE_JOBS = """
         INSERT INTO {schema}.job
             (id, task, queue, priority, state, attempt, max_attempts, claims, crashes,
              run_at, submitted_at, started_at, arguments, retry, limits, gates, parked, errors,
-             unique_key, unique_until, batch, meta)
+             unique_key, unique_until, batch, meta, needs, needed)
         SELECT id, task, queue, priority, 'ready', least(attempt, 32767 - more), least(attempt + more, 32767), claims,
             crashes, {schema}.clock(), submitted_at, started_at, arguments, retry, limits, gates, gates->>'key', errors,
-            unique_key, unique_until, batch, meta
+            unique_key, unique_until, batch, meta, needs, needed
         FROM finished
         WHERE unique_key IS NULL OR (claims > 0 AND unique_until <> 'finished') OR id IN (SELECT id FROM first)
         ORDER BY id
@@ -254,6 +273,8 @@ REQUEUE_JOBS = """
         CASE WHEN finished.unique_key IS NOT NULL THEN finished.task END,
         convert_to(finished.unique_key, 'UTF8'),
         held.holder,
+        coalesce(finished.needed, false) OR EXISTS (
+            SELECT FROM {schema}.need AS need WHERE need.job = sent.id AND need.doomed_at IS NOT NULL),
         (SELECT {schema}.ring(ARRAY(SELECT DISTINCT queue FROM requeued))::text)
     FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS sent (id, position)
     LEFT JOIN finished ON finished.id = sent.id
@@ -273,6 +294,8 @@ class Requeue:
     task: str | None
     key: str
     holder: int | None
+    flow: bool = False
+    """Others need it; or it was ended because of a need, and is left as it is."""
 
 
 def requeue_jobs(ids: Sequence[int], attempts: int | None, tasks: Mapping[str, Known]) -> Statement[list[Requeue]]:
@@ -293,7 +316,10 @@ def requeue_jobs(ids: Sequence[int], attempts: int | None, tasks: Mapping[str, K
 
 
 def _parse_requeues(rows: Rows) -> list[Requeue]:
-    return [Requeue(done, exists, task, (key or b"").decode(), holder) for done, exists, task, key, holder, _ in rows]
+    return [
+        Requeue(done, exists, task, (key or b"").decode(), holder, flow)
+        for done, exists, task, key, holder, flow, _ in rows
+    ]
 
 
 _TRIES = 5
@@ -342,21 +368,23 @@ def jobs(
 
 
 @verb
-def cancel(job_id: int, /, *, schema: str | None = None) -> Steps[bool]:
+def cancel(job_id: int, /, *, needs: bool = False, schema: str | None = None) -> Steps[bool]:
     """Stop a job. Two round trips; takes effect when the caller's transaction commits.
 
-    One that is ready or scheduled moves to history as cancelled. One that runs is asked to stop: its worker hears of
-    it at the commit, or else within 5 s, cancels a coroutine, kills a child process, and tells a thread, which cannot
-    be stopped (`current_job().cancelled`). It will not run again: where its attempt has succeeded or finally failed
-    before it could be stopped, that is what counts, and anything else makes it cancelled.
+    One that is ready, scheduled or blocked moves to history as cancelled, and so does what needs it; one that waits for
+    the job that its function has returned takes that along. With `needs` all that it needed and nobody else does is
+    cancelled as well. One that runs is asked to stop: its worker hears of it at the commit, or else within 5 s, cancels
+    a coroutine, kills a child process, and tells a thread, which cannot be stopped (`current_job().cancelled`). It will
+    not run again: where its attempt has succeeded or finally failed before it could be stopped, that is what counts,
+    and anything else makes it cancelled.
 
     Returns False for a job that is finished already. Until the commit the row is locked, and workers pass it by.
     Raises `UnknownJob`.
     """
-    return _cancel(identity("job_id", job_id), schema_in_use(schema))
+    return _cancel(identity("job_id", job_id), flag("needs", needs), schema_in_use(schema))
 
 
-def _cancel(job_id: int, schema: str) -> Steps[bool]:
+def _cancel(job_id: int, needs: bool, schema: str) -> Steps[bool]:
     # Inside the caller's transaction a missing partition could not be made up for afterwards.
     yield make_partitions(DAYS_AHEAD)
     seen: Cancellation
@@ -367,12 +395,33 @@ def _cancel(job_id: int, schema: str) -> Steps[bool]:
         (seen,) = yield cancel_jobs([job_id])
     if not (seen.done or seen.live or seen.finished):
         raise UnknownJob(job_id, schema)
+    yield from cancel_flows([job_id], [seen], needs=needs)
     return seen.done
+
+
+def cancel_flows(ids: Sequence[int], seen: Sequence[Cancellation], *, needs: bool = False) -> Steps[None]:
+    """Of jobs that were cancelled, cancel what they were to become, and end what needs them; with `needs` also cancel
+    what they needed and nobody else does.
+    """
+    gone = {job_id: each for job_id, each in zip(ids, seen, strict=True) if each.done}
+    ended = {job_id for job_id, each in gone.items() if each.needed}
+    while gone:
+        also = {each.becomes for each in gone.values() if each.becomes is not None}
+        also.update((yield select_unneeded(gone)) if needs else ())
+        answers = (yield cancel_jobs(sorted(also))) if also else []
+        gone = {job_id: each for job_id, each in zip(sorted(also), answers, strict=True) if each.done}
+        ended |= {job_id for job_id, each in gone.items() if each.needed}
+    if ended:
+        yield from tell(ended)
 
 
 @verb
 def requeue(job_id: int, /, *, attempts: int | None = None, schema: str | None = None) -> Steps[bool]:
-    """Make a finished job ready again, under its old id and with `attempts` more attempts. One round trip.
+    """Make a finished job ready again, under its old id and with `attempts` more attempts. One round trip; more where
+    it needs others, or others need it.
+
+    What was ended because of it waits for it again. A job that was ended because of a need waits again, too, and what
+    is to blame runs again; what has succeeded does not, unless it is the job that is asked for.
 
     Without `attempts` it gets as many as its task declares: where this process does not know the task, as a worker that
     does has written down, and where nobody has, as many as the job had. Its errors, attempt count and fence stay with
@@ -397,4 +446,18 @@ def _requeue(job_id: int, attempts: int | None, schema: str) -> Steps[bool]:
         raise DuplicateJob(seen.task, seen.key, seen.holder)
     if not seen.exists:
         raise UnknownJob(job_id, schema)
-    return seen.done
+    resumed = (yield from resume_flows([job_id], attempts)) if seen.flow else 0
+    return seen.done or resumed > 0
+
+
+def resume_flows(ids: Sequence[int], attempts: int | None) -> Steps[int]:
+    """Have what was ended because of these jobs wait again; and where they have ended because of a need themselves, run
+    again what is to blame. How many are live again.
+    """
+    to_blame, doomed = yield select_doomed(ids)
+    again: list[Requeue] = (yield requeue_jobs(to_blame, attempts, registered())) if to_blame else []
+    back: list[int] = []
+    if doomed:
+        back, over = yield block_again(doomed)
+        yield from tell(over)
+    return len(back) + sum(each.done for each in again)

@@ -107,6 +107,7 @@ def app_of_project() -> Chancy:
         middleware=[resolved(each) for each in settings.middleware],
         keep=settings.keep,
         preload=settings.preload,
+        tally=settings.tally,
         **more,
     )
 

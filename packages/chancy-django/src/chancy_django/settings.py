@@ -39,6 +39,7 @@ class Settings:
     surround: Reference | None = None
     keep: timedelta | None = None
     preload: tuple[str, ...] = ()
+    tally: bool = True
 
 
 def resolved(reference: Reference) -> Any:

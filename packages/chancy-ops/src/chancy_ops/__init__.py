@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .diagnosis.doctor import doctor
     from .diagnosis.findings import Finding, Severity
     from .fingerprints import FailureRow, failures
+    from .graph import Graph, GraphNode, graph
     from .jobs import Swept, cancel_many, delete, delete_many, edit, requeue_many
     from .matching import JobFilter
     from .overview import QueueRow, WorkerRow, queues, workers
@@ -20,17 +21,22 @@ if TYPE_CHECKING:
     from .queue import keep, limit
     from .reasons.why import Reason, Why, why
     from .searching import JobLine, search
+    from .tally import Spread, Throughput, throughput
 
 _ROOMS = {
     "Count": "counting",
     "FailureRow": "fingerprints",
     "Finding": "diagnosis.findings",
+    "Graph": "graph",
+    "GraphNode": "graph",
     "JobFilter": "matching",
     "JobLine": "searching",
     "QueueRow": "overview",
     "Reason": "reasons.why",
     "Severity": "diagnosis.findings",
+    "Spread": "tally",
     "Swept": "jobs",
+    "Throughput": "tally",
     "Why": "reasons.why",
     "WorkerRow": "overview",
     "cancel_many": "jobs",
@@ -40,6 +46,7 @@ _ROOMS = {
     "doctor": "diagnosis.doctor",
     "edit": "jobs",
     "failures": "fingerprints",
+    "graph": "graph",
     "keep": "queue",
     "limit": "queue",
     "pause": "pauses",
@@ -47,6 +54,7 @@ _ROOMS = {
     "requeue_many": "jobs",
     "resume": "pauses",
     "search": "searching",
+    "throughput": "tally",
     "why": "reasons.why",
     "workers": "overview",
 }
@@ -55,12 +63,16 @@ __all__ = [
     "Count",
     "FailureRow",
     "Finding",
+    "Graph",
+    "GraphNode",
     "JobFilter",
     "JobLine",
     "QueueRow",
     "Reason",
     "Severity",
+    "Spread",
     "Swept",
+    "Throughput",
     "Why",
     "WorkerRow",
     "cancel_many",
@@ -70,6 +82,7 @@ __all__ = [
     "doctor",
     "edit",
     "failures",
+    "graph",
     "keep",
     "limit",
     "pause",
@@ -77,6 +90,7 @@ __all__ = [
     "requeue_many",
     "resume",
     "search",
+    "throughput",
     "why",
     "workers",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 from chancy.errors import InvalidArguments
 from chancy.model import Statement, Steps
-from chancy.phrases import one_line
+from chancy.options.phrases import one_line
 from chancy.registry import registered
 from chancy.schedules.schedule import ScheduleRow, select_schedules
 from chancy.verb import verb

@@ -13,6 +13,7 @@ from chancy.verb import verb
 from chancy.wires.connections import SyncConn
 
 from .overview import QueueRow, WorkerRow, clock, queues, workers
+from .tally import lately
 
 RUNNING_SHOWN = 30
 
@@ -126,12 +127,14 @@ class Frame:
     queues: list[QueueRow]
     submits: dict[str, float]
     completions: dict[str, float]
+    failed: dict[str, int]
+    """Jobs that failed for good in the last ten minutes, by queue, as workers have counted."""
     running: list[RunningRow]
     workers: list[WorkerRow]
 
 
 def look(conn: SyncConn, schema: str, before: Flow) -> Frame:
-    """One frame, in five round trips; reads every live job."""
+    """One frame, in six round trips; reads every live job."""
     flow = measure(conn, before.newest, schema=schema)
     submits, completions = flow.rates(before)
     return Frame(
@@ -140,6 +143,7 @@ def look(conn: SyncConn, schema: str, before: Flow) -> Frame:
         queues=queues(conn, schema=schema),
         submits=submits,
         completions=completions,
+        failed={queue: row.failed for queue, row in lately(conn, schema=schema).items()},
         running=running(conn, schema=schema),
         workers=workers(conn, schema=schema),
     )

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 from chancy.errors import InvalidOption, UnknownJob
+from chancy.flows.statements import tell
 from chancy.history.moving import DAYS_AHEAD, make_partitions
 from chancy.model import Pause, Rows, Statement, Steps, attempts_of, priority_of
 from chancy.options.plain import identity, instant, number, shown
@@ -20,7 +21,7 @@ from chancy.registry import registered
 from chancy.schema import schema_in_use
 from chancy.states import FINISHED, LIVE, State
 from chancy.verb import verb
-from chancy.verbs import ASKED, cancel_jobs, requeue_jobs
+from chancy.verbs import ASKED, cancel_flows, cancel_jobs, requeue_jobs, resume_flows
 
 from .matching import JobFilter, filter_of
 
@@ -40,7 +41,7 @@ class Swept:
 
     changed: int
     left: int
-    """Left as they were: another session was faster, they run, or a live job has their unique key."""
+    """How many were skipped: another session was faster, they run, or a live job has their unique key."""
 
 
 _CHOOSE = "SELECT {schema}.choose_jobs(" + ASKED + ", %(after)s::bigint, %(most)s::integer)"
@@ -80,6 +81,7 @@ def cancel_many(
 def _cancel(ids: Sequence[int]) -> Steps[int]:
     yield make_partitions(DAYS_AHEAD)
     answers = yield cancel_jobs(ids)
+    yield from cancel_flows(ids, answers)
     return sum(answer.done for answer in answers)
 
 
@@ -107,7 +109,10 @@ def requeue_many(
 
     def requeue(ids: Sequence[int]) -> Steps[int]:
         answers = yield requeue_jobs(ids, more, registered())
-        return sum(answer.done for answer in answers)
+        done: int = sum(answer.done for answer in answers)
+        if flows := [job_id for job_id, answer in zip(ids, answers, strict=True) if answer.flow]:
+            done += yield from resume_flows(flows, more)
+        return done
 
     return _sweep(which, which.states if which.state else BROKEN, _size(batch), requeue, _listener(told))
 
@@ -127,8 +132,11 @@ def delete_many(
 
 
 def _delete(ids: Sequence[int]) -> Steps[int]:
-    deleted: int = yield Statement(DELETE_JOBS, {"ids": list(ids)}, lambda rows: rows[0][0], name="delete_jobs")
-    return deleted
+    deleted, _, needed = yield Statement(DELETE_JOBS, {"ids": list(ids)}, lambda rows: rows[0][:3], name="delete_jobs")
+    if needed:
+        yield make_partitions(DAYS_AHEAD)
+        yield from tell(needed)
+    return int(deleted)
 
 
 def _sweep(
@@ -175,7 +183,7 @@ def edit(
 ) -> Steps[bool]:
     """Change when a ready or scheduled job is due, or its priority, or both; None leaves it as it is. One round trip.
 
-    Waits for whoever holds the row. Returns False for a job that runs or is finished, which is left alone.
+    Waits for whoever holds the row. Returns False for a job that runs, is blocked or is finished, which is left alone.
     Raises `UnknownJob`, and `InvalidOption` for a priority outside of -100 to 100 or a datetime without a time zone.
     """
     job_id = identity("job_id", job_id)
@@ -189,10 +197,16 @@ def edit(
 
 DELETE_JOBS = """
     WITH waiting AS (
-        DELETE FROM {schema}.job WHERE id = ANY (%(ids)s::bigint[]) AND state = 'ready' RETURNING id
+        DELETE FROM {schema}.job
+        WHERE id = ANY (%(ids)s::bigint[]) AND state IN ('blocked', 'ready')
+        RETURNING id, needed
     ),
     past AS (
-        DELETE FROM {schema}.history WHERE id = ANY (%(ids)s::bigint[]) RETURNING id
+        DELETE FROM {schema}.history WHERE id = ANY (%(ids)s::bigint[]) RETURNING id, needed
+    ),
+    needs AS (
+        DELETE FROM {schema}.need
+        WHERE job = ANY (%(ids)s::bigint[]) AND (job IN (SELECT id FROM waiting) OR job IN (SELECT id FROM past))
     ),
     results AS (
         DELETE FROM {schema}.history_result WHERE id = ANY (%(ids)s::bigint[])
@@ -200,21 +214,35 @@ DELETE_JOBS = """
     logs AS (
         DELETE FROM {schema}.log
         WHERE job = ANY (%(ids)s::bigint[]) AND (job IN (SELECT id FROM waiting) OR job IN (SELECT id FROM past))
+    ),
+    steps AS (
+        DELETE FROM {schema}.step
+        WHERE job = ANY (%(ids)s::bigint[]) AND (job IN (SELECT id FROM waiting) OR job IN (SELECT id FROM past))
     )
     SELECT (SELECT count(*) FROM waiting) + (SELECT count(*) FROM past),
-        EXISTS (SELECT FROM {schema}.any_job WHERE id = ANY (%(ids)s::bigint[]))
+        EXISTS (SELECT FROM {schema}.any_job WHERE id = ANY (%(ids)s::bigint[])),
+        ARRAY(SELECT id FROM waiting WHERE needed UNION SELECT id FROM past WHERE needed)
 """
 
 
 @verb
 def delete(job_id: int, /, *, schema: str | None = None) -> Steps[bool]:
-    """Delete a job that waits, or is finished, as if it had never been there. One round trip.
+    """Delete a job that waits, or is finished, as if it had never been there. One round trip; of a job that others need
+    some more, and what waits for it is cancelled.
 
     Returns False for one that runs, which is left alone: cancel it first. Raises `UnknownJob`.
     """
-    job_id = identity("job_id", job_id)
-    statement = Statement(DELETE_JOBS, {"ids": [job_id]}, _done_and_known, name="delete_jobs")
-    return _of_known(statement, job_id, schema_in_use(schema))
+    return _delete_one(identity("job_id", job_id), schema_in_use(schema))
+
+
+def _delete_one(job_id: int, schema: str) -> Steps[bool]:
+    done, exists, needed = yield Statement(DELETE_JOBS, {"ids": [job_id]}, lambda rows: rows[0][:3], name="delete_jobs")
+    if needed:
+        yield make_partitions(DAYS_AHEAD)
+        yield from tell(needed)
+    if not exists:
+        raise UnknownJob(job_id, schema)
+    return bool(done)
 
 
 def _done_and_known(rows: Rows) -> tuple[bool, bool]:

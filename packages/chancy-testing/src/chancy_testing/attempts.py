@@ -17,14 +17,17 @@ import msgspec
 
 from chancy.app import Surround
 from chancy.current import CurrentJob
-from chancy.errors import TimeLimitExceeded
+from chancy.errors import InvalidResult, TimeLimitExceeded
+from chancy.flows.flow import cycle
 from chancy.model import Progress
 from chancy.options.limits import Limit, LimitType, tightest
+from chancy.states import State
+from chancy.steps.stepwise import Journal
 from chancy.task import AsyncTask, BaseTask
 from chancy_worker.attempts.attempt import Attempt, call, call_async, perform
 from chancy_worker.attempts.logs import Keeper, Kept, listening
 from chancy_worker.attempts.refusals import given_up
-from chancy_worker.attempts.verdict import Claimed, Completion, judged, since_now
+from chancy_worker.attempts.verdict import Claimed, Completion, cancelled, failure, judged, since_now
 
 T = TypeVar("T")
 
@@ -140,20 +143,22 @@ async def perform_here_async(asked: Call) -> Performed:
 
 async def _perform(asked: Call) -> Performed:
     """Does not wait for anything where the function is a plain one."""
-    here, job, task = _Here(asked.surround), asked.job, asked.task
+    here, job, task, since = _Here(asked.surround), asked.job, asked.task, since_now(WORKER)
     current = CurrentJob(
         job.id, job.task, job.queue, job.attempt, job.max_attempts,
         False, False, job.fence, asked.schema, task.signature.encode_result, asked.tell, None, job.lease,
-        WORKER, job,
+        WORKER, job, since,
     )  # fmt: skip
     asked.watch(current)
     keeper = Keeper() if task.keep_logs else None
     book = current.book = None if keeper is None else keeper.open(job)
-    attempt = Attempt(job, task, current, since_now(WORKER), tightest(limits_of(job.limits, task)), lambda: None)
+    attempt = Attempt(job, task, current, since, tightest(limits_of(job.limits, task)), lambda: None)
     with listening(keeper):
         if twice:
             await perform(attempt, here, (), asked.schema)
-            attempt = msgspec.structs.replace(attempt, since=since_now(WORKER))
+            current.journal = Journal()  # what it has done step by step is done, as after a lost verdict
+            current.since = since_now(WORKER)
+            attempt = msgspec.structs.replace(attempt, since=current.since)
         verdict = await perform(attempt, here, (), asked.schema)
     if verdict.refusal:
         verdict = given_up(verdict, "a test has no other worker to leave it to")
@@ -163,6 +168,13 @@ async def _perform(asked: Call) -> Performed:
         return Performed(verdict, here.error)
     book.close()
     return Performed(verdict, here.error, [kept for batch in iter(keeper.take, []) for kept in batch])
+
+
+def not_become(job: Claimed, fate: str, other: int | None) -> Completion:
+    """The verdict of a job that cannot wait for what it has returned; see `Becoming`."""
+    if fate == "cycle":
+        return failure(job, State.FAILED, InvalidResult(job.task, cycle(job.id, other)), since_now(WORKER))
+    return cancelled(job)
 
 
 def _to_the_end(work: Coroutine[Any, Any, T]) -> T:

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, overload
 import psycopg
 
 from chancy.app import Surround
-from chancy.batches.statements import Ends, finish_batches, finish_unfinished
+from chancy.batches.statements import finish_batches
 from chancy.errors import ChancyError
+from chancy.flows.statements import tell, tell_all
 from chancy.history.moving import DAYS_AHEAD, make_partitions
 from chancy.model import AskStanding, Script, Statement
 from chancy.options.plain import number
@@ -39,6 +40,7 @@ from chancy_worker.life.rescue import declare_dead, take_back
 
 from . import faults
 from .attempts import WORKER, Call, Performed, perform_here, perform_here_async, unread
+from .beside import become_other, finish_all_batches, refuse_troubles
 
 T = TypeVar("T")
 
@@ -58,12 +60,17 @@ NEXT_JOB = """
     LEFT JOIN LATERAL (
         SELECT queue, priority, run_at, id, parked, crashes, claims FROM {schema}.job
         WHERE state = 'ready' AND task = ANY (%(tasks)s::text[]) AND id <> ALL (%(passed)s::bigint[])
-            AND CASE WHEN run_at <= {schema}.clock() THEN parked IS NULL ELSE %(scheduled)s::boolean END
+            AND CASE WHEN run_at <= {schema}.clock() THEN parked IS NULL
+                ELSE %(scheduled)s::boolean AND run_at < '9999-12-31 00:00:00+00' END -- some wait for a signal alone
         ORDER BY greatest(run_at, {schema}.clock()), priority DESC, run_at, id
         LIMIT 1
     ) AS next ON true
 """
+# Its sleeps are over, too, and its waits that have an end.
 MAKE_DUE = """
+    WITH over AS (
+        UPDATE {schema}.step SET until = {schema}.clock() WHERE job = %(id)s::bigint AND until > {schema}.clock()
+    )
     UPDATE {schema}.job SET run_at = {schema}.clock() WHERE id = %(id)s::bigint AND state = 'ready' RETURNING run_at
 """
 
@@ -105,6 +112,8 @@ class Drained:
     snoozed: int = 0
     discarded: int = 0
     cancelled: int = 0
+    blocked: int = 0
+    """Attempts that have returned what another job will come to."""
     died: int = 0
     """Attempts whose worker died, by `chancy_faults`."""
     late: int = 0
@@ -117,7 +126,7 @@ class Drained:
         """How many there were."""
         return (
             self.succeeded + self.failed + self.retried + self.snoozed
-            + self.discarded + self.cancelled + self.died + self.late
+            + self.discarded + self.cancelled + self.blocked + self.died + self.late
         )  # fmt: skip
 
 
@@ -184,7 +193,8 @@ def drain(
     back. On an idle connection of psycopg's, and on any in autocommit, each step is committed, as a worker would; a
     session of SQLAlchemy is always in a transaction, which is yours to commit.
 
-    `with_scheduled` takes each scheduled job as if its time had come, in that order: retries without their wait.
+    `with_scheduled` takes each scheduled job as if its time had come, in that order: retries without their wait, and
+    what sleeps in a step; but for a job that waits for a signal without an end.
     `limit` is the number of attempts after which to stop. `surround` is around each function, as that of an app is.
     Jobs whose task this process does not know are left alone, and so is what a connection of somebody else has locked.
     Errors of handlers are in what this returns.
@@ -222,7 +232,7 @@ def _drain(
         claimed = yield from _admit(worker, parked, found, spots)
         if not claimed:
             if found is None:
-                if (yield from _finish_batches()):
+                if (yield from tell_all()) + (yield from finish_all_batches()):
                     continue
                 break
             if not found.due:
@@ -246,10 +256,10 @@ def _drain(
             if (fault := faults.next_of_attempts(job.task)) is None:
                 yield from _write(worker, job, performed.verdict, drained)
                 if job.batch is not None:
-                    _refuse_troubles((yield finish_batches([job.batch])))
+                    refuse_troubles((yield finish_batches([job.batch])))
             else:
                 yield declare_dead(worker=worker)
-                yield take_back()
+                yield take_back(tallies=False)
                 worker = yield register(WORKER, LEASE_SECONDS, Offer(tasks=list(registered())))
                 if fault is faults.OfAttempt.LATE:
                     late[job.id] = performed.verdict
@@ -281,22 +291,6 @@ def _admit(worker: int, queues: Sequence[str], found: _Next | None, spots: dict[
     return []
 
 
-def _finish_batches() -> Steps[int]:
-    """Look at all that are not finished, as each worker does now and then; how many are by now."""
-    last, finished = 0, 0
-    while last is not None:
-        last, ends = yield finish_unfinished(last)
-        finished += _refuse_troubles(ends)
-    return finished
-
-
-def _refuse_troubles(ends: Ends) -> int:
-    """How many have ended. Raises `ChancyError` for a callback that could not be submitted; a worker logs it."""
-    if ends.troubles:
-        raise ChancyError("; ".join(ends.troubles))
-    return ends.ended
-
-
 def _commit(commits: bool) -> Steps[None]:
     if commits:
         yield Script("COMMIT")
@@ -319,7 +313,13 @@ def _attempt(job: Claimed, schema: str, inside: bool, surround: Surround | None)
 
 def _write(worker: int, job: Claimed, verdict: Completion, drained: Drained) -> Steps[None]:
     """Write the verdict, and count what became of it."""
-    answer: Answer = yield play_round(worker, [verdict], Wanted())
+    if verdict.flow is not None:
+        verdict = yield from become_other(job, verdict)
+    answer: Answer = yield play_round(worker, [verdict] if verdict.flow is None else [], Wanted())
+    yield from tell(answer.needed)
+    if verdict.flow is not None:
+        drained.blocked += 1
+        return
     key = job.id, job.fence
     fate = "done" if answer.settled else (yield settle(worker, [verdict], {key: job}))[key]
     if fate == "lost":

@@ -25,13 +25,14 @@ from chancy.migrations.migrate import migrate
 from chancy.registry import registered
 from chancy.wires.connections import PsycopgAsyncConn
 
-from . import init, log_format
+from . import init
 from .__about__ import __version__
 from .config import Pooler, WorkerConfig
 from .connection.link import Link
 from .connection.sessions import LentSession
 from .life import signals
 from .life.ending import end, to_the_end
+from .logs import setting
 from .processes import PARENT, Processes, say_begun, say_refused, watch_parent
 from .worker import Worker
 
@@ -70,7 +71,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--memory-budget", type=_bytes, metavar="SIZE", help="what the memory limits of running jobs may add up to: 8G"
     )
-    command.add_argument("--health-port", type=int, metavar="PORT", help="answer GET /live and GET /ready there")
+    command.add_argument("--health-port", type=int, metavar="PORT", help="answer GET /live, /ready and /metrics there")
     command.add_argument(
         "--grace", type=float, default=30.0, metavar="S", help="seconds to finish after SIGTERM (default 30)"
     )
@@ -95,6 +96,12 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--keep", type=float, metavar="DAYS", help="store the retention of finished jobs")
     command.add_argument("--log-format", choices=["plain", "json"], default="plain")
+    command.add_argument(
+        "--log-level", choices=setting.LEVELS, default="info", help="log records from this level on (default info)"
+    )
+    command.add_argument(
+        "--no-job-lines", dest="job_lines", action="store_false", help="log no line of a job that went well"
+    )
 
 
 def command() -> NoReturn:
@@ -122,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ended
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
-    log_format.set_up(options.log_format)
+    setting.set_up(options.log_format, options.log_level)
 
     def found() -> Chancy:
         app = load(options)
@@ -147,7 +154,7 @@ def serve(
         if options.processes > 1 and PARENT not in os.environ:
             asyncio.run(reached(app))
             place = app.conninfo_source, app.schema_name
-            more = {"pooler": options.pooler, "health_port": options.health_port}
+            more = {"pooler": options.pooler, "health_port": options.health_port, "tallies": app.tally}
             return asyncio.run(Processes(again, options.processes, *place, **more).run())
         with runner(options.loop) as loop:
             return to_the_end(loop.get_loop(), work(app, configured(options)))
@@ -249,7 +256,7 @@ def load(options: argparse.Namespace) -> Chancy:
     """The app that the command line describes."""
     module_name, _, attribute = options.target.partition(":")
     module = modules.load(module_name)
-    log_format.turn_on()
+    setting.turn_on(job_lines=options.job_lines)
     app = getattr(module, attribute, None) if attribute else Chancy(queues=())
     if not isinstance(app, Chancy):
         raise Refusal(f"{options.target!r} is no Chancy object (found {type(app).__name__})")

@@ -38,6 +38,8 @@ class Timing:
     """The deadline of one call to the database, after which its connection is cut; below `unheard`."""
     upkeep: float = 3600.0
     """How often to make and drop history partitions."""
+    tally: float = 10.0
+    """How often to write down what was counted; a worker that is killed has not said the rest."""
 
 
 @dataclass(frozen=True, slots=True)

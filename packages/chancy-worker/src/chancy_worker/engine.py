@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -27,15 +28,20 @@ from .life.heart import Heart
 from .life.lease import Lease, Offer
 from .life.rescue import Rescuer
 from .life.stopping import TO_OBEY
+from .metrics.looks import Looks
+from .metrics.numbers import Numbers, counted
 from .parts.batches import Batches
 from .parts.declarations import Declarations
+from .parts.flows import Flows
 from .parts.part import Part
 from .parts.reports import Reports
 from .parts.retention import Retention
 from .parts.schedules import Schedules
+from .parts.tally import Telling
 from .rounds.claimer import Claimer
 from .slots.ends import Ends
 from .slots.slots import Slots
+from .tally.tally import Tally
 
 IDLE_SECONDS = 10.0
 """A connection of parts of which nobody has asked anything for so long is closed. Longer than between two looks."""
@@ -59,10 +65,13 @@ class Engine:
     ) -> None:
         """`is_cancelled` is whether the worker itself is being cancelled."""
         timing = config.timing
-        names = [queue.name for queue in app.queues]
+        self._concurrency = {queue.name: queue.concurrency for queue in app.queues}
+        names = list(self._concurrency)
         signatures = {name: signature_of(task) for name, task in tasks.items()}
         refusals = Refusals(config.name, names, signatures)
-        ends = Ends(refusals)
+        self.looks = Looks(names, sampled=app.tally)
+        self.tally = Tally()
+        ends = self._ends = Ends(refusals, self.tally)
 
         self.keeper = Keeper() if any(task.keep_logs for task in tasks.values()) else None
         self.executors: Mapping[Place, Executor] = places.executors(
@@ -71,7 +80,7 @@ class Engine:
         self.slots = Slots(
             tasks=tasks,
             executors=self.executors,
-            concurrency={queue.name: queue.concurrency for queue in app.queues},
+            concurrency=self._concurrency,
             memory=config.memory_budget,
             worker=config.name,
             schema=links.schema,
@@ -92,11 +101,14 @@ class Engine:
             own, alike = links.new("bell", lock_timeout="0"), sorted(signatures.items())
             self.wakeups = Doorbell(self.link, own, names, alike=alike, lease=self.lease, slots=self.slots)
 
-        batches, schedules = Batches(timing), Schedules(tasks, timing)
+        batches, schedules, flows = Batches(timing), Schedules(tasks, timing), Flows(timing)
         reports, retention = Reports(self.slots.progress, self.keeper), Retention(app, timing, is_lent=links.is_lent)
-        self.parts: Sequence[Part] = (retention, Declarations(tasks), schedules, batches, reports)
+        self._telling = Telling(self.tally, self.lease, timing, is_told=app.tally)
+        self.parts: Sequence[Part] = (
+            retention, Declarations(tasks), schedules, batches, flows, reports, self._telling,
+        )  # fmt: skip
 
-        self.claimer = ends.rounds = Claimer(
+        self.claimer = ends.rounds = flows.rounds = Claimer(
             link=self.link,
             lease=self.lease,
             queues=app.queues,
@@ -106,25 +118,29 @@ class Engine:
             refusals=refusals,
             ends=ends,
             batches=batches,
+            flows=flows,
         )
         self.wakeups.wakes(self.claimer)
 
         self.heart = Heart(self.lease, self.claimer, self.slots, self.wakeups, self.parts)
         self.health = Health(self.link, self.lease, self.claimer, [self.wakeups, *self.executors.values()])
-        self._rescuer = Rescuer(timing, self.claimer.rescued)
+        rescuer = Rescuer(timing, self.claimer.rescued, self.tally, tallies=app.tally)
+        self._living: list[Duty] = [self.heart, rescuer, self.looks]
+        if app.tally:
+            self._living.append(self._telling)
         self._shared = links.new("parts", lock_timeout="1s")
         self.loops: list[asyncio.Task[Any]] = []
         """None of them ever ends by itself, but for rounds that were stopped."""
         self._turns: Mapping[str, tuple[Link, Collection[Duty]]] = {
             "chancy schedules": (links.new("schedules"), [schedules]),
-            "chancy parts": (self._shared, [batches, reports, retention]),
+            "chancy parts": (self._shared, [batches, flows, reports, retention]),
         }
 
     def begin(self) -> None:
         """Wakeups, life and parts."""
         self.loops += [
             asyncio.create_task(self.wakeups.serve(), name="chancy wakeups"),
-            asyncio.create_task(take_turns(self.life, self.heart, self._rescuer), name="chancy life"),
+            asyncio.create_task(take_turns(self.life, *self._living), name="chancy life"),
         ]
         for name, (link, duties) in self._turns.items():
             self.loops.append(asyncio.create_task(take_turns(link, *duties, idle=IDLE_SECONDS), name=name))
@@ -136,6 +152,19 @@ class Engine:
         self.loops.append(rounds)
         return rounds
 
+    async def numbers(self) -> Numbers:
+        """Of now; waits for what the database says of it, for two seconds at most."""
+        seen = await self.looks.ask()
+        running = Counter(running.job.queue for running in self.slots.running.values())
+        return Numbers(
+            counted=counted(self.tally.totals),
+            slots=self._concurrency,
+            running=dict.fromkeys(self._concurrency, 0) | running,
+            ready=not await self.health.problems(),
+            verdicts=len(self.claimer.outbox),
+            seen=seen,
+        )
+
     def _recovered(self) -> None:
         """There is room again in a place where there was none."""
         self.claimer.wake()
@@ -145,8 +174,9 @@ class Engine:
         for loop in self.loops:
             loop.cancel()
         await asyncio.gather(*self.loops, return_exceptions=True)
+        self._ends.flush()
         for part in self.parts:
-            await part.close(self._shared)
+            await part.close(self.life if part is self._telling else self._shared)
         if self.slots.running:
             self.slots.interrupt()
             await asyncio.sleep(TO_OBEY)

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from .life.stopping import TO_OBEY, Stopping
-from .log_format import unfailing
+from .logs.setting import unfailing
 
 log = unfailing("chancy.worker")
 

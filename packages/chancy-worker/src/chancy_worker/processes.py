@@ -22,6 +22,8 @@ from .connection.sessions import OwnSession, Session
 from .life import signals
 from .life.health import answering, ask, tell_service_manager
 from .life.rescue import declare_dead, take_back_some
+from .metrics.pages import pages_for
+from .tally.tally import Tally
 
 log = logging.getLogger("chancy.worker")
 
@@ -50,6 +52,7 @@ class Processes:
         *,
         pooler: Pooler = "auto",
         health_port: int | None = None,
+        tallies: bool = True,
     ) -> None:
         self._command = list(command)
         self._count = count
@@ -58,6 +61,9 @@ class Processes:
         self._pooler = pooler
         self._session: type[Session] = OwnSession
         self._health_port = health_port
+        self._tally = Tally()
+        """Of what children that died were running."""
+        self._tallies = tallies
         self._children: dict[int, asyncio.subprocess.Process] = {}
         self._helpers: set[asyncio.Task[None]] = set()
         self._burying = asyncio.Lock()
@@ -76,7 +82,8 @@ class Processes:
             return await self._keep_all()
 
     async def _keep_all(self) -> int:
-        async with answering("0.0.0.0", self._health_port, self._problems):  # noqa: S104 - see `WorkerConfig`
+        pages = pages_for(self._ports, self._tally)
+        async with answering("0.0.0.0", self._health_port, self._problems, pages):  # noqa: S104 - see `WorkerConfig`
             keepers = [asyncio.create_task(self._keep(number)) for number in range(self._count)]
             tell_service_manager("READY=1")
             await asyncio.gather(*keepers)
@@ -84,12 +91,16 @@ class Processes:
             await asyncio.wait(self._helpers, timeout=_LAST_WORDS)
         return self._refused
 
+    @property
+    def _ports(self) -> Sequence[int]:
+        """Of the children, on this machine."""
+        first = (self._health_port or 0) + 1
+        return range(first, first + self._count)
+
     async def _problems(self) -> list[str]:
-        assert self._health_port is not None
-        ports = range(self._health_port + 1, self._health_port + 1 + self._count)
         return [
             f"worker {number}: {problem}"
-            for number, found in enumerate(await asyncio.gather(*map(ask, ports)), 1)
+            for number, found in enumerate(await asyncio.gather(*map(ask, self._ports)), 1)
             for problem in found
         ]
 
@@ -165,7 +176,7 @@ class Processes:
         async def turn() -> None:
             await link.open()
             await link.send(declare_dead(process=known_by))
-            while await take_back_some(link, lambda: None):
+            while await take_back_some(link, lambda: None, self._tally, tallies=self._tallies):
                 pass
 
         async with self._burying:  # one connection, and one that tries to get it, however many have died

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 
 from chancy.errors import AttemptStopped
 
@@ -45,12 +46,18 @@ def words_of(error: BaseException) -> str:
         return f"its message could not be read: {kind_of(broken)}"
 
 
+def frames_of(error: BaseException) -> TracebackType | None:
+    """From the handler's own on: ours say nothing to its author."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
+        frames = frames.tb_next
+    return frames
+
+
 def handlers_traceback(error: BaseException) -> str:
-    """From the handler's own frames on: ours say nothing to its author."""
+    """Its frames and its message, as text. Never raises."""
     try:
-        frames = error.__traceback__
-        while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
-            frames = frames.tb_next
+        frames = frames_of(error)
         if frames is None and issubclass(type(error), AttemptStopped):
             return ""
         return "".join(traceback.format_exception(type(error), error, frames))

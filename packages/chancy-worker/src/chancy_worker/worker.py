@@ -33,7 +33,8 @@ from .life.health import answering, telling_the_service_manager
 from .life.stopping import TO_OBEY, TO_WRITE, Stopping
 from .life.watchdog import Watchdog
 from .lifespan import Lifespan, leave
-from .log_format import unfailing
+from .logs.setting import unfailing
+from .metrics.pages import pages_of
 
 log = unfailing("chancy.worker")
 
@@ -167,7 +168,10 @@ class Worker:
         engine.begin()
         stack.enter_context(forks.guarding(asyncio.get_running_loop()))
         stack.enter_context(Watchdog(app.conninfo_source, app.schema_name, engine.lease))
-        await stack.enter_async_context(answering(config.health_host, config.health_port, engine.health.problems))
+        pages = pages_of(engine.numbers)
+        await stack.enter_async_context(
+            answering(config.health_host, config.health_port, engine.health.problems, pages)
+        )
         return engine
 
     async def _serve(self, engine: Engine, context: contextvars.Context) -> None:

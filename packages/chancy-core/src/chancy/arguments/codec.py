@@ -87,7 +87,7 @@ class Signature:
         Defaults are filled in where it runs, so that a deploy may add, change or remove an argument that nobody gave.
         Raises `InvalidArguments` that names the argument.
         """
-        values = self._bound(args, kwargs)
+        values = self.bound(args, kwargs)
         encode = self.encode  # of an attribute of a slot this is quicker than to call it at once
         try:
             given = self.struct(**values)
@@ -163,7 +163,7 @@ class Signature:
         except Exception as error:
             raise InvalidResult(self.task, unread(error)) from None
 
-    def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Names to values, without the cost of `inspect.Signature.bind`."""
         if len(args) > len(self.names):
             raise InvalidArguments(

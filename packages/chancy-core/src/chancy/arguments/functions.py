@@ -94,6 +94,15 @@ def is_same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
     return _origin(one) == _origin(other)
 
 
+def put(function: Callable[..., Any], among: list[Any]) -> None:
+    """Add it as the last one. Where the same function is there already, as after a reload, it takes its own place."""
+    for position, known in enumerate(among):
+        if is_same(known, function):
+            among[position] = function
+            return
+    among.append(function)
+
+
 def place_of_code(function: Callable[..., Any]) -> str:
     """What it is called there, and the file."""
     name, file, inner = _origin(function)

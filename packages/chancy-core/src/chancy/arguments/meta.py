@@ -15,7 +15,7 @@ from chancy.errors import InvalidArguments, InvalidOption
 from chancy.options.plain import shown
 
 from .codec import encode_json
-from .functions import is_same, place_of_code
+from .functions import place_of_code, put
 
 MAX_META_BYTES = 4 * 1024
 """Of one job: each claim brings it, however many jobs that has."""
@@ -33,18 +33,15 @@ def meta(function: F, /) -> F:
     """Have this function say, whenever a job is bound, what travels beside its arguments: a mapping of texts to what
     JSON can say, or None.
 
-    `current_job().meta` and `JobRow.meta` have what all such functions have said, a later one over an earlier one. Each
-    is called where `bind` or `submit` is, and by a worker that submits the tick of a schedule. What it raises, and more
-    than 4 KiB in all, is `InvalidArguments` for whoever submits, before anything is sent. The same function again, as
-    after a reload, takes its own place. Raises `InvalidOption` for what cannot be called.
+    `current_job().meta` and `JobRow.meta` have what all such functions have said, a later one over an earlier one; what
+    is None in the end is left out, so that a function can take back what was said before. Each is called where `bind`
+    or `submit` is, and by a worker that submits the tick of a schedule. What it raises, and more than 4 KiB in all, is
+    `InvalidArguments` for whoever submits, before anything is sent. The same function again, as after a reload, takes
+    its own place. Raises `InvalidOption` for what cannot be called.
     """
     if not callable(function):
         raise InvalidOption("meta", f"expected a function without arguments, got {shown(function)}")
-    for position, known in enumerate(functions):
-        if is_same(known, function):
-            functions[position] = function
-            return function
-    functions.append(function)
+    put(function, functions)
     return function
 
 
@@ -60,7 +57,8 @@ def meta_now(task: str, stored: bytes | None = None) -> bytes | None:
             raise InvalidArguments(
                 task, "meta", f"{place_of_code(function)} failed: {type(error).__name__}: {error}"
             ) from error
-    return checked_meta(task, said) if said else None
+    left = {key: value for key, value in said.items() if value is not None}
+    return checked_meta(task, left) if left else None
 
 
 def checked_meta(task: str, said: Mapping[str, Any]) -> bytes:

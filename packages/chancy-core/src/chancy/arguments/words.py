@@ -36,9 +36,9 @@ def holds_nan(value: Any) -> bool:
     return isinstance(builtin, (float, dict, list)) and holds_nan(builtin)
 
 
-def too_large(size: int) -> str:
+def too_large(size: int, most: int = MAX_PAYLOAD_BYTES) -> str:
     """Of so many bytes of JSON."""
-    return f"{size:,} bytes of JSON, at most {MAX_PAYLOAD_BYTES:,} fit; store it elsewhere and pass where it is"
+    return f"{size:,} bytes of JSON, at most {most:,} fit; store it elsewhere and pass where it is"
 
 
 def argument_in(error: Exception) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 from typing_extensions import ParamSpec
 
 from chancy.errors import ChancyError, InvalidArguments, InvalidOption, UnknownBatch
-from chancy.job import Job, NewJob, bound, submit_all
+from chancy.job import Job, NewJob, bound, submit_all, submit_flow
 from chancy.keys.unique import SubmitOutcome
 from chancy.model import Steps
 from chancy.options.plain import identity, shown
@@ -120,8 +120,12 @@ class Batch(Generic[C]):
         return made
 
     def _submit(self, jobs: Sequence[NewJob[R]]) -> Steps[list[Job[R]]]:
-        made = yield from submit_all(jobs, self.schema)
-        self._jobs += [job.id for job in made if job.outcome is SubmitOutcome.INSERTED]
+        if any(job.needs for job in jobs):
+            made, ids = yield from submit_flow(jobs, self.schema)
+        else:
+            made = yield from submit_all(jobs, self.schema)
+            ids = [job.id for job in made if job.outcome is SubmitOutcome.INSERTED]
+        self._jobs += ids
         return made
 
     def closing(self, on_success: Callback | None, on_finished: Callback | None) -> Steps[None]:

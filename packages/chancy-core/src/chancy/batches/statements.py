@@ -155,7 +155,7 @@ SELECT_PROGRESS = """
         batch.finished_at
     FROM {schema}.batch AS batch
     CROSS JOIN LATERAL (
-        SELECT count(*) FILTER (WHERE job.state = 'ready') AS waiting,
+        SELECT count(*) FILTER (WHERE job.state IN ('blocked', 'ready')) AS waiting,
             count(*) FILTER (WHERE job.state = 'running') AS running
         FROM {schema}.job AS job WHERE job.batch = batch.id
     ) AS live

@@ -33,7 +33,7 @@ class BatchProgress(msgspec.Struct, frozen=True, kw_only=True):
     total: int
     """How many were submitted in it."""
     waiting: int
-    """Ready or scheduled."""
+    """Ready, scheduled or blocked."""
     running: int
     succeeded: int
     failed: int

@@ -57,7 +57,8 @@ def trust(annotations: Iterable[Any]) -> Trust:
     classes: list[Any] = [node for node in nodes if isinstance(node, _CLASSES)]
     if not classes:
         return Trust.FULL
-    return Trust.OF_WRITTEN if all(_compares_all(each.cls) for each in classes) else Trust.NONE
+    kinds = (typing.get_origin(each.cls) or each.cls for each in classes)  # of a generic one the class
+    return Trust.OF_WRITTEN if all(map(_compares_all, kinds)) else Trust.NONE
 
 
 def _compares_all(kind: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import inspect as types
 
-from chancy.phrases import one_line
+from chancy.options.phrases import one_line
 
 from .arrival import fields_of, is_model, parts, reached, within
 

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import inspect as types
 
+from chancy.options.phrases import one_line
 from chancy.options.plain import base_of
-from chancy.phrases import one_line
 
 from .arrival import difference, fields_of, fields_within, is_model, parts, parts_of, reached, walked, within
 from .flaws import aliases, flaws, kept_back

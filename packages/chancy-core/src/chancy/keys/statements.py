@@ -60,7 +60,8 @@ SUBMIT_UNIQUE_ONE = (
 )
 """A single one, of which no Python reads the answer: it raises."""
 SUBMIT_UNIQUE_OR_NONE = SUBMIT_UNIQUE.replace("submit_unique(", "submit_unique_or_none(")
-"""In a savepoint of the function's own. Each costs a transaction number, so it is for where one could be needed."""
+"""Undoes the whole call if one job is refused. That needs a savepoint, which costs a transaction id, so it is used only
+with `on_conflict="raise"`."""
 
 
 class Submission(NamedTuple):

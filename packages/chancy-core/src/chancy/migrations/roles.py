@@ -27,23 +27,28 @@ _DRAW = "USAGE ON SEQUENCE {schema}.job_id_seq, {schema}.batch_id_seq"
 _CARE = """EXECUTE ON FUNCTION {schema}.make_partitions(date, date), {schema}.drop_day(text),
     {schema}.keep_queues(text[], text[], text[], smallint[])"""
 
+_LOOK_LATE = "EXECUTE ON FUNCTION {schema}.unblock_late(bigint[], bigint)"
+
 GRANT = "GRANT %s TO %s;"
 RIGHTS: Mapping[Role, Sequence[str]] = {
     "producer": (
         "USAGE ON SCHEMA {schema}",
-        _on("SELECT", "migration job history history_result any_job log task batch unique_window"),
-        _on("INSERT", "job batch unique_window"),
-        # What a submit replaces of a job that waits under its key, and whose batch it is.
+        _on("SELECT", "migration job history history_result any_job log step task batch unique_window need"),
+        _on("INSERT", "job step batch unique_window need"),
+        # What a submit replaces of a job that waits under its key, and whose batch it is; and of one that needs others.
         "UPDATE (arguments, priority, max_attempts, retry, limits, gates, parked, run_at, batch, meta) ON {schema}.job",
+        "UPDATE (needed) ON {schema}.job",
         _on("UPDATE", "batch unique_window"),
         _on("DELETE", "unique_window"),
         _DRAW,
+        _LOOK_LATE,
     ),
     "worker": (
         "USAGE ON SCHEMA {schema}",
         "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema}",
         "USAGE ON ALL SEQUENCES IN SCHEMA {schema}",
         _CARE,
+        _LOOK_LATE,
     ),
     "viewer": ("USAGE ON SCHEMA {schema}", _LOOK),
     "operator": (
@@ -51,15 +56,17 @@ RIGHTS: Mapping[Role, Sequence[str]] = {
         _LOOK,
         _on(
             "INSERT, UPDATE, DELETE",
-            "job history history_result log pause queue_limit schedule batch unique_window setting",
+            "job history history_result log step pause queue_limit schedule batch unique_window setting need",
         ),
         _DRAW,
         _CARE,
+        _LOOK_LATE,
     ),
 }
 """What is granted to each, as the middle of a GRANT.
 
-A producer submits, alone, in bulk, unique and in batches, and reads what became of jobs. A worker works. A viewer
+A producer submits, alone, in bulk, unique and in batches, signals, does the steps of handlers whose connections are its
+own, and reads what became of jobs. A worker works. A viewer
 looks. An operator looks, and steers: pauses, limits, cancels, requeues, edits, deletes, schedules.
 """
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -121,6 +128,8 @@ _WORKED_ON = (
     "history",
     "history_result",
     "log",
+    "tally",
+    "step",
     "worker",
     "offer",
     "dead_worker",
@@ -128,6 +137,7 @@ _WORKED_ON = (
     "share",
     "batch",
     "schedule",
+    "need",
 )
 
 

@@ -20,7 +20,7 @@ from types import BuiltinFunctionType, FunctionType
 from typing import Any, TypeAlias, TypeVar
 
 from chancy.errors import InvalidOption
-from chancy.phrases import one_line
+from chancy.options.phrases import one_line
 
 E = TypeVar("E", bound=Enum)
 

@@ -13,7 +13,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from chancy.errors import InvalidOption
+from chancy.arguments.codec import Signature
+from chancy.errors import InvalidArguments, InvalidOption, InvalidTask
 from chancy.options.plain import Duration, amount, duration, shown, text, word
 
 Missed: TypeAlias = Literal["skip", "one", "all"]
@@ -60,7 +61,7 @@ def cron(expression: str, *, timezone: str = "UTC", missed: Missed = "one", over
     is on time; with "all" each runs. `overlap="skip"` drops a tick while the job of the tick before is live, "allow"
     does not; by default it is "skip", and "allow" where all missed ones are to run.
 
-    Raises `InvalidOption`, a `ValueError`, for a zone that there is not, and for such an expression where the package
+    Raises `InvalidOption`, a `ValueError`, for an unknown zone, and for such an expression where the package
     cronsim is installed, which comes with the worker: elsewhere it is the worker and `chancy check` that refuse it.
     """
     return checked(Cron(expression, timezone, missed, _overlap(missed, overlap)))
@@ -138,7 +139,7 @@ def cronsim() -> ModuleType | None:
 def ticks(when: When, after: datetime) -> Iterator[datetime]:
     """The instants after this one at which it ticks, in order, in UTC, without an end.
 
-    Raises `ValueError` for an expression or a zone that there is not here, and `ImportError` for a cron expression
+    Raises `ValueError` for an expression or a zone that is unknown here, and `ImportError` for a cron expression
     where the package cronsim is not installed.
     """
     if isinstance(when, Every):
@@ -184,7 +185,7 @@ def _zone(name: str) -> tzinfo:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look at a schedule comes to."""
+    """What is to be done about one schedule now: which ticks get a job, and when to look again."""
 
     run: tuple[datetime, ...]
     """The ticks that get a job, in order."""
@@ -229,3 +230,22 @@ def _latest(when: When, first: datetime, at: datetime) -> datetime:
         else:
             high = middle
     return low
+
+
+def declared(when: When | None, signature: Signature) -> When | None:
+    """Of a task, which has to do without arguments then. Raises `InvalidTask`."""
+    if when is None:
+        return None
+    if not isinstance(when, (Cron, Every)):
+        raise InvalidTask(signature.task, f"schedule: expected cron(…) or every(…), got {when!r}")
+    try:
+        signature.encode_arguments((), {})
+        return checked(when)
+    except InvalidArguments as error:
+        raise InvalidTask(
+            signature.task,
+            f"schedule: argument {error.argument!r} {error.reason}, and a schedule gives none: every "
+            f"argument needs a default; `chancy.schedule` makes schedules with arguments",
+        ) from None
+    except ValueError as error:
+        raise InvalidTask(signature.task, f"schedule: {error}") from None

@@ -5,6 +5,7 @@ A worker that knows the task looks at the row when it is due and submits (`chanc
 
 from __future__ import annotations
 
+from contextvars import Context
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -54,7 +55,10 @@ _decode_when: msgspec.json.Decoder[When] = msgspec.json.Decoder(Cron | Every)
 
 
 def job_of(task: BaseTask[..., Any], arguments: bytes, changes: bytes, tick: datetime) -> NewJob[Any]:
-    """The job of a tick. Raises `InvalidArguments` where the stored arguments do not fit the task any more."""
+    """The job of a tick. Raises `InvalidArguments` where the stored arguments do not fit the task any more.
+
+    What is said of its meta is said in an empty context: that in which the worker was started is not the tick's.
+    """
     task.signature.decode_arguments(arguments)
     plain, changed = task.carrying(arguments), _decode_changes(changes)
     named = {name: value for name in _OPTIONS if (value := getattr(changed, name)) is not msgspec.UNSET}
@@ -64,7 +68,7 @@ def job_of(task: BaseTask[..., Any], arguments: bytes, changes: bytes, tick: dat
         options=replace(plain.options, run_at=tick, **named),
         gates=plain.gates if changed.gates is msgspec.UNSET else changed.gates and encode_json(changed.gates),
         unique=unique and msgspec.structs.replace(unique, others=task.aliases),  # it may have been renamed since
-        meta=meta_now(task.name, None if changed.meta is msgspec.UNSET else bytes(changed.meta)),
+        meta=Context().run(meta_now, task.name, None if changed.meta is msgspec.UNSET else bytes(changed.meta)),
     )
 
 

@@ -13,7 +13,7 @@ CREATE OR REPLACE VIEW {schema}.any_job AS
         CASE WHEN state = 'ready' AND run_at > {schema}.clock() THEN 'scheduled' ELSE state END AS state,
         attempt, max_attempts::smallint, claims, crashes, worker, run_at::timestamptz, submitted_at, started_at,
         NULL::timestamptz AS finished_at, arguments::json, retry, limits, NULL::json AS result, errors, cancel_at, progress,
-        unique_key, batch, meta::json
+        unique_key, batch, meta::json, needs, becomes
     FROM {schema}.job
     UNION ALL
     SELECT id, task, queue, priority, state,
@@ -23,7 +23,7 @@ CREATE OR REPLACE VIEW {schema}.any_job AS
             SELECT apart.result FROM {schema}.history_result AS apart
             WHERE apart.id = past.id AND apart.finished_at = past.finished_at
         ) ELSE past.result END, errors, NULL, NULL,
-        unique_key, batch, meta
+        unique_key, batch, meta, needs, becomes
     FROM {schema}.history AS past;
 
 -- The errors of a job with one more, the newest ten. (json and not jsonb: a message may hold a NUL.) What is no list is

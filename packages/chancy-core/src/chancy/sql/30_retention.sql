@@ -98,6 +98,7 @@ BEGIN
     FOR kept IN
         SELECT 'history_default' AS parent, 'history' AS prefix, NULL::smallint AS days
         UNION ALL SELECT 'log', 'log', NULL
+        UNION ALL SELECT 'step', 'step', NULL
         UNION ALL (
             SELECT DISTINCT CASE rule.what WHEN 'results' THEN 'history_result' ELSE 'history' END AS parent, NULL, rule.days
             FROM {schema}.retention AS rule
@@ -116,28 +117,45 @@ BEGIN
 END
 $$;
 
--- The days of history, results and logs, and whether each may go because its whole day has been older than its retention
--- for so long: the name of a day says the retention where it is not the schema's own, and logs stay as long as any job
--- may. Some may be half detached, some not yet dropped.
+-- Whether any job of this day of the history has a result that another one waits for.
+CREATE OR REPLACE FUNCTION {schema}.is_needed(day text) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+DECLARE
+    found boolean := false;
+BEGIN
+    IF day LIKE 'history%' AND EXISTS (SELECT FROM {schema}.need) THEN
+        EXECUTE format('SELECT EXISTS (SELECT FROM {schema}.need AS need JOIN {schema}.%I AS past ON past.id = need.needs
+            WHERE need.doomed_at IS NULL)', day) INTO found;
+    END IF;
+    RETURN found;
+END
+$$;
+
+-- The days of history, results, logs and steps, and whether each may go because its whole day has been older than its
+-- retention for so long: the name of a day says the retention where it is not the schema's own, and logs and steps stay as
+-- long as any job may; a day that is needed stays. Some may be half detached, some not yet dropped.
 CREATE OR REPLACE FUNCTION {schema}.kept_days(
     grace interval, OUT name text, OUT parent text, OUT detaching boolean, OUT over boolean
 ) RETURNS SETOF record
     LANGUAGE sql STABLE
     SET search_path = pg_catalog, pg_temp
     AS $$
-    SELECT child.relname::text, parent.relname::text, coalesce(link.inhdetachpending, false),
-        to_date(right(child.relname, 8), 'YYYYMMDD') + 1
+    SELECT days.name, days.parent, days.detaching, CASE WHEN days.over THEN NOT {schema}.is_needed(days.name) ELSE false END
+    FROM (SELECT child.relname::text AS name, parent.relname::text AS parent,
+        coalesce(link.inhdetachpending, false) AS detaching, to_date(right(child.relname, 8), 'YYYYMMDD') + 1
             <= ({schema}.clock() AT TIME ZONE 'UTC') - kept_days.grace - CASE
-                WHEN child.relname ~ '^log_' THEN greatest(setting.keep, (
+                WHEN child.relname ~ '^(log|step)_' THEN greatest(setting.keep, (
                     SELECT max(rule.days) FROM {schema}.retention AS rule) * interval '1 day')
-                ELSE coalesce(substring(child.relname FROM '_([0-9]+)d_')::integer * interval '1 day', setting.keep) END
+                ELSE coalesce(substring(child.relname FROM '_([0-9]+)d_')::integer * interval '1 day', setting.keep) END AS over
     FROM (SELECT value::interval AS keep FROM {schema}.setting AS setting WHERE setting.name = 'keep') AS setting
     CROSS JOIN pg_class AS child
     LEFT JOIN pg_inherits AS link ON link.inhrelid = child.oid
     LEFT JOIN pg_class AS parent ON parent.oid = link.inhparent
     WHERE child.relnamespace = '{schema}'::regnamespace AND child.relkind = 'r'
-        AND child.relname ~ '^(history(_result)?(_[0-9]+d)?|log)_[0-9]{8}$'
-    ORDER BY child.relname
+        AND child.relname ~ '^(history(_result)?(_[0-9]+d)?|log|step)_[0-9]{8}$') AS days
+    ORDER BY days.name
 $$;
 
 -- Sets the rules of these queues to those given, and makes what they need, so that nobody sees a rule without the tables
@@ -167,17 +185,27 @@ END
 $$;
 
 -- Drops a day that is over and whose retention is over, one process at a time, and says whether it did. Raises
--- lock_not_available when a reader is in the way.
+-- lock_not_available when a reader is in the way. One of steps has to be carried before (75_steps).
 CREATE OR REPLACE FUNCTION {schema}.drop_day(day text) RETURNS boolean
     LANGUAGE plpgsql
     SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
     SET lock_timeout = '100ms' -- as long as a round waits for a row: behind this lock every completion has to queue
     AS $$
+DECLARE
+    needed boolean;
 BEGIN
     IF NOT pg_try_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -1)
         OR NOT EXISTS (SELECT FROM {schema}.kept_days('0') AS kept WHERE kept.name = drop_day.day AND kept.over) THEN
         RETURN false;
+    END IF;
+    IF day ~ '^step_' THEN
+        EXECUTE format(
+            'SELECT EXISTS (SELECT FROM {schema}.%I AS step WHERE EXISTS (SELECT FROM {schema}.any_job WHERE id = step.job))',
+            day) INTO needed;
+        IF needed THEN
+            RETURN false;
+        END IF;
     END IF;
     EXECUTE format('DROP TABLE {schema}.%I', day);
     RETURN true;

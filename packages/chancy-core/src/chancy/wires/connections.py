@@ -52,6 +52,13 @@ class DjangoConnection(Protocol):
     def ensure_connection(self) -> None: ...
 
 
+class DjangoConnectionProxy(Protocol):
+    """`django.db.connection` for who has no stubs of Django: all that its class says of itself."""
+
+    def __getattr__(self, item: Any, /) -> Any: ...
+    def __contains__(self, key: Any, /) -> Any: ...
+
+
 class AsyncpgConnection(Protocol):
     """`asyncpg.Connection`"""
 
@@ -76,7 +83,12 @@ PsycopgConn: TypeAlias = psycopg.Connection[Any]
 PsycopgAsyncConn: TypeAlias = psycopg.AsyncConnection[Any]
 
 SyncConn: TypeAlias = (
-    PsycopgConn | SqlAlchemySession | SqlAlchemyConnection | DjangoConnection | Psycopg2Connection
+    PsycopgConn
+    | SqlAlchemySession
+    | SqlAlchemyConnection
+    | DjangoConnection
+    | DjangoConnectionProxy
+    | Psycopg2Connection
 )  # fmt: skip
 AsyncConn: TypeAlias = (
     PsycopgAsyncConn

@@ -13,7 +13,7 @@ from chancy.errors import InvalidConnection, SchemaOutdated
 from .wire import CLOSED
 
 _MISSING = frozenset({"3F000", "42P01", "42703", "42883", "42704"})
-"""The states for a schema, a table, a column, a function and an object that there is not."""
+"""The states for an unknown schema, table, column, function and object."""
 
 
 def meaning(error: BaseException, schema: str) -> Exception | None:

@@ -68,7 +68,10 @@ class Psycopg:
         Cursor(self._conn).execute(script.encode())
 
     def standing(self) -> Standing:
-        """What libpq knows."""
+        """What libpq knows, once a statement of another thread is over."""
+        if self._conn.info.transaction_status is TransactionStatus.ACTIVE:
+            with self._conn.lock:
+                return standing(self._conn)
         return standing(self._conn)
 
     def let_go(self) -> None:
@@ -95,7 +98,10 @@ class AsyncPsycopg:
         await AsyncCursor(self._conn).execute(script.encode())
 
     async def standing(self) -> Standing:
-        """What libpq knows."""
+        """What libpq knows, once a statement of another coroutine is over."""
+        if self._conn.info.transaction_status is TransactionStatus.ACTIVE:
+            async with self._conn.lock:
+                return standing(self._conn)
         return standing(self._conn)
 
     async def let_go(self) -> None:

@@ -18,6 +18,7 @@ from chancy import State
 from .api import TaskError, TaskResult, TaskResultStatus
 
 _STATUS = {
+    State.BLOCKED: TaskResultStatus.READY,
     State.READY: TaskResultStatus.READY,
     State.SCHEDULED: TaskResultStatus.READY,
     State.RUNNING: TaskResultStatus.RUNNING,

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import click
 
 import chancy_ops
-from chancy.phrases import one_line
+from chancy.options.phrases import one_line
 from chancy_ops.terminal.screen import Table, document
 from chancy_ops.terminal.site import Site, command
 from chancy_ops.terminal.times import instant_or_age, moment, written

@@ -11,13 +11,16 @@ import msgspec
 import chancy
 import chancy_ops
 from chancy import JobRow, State
-from chancy.phrases import one_line
+from chancy.options.phrases import one_line
 from chancy.run import perform
 from chancy_ops import JobFilter, JobLine
 from chancy_ops.searching import whole_jobs
 from chancy_ops.terminal.screen import Table, document, harmless, heading
 from chancy_ops.terminal.site import Site, command
 from chancy_ops.terminal.times import instant_or_age, lasting, moment, written
+
+from .steps import HEADINGS, rows_of
+from .steps import described as step_described
 
 STATES = click.Choice([state.value for state in State])
 SINCE = "Finished (or if live, submitted) since then: 2h, 2026-11-25T18:00Z."
@@ -112,13 +115,15 @@ def progress(row: JobRow | JobLine) -> str:
 @command("job")
 @click.argument("job_id", metavar="ID", type=int)
 def job(site: Site, job_id: int) -> None:
-    """Everything about one job: arguments, result, each error with its traceback, timings, progress, logs."""
+    """Everything about one job: arguments, result, each error with its traceback, timings, progress, steps, logs."""
     with site.connect() as conn:
         row = chancy.get(conn, job_id, schema=site.schema)
+        steps = chancy.steps(conn, job_id, schema=site.schema)
         logs = chancy.logs(conn, job_id, limit=LOGS_SHOWN, schema=site.schema)
         now = site.now(conn)
     if site.json:
-        return document(described(row) | {"logs": [msgspec.structs.asdict(entry) for entry in logs]})
+        said = [msgspec.structs.asdict(entry) for entry in logs]
+        return document(described(row) | {"steps": list(map(step_described, steps)), "logs": said})
     facts = [
         ("job", str(row.id)),
         ("task", row.task),
@@ -149,8 +154,12 @@ def job(site: Site, job_id: int) -> None:
     for error in row.errors:
         ran = f", after {lasting(error.duration)}" if error.started_at else ""
         on = f" on {error.worker}" if error.worker else ""
+        trace = f", {error.trace}" if error.trace else ""
         text = error.traceback or (f"{error.kind}: {error.message}" if error.message else error.kind)
-        _section(f"attempt {error.attempt} failed{on}{ran}", text.rstrip())
+        _section(f"attempt {error.attempt} failed{on}{ran}{trace}", text.rstrip())
+    if steps:
+        heading("steps")
+        Table(HEADINGS, rows_of(steps)).show()
     if logs:
         more = f", the first {LOGS_SHOWN:,}" if len(logs) == LOGS_SHOWN else ""
         heading(f"logs{more}")

@@ -7,9 +7,10 @@ from typing import Any
 
 import chancy_ops
 from chancy_ops import QueueRow, WorkerRow
+from chancy_ops.tally import lately
 from chancy_ops.terminal.screen import Table, document
 from chancy_ops.terminal.site import Site, command
-from chancy_ops.terminal.times import lasting, until
+from chancy_ops.terminal.times import a_second, lasting, until
 
 
 @command("queues")
@@ -17,17 +18,23 @@ def queues(site: Site) -> None:
     """The queues, and what waits in them: those that have live jobs or workers, or are paused or limited.
 
     READY are jobs that are due; WAITING those of them that wait for a limit or for their turn; OLDEST is for how long
-    the longest waiting of the others has been due. LIMIT is what `chancy limit` has set.
+    the longest waiting of the others has been due. OUT/S are jobs a second that finished in the last ten minutes, and
+    FAILED those of them that failed, as workers have counted. LIMIT is what `chancy limit` has set.
     """
     with site.connect() as conn:
         rows, now = chancy_ops.queues(conn, schema=site.schema), site.now(conn)
+        done = lately(conn, schema=site.schema)
     if site.json:
-        return document({"queues": [described_queue(row) for row in rows]})
+        return document({"queues": [described_queue(row) | asdict(done[row.name]) for row in rows]})
     Table(
-        ("QUEUE", "READY", "WAITING", "SCHEDULED", "RUNNING", "WORKERS", "LIMIT", "OLDEST", "PAUSED UNTIL"),
+        (
+            "QUEUE", "READY", "WAITING", "SCHEDULED", "RUNNING", "WORKERS", "LIMIT", "OUT/S", "FAILED", "OLDEST",
+            "PAUSED UNTIL",
+        ),
         [
             (
                 row.name, row.ready, row.waiting, row.scheduled, row.running, row.workers, row.limit,
+                a_second(done[row.name].rate), done[row.name].failed,
                 None if row.oldest_at is None else lasting((now - row.oldest_at).total_seconds()),
                 until(row.paused_until),
             )

@@ -14,7 +14,7 @@ import click
 import chancy
 import chancy_ops
 from chancy import DuplicateJob, State, UnknownJob
-from chancy.phrases import counted, one_line
+from chancy.options.phrases import counted, one_line
 from chancy.states import FINISHED, LIVE
 from chancy_ops import JobFilter, Swept
 from chancy_ops.counting import Count, sum_of

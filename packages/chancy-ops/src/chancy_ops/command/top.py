@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chancy import Progress
-from chancy.phrases import one_line
+from chancy.options.phrases import one_line
 from chancy_ops import QueueRow
 from chancy_ops.flow import Frame, look, measure
 from chancy_ops.terminal.faults import Refusal
 from chancy_ops.terminal.keys import keys
 from chancy_ops.terminal.screen import Table, document, heading, on_terminal
 from chancy_ops.terminal.site import Site, command
-from chancy_ops.terminal.times import is_endless, lasting, written
+from chancy_ops.terminal.times import a_second, is_endless, lasting, written
 
 from .queues import described, described_queue
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from chancy.wires.connections import PsycopgConn
+
+
+QUEUES = ("QUEUE", "READY", "WAITING", "SCHEDULED", "RUNNING", "IN/S", "OUT/S", "FAILED", "OLDEST", "PAUSED")
 
 
 def tables(frame: Frame) -> list[tuple[str, Table]]:
@@ -45,7 +48,10 @@ def tables(frame: Frame) -> list[tuple[str, Table]]:
     return [
         (
             f"queues: {len(queues)}",
-            Table(("QUEUE", "READY", "WAITING", "SCHEDULED", "RUNNING", "IN/S", "OUT/S", "OLDEST", "PAUSED"), queues),
+            Table(
+                ("QUEUE", "READY", "WAITING", "SCHEDULED", "RUNNING", "IN/S", "OUT/S", "FAILED", "OLDEST", "PAUSED"),
+                queues,
+            ),
         ),
         (
             f"running: {shown}",
@@ -56,7 +62,7 @@ def tables(frame: Frame) -> list[tuple[str, Table]]:
 
 
 def _queue_line(name: str, row: QueueRow | None, frame: Frame) -> tuple[Any, ...]:
-    rates = (_rate(frame.submits.get(name, 0)), _rate(frame.completions.get(name, 0)))
+    rates = (a_second(frame.submits.get(name, 0)), a_second(frame.completions.get(name, 0)), frame.failed.get(name, 0))
     if row is None:
         return (name, 0, 0, 0, 0, *rates, None, None)
     oldest = None if row.oldest_at is None else lasting((frame.at - row.oldest_at).total_seconds())
@@ -64,10 +70,6 @@ def _queue_line(name: str, row: QueueRow | None, frame: Frame) -> tuple[Any, ...
     if row.paused_until is not None:
         paused = "yes" if is_endless(row.paused_until) else written(row.paused_until)
     return (name, row.ready, row.waiting, row.scheduled, row.running, *rates, oldest, paused)
-
-
-def _rate(a_second: float) -> str:
-    return f"{a_second:,.0f}" if a_second >= 10 or a_second == 0 else f"{a_second:.1f}"
 
 
 def _bar(progress: Progress | None) -> str | None:
@@ -94,8 +96,8 @@ def _title(site: Site, frame: Frame) -> str:
 def top(site: Site, every: float, once: bool) -> None:
     """Watch queues, running jobs and workers, until q or Ctrl-C.
 
-    IN/S and OUT/S are jobs a second that came (submitted, requeued) and left (finished, deleted). A look reads every
-    live job: with a million of them say --every 5.
+    IN/S and OUT/S are jobs a second that came (submitted, requeued) and left (finished, deleted); FAILED are those that
+    failed in the last ten minutes. A look reads every live job: with a million of them say --every 5.
     """
     once = once or site.json
     if not once and not (on_terminal() and sys.stdin.isatty()):
@@ -110,6 +112,7 @@ def top(site: Site, every: float, once: bool) -> None:
                     "at": frame.at,
                     "submits": frame.submits,
                     "completions": frame.completions,
+                    "failed": frame.failed,
                     "queues": [described_queue(row) for row in frame.queues],
                     "running": frame.running,
                     "workers": [described(row) for row in frame.workers],

@@ -16,6 +16,8 @@ from chancy.wires.wire import Standing
 from . import fleet as fleet_checks
 from . import server as server_checks
 from .findings import Finding, Severity
+from .flows import needs
+from .steps import waits
 
 
 @overload
@@ -27,7 +29,7 @@ def doctor(
 ) -> list[Finding] | Coroutine[Any, Any, list[Finding]]:
     """Look at everything that has ever kept jobs from running; what was found, in a fixed order.
 
-    Each check gives one finding that all is well, or one for each thing that is not. About 20 round trips, of which one
+    Each check gives one finding that all is well, or one for each thing that is not. About 22 round trips, of which one
     reads every live job; where the doorbell seems dead, some seconds more. Writes nothing and waits for no lock, and
     rings once, so that idle workers look. Best on a connection in autocommit: in a transaction the time stands still,
     and nobody can be rung. What other users' sessions do can be seen by
@@ -59,6 +61,8 @@ def _examine(schema: str, conn: SyncConn | AsyncConn) -> Steps[list[Finding]]:
         fleet_checks.schedules(fleet),
         fleet_checks.claims(schema),
         fleet_checks.slots(),
+        waits(),
+        needs(),
         server_checks.rights(),
         server_checks.partitions(schema),
         server_checks.retention(),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from chancy.model import Pause, Rows, Statement, Steps
-from chancy.phrases import argument, counted, jobs_named, moment, one_line, span
+from chancy.options.phrases import argument, counted, jobs_named, moment, one_line, span
 from chancy.schema import named
 
 from .findings import Finding, Patience, Severity, unless_any

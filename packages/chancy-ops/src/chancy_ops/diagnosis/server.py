@@ -9,7 +9,7 @@ from chancy.errors import SchemaOutdated
 from chancy.migrations.migrate import newest, version
 from chancy.migrations.roles import MISSING_RIGHTS, OWN_FUNCTION, OWN_TABLE, missing_rights
 from chancy.model import Rows, Statement, Steps
-from chancy.phrases import counted, moment, one_line, sized, span
+from chancy.options.phrases import counted, moment, one_line, sized, span
 from chancy.schema import named
 
 from .findings import Finding, Patience, Severity, unless_any
@@ -63,7 +63,7 @@ def rights() -> Statement[list[Finding]]:
 # Of history and logs, and of each retention that a queue has.
 PARTITIONS = """
     WITH kept (name) AS (
-        VALUES ('history'), ('log')
+        VALUES ('history'), ('log'), ('step')
         UNION
         SELECT CASE what WHEN 'results' THEN 'history_result_' ELSE 'history_' END || days::text || 'd'
         FROM {schema}.retention WHERE days > 0

@@ -14,11 +14,12 @@ import msgspec
 
 from chancy.errors import UnknownJob
 from chancy.keys.gates import SEPARATOR, Gate, Passes
-from chancy.model import JobRow, Steps
+from chancy.model import WITHOUT_END, JobRow, Steps
+from chancy.options.phrases import argument, counted, jobs_named, moment, one_line, span
 from chancy.options.plain import identity
-from chancy.phrases import argument, counted, jobs_named, moment, one_line, span
 from chancy.schema import schema_in_use
 from chancy.states import FINISHED, State
+from chancy.steps.values import StepKind
 from chancy.verb import verb
 from chancy.verbs import select_job
 
@@ -34,6 +35,8 @@ from .context import (
     places_of,
     running_of,
 )
+from .needs import DEEPEST, Way, blocked, way_of
+from .steps import OpenRest, open_rests
 
 _TRIES = 5
 _AT_ONCE = timedelta(seconds=1)
@@ -46,6 +49,10 @@ class Reason(StrEnum):
     """Why a job does not run; or that it does, or has."""
 
     SCHEDULED = "scheduled"
+    SLEEPS = "sleeps"
+    """In a step, until a time that it has said."""
+    WAITS = "waits"
+    """For a signal."""
     RETRY = "retry"
     REFUSED = "refused"
     """Workers could not take it: they do not know its task, or have a version with other arguments."""
@@ -61,6 +68,8 @@ class Reason(StrEnum):
     BUSY = "busy"
     NEXT = "next"
     """Nothing is in its way."""
+    NEEDS = "needs"
+    """It waits for other jobs."""
     RUNNING = "running"
     WORKER_LOST = "worker_lost"
     """It ran under a worker that is not believed alive any more."""
@@ -83,7 +92,7 @@ class Why:
 
 @verb
 def why(job_id: int, /, *, schema: str | None = None) -> Steps[Why]:
-    """Why the job does not run, or what it does. Two to five round trips; takes no lock and reads no table through.
+    """Why the job does not run, or what it does. Two to six round trips; takes no lock and reads no table through.
 
     How many come before it is counted up to 10,000 jobs and 1,000 groups. Raises `UnknownJob`.
     """
@@ -96,9 +105,22 @@ def _why(job_id: int, schema: str) -> Steps[Why]:
         return _finished(job, seen)
     if job.state is State.RUNNING:
         return _running(job, seen)
+    if job.state is State.BLOCKED:
+        return (yield from _blocked(job, schema))
+    if job.run_at > seen.now:
+        rests: list[OpenRest] = yield open_rests(job.id)
+        if (rest := next((rest for rest in rests if _is_of(rest, job)), None)) is not None:
+            return _resting(job, seen, rest)
     if (found := _scheduled(job, seen) or _paused(job, seen) or _unmanned(job, seen)) is not None:
         return found
     return (yield from _held_up(job, seen))
+
+
+def _blocked(job: JobRow, schema: str) -> Steps[Why]:
+    """With the reason of the first job in its way."""
+    way: Way = yield way_of(job)
+    first = (yield from _why(way.first, schema)).sentence if way.depth and way.depth < DEEPEST else ""
+    return Why(Reason.NEEDS, blocked(job, way, first))
 
 
 def _look(job_id: int, schema: str) -> Steps[tuple[JobRow, Around]]:
@@ -114,7 +136,7 @@ def _look(job_id: int, schema: str) -> Steps[tuple[JobRow, Around]]:
 
 
 def _stored(state: State) -> str | None:
-    return None if state in FINISHED else "running" if state is State.RUNNING else "ready"
+    return None if state in FINISHED else "ready" if state is State.SCHEDULED else state.value
 
 
 def _subject(job: JobRow) -> str:
@@ -132,6 +154,9 @@ def _finished(job: JobRow, seen: Around) -> Why:
         return Why(Reason.FINISHED, f"{sentence} in attempt {_attempt(job)}, and {result}.")
     if job.attempt:
         sentence += f" in attempt {_attempt(job)}"
+    if job.errors and job.errors[-1].kind == "NeedFailed":
+        again = f"`chancy requeue {job.id}` runs what is to blame again, and goes on from there"
+        return Why(Reason.FINISHED, f"{sentence} because {one_line(job.errors[-1].message)}; {again}.")
     if job.errors and job.state is not State.CANCELLED:
         sentence += f" with {_error(job)}"
     return Why(Reason.FINISHED, f"{sentence}; `chancy requeue {job.id}` makes it ready again.")
@@ -174,6 +199,23 @@ def _lost(job: JobRow, seen: Around) -> Why:
         f"ago; {back}."
     )
     return Why(Reason.WORKER_LOST, sentence)
+
+
+def _is_of(rest: OpenRest, job: JobRow) -> bool:
+    """Whether it is what the job is scheduled for: it may be tried again sooner."""
+    return (rest.until or WITHOUT_END) == job.run_at
+
+
+def _resting(job: JobRow, seen: Around, rest: OpenRest) -> Why:
+    name, since = one_line(rest.name), f"since {moment(rest.since)} ({span(seen.now - rest.since)} ago)"
+    until = "" if rest.until is None else f"until {moment(rest.until)} (in {span(rest.until - seen.now)})"
+    if rest.kind is StepKind.SLEEP:
+        return Why(Reason.SLEEPS, f"{_subject(job)} sleeps in step '{name}' {until}, {since}.", rest.until)
+    sentence = f"{_subject(job)} waits for the signal '{name}' {since}, {until or 'without an end'}"
+    if rest.unheard:
+        told = ", ".join(f"'{one_line(each)}'" for each in rest.unheard[:3])
+        sentence += f"; it was told {told}, which it has not come to"
+    return Why(Reason.WAITS, f"{sentence}: `chancy signal {job.id} {argument(rest.name)}` tells it.", rest.until)
 
 
 def _scheduled(job: JobRow, seen: Around) -> Why | None:

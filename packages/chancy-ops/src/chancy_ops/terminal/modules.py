@@ -66,7 +66,7 @@ def parsed(task: AnyTask, pairs: Sequence[str]) -> tuple[list[Any], dict[str, An
         if name in values:
             raise InvalidArguments(task.name, name, "given twice")
         try:
-            # A name that there is not is told by `bind`, with the names that there are.
+            # `bind` tells of an unknown name, and which names there are.
             if name in task.signature.carriers:
                 values[name] = _model(task, name, text, as_json)
             else:

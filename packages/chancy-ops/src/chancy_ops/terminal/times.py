@@ -70,6 +70,11 @@ def written(instant: datetime) -> str:
     return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
+def a_second(rate: float) -> str:
+    """How many a second: `0`, `0.4`, `12`, `3,400`."""
+    return f"{rate:,.0f}" if rate >= 10 or rate == 0 else f"{rate:.1f}"
+
+
 def lasting(seconds: float) -> str:
     """How long, by its largest unit or two: `350 ms`, `12 s`, `4 min`, `2 h 10 min`, `3 d`."""
     if seconds < 1:

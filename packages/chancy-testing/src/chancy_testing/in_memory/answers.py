@@ -9,16 +9,18 @@ from typing import Any
 
 from chancy.model import Rows, Statement
 
-from . import batches, gates, jobs, logs, retention, schedules, unique
+from . import batches, flows, gates, jobs, logs, retention, schedules, steps, unique
 from .store import Answer, Asked, Memory
 
 ANSWERS: dict[str, Answer] = {
     **batches.ANSWERS,
+    **flows.ANSWERS,
     **gates.ANSWERS,
     **jobs.ANSWERS,
     **logs.ANSWERS,
     **retention.ANSWERS,
     **schedules.ANSWERS,
+    **steps.ANSWERS,
     **unique.ANSWERS,
 }
 ASKED_BY = {"around": "why", "ledger_exists": "doctor"}

@@ -22,6 +22,8 @@ import psycopg
 from chancy.app import Surround
 from chancy.current import CurrentJob
 from chancy.errors import ChancyError, InvalidConnection, UnknownJob
+from chancy.flows.flow import flow_in, pieces_of
+from chancy.flows.statements import become
 from chancy.job import Job
 from chancy.model import AttemptError, Progress, Statement
 from chancy.options.limits import LimitType
@@ -31,15 +33,17 @@ from chancy.states import State
 from chancy.task import BaseTask
 from chancy.wires.connections import AsyncConn, SyncConn
 from chancy.wires.registry import wire_of
-from chancy_testing.attempts import Call, Performed, limits_of, perform_here, perform_here_async
+from chancy_testing.attempts import Call, Performed, limits_of, not_become, perform_here, perform_here_async
 from chancy_testing.stand_ins import AsyncStandIn, AsyncUnasked, StandIn, Unasked
 from chancy_worker.attempts.verdict import Completion
 
 from .answers import answer
 from .batches import finish_batches
+from .flows import look
 from .gates import not_enforced
 from .logs import note_logs
 from .rows import Kept, state_of
+from .steps import end_rests
 from .store import Memory
 
 T = TypeVar("T")
@@ -77,7 +81,7 @@ class EagerJob(msgspec.Struct, frozen=True, kw_only=True):
     run_at: datetime
     """When it was due, in UTC; the last time if it was retried or has snoozed."""
     arguments: dict[str, Any]
-    """As the function gets them: decoded, defaults filled in."""
+    """As the function gets them: decoded, defaults filled in; of one that waits for what it needs, none yet."""
     result: Any
     """As `result()` gives it; None until it has succeeded."""
     errors: tuple[AttemptError, ...]
@@ -117,7 +121,8 @@ class Eager:
         return {job.task: job.not_enforced for job in self.jobs if job.not_enforced and job.attempt}
 
     def perform(self, job: Job[Any], /) -> EagerJob:
-        """Perform a job that was only collected, or has snoozed; the job as it is then.
+        """Perform a job that was only collected, or has snoozed; the job as it is then. Its sleeps are over, and so are
+        its waits that have an end.
 
         Its retries are made at once. What its function raises is raised here when the job has failed, unless
         `raise_errors=False`. Raises `UnknownJob`, and `ValueError` for one that is running or finished.
@@ -186,6 +191,7 @@ class Eager:
         if statement.name in ("select_outcome", "select_live_outcome"):
             yield from self._before_result((schema, statement.params["id"]), block)
         rows = answer(memory, statement, block)
+        look(memory)
         finish_batches(memory)
         self._due += [(schema, job_id) for job_id in memory.take_due()]
         if block is None:
@@ -195,13 +201,24 @@ class Eager:
     def _before_result(self, place: Place, block: str | None) -> Calls[None]:
         """Whoever asks for a result gets one, or an error: nobody else would ever make it."""
         kept = self._memories[place[0]].jobs.get(place[1])
-        if kept is None or kept.row.state is not State.READY or kept.transaction == block:
+        if kept is not None and kept.row.state is State.BLOCKED and self.mode == "run":
+            yield from self._until_released(place)
+            kept = self._memories[place[0]].jobs[place[1]]
+        if kept is None or kept.row.state not in (State.BLOCKED, State.READY) or kept.transaction == block:
             return
-        if self.mode == "run" and not kept.fence:  # submitted by the handler that asks
+        if self.mode == "run" and not kept.fence and kept.row.state is State.READY:  # by the handler that asks
             yield from self._attempts(place)
             kept = self._memories[place[0]].jobs[place[1]]
-        if kept.row.state is State.READY:
+        if kept.row.state in (State.BLOCKED, State.READY):
             raise NotPerformed(kept.row.id, kept.row.task, _shown(kept).state)
+
+    def _until_released(self, place: Place) -> Calls[None]:
+        """Perform what the handler that asks has submitted, as far as this one waits for it."""
+        later = _later.get() or []
+        while later and self._memories[place[0]].jobs[place[1]].row.state is State.BLOCKED:
+            first = later.pop(0)
+            yield from self._attempts(first)
+            later += self._called_for(first[0])
 
     def _perform(self, place: Place) -> Calls[None]:
         schema, job_id = place
@@ -212,6 +229,7 @@ class Eager:
             raise ValueError(
                 f"job {job_id} ({kept.row.task}) is {kept.row.state}; only one that waits can be performed"
             )
+        end_rests(self._memories[schema], job_id)
         yield from self._perform_all([place])
 
     def _perform_due(self) -> Calls[None]:
@@ -231,17 +249,21 @@ class Eager:
             while due:
                 place = due.pop(0)
                 error = yield from self._attempts(place)
-                memory = self._memories[place[0]]
-                finish_batches(memory)
-                called_back = [(place[0], job_id) for job_id in memory.take_due()]
-                if self.mode == "run":
-                    due += called_back
+                due += self._called_for(place[0])
                 if error is not None:
                     errors.append(error)
         finally:
             _later.reset(token)
         if errors and self.raise_errors:
             raise errors[0]
+
+    def _called_for(self, schema: str) -> list[Place]:
+        """What an end has made due: jobs that needed it, and callbacks of batches."""
+        memory = self._memories[schema]
+        look(memory)
+        finish_batches(memory)
+        due = [(schema, job_id) for job_id in memory.take_due()]
+        return due if self.mode == "run" else []
 
     def _attempts(self, place: Place) -> Calls[BaseException | None]:
         """Perform a job until it is finished or has snoozed; the error with which it has failed."""
@@ -254,6 +276,11 @@ class Eager:
                 memory.running.pop(place[1], None)
             verdict, error, logged = performed
             note_logs(memory, logged)
+            if verdict.flow is not None:
+                fate, other = answer(memory, become(*job.owner, flow_in(verdict.flow)), None)[0]
+                if fate == "became":
+                    return None
+                verdict = not_become(job, fate, other)
             memory.settle(verdict)
             if not _is_retried(memory.jobs[job.id], verdict):
                 return error if verdict.state is State.FAILED else None
@@ -307,6 +334,8 @@ def _shown(kept: Kept) -> EagerJob:
 
 
 def _arguments(kept: Kept, task: BaseTask[..., Any]) -> dict[str, Any]:
+    if pieces_of(kept.row.arguments, kept.row.needs) is not None:
+        return {}
     args, kwargs = task.signature.decode_arguments(kept.row.arguments)
     return dict(zip(task.signature.names, args, strict=False)) | kwargs
 

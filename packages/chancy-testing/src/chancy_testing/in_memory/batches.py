@@ -67,7 +67,13 @@ def _finish_batches(memory: Memory, asked: Asked) -> Iterator[Row]:
 def _select_progress(memory: Memory, asked: Asked) -> Iterator[Row]:
     if kept := memory.batches.get(asked.params["id"]):
         states, ended = _states(memory, kept), _ended(memory, kept).values()
-        yield len(kept.members), states[State.READY], states[State.RUNNING], *ended, kept.finished_at
+        yield (
+            len(kept.members),
+            states[State.READY] + states[State.BLOCKED],
+            states[State.RUNNING],
+            *ended,
+            kept.finished_at,
+        )
 
 
 ANSWERS: dict[str, Answer] = {

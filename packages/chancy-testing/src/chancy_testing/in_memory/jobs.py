@@ -87,7 +87,7 @@ def _columns(kept: Kept) -> Row:
         row.id, row.task, row.queue, state_of(row).value, row.priority, row.attempt, row.max_attempts, row.crashes,
         row.worker, row.submitted_at, row.run_at, row.started_at, row.finished_at, row.cancel_at,
         row.arguments, row.result, kept.errors, None if row.progress is None else encode_json(row.progress),
-        None if row.unique_key is None else row.unique_key.encode(), row.batch, kept.meta,
+        None if row.unique_key is None else row.unique_key.encode(), row.batch, kept.meta, row.needs, row.becomes,
     )  # fmt: skip
 
 
@@ -112,14 +112,17 @@ def _cancel_jobs(memory: Memory, asked: Asked) -> Iterator[Row]:
     for job_id in asked.params["ids"]:
         kept = memory.jobs.get(job_id)
         state = kept and kept.row.state
-        if kept is not None and state is State.READY:
+        becomes = None
+        if kept is not None and state in (State.BLOCKED, State.READY):
+            becomes = kept.row.becomes
             memory.finish(kept, State.CANCELLED)
+            memory.doomed.update({job_id: memory.needs.pop(job_id)} if job_id in memory.needs else {})
         elif kept is not None and state is State.RUNNING:
             memory.jobs[job_id] = kept.with_row(cancel_at=kept.row.cancel_at or now())
         if current := memory.running.get(job_id):
             current.cancelled = True
-        live = state in (State.READY, State.RUNNING)
-        yield live, live, state in FINISHED, None
+        live = state in (State.BLOCKED, State.READY, State.RUNNING)
+        yield live, live, state in FINISHED, False, becomes, None
 
 
 def _requeue_jobs(memory: Memory, asked: Asked) -> Iterator[Row]:
@@ -130,7 +133,9 @@ def _requeue_jobs(memory: Memory, asked: Asked) -> Iterator[Row]:
 def _requeued(memory: Memory, job_id: int, attempts: int | None) -> Row:
     kept = memory.jobs.get(job_id)
     if kept is None or kept.row.state not in FINISHED:
-        return False, kept is not None, None, _key(kept), None, None
+        return False, kept is not None, None, _key(kept), None, False, None
+    if job_id in memory.doomed:
+        return False, True, None, None, None, True, None
     row, task = kept.row, registry.tasks.get(kept.row.task)
     declared = row.max_attempts if task is None else task.options.max_attempts
     again = kept.with_row(
@@ -140,6 +145,7 @@ def _requeued(memory: Memory, job_id: int, attempts: int | None) -> Row:
         result=None,
         finished_at=None,
         worker=None,
+        becomes=None,
     )
     other = None
     if again.holds_key:
@@ -148,7 +154,8 @@ def _requeued(memory: Memory, job_id: int, attempts: int | None) -> Row:
     if other is None:
         memory.jobs[job_id] = again
         memory.due.append(job_id)
-    return other is None, True, row.task if kept.unique is not None else None, _key(kept), other, None
+    needed = any(job_id in kinds for kinds in memory.doomed.values())
+    return other is None, True, row.task if kept.unique is not None else None, _key(kept), other, needed, None
 
 
 def _key(kept: Kept | None) -> bytes | None:
@@ -170,7 +177,11 @@ def _delete_jobs(memory: Memory, asked: Asked) -> Iterator[Row]:
     gone = [job_id for job_id in there if memory.jobs[job_id].row.state is not State.RUNNING]
     for job_id in gone:
         del memory.jobs[job_id]
-    yield len(gone), bool(there)
+        memory.needs.pop(job_id, None)
+        memory.doomed.pop(job_id, None)
+        memory.steps.pop(job_id, None)
+        memory.ended.add(job_id)
+    yield len(gone), bool(there), []
 
 
 def _count_jobs(memory: Memory, asked: Asked) -> Iterator[Row]:

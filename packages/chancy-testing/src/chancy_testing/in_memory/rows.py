@@ -38,6 +38,21 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, row=msgspec.structs.replace(self.row, **changes))
 
 
+class KeptStep(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of a step, as its row has it."""
+
+    name: str
+    kind: str
+    at: datetime
+    attempt: int
+    until: datetime | None = None
+    result: bytes | None = None
+
+    def ending(self, at: datetime) -> KeptStep:
+        """The same, with an end that is not later than this."""
+        return self if self.until is None else msgspec.structs.replace(self, until=min(self.until, at))
+
+
 class KeptBatch(msgspec.Struct, frozen=True):
     """A batch, its callbacks untold."""
 

@@ -24,7 +24,7 @@ from chancy.schedules.schedule import ScheduleRow
 from chancy.states import State
 from chancy_worker.attempts.verdict import Claimed, Completion
 
-from .rows import Kept, KeptBatch, now
+from .rows import Kept, KeptBatch, KeptStep, now
 
 WORKER_ID = 1
 
@@ -40,6 +40,14 @@ class Memory:
         self.logs: dict[int, list[tuple[datetime, int, int, bytes]]] = {}
         """By their jobs: instant, attempt, number, entry."""
         self.schedules: dict[str, ScheduleRow] = {}
+        self.needs: dict[int, dict[int, str]] = {}
+        """Of blocked jobs: whom each needs, and what of that."""
+        self.doomed: dict[int, dict[int, str]] = {}
+        """The same of those that were ended because of a need."""
+        self.ended: set[int] = set()
+        """Jobs that are over, or gone, since anybody has looked at who needs them."""
+        self.steps: dict[int, tuple[KeptStep, ...]] = {}
+        """By their jobs, oldest first."""
         self.running: dict[int, CurrentJob] = {}
         """The attempts that run, by their jobs."""
         self.due: list[int] = []
@@ -62,15 +70,17 @@ class Memory:
 
     def clear(self) -> None:
         """Nothing has ever been submitted."""
-        self.jobs, self.windows, self.logs, self.batches, self.schedules = {}, {}, {}, {}, {}
+        self.jobs, self.windows, self.logs, self.batches, self.schedules, self.steps = {}, {}, {}, {}, {}, {}
+        self.needs, self.doomed = {}, {}
 
     def save(self) -> Callable[[], None]:
         """What brings back all that is here now."""
         jobs, windows, batches = dict(self.jobs), dict(self.windows), dict(self.batches)
-        schedules = dict(self.schedules)
+        schedules, steps, needs, doomed = dict(self.schedules), dict(self.steps), dict(self.needs), dict(self.doomed)
 
         def restore() -> None:
             self.jobs, self.windows, self.batches, self.schedules = jobs, windows, batches, schedules
+            self.steps, self.needs, self.doomed = steps, needs, doomed
 
         return restore
 
@@ -145,14 +155,17 @@ class Memory:
                 worker=None,
                 progress=None,
                 attempt=row.attempt - verdict.refund,
-                run_at=row.run_at if verdict.delay is None else now() + verdict.delay,
+                run_at=row.run_at if verdict.delay is None or verdict.suspended else now() + verdict.delay,
             )
+            if verdict.suspended and row.run_at <= now():  # it was told meanwhile
+                self.due.append(verdict.id)
 
     def finish(self, kept: Kept, state: State, result: bytes | None = None) -> None:
         """The job is over."""
         self.jobs[kept.row.id] = kept.with_row(
             state=state, result=result, finished_at=now(), cancel_at=None, progress=None
         )
+        self.ended.add(kept.row.id)
 
     def note_delay(self, job_id: int, delay: timedelta) -> None:
         """A retry would have waited so long."""

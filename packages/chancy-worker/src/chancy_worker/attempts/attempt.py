@@ -11,16 +11,16 @@ from typing import Any, Protocol
 import msgspec
 
 from chancy.current import CurrentJob, running_attempt
-from chancy.errors import InvalidArguments, InvalidResult
+from chancy.errors import InvalidArguments
 from chancy.schema import attempt_schema
-from chancy.states import State
 from chancy.task import BaseTask
 from chancy_worker import forks
 
 from .middleware import Middleware, go_through
 from .refusals import unfit
+from .returned import returned
 from .surround import Surround, Within
-from .verdict import Claimed, Completion, Since, failure, judged, succeeded
+from .verdict import Claimed, Completion, Since, judged
 
 
 class Attempt(msgspec.Struct, frozen=True, gc=False):
@@ -99,7 +99,7 @@ def call(
                 result = task.function(*args, **kwargs)
         if forks.depth != here:
             forks.end()
-        return _returned(job, task, result, since)
+        return returned(job, task, result, since)
     except BaseException as error:  # SystemExit too: whatever ends the function, the worker goes on
         if forks.depth != here:
             forks.end(error)
@@ -127,7 +127,7 @@ async def call_async(
                 result = await task.function(*args, **kwargs)
         if forks.depth != here:
             forks.end()
-        return _returned(job, task, result, since)
+        return returned(job, task, result, since)
     except BaseException as error:
         if forks.depth != here:
             forks.end(error)
@@ -140,11 +140,3 @@ def _judged(job: Claimed, task: BaseTask[..., Any], since: Since, explain: Expla
     with contextlib.suppress(BaseException):  # what an error says of itself is code of the job
         error = explain(error)
     return judged(job, error, since, task.retry_delay)
-
-
-def _returned(job: Claimed, task: BaseTask[..., Any], result: Any, since: Since) -> Completion:
-    try:
-        return succeeded(job, task.signature.encode_result(result))
-    except InvalidResult as error:
-        # Final: the effects are there, and another attempt would return the same kind of value.
-        return failure(job, State.FAILED, error, since)

@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 from chancy.arguments.codec import encode_json
 from chancy.current import running_attempt
-from chancy.logs import Entry
+from chancy.logs.kept import Entry
+from chancy.logs.records import OURS
 from chancy.model import Statement
 from chancy.wires.literals import JsonColumn, of_numbers
 from chancy_worker.words import MAX_MESSAGE_BYTES, safe
@@ -41,7 +42,6 @@ RECORD_BYTES = 256
 BATCH_RECORDS, BATCH_BYTES = 1_000, 1024**2
 """Of one statement: to make it holds the loop for some milliseconds."""
 
-_OURS = frozenset({"chancy.worker", "chancy.job"})
 _CLAIMS = 2_000_000
 """So many claims of one attempt are told apart in a number of 31 bits."""
 
@@ -116,6 +116,8 @@ def write_logs(batch: Sequence[Kept]) -> Statement[int]:
 class Keeper(logging.Handler):
     """Puts the records of attempts that have a book of its own into that book. From any thread."""
 
+    passes_over = OURS
+
     def __init__(self) -> None:
         super().__init__()
         self._waiting: deque[Kept] = deque()
@@ -136,7 +138,7 @@ class Keeper(logging.Handler):
         if (current := running_attempt.get(None)) is None:
             return
         book = current.book
-        if isinstance(book, Book) and book.keeper is self and record.name not in _OURS:
+        if isinstance(book, Book) and book.keeper is self and record.name not in self.passes_over:
             book.add(record)
 
     def put(self, kept: Kept, room: int) -> bool:

@@ -17,6 +17,7 @@ from chancy_worker.words import kind_of
 from .verdict import Claimed, Completion, Since, failure
 
 Proceed = Callable[[], Awaitable[Completion]]
+"""What a middleware is given to go on: awaited once, it gives what the attempt came to."""
 Middleware = Callable[[CurrentJob, Proceed], Awaitable[Completion]]
 """A plain async function around an attempt: it awaits `proceed()` once and returns its completion, or another."""
 
@@ -29,6 +30,9 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "delay": (timedelta, NoneType),
     "refund": (bool,),
     "note": (str,),
+    "flow": (bytes, NoneType),
+    "snoozed": (bool,),
+    "suspended": (bool,),
 }
 
 
@@ -85,7 +89,7 @@ def flaw_of(given: object, job: Claimed) -> str | None:
             return f"its {name} is {kind_of(value)}"
     if (given.id, given.fence) != (job.id, job.fence):
         return f"it is of another attempt (job {given.id})"
-    if given.state not in FINISHED | {State.READY}:
+    if given.state not in FINISHED | {State.READY} and (given.state is not State.BLOCKED or given.flow is None):
         return f"no attempt ends as {given.state}"
     if given.state is State.READY and not given.refund and job.attempt >= job.max_attempts:
         return "it makes a job ready again that has no attempt left"

@@ -23,14 +23,16 @@ import msgspec
 
 from chancy.arguments.codec import encode_json
 from chancy.errors import InvalidArguments
+from chancy.logs.records import about
 from chancy.model import AttemptError, Statement
 from chancy.states import State
 from chancy.task import BaseTask
 from chancy.wires.literals import of_texts
 from chancy_worker.fingerprint import fingerprint
+from chancy_worker.mistakes import KEPT_ERRORS
 from chancy_worker.words import MAX_MESSAGE_BYTES, safe
 
-from .verdict import KEPT_ERRORS, Claimed, Completion, Since, released, since_now
+from .verdict import Claimed, Completion, Since, released, since_now
 
 log = logging.getLogger("chancy.worker")
 
@@ -165,6 +167,7 @@ class Refusals:
                 "if it should know it, name the task's module on the command line",
                 job.task,
                 job.id,
+                extra=about(job),
             )
         if job.task in self._unknown and job.task not in self._orphans:
             return released(job, "unknown task")
@@ -176,7 +179,7 @@ class Refusals:
             self._note(job.task, self._signatures[job.task])
             log.warning(
                 "job %d (%s) has arguments that this worker's version of the task does not take: it is %s",
-                job.id, job.task, verdict.note,
+                job.id, job.task, verdict.note, extra=about(job),
             )  # fmt: skip
         if (job.refused_for or 0.0) >= PATIENCE_SECONDS and job.task in self._orphans:
             return given_up(verdict, "for an hour no worker could take it")

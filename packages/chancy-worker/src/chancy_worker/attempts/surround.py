@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from chancy.current import CurrentJob, running_attempt
 from chancy.errors import ChancyError
+from chancy.logs.records import about
 from chancy_worker import forks
 from chancy_worker.words import kind_of
 
@@ -67,7 +68,8 @@ class Within:
         except BaseException:
             if kind is None or not issubclass(kind, asyncio.CancelledError):
                 raise
-            log.exception("surround %s raised when its attempt was stopped", _called(self._surround))
+            whose = about(running_attempt.get())
+            log.exception("surround %s raised when its attempt was stopped", _called(self._surround), extra=whose)
 
 
 Place: TypeAlias = tuple[str, str]

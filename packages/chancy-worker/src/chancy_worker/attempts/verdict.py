@@ -1,36 +1,21 @@
-"""What happened in an attempt, as a value. Pure: no event loop and no database.
-
-What a handler says is untrusted: texts are made encodable, capped, and live in JSON.
-"""
+"""What happened in an attempt, as a value. Pure: no event loop and no database."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 import msgspec
 
-from chancy.arguments.codec import encode_json
-from chancy.errors import InvalidResult
-from chancy.model import LONGEST_DELAY, AttemptError
-from chancy.options.outcomes import Discard, Retry, Snooze
+from chancy.model import LONGEST_DELAY
+from chancy.options.outcomes import Discard, Retry, Snooze, Suspended
 from chancy.options.retry import Backoff, delay_of
 from chancy.states import State
-from chancy_worker.fingerprint import fingerprint, fingerprint_of
-from chancy_worker.words import (
-    MAX_KIND_BYTES,
-    MAX_MESSAGE_BYTES,
-    MAX_TRACEBACK_BYTES,
-    handlers_traceback,
-    kind_of,
-    safe,
-    words_of,
-)
-
-KEPT_ERRORS = 10
+from chancy_worker.mistakes import appended, error_of, unstored
+from chancy_worker.words import MAX_MESSAGE_BYTES, safe, words_of
 
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 
@@ -102,6 +87,15 @@ class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What happened in one phrase, for the log."""
     refusal: bool = False
     """The worker could not take it; another one perhaps can."""
+    raised: BaseException | None = None
+    """What the function raised, where the job has failed for good in this process: for the log, and until it is told.
+    With it lives all that its frames hold."""
+    snoozed: bool = False
+    """The handler has asked to be called again later."""
+    suspended: bool = False
+    """Its row says already when it is due again, and may have been told otherwise since; `delay` is for this worker."""
+    flow: bytes | None = None
+    """As JSON, the `Flow` whose target's result the job's own is to be; then `state` is BLOCKED."""
 
     @property
     def size(self) -> int:
@@ -109,12 +103,14 @@ class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return 64 + len(self.result or b"") + len(self.errors or b"")
 
 
-class Since(msgspec.Struct, frozen=True, gc=False):
+class Since(msgspec.Struct, gc=False):
     """Which worker began an attempt, and when: as Unix time, and by the clock that never jumps."""
 
     worker: str
     at: float
     clock: float
+    trace: str = ""
+    """Where it is in a trace, once somebody has said that."""
 
     @property
     def elapsed(self) -> float:
@@ -160,7 +156,12 @@ def _judged(job: Claimed, error: BaseException, since: Since, decide: Decide) ->
     kind = type(error)  # and not isinstance: what an error says of its class is its own code
     if issubclass(kind, Snooze):
         delay = _within_reason(error.delay)  # type: ignore[attr-defined]
-        return Completion(job.id, job.fence, State.READY, delay=delay, refund=True, note=f"snoozed for {delay}")
+        if issubclass(kind, Suspended):
+            note = safe(words_of(error), MAX_MESSAGE_BYTES)
+            return Completion(
+                job.id, job.fence, State.READY, delay=delay, refund=True, note=note, suspended=True, snoozed=True
+            )
+        return Completion(job.id, job.fence, State.READY, None, None, delay, True, f"snoozed for {delay}", snoozed=True)
     if issubclass(kind, Discard):
         return failure(job, State.DISCARDED, error, since)
     if job.attempt >= job.max_attempts:
@@ -185,45 +186,20 @@ def failure(
     job: Claimed, state: State, error: BaseException, since: Since, delay: timedelta = timedelta(0)
 ) -> Completion:
     """The attempt ended with an error, which is kept on the job. Never raises."""
-    says_all = issubclass(type(error), (Discard, Retry, InvalidResult))
-    kind, message = safe(kind_of(error), MAX_KIND_BYTES), safe(words_of(error), MAX_MESSAGE_BYTES)
-    kept = AttemptError(
-        attempt=job.attempt,
-        kind=kind,
-        message=message,
-        traceback="" if says_all else safe(handlers_traceback(error), MAX_TRACEBACK_BYTES),
-        worker=since.worker,
-        started_at=datetime.fromtimestamp(since.at, UTC),
-        duration=round(since.elapsed, 6),
-        fingerprint=fingerprint_of(error, job.task, kind, message),
-    )
+    kept = error_of(error, job.task, job.attempt, since.worker, since.at, since.elapsed, since.trace)
     return Completion(
-        job.id, job.fence, state, errors=_with(job.errors, kept), delay=delay, note=f"{kept.kind}: {kept.message}"
-    )
+        job.id, job.fence, state, errors=appended(job.errors, kept), delay=delay, note=f"{kept.kind}: {kept.message}",
+        raised=error if state is State.FAILED else None,
+    )  # fmt: skip
 
 
 def without_data(completion: Completion, reason: str) -> Completion:
     """What is left to say of a verdict that the database does not take: the job failed, and why it looks so bare."""
-    message = safe(f"the verdict of this attempt could not be stored: {reason}", MAX_MESSAGE_BYTES)
-    print_ = fingerprint("InvalidResult", "", message)
-    error = AttemptError(attempt=0, kind="InvalidResult", message=message, fingerprint=print_)
-    return Completion(
-        completion.id,
-        completion.fence,
-        State.FAILED,
-        errors=encode_json([error]),
-        note=f"{error.kind}: {error.message}",
-    )
+    error = unstored(reason)
+    note, errors = f"{error.kind}: {error.message}", appended(None, error)
+    return Completion(completion.id, completion.fence, State.FAILED, errors=errors, note=note)
 
 
 def _within_reason(delay: object) -> timedelta:
     """A handler's delay, as the database can take it."""
     return min(max(delay_of(delay), timedelta(0)), LONGEST_DELAY)
-
-
-def _with(errors: bytes | None, error: AttemptError) -> bytes:
-    old: Sequence[msgspec.Raw] = []
-    if errors is not None:
-        with contextlib.suppress(msgspec.DecodeError, ValueError):  # what is no list was not written by a worker
-            old = msgspec.json.decode(errors, type=list[msgspec.Raw])
-    return encode_json([*old[1 - KEPT_ERRORS :], error])

@@ -39,6 +39,7 @@ from chancy_worker.attempts.attempt import Explain, as_it_is, call, call_async
 from chancy_worker.attempts.logs import message_of, traceback_of
 from chancy_worker.attempts.surround import Surround, found
 from chancy_worker.attempts.verdict import Claimed, Completion, Since, judged
+from chancy_worker.logs.format import as_json, extra_of
 from chancy_worker.words import safe
 
 from . import memory
@@ -224,7 +225,7 @@ class Child:
         current = CurrentJob(
             job.id, job.task, job.queue, job.attempt, job.max_attempts,
             False, False, job.fence, order.schema, task.signature.encode_result,
-            self._report, None, job.lease, order.since.worker, job,
+            self._report, None, job.lease, order.since.worker, job, order.since,
         )  # fmt: skip
         running_attempt.set(current)
         attempt_schema.set(order.schema)
@@ -381,6 +382,7 @@ class _Wire(logging.Handler):
                     record.created,
                     _encodable(traceback_of(record)),
                     None if current is None else (current.id, current.fence),
+                    as_json(extra) if (extra := extra_of(record)) else b"",
                 )
             )
         except Exception:

@@ -75,6 +75,8 @@ class Logged(msgspec.Struct, frozen=True, array_like=True, tag="l", gc=False):
     traceback: str
     claim: Claim | None
     """The one in whose context it was made."""
+    extra: bytes = b""
+    """What was given beside the message, as a JSON object."""
 
 
 class Recalled(msgspec.Struct, frozen=True, array_like=True, tag="b", gc=False):
@@ -146,12 +148,16 @@ class Unloaded(msgspec.Struct, frozen=True, array_like=True, tag="u"):
     why: str
 
 
+def _nothing(error: object) -> None:
+    """An exception stays in its process."""
+
+
 Said: TypeAlias = Order | Recall
 Answer: TypeAlias = Ready | Unready | Done | Told | Grown | Logged | Recalled
 Asked: TypeAlias = Setup | Fork | Kill
 Reported: TypeAlias = Forked | Refused | Ended | Unloaded
 
-encode = msgspec.msgpack.Encoder().encode
+encode = msgspec.msgpack.Encoder(enc_hook=_nothing).encode
 decode_said = msgspec.msgpack.Decoder(Said).decode
 decode_answer = msgspec.msgpack.Decoder(Answer).decode
 decode_asked = msgspec.msgpack.Decoder(Asked).decode

@@ -18,6 +18,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
+import msgspec
+
 from chancy.current import CurrentJob, running_attempt
 from chancy.errors import AttemptStopped
 from chancy.options.limits import LimitType
@@ -300,6 +302,9 @@ def _log_again(said: Logged, pid: int, current: CurrentJob | None) -> None:
     record = logger.makeRecord(said.name, said.level, "", 0, said.message, (), None)
     record.exc_text = said.traceback or None
     record.created, record.process, record.processName = said.created, pid, "chancy child"
+    if said.extra:
+        given: dict[str, Any] = msgspec.json.decode(said.extra)
+        record.__dict__.update({name: value for name, value in given.items() if name not in record.__dict__})
     context = contextvars.Context()  # and not this one, of the job for which the child was started
     if current is not None:
         context.run(running_attempt.set, current)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from chancy.errors import MemoryLimitExceeded, ProcessDied
+from chancy.logs.records import about
 from chancy.task import BaseTask
 from chancy_worker.attempts.attempt import Attempt
 from chancy_worker.attempts.surround import Surround, place_of
@@ -311,7 +312,7 @@ class Children:
             "job %d (%s) has left %s; its child process is replaced, as after every job that does: what is to stay "
             "from one job to the next (a pool, a client with threads, a large library) is made when its module is "
             "imported",
-            attempt.job.id, attempt.job.task, left,
+            attempt.job.id, attempt.job.task, left, extra=about(attempt.job),
         )  # fmt: skip
 
     async def _look_after(self) -> None:

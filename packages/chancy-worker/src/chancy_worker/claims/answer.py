@@ -59,16 +59,18 @@ class Answer:
     """Of the priorities and keys of each queue, the last that was admitted."""
     flow_free: int | None = None
     """How many a share let be claimed, where there was a flow."""
+    needed: Sequence[int] = ()
+    """Of the jobs that it has ended, those that others need."""
 
 
-_FIRST_OF_JOB = 9
+_FIRST_OF_JOB = 10
 """Of a claimed job's row: id, true, and then empty columns, which the first row has."""
 _ID, _RUN_AT, _PRIORITY = map(attrgetter, ("id", "run_at", "priority"))
 
 
 def parse_answer(rows: Rows, worker: int) -> Answer:
     """What the rows of a round mean that claimed under the lease `worker`."""
-    (settled, holding, queues, priorities, ahead, parked, at_limit, answers, *_), *claimed_rows = rows
+    (settled, holding, queues, priorities, ahead, parked, at_limit, answers, needed, *_), *claimed_rows = rows
     claimed = [Claimed(*(row[0], *row[_FIRST_OF_JOB:-1], worker, row[-1])) for row in claimed_rows]
     _sort(claimed)
     marks: dict[tuple[str, int], Mark] = {}
@@ -85,7 +87,7 @@ def parse_answer(rows: Rows, worker: int) -> Answer:
     admissions = [Admission(*each) for each in said] if isinstance(said, list) else []
     return Answer(
         settled, holding, lanes, _soonest(queues, ahead), claimed, marks, parked, at_limit,
-        admissions, gate_marks, said if isinstance(said, int) else None,
+        admissions, gate_marks, said if isinstance(said, int) else None, needed,
     )  # fmt: skip
 
 

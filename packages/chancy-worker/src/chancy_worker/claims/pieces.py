@@ -159,13 +159,14 @@ CLAIM = """
               WHERE free < wanted
                   AND free <= (SELECT count(*) FROM claimed WHERE claimed.queue = allowed.queue){and_entered}),
         {answers},
+        ARRAY(SELECT id FROM finished WHERE needed UNION ALL SELECT id FROM dropped WHERE needed),
         CASE WHEN EXISTS (SELECT FROM returned)
             THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM returned))::text END,
         NULL::text, NULL::text, NULL::smallint, NULL::smallint, NULL::integer, NULL::smallint,
         NULL::json, NULL::json, NULL::json, NULL::json, NULL::text, NULL::bigint, NULL::smallint, NULL::timestamptz,
         NULL::float8, NULL::timestamptz, NULL::json, NULL::text
     UNION ALL
-    SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         task, queue, attempt, max_attempts, claims, crashes, {arguments}, retry, limits, {errors}, NULL, batch,
         priority, {run_at},
         CASE WHEN {refused_of_late} THEN extract(epoch FROM {schema}.clock() - job.refused_at)::float8 END,
@@ -286,7 +287,7 @@ AND_ENTERED = """ + coalesce(
                       (SELECT cardinality(entered) FROM admitted WHERE admitted.queue = allowed.queue), 0)"""
 ENTERED = """
     UNION ALL
-    SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         task, queue, attempt, max_attempts, claims, crashes, job.arguments::json, retry, limits, job.errors, parked,
         batch, priority, {run_at},
         CASE WHEN {refused_of_late} THEN extract(epoch FROM {schema}.clock() - job.refused_at)::float8 END,

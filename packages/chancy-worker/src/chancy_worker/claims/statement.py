@@ -16,7 +16,7 @@ from .parked import params_of_parked
 from .wanted import CLAIM_BYTES, Wanted
 
 # Columns of verdicts are taken in C: rounds carry a hundred, thousands of times a second.
-_ID, _FENCE, _STATE, _RESULT, _ERRORS, _DELAY = map(attrgetter, ("id", "fence", "state", "result", "errors", "delay"))
+_ID, _FENCE, _STATE, _RESULT, _ERRORS = map(attrgetter, ("id", "fence", "state", "result", "errors"))
 
 
 def play_round(
@@ -45,7 +45,7 @@ def play_round(
             "done_errors": _errors_of(done),
             "again_ids": of_numbers(map(_ID, again)),
             "again_fences": of_numbers(map(_FENCE, again)),
-            "delays": of_intervals(map(_DELAY, again)),
+            "delays": of_intervals([None if v.suspended else v.delay for v in again]),
             "refunds": of_numbers([int(v.refund) for v in again]),
             "refusals": of_numbers([int(v.refusal) for v in again]),
             "again_errors": _errors_of(again),
@@ -72,5 +72,5 @@ def play_round(
 
 
 def _errors_of(verdicts: Sequence[Completion]) -> JsonColumn:
-    """Column of errors; one without any says the same shorter, since nothing is at a place that there is not."""
+    """Column of errors. Where no verdict has any it is an empty array, whose every place is null: that is shorter."""
     return JsonColumn(map(_ERRORS, verdicts) if any(map(_ERRORS, verdicts)) else ())

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import math
 import socket
 import time
@@ -24,7 +23,8 @@ from chancy.wires.connections import PsycopgAsyncConn
 from chancy_worker import forks
 
 from .addresses import addresses, conninfo_of
-from .recovery import Recovery
+from .outage import Outage
+from .recovery import Recovery, Trouble
 from .sessions import OwnSession, Session
 
 T = TypeVar("T")
@@ -116,12 +116,13 @@ class Link:
         deadline: float,
         lock_timeout: str = "100ms",
         session: type[Session] = OwnSession,
+        outage: Outage | None = None,
     ) -> None:
         self.conninfo = conninfo
         self.schema = schema
         self.purpose = purpose
         self.deadline = deadline
-        self.recovery = Recovery(purpose)
+        self.recovery = Recovery(purpose, outage)
         self.on_connect: Callable[[PsycopgAsyncConn], Awaitable[None]] | None = None
         self.on_notify: Callable[[Notify], None] | None = None
         self._session = session(lock_timeout=lock_timeout, deadline=deadline)
@@ -182,19 +183,16 @@ class Link:
 
         `since` when that was tried, by the monotonic clock: a server may have taken its time to say nothing.
         """
-        level, text = await self.part_with(error)
-        await asyncio.sleep(self.recovery.failed(level, text, since))
+        trouble, why = await self.part_with(error)
+        await asyncio.sleep(self.recovery.failed(trouble, why, since))
 
-    async def part_with(self, error: psycopg.Error) -> tuple[int, str]:
-        """Close the connection if this error has broken it; what is to be said of it in the log, and at which level."""
+    async def part_with(self, error: psycopg.Error) -> tuple[Trouble, str]:
+        """Close the connection if this error has broken it; what is to be said of it."""
         broken = self.is_broken(error)
         if broken:
             await self.close()
-        if isinstance(error, Ended):
-            return logging.INFO, f"its connection was lost while it was idle ({one_line(error)})"
-        if broken:
-            return logging.WARNING, f"lost the database ({one_line(error)}); trying again"
-        return logging.ERROR, f"{one_line(error)}; trying again"
+        trouble = Trouble.IDLE if isinstance(error, Ended) else Trouble.LOST if broken else Trouble.REFUSED
+        return trouble, one_line(error)
 
     async def wait(self, told: asyncio.Event, seconds: float = math.inf) -> None:
         """Until `told` is set, or for so many seconds (which may set it, too). Notifications are heard meanwhile.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .link import Link
+from .outage import Outage
 from .sessions import LentSession, Session
 
 
@@ -18,13 +19,15 @@ class Links:
         """Whether each transaction may be in another session, as behind a pooler."""
         self._deadline = deadline
         self._session = session
+        self._outage = Outage()
+        """They speak of one with one voice."""
         self._made: list[Link] = []
 
     def new(self, purpose: str, lock_timeout: str = "100ms") -> Link:
         """One that is not connected yet."""
         link = Link(
             self.conninfo, self.schema, purpose,
-            deadline=self._deadline, lock_timeout=lock_timeout, session=self._session,
+            deadline=self._deadline, lock_timeout=lock_timeout, session=self._session, outage=self._outage,
         )  # fmt: skip
         self._made.append(link)
         return link

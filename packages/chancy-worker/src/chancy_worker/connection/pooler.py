@@ -32,7 +32,7 @@ async def session_behind(
 
     A pooler tells the client a backend pid of its own making. In which mode it works cannot be seen from here, so the
     worse one is assumed, with a warning. Raises psycopg's error when the database cannot be reached, and `ValueError`
-    for a wish that there is not.
+    for an unknown wish.
     """
     match wish:
         case "session":

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import random
 import time
+from enum import Enum
 
-log = logging.getLogger("chancy.worker")
+from .outage import SAID_SECONDS, Outage, say
 
 FIRST_SECONDS, LONGEST_SECONDS = 0.05, 5.0
 """Between the begins of two attempts."""
-SAID_SECONDS = 60.0
-"""Trouble that goes on, or comes again and again, is told so often."""
+
+
+class Trouble(Enum):
+    """What an error is a sign of."""
+
+    IDLE = "the connection was lost while nothing was asked of it"
+    LOST = "the connection was lost"
+    REFUSED = "the database has answered that this cannot be done"
 
 
 class Recovery:
@@ -23,12 +29,14 @@ class Recovery:
     try again at once.
     """
 
-    def __init__(self, purpose: str) -> None:
+    def __init__(self, purpose: str, outage: Outage | None = None) -> None:
+        """`outage` speaks for all connections of a worker."""
         self._purpose = purpose
+        self.outage = outage or Outage()
         self._pause = FIRST_SECONDS
         self._tried_at = -math.inf
         self._since: float | None = None
-        self._said_at: dict[int, float] = {}
+        self._said_at = -math.inf
         self._complained = False
 
     @property
@@ -36,8 +44,8 @@ class Recovery:
         """Seconds since the first of the failures that nothing of use has followed; 0 if there are none."""
         return 0.0 if self._since is None else time.monotonic() - self._since
 
-    def failed(self, level: int, text: str, since: float | None = None) -> float:
-        """Tell it, at most once a minute a level. Seconds until the next attempt, which begins then.
+    def failed(self, trouble: Trouble, why: str, since: float | None = None) -> float:
+        """Tell it, at most once a minute. Seconds until the next attempt, which begins then.
 
         `since` is when the attempt began, if that was not now.
         """
@@ -47,10 +55,11 @@ class Recovery:
         wait = max(0.0, self._tried_at + self._pause * random.uniform(0.75, 1.25) - now)
         self._tried_at = now + wait
         self._pause = min(2 * self._pause, LONGEST_SECONDS)
-        if now - self._said_at.get(level, -math.inf) >= SAID_SECONDS:
-            self._said_at[level] = now
-            self._complained |= level >= logging.WARNING
-            self._say(level, text)
+        if trouble is not Trouble.REFUSED:
+            self.outage.goes_on(self._purpose, why, self._since, is_idle=trouble is Trouble.IDLE)
+        elif now - self._said_at >= SAID_SECONDS:
+            self._said_at, self._complained = now, True
+            say(logging.ERROR, f"{self._purpose}: {why}; trying again")
         return wait
 
     def over(self) -> None:
@@ -59,9 +68,6 @@ class Recovery:
             return
         complained, lasted = self._complained, self.lasts
         self._pause, self._since, self._complained = FIRST_SECONDS, None, False
+        self.outage.over(self._purpose)
         if complained:
-            self._say(logging.WARNING, f"works again, after {lasted:.1f} s")
-
-    def _say(self, level: int, text: str) -> None:
-        with contextlib.suppress(Exception):  # what a handler of the log raises is no reason to give up
-            log.log(level, "%s: %s", self._purpose, text)
+            say(logging.WARNING, f"{self._purpose}: works again, after {lasted:.1f} s")

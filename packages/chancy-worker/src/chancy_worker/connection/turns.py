@@ -15,7 +15,7 @@ from typing import NoReturn, Protocol
 import psycopg
 
 from .link import Ended, Link
-from .recovery import Recovery
+from .recovery import Recovery, Trouble
 
 
 class NextTurn:
@@ -49,11 +49,11 @@ class NextTurn:
         """The turn that was due is taken: what is told from here on is for the next one."""
         self._at = math.inf
 
-    def failed(self, level: int, text: str, since: float | None = None) -> None:
+    def failed(self, trouble: Trouble, why: str, since: float | None = None) -> None:
         """It has to be taken again, after a pause."""
         now = time.monotonic()
         self._at = min(self._at, now)
-        self._not_before = now + self.recovery.failed(level, text, since)
+        self._not_before = now + self.recovery.failed(trouble, why, since)
 
 
 class Duty(Protocol):
@@ -78,14 +78,15 @@ async def take_turns(link: Link, *duties: Duty, idle: float = math.inf) -> NoRet
     told = asyncio.Event()
     for duty in duties:
         duty.due.told = told
+        duty.due.recovery.outage = link.recovery.outage
     while True:
         over = math.inf if link.conn is None else max(link.connected_at, link.answered_at) + idle
         try:
             await link.wait(told, min(over, *(duty.due.at for duty in duties)) - time.monotonic())
         except Ended as error:
-            level, text = await link.part_with(error)
+            trouble, why = await link.part_with(error)
             for duty in duties if idle == math.inf else ():
-                duty.due.failed(level, text)
+                duty.due.failed(trouble, why)
         told.clear()
         first = min(duties, key=lambda duty: duty.due.at)
         if first.due.at <= time.monotonic():
@@ -101,8 +102,8 @@ async def _give(link: Link, duty: Duty) -> None:
     try:
         rest = await duty.turn(link)
     except psycopg.Error as error:
-        level, text = await link.part_with(error)
-        due.failed(level, text, since=began)
+        trouble, why = await link.part_with(error)
+        due.failed(trouble, why, since=began)
     else:
         if link.answered_at >= began or link.conn is None:  # it was of use, or not needed
             due.recovery.over()

@@ -27,6 +27,12 @@ MOST_UNHEARD = 2
 SILENT_SECONDS = 5.0
 """That the doorbell's own connection may fail before it is told."""
 
+_SWALLOWED = (
+    "the doorbell is not heard, because something between this worker and Postgres swallows notifications: jobs begin, "
+    "and running ones are cancelled, up to 5 s late; point it at Postgres itself with --dsn, or say --pooler "
+    "transaction"
+)
+
 CALL = "SELECT pg_notify(%(channel)s::text, %(word)s::text)"
 
 
@@ -56,13 +62,11 @@ class Hearing:
         """Why jobs, and cancels of running ones, may come late, if so."""
         if (lasts := self._bell.lasts) > SILENT_SECONDS:
             return f"the doorbell has had no connection for {lasts:.0f} s: jobs may begin up to 5 s late"
-        if self._unheard > MOST_UNHEARD:  # the last one has only just been made
-            return (
-                "the doorbell is not heard, because something between this worker and Postgres swallows notifications: "
-                "jobs begin, and running ones are cancelled, up to 5 s late; point it at Postgres itself with --dsn, "
-                "or say --pooler transaction"
-            )
-        return None
+        return _SWALLOWED if self._is_deaf else None
+
+    @property
+    def _is_deaf(self) -> bool:
+        return self._unheard > MOST_UNHEARD  # the last one has only just been made
 
     def heard(self, notify: Notify) -> bool:
         """Whether this was a call of its own."""
@@ -89,9 +93,9 @@ class Hearing:
         self._tell()
 
     def _tell(self) -> None:
-        problem = self.problem
-        if problem is not None and not self._told:
-            log.warning("%s", problem)
-        elif problem is None and self._told:
+        """A connection that is lost is told of by `Outage`."""
+        if self._is_deaf and not self._told:
+            log.warning("%s", _SWALLOWED)
+        elif self._told and not self._is_deaf:
             log.warning("the doorbell is heard again")
-        self._told = problem is not None
+        self._told = self._is_deaf

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from chancy_worker.attempts.verdict import Claimed
 from chancy_worker.claims.wanted import Held
@@ -18,6 +18,17 @@ Key: TypeAlias = tuple[int, int]
 """A claim: the job's id and its fence."""
 
 _KEY, _QUEUE, _SHARE = attrgetter("id", "fence"), attrgetter("queue"), attrgetter("share")
+
+
+class Gone(NamedTuple):
+    """What is held no more."""
+
+    claims: Sequence[Claimed | None]
+    """In the order in which they were named; None was none of those that are held."""
+    jobs: Sequence[Claimed]
+    """Those that were."""
+    queues: Mapping[str, int]
+    """How many of each."""
 
 
 class Holdings:
@@ -60,16 +71,17 @@ class Holdings:
         if job.share is not None:
             self._running_in[job.share] -= 1
 
-    def let_go(self, keys: Iterable[Key]) -> list[Claimed | None]:
-        """The database has their verdicts; None where a claim was none of those that are held."""
-        gone = [self.jobs.pop(key, None) for key in keys]
-        jobs = list(filter(None, gone))
-        for queue, n in Counter(map(_QUEUE, jobs)).items():
+    def let_go(self, keys: Iterable[Key]) -> Gone:
+        """The database has their verdicts."""
+        claims = [self.jobs.pop(key, None) for key in keys]
+        jobs = list(filter(None, claims))
+        queues = Counter(map(_QUEUE, jobs))
+        for queue, n in queues.items():
             self._held[queue] -= n
         if any(map(_SHARE, jobs)):
             for share, n in _shares(jobs).items():
                 self._held_in[share] -= n
-        return gone
+        return Gone(claims, jobs, queues)
 
     def all_run(self, queue: str) -> bool:
         """Whether no verdict of this queue is on its way."""

@@ -84,7 +84,9 @@ class Outbox:
 
     @property
     def is_searching(self) -> bool:
-        """Whether a verdict that cannot be stored is being looked for: then nothing else may be in the round."""
+        """Whether a refused round is being halved to find the verdict that cannot be stored. Nothing else may be sent
+        meanwhile.
+        """
         return bool(self._waiting) and self._searched is not None
 
     def accepted(self) -> None:

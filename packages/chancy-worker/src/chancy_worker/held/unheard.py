@@ -7,6 +7,7 @@ the held yet: it is looked for once more when the answer is there.
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 from chancy.states import State
 from chancy_worker.attempts.verdict import Completion
@@ -16,6 +17,9 @@ from .leases import Leases
 from .outbox import Outbox
 
 log = logging.getLogger("chancy.worker")
+
+NAMED = 10
+"""So many are named in the log."""
 
 
 class Unheard:
@@ -30,20 +34,21 @@ class Unheard:
         self._unmatched: list[Key] = []
         """Seen while a round was on its way."""
 
-    def seen(self, claim: Key, lease: int) -> None:
-        """This one is not among the held, and this worker's lease is this."""
+    def seen(self, claims: Collection[Key], lease: int) -> None:
+        """These are not among the held, and this worker's lease is this."""
         if self.asking:
-            self._unmatched.append(claim)
-            return
-        log.warning("job %d was claimed by a round whose answer was lost; giving it back", claim[0])
-        self.give_back(claim, lease)
+            self._unmatched.extend(claims)
+        elif claims:
+            ids = sorted(id_ for id_, _ in claims)
+            named = ", ".join(map(str, ids[:NAMED])) + (", …" if len(ids) > NAMED else "")
+            log.warning("giving back %d jobs, claimed by a round whose answer was lost: %s", len(ids), named)
+            for claim in claims:
+                self.give_back(claim, lease)
 
     def heard(self, lease: int) -> None:
         """What the round has claimed is held by now."""
         unmatched, self._unmatched = self._unmatched, []
-        for claim in unmatched:
-            if claim not in self._holdings.jobs:
-                self.seen(claim, lease)
+        self.seen([claim for claim in unmatched if claim not in self._holdings.jobs], lease)
 
     def give_back(self, claim: Key, lease: int) -> None:
         """Send it back, unharmed."""

@@ -1,7 +1,8 @@
 """Whether this worker lives and is ready: over HTTP for whoever asks, and told to systemd.
 
-GET /live   200 as long as the event loop turns
-GET /ready  200, or 503 with a line for each reason why not
+GET /live     200 as long as the event loop turns
+GET /ready    200, or 503 with a line for each reason why not
+GET /metrics  and whatever other pages somebody has (the wing `metrics`)
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, Protocol, TypeAlias
 
 from chancy_worker import forks
 from chancy_worker.connection.link import Link
@@ -29,6 +31,19 @@ _TO_BE_READ = 0.5
 """Seconds that the loop waits for a service manager that has much to read."""
 
 Problems = Callable[[], Awaitable[Sequence[str]]]
+
+
+class Page(NamedTuple):
+    """An answer."""
+
+    status: str
+    kind: str
+    """Its content type."""
+    body: bytes
+
+
+Pages: TypeAlias = Mapping[bytes, Callable[[], Awaitable[Page]]]
+"""By path."""
 
 
 class Rounds(Protocol):
@@ -78,7 +93,9 @@ class Health:
 
 
 @contextlib.asynccontextmanager
-async def answering(host: str, port: int | None, problems: Problems) -> AsyncIterator[None]:
+async def answering(
+    host: str, port: int | None, problems: Problems, pages: Pages = MappingProxyType({})
+) -> AsyncIterator[None]:
     """Answer on this port while the block lasts; None answers nobody. Raises `ValueError` where the port is taken."""
     if port is None:
         yield
@@ -87,8 +104,12 @@ async def answering(host: str, port: int | None, problems: Problems) -> AsyncIte
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(_TO_ANSWER):
-                _, path, *_ = (await reader.readline()).split(b" ")
-                writer.write(_response(path, await problems() if path == b"/ready" else ()))
+                _, wish, *_ = (await reader.readline()).split(b" ")
+                path = wish.partition(b"?")[0]
+                if (page := pages.get(path)) is not None:
+                    writer.write(_response(await page()))
+                else:
+                    writer.write(_response(_health(path, await problems() if path == b"/ready" else ())))
                 await writer.drain()
         except (OSError, ValueError, TimeoutError):
             pass  # one that connects and says nothing, or nothing of HTTP, has seen that somebody listens
@@ -104,24 +125,35 @@ async def answering(host: str, port: int | None, problems: Problems) -> AsyncIte
             yield
 
 
-def _response(path: bytes, found: Sequence[str]) -> bytes:
+def _health(path: bytes, found: Sequence[str]) -> Page:
     status = "404 Not Found" if path not in (b"/live", b"/ready") else "503 Service Unavailable" if found else "200 OK"
-    body = "".join(f"{line}\n" for line in found or [status]).encode()
-    head = f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n"
-    return head.encode() + b"Connection: close\r\n\r\n" + body
+    return Page(status, "text/plain; charset=utf-8", "".join(f"{line}\n" for line in found or [status]).encode())
+
+
+def _response(page: Page) -> bytes:
+    head = f"HTTP/1.1 {page.status}\r\nContent-Type: {page.kind}\r\nContent-Length: {len(page.body)}\r\n"
+    return head.encode() + b"Connection: close\r\n\r\n" + page.body
 
 
 async def ask(port: int) -> Sequence[str]:
     """The problems of the worker that answers on this port of this machine."""
+    if (answer := await fetch(port, "/ready", _TO_BE_ANSWERED)) is None:
+        return ["does not answer"]
+    is_ready, body = answer
+    return [] if is_ready else body.decode().splitlines()
+
+
+async def fetch(port: int, path: str, seconds: float) -> tuple[bool, bytes] | None:
+    """Whether the answer of this port of this machine is 200, and its body; None if none comes in so many seconds."""
     try:
-        async with asyncio.timeout(_TO_BE_ANSWERED):
+        async with asyncio.timeout(seconds):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"GET /ready HTTP/1.1\r\n\r\n")
-            head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+            writer.write(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
             writer.close()
     except (OSError, TimeoutError):
-        return ["does not answer"]
-    return [] if " 200 " in head.splitlines()[0] else body.splitlines()
+        return None
+    return b" 200 " in head.partition(b"\r\n")[0], body
 
 
 def tell_service_manager(state: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import psycopg
@@ -32,8 +32,8 @@ class Rounds(Protocol):
     def held(self) -> Mapping[tuple[int, int], Claimed]:
         """The jobs that are ours until the database has their verdict."""
 
-    def give_back(self, claim: tuple[int, int]) -> None:
-        """One that is in our name, and is not among the held."""
+    def give_back(self, claims: Collection[tuple[int, int]]) -> None:
+        """Those that are in our name, and are not among the held."""
 
 
 class Hears(Protocol):
@@ -63,9 +63,8 @@ class Heart:
         known = set(held)  # its verdict may be written before the answer is read
         news = await self._lease.extend(link, deaf=self._wakeups.problem is not None)
         if news.holding:
-            for claim in news.claims:
-                if claim not in known and claim not in held:
-                    self._rounds.give_back(claim)
+            if unheard := [claim for claim in news.claims if claim not in known and claim not in held]:
+                self._rounds.give_back(unheard)
             self._slots.cancel(news.cancelled)
         for part in self._parts:
             part.heard(news)

@@ -79,7 +79,8 @@ EXTEND = """
                 AND job.started_at > coalesce(%(after)s::timestamptz, '-infinity') AND job.started_at <= latest.at
         ),
         ARRAY(SELECT id FROM {schema}.job WHERE worker = %(worker)s::bigint AND cancel_at IS NOT NULL),
-        EXISTS (SELECT FROM {schema}.batch WHERE finished_at IS NULL), EXISTS (SELECT FROM {schema}.schedule)
+        EXISTS (SELECT FROM {schema}.batch WHERE finished_at IS NULL), EXISTS (SELECT FROM {schema}.schedule),
+        EXISTS (SELECT FROM {schema}.need)
     FROM (SELECT {schema}.clock() - %(unheard)s::float8 * interval '1 s' AS at) AS latest
 """
 
@@ -97,6 +98,8 @@ class Extension:
     """Whether any batch is unfinished."""
     schedules: bool
     """Whether there are any."""
+    flows: bool
+    """Whether any job needs another one."""
 
 
 def extend(
@@ -110,8 +113,8 @@ def extend(
 
 
 def _parse_extension(rows: Rows) -> Extension:
-    holding, upto, claims, cancelled, batches, schedules = rows[0]
-    return Extension(holding, upto, [(id_, fence) for id_, fence in claims], cancelled, batches, schedules)
+    holding, upto, claims, cancelled, *used = rows[0]
+    return Extension(holding, upto, [(id_, fence) for id_, fence in claims], cancelled, *used)
 
 
 class Lease:

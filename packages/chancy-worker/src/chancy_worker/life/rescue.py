@@ -7,17 +7,19 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+import msgspec
 import psycopg
 
 from chancy.history.moving import MOVED, keeping
-from chancy.model import Statement
+from chancy.model import Rows, Statement
 from chancy_worker.config import Timing
 from chancy_worker.connection.link import Link
 from chancy_worker.connection.turns import NextTurn
+from chancy_worker.tally.tally import Tally
 
 from .lease import log
 
@@ -117,7 +119,20 @@ TAKE_BACK = keeping(
         FROM suspect
         WHERE job.ctid = ANY (ARRAY(SELECT place FROM suspect)) AND job.id = suspect.id
             AND job.attempt < job.max_attempts AND job.cancel_at IS NULL
-        RETURNING job.queue
+        RETURNING job.queue, job.task
+    ),
+    attempt AS (
+        SELECT queue, task, outcome, count(*) AS jobs
+        FROM (
+            SELECT queue, task, state::text AS outcome FROM ended
+            UNION ALL SELECT queue, task, 'died' FROM rescued
+        ) AS each
+        GROUP BY queue, task, outcome
+    ),
+    tallied AS (
+        INSERT INTO {schema}.tally (at, queue, task, outcome, jobs)
+        SELECT date_trunc('minute', {schema}.clock()), queue, task, outcome, jobs FROM attempt
+        WHERE %(tallies)s::boolean
     ),
     buried AS (
         DELETE FROM {schema}.dead_worker AS dead
@@ -125,15 +140,38 @@ TAKE_BACK = keeping(
             AND (SELECT id FROM {schema}.job WHERE worker = dead.id AND state = 'running' LIMIT 1) IS NULL
     )
     SELECT (SELECT count(*) FROM rescued), (SELECT count(*) FROM over),
+        (SELECT json_agg(json_build_array(queue, task, outcome, jobs)) FROM attempt),
         CASE WHEN EXISTS (SELECT FROM rescued) THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM rescued))::text END
 """.replace("{moved_by_a_crash}", MOVED.replace("crashes", "least(crashes, 32766) + 1 AS crashes")),
     "CASE WHEN cancel_at IS NULL THEN 'failed' ELSE 'cancelled' END",
 )
 
 
-def take_back() -> Statement[tuple[int, int]]:
-    """Make up to 500 jobs of dead workers ready again, as suspects; how many, and how many had no attempt left."""
-    return Statement(TAKE_BACK, {}, lambda rows: (rows[0][0], rows[0][1]))
+class TakenBack(NamedTuple):
+    """Jobs of the dead."""
+
+    again: int
+    """That are ready again, as suspects."""
+    over: int
+    """That had no attempt left, or were asked to stop."""
+    attempts: Sequence[tuple[str, str, str, int]]
+    """Of which queue, of which task, how they came out, and how many."""
+
+
+def take_back(*, tallies: bool = True) -> Statement[TakenBack]:
+    """Take back up to 500 jobs of dead workers.
+
+    With `tallies` their attempts are counted in the same transaction: whose they were can do that no more.
+    """
+
+    def parse(rows: Rows) -> TakenBack:
+        again, over, attempts, _ = rows[0]
+        return TakenBack(again, over, () if attempts is None else _ATTEMPTS.decode(attempts))
+
+    return Statement(TAKE_BACK, {"tallies": tallies}, parse)
+
+
+_ATTEMPTS = msgspec.json.Decoder(list[tuple[str, str, str, int]])
 
 
 class Patience:
@@ -185,11 +223,13 @@ class Rescuer:
     they were running, 500 jobs a turn.
     """
 
-    def __init__(self, timing: Timing, rescued: Callable[[], None]) -> None:
-        """`rescued` is called when jobs of the dead are ready again, or still."""
+    def __init__(self, timing: Timing, rescued: Callable[[], None], tally: Tally, *, tallies: bool = True) -> None:
+        """`rescued` is called when jobs of the dead are ready again, or still. `tallies`: see `take_back`."""
         self.due = NextTurn("rescue")
         self._timing = timing
         self._rescued = rescued
+        self._tally = tally
+        self._tallies = tallies
         self._patience = Patience(timing)
         self._takes_back = False
         """The last look has found dead with jobs, and there may be more of those."""
@@ -199,7 +239,7 @@ class Rescuer:
         """Take back more, if there is more; else look."""
         takes_back, self._takes_back = self._takes_back, False
         if takes_back or await self._look(link):
-            self._takes_back = await take_back_some(link, self._rescued)
+            self._takes_back = await take_back_some(link, self._rescued, self._tally, tallies=self._tallies)
         return 0.0 if self._takes_back else max(self._look_at - time.monotonic(), 0.0)
 
     async def _look(self, link: Link) -> bool:
@@ -228,11 +268,13 @@ class Rescuer:
         return found.to_bury and latest != NEVER
 
 
-async def take_back_some(link: Link, rescued: Callable[[], None]) -> bool:
+async def take_back_some(link: Link, rescued: Callable[[], None], tally: Tally, *, tallies: bool = True) -> bool:
     """One statement; whether there may be more than what somebody has locked, which is for the next look."""
-    again, failed = await link.send(take_back())
-    if not again and not failed:
+    taken = await link.send(take_back(tallies=tallies))
+    if not taken.again and not taken.over:
         return False
-    log.warning("took back %d jobs of dead workers; %d more had no attempt left", again, failed)
+    tally.taken_back(taken.attempts)
+    tell = log.error if taken.over else log.warning
+    tell("took back %d jobs of dead workers; %d more had no attempt left, and have failed", taken.again, taken.over)
     rescued()
     return True

@@ -17,7 +17,7 @@ from typing import Self
 
 from chancy_worker.attempts.attempt import call_async
 from chancy_worker.connection.link import Link, one_line
-from chancy_worker.connection.recovery import Recovery
+from chancy_worker.connection.recovery import Recovery, Trouble
 from chancy_worker.connection.sessions import LentSession
 
 from .lease import Lease, extend
@@ -99,8 +99,8 @@ class Watchdog:
         try:
             asyncio.run(self._extend_once())
         except Exception as error:
-            level, text = logging.WARNING, f"the lease could not be extended beside the blocked loop: {one_line(error)}"
-            self._extend_at = time.monotonic() + self._recovery.failed(level, text)
+            why = f"the lease could not be extended beside the blocked loop: {one_line(error)}"
+            self._extend_at = time.monotonic() + self._recovery.failed(Trouble.LOST, why)
         else:
             self._recovery.over()
 

@@ -1,4 +1,4 @@
-"""The days of history, results and logs: made a week ahead, dropped when their retention is over. One process drops.
+"""The days of history, results, logs and steps: made a week ahead, dropped when their time is over. One process drops.
 
 And the slots of limits that nobody has used lately, the times of unique keys that have run out, and finished batches.
 """
@@ -18,10 +18,12 @@ from chancy.history.rules import keep_queues
 from chancy.model import Script, Statement
 from chancy_worker.claims.gates import sweep_slots
 from chancy_worker.config import Timing
-from chancy_worker.connection.link import Link, one_line
+from chancy_worker.connection.link import Link
+from chancy_worker.connection.recovery import Trouble
 from chancy_worker.connection.turns import NextTurn
 
 from .part import Part
+from .steps import carry_steps
 
 log = logging.getLogger("chancy.worker")
 
@@ -95,6 +97,30 @@ def sweep_batches() -> Statement[bool]:
     return Statement(SWEEP_BATCHES, {}, lambda rows: rows[0][0] == 1000)
 
 
+SWEEP_NEEDS = """
+    WITH swept AS (
+        DELETE FROM {schema}.need
+        WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM {schema}.need
+            WHERE doomed_at <= {schema}.clock() - greatest(
+                (SELECT value::interval FROM {schema}.setting WHERE name = 'keep'),
+                (SELECT max(days) FROM {schema}.retention) * interval '1 day') - interval '2 days'
+            ORDER BY doomed_at LIMIT 1000
+            FOR UPDATE SKIP LOCKED
+        ))
+        RETURNING job
+    )
+    SELECT count(*) FROM swept
+"""
+
+
+def sweep_needs() -> Statement[bool]:
+    """Delete up to 1,000 needs of jobs that were ended because of one so long ago that no row of them is left; whether
+    there may be more.
+    """
+    return Statement(SWEEP_NEEDS, {}, lambda rows: rows[0][0] == 1000)
+
+
 class Retention(Part):
     """Makes and drops days, and sweeps what is over, now and then: one duty a turn, since others wait for the link.
 
@@ -112,6 +138,7 @@ class Retention(Part):
             ("sweeping slots", _sweep_slots),
             ("sweeping keys", _sweep_windows),
             ("sweeping batches", _sweep_batches),
+            ("sweeping needs", _sweep_needs),
         )
         self._next = 0
         """Which of them is next."""
@@ -132,9 +159,12 @@ class Retention(Part):
             if await duty(link):
                 return 0.0
         except psycopg.Error as error:
-            await link.part_with(error)
-            log.warning("upkeep of the history, %s: %s; it goes on in a minute", what, one_line(error))
             self._done = False
+            trouble, why = await link.part_with(error)
+            if trouble is not Trouble.REFUSED:
+                self._next = (self._next + 1) % len(self._duties)  # should it be this one that costs the connection
+                raise psycopg.OperationalError(f"{what}: {why}") from error
+            log.warning("upkeep of the history, %s: %s; it goes on in a minute", what, why)
         self._next += 1
         if self._next < len(self._duties):
             return 0.0
@@ -159,6 +189,10 @@ async def _sweep_batches(link: Link) -> bool:
     return await link.send(sweep_batches())
 
 
+async def _sweep_needs(link: Link) -> bool:
+    return await link.send(sweep_needs())
+
+
 async def drop_alone(link: Link) -> None:
     """Drop what is over unless another process is at it. The lock is the session's, and ends with it at the latest."""
     alone, owner = await link.send(Statement(TRY_ALONE, {}, lambda rows: rows[0]))
@@ -181,6 +215,8 @@ async def drop_overdue(link: Link) -> None:
     failed: list[psycopg.Error] = []
     for name, parent, pending in await link.send(overdue()):
         try:
+            if name.startswith("step_"):
+                await carry_steps(link, name)
             if parent is not None:
                 detach = DETACH.replace("{parent}", parent).replace("{partition}", name)
                 await link.run(Script(detach.replace("{how}", "FINALIZE" if pending else "CONCURRENTLY")))
@@ -208,6 +244,8 @@ async def drop_briefly(link: Link) -> None:
     failed: list[psycopg.Error] = []
     for name, _, _ in await link.send(overdue()):
         try:
+            if name.startswith("step_"):
+                await carry_steps(link, name)
             if await link.send(Statement(DROP_DAY, {"day": name}, lambda rows: bool(rows[0][0]))):
                 log.info("dropped %s: the retention of its jobs is over", name)
         except psycopg.Error as error:

@@ -21,6 +21,8 @@ from chancy_worker.held.holdings import Holdings, Key
 from chancy_worker.held.leases import Leases
 from chancy_worker.slots.room import Room
 
+from .told import Batches
+
 log = logging.getLogger("chancy.worker")
 
 BUSY_PAUSE = 0.05
@@ -64,15 +66,17 @@ class Ends(Protocol):
     def ended(self, job: Claimed, verdict: Completion, seconds: float, /) -> None:
         """An attempt is over that took so long."""
 
+    def flush(self) -> None:
+        """What was said of them until now is to be in the log."""
+
+    def written(self, jobs: Sequence[Claimed], queues: Collection[str], /) -> None:
+        """The verdicts of these are written, which are of these queues."""
+
+    def came_out(self, job: Claimed, verdict: Completion, fates: Mapping[Key, str], /) -> None:
+        """One of them that may not have succeeded."""
+
     def settled(self, verdict: Completion, fate: str, /) -> None:
         """A verdict has changed nothing, for this reason: see `settle`."""
-
-
-class Batches(Protocol):
-    """Who watches over batches."""
-
-    def left(self, batch: int, /) -> None:
-        """A job of this one is over, or waits again."""
 
 
 class Acceptance:
@@ -166,12 +170,12 @@ class Acceptance:
         keys = list(map(_KEY, verdicts))
         gone = self._holdings.let_go(keys)
         if fates and self._demand.appetite.at_limit:  # a round of which not all are settled counts none as ended
-            queues = {job.queue for job in gone if job is not None}
-            self._demand.appetite.look_again(self._demand.appetite.at_limit & queues)
+            self._demand.appetite.look_again(self._demand.appetite.at_limit & gone.queues.keys())
         self._leases.forget(keys)
         if self._demand.portion.let_go(keys):
             self._rounds.wake()
-        for verdict, job in zip(verdicts, gone, strict=True):
+        self._ends.written(gone.jobs, gone.queues)
+        for verdict, job in zip(verdicts, gone.claims, strict=True):
             if job is None:
                 self._demand.appetite.look_again()  # it was claimed unheard, and is back at its place, wherever that is
                 continue
@@ -179,6 +183,8 @@ class Acceptance:
                 self._batches.left(job.batch)
             if verdict.state is not State.SUCCEEDED:
                 self._demand.went_back(job, verdict)
+            if fates or verdict.state is not State.SUCCEEDED:
+                self._ends.came_out(job, verdict, fates)
 
     def _is_settled(self, verdict: Completion, fates: Mapping[Key, str]) -> bool:
         """Whether it needs not be sent again."""

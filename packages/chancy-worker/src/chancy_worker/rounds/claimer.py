@@ -36,9 +36,10 @@ from chancy_worker.held.leases import Leases
 from chancy_worker.held.outbox import Outbox
 from chancy_worker.held.unheard import Unheard
 
-from .acceptance import Acceptance, Batches, Ends, Slots
+from .acceptance import Acceptance, Ends, Slots
 from .mending import Mending
 from .questions import Questions
+from .told import Batches, Flows
 
 _LAST_ROUND = 2.0
 """Seconds that a round without verdicts gets whose worker stops."""
@@ -69,12 +70,15 @@ class Claimer:
         refusals: Refusals,
         ends: Ends,
         batches: Batches,
+        flows: Flows,
     ) -> None:
         self._link = link
         self._lease = lease
         self._timing = timing
         self._wakeups = wakeups
         self._slots = slots
+        self._flows = flows
+        self._ends = ends
         self.changed = asyncio.Event()
         self.stopping = False
         self.turned_at = time.monotonic()
@@ -121,7 +125,18 @@ class Claimer:
         self._holdings.ends(job)
         if verdict.state is not State.SUCCEEDED or job.parked is not None or job.crashes or self._appetite.at_limit:
             self._demand.ended(job, verdict)
+            if verdict.state is State.BLOCKED:
+                return self._flows.becomes(job, verdict)
+        return self.write(verdict)
+
+    def write(self, verdict: Completion) -> None:
+        """With the next round."""
         self.outbox.add(verdict)
+        self.changed.set()
+
+    def became(self, verdict: Completion) -> None:
+        """Its job waits for another one, which is written."""
+        self._acceptance.confirm([verdict], {})
         self.changed.set()
 
     def postpone(self, seconds: float, verdict: Completion) -> None:
@@ -132,11 +147,11 @@ class Claimer:
         self._demand.gated_ends = True  # perhaps
         self.changed.set()
 
-    def give_back(self, claim: Key) -> None:
-        """A job that was claimed in our name, and is not among the held: by a round whose answer was lost, if it is
+    def give_back(self, claims: Collection[Key]) -> None:
+        """Jobs that were claimed in our name, and are not among the held: by a round whose answer was lost, if it is
         not that of the round that is on its way.
         """
-        self._unheard.seen(claim, self._lease.id)
+        self._unheard.seen(claims, self._lease.id)
         self.changed.set()
 
     async def work(self) -> None:
@@ -196,6 +211,7 @@ class Claimer:
                 return None
         verdicts, others, under = self._leases.of_one(self.outbox.take())
         self.outbox.put_back(others)
+        self._ends.flush()  # no verdict is in the database whose line is not in the log
         lease, weighs = self._lease.id, self._demand.portion.weighs
         wanted = self._demand.portion.of(wanted, self._holdings.running)
         wanted = self._demand.within_limits(wanted, verdicts, lease)
@@ -220,6 +236,8 @@ class Claimer:
             self._mending.over()
             self._demand.answered(answer, wanted, len(verdicts), time.monotonic() - began)
             backlog = self._take(answer, wanted, lease)
+            if answer.needed:
+                self._flows.ended(answer.needed)
             await self._confirm(verdicts, under, answer)
             if not backlog:
                 await asyncio.sleep(0)  # what was claimed begins before the next round is made
@@ -255,6 +273,7 @@ class Claimer:
             except asyncio.CancelledError:
                 self.outbox.put_back(verdicts)
                 raise
+            self._flows.may_have_ended([verdict.id for verdict in verdicts])
         self._patient = "busy" in fates.values()
         self._acceptance.confirm(verdicts, fates)
 

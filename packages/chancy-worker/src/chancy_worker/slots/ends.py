@@ -5,15 +5,13 @@ Verdict first, log afterwards: whatever a handler of the log does, the slot is f
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from chancy.states import State
 from chancy_worker.attempts.refusals import Refusals
 from chancy_worker.attempts.verdict import Claimed, Completion
-from chancy_worker.log_format import unfailing
-
-job_log = unfailing("chancy.job")
+from chancy_worker.logs.job_lines import JobLines, job_log
+from chancy_worker.tally.tally import Tally, outcome_of
 
 
 class Rounds(Protocol):
@@ -28,15 +26,33 @@ class Ends:
 
     rounds: Rounds
 
-    def __init__(self, refusals: Refusals) -> None:
+    def __init__(self, refusals: Refusals, tally: Tally) -> None:
         self._refusals = refusals
+        self._tally = tally
+        self._lines = JobLines()
 
     def ended(self, job: Claimed, verdict: Completion, seconds: float) -> None:
         """An attempt is over that took so long."""
         if verdict.refusal:
             verdict = self._refusals.decided(job, verdict)
         self.rounds.complete(job, verdict)
-        _tell(job, verdict, seconds)
+        tally = self._tally
+        tally.left = left = tally.left - 1
+        if left < 0:
+            tally.measure(job, verdict, seconds)
+        self._lines.tell(job, verdict, seconds)
+
+    def flush(self) -> None:
+        """What was told until now is in the log from here on."""
+        self._lines.flush()
+
+    def written(self, jobs: Sequence[Claimed], queues: Collection[str]) -> None:
+        """The verdicts of these are written, which are of these queues."""
+        self._tally.written(jobs, queues)
+
+    def came_out(self, job: Claimed, verdict: Completion, fates: Mapping[tuple[int, int], str]) -> None:
+        """One of them that may not have succeeded: by what it says, and what has become of it."""
+        self._tally.came_out(job, outcome_of(verdict, fates.get((verdict.id, verdict.fence), "done")))
 
     def settled(self, verdict: Completion, fate: str) -> None:
         """A verdict has changed nothing, for this reason: see `claims.settle`."""
@@ -45,27 +61,12 @@ class Ends:
                 "job %d: the verdict of this attempt (%s) came too late and changed nothing: another claim has the job",
                 verdict.id,
                 verdict.state,
+                extra={"chancy": {"job": verdict.id}},
             )
         elif fate == "completed":
             job_log.warning(
                 "job %d: succeeded in its handler's own transaction; what came after that changes nothing (%s)",
                 verdict.id,
                 verdict.note or verdict.state,
+                extra={"chancy": {"job": verdict.id}},
             )
-
-
-def _tell(job: Claimed, verdict: Completion, seconds: float) -> None:
-    level = logging.INFO if verdict.state is State.SUCCEEDED or verdict.refund else logging.WARNING
-    if not job_log.isEnabledFor(level):
-        return
-    note = " ".join(verdict.note.replace("\0", "\\0").split())[:500]
-    state = verdict.state if verdict.state is not State.READY else "released" if verdict.refund else "retried"
-    job_log.log(
-        level,
-        "job %d %s %s attempt %d/%d %.3fs%s",
-        job.id, job.task, state, job.attempt, job.max_attempts, seconds, f" {note}" if note else "",
-        extra={"chancy": {
-            "job": job.id, "task": job.task, "queue": job.queue, "state": str(state), "attempt": job.attempt,
-            "max_attempts": job.max_attempts, "seconds": round(seconds, 6), "note": note,
-        }},
-    )  # fmt: skip

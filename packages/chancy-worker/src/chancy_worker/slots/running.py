@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from chancy.errors import TimeLimitExceeded
+from chancy.errors import TIME_IS_OVER, TimeLimitExceeded
 from chancy.options.limits import LimitType, Place
+from chancy.states import State
 from chancy.task import BaseTask
 from chancy_worker.attempts.attempt import Attempt
 from chancy_worker.attempts.logs import Book
@@ -25,7 +26,7 @@ Key: TypeAlias = tuple[int, int]
 class Stop(Enum):
     """Why an attempt has to stop."""
 
-    TIME = "its time limit is over"
+    TIME = TIME_IS_OVER
     CANCEL = "it was cancelled"
     LEASE = "its worker's lease was lost"
     SHUTDOWN = "its worker stops"
@@ -65,6 +66,12 @@ class Running(msgspec.Struct, eq=False):
     def rank(self) -> Rank:
         """Its place in the order of its queue."""
         return -self.job.priority, self.job.run_at, self.job.id
+
+    def of_what_comes_back(self, verdict: Completion) -> Completion:
+        """The same; but one that was asked to stop comes back no more, as its row says, whatever its function has."""
+        if self.attempt is None or not self.attempt.current.cancelled:
+            return verdict
+        return msgspec.structs.replace(verdict, state=State.CANCELLED, delay=None, refund=False, refusal=False)
 
     def verdict_of_stopped(self) -> Completion:
         """What is made of it where its function has returned no verdict."""

@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 from chancy.current import CurrentJob
+from chancy.logs.records import about
 from chancy.model import Progress
 from chancy.options.limits import LimitType, Place
 from chancy.states import State
@@ -97,16 +98,16 @@ class Slots:
         self._stop(running, Stop.WAITED)
 
     def _perform(self, running: Running) -> Coroutine[Any, Any, Completion]:
-        job, task = running.job, running.task
+        job, task, since = running.job, running.task, since_now(self._worker)
         current = CurrentJob(
             job.id, job.task, job.queue, job.attempt, job.max_attempts,
             False, False, job.fence, self._schema, task.signature.encode_result,
-            self._told, None, job.lease, self._worker, job,
+            self._told, None, job.lease, self._worker, job, since,
         )  # fmt: skip
         if task.keep_logs and self._keeper is not None:
             current.book = running.book = self._keeper.open(job)
         began = functools.partial(self._begins, running) if running.limits else _nothing
-        attempt = running.attempt = Attempt(job, task, current, since_now(self._worker), running.limits, began)
+        attempt = running.attempt = Attempt(job, task, current, since, running.limits, began)
         return perform(attempt, self._executors[running.place], self._middleware, self._schema)
 
     def cancel(self, ids: Iterable[int]) -> None:
@@ -164,6 +165,8 @@ class Slots:
         if running.carrier is None:  # it has not begun
             self._returned(running, None)
         else:
+            if running.attempt is not None:
+                running.attempt.current.stopped = why.value
             running.carrier.cancel()
             if running.timer is not None:
                 running.timer.cancel()
@@ -176,7 +179,7 @@ class Slots:
         log.error(
             "job %d (%s) was told %.0f s ago to stop (%s) and goes on: its function swallows CancelledError, and holds "
             "a slot of queue %r until it returns; give it executor=\"process\" to have it killed",
-            job.id, job.task, waited, running.stop.value, job.queue,
+            job.id, job.task, waited, running.stop.value, job.queue, extra=about(job),
         )  # fmt: skip
         running.carrier.cancel()
         running.timer = asyncio.get_running_loop().call_later(
@@ -189,7 +192,8 @@ class Slots:
 
     def _breaks(self, running: Running, error: BaseException) -> None:
         """Something was raised where nothing should be: the attempt has failed, and its slot is free."""
-        log.error("job %d (%s) ended in an error of its worker", running.job.id, running.job.task, exc_info=error)
+        job = running.job
+        log.error("job %d (%s) ended in an error of its worker", job.id, job.task, exc_info=error, extra=about(job))
         if not running.over:
             since = since_now(self._worker) if running.attempt is None else running.attempt.since
             self._finish(running, judged(running.job, error, since, running.task.retry_delay))
@@ -206,22 +210,24 @@ class Slots:
         if running.book is not None:
             running.book.close()
         job = running.job
-        key = job.id, job.fence
-        del self.running[key]
+        del self.running[job.id, job.fence]
         if self.progress:
             self.progress.pop(job.owner, None)
         if running.confined:
             self._space.leave(running)
+        if verdict.state is State.READY:
+            verdict = running.of_what_comes_back(verdict)
         if verdict.state is State.READY and verdict.delay is None:
             self._turnstile.send_back(job.queue, running.rank)
         self._turnstile.leave(job.queue, running)
-        self._ends.ended(job, verdict, 0.0 if running.attempt is None else running.attempt.since.elapsed)
+        attempt = running.attempt
+        self._ends.ended(job, verdict, 0.0 if attempt is None else time.perf_counter() - attempt.since.clock)
 
     def _above_budget(self, running: Running) -> Completion:
         job = running.job
         log.warning(
             "job %d (%s) has a memory limit of %d bytes, above this worker's whole budget of %d; it is left to others",
-            job.id, job.task, running.memory, self._memory,
+            job.id, job.task, running.memory, self._memory, extra=about(job),
         )  # fmt: skip
         return released(job, "its memory limit is above the budget", timedelta(seconds=random.uniform(20, 40)))
 

@@ -1,7 +1,7 @@
 -- The life of a job: workers and their leases, live jobs, finished jobs.
 
 CREATE TYPE {schema}.state AS ENUM
-    ('ready', 'scheduled', 'running', 'succeeded', 'failed', 'discarded', 'cancelled');
+    ('blocked', 'ready', 'scheduled', 'running', 'succeeded', 'failed', 'discarded', 'cancelled');
 
 -- What columns take, where more is possible than anybody could read or an index hold. A domain is asked when a value is
 -- assigned, a CHECK at each UPDATE of the row. Either is made anew for each statement, which a single submit feels: in
@@ -60,7 +60,8 @@ CREATE TABLE {schema}.worker (
     started_at {schema}.instant NOT NULL,
     expires_at {schema}.instant NOT NULL,
     clock_ahead double precision, -- seconds by which the worker's own clock was ahead of the database's at the last extension
-    deaf boolean NOT NULL DEFAULT false -- it has found that the doorbell does not reach it
+    deaf boolean NOT NULL DEFAULT false, -- it has found that the doorbell does not reach it
+    tallied bigint NOT NULL DEFAULT 0 -- the last of what it has said of its tally, by its own numbers (90_tally)
 ) WITH (fillfactor = 70, autovacuum_vacuum_threshold = 100, autovacuum_vacuum_scale_factor = 0);
 
 -- What a worker takes, as it says when it begins.
@@ -109,9 +110,13 @@ CREATE TABLE {schema}.job (
     batch bigint,                   -- see 70_batches
     refused_at timestamptz,         -- since when workers say that they cannot take it
     meta {schema}.meta,             -- what travels beside the arguments: a trace, a tenant
+    needs bigint[],                 -- see 75_flows: the jobs that it was to wait for, in the order of its arguments
+    becomes bigint,                 -- the job whose result is to be its own, since its function has returned that
+    needed boolean,                 -- whether any other has to be told of its end
     -- One check: four cost a submit a tenth of its time.
     CONSTRAINT ready_or_run_by_a_worker_with_a_priority_of_at_most_100 CHECK (
-        (state = 'ready' AND worker IS NULL OR state = 'running' AND worker IS NOT NULL)
+        (state = 'ready' AND worker IS NULL OR state = 'running' AND worker IS NOT NULL
+            OR state = 'blocked' AND worker IS NULL)
         AND priority BETWEEN -100 AND 100)
 ) WITH (
     fillfactor = 70,
@@ -160,6 +165,9 @@ CREATE TABLE {schema}.history (
     keep_days smallint NOT NULL DEFAULT 0,
     batch bigint,
     meta json,
+    needs bigint[],
+    becomes bigint,
+    needed boolean,
     error_kind text,  -- of its last error, if it had any
     fingerprint text
 ) PARTITION BY LIST (keep_days);

@@ -14,7 +14,8 @@ from chancy import Chancy
 from chancy_django import reloading
 from chancy_django.checks import TAG
 from chancy_django.project import app_of_project, prepare, queues_named
-from chancy_worker import cli, init, log_format
+from chancy_worker import cli, init
+from chancy_worker.logs import setting
 
 
 class Command(BaseCommand):
@@ -44,11 +45,11 @@ class Command(BaseCommand):
         if options.reload:
             return reloading.run([argument for argument in again if argument != "--reload"], self.stderr.write)
         if not logging.getLogger("chancy.worker").hasHandlers():  # LOGGING says nothing of it
-            log_format.set_up(options.log_format)
+            setting.set_up(options.log_format, options.log_level)
 
         def find() -> Chancy:
             prepare()
-            log_format.turn_on()
+            setting.turn_on(job_lines=options.job_lines)
             app = cli.told(app_of_project(), options)
             cli.warn_of_others(app, queues_named(), "this project")
             return app

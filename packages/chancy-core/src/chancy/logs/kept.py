@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from .errors import InvalidOption
-from .model import MOST_ATTEMPTS, Rows, Statement
-from .options.plain import identity, number, shown
-from .verb import verb
+from chancy.errors import InvalidOption
+from chancy.model import MOST_ATTEMPTS, Rows, Statement
+from chancy.options.plain import identity, number, shown
+from chancy.verb import verb
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -79,7 +79,7 @@ def logs(
     """What a job of a task with `keep_logs` has logged, live or finished: oldest first, by attempt and `n`.
 
     One round trip, no lock. What a running job says is there a second later. For the next page, or for what has come
-    since, give `(attempt, n)` of the last entry as `after`. Empty for a job without any, and for one that there is not.
+    since, give `(attempt, n)` of the last entry as `after`. Empty for a job without any, and for an unknown one.
     Raises `InvalidOption`, a `ValueError`.
     """
     return select_logs(identity("job_id", job_id), _place("after", after), number("limit", limit, 0))

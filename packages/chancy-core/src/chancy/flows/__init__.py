@@ -1,0 +1,1 @@
+"""Jobs that need others: results as arguments, and as results."""

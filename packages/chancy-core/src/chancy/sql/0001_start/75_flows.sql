@@ -1,0 +1,16 @@
+-- Flows: jobs that need others, and are given what those have come to.
+
+-- What blocked jobs need. The rows of a job go when it is released. Those of one that was ended because of what it needed
+-- stay, so that it can come back together with that, until `doomed_at` is as long ago as any job is kept.
+CREATE TABLE {schema}.need (
+    job bigint,
+    needs bigint,
+    kind "char" NOT NULL, -- 's': its result; 'a': that it succeeds; 'e': its outcome; 'r': to become what it comes to
+    doomed_at {schema}.instant,
+    PRIMARY KEY (job, needs)
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+
+-- Who needs this one.
+CREATE INDEX need_needs ON {schema}.need (needs, job);
+
+CREATE INDEX need_doomed_at ON {schema}.need (doomed_at) WHERE doomed_at IS NOT NULL;

@@ -1,0 +1,168 @@
+-- Takes up to so many rows of what workers have said, of minutes that are over, into the tables by minute, hour and day;
+-- and drops what is older than each of them is kept. Returns whether there may be more. One process at a time.
+-- What belongs together has a number, by which it is grouped; nothing is joined, whatever the planner knows of how many
+-- there are.
+CREATE OR REPLACE FUNCTION {schema}.fold_tally(most integer) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET jit = off
+    SET enable_sort = on SET enable_hashagg = on
+    AS $$
+DECLARE
+    folded integer;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -2) THEN
+        RETURN false;
+    END IF;
+    WITH said AS MATERIALIZED (
+        DELETE FROM {schema}.tally WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM {schema}.tally WHERE at < date_trunc('minute', {schema}.clock()) LIMIT most))
+        RETURNING *
+    ),
+    of_hour AS (
+        DELETE FROM {schema}.tally_hour WHERE at = ANY (ARRAY(SELECT DISTINCT date_trunc('hour', at, 'UTC') FROM said))
+        RETURNING *
+    ),
+    of_day AS (
+        DELETE FROM {schema}.tally_day WHERE at = ANY (ARRAY(SELECT DISTINCT date_trunc('day', at, 'UTC') FROM said))
+        RETURNING *
+    ),
+    each AS MATERIALIZED (
+        SELECT dense_rank() OVER (ORDER BY span, at, queue, task, outcome) AS place, every.*
+        FROM (
+            SELECT span, CASE span WHEN 'minute' THEN at ELSE date_trunc(span, at, 'UTC') END AS at, queue, task,
+                outcome, jobs, waited, ran, wait_buckets, wait_counts, run_buckets, run_counts
+            FROM said CROSS JOIN unnest(ARRAY['minute', 'hour', 'day']) AS span
+            UNION ALL SELECT 'hour', * FROM of_hour
+            UNION ALL SELECT 'day', * FROM of_day
+        ) AS every
+    ),
+    number AS (
+        SELECT place, min(span) AS span, min(at) AS at, min(queue) AS queue, min(task) AS task, min(outcome) AS outcome,
+            sum(jobs)::bigint AS jobs, sum(waited) AS waited, sum(ran) AS ran,
+            'jobs' AS kind, NULL::smallint AS bucket, NULL::bigint AS n
+        FROM each GROUP BY place
+        UNION ALL
+        SELECT place, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 'wait', wait.bucket, sum(wait.n)::bigint
+        FROM each CROSS JOIN unnest(wait_buckets, wait_counts) AS wait (bucket, n)
+        GROUP BY place, wait.bucket
+        UNION ALL
+        SELECT place, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 'run', run.bucket, sum(run.n)::bigint
+        FROM each CROSS JOIN unnest(run_buckets, run_counts) AS run (bucket, n)
+        GROUP BY place, run.bucket
+    ),
+    summed AS MATERIALIZED (
+        SELECT min(span) AS span, min(at) AS at, min(queue) AS queue, min(task) AS task, min(outcome) AS outcome,
+            sum(jobs)::bigint AS jobs, sum(waited) AS waited, sum(ran) AS ran,
+            coalesce(array_agg(bucket ORDER BY bucket) FILTER (WHERE kind = 'wait'), '{}') AS wait_buckets,
+            coalesce(array_agg(n ORDER BY bucket) FILTER (WHERE kind = 'wait'), '{}') AS wait_counts,
+            coalesce(array_agg(bucket ORDER BY bucket) FILTER (WHERE kind = 'run'), '{}') AS run_buckets,
+            coalesce(array_agg(n ORDER BY bucket) FILTER (WHERE kind = 'run'), '{}') AS run_counts
+        FROM number
+        GROUP BY place
+    ),
+    by_minute AS (
+        INSERT INTO {schema}.tally_minute
+        SELECT at, queue, task, outcome, jobs, waited, ran, wait_buckets, wait_counts, run_buckets, run_counts
+        FROM summed WHERE span = 'minute'
+    ),
+    by_hour AS (
+        INSERT INTO {schema}.tally_hour
+        SELECT at, queue, task, outcome, jobs, waited, ran, wait_buckets, wait_counts, run_buckets, run_counts
+        FROM summed WHERE span = 'hour'
+    ),
+    by_day AS (
+        INSERT INTO {schema}.tally_day
+        SELECT at, queue, task, outcome, jobs, waited, ran, wait_buckets, wait_counts, run_buckets, run_counts
+        FROM summed WHERE span = 'day'
+    )
+    SELECT count(*) INTO folded FROM said;
+    DELETE FROM {schema}.tally_minute WHERE at < {schema}.clock() - interval '2 days';
+    DELETE FROM {schema}.tally_hour WHERE at < {schema}.clock() - interval '35 days';
+    DELETE FROM {schema}.tally_day WHERE at < {schema}.clock() - interval '400 days';
+    RETURN folded >= most;
+END
+$$;
+
+-- Writes down how deep the queues are, if nobody has in this minute: by the queues and priorities that are in use, found
+-- by skipping through the indexes, each counted up to 10,000; of 200 queues at most. Samples are kept for two days, and
+-- those of full hours for 35.
+CREATE OR REPLACE FUNCTION {schema}.sample_depth() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    SET jit = off
+    SET enable_seqscan = off SET enable_bitmapscan = off
+    SET max_parallel_workers_per_gather = 0
+    AS $$
+DECLARE
+    minute timestamptz := date_trunc('minute', {schema}.clock());
+BEGIN
+    IF NOT pg_try_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -2)
+        OR EXISTS (SELECT FROM {schema}.depth WHERE at = minute) THEN
+        RETURN;
+    END IF;
+    INSERT INTO {schema}.depth (at, queue, ready, waiting, scheduled, running, oldest)
+    WITH RECURSIVE plain AS (
+        SELECT (SELECT job.queue FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NULL ORDER BY job.queue LIMIT 1) AS queue
+        UNION ALL
+        SELECT (SELECT job.queue FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue > plain.queue ORDER BY job.queue LIMIT 1)
+        FROM plain WHERE plain.queue IS NOT NULL
+    ),
+    lane AS (
+        SELECT few.queue, (SELECT job.priority FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = few.queue
+            ORDER BY job.priority DESC LIMIT 1) AS priority
+        FROM (SELECT queue FROM plain WHERE queue IS NOT NULL LIMIT 200) AS few
+        UNION ALL
+        SELECT lane.queue, (SELECT job.priority FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = lane.queue AND job.priority < lane.priority
+            ORDER BY job.priority DESC LIMIT 1)
+        FROM lane WHERE lane.priority IS NOT NULL
+    ),
+    parked AS (
+        SELECT (SELECT job.queue FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NOT NULL ORDER BY job.queue LIMIT 1) AS queue
+        UNION ALL
+        SELECT (SELECT job.queue FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue > parked.queue
+            ORDER BY job.queue LIMIT 1)
+        FROM parked WHERE parked.queue IS NOT NULL
+    ),
+    counted AS (
+        SELECT lane.queue,
+            (SELECT count(*) FROM (SELECT FROM {schema}.job AS job
+                WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = lane.queue
+                    AND job.priority = lane.priority AND job.run_at <= {schema}.clock() LIMIT 10000) AS due) AS ready,
+            0 AS waiting,
+            (SELECT count(*) FROM (SELECT FROM {schema}.job AS job
+                WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = lane.queue
+                    AND job.priority = lane.priority AND job.run_at > {schema}.clock() LIMIT 10000) AS later) AS scheduled,
+            0 AS running,
+            (SELECT job.run_at::timestamptz FROM {schema}.job AS job
+                WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = lane.queue
+                    AND job.priority = lane.priority AND job.run_at <= {schema}.clock()
+                ORDER BY job.run_at LIMIT 1) AS oldest_at
+        FROM lane WHERE lane.priority IS NOT NULL
+        UNION ALL
+        SELECT few.queue, 0, (SELECT count(*) FROM (SELECT FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = few.queue LIMIT 10000) AS waits),
+            0, 0, NULL
+        FROM (SELECT queue FROM parked WHERE queue IS NOT NULL LIMIT 200) AS few
+        UNION ALL
+        SELECT few.queue, 0, 0, 0, count(*), NULL
+        FROM (SELECT job.queue FROM {schema}.job AS job WHERE job.state = 'running' LIMIT 10000) AS few
+        GROUP BY few.queue
+    )
+    SELECT minute, queue, least(sum(ready), 10000), least(sum(waiting), 10000), least(sum(scheduled), 10000),
+        least(sum(running), 10000), extract(epoch FROM {schema}.clock() - min(oldest_at))::float8
+    FROM counted
+    GROUP BY queue
+    ORDER BY queue
+    LIMIT 200
+    ON CONFLICT DO NOTHING;
+    DELETE FROM {schema}.depth WHERE at < {schema}.clock() - interval '35 days'
+        OR at < {schema}.clock() - interval '2 days' AND at <> date_trunc('hour', at, 'UTC');
+END
+$$;

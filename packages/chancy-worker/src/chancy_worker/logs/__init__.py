@@ -1,0 +1,1 @@
+"""What a worker writes to its log: which job a record is of, in which form, and one line a job."""

@@ -1,0 +1,1 @@
+"""What a worker's numbers are for whoever asks over HTTP."""

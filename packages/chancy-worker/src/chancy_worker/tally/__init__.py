@@ -1,0 +1,1 @@
+"""What this worker's attempts came to, counted beside its rounds."""

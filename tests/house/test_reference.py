@@ -1,0 +1,134 @@
+"""The reference is whole: each public name says what it is, and each option is found in the documentation."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+sys.path.append(str(Path(__file__).parent))
+
+from rooms import FOLDERS, ROOT
+
+import chancy
+import chancy_ops
+import chancy_testing
+import chancy_worker
+from chancy.task import OptionChanges
+from chancy_ops.cli import COMMANDS
+from chancy_ops.cli import chancy as command
+from chancy_worker.cli import parser
+
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+WORDS = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`\n]+`|^```.*?^```", TEXT, re.DOTALL | re.MULTILINE))))
+"""All that stands in code anywhere."""
+
+
+def public():
+    """Package, name, and the file in which it is made."""
+    for package, folder in FOLDERS.items():
+        tree = ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
+        rooms, names = {}, []
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
+                rooms |= {alias.name: folder / f"{node.module.replace('.', '/')}.py" for alias in node.names}
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                names = ast.literal_eval(node.value)
+        yield from ((package, name, rooms[name]) for name in names)
+
+
+NAMES = list(public())
+
+
+def summaries(body):
+    """What each name of a module, or of a class, says of itself: of an assignment it is the text after it."""
+    said = {}
+    for node, after in zip(body, [*body[1:], None], strict=False):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            said[node.name] = ast.get_docstring(node) or said.get(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            name = ast.unparse(node.target if isinstance(node, ast.AnnAssign) else node.targets[0])
+            is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            said[name] = after.value.value if is_text else None
+        elif isinstance(node, ast.If):  # what is said to type checkers
+            said = summaries(node.body) | summaries(node.orelse) | said
+    return said
+
+
+@pytest.mark.parametrize(("package", "name", "file"), NAMES, ids=lambda value: getattr(value, "stem", value))
+def test_a_public_name_says_what_it_is(package, name, file):
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    assert summaries(body).get(name), f"{package}.{name} has no docstring"
+    classes = [node for node in body if isinstance(node, ast.ClassDef) and node.name == name]
+    for found in classes:
+        methods = [node.name for node in found.body if isinstance(node, ast.FunctionDef) and node.name[0] != "_"]
+        said = summaries(found.body)
+        assert [each for each in methods if not said[each]] == []
+
+
+CALLS = {
+    "@task": [name for name in inspect.signature(chancy.task).parameters if name != "function"],
+    "using": list(OptionChanges.__annotations__),
+    **{
+        f"{module.__name__}.{name}": [
+            each.name
+            for each in inspect.signature(getattr(module, name)).parameters.values()
+            if each.kind is not each.VAR_KEYWORD and each.kind is not each.VAR_POSITIONAL
+        ]
+        for module in (chancy, chancy_worker, chancy_ops, chancy_testing)
+        for name in module.__all__
+        if callable(getattr(module, name)) and name in {
+            "Backoff", "Chancy", "Keep", "Queue", "Timing", "Unique", "WorkerConfig", "Snooze", "Retry", "Discard",
+            "JobFilter", "cron", "every", "eager", "drain", "configure",
+        } | {each for each in module.__all__ if inspect.isfunction(getattr(module, each))}
+    },
+}  # fmt: skip
+POSITIONAL = {"conn", "expression", "jobs", "roles", "row", "when", "wire"}
+"""What is given by its place, and has no name for who reads an example."""
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_each_option_of_what_is_called_is_found_in_the_documentation(call):
+    assert [name for name in CALLS[call] if name not in WORDS | POSITIONAL] == []
+
+
+@pytest.mark.parametrize("name", ["chancy-worker", *COMMANDS])
+def test_each_option_of_a_command_is_found_in_the_documentation(name):
+    if name == "chancy-worker":
+        options = [each for action in parser()._actions for each in action.option_strings]
+    else:
+        found = command.get_command(click.Context(command), name)
+        options = [each for param in found.params if isinstance(param, click.Option) for each in param.opts]
+    assert [each for each in options if each.startswith("--") and each not in TEXT] == []
+
+
+VARIABLES = {
+    match
+    for folder in FOLDERS.values()
+    for file in folder.rglob("*.py")
+    for match in re.findall(r"[\"']((?:CHANCY|NOTIFY|WATCHDOG)_[A-Z_]+)[\"']", file.read_text(encoding="utf-8"))
+}
+BETWEEN_PROCESSES = {"CHANCY_WORKER_KNOWN_BY", "CHANCY_WORKER_PARENT", "CHANCY_WORKER_TELLS"}
+"""By which a worker's own processes know each other."""
+
+
+def test_each_variable_of_the_environment_is_in_the_table_of_settings():
+    table = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
+    assert [name for name in VARIABLES - BETWEEN_PROCESSES if f"`{name}`" not in table] == []
+    assert len(VARIABLES) > 5
+
+
+LOOKED_FOR = [
+    "Backoff", "SQLAlchemy", "Django", "Pydantic", "dataclass", "msgspec", "OpenTelemetry", "Prometheus", "dashboard",
+    "Docker", "Kubernetes", "GRANT", "upgrade", "reload", "systemd", "FastAPI", "Celery", "asyncpg", "PgBouncer", "cron",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("word", LOOKED_FOR)
+def test_a_word_that_people_look_for_is_found(word):
+    assert re.search(rf"(?i)\b{word}", TEXT)
