@@ -10,7 +10,7 @@ from typing import Literal
 import click
 
 import chancy_ops
-from chancy.phrases import one_line
+from chancy.options.phrases import one_line
 from chancy.states import State
 from chancy_ops.graph import Graph, GraphNode
 from chancy_ops.terminal.screen import document

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from chancy.model import Statement
-from chancy.phrases import counted, jobs_named
+from chancy.options.phrases import counted, jobs_named
 
 from .findings import Finding, Severity, unless_any
 
