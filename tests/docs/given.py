@@ -214,6 +214,7 @@ GIVEN = {
 }
 
 ELSEWHERE = {
+    "docs/tutorial/README.md": "tests/docs/test_tutorial.py",
     "README.md": "tests/house/test_readme.py",
     "docs/guides/around-a-job.md": "tests/core/test_meta.py",
     "docs/guides/command-line.md": "tests/ops/test_guide.py",

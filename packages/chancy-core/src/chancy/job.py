@@ -13,9 +13,8 @@ from . import statements
 from .arguments.submits import functions as submits
 from .arguments.submits import surrounded
 from .errors import DuplicateJob, InvalidOption
-from .flows.flow import Order, flow_of, order_of
 from .flows.later import Later
-from .flows.statements import insert_flow
+from .flows.statements import submit_graph
 from .keys.statements import SUBMIT_UNIQUE_ONE, Submission, of_submissions, submit_unique
 from .keys.unique import SubmitOutcome
 from .model import JobRow, Options, R_co, Statement, Steps, UniqueKey
@@ -156,8 +155,7 @@ def submit_all(jobs: Sequence[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:
     if not jobs:
         return []
     if any(job.needs for job in jobs):
-        made, _ = yield from submit_flow(jobs, schema)
-        return made
+        return (yield from submit_flow(jobs, schema))[0]
     return (yield from surrounded(jobs, functools.partial(_submit_all, schema)))
 
 
@@ -170,14 +168,7 @@ def _submit_all(schema: str, jobs: Sequence[NewJob[R]]) -> Steps[list[Job[R]]]:
 
 def submit_flow(ends: Sequence[NewJob[R]], schema: str) -> Steps[tuple[list[Job[R]], list[int]]]:
     """These and all that they need which is not there yet, each once; also the ids of all that it has added."""
-    order = order_of(ends)
-
-    def send(jobs: Sequence[NewJob[Any]]) -> Steps[list[Job[Any]]]:
-        ids, at, transaction = yield insert_flow(flow_of(Order(list(jobs), order.places), schema), jobs)
-        return [_handle(job, schema, id_, transaction, at) for id_, job in zip(ids, jobs, strict=True)]
-
-    made = yield from surrounded(order.jobs, send)
-    return [made[order.places[id(job)] - 1] for job in ends], [job.id for job in made]
+    return submit_graph(ends, schema, _handle)
 
 
 def _submit_unique(jobs: Sequence[NewJob[R]], schema: str) -> Steps[list[Job[R]]]:

@@ -11,17 +11,17 @@ import msgspec
 
 from .arguments.meta import parsed as parsed_meta
 from .errors import DuplicateJob, UnknownJob
-from .flows.resuming import block_again, select_doomed
+from .flows.resuming import Requeue, requeue_jobs, resume_flows
 from .flows.statements import select_unneeded, tell
 from .history.moving import DAYS_AHEAD, keeping, make_partitions
 from .model import Found, JobRow, Progress, Rows, Statement, Steps, TaskName, attempts_of, names_of
 from .options.plain import LARGEST_ID, flag, identity, number, one_of, text
-from .registry import Known, registered
+from .registry import registered
 from .schema import schema_in_use
-from .statements import names_known, parse_errors
+from .statements import parse_errors
 from .states import State
 from .verb import verb
-from .wires.literals import JsonColumn, of_numbers, of_texts, readable_or_null
+from .wires.literals import readable_or_null
 
 T = TypeVar("T")
 
@@ -211,117 +211,6 @@ def cancel_jobs(ids: Sequence[int]) -> Statement[list[Cancellation]]:
     )
 
 
-# How often a task lets its jobs be tried, and what else it is called, is known by the code at hand, or else by the last
-# worker that knew the task; else it is as many attempts as the job had. A key is held by any name of its task: of two
-# finished jobs with one key, too, only the first becomes ready.
-REQUEUE_JOBS = """
-    WITH finished AS MATERIALIZED (
-        SELECT past.*,
-            coalesce(%(attempts)s::integer, known.attempts, declared.max_attempts, past.max_attempts) AS more,
-            array_cat(ARRAY[past.task],
-                ARRAY(SELECT json_array_elements_text(coalesce(known.names, declared.names)))) AS names,
-            coalesce(coalesce(known.names, declared.names)->>-1, past.task) AS root
-        FROM {schema}.history AS past
-        LEFT JOIN unnest(%(tasks)s::text[], %(declared)s::smallint[], %(names)s::json[])
-            AS known (task, attempts, names) ON known.task = past.task
-        LEFT JOIN {schema}.task AS declared ON declared.name = past.task
-        WHERE past.id = ANY (%(ids)s::bigint[]) AND NOT EXISTS (
-            SELECT FROM {schema}.need AS need WHERE need.job = past.id AND need.doomed_at IS NOT NULL)
-        FOR UPDATE OF past
-    ),
-    held AS MATERIALIZED (
-        SELECT id, (
-                SELECT job.id FROM {schema}.job AS job
-                WHERE job.task = ANY (finished.names)
-                    AND job.unique_key = finished.unique_key AND (job.claims = 0 OR job.unique_until = 'finished')
-                ORDER BY job.id
-                LIMIT 1
-            ) AS holder
-        FROM finished
-        WHERE unique_key IS NOT NULL
-    ),
-    first AS (
-        SELECT DISTINCT ON (unique_key, root) id
-        FROM finished
-        WHERE unique_key IS NOT NULL AND (claims = 0 OR unique_until = 'finished')
-            AND id NOT IN (SELECT id FROM held WHERE holder IS NOT NULL)
-        ORDER BY unique_key, root, id
-    ),
-    requeued AS (
-        INSERT INTO {schema}.job
-            (id, task, queue, priority, state, attempt, max_attempts, claims, crashes,
-             run_at, submitted_at, started_at, arguments, retry, limits, gates, parked, errors,
-             unique_key, unique_until, batch, meta, needs, needed)
-        SELECT id, task, queue, priority, 'ready', least(attempt, 32767 - more), least(attempt + more, 32767), claims,
-            crashes, {schema}.clock(), submitted_at, started_at, arguments, retry, limits, gates, gates->>'key', errors,
-            unique_key, unique_until, batch, meta, needs, needed
-        FROM finished
-        WHERE unique_key IS NULL OR (claims > 0 AND unique_until <> 'finished') OR id IN (SELECT id FROM first)
-        ORDER BY id
-        ON CONFLICT (task, unique_key) WHERE unique_key IS NOT NULL AND (claims = 0 OR unique_until = 'finished')
-            DO NOTHING
-        RETURNING id, queue
-    ),
-    gone AS (
-        DELETE FROM {schema}.history WHERE id = ANY (%(ids)s::bigint[]) AND id IN (SELECT id FROM requeued)
-    ),
-    results_gone AS (
-        DELETE FROM {schema}.history_result WHERE id = ANY (%(ids)s::bigint[]) AND id IN (SELECT id FROM requeued)
-    )
-    SELECT sent.id IN (SELECT id FROM requeued),
-        EXISTS (SELECT FROM {schema}.any_job AS job WHERE job.id = sent.id),
-        CASE WHEN finished.unique_key IS NOT NULL THEN finished.task END,
-        convert_to(finished.unique_key, 'UTF8'),
-        held.holder,
-        coalesce(finished.needed, false) OR EXISTS (
-            SELECT FROM {schema}.need AS need WHERE need.job = sent.id AND need.doomed_at IS NOT NULL),
-        (SELECT {schema}.ring(ARRAY(SELECT DISTINCT queue FROM requeued))::text)
-    FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS sent (id, position)
-    LEFT JOIN finished ON finished.id = sent.id
-    LEFT JOIN held ON held.id = sent.id
-    ORDER BY sent.position
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Requeue:
-    """Whether the job is ready again, and whether it exists. If it is finished and unique: its task, its key, and the
-    live job that had that key when the statement began.
-    """
-
-    done: bool
-    exists: bool
-    task: str | None
-    key: str
-    holder: int | None
-    flow: bool = False
-    """Others need it; or it was ended because of a need, and is left as it is."""
-
-
-def requeue_jobs(ids: Sequence[int], attempts: int | None, tasks: Mapping[str, Known]) -> Statement[list[Requeue]]:
-    """Make finished jobs ready under their old ids, with so many attempts more, unless a live job has their key; None
-    is what their task declares, of which these are known here.
-
-    Their fences, attempt and crash counts go with them, so that a worker of the first life stays fenced out. Answers in
-    that order.
-    """
-    params = {
-        "ids": list(ids),
-        "attempts": attempts,
-        "tasks": of_texts(tasks),
-        "declared": of_numbers(task.options.max_attempts for task in tasks.values()),
-        "names": JsonColumn(map(names_known, tasks.values())),
-    }
-    return Statement(REQUEUE_JOBS, params, _parse_requeues, name="requeue_jobs")
-
-
-def _parse_requeues(rows: Rows) -> list[Requeue]:
-    return [
-        Requeue(done, exists, task, (key or b"").decode(), holder, flow)
-        for done, exists, task, key, holder, flow, _ in rows
-    ]
-
-
 _TRIES = 5
 
 
@@ -448,16 +337,3 @@ def _requeue(job_id: int, attempts: int | None, schema: str) -> Steps[bool]:
         raise UnknownJob(job_id, schema)
     resumed = (yield from resume_flows([job_id], attempts)) if seen.flow else 0
     return seen.done or resumed > 0
-
-
-def resume_flows(ids: Sequence[int], attempts: int | None) -> Steps[int]:
-    """Have what was ended because of these jobs wait again; and where they have ended because of a need themselves, run
-    again what is to blame. How many are live again.
-    """
-    to_blame, doomed = yield select_doomed(ids)
-    again: list[Requeue] = (yield requeue_jobs(to_blame, attempts, registered())) if to_blame else []
-    back: list[int] = []
-    if doomed:
-        back, over = yield block_again(doomed)
-        yield from tell(over)
-    return len(back) + sum(each.done for each in again)

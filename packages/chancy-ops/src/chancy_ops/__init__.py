@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .diagnosis.doctor import doctor
     from .diagnosis.findings import Finding, Severity
     from .fingerprints import FailureRow, failures
-    from .graph import Graph, GraphNode, graph
+    from .graphs import Graph, GraphNode, graph
     from .jobs import Swept, cancel_many, delete, delete_many, edit, requeue_many
     from .matching import JobFilter
     from .overview import QueueRow, WorkerRow, queues, workers
@@ -27,8 +27,8 @@ _ROOMS = {
     "Count": "counting",
     "FailureRow": "fingerprints",
     "Finding": "diagnosis.findings",
-    "Graph": "graph",
-    "GraphNode": "graph",
+    "Graph": "graphs",
+    "GraphNode": "graphs",
     "JobFilter": "matching",
     "JobLine": "searching",
     "QueueRow": "overview",
@@ -46,7 +46,7 @@ _ROOMS = {
     "doctor": "diagnosis.doctor",
     "edit": "jobs",
     "failures": "fingerprints",
-    "graph": "graph",
+    "graph": "graphs",
     "keep": "queue",
     "limit": "queue",
     "pause": "pauses",

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 from chancy.errors import InvalidOption, UnknownJob
+from chancy.flows.resuming import requeue_jobs, resume_flows
 from chancy.flows.statements import tell
 from chancy.history.moving import DAYS_AHEAD, make_partitions
 from chancy.model import Pause, Rows, Statement, Steps, attempts_of, priority_of
@@ -21,7 +22,7 @@ from chancy.registry import registered
 from chancy.schema import schema_in_use
 from chancy.states import FINISHED, LIVE, State
 from chancy.verb import verb
-from chancy.verbs import ASKED, cancel_flows, cancel_jobs, requeue_jobs, resume_flows
+from chancy.verbs import ASKED, cancel_flows, cancel_jobs
 
 from .matching import JobFilter, filter_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Generator, Mapping
+from collections.abc import Coroutine, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,13 +30,25 @@ def performed(result: Any) -> Any:
         call = next(calls)
         while True:
             try:
-                answer = asyncio.run(call) if inspect.iscoroutine(call) else call
+                answer = _awaited(call) if inspect.iscoroutine(call) else call
             except Exception as error:
                 call = calls.throw(error)
             else:
                 call = calls.send(answer)
     except StopIteration as end:
         return end.value
+
+
+def _awaited(call: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(call)
+    call.close()
+    raise ChancyError(
+        "a function that is not async has returned a graph with async tasks, and was called by a coroutine: make it "
+        "async, and await it"
+    )
 
 
 async def performed_async(result: Any) -> Any:

@@ -1,12 +1,130 @@
-"""Coming back: jobs that were ended because of a need wait again, and what is to blame runs again."""
+"""Coming back: a finished job is made ready again; what was ended because of a need waits again, and what is to blame
+runs again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from chancy.model import Statement
-from chancy.wires.literals import of_numbers
+from chancy.model import Rows, Statement, Steps
+from chancy.registry import Known, registered
+from chancy.statements import names_known
+from chancy.wires.literals import JsonColumn, of_numbers, of_texts
+
+from .statements import tell
+
+# How often a task lets its jobs be tried, and what else it is called, is known by the code at hand, or else by the last
+# worker that knew the task; else it is as many attempts as the job had. A key is held by any name of its task: of two
+# finished jobs with one key, too, only the first becomes ready.
+REQUEUE_JOBS = """
+    WITH finished AS MATERIALIZED (
+        SELECT past.*,
+            coalesce(%(attempts)s::integer, known.attempts, declared.max_attempts, past.max_attempts) AS more,
+            array_cat(ARRAY[past.task],
+                ARRAY(SELECT json_array_elements_text(coalesce(known.names, declared.names)))) AS names,
+            coalesce(coalesce(known.names, declared.names)->>-1, past.task) AS root
+        FROM {schema}.history AS past
+        LEFT JOIN unnest(%(tasks)s::text[], %(declared)s::smallint[], %(names)s::json[])
+            AS known (task, attempts, names) ON known.task = past.task
+        LEFT JOIN {schema}.task AS declared ON declared.name = past.task
+        WHERE past.id = ANY (%(ids)s::bigint[]) AND NOT EXISTS (
+            SELECT FROM {schema}.need AS need WHERE need.job = past.id AND need.doomed_at IS NOT NULL)
+        FOR UPDATE OF past
+    ),
+    held AS MATERIALIZED (
+        SELECT id, (
+                SELECT job.id FROM {schema}.job AS job
+                WHERE job.task = ANY (finished.names)
+                    AND job.unique_key = finished.unique_key AND (job.claims = 0 OR job.unique_until = 'finished')
+                ORDER BY job.id
+                LIMIT 1
+            ) AS holder
+        FROM finished
+        WHERE unique_key IS NOT NULL
+    ),
+    first AS (
+        SELECT DISTINCT ON (unique_key, root) id
+        FROM finished
+        WHERE unique_key IS NOT NULL AND (claims = 0 OR unique_until = 'finished')
+            AND id NOT IN (SELECT id FROM held WHERE holder IS NOT NULL)
+        ORDER BY unique_key, root, id
+    ),
+    requeued AS (
+        INSERT INTO {schema}.job
+            (id, task, queue, priority, state, attempt, max_attempts, claims, crashes,
+             run_at, submitted_at, started_at, arguments, retry, limits, gates, parked, errors,
+             unique_key, unique_until, batch, meta, needs, needed)
+        SELECT id, task, queue, priority, 'ready', least(attempt, 32767 - more), least(attempt + more, 32767), claims,
+            crashes, {schema}.clock(), submitted_at, started_at, arguments, retry, limits, gates, gates->>'key', errors,
+            unique_key, unique_until, batch, meta, needs, needed
+        FROM finished
+        WHERE unique_key IS NULL OR (claims > 0 AND unique_until <> 'finished') OR id IN (SELECT id FROM first)
+        ORDER BY id
+        ON CONFLICT (task, unique_key) WHERE unique_key IS NOT NULL AND (claims = 0 OR unique_until = 'finished')
+            DO NOTHING
+        RETURNING id, queue
+    ),
+    gone AS (
+        DELETE FROM {schema}.history WHERE id = ANY (%(ids)s::bigint[]) AND id IN (SELECT id FROM requeued)
+    ),
+    results_gone AS (
+        DELETE FROM {schema}.history_result WHERE id = ANY (%(ids)s::bigint[]) AND id IN (SELECT id FROM requeued)
+    )
+    SELECT sent.id IN (SELECT id FROM requeued),
+        EXISTS (SELECT FROM {schema}.any_job AS job WHERE job.id = sent.id),
+        CASE WHEN finished.unique_key IS NOT NULL THEN finished.task END,
+        convert_to(finished.unique_key, 'UTF8'),
+        held.holder,
+        coalesce(finished.needed, false) OR EXISTS (
+            SELECT FROM {schema}.need AS need WHERE need.job = sent.id AND need.doomed_at IS NOT NULL),
+        (SELECT {schema}.ring(ARRAY(SELECT DISTINCT queue FROM requeued))::text)
+    FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS sent (id, position)
+    LEFT JOIN finished ON finished.id = sent.id
+    LEFT JOIN held ON held.id = sent.id
+    ORDER BY sent.position
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Requeue:
+    """Whether the job is ready again, and whether it exists. If it is finished and unique: its task, its key, and the
+    live job that had that key when the statement began.
+    """
+
+    done: bool
+    exists: bool
+    task: str | None
+    key: str
+    holder: int | None
+    flow: bool = False
+    """Others need it; or it was ended because of a need, and is left as it is."""
+
+
+def requeue_jobs(ids: Sequence[int], attempts: int | None, tasks: Mapping[str, Known]) -> Statement[list[Requeue]]:
+    """Make finished jobs ready under their old ids, with so many attempts more, unless a live job has their key; None
+    is what their task declares, of which these are known here.
+
+    Their fences, attempt and crash counts go with them, so that a worker of the first life stays fenced out. Answers in
+    that order.
+    """
+    params = {
+        "ids": list(ids),
+        "attempts": attempts,
+        "tasks": of_texts(tasks),
+        "declared": of_numbers(task.options.max_attempts for task in tasks.values()),
+        "names": JsonColumn(map(names_known, tasks.values())),
+    }
+    return Statement(REQUEUE_JOBS, params, _parse_requeues, name="requeue_jobs")
+
+
+def _parse_requeues(rows: Rows) -> list[Requeue]:
+    return [
+        Requeue(done, exists, task, (key or b"").decode(), holder, flow)
+        for done, exists, task, key, holder, flow, _ in rows
+    ]
+
 
 # Upwards from those that are given: whatever they needed in vain. Then downwards from all of these: whatever was ended
 # because of them. A job that somebody has cancelled, and not a look, has no such error.
@@ -105,3 +223,16 @@ def block_again(ids: Collection[int]) -> Statement[BlockedAgain]:
     their key.
     """
     return Statement(BLOCK_AGAIN, {"ids": of_numbers(ids)}, lambda rows: BlockedAgain(*rows[0]), name="block_again")
+
+
+def resume_flows(ids: Sequence[int], attempts: int | None) -> Steps[int]:
+    """Have what was ended because of these jobs wait again; and where they have ended because of a need themselves, run
+    again what is to blame. How many are live again.
+    """
+    to_blame, doomed = yield select_doomed(ids)
+    again: list[Requeue] = (yield requeue_jobs(to_blame, attempts, registered())) if to_blame else []
+    back: list[int] = []
+    if doomed:
+        back, over = yield block_again(doomed)
+        yield from tell(over)
+    return len(back) + sum(each.done for each in again)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 from chancy.arguments.codec import encode_json
+from chancy.arguments.submits import surrounded
 from chancy.history.moving import keeping
-from chancy.model import Statement
+from chancy.model import Statement, Steps
 from chancy.wires.literals import of_numbers, of_texts
 
-from .flow import Flow
+from .flow import Flow, Order, flow_of, order_of
 
 if TYPE_CHECKING:
-    from chancy.job import NewJob
+    from chancy.job import Job, NewJob
 
 T = TypeVar("T")
 Looks: TypeAlias = Generator[Statement[Any], Any, T]
@@ -53,6 +54,20 @@ def insert_flow(flow: Flow, jobs: Sequence[NewJob[Any]]) -> Statement[Inserted]:
         jobs,
         name="insert_flow",
     )
+
+
+def submit_graph(
+    ends: Sequence[NewJob[Any]], schema: str, handle: Callable[[NewJob[Any], str, int, str, datetime], Job[Any]]
+) -> Steps[tuple[list[Job[Any]], list[int]]]:
+    """Add these and all that they need which is not there yet, each once; their handles, and the ids of all."""
+    order = order_of(ends)
+
+    def send(jobs: Sequence[NewJob[Any]]) -> Steps[list[Job[Any]]]:
+        made: Inserted = yield insert_flow(flow_of(Order(list(jobs), order.places), schema), jobs)
+        return [handle(job, schema, id_, made.transaction, made.at) for id_, job in zip(made.ids, jobs, strict=True)]
+
+    made = yield from surrounded(order.jobs, send)
+    return [made[order.places[id(job)] - 1] for job in ends], [job.id for job in made]
 
 
 UNBLOCK = """

@@ -12,7 +12,7 @@ import click
 import chancy_ops
 from chancy.options.phrases import one_line
 from chancy.states import State
-from chancy_ops.graph import Graph, GraphNode
+from chancy_ops.graphs import Graph, GraphNode
 from chancy_ops.terminal.screen import document
 from chancy_ops.terminal.site import Site, command
 
