@@ -66,7 +66,7 @@ def test_without_a_command_it_says_which_there_are(capsys):
         (["edit", "7", "--delay", "9999999w"], "is more than a hundred years"),
         (["cancel"], "say which jobs: either their ids, or --queue"),
         (["cancel", "7", "--queue", "mail"], "say which jobs: either their ids, or --queue"),
-        (["cancel", "--state", "failed"], "jobs that are failed cannot be cancelled: --state is one of ready, scheduled"),
+        (["cancel", "--state", "failed"], "jobs that are failed cannot be cancelled: --state is one of blocked, ready, scheduled"),
         (["requeue", "--queue", "mail"], "say which finished jobs: --state failed, discarded, cancelled or succeeded"),
         (["delete", "--state", "running"], "jobs that are running cannot be deleted"),
         (["cancel", "--since", "yesterday"], "expected an instant as 2026-11-25T18:00Z, got 'yesterday'"),
