@@ -87,3 +87,41 @@ def failures_are_told_apart_by_what_went_wrong_and_requeued_together(g: Ground) 
     assert (yield chancy_ops.cancel_many(g.conn, which)).changed == 0
     assert (yield chancy_ops.delete_many(g.conn, which)).changed == 3
     assert (yield chancy_ops.count(g.conn)) == {State.FAILED: 1, State.SUCCEEDED: 1}
+
+
+@case
+def jobs_are_searched_by_what_they_have_in_common_and_by_words(g: Ground) -> Steps:
+    broken = fail.using(max_attempts=1)
+    yield submit_many(g.conn, [note.bind("needle"), note.bind("hay"), broken.bind(9, "lost needle")])
+    yield g.perform()
+    late = yield note.using(delay=timedelta(hours=1)).submit(g.conn, "hay")
+    found = yield chancy_ops.search(g.conn)
+    assert [line.id for line in found] == [row.id for row in (yield chancy.jobs(g.conn))]
+    assert (found[0].id, found[0].arguments) == (late.id, '{"value":"hay"}')
+    assert (found.looked_to, found.looked_back_to) == (None, None)
+    failed, succeeded = yield chancy_ops.search(g.conn, words="needle")
+    assert (failed.error, failed.message, len(failed.fingerprint)) == ("ValueError", "lost needle", 12)
+    assert (succeeded.state, succeeded.error, succeeded.message) == (State.SUCCEEDED, "", "")
+    of_state = chancy_ops.JobFilter(state=State.SUCCEEDED)
+    assert [line.task for line in (yield chancy_ops.search(g.conn, of_state, words="lost"))] == []
+    page = yield chancy_ops.search(g.conn, limit=2)
+    rest = yield chancy_ops.search(g.conn, before=page[-1].id)
+    assert [line.id for line in page + rest] == [line.id for line in found]
+    assert [row.id for row in (yield chancy.jobs(g.conn, state=State.FAILED, before=failed.id))] == []
+    assert [line.id for line in (yield chancy_ops.search(g.conn, chancy_ops.JobFilter(error="ValueError")))] == [
+        failed.id
+    ]
+
+
+@case
+def what_failed_is_listed_by_when_that_was(g: Ground) -> Steps:
+    broken = fail.using(max_attempts=1)
+    early, late = yield submit_many(g.conn, [broken.bind(9), broken.bind(9)])
+    yield g.perform()
+    failed = chancy_ops.JobFilter(state=State.FAILED)
+    yield chancy.requeue(g.conn, early.id, attempts=1)
+    yield g.perform()
+    assert [line.id for line in (yield chancy_ops.search(g.conn, failed))] == [early.id, late.id]
+    assert [line.id for line in (yield chancy_ops.search(g.conn, failed, before=early.id))] == [late.id]
+    assert [line.id for line in (yield chancy_ops.search(g.conn, failed, before=late.id))] == []
+    assert [row.id for row in (yield chancy.jobs(g.conn))] == [late.id, early.id]

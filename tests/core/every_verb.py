@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -134,6 +134,7 @@ LOOKS: dict[str, Verb] = {
     "logs": lambda conn, things: chancy.logs(conn, things.failed.id),
     "queues": lambda conn, things: chancy_ops.queues(conn),
     "schedules": lambda conn, things: chancy.schedules(conn),
+    "search": lambda conn, things: chancy_ops.search(conn, JobFilter(task=count), words="number"),
     "steps": lambda conn, things: chancy.steps(conn, things.running.id),
     "throughput": lambda conn, things: chancy_ops.throughput(conn, since=timedelta(days=2), by="task", every="hour"),
     "why": lambda conn, things: chancy_ops.why(conn, things.waiting.id),
@@ -257,6 +258,9 @@ def told(answer: object) -> Any:
         case chancy.JobRow():  # a session that does not speak UTF-8 writes JSON with escapes, which means the same
             read = [None if payload is None else json.loads(payload) for payload in (answer.arguments, answer.result)]
             return read, repr(msgspec.structs.replace(answer, arguments=b"", result=None))
+        case chancy_ops.JobLine():
+            read = None if answer.arguments is None else json.loads(answer.arguments)
+            return read, repr(replace(answer, arguments=None))
         case chancy.StepRow():
             read = None if answer.result is None else json.loads(answer.result)
             return read, repr(msgspec.structs.replace(answer, result=None))

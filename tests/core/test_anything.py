@@ -109,6 +109,7 @@ FILTERS = mostly(
             "state": mostly(st.sampled_from(list(State)), ANYTHING),
             "error": mostly(TEXTS, ANYTHING),
             "fingerprint": mostly(TEXTS, ANYTHING),
+            "batch": IDS,
             "since": mostly(INSTANTS, ANYTHING),
             "until": mostly(INSTANTS, ANYTHING),
         },
@@ -169,6 +170,7 @@ OF_PARAMETERS: dict[str, Any] = {
     "value": ANYTHING,
     "when": mostly(st.integers(1, 99).map(lambda hours: every(hours=hours)), ANYTHING),
     "which": FILTERS,
+    "words": mostly(st.none() | TEXTS, ANYTHING),
 }
 ELSEWHERE = {"migrate", "grants", "callback", "configure"}
 """Those that change the schema or send nothing."""
@@ -183,6 +185,7 @@ OF_BUILT = {
     "fingerprint",
     "since",
     "until",
+    "batch",
     "succeeded",
     "failed",
     "results",
@@ -336,7 +339,7 @@ MADE = {
     "Unique": (Unique, ["key", "until", "within", "on_conflict"]),
     "Backoff": (chancy.Backoff, ["base", "factor", "maximum", "jitter"]),
     "Keep": (Keep, ["succeeded", "failed", "discarded", "cancelled", "results"]),
-    "JobFilter": (JobFilter, ["queue", "task", "state", "error", "fingerprint", "since", "until"]),
+    "JobFilter": (JobFilter, ["queue", "task", "state", "error", "fingerprint", "since", "until", "batch"]),
     "cron": (chancy.cron, ["expression", "timezone", "missed"]),
     "every": (chancy.every, ["interval", "days", "hours", "minutes", "seconds", "missed"]),
     "Limit": (chancy.Limit, ["type", "value"]),

@@ -308,7 +308,7 @@ def test_a_defect_keeps_its_traceback(shell, monkeypatch):
     def broken(*_, **__):
         raise TypeError("a defect")
 
-    monkeypatch.setattr(chancy, "jobs", broken)
+    monkeypatch.setattr(chancy_ops, "search", broken)
     with pytest.raises(TypeError, match="a defect"):
         shell("jobs")
 

@@ -71,7 +71,7 @@ def test_with_yes_it_goes_through_in_a_pipe_without_a_bar(shell, failed):
     answer = shell("requeue", "--state", "failed", "--attempts", 1, "--yes")
     assert (answer.code, answer.out, answer.err) == (0, "requeued 1,200 jobs\n", "")
     assert shell("cancel", "--queue", "mail", "--yes", "--json").document == {
-        "counted": {"ready": 1201}, "changed": 1201, "left": 0
+        "counted": {"ready": 1201}, "more": [], "changed": 1201, "left": 0
     }  # fmt: skip
     assert shell("delete", "--state", "cancelled", "--yes").out == "deleted 1,231 jobs\n"
     assert states(shell) == {}
@@ -123,7 +123,7 @@ def test_what_a_deploy_broke_is_seen_in_a_line_and_requeued_by_one_command(shell
     assert "KeyError: no" in line
     assert shell("failures", "--since", "1h", "--task", "another").out.count("\n") == 1
     answer = shell("requeue", "--fingerprint", "aa00aa00aa00", "--yes", "--json")
-    assert answer.document == {"counted": {"failed": 3, "discarded": 1}, "changed": 4, "left": 0}
+    assert answer.document == {"counted": {"failed": 3, "discarded": 1}, "more": [], "changed": 4, "left": 0}
     assert states(shell) == {"ready": 4, "cancelled": 1, "failed": 1}
     assert shell("cancel", "--fingerprint", "aa00aa00aa00", "--yes").out == "cancelled 4 jobs\n"
     assert shell("delete", "--fingerprint", "bb11bb11bb11", "--yes").out == "deleted 1 job\n"

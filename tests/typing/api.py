@@ -17,6 +17,7 @@ from chancy import (
     BatchProgress,
     Callback,
     Chancy,
+    Found,
     Job,
     JobRow,
     Keep,
@@ -35,7 +36,7 @@ from chancy import (
     submit_many,
     task,
 )
-from chancy_ops import Finding, JobFilter, Reason, Severity, Swept, Why, WorkerRow
+from chancy_ops import Count, Finding, JobFilter, Reason, Severity, Swept, Why, WorkerRow
 from chancy_testing import (
     Clock,
     Drain,
@@ -105,7 +106,7 @@ def sync_side(conn: psycopg.Connection[dict[str, Any]]) -> None:
     assert_type(
         plain.using(unique=Unique(key="text", on_conflict="raise")).submit(conn, 1).refresh(conn).unique_key, str | None
     )
-    assert_type(chancy.jobs(conn, limit=1), list[JobRow])
+    assert_type(chancy.jobs(conn, limit=1), Found[JobRow])
     assert_type(chancy.migrate(conn), list[str])
     assert_type(kept(1), str)
     assert_type(chancy.logs(conn, 1, after=(1, 2), limit=3), list[LogEntry])
@@ -140,9 +141,9 @@ def durations_are_seconds_or_timedeltas(conn: psycopg.Connection[Any]) -> None:
 
 
 def a_task_stands_for_all_its_names(conn: psycopg.Connection[Any]) -> None:
-    assert_type(chancy.jobs(conn, task=plain), list[JobRow])
-    assert_type(chancy.jobs(conn, task="name"), list[JobRow])
-    assert_type(chancy_ops.count(conn, JobFilter(task=later)), dict[State, int])
+    assert_type(chancy.jobs(conn, task=plain), Found[JobRow])
+    assert_type(chancy.jobs(conn, task="name"), Found[JobRow])
+    assert_type(chancy_ops.count(conn, JobFilter(task=later)), dict[State, Count])
     assert_type(plain.names, tuple[str, ...])
 
 
@@ -166,7 +167,9 @@ def steering(conn: psycopg.Connection[Any]) -> None:
     assert_type(chancy_ops.pause(conn, "q", until=timedelta(hours=1)), None)
     assert_type(chancy_ops.resume(conn, task=limited), bool)
     assert_type(chancy_ops.edit(conn, 1, priority=5), bool)
-    assert_type(chancy_ops.count(conn, JobFilter(queue="q")), dict[State, int])
+    assert_type(chancy_ops.count(conn, JobFilter(queue="q")), dict[State, Count])
+    assert_type(chancy_ops.search(conn, JobFilter(queue="q"), words="w").looked_back_to, datetime | None)
+    assert_type(chancy_ops.failures(conn, limit=1)[0].count, int)
     assert_type(chancy_ops.requeue_many(conn, JobFilter(state=State.FAILED), told=print), Swept)
     assert_type(chancy_ops.queues(conn)[0].oldest_at, datetime | None)
 

@@ -45,7 +45,7 @@ from .job import Job, NewJob, submit_many
 from .keys.unique import SubmitOutcome, Unique
 from .logs.kept import LogEntry, logs
 from .logs.records import WithJob
-from .model import AttemptError, JobRow, Progress
+from .model import AttemptError, Found, JobRow, Progress
 from .options.limits import Limit, SharedLimit
 from .options.outcomes import Decision, Discard, Retry, Snooze, Suspended
 from .options.retry import Backoff
@@ -106,6 +106,7 @@ __all__ = [
     "Discard",
     "DuplicateJob",
     "Every",
+    "Found",
     "InvalidArguments",
     "InvalidConnection",
     "InvalidDSN",

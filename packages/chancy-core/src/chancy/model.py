@@ -74,10 +74,15 @@ def names_of(option: str, task: object) -> list[str]:
 class Found(list[T]):
     """What a look has found, and how far it looked: a list, with one word more."""
 
-    def __init__(self, found: Iterable[T] = (), looked_back_to: datetime | None = None) -> None:
+    def __init__(
+        self, found: Iterable[T] = (), looked_to: int | None = None, looked_back_to: datetime | None = None
+    ) -> None:
         super().__init__(found)
+        self.looked_to = looked_to
+        """The id of the job behind which nothing was looked at: give it as `before` to look further. None if all was
+        looked at, or as much as was asked for."""
         self.looked_back_to = looked_back_to
-        """What finished before this instant was not looked at; None if all was, or as much as was asked for."""
+        """When that job was submitted; or where jobs are asked for that did not succeed, finished."""
 
 
 class Statement(msgspec.Struct, Generic[T_co], frozen=True):

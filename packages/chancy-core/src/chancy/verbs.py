@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -14,7 +14,7 @@ from .errors import DuplicateJob, UnknownJob
 from .flows.resuming import Requeue, requeue_jobs, resume_flows
 from .flows.statements import select_unneeded, tell
 from .history.moving import DAYS_AHEAD, keeping, make_partitions
-from .model import JobRow, Progress, Statement, Steps, TaskName, attempts_of, names_of
+from .model import Found, JobRow, Progress, Rows, Statement, Steps, TaskName, attempts_of, names_of
 from .options.plain import LARGEST_ID, flag, identity, number, one_of, text
 from .registry import registered
 from .schema import schema_in_use
@@ -22,6 +22,8 @@ from .statements import parse_errors
 from .states import State
 from .verb import verb
 from .wires.literals import readable_or_null
+
+T = TypeVar("T")
 
 # JSON is read as bytea: it arrives as UTF-8 whatever the connection's client_encoding is.
 _INSTANTS = ", ".join(map(readable_or_null, ("submitted_at", "run_at", "started_at", "finished_at", "cancel_at")))
@@ -35,20 +37,34 @@ _COLUMNS = """
 
 SELECT_JOB = "SELECT " + _COLUMNS + " FROM {schema}.any_job WHERE id = %(id)s::bigint"
 
-SELECT_JOBS = (
-    "SELECT "
-    + _COLUMNS
-    + """
-    FROM {schema}.any_job
-    WHERE (%(queue)s::text IS NULL OR queue = %(queue)s::text)
-        AND (%(tasks)s::text[] IS NULL OR task = ANY (%(tasks)s::text[]))
-        AND (%(state)s::text IS NULL OR state = %(state)s::text::{schema}.state)
-        AND (%(batch)s::bigint IS NULL OR batch = %(batch)s::bigint)
-        AND (%(before)s::bigint IS NULL OR id < %(before)s::bigint)
-    ORDER BY id DESC
-    LIMIT %(limit)s::integer
-"""
+ASKED = """
+        %(states)s::text[], %(queue)s::text, %(tasks)s::text[], %(batch)s::bigint, %(kind)s::text,
+        %(fingerprint)s::text, %(since)s::timestamptz, %(until)s::timestamptz"""
+"""Which jobs, as the functions of `sql/90_looks.sql` take it."""
+FIND_JOBS = (
+    "{schema}.find_jobs("
+    + ASKED
+    + """,
+        %(words)s::text, %(before)s::bigint, %(limit)s::integer, %(seconds)s::double precision
+    ) WITH ORDINALITY AS found (found_id, found_at, looked_to, looked_back_to, nth)
+    LEFT JOIN LATERAL (
+        SELECT * FROM {schema}.any_job AS live
+        WHERE live.id = found_id AND live.finished_at IS NULL AND found_at IS NULL
+        UNION ALL
+        SELECT * FROM {schema}.any_job AS past WHERE past.id = found_id AND past.finished_at = found_at
+        OFFSET 0
+    ) AS job ON true
+    ORDER BY nth"""
 )
+"""The jobs that fit, by the columns of `any_job`. `parse_found` reads what it says."""
+SELECT_JOBS = "SELECT looked_to, looked_back_to, " + _COLUMNS + " FROM " + FIND_JOBS
+
+LOOK_SECONDS = 0.5
+"""So long a look goes on that has not found enough."""
+ANY: Mapping[str, Any] = dict.fromkeys(
+    ("queue", "tasks", "batch", "kind", "fingerprint", "since", "until", "words", "before")
+) | {"states": list(State), "seconds": LOOK_SECONDS}
+"""Parameters of a look that asks for nothing in particular."""
 
 
 def select_job(job_id: int) -> Statement[JobRow | None]:
@@ -56,28 +72,27 @@ def select_job(job_id: int) -> Statement[JobRow | None]:
     return Statement(SELECT_JOB, {"id": job_id}, lambda rows: _parse_job(rows[0]) if rows else None, name="select_job")
 
 
-def select_jobs(
-    queue: str | None,
-    tasks: Sequence[str] | None,
-    state: State | None,
-    limit: int,
-    before: int | None,
-    batch: int | None = None,
-) -> Statement[list[JobRow]]:
-    """Jobs, live and finished, newest id first; of any of these tasks."""
-    return Statement(
-        SELECT_JOBS,
-        {
-            "queue": queue,
-            "tasks": None if tasks is None else list(tasks),
-            "state": state and state.value,
-            "batch": batch,
-            "limit": limit,
-            "before": before,
-        },
-        lambda rows: [_parse_job(row) for row in rows],
-        name="select_jobs",
-    )
+def select_jobs(limit: int, **asked: Any) -> Statement[Found[JobRow]]:
+    """Jobs, live and finished, newest id first, at most so many; `asked` is what differs from `ANY`."""
+    return Statement(SELECT_JOBS, {**ANY, "limit": limit, **asked}, parse_found(_parse_job), name="select_jobs")
+
+
+def parse_found(parse: Callable[[tuple[Any, ...]], T]) -> Callable[[Rows], Found[T]]:
+    """A parser for rows that begin with how far was looked, which is said in a last one, and of which the others are
+    for `parse`.
+    """
+
+    def parse_all(rows: Rows) -> Found[T]:
+        found: list[T] = []
+        looked_to = looked_back_to = None
+        for to, back_to, *row in rows:
+            if row[0] is None:
+                looked_to, looked_back_to = to, back_to and back_to.astimezone(UTC)
+            else:
+                found.append(parse(tuple(row)))
+        return Found(found, looked_to, looked_back_to)
+
+    return parse_all
 
 
 def _parse_job(row: tuple[Any, ...]) -> JobRow:
@@ -121,7 +136,7 @@ def _parse_job(row: tuple[Any, ...]) -> JobRow:
         result=result,
         errors=parse_errors(errors),
         cancel_at=cancel_at,
-        progress=_parse_progress(progress),
+        progress=parse_progress(progress),
         unique_key=None if unique_key is None else unique_key.decode(),
         batch=batch,
         meta=parsed_meta(meta),
@@ -130,7 +145,8 @@ def _parse_job(row: tuple[Any, ...]) -> JobRow:
     )
 
 
-def _parse_progress(progress: bytes | None) -> Progress | None:
+def parse_progress(progress: bytes | None) -> Progress | None:
+    """What a running job has said last."""
     try:
         return None if progress is None else msgspec.json.decode(progress, type=Progress)
     except (ValueError, RecursionError):  # of somebody else
@@ -221,19 +237,22 @@ def jobs(
     limit: int = 100,
     before: int | None = None,
     schema: str | None = None,
-) -> Statement[list[JobRow]]:
-    """Jobs, live and finished, newest id first. One round trip.
+) -> Statement[Found[JobRow]]:
+    """Jobs, live and finished, newest id first; of a state in which jobs are that did not succeed, the last that
+    finished first. One round trip, which ends after half a second where it has not found enough by then: the list says
+    how far it looked.
 
-    For the next page give the last row's id as `before`. `task` is a task, with the names that it had before, or one
-    name; `batch` the id of a batch. Raises `InvalidOption`, a `ValueError`.
+    For the next page give the last row's id as `before`, and to look further the list's own `looked_to`. `task` is a
+    task, with the names that it had before, or one name; `batch` the id of a batch. The rows have all that jobs have,
+    large arguments too: `chancy_ops.search` has lists without. Raises `InvalidOption`, a `ValueError`.
     """
     return select_jobs(
-        None if queue is None else text("queue", queue),
-        None if task is None else names_of("task", task),
-        None if state is None else one_of("state", state, State),
         number("limit", limit, 0),
-        None if before is None else number("before", before, 0, LARGEST_ID),
-        None if batch is None else identity("batch", batch),
+        queue=None if queue is None else text("queue", queue),
+        tasks=None if task is None else names_of("task", task),
+        states=list(State) if state is None else [one_of("state", state, State).value],
+        before=None if before is None else number("before", before, 0, LARGEST_ID),
+        batch=None if batch is None else identity("batch", batch),
     )
 
 

@@ -9,24 +9,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .counting import Count, count
     from .diagnosis.doctor import doctor
     from .diagnosis.findings import Finding, Severity
     from .fingerprints import FailureRow, failures
     from .graphs import Graph, GraphNode, graph
-    from .jobs import Swept, cancel_many, count, delete, delete_many, edit, requeue_many
+    from .jobs import Swept, cancel_many, delete, delete_many, edit, requeue_many
     from .matching import JobFilter
     from .overview import QueueRow, WorkerRow, queues, workers
     from .pauses import pause, resume
     from .queue import keep, limit
     from .reasons.why import Reason, Why, why
+    from .searching import JobLine, search
     from .tally import Spread, Throughput, throughput
 
 _ROOMS = {
+    "Count": "counting",
     "FailureRow": "fingerprints",
     "Finding": "diagnosis.findings",
     "Graph": "graphs",
     "GraphNode": "graphs",
     "JobFilter": "matching",
+    "JobLine": "searching",
     "QueueRow": "overview",
     "Reason": "reasons.why",
     "Severity": "diagnosis.findings",
@@ -36,7 +40,7 @@ _ROOMS = {
     "Why": "reasons.why",
     "WorkerRow": "overview",
     "cancel_many": "jobs",
-    "count": "jobs",
+    "count": "counting",
     "delete": "jobs",
     "delete_many": "jobs",
     "doctor": "diagnosis.doctor",
@@ -49,17 +53,20 @@ _ROOMS = {
     "queues": "overview",
     "requeue_many": "jobs",
     "resume": "pauses",
+    "search": "searching",
     "throughput": "tally",
     "why": "reasons.why",
     "workers": "overview",
 }
 
 __all__ = [
+    "Count",
     "FailureRow",
     "Finding",
     "Graph",
     "GraphNode",
     "JobFilter",
+    "JobLine",
     "QueueRow",
     "Reason",
     "Severity",
@@ -82,6 +89,7 @@ __all__ = [
     "queues",
     "requeue_many",
     "resume",
+    "search",
     "throughput",
     "why",
     "workers",

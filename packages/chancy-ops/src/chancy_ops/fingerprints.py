@@ -11,41 +11,15 @@ from chancy.model import Found, Rows, Statement, TaskName, names_of
 from chancy.options.plain import instant, number, text
 from chancy.verb import verb
 
-MOST_LOOKED_AT = 50_000
+MOST_LOOKED_AT = 20_000
 """Failures, of which only an index is read."""
 
 FAILURES = """
-    WITH looked_at AS MATERIALIZED (
-        SELECT id, task, error_kind, fingerprint, finished_at FROM {schema}.history
-        WHERE state <> 'succeeded' AND state IN ('failed', 'discarded')
-            AND finished_at >= coalesce(%(since)s::timestamptz, '-infinity')
-            AND finished_at < coalesce(%(until)s::timestamptz, 'infinity')
-            AND (%(queue)s::text IS NULL OR queue = %(queue)s::text)
-            AND (%(tasks)s::text[] IS NULL OR task = ANY (%(tasks)s::text[]))
-        ORDER BY finished_at DESC, id DESC
-        LIMIT %(most)s::integer
-    ),
-    alike AS (
-        SELECT fingerprint, error_kind, count(*) AS jobs, min(finished_at) AS first_at, max(finished_at) AS last_at,
-            array_agg(DISTINCT task ORDER BY task) AS tasks
-        FROM looked_at
-        GROUP BY fingerprint, error_kind
-        ORDER BY jobs DESC, last_at DESC
-        LIMIT %(limit)s::integer
-    )
-    SELECT fingerprint, convert_to(error_kind, 'UTF8'), jobs, first_at, last_at, tasks, newest.id,
-        convert_to({schema}.of_last_error(newest.errors, 'message'), 'UTF8'),
-        (SELECT CASE WHEN count(*) = %(most)s::integer THEN min(finished_at) END FROM looked_at)
-    FROM alike
-    CROSS JOIN LATERAL (
-        SELECT past.id, past.errors FROM {schema}.history AS past
-        WHERE past.state <> 'succeeded' AND past.finished_at = alike.last_at
-            AND past.fingerprint IS NOT DISTINCT FROM alike.fingerprint
-            AND past.error_kind IS NOT DISTINCT FROM alike.error_kind
-        ORDER BY past.finished_at DESC, past.id DESC
-        LIMIT 1
-    ) AS newest
-    ORDER BY jobs DESC, last_at DESC
+    SELECT fingerprint, convert_to(error_kind, 'UTF8'), jobs, first_at, last_at, names, job,
+        convert_to(message, 'UTF8'), looked_back_to
+    FROM {schema}.look_at_failures(
+        %(since)s::timestamptz, %(until)s::timestamptz, %(queue)s::text, %(tasks)s::text[], %(limit)s::integer,
+        %(most)s::integer)
 """
 
 
@@ -79,7 +53,7 @@ def failures(
 ) -> Statement[Found[FailureRow]]:
     """Failed and discarded jobs by what went wrong, the most frequent first. One round trip.
 
-    Looks at the newest 50,000 that fit; the list's `looked_back_to` says how far that was, if there are more. `since`
+    Looks at the newest 20,000 that fit; the list's `looked_back_to` says how far that was, if there are more. `since`
     and `until` are about when they finished. `limit` is of the groups. Raises `InvalidOption`, a `ValueError`.
     """
     params = {
@@ -102,7 +76,7 @@ def _parse_failures(rows: Rows) -> Found[FailureRow]:
         for fingerprint, kind, count, first_at, last_at, tasks, job, message, _ in rows
     ]  # fmt: skip
     looked_back_to = rows[0][-1] if rows else None
-    return Found(found, looked_back_to and looked_back_to.astimezone(UTC))
+    return Found(found, looked_back_to=looked_back_to and looked_back_to.astimezone(UTC))
 
 
 _CUT = re.compile(rb"\\(u[0-9a-fA-F]{0,3})?\Z")

@@ -1,4 +1,4 @@
-"""Many jobs at once, by what they have in common: count, cancel, requeue, delete, in small batches.
+"""Many jobs at once, by what they have in common: cancel, requeue, delete, in small batches.
 
 On a connection in autocommit each batch is a transaction of its own, so that nobody waits long for anything, and what
 is done stays done when the rest is stopped. Inside a transaction all of it is the caller's.
@@ -22,9 +22,9 @@ from chancy.registry import registered
 from chancy.schema import schema_in_use
 from chancy.states import FINISHED, LIVE, State
 from chancy.verb import verb
-from chancy.verbs import cancel_flows, cancel_jobs
+from chancy.verbs import ASKED, cancel_flows, cancel_jobs
 
-from .matching import EVERY_JOB, FINISHED_ONES, LIVE_ONES, JobFilter, filter_of
+from .matching import JobFilter, filter_of
 
 BATCH = 200
 """Jobs a transaction: what a worker's own round may have to wait for."""
@@ -45,44 +45,14 @@ class Swept:
     """How many were skipped: another session was faster, they run, or a live job has their unique key."""
 
 
-COUNT_JOBS = (
-    "SELECT state::text, count(*) FROM ("
-    + LIVE_ONES
-    + " UNION ALL "
-    + FINISHED_ONES
-    + ") AS matching WHERE state::text = ANY (%(states)s::text[]) GROUP BY state"
-)
-_CHOOSE = """
-    SELECT id FROM ({matching}) AS matching
-    WHERE state::text = ANY (%(states)s::text[]) AND id > %(after)s::bigint
-    ORDER BY id
-    LIMIT %(most)s::integer
-"""
-CHOOSE_LIVE = _CHOOSE.replace("{matching}", LIVE_ONES)
-CHOOSE_FINISHED = _CHOOSE.replace("{matching}", FINISHED_ONES)
-CHOOSE = {"choose_live": CHOOSE_LIVE, "choose_finished": CHOOSE_FINISHED}
+_CHOOSE = "SELECT {schema}.choose_jobs(" + ASKED + ", %(after)s::bigint, %(most)s::integer)"
+CHOOSE = {"choose_live": _CHOOSE, "choose_finished": _CHOOSE}
 
 
-def count_jobs(which: JobFilter) -> Statement[dict[State, int]]:
-    """How many jobs fit, by state."""
-    return Statement(
-        COUNT_JOBS,
-        which.params(which.states),
-        lambda rows: {State(state): number for state, number in rows},
-        name="count_jobs",
-    )
-
-
-def _chosen(name: str, which: JobFilter, states: Collection[State], after: int) -> Statement[list[int]]:
-    """The next ids, ascending."""
+def chosen(name: str, which: JobFilter, states: Collection[State], after: int) -> Statement[list[int]]:
+    """The next ids, ascending, of jobs that are all live, or all finished."""
     params = which.params(states) | {"after": after, "most": CHOSEN_AT_ONCE}
     return Statement(CHOOSE[name], params, lambda rows: [id_ for (id_,) in rows], name=name)
-
-
-@verb
-def count(which: JobFilter = EVERY_JOB, /, *, schema: str | None = None) -> Statement[dict[State, int]]:
-    """How many jobs fit, by state; states without any are left out. One round trip, which reads them all."""
-    return count_jobs(filter_of(which))
 
 
 def _size(batch: object) -> int:
@@ -184,7 +154,7 @@ def _sweep(
             continue
         after, full = 0, True
         while full:
-            ids: list[int] = yield _chosen(choice, which, wanted, after)
+            ids: list[int] = yield chosen(choice, which, wanted, after)
             full = len(ids) == CHOSEN_AT_ONCE
             for part in (ids[first : first + batch] for first in range(0, len(ids), batch)):
                 began = time.monotonic()

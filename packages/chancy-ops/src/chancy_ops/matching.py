@@ -1,4 +1,4 @@
-"""Which jobs are meant by a verb about many: what they have in common, and the SQL that finds them."""
+"""Which jobs are meant by a verb about many: what they have in common."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from chancy.arguments.codec import encode_json
 from chancy.errors import InvalidOption
 from chancy.model import TaskName, names_of
-from chancy.options.plain import instant, one_of, shown, text
+from chancy.options.plain import identity, instant, one_of, shown, text
 from chancy.states import State
 
 
@@ -30,6 +30,8 @@ class JobFilter:
     """From this instant on they finished; or if they are live, were submitted."""
     until: datetime | None = None
     """Before this instant."""
+    batch: int | None = None
+    """The id of the batch that they were submitted in."""
 
     def __post_init__(self) -> None:
         for name, plain in _PLAIN.items():
@@ -45,20 +47,22 @@ class JobFilter:
 
     @property
     def states(self) -> frozenset[State]:
-        """Any that fits."""
-        return frozenset(State) if self.state is None else frozenset({self.state})
+        """Any that fits. What has succeeded after an error is not meant by that, unless it says so."""
+        if self.state is not None:
+            return frozenset({self.state})
+        return frozenset(State) if self.error is self.fingerprint is None else frozenset(State) - {State.SUCCEEDED}
 
     def params(self, states: Collection[State]) -> dict[str, Any]:
-        """For the SQL below, of jobs in any of these states."""
+        """For the functions of `90_looks.sql`, of jobs in any of these states."""
         return {
+            "states": [state.value for state in State if state in states],
             "queue": self.queue,
             "tasks": None if self.task is None else names_of("task", self.task),
-            "since": self.since,
-            "until": self.until,
-            "error": self.error,
+            "batch": self.batch,
             "kind": None if self.error is None else encode_json(self.error)[1:-1].decode(),
             "fingerprint": self.fingerprint,
-            "states": [state.value for state in State if state in states],
+            "since": self.since,
+            "until": self.until,
         }
 
 
@@ -69,37 +73,10 @@ _PLAIN: dict[str, Callable[[str, object], object]] = {
     "fingerprint": text,
     "since": instant,
     "until": instant,
+    "batch": identity,
 }
 
 EVERY_JOB = JobFilter()
-
-_FITTING = """
-    SELECT id, {state} AS state FROM {schema}.{table} AS job
-    WHERE (%(queue)s::text IS NULL OR queue = %(queue)s::text)
-        AND (%(tasks)s::text[] IS NULL OR task = ANY (%(tasks)s::text[]))
-        AND (%(since)s::timestamptz IS NULL OR {instant} >= %(since)s::timestamptz)
-        AND (%(until)s::timestamptz IS NULL OR {instant} < %(until)s::timestamptz)
-        AND (%(error)s::text IS NULL OR {error_is})
-        AND (%(fingerprint)s::text IS NULL OR {fingerprint_is})
-"""
-LIVE_ONES = (
-    _FITTING.replace("{table}", "job")
-    .replace("{instant}", "submitted_at")
-    .replace("{state}", "CASE WHEN state = 'ready' AND run_at > {schema}.clock() THEN 'scheduled' ELSE state END")
-    .replace("{error_is}", "{schema}.last_error_is(errors, %(error)s::text)")
-    .replace(
-        "{fingerprint_is}",
-        "strpos(errors::text, %(fingerprint)s::text) > 0 "
-        "AND {schema}.of_last_error(errors, 'fingerprint') = %(fingerprint)s::text",
-    )
-)
-FINISHED_ONES = (
-    _FITTING.replace("{table}", "history")
-    .replace("{instant}", "finished_at")
-    .replace("{state}", "state")
-    .replace("{error_is}", "error_kind = %(kind)s::text")
-    .replace("{fingerprint_is}", "fingerprint = %(fingerprint)s::text")
-)
 
 
 def filter_of(which: object) -> JobFilter:

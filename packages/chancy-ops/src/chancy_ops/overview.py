@@ -9,17 +9,19 @@ from chancy.model import Rows, Statement
 from chancy.verb import verb
 from chancy.wires.literals import FINITE
 
+from .counting import MOST_COUNTED, Count
+
 
 @dataclass(frozen=True, slots=True)
 class QueueRow:
     """One queue, now. Instants are UTC."""
 
     name: str
-    ready: int
+    ready: Count
     """Due jobs, also those that wait for a limit or for their turn."""
-    scheduled: int
+    scheduled: Count
     running: int
-    waiting: int
+    waiting: Count
     """Of the ready ones, those that wait for a limit or for their turn."""
     oldest_at: datetime | None
     """When the longest waiting ready job was due, of those that could begin."""
@@ -31,53 +33,34 @@ class QueueRow:
     """Live workers that take it."""
 
 
-# A queue is one that has jobs, is taken by a worker, or is paused or limited.
 QUEUES = """
-    WITH live AS (
-        SELECT queue,
-            count(*) FILTER (WHERE state = 'ready' AND run_at <= {schema}.clock()) AS ready,
-            count(*) FILTER (WHERE state = 'ready' AND run_at > {schema}.clock()) AS scheduled,
-            count(*) FILTER (WHERE state = 'running') AS running,
-            count(*) FILTER (WHERE state = 'ready' AND run_at <= {schema}.clock() AND parked IS NOT NULL) AS waiting,
-            min(run_at) FILTER (WHERE state = 'ready' AND run_at <= {schema}.clock() AND parked IS NULL) AS oldest_at
-        FROM {schema}.job GROUP BY queue
-    ),
-    taken AS (
-        SELECT queue, count(*) AS workers
-        FROM {schema}.offer AS offer
-        JOIN {schema}.worker AS worker ON worker.id = offer.worker AND worker.expires_at > {schema}.clock()
-        CROSS JOIN unnest(offer.queues) AS queue
-        GROUP BY queue
-    ),
-    paused AS (
-        SELECT name AS queue, until FROM {schema}.pause WHERE kind = 'queue' AND until > {schema}.clock()
-    )
-    SELECT queue, coalesce(ready, 0), coalesce(scheduled, 0), coalesce(running, 0), coalesce(waiting, 0), oldest_at,
-        {until}, concurrency, coalesce(workers, 0)
-    FROM live
-    FULL JOIN taken USING (queue)
-    FULL JOIN paused USING (queue)
-    FULL JOIN {schema}.queue_limit AS queue_limit USING (queue)
-    ORDER BY queue
-""".replace("{until}", FINITE.replace("{instant}", "until"))
+    SELECT queue, ready, scheduled, running, waiting, waiting_ahead, more_waiting, oldest_at, {until},
+        concurrency, workers
+    FROM {schema}.look_at_queues(%(most)s::integer, NULL)
+""".replace("{until}", FINITE.replace("{instant}", "paused_until"))
 
 
 @verb
 def queues(*, schema: str | None = None) -> Statement[list[QueueRow]]:
-    """All queues that have live jobs or workers, or are paused or limited, by name. One round trip, which reads every
-    live job.
+    """All queues that have live jobs or workers, or are paused or limited, by name. One round trip, which counts up to
+    10,000 jobs of a queue.
     """
-    return Statement(QUEUES, {}, _parse_queues, name="queues")
+    return Statement(QUEUES, {"most": MOST_COUNTED}, _parse_queues, name="queues")
 
 
 def _parse_queues(rows: Rows) -> list[QueueRow]:
     return [
         QueueRow(
-            name, ready, scheduled, running, waiting,
+            name, _capped(due + waiting, more), _capped(ahead + waiting_ahead, more), running, _capped(waiting, more),
             oldest_at and oldest_at.astimezone(UTC), until and until.astimezone(UTC), limit, workers,
         )
-        for name, ready, scheduled, running, waiting, oldest_at, until, limit, workers in rows
+        for name, due, ahead, running, waiting, waiting_ahead, more, oldest_at, until, limit, workers in rows
     ]  # fmt: skip
+
+
+def _capped(number: int, more: bool) -> Count:
+    """What was counted up to one more, or not even that."""
+    return Count(min(number, MOST_COUNTED), more or number > MOST_COUNTED)
 
 
 @dataclass(frozen=True, slots=True)

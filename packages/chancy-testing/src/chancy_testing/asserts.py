@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 MOST = 100_000
 """As many jobs are looked at."""
+PATIENCE_SECONDS = 60.0
+"""For so long, at most."""
 SHOWN = 5
 """As many near misses are printed."""
 
@@ -102,7 +104,7 @@ def _assert_submitted(task: BaseTask[..., R], wanted: dict[str, Any], schema: st
     if len(rows) > SHOWN:
         lines.append(f"  and {len(rows) - SHOWN} more of this task")
     if not rows:
-        others = yield select_jobs(None, None, None, MOST, None)
+        others = yield select_jobs(MOST, seconds=PATIENCE_SECONDS)
         names = ", ".join(sorted({row.task for row in others}))
         lines.append(f"  this connection sees jobs of {names}" if names else "  this connection sees no job at all")
     raise AssertionError("\n".join(lines))
@@ -119,7 +121,7 @@ def _refute_submitted(task: BaseTask[..., Any], wanted: dict[str, Any]) -> Steps
 
 def _rows(task: BaseTask[..., Any]) -> Steps[list[JobRow]]:
     """Under each of its names, oldest first."""
-    rows: list[JobRow] = yield select_jobs(None, task.names, None, MOST, None)
+    rows: list[JobRow] = yield select_jobs(MOST, tasks=list(task.names), seconds=PATIENCE_SECONDS)
     return sorted(rows, key=lambda row: row.id)
 
 

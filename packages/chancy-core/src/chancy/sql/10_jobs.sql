@@ -45,24 +45,9 @@ CREATE OR REPLACE FUNCTION {schema}.with_error(errors json, error json) RETURNS 
     ) AS newest
 $$;
 
--- Whether the last of these errors is of this kind. Looked for in the text of the JSON, since Postgres refuses to look
--- into one that has a NUL anywhere; in a message each quote has a backslash before it. Workers write "kind":"X", and this
--- database "kind" : "X". One expression, so that it is inlined; and unsafe to run in parallel, so that an operator's look
--- through the history has one processor and leaves the others to the workers.
-CREATE OR REPLACE FUNCTION {schema}.last_error_is(errors json, kind text) RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL UNSAFE
-    AS $$
-    SELECT pg_catalog.starts_with(
-        pg_catalog.ltrim(CASE
-            WHEN pg_catalog.length(pg_catalog.split_part(errors::text, '"kind":', -1))
-                < pg_catalog.length(pg_catalog.split_part(errors::text, '"kind" :', -1))
-            THEN pg_catalog.split_part(errors::text, '"kind":', -1)
-            ELSE pg_catalog.split_part(errors::text, '"kind" :', -1) END),
-        pg_catalog.to_json(kind)::text)
-$$;
-
--- What the last of these errors says in a field, at most 2,000 characters of it; NULL if nothing. Looked for in the text,
--- for the reason above, and as it stands there: what is escaped in JSON stays so. Each error begins with its attempt.
+-- What the last of these errors says in a field, at most 2,000 characters of it; NULL if nothing. Looked for in the text of
+-- the JSON, since Postgres refuses to look into one that has a NUL anywhere; in a message each quote has a backslash before
+-- it. What is escaped stays so. Workers write "kind":"X", and this database "kind" : "X"; each error begins with its attempt.
 CREATE OR REPLACE FUNCTION {schema}.of_last_error(errors json, field text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp

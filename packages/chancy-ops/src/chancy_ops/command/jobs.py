@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
 import msgspec
 
 import chancy
+import chancy_ops
 from chancy import JobRow, State
 from chancy.options.phrases import one_line
+from chancy.run import perform
+from chancy_ops import JobFilter, JobLine
+from chancy_ops.searching import whole_jobs
 from chancy_ops.terminal.screen import Table, document, harmless, heading
 from chancy_ops.terminal.site import Site, command
-from chancy_ops.terminal.times import lasting, written
+from chancy_ops.terminal.times import instant_or_age, lasting, moment, written
 
 from .steps import HEADINGS, rows_of
 from .steps import described as step_described
 
 STATES = click.Choice([state.value for state in State])
+SINCE = "Finished (or if live, submitted) since then: 2h, 2026-11-25T18:00Z."
 LOGS_SHOWN = 1_000
 
 
@@ -26,29 +31,48 @@ LOGS_SHOWN = 1_000
 @click.option("--queue", metavar="NAME", help="Of this queue.")
 @click.option("--task", metavar="NAME", help="Of this task.")
 @click.option("--state", type=STATES, help="In this state.")
+@click.option("--batch", type=int, metavar="ID", help="Of this batch.")
+@click.option("--error", metavar="KIND", help="Whose last error was of this kind: ValueError, WorkerDied.")
+@click.option("--fingerprint", metavar="FINGERPRINT", help="Whose last error was like this: see `chancy failures`.")
+@click.option("--text", metavar="TEXT", help="With this text in the JSON of their arguments or errors.")
+@click.option("--since", callback=instant_or_age, metavar="INSTANT|AGE", help=SINCE)
+@click.option("--until", callback=instant_or_age, metavar="INSTANT|AGE", help="Before then.")
 @click.option("--limit", type=click.IntRange(min=0), default=50, show_default=True, help="At most so many.")
-@click.option("--before", type=int, metavar="ID", help="The next page: jobs with smaller ids.")
-def jobs(site: Site, queue: str | None, task: str | None, state: str | None, limit: int, before: int | None) -> None:
-    """Jobs, newest first."""
+@click.option("--before", type=int, metavar="ID", help="The next page: jobs behind this one.")
+def jobs(
+    site: Site,
+    /,
+    text: str | None,
+    limit: int,
+    before: int | None,
+    state: str | None,
+    since: datetime | timedelta | None,
+    until: datetime | timedelta | None,
+    **asked: Any,
+) -> None:
+    """Jobs, newest first; those that failed, were discarded or cancelled, if these are asked for, by when that was.
+
+    A look ends after half a second, and says how far it came.
+    """
     with site.connect() as conn:
-        rows = chancy.jobs(
-            conn,
-            queue=queue,
-            task=task,
-            state=State(state) if state else None,
-            limit=limit,
-            before=before,
-            schema=site.schema,
+        now = site.now(conn)
+        which = JobFilter(
+            state=State(state) if state else None, since=moment(since, now), until=moment(until, now), **asked
         )
-    if site.json:
-        return document({"jobs": [described(row) for row in rows]})
+        if site.json:
+            whole: Any = perform(conn, whole_jobs(which, limit, words=text, before=before), site.schema)
+            return document({"jobs": [described(row) for row in whole], "looked_to": whole.looked_to})
+        lines = chancy_ops.search(conn, which, words=text, limit=limit, before=before, schema=site.schema)
     Table(
         ("ID", "TASK", "QUEUE", "STATE", "ATTEMPT", "PRIORITY", "WHEN", "NOTE"),
         [
-            (row.id, row.task, row.queue, row.state, attempts(row), row.priority, moment_of(row), note(row))
-            for row in rows
+            (line.id, line.task, line.queue, line.state, attempts(line), line.priority, moment_of(line), note(line))
+            for line in lines
         ],
     ).show()
+    if lines.looked_to is not None:
+        back_to = "" if lines.looked_back_to is None else f", which is back to {written(lines.looked_back_to)}"
+        click.echo(f"Looked for half a second{back_to}; --before {lines.looked_to} looks further.", err=True)
     return None
 
 
@@ -61,29 +85,28 @@ def described(row: JobRow) -> dict[str, Any]:
     }
 
 
-def attempts(row: JobRow) -> str:
+def attempts(row: JobRow | JobLine) -> str:
     """Which of how many."""
     return f"{row.attempt}/{row.max_attempts}"
 
 
-def moment_of(row: JobRow) -> datetime:
+def moment_of(row: JobLine) -> datetime:
     """When it finished, or began to run, or is due."""
     return row.finished_at or (row.started_at if row.state is State.RUNNING else None) or row.run_at
 
 
-def note(row: JobRow) -> str:
+def note(row: JobLine) -> str:
     """Its progress, or how it went wrong last."""
     if row.state is State.RUNNING and row.cancel_at:
         return "asked to stop"
     if row.state is State.RUNNING and row.progress:
         return progress(row)
-    if row.errors and row.state is not State.SUCCEEDED:
-        last = row.errors[-1]
-        return one_line(f"{last.kind}: {last.message}" if last.message else last.kind, 60)
+    if row.error and row.state is not State.SUCCEEDED:
+        return one_line(f"{row.error}: {row.message}" if row.message else row.error, 60)
     return ""
 
 
-def progress(row: JobRow) -> str:
+def progress(row: JobRow | JobLine) -> str:
     """How far it says it is."""
     said = row.progress
     return "" if said is None else one_line(f"{said.fraction:.0%} {said.note}", 60)

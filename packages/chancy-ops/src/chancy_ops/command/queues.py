@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 import chancy_ops
-from chancy_ops import WorkerRow
+from chancy_ops import QueueRow, WorkerRow
 from chancy_ops.tally import lately
 from chancy_ops.terminal.screen import Table, document
 from chancy_ops.terminal.site import Site, command
@@ -25,7 +25,7 @@ def queues(site: Site) -> None:
         rows, now = chancy_ops.queues(conn, schema=site.schema), site.now(conn)
         done = lately(conn, schema=site.schema)
     if site.json:
-        return document({"queues": [asdict(row) | asdict(done[row.name]) for row in rows]})
+        return document({"queues": [described_queue(row) | asdict(done[row.name]) for row in rows]})
     Table(
         (
             "QUEUE", "READY", "WAITING", "SCHEDULED", "RUNNING", "WORKERS", "LIMIT", "OUT/S", "FAILED", "OLDEST",
@@ -67,6 +67,13 @@ def workers(site: Site) -> None:
         ],
     ).show()  # fmt: skip
     return None
+
+
+def described_queue(row: QueueRow) -> dict[str, Any]:
+    """A queue as a JSON document."""
+    counts = {name: getattr(row, name) for name in ("ready", "scheduled", "waiting")}
+    more = [name for name, count in counts.items() if count.more]
+    return asdict(row) | {name: int(count) for name, count in counts.items()} | {"more": more}
 
 
 def described(row: WorkerRow) -> dict[str, Any]:

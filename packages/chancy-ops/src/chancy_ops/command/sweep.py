@@ -17,6 +17,7 @@ from chancy import DuplicateJob, State, UnknownJob
 from chancy.options.phrases import counted, one_line
 from chancy.states import FINISHED, LIVE
 from chancy_ops import JobFilter, Swept
+from chancy_ops.counting import Count, sum_of
 from chancy_ops.jobs import BROKEN
 from chancy_ops.terminal.bar import Bar
 from chancy_ops.terminal.faults import DONE, NOT_DONE, STOPPED, Refusal
@@ -24,7 +25,7 @@ from chancy_ops.terminal.screen import document
 from chancy_ops.terminal.site import Site, command
 from chancy_ops.terminal.times import instant_or_age, moment
 
-from .jobs import STATES
+from .jobs import SINCE, STATES
 
 if TYPE_CHECKING:
     from chancy.wires.connections import PsycopgConn
@@ -101,7 +102,7 @@ def _choice(function: Callable[..., int]) -> Callable[..., int]:
             "--since",
             callback=instant_or_age,
             metavar="INSTANT|AGE",
-            help="Finished (or if live, submitted) since then: 2h, 2026-11-25T18:00Z.",
+            help=SINCE,
         ),
         click.option("--until", callback=instant_or_age, metavar="INSTANT|AGE", help="Before then."),
         click.option("--yes", is_flag=True, help="Do not ask."),
@@ -196,12 +197,12 @@ def _all(site: Site, conn: PsycopgConn, chosen: Chosen, verb: Verb, change: Call
     which = chosen.filter(site.now(conn))
     counts = chancy_ops.count(conn, which, schema=site.schema)
     fitting = {state: counts[state] for state in State if state in verb.fits and state in counts}
-    total = sum(fitting.values())
+    total = sum_of(*fitting.values())
     if total and not chosen.yes:
         _ask(verb, fitting, total)
     seen = 0
     try:
-        with Bar(verb.name, total) as bar:
+        with Bar(verb.name, None if total.more else total) as bar:
 
             def told(gone_through: int) -> None:
                 nonlocal seen
@@ -212,7 +213,9 @@ def _all(site: Site, conn: PsycopgConn, chosen: Chosen, verb: Verb, change: Call
     except KeyboardInterrupt:
         raise Refusal(f"stopped after {seen:,} of {total:,} jobs; those stay {verb.past}", STOPPED) from None
     if site.json:
-        document({"counted": fitting, "changed": swept.changed, "left": swept.left})
+        counted_ = {state: int(number) for state, number in fitting.items()}
+        more = [state for state, number in fitting.items() if number.more]
+        document({"counted": counted_, "more": more, "changed": swept.changed, "left": swept.left})
     elif not total:
         click.echo("no job fits")
     else:
@@ -221,7 +224,7 @@ def _all(site: Site, conn: PsycopgConn, chosen: Chosen, verb: Verb, change: Call
     return DONE
 
 
-def _ask(verb: Verb, counts: Mapping[State, int], total: int) -> None:
+def _ask(verb: Verb, counts: Mapping[State, Count], total: Count) -> None:
     listed = ", ".join(f"{number:,} {state}" for state, number in counts.items())
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise Refusal(f"{listed}: this is no terminal on which one could be asked; give --yes to {verb.name} them")

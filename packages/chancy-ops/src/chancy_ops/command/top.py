@@ -19,7 +19,7 @@ from chancy_ops.terminal.screen import Table, document, heading, on_terminal
 from chancy_ops.terminal.site import Site, command
 from chancy_ops.terminal.times import a_second, is_endless, lasting, written
 
-from .queues import described
+from .queues import described, described_queue
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -113,7 +113,7 @@ def top(site: Site, every: float, once: bool) -> None:
                     "submits": frame.submits,
                     "completions": frame.completions,
                     "failed": frame.failed,
-                    "queues": frame.queues,
+                    "queues": [described_queue(row) for row in frame.queues],
                     "running": frame.running,
                     "workers": [described(row) for row in frame.workers],
                 }

@@ -7,11 +7,11 @@ from typing import Any, Self
 
 
 class Bar:
-    """How far it is, on standard error, if that is a terminal."""
+    """How far it is, on standard error, if that is a terminal; of a total that nobody knows, None."""
 
-    def __init__(self, title: str, total: int) -> None:
+    def __init__(self, title: str, total: int | None) -> None:
         self._progress: Any = None
-        if total and sys.stderr.isatty():
+        if total != 0 and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -103,7 +103,7 @@ class Table:
     def _numeric(self) -> list[bool]:
         columns = list(zip(*self.rows, strict=True)) or [()] * len(self.titles)
         kinds = [{type(cell) for cell in column} - {type(None)} for column in columns]
-        return [found == {int} for found in kinds]
+        return [bool(found) and all(issubclass(kind, int) and kind is not bool for kind in found) for found in kinds]
 
 
 def _text(cell: Cell) -> str:

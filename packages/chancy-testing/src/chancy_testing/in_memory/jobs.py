@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from chancy import registry
@@ -40,19 +41,44 @@ def _select_job(memory: Memory, asked: Asked) -> Iterator[Row]:
 
 
 def _select_jobs(memory: Memory, asked: Asked) -> Iterator[Row]:
-    params = asked.params
+    yield from ((None, None, *_columns(kept)) for kept in _found(memory, asked.params))
 
-    def wanted(kept: Kept) -> bool:
+
+def _search(memory: Memory, asked: Asked) -> Iterator[Row]:
+    for kept in _found(memory, asked.params):
         row = kept.row
-        return (
-            _is_of(kept, params)
-            and params["state"] in (None, state_of(row))
-            and params["batch"] in (None, row.batch)
-            and (params["before"] is None or row.id < params["before"])
-        )
+        said = row.errors[-1] if row.errors else None
+        yield (
+            None, None, row.id, row.task, row.queue, state_of(row).value, row.priority, row.attempt, row.max_attempts,
+            row.crashes, row.worker, row.batch, row.submitted_at, row.run_at, row.started_at, row.finished_at,
+            row.cancel_at, None if row.unique_key is None else row.unique_key[:200].encode(),
+            None if row.progress is None else encode_json(row.progress), row.arguments.decode()[:500].encode(),
+            said and encode_json(said.kind)[1:-1], said and encode_json(said.message[:400])[1:-1],
+            said and said.fingerprint,
+        )  # fmt: skip
 
-    newest_first = sorted(filter(wanted, memory.jobs.values()), key=lambda kept: -kept.row.id)
-    yield from map(_columns, newest_first[: params["limit"]])
+
+def _found(memory: Memory, params: Mapping[str, Any]) -> list[Kept]:
+    """In the order of `find_jobs`, behind the job `before`."""
+    past = FINISHED.intersection(params["states"])
+    by_end = bool(past) and State.SUCCEEDED not in past
+
+    def place(kept: Kept) -> tuple[datetime, int]:
+        ended = kept.row.finished_at if by_end else None
+        return ended or (datetime.max.replace(tzinfo=UTC) if by_end else datetime.min.replace(tzinfo=UTC)), kept.row.id
+
+    words = params["words"]
+    fitting = [kept for kept in _matching(memory, params) if words is None or _says(kept, words.encode())]
+    if (before := params["before"]) is not None:
+        last = memory.jobs.get(before)
+        limit = (datetime.max.replace(tzinfo=UTC), before) if by_end else (datetime.min.replace(tzinfo=UTC), before)
+        limit = limit if last is None else place(last)
+        fitting = [kept for kept in fitting if place(kept) < limit]
+    return sorted(fitting, key=place, reverse=True)[: params["limit"]]
+
+
+def _says(kept: Kept, words: bytes) -> bool:
+    return words in kept.row.arguments or words in (kept.errors or b"")
 
 
 def _columns(kept: Kept) -> Row:
@@ -159,7 +185,9 @@ def _delete_jobs(memory: Memory, asked: Asked) -> Iterator[Row]:
 
 
 def _count_jobs(memory: Memory, asked: Asked) -> Iterator[Row]:
-    yield from Counter(str(state_of(kept.row)) for kept in _matching(memory, asked.params)).items()
+    most = asked.params["most"]
+    for state, number in Counter(str(state_of(kept.row)) for kept in _matching(memory, asked.params)).items():
+        yield state, min(number, most), number > most
 
 
 def _choose(states: Collection[State], memory: Memory, asked: Asked) -> Iterator[Row]:
@@ -178,14 +206,18 @@ def _matching(memory: Memory, params: Mapping[str, Any]) -> Iterator[Kept]:
             and state_of(row) in params["states"]
             and (params["since"] is None or instant >= params["since"])
             and (params["until"] is None or instant < params["until"])
-            and (params["error"] is None or (row.errors and row.errors[-1].kind == params["error"]))
+            and params["batch"] in (None, row.batch)
+            and (
+                params["kind"] is None
+                or (row.errors and encode_json(row.errors[-1].kind)[1:-1] == params["kind"].encode())
+            )
             and (params["fingerprint"] is None or (row.errors and row.errors[-1].fingerprint == params["fingerprint"]))
         ):
             yield kept
 
 
 def _failures(memory: Memory, asked: Asked) -> Iterator[Row]:
-    params = {**asked.params, "states": ("failed", "discarded"), "error": None, "fingerprint": None}
+    params = {**asked.params, "states": ("failed", "discarded"), "batch": None, "kind": None, "fingerprint": None}
     groups: dict[str, list[JobRow]] = {}
     for kept in _matching(memory, params):
         groups.setdefault(kept.row.errors[-1].fingerprint, []).append(kept.row)
@@ -214,6 +246,7 @@ ANSWERS: dict[str, Answer] = {
     "insert_job": _insert_job,
     "insert_jobs": _insert_jobs,
     "requeue_jobs": _requeue_jobs,
+    "search": _search,
     "select_job": _select_job,
     "select_jobs": _select_jobs,
     "select_live_outcome": _select_outcome,

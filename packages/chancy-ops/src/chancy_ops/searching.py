@@ -1,0 +1,108 @@
+"""A list of jobs for a person: what fits on a line, and nothing large."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from chancy.model import Found, JobRow, Progress, Statement
+from chancy.options.plain import LARGEST_ID, number, text
+from chancy.states import State
+from chancy.verb import verb
+from chancy.verbs import FIND_JOBS, LOOK_SECONDS, parse_found, parse_progress, select_jobs
+from chancy.wires.literals import readable_or_null
+
+from .fingerprints import said_in_json
+from .matching import EVERY_JOB, JobFilter, filter_of
+
+_INSTANTS = ", ".join(map(readable_or_null, ("submitted_at", "run_at", "started_at", "finished_at", "cancel_at")))
+# Of what is large nothing is read.
+SEARCH = (
+    """
+    SELECT looked_to, looked_back_to, id, task, queue, state::text, priority, attempt, max_attempts, crashes, worker,
+        batch, {instants}, convert_to(left(unique_key, 200), 'UTF8'), convert_to(progress::text, 'UTF8'),
+        CASE WHEN pg_column_size(arguments) <= 100000 THEN convert_to(left(arguments::text, 500), 'UTF8') END,
+        convert_to({schema}.of_last_error(errors, 'kind'), 'UTF8'),
+        convert_to(left({schema}.of_last_error(errors, 'message'), 400), 'UTF8'),
+        {schema}.of_last_error(errors, 'fingerprint')
+    FROM """.replace("{instants}", _INSTANTS)
+    + FIND_JOBS
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JobLine:
+    """One job, as far as it fits on a line. Instants are UTC."""
+
+    id: int
+    task: str
+    queue: str
+    state: State
+    priority: int
+    attempt: int
+    max_attempts: int
+    crashes: int
+    worker: int | None
+    batch: int | None
+    submitted_at: datetime
+    run_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    cancel_at: datetime | None
+    """When the end of the running attempt was asked for."""
+    unique_key: str | None
+    """The first 200 characters."""
+    progress: Progress | None
+    arguments: str | None
+    """The first 500 characters of the JSON; None of what is larger than 100 kB."""
+    error: str
+    """The kind of its last error; empty if it had none."""
+    message: str
+    """What that said, at most 400 characters."""
+    fingerprint: str
+
+
+@verb
+def search(
+    which: JobFilter = EVERY_JOB,
+    /,
+    *,
+    words: str | None = None,
+    limit: int = 100,
+    before: int | None = None,
+    schema: str | None = None,
+) -> Statement[Found[JobLine]]:
+    """The jobs that fit, in the order of `chancy.jobs`, a line each; with `words`, those that have this text in the
+    JSON of their arguments or errors, exactly as it stands there.
+
+    One round trip, which ends after half a second: the list's `looked_back_to` says how far it came, and its
+    `looked_to`, given as `before`, goes on from there. For the next page give the last line's id. Raises
+    `InvalidOption`, a `ValueError`.
+    """
+    asked = filter_of(which)
+    params = asked.params(asked.states) | {
+        "words": None if words is None else text("words", words),
+        "limit": number("limit", limit, 0),
+        "before": None if before is None else number("before", before, 0, LARGEST_ID),
+        "seconds": LOOK_SECONDS,
+    }
+    return Statement(SEARCH, params, parse_found(_parse_line), name="search")
+
+
+def whole_jobs(which: JobFilter, limit: int, *, words: str | None, before: int | None) -> Statement[Found[JobRow]]:
+    """The same with all that the jobs have, however large."""
+    return select_jobs(limit, **which.params(which.states), words=words, before=before)
+
+
+def _parse_line(row: tuple[Any, ...]) -> JobLine:
+    id_, task, queue, state, priority, attempt, max_attempts, crashes, worker, batch, *instants = row[:15]
+    unique_key, progress, arguments, kind, message, fingerprint = row[15:]
+    submitted_at, run_at, started_at, finished_at, cancel_at = (at and at.astimezone(UTC) for at in instants)
+    return JobLine(
+        id_, task, queue, State(state), priority, attempt, max_attempts, crashes, worker, batch,
+        submitted_at, run_at, started_at, finished_at, cancel_at,
+        None if unique_key is None else unique_key.decode(), parse_progress(progress),
+        None if arguments is None else arguments.decode("utf-8", "replace"),
+        said_in_json(kind), said_in_json(message), fingerprint or "",
+    )  # fmt: skip
