@@ -53,7 +53,7 @@ CREATE OR REPLACE FUNCTION {schema}.of_last_error(errors json, field text) RETUR
     SET search_path = pg_catalog, pg_temp
     AS $$
     SELECT substring(left(ltrim(CASE WHEN length(compact) < length(spaced) THEN compact ELSE spaced END), 2001)
-        FROM '^"((?:[^"\\]|\\.)*)')
+        FROM E'^"((?:[^"\\\\]|\\\\.)*)') -- whatever standard_conforming_strings is
     FROM (SELECT split_part(errors::text, '{"attempt"', -1) AS said) AS last
     CROSS JOIN LATERAL (
         SELECT split_part(said, '"' || field || '":', -1) AS compact, split_part(said, '"' || field || '" :', -1) AS spaced
