@@ -149,7 +149,7 @@ SELECT_DOOMED = """
             SELECT need.job FROM {schema}.need AS need
             WHERE need.needs = below.id AND need.doomed_at IS NOT NULL AND EXISTS (
                 SELECT FROM {schema}.history AS past
-                WHERE past.id = need.job AND {schema}.last_error_is(past.errors, 'NeedFailed'))
+                WHERE past.id = need.job AND past.error_kind = 'NeedFailed')
         ) AS need
     ),
     chosen AS MATERIALIZED (
