@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import time
@@ -120,8 +119,7 @@ async def test_sigterm_gives_back_what_does_not_finish_within_the_grace(site, tm
     assert site.workers() == {}
 
 
-async def test_three_verdicts_that_cannot_be_stored_as_they_are_do_not_spoil_their_batch(site, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("chancy.job"), "disabled", True)  # xdist cannot carry a surrogate of a report
+async def test_three_verdicts_that_cannot_be_stored_as_they_are_do_not_spoil_their_batch(site):
     gates["batch"] = asyncio.Event()
     good = site.submit(*[pass_gate.bind("batch") for _ in range(99)])
     bad = site.submit(*[end_badly.bind("batch", how) for how in ("nul", "surrogate", "result")])
