@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ COMMAND = [sys.executable, "-m", "chancy_worker", "soak_tasks", "--children", "2
 COMMAND += ["--queue", "default", "--queue", "two=2", "--queue", "one=1", "--queue", "empty"]
 SHAPES = ([], [], ["--processes", "2"])
 """Two plain workers, and two under a supervisor."""
+RECORD = re.compile(r"\d{4}-\d\d-\d\d \S+ [A-Z]+ +([\w.]+): ")
 START_SECONDS = 30.0
 
 
@@ -34,6 +36,17 @@ class Process:
     @property
     def is_fork_server(self) -> bool:
         return "chancy_worker.children.forkserver" in " ".join(self.command)
+
+
+def tracebacks_in(log: str) -> list[tuple[int, str]]:
+    """The lines in which one begins, and the logger of the record that it belongs to."""
+    found, logger = [], ""
+    for number, line in enumerate(log.splitlines(), 1):
+        if begun := RECORD.match(line):
+            logger = begun[1]
+        elif line.startswith("Traceback"):
+            found.append((number, logger))
+    return found
 
 
 @dataclass
@@ -100,12 +113,12 @@ class Fleet:
         ]
 
     def tracebacks(self) -> list[object]:
-        """Where a worker has logged one: what a job raises it does not log."""
+        """Where a worker has logged one of its own: what a job raised for good is told by `chancy.job`."""
         return [
             f"{log.name}:{number}"
             for log in sorted(self.folder.glob("*.log"))
-            for number, line in enumerate(log.read_text(errors="replace").splitlines(), 1)
-            if line.startswith("Traceback")
+            for number, logger in tracebacks_in(log.read_text(errors="replace"))
+            if logger != "chancy.job"
         ]
 
     def stop(self, within: float) -> list[int]:
