@@ -226,12 +226,12 @@ async def test_what_is_no_error_of_the_database_ends_the_loop(site):
 
 NAMES = (
     "SELECT application_name FROM pg_stat_activity "
-    "WHERE application_name LIKE 'chancy %' AND datname = current_database() ORDER BY 1"
+    "WHERE application_name LIKE 'chancy %%' AND datname = current_database() AND backend_start >= %s ORDER BY 1"
 )
 
 
 def names(site):
-    return [name for (name,) in site.conn.execute(NAMES)]
+    return [name for (name,) in site.conn.execute(NAMES, [site.since])]
 
 
 async def until_only(site, wanted):

@@ -93,7 +93,9 @@ def ended(site, job):
 def left(site):
     """The leases, and the connections of workers."""
     connections = site.rows(
-        "SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'chancy%%' AND datname = current_database()"
+        "SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'chancy%%' "
+        "AND datname = current_database() AND backend_start >= %s",
+        site.since,
     )
     return site.workers(), connections
 

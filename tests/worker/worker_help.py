@@ -132,6 +132,8 @@ class Site:
         self.schema = schema
         self.folder = folder
         self.conn = psycopg.connect(dsn, autocommit=True)
+        self.since = self.conn.execute("SELECT clock_timestamp()").fetchone()[0]
+        """Sessions of workers that are older are of other tests, which left them to the garbage collector."""
         self.processes: list[Process] = []
 
     def app(self, *, concurrency: int = 100, **more: Any) -> Chancy:
