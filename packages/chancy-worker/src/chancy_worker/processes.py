@@ -115,7 +115,7 @@ class Processes:
         if self._health_port is not None:
             command += ["--health-port", str(self._health_port + 1 + number)]
         env = {name: value for name, value in os.environ.items() if name not in ("NOTIFY_SOCKET", "WATCHDOG_USEC")}
-        has_begun, pause = False, 1.0
+        could_start, pause = False, 1.0
         while not self._stopping.is_set():
             known_by = secrets.token_hex(8)
             try:
@@ -124,8 +124,8 @@ class Processes:
                 log.error("no worker process can be started: %s", error)
                 await asyncio.sleep(random.uniform(0.75, 1.25))
                 continue
-            has_begun = has_begun or _BEGUN in said
-            if said == _REFUSED and not has_begun:  # it has said itself what is wrong, and would say it again
+            could_start = could_start or said != _REFUSED  # one that was killed may not have said yet that it has begun
+            if said == _REFUSED and not could_start:  # it has said itself what is wrong, and would say it again
                 self._refused = 2
                 self._forward()
             elif said == _REFUSED:  # in the middle of a deploy, or a configuration that somebody is changing
