@@ -11,7 +11,7 @@ CREATE OR REPLACE FUNCTION {schema}.fold_tally(most integer) RETURNS boolean
 DECLARE
     folded integer;
 BEGIN
-    IF NOT pg_try_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -2) THEN
+    IF NOT pg_try_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -5) THEN
         RETURN false;
     END IF;
     WITH said AS MATERIALIZED (
@@ -97,7 +97,7 @@ CREATE OR REPLACE FUNCTION {schema}.sample_depth() RETURNS void
 DECLARE
     minute timestamptz := date_trunc('minute', {schema}.clock());
 BEGIN
-    IF NOT pg_try_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -2)
+    IF NOT pg_try_advisory_xact_lock('{schema}'::regnamespace::oid::integer, -5)
         OR EXISTS (SELECT FROM {schema}.depth WHERE at = minute) THEN
         RETURN;
     END IF;
