@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from worker_help import FAST
+from worker_help import FAST, at_work
 
 import chancy_otel
 from chancy import AsyncTask, Queue, Task
@@ -142,13 +141,8 @@ async def working(site, *tasks: Task | AsyncTask, middleware=(chancy_otel.middle
     app = site.app(queues=[Queue(), Queue("parcels")], middleware=middleware, surround=surround)
     worker = Worker(app, WorkerConfig(timing=FAST, grace=1, children=1))
     worker._tasks = {each.name: each for each in tasks}
-    run = asyncio.create_task(worker.start())
-    try:
+    async with at_work(worker):
         yield worker
-    finally:
-        worker.stop()
-        worker.stop()
-        await run
 
 
 class IntoFile(SpanExporter):

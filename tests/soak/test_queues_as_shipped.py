@@ -11,7 +11,7 @@ import pytest
 import worker_tasks
 from queue_patience_tasks import doze, seen
 from test_order import PLACES, begun, overtaken
-from worker_help import eventually
+from worker_help import at_work, eventually
 
 from chancy import Chancy, Queue, submit_many
 from chancy_ops.pauses import pause
@@ -31,13 +31,8 @@ LAG = 0.008
 async def working(site, queues):
     seen.__init__()
     worker = Worker(Chancy(site.dsn, schema=site.schema, queues=queues), WorkerConfig(grace=1))
-    run = asyncio.create_task(worker.start())
-    try:
+    async with at_work(worker):
         yield worker
-    finally:
-        worker.stop()
-        worker.stop()
-        await run
 
 
 async def sample(until):

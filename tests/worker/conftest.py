@@ -13,6 +13,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import worker_tasks
 from worker_help import Site, clean_tasks
 
+from chancy_worker.connection.link import Link
+from chancy_worker.connection.sessions import LentSession, OwnSession
+from chancy_worker.parts.retention import drop_briefly, drop_overdue
+
 
 @pytest.fixture
 def site(chancy_dsn, chancy_schema, tmp_path):
@@ -28,3 +32,12 @@ def port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
+
+
+@pytest.fixture(params=[OwnSession, LentSession], ids=["own session", "behind a pooler"])
+async def upkeep(request, site):
+    """Drops what is overdue, as a worker does."""
+    link = Link(site.dsn, site.schema, "upkeep", deadline=20, lock_timeout="5s", session=request.param)
+    await link.connect()
+    yield lambda: (drop_briefly if request.param is LentSession else drop_overdue)(link)
+    await link.close()

@@ -9,7 +9,7 @@ import inspect
 import pytest
 import surround_tasks
 import worker_tasks
-from worker_help import FAST, eventually
+from worker_help import FAST, at_work, eventually
 
 import chancy
 from chancy import Limit, Queue, State, task
@@ -24,13 +24,8 @@ async def working(site, *known, middleware):
     app = site.app(queues=[Queue("default", SLOTS)], middleware=middleware)
     worker = Worker(app, WorkerConfig(timing=FAST, grace=1))
     worker._tasks = {each.name: each for each in (*known, worker_tasks.pass_gate)}
-    run = asyncio.create_task(worker.start())
-    try:
+    async with at_work(worker):
         yield worker
-    finally:
-        worker.stop()
-        worker.stop()
-        await run
 
 
 async def all_finished(site):

@@ -24,10 +24,9 @@ from chancy_worker.claims.statement import play_round
 from chancy_worker.claims.wanted import Wanted
 from chancy_worker.cli import load, parser
 from chancy_worker.connection.link import Link
-from chancy_worker.connection.sessions import LentSession, OwnSession
 from chancy_worker.life.lease import register
 from chancy_worker.life.rescue import declare_dead, take_back
-from chancy_worker.parts.retention import drop_alone, drop_briefly, drop_overdue, overdue
+from chancy_worker.parts.retention import drop_alone, drop_overdue, overdue
 
 QUICK = WorkerConfig(timing=FAST, grace=1)
 RULES = "SELECT what, days FROM {}.retention WHERE queue = 'default' ORDER BY 1"
@@ -222,15 +221,6 @@ async def test_a_missing_day_of_a_retention_loses_no_completion(site):
 
 
 # In the course of time.
-
-
-@pytest.fixture(params=[OwnSession, LentSession], ids=["own session", "behind a pooler"])
-async def upkeep(request, site):
-    """Drops what is overdue, as a worker does."""
-    link = Link(site.dsn, site.schema, "upkeep", deadline=20, lock_timeout="5s", session=request.param)
-    await link.connect()
-    yield lambda: (drop_briefly if request.param is LentSession else drop_overdue)(link)
-    await link.close()
 
 
 def finish_one(site, queue):

@@ -14,7 +14,7 @@ import msgspec
 import psycopg
 import pytest
 import schedule_tasks as tasks
-from worker_help import FAST, Proxy, eventually
+from worker_help import FAST, Proxy, at_work, eventually
 
 import chancy
 import chancy_ops
@@ -92,13 +92,8 @@ async def working(site, *known, dsn=None, **config):
     app = site.app(dsn=dsn or site.dsn, queues=[Queue("default", 10)])
     worker = Worker(app, WorkerConfig(timing=FAST, grace=1, **config))
     worker._tasks = {task.name: task for task in known or EVERY}
-    run = asyncio.create_task(worker.start())
-    try:
+    async with at_work(worker):
         yield worker
-    finally:
-        worker.stop()
-        worker.stop()
-        await run
 
 
 def add(site, when, job=None, name="a"):

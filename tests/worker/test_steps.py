@@ -26,11 +26,8 @@ from chancy_testing import drain
 from chancy_worker import WorkerConfig
 from chancy_worker.claims.statement import play_round
 from chancy_worker.claims.wanted import Wanted
-from chancy_worker.connection.link import Link
-from chancy_worker.connection.sessions import LentSession, OwnSession
 from chancy_worker.life.lease import register
 from chancy_worker.life.rescue import declare_dead, take_back
-from chancy_worker.parts.retention import drop_briefly, drop_overdue
 
 PLACES = ["on_loop", "in_thread", "in_process"]
 
@@ -214,15 +211,6 @@ async def test_effects_in_the_transaction_of_a_step_are_there_once_whatever_work
 
 
 # In the course of time.
-
-
-@pytest.fixture(params=[OwnSession, LentSession], ids=["own session", "behind a pooler"])
-async def upkeep(request, site):
-    """Drops what is overdue, as a worker does."""
-    link = Link(site.dsn, site.schema, "upkeep", deadline=20, lock_timeout="5s", session=request.param)
-    await link.connect()
-    yield lambda: (drop_briefly if request.param is LentSession else drop_overdue)(link)
-    await link.close()
 
 
 async def test_steps_live_as_long_as_their_job_does(site, chancy_clock, upkeep):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import threading
@@ -12,7 +11,7 @@ import psycopg
 import pytest
 import surround_tasks as tasks
 import worker_tasks
-from worker_help import FAST, eventually
+from worker_help import FAST, at_work, eventually
 
 import chancy
 from chancy import InvalidOption, Queue, State
@@ -28,13 +27,8 @@ async def working(site, surround, *more):
     worker = Worker(app, WorkerConfig(timing=FAST, grace=1, threads=SLOTS, children=1))
     known = [value for value in vars(tasks).values() if isinstance(value, (chancy.Task, chancy.AsyncTask))]
     worker._tasks = {each.name: each for each in (*known, worker_tasks.pass_gate, *more)}
-    run = asyncio.create_task(worker.start())
-    try:
+    async with at_work(worker):
         yield worker
-    finally:
-        worker.stop()
-        worker.stop()
-        await run
 
 
 async def over(site, job):

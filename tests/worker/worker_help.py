@@ -85,7 +85,13 @@ def worker_with(app: Chancy, config: WorkerConfig) -> Worker:
 @contextlib.asynccontextmanager
 async def working(app: Chancy, config: WorkerConfig | None = None) -> AsyncIterator[Worker]:
     """A worker in this process for as long as the block lasts; what ends it early is raised."""
-    worker = worker_with(app, config or WorkerConfig(timing=FAST, grace=1))
+    async with at_work(worker_with(app, config or WorkerConfig(timing=FAST, grace=1))) as worker:
+        yield worker
+
+
+@contextlib.asynccontextmanager
+async def at_work(worker: Worker) -> AsyncIterator[Worker]:
+    """The same with this one."""
     run = asyncio.create_task(worker.start())
     try:
         yield worker

@@ -26,14 +26,14 @@ from .wires.literals import readable_or_null
 T = TypeVar("T")
 
 # JSON is read as bytea: it arrives as UTF-8 whatever the connection's client_encoding is.
-_INSTANTS = ", ".join(map(readable_or_null, ("submitted_at", "run_at", "started_at", "finished_at", "cancel_at")))
+INSTANTS = ", ".join(map(readable_or_null, ("submitted_at", "run_at", "started_at", "finished_at", "cancel_at")))
 _COLUMNS = """
     id, task, queue, state::text, priority, attempt, max_attempts, crashes, worker,
     {instants},
     convert_to(arguments::text, 'UTF8'), convert_to(result::text, 'UTF8'), convert_to(errors::text, 'UTF8'),
     convert_to(progress::text, 'UTF8'), convert_to(unique_key, 'UTF8'), batch, convert_to(meta::text, 'UTF8'),
     needs, becomes
-""".replace("{instants}", _INSTANTS)
+""".replace("{instants}", INSTANTS)
 
 SELECT_JOB = "SELECT " + _COLUMNS + " FROM {schema}.any_job WHERE id = %(id)s::bigint"
 

@@ -10,13 +10,11 @@ from chancy.model import Found, JobRow, Progress, Statement
 from chancy.options.plain import LARGEST_ID, number, text
 from chancy.states import State
 from chancy.verb import verb
-from chancy.verbs import FIND_JOBS, LOOK_SECONDS, parse_found, parse_progress, select_jobs
-from chancy.wires.literals import readable_or_null
+from chancy.verbs import FIND_JOBS, INSTANTS, LOOK_SECONDS, parse_found, parse_progress, select_jobs
 
 from .fingerprints import said_in_json
 from .matching import EVERY_JOB, JobFilter, filter_of
 
-_INSTANTS = ", ".join(map(readable_or_null, ("submitted_at", "run_at", "started_at", "finished_at", "cancel_at")))
 # Of what is large nothing is read.
 SEARCH = (
     """
@@ -26,7 +24,7 @@ SEARCH = (
         convert_to({schema}.of_last_error(errors, 'kind'), 'UTF8'),
         convert_to(left({schema}.of_last_error(errors, 'message'), 400), 'UTF8'),
         {schema}.of_last_error(errors, 'fingerprint')
-    FROM """.replace("{instants}", _INSTANTS)
+    FROM """.replace("{instants}", INSTANTS)
     + FIND_JOBS
 )
 

@@ -18,7 +18,6 @@ from chancy.current import CurrentJob
 from chancy.errors import TIME_IS_OVER, TimeLimitExceeded
 from chancy.options.outcomes import Discard, Snooze
 from chancy.statements import parse_errors
-from chancy.states import State
 
 from .carried import context_in, context_of, span_in, traceparent_of
 from .telemetry import (
@@ -135,8 +134,7 @@ def _attached(those: context.Context) -> Iterator[None]:
 
 def _take_verdict(end: End, done: Completion) -> None:
     """An exception is no more than its texts by now: it may have been raised in another process."""
-    live = done.state is State.READY
-    end.outcome = str(done.state) if not live else "released" if done.refund else "retried"
+    end.outcome = done.outcome
     if done.errors is not None and not done.refund:
         error = parse_errors(done.errors)[-1]
         end.kind, end.message, end.traceback = error.kind, error.message, error.traceback

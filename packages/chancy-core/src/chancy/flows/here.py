@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
-from collections.abc import Coroutine, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from chancy.arguments.codec import encode_json
 from chancy.errors import ChancyError
 from chancy.model import AttemptError
 from chancy.registry import registered
+from chancy.run import follow, walk
 from chancy.states import State
 
 from .flow import is_new, order_of
@@ -25,46 +27,32 @@ if TYPE_CHECKING:
 
 def performed(result: Any) -> Any:
     """The result of the job that it stands for, after all that it needs. Raises what the function of one raises."""
-    calls = _calls(result)
-    try:
-        call = next(calls)
-        while True:
-            try:
-                answer = _awaited(call) if inspect.iscoroutine(call) else call
-            except Exception as error:
-                call = calls.throw(error)
-            else:
-                call = calls.send(answer)
-    except StopIteration as end:
-        return end.value
+    return walk(_calls(result), _call)
 
 
-def _awaited(call: Coroutine[Any, Any, Any]) -> Any:
+async def performed_async(result: Any) -> Any:
+    """The same; what can be awaited is."""
+    return await follow(_calls(result), _call_async)
+
+
+def _call(function: Callable[[], Any]) -> Any:
+    answer = function()
+    if not inspect.iscoroutine(answer):
+        return answer
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(call)
-    call.close()
+        return asyncio.run(answer)
+    answer.close()
     raise ChancyError(
         "a function that is not async has returned a graph with async tasks, and was called by a coroutine: make it "
         "async, and await it"
     )
 
 
-async def performed_async(result: Any) -> Any:
-    """The same; what can be awaited is."""
-    calls = _calls(result)
-    try:
-        call = next(calls)
-        while True:
-            try:
-                answer = (await call) if inspect.isawaitable(call) else call
-            except Exception as error:
-                call = calls.throw(error)
-            else:
-                call = calls.send(answer)
-    except StopIteration as end:
-        return end.value
+async def _call_async(function: Callable[[], Any]) -> Any:
+    answer = function()
+    return (await answer) if inspect.isawaitable(answer) else answer
 
 
 @dataclass(slots=True)
@@ -85,8 +73,8 @@ class _Ended:
         return next(filter(None, lost), None)
 
 
-def _calls(result: Later) -> Generator[Any, Any, Any]:
-    """Calls one function after the other; yields what that gives, to be awaited if it has to be, and sent back."""
+def _calls(result: Later) -> Generator[Callable[[], Any], Any, Any]:
+    """Yields one call after the other, and is sent back what comes of it."""
     goal, ended = _bound(result), _Ended()
     for job in order_of([goal]).jobs:
         for need in job.needs:
@@ -94,7 +82,7 @@ def _calls(result: Later) -> Generator[Any, Any, Any]:
         if (error := ended.culprit(job)) is None:
             try:
                 args, kwargs = _arguments(job, ended)
-                value = yield registered()[job.task].function(*args, **kwargs)
+                value = yield functools.partial(registered()[job.task].function, *args, **kwargs)
                 if type(value) is Later:
                     value = yield from _calls(value)
                 ended.results[id(job)] = registered()[job.task].signature.encode_result(value)

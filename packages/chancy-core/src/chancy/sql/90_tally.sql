@@ -84,8 +84,8 @@ BEGIN
 END
 $$;
 
--- Writes down how deep the queues are, if nobody has in this minute: by the queues and priorities that are in use, found
--- by skipping through the indexes, each counted up to 10,000; of 200 queues at most. Samples are kept for two days, and
+-- Writes down how deep the queues are, if nobody has in this minute, as `look_at_queues` has it: each number up to 10,000, of
+-- 200 queues at most. Samples are kept for two days, and
 -- those of full hours for 35.
 CREATE OR REPLACE FUNCTION {schema}.sample_depth() RETURNS void
     LANGUAGE plpgsql
@@ -102,64 +102,12 @@ BEGIN
         RETURN;
     END IF;
     INSERT INTO {schema}.depth (at, queue, ready, waiting, scheduled, running, oldest)
-    WITH RECURSIVE plain AS (
-        SELECT (SELECT job.queue FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.parked IS NULL ORDER BY job.queue LIMIT 1) AS queue
-        UNION ALL
-        SELECT (SELECT job.queue FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue > plain.queue ORDER BY job.queue LIMIT 1)
-        FROM plain WHERE plain.queue IS NOT NULL
-    ),
-    lane AS (
-        SELECT few.queue, (SELECT job.priority FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = few.queue
-            ORDER BY job.priority DESC LIMIT 1) AS priority
-        FROM (SELECT queue FROM plain WHERE queue IS NOT NULL LIMIT 200) AS few
-        UNION ALL
-        SELECT lane.queue, (SELECT job.priority FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = lane.queue AND job.priority < lane.priority
-            ORDER BY job.priority DESC LIMIT 1)
-        FROM lane WHERE lane.priority IS NOT NULL
-    ),
-    parked AS (
-        SELECT (SELECT job.queue FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.parked IS NOT NULL ORDER BY job.queue LIMIT 1) AS queue
-        UNION ALL
-        SELECT (SELECT job.queue FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue > parked.queue
-            ORDER BY job.queue LIMIT 1)
-        FROM parked WHERE parked.queue IS NOT NULL
-    ),
-    counted AS (
-        SELECT lane.queue,
-            (SELECT count(*) FROM (SELECT FROM {schema}.job AS job
-                WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = lane.queue
-                    AND job.priority = lane.priority AND job.run_at <= {schema}.clock() LIMIT 10000) AS due) AS ready,
-            0 AS waiting,
-            (SELECT count(*) FROM (SELECT FROM {schema}.job AS job
-                WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = lane.queue
-                    AND job.priority = lane.priority AND job.run_at > {schema}.clock() LIMIT 10000) AS later) AS scheduled,
-            0 AS running,
-            (SELECT job.run_at::timestamptz FROM {schema}.job AS job
-                WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = lane.queue
-                    AND job.priority = lane.priority AND job.run_at <= {schema}.clock()
-                ORDER BY job.run_at LIMIT 1) AS oldest_at
-        FROM lane WHERE lane.priority IS NOT NULL
-        UNION ALL
-        SELECT few.queue, 0, (SELECT count(*) FROM (SELECT FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = few.queue LIMIT 10000) AS waits),
-            0, 0, NULL
-        FROM (SELECT queue FROM parked WHERE queue IS NOT NULL LIMIT 200) AS few
-        UNION ALL
-        SELECT few.queue, 0, 0, 0, count(*), NULL
-        FROM (SELECT job.queue FROM {schema}.job AS job WHERE job.state = 'running' LIMIT 10000) AS few
-        GROUP BY few.queue
-    )
-    SELECT minute, queue, least(sum(ready), 10000), least(sum(waiting), 10000), least(sum(scheduled), 10000),
-        least(sum(running), 10000), extract(epoch FROM {schema}.clock() - min(oldest_at))::float8
-    FROM counted
-    GROUP BY queue
-    ORDER BY queue
+    SELECT minute, each.queue, least(each.ready, 10000), least(each.waiting + each.waiting_ahead, 10000),
+        least(each.scheduled, 10000), least(each.running, 10000),
+        extract(epoch FROM {schema}.clock() - each.oldest_at)::float8
+    FROM {schema}.look_at_queues(10000, NULL) AS each
+    WHERE each.ready + each.waiting + each.waiting_ahead + each.scheduled + each.running > 0
+    ORDER BY each.queue
     LIMIT 200
     ON CONFLICT DO NOTHING;
     DELETE FROM {schema}.depth WHERE at < {schema}.clock() - interval '35 days'

@@ -98,6 +98,13 @@ class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """As JSON, the `Flow` whose target's result the job's own is to be; then `state` is BLOCKED."""
 
     @property
+    def outcome(self) -> str:
+        """What the attempt has come to, in a word: "retried" or "released" where the job is live again."""
+        if self.state is State.READY:
+            return "released" if self.refund else "retried"
+        return str(self.state)
+
+    @property
     def size(self) -> int:
         """Bytes that it adds to a round."""
         return 64 + len(self.result or b"") + len(self.errors or b"")

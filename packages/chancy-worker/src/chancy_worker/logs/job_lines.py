@@ -96,7 +96,7 @@ def level_of(verdict: Completion) -> int:
 
 
 def _tell_all(job: Claimed, verdict: Completion, level: int, seconds: float, exc_info: ExcInfo | None = None) -> None:
-    state, note = _state_of(verdict), _note_of(verdict)
+    state, note = verdict.outcome, _note_of(verdict)
     job_log.log(
         level,
         "job %d %s %s attempt %d/%d %.3fs%s",
@@ -148,7 +148,7 @@ def json_form() -> Form:
     def form(job: Claimed, verdict: Completion, level: int, seconds: float) -> str:
         line = _JobLine(
             datetime.fromtimestamp(time.time(), UTC), logging.getLevelName(level).lower(), "chancy.job",
-            _message(job, verdict, seconds), job.id, job.task, job.attempt, job.queue, _state_of(verdict),
+            _message(job, verdict, seconds), job.id, job.task, job.attempt, job.queue, verdict.outcome,
             job.max_attempts, round(seconds, 6), _note_of(verdict),
         )  # fmt: skip
         return encode(line).decode() + "\n"
@@ -159,15 +159,9 @@ def json_form() -> Form:
 def _message(job: Claimed, verdict: Completion, seconds: float) -> str:
     note = _note_of(verdict)
     return (
-        f"job {job.id} {job.task} {_state_of(verdict)} attempt {job.attempt}/{job.max_attempts} {seconds:.3f}s"
+        f"job {job.id} {job.task} {verdict.outcome} attempt {job.attempt}/{job.max_attempts} {seconds:.3f}s"
         f"{' ' if note else ''}{note}"
     )
-
-
-def _state_of(verdict: Completion) -> str:
-    if verdict.state is State.READY:
-        return "released" if verdict.refund else "retried"
-    return str(verdict.state)
 
 
 def _note_of(verdict: Completion) -> str:

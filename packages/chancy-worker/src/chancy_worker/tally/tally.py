@@ -16,7 +16,6 @@ from typing import TypeAlias
 
 import msgspec
 
-from chancy.states import State
 from chancy.tally.tally import Tallied, bucket_of
 from chancy_worker.attempts.verdict import Claimed, Completion
 
@@ -62,11 +61,8 @@ def outcome_of(verdict: Completion, fate: str = "done") -> str:
         return Tallied.LOST
     if fate == "completed":
         return Tallied.SUCCEEDED
-    if verdict.state is not State.READY:
-        return verdict.state
-    if not verdict.refund:
-        return Tallied.RETRIED
-    return Tallied.SNOOZED if verdict.snoozed or verdict.suspended else Tallied.RELEASED
+    outcome = verdict.outcome
+    return Tallied.SNOOZED if verdict.snoozed and outcome == Tallied.RELEASED else outcome
 
 
 class Tally:
