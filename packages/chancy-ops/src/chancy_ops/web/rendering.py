@@ -25,7 +25,6 @@ STATIC = HERE / "static"
 LINKS = {
     "overview": "", "jobs": "jobs", "failures": "failures", "queues": "queues", "tasks": "tasks",
     "schedules": "schedules", "limits": "limits", "batches": "batches", "workers": "workers", "doctor": "doctor",
-    "audit": "audit",
 }  # fmt: skip
 """What every page leads to."""
 

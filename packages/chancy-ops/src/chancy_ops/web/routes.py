@@ -11,7 +11,7 @@ from starlette.responses import Response
 from chancy.wires.connections import PsycopgAsyncConn
 
 from .access.users import Action
-from .pages import jobs, overview
+from .pages import batches, doctor, failures, jobs, limits, overview, queues, schedules, tasks, workers
 from .visit import Visit
 
 Page: TypeAlias = Callable[[Visit], Awaitable[Response]]
@@ -20,6 +20,18 @@ PAGES: Mapping[str, Page] = {
     "/": overview.overview,
     "/jobs": jobs.jobs,
     "/jobs/{id:int}": jobs.job,
+    "/failures": failures.failures,
+    "/failure": failures.failure,
+    "/queues": queues.queues,
+    "/queue": queues.queue,
+    "/tasks": tasks.tasks,
+    "/task": tasks.task,
+    "/schedules": schedules.schedules,
+    "/limits": limits.limits,
+    "/batches": batches.batches,
+    "/batch": batches.batch,
+    "/workers": workers.workers,
+    "/doctor": doctor.doctor,
 }
 
 
