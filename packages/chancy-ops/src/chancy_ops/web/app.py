@@ -67,12 +67,12 @@ class Dashboard:
         self._desk = Desk(self._settings.schema_name, connections, Shared(), Pages(), every)
         self._app = Starlette(
             routes=[
-                Route("/healthz", lambda request: Response()),
+                Route("/healthz", _well),
                 Mount("/static", StaticFiles(directory=STATIC)),
                 *(Route(path, partial(self._look, page), methods=["GET"]) for path, page in PAGES.items()),
                 *(Route(path, partial(self._do, act), methods=["POST"]) for path, act in ACTS.items()),
             ],
-            exception_handlers={kind: self._sorry for kind in (*SORRY, HTTPException, Exception)},
+            exception_handlers=dict.fromkeys((*SORRY, HTTPException, Exception), self._sorry),
             lifespan=self._lifespan,
         )
         self._app.router.redirect_slashes = False  # it would name a host
@@ -93,7 +93,8 @@ class Dashboard:
             await send(message)
 
         refused = await self._refused(scope, path)
-        return await (refused or self._app)(scope, receive, send_with_headers)
+        inside = {**scope, "path": path, "root_path": ""}
+        return await (refused or self._app)(inside, receive, send_with_headers)
 
     async def _refused(self, scope: Scope, path: str) -> Response | None:
         """What is answered in place of a page, if anything. Who has come in is in the scope then."""
@@ -150,6 +151,10 @@ class Dashboard:
         self._desk.connections.close()
 
 
+async def _well(request: Request) -> Response:
+    return Response()
+
+
 SORRY: Mapping[type[Exception], tuple[int, str | None]] = {
     UnknownJob: (404, None),
     UnknownBatch: (404, None),
@@ -178,5 +183,3 @@ def told(error: Exception) -> tuple[int, str]:
         if isinstance(error, kind):
             return status, said or str(error)
     return 500, "Something went wrong that nobody has thought of. The log of this process says what."
-
-
