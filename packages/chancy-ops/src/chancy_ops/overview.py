@@ -81,7 +81,7 @@ class WorkerRow:
     listens: bool
     """At the doorbell; otherwise it looks for work by the clock, as behind PgBouncer."""
     clock_ahead: timedelta | None
-    """Of the database's clock, at its last extension: milliseconds are the network's."""
+    """Of the database's clock, at its last extension. What is less than some milliseconds is the network's: a `timedelta`."""
 
 
 WORKERS = """
