@@ -28,8 +28,6 @@ from chancy_ops.cli import chancy as command
 from chancy_worker.cli import parser
 
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-WORDS = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`\n]+`|^```.*?^```", TEXT, re.DOTALL | re.MULTILINE))))
-"""All that stands in code anywhere."""
 
 
 def public():
@@ -81,7 +79,7 @@ CALLS = {
         f"{module.__name__}.{name}": [
             each.name
             for each in inspect.signature(getattr(module, name)).parameters.values()
-            if each.kind is not each.VAR_KEYWORD and each.kind is not each.VAR_POSITIONAL
+            if each.kind in (each.KEYWORD_ONLY, each.POSITIONAL_OR_KEYWORD)
         ]
         for module in (chancy, chancy_worker, chancy_ops, chancy_testing)
         for name in module.__all__
@@ -91,23 +89,36 @@ CALLS = {
         } | {each for each in module.__all__ if inspect.isfunction(getattr(module, each))}
     },
 }  # fmt: skip
-POSITIONAL = {"conn", "expression", "jobs", "roles", "row", "when", "wire"}
+POSITIONAL = {"number", "expression", "jobs", "roles", "row", "when", "wire"}
 """What is given by its place, and has no name for who reads an example."""
+FENCED = "\n".join(re.findall(r"^```.*?^```", TEXT, re.DOTALL | re.MULTILINE))
+PROSE = re.sub(r"^```.*?^```", "", TEXT, flags=re.DOTALL | re.MULTILINE)
+INLINE = " ".join(re.findall(r"`[^`\n]+`", PROSE))
+EXPLAINED = set(re.findall(r"\w+", INLINE))
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_each_option_of_what_is_called_is_found_in_the_documentation(call):
-    assert [name for name in CALLS[call] if name not in WORDS | POSITIONAL] == []
+def test_each_option_of_what_is_called_has_a_sentence_and_an_example(call):
+    options = set(CALLS[call]) - POSITIONAL
+    assert options - EXPLAINED == set(), "it stands in no sentence"
+    assert {each for each in options if not re.search(rf"\b{each}\s*=", FENCED + INLINE)} - NAMELESS == set()
+
+
+NAMELESS = {"conn", "job_id"}
+"""What is given by its place in every example, and by its name in none."""
 
 
 @pytest.mark.parametrize("name", ["chancy-worker", *COMMANDS])
-def test_each_option_of_a_command_is_found_in_the_documentation(name):
+def test_each_option_of_a_command_has_a_sentence_and_an_example(name):
     if name == "chancy-worker":
         options = [each for action in parser()._actions for each in action.option_strings]
     else:
         found = command.get_command(click.Context(command), name)
         options = [each for param in found.params if isinstance(param, click.Option) for each in param.opts]
-    assert [each for each in options if each.startswith("--") and each not in TEXT] == []
+    options = {each for each in options if each.startswith("--")} - {"--dsn", "--schema", "--json", "--help"}
+    assert {each for each in options if each not in PROSE} == set(), "it stands in no sentence"
+    used = FENCED + " ".join(re.findall(r"`[^`\n]*\w [^`\n]+`", PROSE)) + " ".join(re.findall(r"^    \S.*", PROSE, re.M))
+    assert {each for each in options if not re.search(rf"\S {each}\b", used)} == set(), "it stands in no command line"
 
 
 VARIABLES = {
@@ -154,10 +165,6 @@ OUR_OWN = {
     "AsyncChancy", "AsyncTask", "Batch", "CurrentJob", "Job", "NewJob", "SyncChancy", "Task", "Completion",
 }  # fmt: skip
 """Classes whose objects users are given and never make."""
-PROSE = re.sub(r"^```.*?^```", "", TEXT, flags=re.DOTALL | re.MULTILINE)
-EXPLAINED = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`\n]+`", PROSE))))
-
-
 UNIT = re.compile(r"\b(seconds?|minutes?|hours?|days?|bytes?|fraction|timedelta|age|instant|how long)\b", re.IGNORECASE)
 
 
