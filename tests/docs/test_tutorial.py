@@ -64,9 +64,7 @@ class Reader:
         self.env |= {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "xterm"}
         self.first = None
         self.log = self.folder / "first-terminal.log"
-        (self.folder / "pytest.ini").write_text(
-            "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
-        )  # the settings of this checkout are not the reader's
+        (self.folder / "pytest.ini").write_text("[pytest]\n")  # the settings of this checkout are not the reader's
 
     def save(self, text):
         name, goes_on = FILE.match(text).groups()

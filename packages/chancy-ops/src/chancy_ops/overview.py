@@ -81,7 +81,9 @@ class WorkerRow:
     listens: bool
     """At the doorbell; otherwise it looks for work by the clock, as behind PgBouncer."""
     clock_ahead: timedelta | None
-    """Of the database's clock, at its last extension. What is less than some milliseconds is the network's: a `timedelta`."""
+    """How far the worker's clock was ahead of the database's at its last extension, a `timedelta`. A few ms are the
+    network's.
+    """
 
 
 WORKERS = """

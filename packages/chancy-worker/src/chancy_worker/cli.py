@@ -33,9 +33,9 @@ from .connection.link import Link
 from .connection.sessions import LentSession
 from .life import signals
 from .life.ending import end, to_the_end
-from .supervision.parent import ending_with_parent
 from .logs import setting
 from .processes import PARENT, Processes, say_begun, say_refused
+from .supervision.parent import ending_with_parent
 from .worker import Worker
 
 log = logging.getLogger("chancy.worker")
@@ -172,8 +172,8 @@ def serve(
         if options.processes > 1 and PARENT not in os.environ:
             asyncio.run(reached(app))
             place = app.conninfo_source, app.schema_name
-            more = {"pooler": options.pooler, "health_port": options.health_port, "tallies": app.tally, "grace": options.grace}
-            return asyncio.run(Processes(again, options.processes, *place, **more).run())
+            more = {"pooler": options.pooler, "health_port": options.health_port, "grace": options.grace}
+            return asyncio.run(Processes(again, options.processes, *place, tallies=app.tally, **more).run())
         with runner(options.loop) as loop:
             return to_the_end(loop.get_loop(), work(app, configured(options)))
     except (Refusal, ChancyError, ValueError) as error:

@@ -22,10 +22,10 @@ from .connection.pooler import session_behind
 from .connection.sessions import OwnSession, Session
 from .life import signals
 from .life.health import answering, ask, pet_service_watchdog, tell_service_manager
-from .supervision.parent import ended_with_this, ending_with_parent
 from .life.rescue import declare_dead, take_back_some
-from .supervision.silence import Ear, seconds_of_watchdog
 from .metrics.pages import pages_for
+from .supervision.parent import ended_with_this, ending_with_parent
+from .supervision.silence import Ear, seconds_of_watchdog
 from .tally.tally import Tally
 
 log = logging.getLogger("chancy.worker")

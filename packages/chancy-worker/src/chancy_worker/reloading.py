@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from .life import signals
-from .supervision.parent import TO_END_SECONDS, ended_with_this, ending_with_parent
+from .supervision.parent import ended_with_this, ending_with_parent
 
 Look: TypeAlias = Callable[[], Mapping[Path, object]]
 """The files, each with what changes when it is written."""
@@ -30,7 +30,7 @@ SHARE = 0.05
 _A_MOMENT = 0.3
 """Seconds that running jobs get when a file has changed; then they are given back, their attempt refunded."""
 _TO_END = 5.0
-"""Seconds, after that, before a worker is killed."""
+"""Seconds, after its grace, before a worker is killed."""
 
 _OTHERS = {"__pycache__", "node_modules", "site-packages"}
 """Folders that are no part of a program; those with a dot before their name are none, either."""
@@ -111,16 +111,19 @@ def run(command: Sequence[str], look: Look, say: Callable[[str], object], *, gra
         for child in children:
             child.terminate()
 
-    with signals.taken(stop), ending_with_parent(stop, grace):
+    def is_over() -> bool:
+        return asked or children[0].poll() is not None
+
+    with signals.taken(stop), ending_with_parent(stop, grace + _TO_END):
         while not asked:
             # A session of its own: Ctrl-C reaches it through us, once.
             child = subprocess.Popen(command, env=ended_with_this(os.environ), start_new_session=True)
             children[:] = [child]
             if asked:
                 child.terminate()
-            changed = _wait_for_change(watched, lambda child=child: asked or child.poll() is not None)
+            changed = _wait_for_change(watched, is_over)
             if asked:
-                return _ended(child, grace + TO_END_SECONDS)
+                return _ended(child, grace + _TO_END)
             if changed:
                 say(f"{_named(changed)} changed: the worker is started again")
                 _end(child)

@@ -27,7 +27,7 @@ class Folder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / ".gitignore").write_text(IGNORED, encoding="utf-8")
-            self._lock = open(self.path / "owner", "a+", encoding="utf-8")  # noqa: SIM115 - held for as long as this is
+            self._lock = (self.path / "owner").open("a+", encoding="utf-8")
         except OSError as error:
             raise Refusal(f"{self.path} cannot be made: {error.strerror}; name another folder with --folder") from None
         try:

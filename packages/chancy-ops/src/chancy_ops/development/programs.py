@@ -1,4 +1,4 @@
-"""Programs that run beside this one and end with it; all they say is one log, with the name of each before its lines."""
+"""Programs that run beside this one and end with it. What they say is one log, each line with a name before it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Postgres, worker and page of a project that is being written: begun one after the other, and ended the other way round.
+"""Postgres, worker and page of a project that is being written: begun in this order, and ended the other way round.
 
 This starts programs and imports none of them: whoever is on call has neither the worker nor an embedded Postgres.
 """

@@ -56,7 +56,7 @@ def begun(folder: Path, seconds: float) -> Postgres:
 
 def follow(file: Path) -> None:
     """Write to standard error what is added to the server's log from now on, but for what is no complaint."""
-    log = open(file, encoding="utf-8", errors="replace")  # noqa: SIM115 - to the end of this process
+    log = file.open(encoding="utf-8", errors="replace")  # to the end of this process
     log.seek(0, os.SEEK_END)
 
     def copy() -> None:
