@@ -101,6 +101,7 @@ def dry_run(place: Path) -> None:
     venv.create(place / "env", with_pip=True)
     programs = place / "env" / ("Scripts" if sys.platform == "win32" else "bin")
     run(programs / "python", "-m", "pip", "install", "--quiet", *sorted(dist.glob("*.whl")), cwd=place)
+    run(programs / "python", "-m", "pip", "check", cwd=place)
     modules = ", ".join(about(package).parent.name for package in PACKAGES)
     run(programs / "python", "-c", f"import {modules}, chancy_testing.plugin", cwd=place)
     for command in ("chancy", "chancy-worker"):
