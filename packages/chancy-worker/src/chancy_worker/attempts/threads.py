@@ -7,6 +7,9 @@ of their ends together. No thread is woken for an order that one which is awake 
 An order belongs to nobody before it begins, so what takes long holds nothing up: a thread that is to perform a function
 which is not known to be short tells first what has ended, and wakes another thread for what waits. Where a function
 that was short takes long, the loop sees within some milliseconds that nothing has begun, and wakes one, too.
+
+While functions are short more may be ordered than there are threads, as many as are done before a round is over. What
+waits in vain, since all threads have got something long, goes back.
 """
 
 from __future__ import annotations
@@ -37,6 +40,14 @@ WEIGHT = 0.2
 """Of the last time that a function ran, in that average."""
 TELL_SECONDS = 0.001
 """So long a verdict waits at most for those of the next ones."""
+AHEAD_SECONDS = 0.01
+"""How much work may wait for one thread."""
+COST_SECONDS = 0.00005
+"""Of a job beside its function."""
+PATIENCE_SECONDS = 0.05
+"""How long an order waits while all threads are busy, before it goes back."""
+CAREFUL_SECONDS = 10.0
+"""So long not more is ordered than there are threads, after some have waited in vain."""
 LOOK_SECONDS = 0.002
 """How often the loop looks whether what waits for a thread begins."""
 
@@ -44,10 +55,11 @@ LOOK_SECONDS = 0.002
 class _Order:
     """An attempt on its way into a thread, and its verdict on the way back."""
 
-    __slots__ = ("answer", "attempt", "context", "is_stranded", "verdict")
+    __slots__ = ("answer", "attempt", "context", "is_stranded", "since", "verdict")
 
-    def __init__(self, attempt: Attempt, answer: asyncio.Future[Completion]) -> None:
+    def __init__(self, attempt: Attempt, answer: asyncio.Future[Completion], since: float) -> None:
         self.attempt = attempt
+        self.since = since
         self.context = contextvars.copy_context()
         self.answer = answer
         self.verdict: Completion | None = None
@@ -85,6 +97,9 @@ class Threads:
         """How many orders, ever. (Under `_changing`.)"""
         self._seconds: dict[str, float] = {}
         """That a task takes. Of two threads that say it at once the last one is heard."""
+        self._pace = AHEAD_SECONDS
+        """Seconds that any function took of late."""
+        self._careful_until = 0.0
         self._ended: deque[_Order] = deque()
         self._is_told = False
         """The loop will come for what has ended."""
@@ -95,14 +110,19 @@ class Threads:
 
     @property
     def size(self) -> int:
-        """The threads that can be had."""
-        return self._busy if self.problem is not None else self._most - self.stranded
+        """The threads that can be had, and as many more as one of them will perform in a moment."""
+        if self.problem is not None:
+            return self._busy
+        threads = self._most - self.stranded
+        if threads <= 0 or time.monotonic() < self._careful_until:
+            return threads
+        return max(threads, int(AHEAD_SECONDS / (self._pace + COST_SECONDS)))
 
     async def run(self, attempt: Attempt) -> Completion:
         """Run the function in a thread that sees the attempt's context variables."""
         attempt.began()
         self._loop = loop = asyncio.get_running_loop()
-        order = _Order(attempt, loop.create_future())
+        order = _Order(attempt, loop.create_future(), loop.time())
         with self._changing:
             self._waiting.append(order)
             if not self._free:
@@ -200,6 +220,7 @@ class Threads:
         return order
 
     def _learn(self, task: str, seconds: float) -> None:
+        self._pace += WEIGHT * (min(seconds, AHEAD_SECONDS) - self._pace)
         before = self._seconds.get(task)
         seconds = min(seconds, LONG_SECONDS)
         self._seconds[task] = seconds if before is None else before + WEIGHT * (seconds - before)
@@ -227,24 +248,30 @@ class Threads:
         """Whether what waits begins; if it does not, it needs another thread."""
         self._timer = None
         self._collect()
-        if not self._waiting:
-            return
-        if self._begun == self._seen:
-            with self._changing:
-                for turn in self._free:  # what was short takes long now
-                    self._seconds[self._turns[turn]] = LONG_SECONDS
+        with self._changing:
+            if not self._waiting:
+                return
+            if self._begun == self._seen:
+                for task in map(self._turns.__getitem__, self._free):  # what was short takes long now
+                    self._seconds[task] = LONG_SECONDS
                 if (error := self._wake()) is not None:
-                    self._send_back(self._cannot_start(error))
+                    self._send_back(self._cannot_start(error), timedelta(seconds=PAUSE_SECONDS))
+            if self._waiting and self._waits_in_vain():
+                self._careful_until = time.monotonic() + CAREFUL_SECONDS
+                self._send_back("no thread was free", None)
         self._seen = self._begun
         self._timer = self._loop.call_later(LOOK_SECONDS, self._look)
 
-    def _send_back(self, why: str) -> None:
+    def _waits_in_vain(self) -> bool:
+        return len(self._turns) >= self._most and self._waiting[0].since < self._loop.time() - PATIENCE_SECONDS
+
+    def _send_back(self, why: str, delay: timedelta | None) -> None:
         """What waits in vain. Under `_changing`."""
         while self._waiting:
             order = self._waiting.popleft()
             self._busy -= 1
             if not order.answer.done():
-                order.answer.set_result(released(order.job, why, timedelta(seconds=PAUSE_SECONDS)))
+                order.answer.set_result(released(order.job, why, delay))
 
     def _cannot_start(self, error: RuntimeError) -> str:
         if self.problem is None:
