@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import random
 import threading
@@ -99,6 +100,12 @@ async def jobs():
     await made.threads.close()
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    """Nothing goes back because it has waited."""
+    monkeypatch.setattr(threads, "PATIENCE_SECONDS", 60)
+
+
 async def results(*tasks):
     async with asyncio.timeout(20):
         return [verdict.result and json.loads(verdict.result) for verdict in await asyncio.gather(*tasks)]
@@ -142,7 +149,7 @@ async def test_as_many_are_performed_at_a_time_as_there_are_threads(jobs, was_sh
     assert await results(*[jobs.add(lambda: 0 * meeting.wait(15)) for _ in range(10)]) == [0] * 10
 
 
-async def test_never_more_are_performed_at_a_time_than_there_are_threads(jobs):
+async def test_never_more_are_performed_at_a_time_than_there_are_threads(jobs, patient):
     inside, most, counting = [0], [0], threading.Lock()
 
     def counted(seconds):
@@ -158,16 +165,17 @@ async def test_never_more_are_performed_at_a_time_than_there_are_threads(jobs):
     assert 1 <= most[0] <= 10
 
 
-async def test_they_begin_in_their_order_whatever_they_take():
+async def test_they_begin_in_their_order_whatever_they_take(patient):
     jobs, began = Jobs(1), []
     await results(*[jobs.add(lambda n=n: began.append(n) or time.sleep(0.002 * (n % 3 == 0))) for n in range(60)])
     assert began == list(range(60))
     await jobs.threads.close()
 
 
-async def test_one_that_is_given_up_while_it_waits_never_begins():
+async def test_one_that_is_given_up_while_it_waits_never_begins(patient):
     jobs, gate, began = Jobs(1), threading.Event(), []
     await jobs.are_short()
+    jobs.threads._careful_until = math.inf  # no more than there are threads
     first = jobs.add(lambda: gate.wait(20) and None)
     rest = [jobs.add(lambda n=n: began.append(n)) for n in range(10)]
     await asyncio.sleep(0.01)
@@ -186,6 +194,7 @@ async def test_one_that_is_given_up_while_it_waits_never_begins():
 async def test_one_that_is_given_up_while_it_runs_keeps_its_thread_until_it_returns(jobs):
     gate, begun = threading.Event(), threading.Event()
     await jobs.are_short()
+    jobs.threads._careful_until = math.inf  # no more than there are threads
     one = jobs.add(lambda: begun.set() or (gate.wait(20) and None))
     await asyncio.to_thread(begun.wait)
     one.cancel()
@@ -251,6 +260,30 @@ async def test_none_that_comes_when_a_thread_is_about_to_rest_is_forgotten(jobs)
         await asyncio.gather(*[one_by_one() for _ in range(10)])
     await eventually(lambda: not jobs.threads._turns)
     assert jobs.threads._timer is None or not jobs.threads._waiting
+
+
+async def test_more_are_ordered_than_there_are_threads_as_long_as_they_are_short(jobs):
+    assert jobs.threads.size == 10
+    await jobs.are_short()
+    jobs.threads._pace = 0.0
+    assert jobs.threads.size > 100
+    await results(*[jobs.add(lambda: time.sleep(0.02)) for _ in range(10)])
+    assert jobs.threads.size == 10
+
+
+async def test_what_waits_in_vain_since_all_threads_are_busy_goes_back_and_for_a_while_nothing_waits_any_more(jobs):
+    gate = threading.Event()
+    await jobs.are_short()
+    jobs.threads._pace = 0.0
+    long = [jobs.add(lambda: gate.wait(20) and 1) for _ in range(10)]
+    waiting = [jobs.add(lambda: 2) for _ in range(30)]
+    async with asyncio.timeout(10):
+        verdicts = await asyncio.gather(*waiting)
+    assert {(verdict.state, verdict.refund, verdict.delay) for verdict in verdicts} == {(State.READY, True, None)}
+    assert jobs.threads.size == 10
+    gate.set()
+    assert await results(*long) == [1] * 10
+    assert jobs.threads.size == 10
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks there")

@@ -245,30 +245,39 @@ class Threads:
                 order.answer.set_result(order.verdict)
 
     def _look(self) -> None:
-        """Whether what waits begins; if it does not, it needs another thread."""
+        """Whether what waits begins; if it does not, it needs another thread, or goes back."""
         self._timer = None
         self._collect()
+        error = None
         with self._changing:
             if not self._waiting:
                 return
+            waits = self._loop.time() - self._waiting[0].since
             if self._begun == self._seen:
-                for task in map(self._turns.__getitem__, self._free):  # what was short takes long now
-                    self._seconds[task] = LONG_SECONDS
-                if (error := self._wake()) is not None:
-                    self._send_back(self._cannot_start(error), timedelta(seconds=PAUSE_SECONDS))
-            if self._waiting and self._waits_in_vain():
-                self._careful_until = time.monotonic() + CAREFUL_SECONDS
-                self._send_back("no thread was free", None)
-        self._seen = self._begun
+                self._hold_for_long()
+                if not self._free or waits > PATIENCE_SECONDS:
+                    error = self._wake()
+            is_in_vain = waits > PATIENCE_SECONDS and len(self._turns) >= self._most and not self._free
+            self._seen = self._begun
+        if error is not None:
+            self._send_back(self._cannot_start(error), timedelta(seconds=PAUSE_SECONDS))
+        elif is_in_vain:
+            self._careful_until = time.monotonic() + CAREFUL_SECONDS
+            self._send_back("no thread was free", None)
         self._timer = self._loop.call_later(LOOK_SECONDS, self._look)
 
-    def _waits_in_vain(self) -> bool:
-        return len(self._turns) >= self._most and self._waiting[0].since < self._loop.time() - PATIENCE_SECONDS
+    def _hold_for_long(self) -> None:
+        """What these perform was short, and takes long now. Under `_changing`."""
+        for turn in [turn for turn in self._free if self._turns[turn]]:
+            self._seconds[self._turns[turn]] = LONG_SECONDS
+            self._free.discard(turn)
 
     def _send_back(self, why: str, delay: timedelta | None) -> None:
-        """What waits in vain. Under `_changing`."""
-        while self._waiting:
-            order = self._waiting.popleft()
+        """What waits."""
+        with self._changing:
+            orders = list(self._waiting)
+            self._waiting.clear()
+        for order in orders:
             self._busy -= 1
             if not order.answer.done():
                 order.answer.set_result(released(order.job, why, delay))
