@@ -13,8 +13,9 @@ from chancy.options.limits import LimitType, Place
 from chancy.task import BaseTask
 
 from .attempts.attempt import Executor
-from .attempts.executors import Loop, Threads
+from .attempts.executors import Loop
 from .attempts.surround import place_of
+from .attempts.threads import Threads
 from .config import WorkerConfig
 
 
