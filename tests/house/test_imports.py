@@ -32,7 +32,7 @@ ORDER = {
         config forks init words fingerprint mistakes
         attempts connection logs
         tally slots claims held child doorbell
-        children life parts demand rounds metrics
+        children threads life parts demand rounds metrics
         lifespan places engine
         worker processes
         cli __main__ __init__

@@ -21,10 +21,10 @@ from worker_tasks import add, add_in_thread, note_in_thread, notes, record_in_th
 
 from chancy import State, task
 from chancy_worker import WorkerConfig
-from chancy_worker.attempts import threads
 from chancy_worker.attempts.attempt import Attempt
-from chancy_worker.attempts.threads import Threads
 from chancy_worker.attempts.verdict import Claimed, since_now
+from chancy_worker.threads import threads
+from chancy_worker.threads.threads import Threads
 
 
 async def test_where_no_thread_can_be_started_jobs_go_back_unharmed_and_run_once_when_one_can(

@@ -15,8 +15,8 @@ from chancy.task import BaseTask
 from .attempts.attempt import Executor
 from .attempts.executors import Loop
 from .attempts.surround import place_of
-from .attempts.threads import Threads
 from .config import WorkerConfig
+from .threads.threads import Threads
 
 
 def refuse_what_cannot_be_kept(

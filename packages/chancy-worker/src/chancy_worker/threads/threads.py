@@ -24,9 +24,9 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-from .attempt import Attempt, as_it_is, call
-from .surround import Surround
-from .verdict import Claimed, Completion, judged, released
+from chancy_worker.attempts.attempt import Attempt, as_it_is, call
+from chancy_worker.attempts.surround import Surround
+from chancy_worker.attempts.verdict import Claimed, Completion, judged, released
 
 log = logging.getLogger("chancy.worker")
 
