@@ -110,10 +110,11 @@ class Developer:
         for place in Path("/proc").glob("[0-9]*"):
             try:
                 env, cwd = (place / "environ").read_bytes(), (place / "cwd").readlink()
+                said = (place / "cmdline").read_bytes().replace(b"\0", b" ")
             except OSError:
                 continue
             if self.mark.encode() in env or cwd.is_relative_to(self.folder):
-                found.append((place.name, (place / "cmdline").read_bytes().replace(b"\0", b" ")))
+                found.append((place.name, said))
         return found
 
     def clear(self):

@@ -52,11 +52,11 @@ COUNT_JOBS = (
 )
 
 
-def count_jobs(which: JobFilter) -> Statement[dict[State, Count]]:
-    """How many jobs fit, by state."""
+def count_jobs(which: JobFilter, seconds: float = LOOK_SECONDS) -> Statement[dict[State, Count]]:
+    """How many jobs fit, by state, as far as that is known after so many seconds."""
     return Statement(
         COUNT_JOBS,
-        which.params(which.states) | {"most": MOST_COUNTED, "seconds": LOOK_SECONDS},
+        which.params(which.states) | {"most": MOST_COUNTED, "seconds": seconds},
         _parse_counts,
         name="count_jobs",
     )

@@ -13,6 +13,7 @@ from chancy_ops.overview import clock
 from chancy_ops.terminal.times import moment, read_instant_or_age
 from chancy_ops.web.access.users import Action
 from chancy_ops.web.asked import read
+from chancy_ops.web.pages.jobs import glance
 from chancy_ops.web.visit import Visit
 
 GROUPS_SHOWN = 100
@@ -40,7 +41,7 @@ async def failure(visit: Visit) -> Response:
     which = JobFilter(fingerprint=fingerprint)
     async with visit.looking() as conn:
         now = await clock(conn, schema=schema)
-        counts = await chancy_ops.count(conn, which, schema=schema)
+        counts = await glance(conn, which, schema)
         found = await chancy_ops.search(conn, which, limit=JOBS_SHOWN, schema=schema)
         sample = None if not found else await chancy.get(conn, found[0].id, schema=schema)
     error = None
