@@ -4,6 +4,7 @@ thousand.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Self
 
 from chancy.model import Rows, Statement
@@ -52,11 +53,16 @@ COUNT_JOBS = (
 )
 
 
-def count_jobs(which: JobFilter, seconds: float = LOOK_SECONDS) -> Statement[dict[State, Count]]:
-    """How many jobs fit, by state, as far as that is known after so many seconds."""
+def count_jobs(
+    which: JobFilter,
+    states: Collection[State] | None = None,
+    most: int = MOST_COUNTED,
+    seconds: float = LOOK_SECONDS,
+) -> Statement[dict[State, Count]]:
+    """How many jobs fit, of these states or any, by state: each up to so many, as far as there is time."""
     return Statement(
         COUNT_JOBS,
-        which.params(which.states) | {"most": MOST_COUNTED, "seconds": seconds},
+        which.params(which.states if states is None else states) | {"most": most, "seconds": seconds},
         _parse_counts,
         name="count_jobs",
     )

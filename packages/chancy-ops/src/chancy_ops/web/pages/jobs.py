@@ -56,7 +56,7 @@ async def jobs(visit: Visit) -> Response:
 
 async def glance(conn: PsycopgAsyncConn, which: JobFilter, schema: str) -> dict[State, chancy_ops.Count]:
     """How many there are, by state, as far as a twentieth of a second tells: of many it says so many at least."""
-    counting: Any = perform(conn, count_jobs(which, GLANCE), schema)
+    counting: Any = perform(conn, count_jobs(which, seconds=GLANCE), schema)
     counts: dict[State, chancy_ops.Count] = await counting
     return counts
 
