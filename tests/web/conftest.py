@@ -15,6 +15,8 @@ import every_verb
 import web_help
 from cli_help import Shell
 
+from chancy_ops.web.pages import jobs
+
 
 @pytest.fixture
 def shell(capsys, chancy_dsn, chancy_schema):
@@ -27,6 +29,12 @@ def shell(capsys, chancy_dsn, chancy_schema):
 def things(shell):
     """Something of everything that a page may show."""
     return every_verb.fill(shell.conn, shell.schema)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """Counts are whole, however busy the machine is."""
+    monkeypatch.setattr(jobs, "GLANCE", 20.0)
 
 
 @pytest.fixture
