@@ -79,7 +79,7 @@ def test_a_reading_list_is_read_in_one_sitting(title, package):
     assert sum(rooms[path].lines for path in LISTS[title]) <= LIST
 
 
-CAPABILITIES = ["batch", "flow", "gate", "retention", "schedule", "step", "tally", "unique"]
+CAPABILITIES = ["audit", "batch", "flow", "gate", "retention", "schedule", "step", "tally", "unique"]
 PLACES = {
     "SQL": "packages/chancy-core/src/chancy/sql/*{noun}*.sql",
     "core": "packages/chancy-core/src/chancy/**/{noun}*.py",
@@ -91,6 +91,11 @@ PLACES = {
     "guide": "docs/guides/*{noun}*.md",
 }
 WITHOUT = {
+    ("audit", "SQL"): "a table in its step, and no function",
+    ("audit", "core"): "what a person does is an affair of chancy-ops alone",
+    ("audit", "worker"): "its rows go when their time is over, in parts/retention",
+    ("audit", "memory"): "nobody is on call in memory",
+    ("audit", "conformance"): "as in memory",
     ("unique", "worker"): "the row keeps its key: no worker looks after it",
     ("unique", "command"): "`chancy job` shows the key, and `chancy submit` says what it did",
     ("gate", "command"): "`chancy queues`, `chancy why`; a queue's is set by `chancy limit`",

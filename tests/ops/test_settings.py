@@ -22,6 +22,7 @@ SETTINGS = {
     "compiled": {"jit": "on", "jit_above_cost": "0", "plan_cache_mode": "force_generic_plan"},
 }
 LOOKS = [
+    ["audit"],
     ["batch", "{batch}"],
     ["check", "shop_tasks"],
     ["failures"],
@@ -46,6 +47,7 @@ WRITES = [
     ["pause", "mail", "--until", "2044-02-03T04:05Z"],
     ["resume", "mail"],
     ["run-now", "nightly"],
+    ["stop", "1"],
     ["submit", "shop_tasks:welcome", "user_id=7", "--delay", "2h"],
     ["requeue", "--state", "cancelled", "--yes"],
     ["migrate"],

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .auditing import AuditRow, audit, note
     from .counting import Count, count
     from .diagnosis.doctor import doctor
     from .diagnosis.findings import Finding, Severity
@@ -20,25 +21,31 @@ if TYPE_CHECKING:
     from .pauses import pause, resume
     from .queue import keep, limit
     from .reasons.why import Reason, Why, why
+    from .redaction import Hiding, hiding
     from .searching import JobLine, search
+    from .sweeping import Sweep, plan_sweep, stop_sweep, sweep
     from .tally import Spread, Throughput, throughput
 
 _ROOMS = {
+    "AuditRow": "auditing",
     "Count": "counting",
     "FailureRow": "fingerprints",
     "Finding": "diagnosis.findings",
     "Graph": "graphs",
     "GraphNode": "graphs",
+    "Hiding": "redaction",
     "JobFilter": "matching",
     "JobLine": "searching",
     "QueueRow": "overview",
     "Reason": "reasons.why",
     "Severity": "diagnosis.findings",
     "Spread": "tally",
+    "Sweep": "sweeping",
     "Swept": "jobs",
     "Throughput": "tally",
     "Why": "reasons.why",
     "WorkerRow": "overview",
+    "audit": "auditing",
     "cancel_many": "jobs",
     "count": "counting",
     "delete": "jobs",
@@ -47,34 +54,43 @@ _ROOMS = {
     "edit": "jobs",
     "failures": "fingerprints",
     "graph": "graphs",
+    "hiding": "redaction",
     "keep": "queue",
     "limit": "queue",
+    "note": "auditing",
     "pause": "pauses",
+    "plan_sweep": "sweeping",
     "queues": "overview",
     "requeue_many": "jobs",
     "resume": "pauses",
     "search": "searching",
+    "stop_sweep": "sweeping",
+    "sweep": "sweeping",
     "throughput": "tally",
     "why": "reasons.why",
     "workers": "overview",
 }
 
 __all__ = [
+    "AuditRow",
     "Count",
     "FailureRow",
     "Finding",
     "Graph",
     "GraphNode",
+    "Hiding",
     "JobFilter",
     "JobLine",
     "QueueRow",
     "Reason",
     "Severity",
     "Spread",
+    "Sweep",
     "Swept",
     "Throughput",
     "Why",
     "WorkerRow",
+    "audit",
     "cancel_many",
     "count",
     "delete",
@@ -83,13 +99,18 @@ __all__ = [
     "edit",
     "failures",
     "graph",
+    "hiding",
     "keep",
     "limit",
+    "note",
     "pause",
+    "plan_sweep",
     "queues",
     "requeue_many",
     "resume",
     "search",
+    "stop_sweep",
+    "sweep",
     "throughput",
     "why",
     "workers",

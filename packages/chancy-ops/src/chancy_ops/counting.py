@@ -4,6 +4,7 @@ thousand.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Self
 
 from chancy.model import Rows, Statement
@@ -52,11 +53,13 @@ COUNT_JOBS = (
 )
 
 
-def count_jobs(which: JobFilter) -> Statement[dict[State, Count]]:
-    """How many jobs fit, by state."""
+def count_jobs(
+    which: JobFilter, states: Collection[State], most: int = MOST_COUNTED, seconds: float = LOOK_SECONDS
+) -> Statement[dict[State, Count]]:
+    """How many jobs of these states fit, by state, each up to so many, as far as there is time."""
     return Statement(
         COUNT_JOBS,
-        which.params(which.states) | {"most": MOST_COUNTED, "seconds": LOOK_SECONDS},
+        which.params(states) | {"most": most, "seconds": seconds},
         _parse_counts,
         name="count_jobs",
     )
@@ -72,4 +75,4 @@ def count(which: JobFilter = EVERY_JOB, /, *, schema: str | None = None) -> Stat
     """How many jobs fit, by state, each up to 10,000; states without any are left out. One round trip, which ends after
     half a second: a `Count` whose `more` is true says that there may be more.
     """
-    return count_jobs(filter_of(which))
+    return count_jobs(filter_of(which), which.states)

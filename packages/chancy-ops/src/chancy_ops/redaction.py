@@ -1,0 +1,106 @@
+"""What a person is shown of a job: all but what its task calls a secret, and what the application hides besides."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from chancy.carried.secrets import HIDDEN, NO_SECRETS, Secrets, hidden, secrets_in
+from chancy.errors import InvalidOption
+from chancy.model import JobRow, Rows, Statement
+from chancy.options.plain import several, shown, text
+from chancy.registry import registered
+from chancy.verb import verb
+from chancy.wires.literals import of_texts
+
+Part: TypeAlias = Literal["arguments", "result", "error", "log"]
+Redact: TypeAlias = Callable[[Part, str, Any], Any]
+"""Is given a part of a job, its task's name and the value, and gives what is shown in its place: of arguments and
+results what the JSON says, of errors and logs a text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hiding:
+    """What is hidden of jobs of some tasks. Whatever fails to be hidden is not shown at all."""
+
+    secrets: Mapping[str, Secrets]
+    redact: Redact | None = None
+
+    def arguments(self, task: str, payload: bytes) -> bytes:
+        """The JSON, as it may be shown."""
+        return self._redacted("arguments", task, hidden(payload, self.secrets.get(task, NO_SECRETS).arguments))
+
+    def result(self, task: str, payload: bytes | None) -> bytes | None:
+        """The JSON, as it may be shown."""
+        if payload is None:
+            return None
+        return self._redacted("result", task, hidden(payload, self.secrets.get(task, NO_SECRETS).result))
+
+    def words(self, part: Part, task: str, said: str) -> str:
+        """A message, a traceback or a line of a log."""
+        if self.redact is None or not said:
+            return said
+        try:
+            return str(self.redact(part, task, said))
+        except Exception:
+            return HIDDEN
+
+    def job(self, row: JobRow) -> JobRow:
+        """The same job, as it may be shown."""
+        errors = tuple(
+            msgspec.structs.replace(
+                error,
+                message=self.words("error", row.task, error.message),
+                traceback=self.words("error", row.task, error.traceback),
+            )
+            for error in row.errors
+        )
+        arguments, result = self.arguments(row.task, row.arguments), self.result(row.task, row.result)
+        return msgspec.structs.replace(row, arguments=arguments, result=result, errors=errors)
+
+    def _redacted(self, part: Part, task: str, payload: bytes) -> bytes:
+        if self.redact is None:
+            return payload
+        try:
+            return msgspec.json.encode(self.redact(part, task, msgspec.json.decode(payload)))
+        except Exception:
+            return msgspec.json.encode(HIDDEN)
+
+
+SELECT_SECRETS = """
+    SELECT name, convert_to(secrets::text, 'UTF8')
+    FROM {schema}.task
+    WHERE name = ANY (%(names)s::text[]) AND secrets IS NOT NULL
+"""
+
+
+@verb
+def hiding(tasks: Iterable[str], /, *, redact: Redact | None = None, schema: str | None = None) -> Statement[Hiding]:
+    """What is to be hidden of jobs of these tasks, by their names: what their code says, where this process has it, and
+    what workers that have it have written down. One round trip. Raises `InvalidOption`.
+    """
+    if not (redact is None or callable(redact)):
+        raise InvalidOption("redact", f"expected a function, got {shown(redact)}")
+    names = [text("tasks", name) for name in several("tasks", tasks, "names of tasks")]
+    return Statement(
+        SELECT_SECRETS, {"names": of_texts(names)}, functools.partial(_parse, names, redact), name="secrets"
+    )
+
+
+def _parse(names: Iterable[str], redact: Redact | None, rows: Rows) -> Hiding:
+    declared = dict(rows)
+    return Hiding({name: secrets_of(name, declared.get(name)) for name in names}, redact)
+
+
+def secrets_of(task: str, declared: bytes | None) -> Secrets:
+    """Those that its code has here, and those that were written down."""
+    known = registered().get(task)
+    here = NO_SECRETS if known is None else secrets_in(known.function)
+    if declared is None:
+        return here
+    there = msgspec.json.decode(declared, type=Secrets)
+    return Secrets((*here.arguments, *there.arguments), (*here.result, *there.result))
