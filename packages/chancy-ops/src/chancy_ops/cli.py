@@ -21,6 +21,7 @@ COMMANDS = {
     "cancel": ("sweep", "Stop jobs."),
     "check": ("check", "Compare a module's tasks with what waits in the database."),
     "completion": ("completion", "Print what makes a shell complete commands and options."),
+    "dashboard": ("dashboard", "Show the queue in a browser."),
     "delete": ("sweep", "Delete jobs that wait or are finished."),
     "doctor": ("doctor", "Look for what keeps the queue from working well."),
     "edit": ("steer", "Change when a waiting job is due, or its priority."),
