@@ -198,6 +198,7 @@ def why(names: Names) -> Names:
 
 GIVEN = {
     "CONTRIBUTING.md": Given(names=contributing),
+    "docs/guides/audit.md": Given(database=True, names=steering),
     "docs/guides/batches.md": Given(database=True, asynchronous=True, names=batches),
     "docs/guides/fastapi.md": Given(names=fastapi),
     "docs/guides/models.md": Given(names=models),

@@ -11,7 +11,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from chancy.errors import InvalidOption
@@ -112,7 +112,8 @@ def plan_sweep(did: str, which: JobFilter, /, *, attempts: int | None = None, sc
 
 def _plan(kind: SweepKind, which: JobFilter, states: frozenset[State], attempts: int | None) -> Steps[Sweep]:
     now: datetime = yield Statement(CLOCK, {}, lambda rows: rows[0][0].astimezone(UTC), name="clock")
-    closed = replace(which, until=now if which.until is None else min(now, which.until))
+    end = now + timedelta(microseconds=1)  # an end is no part of its window, and what finishes now is
+    closed = replace(which, until=end if which.until is None else min(end, which.until))
     counts = yield count_jobs(closed, states & kind.fits, MOST_COUNTED, COUNT_SECONDS)
     return Sweep(kind, closed, counts, attempts)
 
@@ -210,7 +211,7 @@ def _end(audit_id: int, note: str | None) -> Statement[bool]:
 
 def _why(error: BaseException) -> str:
     if isinstance(error, Exception):
-        return one_line(f"{type(error).__name__}: {error}".replace("\0", ""), 400)
+        return one_line(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}".replace("\0", ""), 400)
     return "interrupted"  # Ctrl-C, or its process ends
 
 

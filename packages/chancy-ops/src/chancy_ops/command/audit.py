@@ -30,8 +30,14 @@ def audit(site: Site, who: str | None, did: str | None, limit: int, before: int 
         return document({"audit": [asdict(row) for row in rows]})
     Table(
         ("ID", "AT", "WHO", "VIA", "VERB", "CHANGED", "NOTE", "WHAT"),
-        [(row.id, row.at, row.who, row.via, row.verb, row.changed, state(row), whom(row)) for row in rows],
-    ).show()
+        [
+            (
+                row.id, row.at, one_line(row.who, 80), one_line(row.via, 80), one_line(row.verb, 80), row.changed,
+                state(row), whom(row),
+            )
+            for row in rows
+        ],
+    ).show()  # fmt: skip
     return None
 
 

@@ -14,6 +14,7 @@ from chancy.states import State
 from chancy_ops.graphs import branches
 from chancy_ops.overview import clock
 from chancy_ops.web.access.users import Action
+from chancy_ops.web.acts.remedies import remedy_of
 from chancy_ops.web.asked import FILTERS, filter_asked, read
 from chancy_ops.web.shared import Shared
 from chancy_ops.web.shown import readable
@@ -72,12 +73,23 @@ async def job(visit: Visit) -> Response:
         logs = await chancy.logs(conn, job_id, limit=LOGS_SHOWN, schema=schema)
         graph = await chancy_ops.graph(conn, job_id, schema=schema) if row.needs or row.becomes else None
         now = await clock(conn, schema=schema)
+        remedy = await remedy_of(visit, conn, row, why)
+        hiding = await visit.hiding(conn, [row.task])
+    row = hiding.job(row)
+    logs = [shown_entry(hiding, row.task, entry) for entry in logs]
     lines = [] if graph is None else list(islice(branches(graph), BRANCHES_SHOWN + 1))
     return visit.page(
         "job.html", job=row, why=why, steps=steps, logs=logs, more_logs=len(logs) == LOGS_SHOWN, graph=graph,
         branches=lines[:BRANCHES_SHOWN], more_branches=len(lines) > BRANCHES_SHOWN, now=now,
-        live=row.finished_at is None, may_read=visit.may(Action.READ),
+        live=row.finished_at is None, remedy=remedy, may_read=visit.may(Action.READ),
         arguments=readable(row.arguments), result=None if row.result is None else readable(row.result),
         meta=readable(msgspec.json.encode(row.meta)) if row.meta else "",
         step_results=["" if step.result is None else readable(step.result[:200]) for step in steps],
     )  # fmt: skip
+
+
+def shown_entry(hiding: chancy_ops.Hiding, task: str, entry: chancy.LogEntry) -> chancy.LogEntry:
+    """A line of the log, as it may be shown."""
+    return msgspec.structs.replace(
+        entry, message=hiding.words("log", task, entry.message), traceback=hiding.words("log", task, entry.traceback)
+    )
