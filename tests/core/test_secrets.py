@@ -128,7 +128,9 @@ def test_where_secrets_are_travels_as_json():
     assert not secrets_in(takes(str))
 
 
-@pytest.mark.parametrize("payload", [b"", b"{", b'{"given":"\\ud800"}', b'{"given":' + b"[" * 5000 + b"]" * 5000 + b"}"])
+@pytest.mark.parametrize(
+    "payload", [b"", b"{", b'{"given":"\\ud800"}', b'{"given":' + b"[" * 5000 + b"]" * 5000 + b"}"]
+)
 def test_what_cannot_be_read_is_not_shown_at_all(payload):
     assert hidden(payload, (("given",),)) == b'"[secret]"'
 

@@ -37,7 +37,11 @@ ORDER = {
         worker processes
         cli __main__ __init__
     """,
-    "chancy_ops": "auditing redaction forms pauses queue matching counting jobs sweeping graphs fingerprints searching overview tally flow deploy reasons diagnosis __init__ terminal command cli __main__",
+    "chancy_ops": """
+        auditing redaction forms pauses queue matching counting jobs sweeping graphs fingerprints searching overview tally
+        batch_list declared flow deploy
+        reasons places diagnosis __init__ terminal web command cli __main__
+    """,
     "chancy_testing": "attempts clock server stand_ins in_memory faults asserts beside draining background plugin __init__",
     "chancy_django": """
         settings database tasks

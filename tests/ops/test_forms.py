@@ -256,7 +256,9 @@ class Login(msgspec.Struct):
 
 
 @task
-def log_in(login: Login, pin: Annotated[str, Secret()], keys: dict[str, Annotated[str, Secret()]] | None = None) -> None: ...
+def log_in(
+    login: Login, pin: Annotated[str, Secret()], keys: dict[str, Annotated[str, Secret()]] | None = None
+) -> None: ...
 
 
 def test_secrets_are_typed_again_by_whoever_knows_them():

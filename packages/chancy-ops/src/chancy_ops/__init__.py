@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .auditing import AuditRow, audit, note
+    from .batch_list import BatchRow, batches
     from .counting import Count, count
+    from .declared import TaskRow, tasks
     from .diagnosis.doctor import doctor
     from .diagnosis.findings import Finding, Severity
     from .fingerprints import FailureRow, failures
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
     from .matching import JobFilter
     from .overview import QueueRow, WorkerRow, queues, workers
     from .pauses import pause, resume
-    from .queue import keep, limit
+    from .places import LimitRow, limits
+    from .queue import Retention, keep, limit, retention
     from .reasons.why import Reason, Why, why
     from .redaction import Hiding, hiding
     from .searching import JobLine, search
@@ -28,7 +31,9 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "AuditRow": "auditing",
+    "BatchRow": "batch_list",
     "Count": "counting",
+    "Depth": "tally",
     "FailureRow": "fingerprints",
     "Finding": "diagnosis.findings",
     "Graph": "graphs",
@@ -36,20 +41,25 @@ _ROOMS = {
     "Hiding": "redaction",
     "JobFilter": "matching",
     "JobLine": "searching",
+    "LimitRow": "places",
     "QueueRow": "overview",
     "Reason": "reasons.why",
+    "Retention": "queue",
     "Severity": "diagnosis.findings",
     "Spread": "tally",
     "Sweep": "sweeping",
     "Swept": "jobs",
+    "TaskRow": "declared",
     "Throughput": "tally",
     "Why": "reasons.why",
     "WorkerRow": "overview",
     "audit": "auditing",
+    "batches": "batch_list",
     "cancel_many": "jobs",
     "count": "counting",
     "delete": "jobs",
     "delete_many": "jobs",
+    "depths": "tally",
     "doctor": "diagnosis.doctor",
     "edit": "jobs",
     "failures": "fingerprints",
@@ -57,15 +67,18 @@ _ROOMS = {
     "hiding": "redaction",
     "keep": "queue",
     "limit": "queue",
+    "limits": "places",
     "note": "auditing",
     "pause": "pauses",
     "plan_sweep": "sweeping",
     "queues": "overview",
     "requeue_many": "jobs",
     "resume": "pauses",
+    "retention": "queue",
     "search": "searching",
     "stop_sweep": "sweeping",
     "sweep": "sweeping",
+    "tasks": "declared",
     "throughput": "tally",
     "why": "reasons.why",
     "workers": "overview",
@@ -73,7 +86,9 @@ _ROOMS = {
 
 __all__ = [
     "AuditRow",
+    "BatchRow",
     "Count",
+    "Depth",
     "FailureRow",
     "Finding",
     "Graph",
@@ -81,20 +96,25 @@ __all__ = [
     "Hiding",
     "JobFilter",
     "JobLine",
+    "LimitRow",
     "QueueRow",
     "Reason",
+    "Retention",
     "Severity",
     "Spread",
     "Sweep",
     "Swept",
+    "TaskRow",
     "Throughput",
     "Why",
     "WorkerRow",
     "audit",
+    "batches",
     "cancel_many",
     "count",
     "delete",
     "delete_many",
+    "depths",
     "doctor",
     "edit",
     "failures",
@@ -102,15 +122,18 @@ __all__ = [
     "hiding",
     "keep",
     "limit",
+    "limits",
     "note",
     "pause",
     "plan_sweep",
     "queues",
     "requeue_many",
     "resume",
+    "retention",
     "search",
     "stop_sweep",
     "sweep",
+    "tasks",
     "throughput",
     "why",
     "workers",

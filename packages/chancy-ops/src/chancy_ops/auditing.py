@@ -49,7 +49,7 @@ class AuditRow:
     note: str = ""
     """Why it ended before its end."""
     is_running: bool = False
-    """It is a sweep, and has been seen in the last minute. One that is neither running nor done has lost its process."""
+    """It is a sweep, and has been seen in the last minute. One neither running nor done has lost its process."""
 
 
 NOTE = """

@@ -245,7 +245,9 @@ def read(
         new = task.using(**given).bind(*by_position, **by_name)
     except InvalidArguments as error:
         return {error.argument or "": error.reason}
-    return {way[0]: NOT_SHOWN for way in secrets_in(task.function).arguments if _holds_hidden(new.arguments, way)} or new
+    return {
+        way[0]: NOT_SHOWN for way in secrets_in(task.function).arguments if _holds_hidden(new.arguments, way)
+    } or new
 
 
 def _arguments(task: AnyTask, texts: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:

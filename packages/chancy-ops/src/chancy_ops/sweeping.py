@@ -98,7 +98,9 @@ CLOCK = "SELECT {schema}.clock()"
 
 
 @verb
-def plan_sweep(did: str, which: JobFilter, /, *, attempts: int | None = None, schema: str | None = None) -> Steps[Sweep]:
+def plan_sweep(
+    did: str, which: JobFilter, /, *, attempts: int | None = None, schema: str | None = None
+) -> Steps[Sweep]:
     """Count the jobs that `"cancel"`, `"requeue"` or `"delete"` would change, and close the window there. Two round
     trips, and at most three seconds; changes nothing.
 

@@ -189,5 +189,3 @@ def told(error: Exception) -> tuple[int, str]:
         if isinstance(error, kind):
             return status, said or str(error)
     return 500, "Something went wrong that nobody has thought of. The log of this process says what."
-
-

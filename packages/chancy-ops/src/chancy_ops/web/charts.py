@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from markupsafe import Markup
 
 from chancy.tally.tally import Tallied
-from chancy_ops.tally import Throughput
+from chancy_ops.tally import Depth, Throughput
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 760, 150, 52, 20, 6
 STACKED = (
@@ -43,6 +43,37 @@ def bars(points: Sequence[Throughput], now: datetime, minutes: int, *, name: str
                     LEFT + minute * step, HEIGHT - 3, at
                 )
             )
+    return Markup("").join([*parts, Markup("</svg>")])
+
+
+def steps(points: Sequence[Depth], now: datetime, minutes: int, *, name: str = "depth") -> Markup:
+    """How many jobs were ready or waited, minute by minute; of a minute of which nothing is known there is nothing."""
+    first = now - timedelta(minutes=minutes)
+    highest = ceiling(max((each.ready + each.waiting for each in points), default=1))
+    step = (WIDTH - LEFT) / minutes
+    last = f"{points[-1].ready:,} ready, {points[-1].waiting:,} waiting" if points else "nothing"
+    parts = [
+        Markup('<svg viewBox="0 0 {} {}" role="img" aria-labelledby="{}-t {}-d" class="chart">').format(
+            WIDTH, HEIGHT, name, name
+        ),
+        Markup('<title id="{}-t">Jobs that were due, the last {} minutes</title>').format(name, minutes),
+        Markup('<desc id="{}-d">At the last look {}.</desc>').format(name, last),
+    ]
+    parts += [_line(share, highest) for share in (0.0, 0.5, 1.0)]
+    for each in points:
+        x = LEFT + max((each.at - first).total_seconds() / 60, 0) * step
+        said = f"{each.at:%H:%M}Z: {each.ready:,} ready, {each.waiting:,} waiting, {each.running:,} running"
+        parts.append(Markup('<g class="bar"><title>{}</title>').format(said))
+        below = 0.0
+        for kind, number in (("ready", each.ready), ("waiting", each.waiting)):
+            share = number / highest
+            parts.append(
+                Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="d-{}"/>').format(
+                    x - step + 1, _y(below + share), max(step - 2, 1), _y(below) - _y(below + share), kind
+                )
+            )
+            below += share
+        parts.append(Markup("</g>"))
     return Markup("").join([*parts, Markup("</svg>")])
 
 

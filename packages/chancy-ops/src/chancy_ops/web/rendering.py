@@ -27,7 +27,6 @@ LINKS = {
     "overview": "", "jobs": "jobs", "failures": "failures", "queues": "queues", "tasks": "tasks",
     "schedules": "schedules", "limits": "limits", "batches": "batches", "workers": "workers", "doctor": "doctor",
     "audit": "audit",
-    "audit": "audit",
 }  # fmt: skip
 """What every page leads to."""
 

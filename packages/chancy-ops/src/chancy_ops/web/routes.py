@@ -14,7 +14,7 @@ from .access.users import Action
 from .acts import jobs as on_job
 from .acts import schedules as on_schedule
 from .acts import steering, submits, sweeps
-from .pages import audit, jobs, overview
+from .pages import audit, batches, doctor, failures, jobs, limits, overview, queues, schedules, tasks, workers
 from .visit import Visit
 
 Page: TypeAlias = Callable[[Visit], Awaitable[Response]]
@@ -23,6 +23,18 @@ PAGES: Mapping[str, Page] = {
     "/": overview.overview,
     "/jobs": jobs.jobs,
     "/jobs/{id:int}": jobs.job,
+    "/failures": failures.failures,
+    "/failure": failures.failure,
+    "/queues": queues.queues,
+    "/queue": queues.queue,
+    "/tasks": tasks.tasks,
+    "/task": tasks.task,
+    "/schedules": schedules.schedules,
+    "/limits": limits.limits,
+    "/batches": batches.batches,
+    "/batch": batches.batch,
+    "/workers": workers.workers,
+    "/doctor": doctor.doctor,
     "/audit": audit.audit,
     "/sweep": sweeps.sweep_page,
     "/task/submit": submits.submit_form,

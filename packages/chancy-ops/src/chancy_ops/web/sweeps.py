@@ -56,9 +56,7 @@ class Sweeps:
             await asyncio.to_thread(self._where), autocommit=True, prepare_threshold=None, connect_timeout=5,
             fallback_application_name="chancy dashboard",
         ) as conn:  # fmt: skip
-            await chancy_ops.sweep(
-                conn, planned, who=who, via="dashboard", begun=begun.set_result, schema=self._schema
-            )
+            await chancy_ops.sweep(conn, planned, who=who, via="dashboard", begun=begun.set_result, schema=self._schema)
 
     def _where(self) -> str:
         given = self._conninfo()

@@ -40,9 +40,7 @@ async def fenced(visit: Visit, conn: PsycopgAsyncConn, job_id: int, seen: str | 
 
 async def noted(visit: Visit, conn: PsycopgAsyncConn, did: str, /, changed: int | None = 1, **what: Any) -> None:
     """Write down what the user did, in the transaction of that."""
-    await chancy_ops.note(
-        conn, did, what, who=visit.user.name, via="dashboard", changed=changed, schema=visit.schema
-    )
+    await chancy_ops.note(conn, did, what, who=visit.user.name, via="dashboard", changed=changed, schema=visit.schema)
 
 
 def leads(visit: Visit, form: Mapping[str, str], said: str, path: str, /, **asked: object) -> Response:

@@ -75,7 +75,7 @@ async def signal(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     try:
         value = msgspec.json.decode(form.get("value", "").strip() or "null")
     except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidOption("value", f"it is no JSON ({error}); a text has quotes of its own, as in \"yes\"") from None
+        raise InvalidOption("value", f'it is no JSON ({error}); a text has quotes of its own, as in "yes"') from None
     told = await chancy.signal(conn, job_id, name, value, schema=visit.schema)
     if told:
         await noted(visit, conn, "signal", job=job_id, name=name)

@@ -15,7 +15,6 @@ from chancy_ops.web.said import seen_of
 from chancy_ops.web.visit import Visit
 
 
-
 @dataclass(frozen=True, slots=True)
 class Remedy:
     """A button: who may press it, and what it does."""

@@ -67,7 +67,7 @@ def form_page(
     return visit.page(
         "submit.html", status=400 if wrong else 200, task=task, fields=forms.fields_of(task), options=forms.OPTIONS,
         typed=typed, chosen=options, wrong=wrong, argument=ARGUMENT, option=OPTION, again_of=again,
-        defaults={"queue": task.options.queue, "priority": task.options.priority, "max_attempts": task.options.max_attempts},
+        own=task.options,
     )  # fmt: skip
 
 
