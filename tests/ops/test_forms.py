@@ -269,7 +269,7 @@ def test_secrets_are_typed_again_by_whoever_knows_them():
     assert read(log_in, texts | {"pin": "1"}) == {"login": forms.NOT_SHOWN, "keys": forms.NOT_SHOWN}
     new = read(log_in, texts | {"pin": "1", "login": '{"user":"ann","password":"new"}', "keys": ""})
     assert isinstance(new, NewJob)
-    assert json.loads(new.arguments)["login"]["password"] == "new"  # noqa: S105
+    assert json.loads(new.arguments)["login"]["password"] == "new"
 
 
 def test_arguments_that_nobody_can_read_are_not_typed_again():

@@ -16,7 +16,7 @@ from chancy.registry import registered
 from chancy_ops import JobFilter
 from chancy_worker.parts.declarations import declare
 
-PASSWORD = "correct horse"  # noqa: S105
+PASSWORD = "correct horse"
 
 
 class Login(msgspec.Struct):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -17,10 +17,13 @@ from chancy.registry import registered
 from chancy.verb import verb
 from chancy.wires.literals import of_texts
 
-Part: TypeAlias = Literal["arguments", "result", "error", "log"]
+if TYPE_CHECKING:
+    from .searching import JobLine
+
+Part: TypeAlias = Literal["arguments", "result", "error", "log", "step"]
 Redact: TypeAlias = Callable[[Part, str, Any], Any]
 """Is given a part of a job, its task's name and the value, and gives what is shown in its place: of arguments and
-results what the JSON says, of errors and logs a text."""
+results what the JSON says, of errors, logs and results of steps a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class Hiding:
         return self._redacted("result", task, hidden(payload, self.secrets.get(task, NO_SECRETS).result))
 
     def words(self, part: Part, task: str, said: str) -> str:
-        """A message, a traceback or a line of a log."""
+        """A message, a traceback, a line of a log, or the result of a step."""
         if self.redact is None or not said:
             return said
         try:
@@ -61,6 +64,12 @@ class Hiding:
         )
         arguments, result = self.arguments(row.task, row.arguments), self.result(row.task, row.result)
         return msgspec.structs.replace(row, arguments=arguments, result=result, errors=errors)
+
+    def line(self, line: JobLine) -> JobLine:
+        """The same line, as it may be shown. Arguments that were cut no function could read."""
+        if self.redact is None:
+            return line
+        return replace(line, arguments=None, message=self.words("error", line.task, line.message))
 
     def _redacted(self, part: Part, task: str, payload: bytes) -> bytes:
         if self.redact is None:

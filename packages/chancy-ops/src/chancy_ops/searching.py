@@ -14,8 +14,8 @@ from chancy.verb import verb
 from chancy.verbs import FIND_JOBS, INSTANTS, LOOK_SECONDS, parse_found, parse_progress, select_jobs
 
 from .fingerprints import said_in_json
-from .redaction import secrets_of
 from .matching import EVERY_JOB, JobFilter, filter_of
+from .redaction import secrets_of
 
 _DECLARED = """
     LEFT JOIN (SELECT name AS declared_name, secrets FROM {schema}.task) AS declared ON declared_name = job.task

@@ -20,7 +20,6 @@ from starlette.types import Message, Receive, Scope, Send
 
 from chancy.app import Chancy
 from chancy.errors import ChancyError, InvalidOption, SchemaOutdated, UnknownBatch, UnknownJob
-
 from chancy_ops.redaction import Redact
 
 from .access.borders import HEADERS, READS, WRITES, refused_host, refused_origin
@@ -47,11 +46,12 @@ class Dashboard:
     Postgres refuses whatever would change anything. `hosts` are the names by which it may be called, None is any: alone
     on a machine it is called by its own. `every` is how many seconds a page waits until it looks again.
 
-    `redact` is given a part of a job ("arguments", "result", "error" or "log"), its task's name and the value, and gives
-    what is shown in its place.
+    `redact` is given a part of a job ("arguments", "result", "error", "log" or "step"), its task's name and the value,
+    and gives what is shown in its place; nobody searches for words then.
 
     Opens at most three connections, with the first request, and closes those that nobody uses: nothing has to be
-    started or stopped, also where it is mounted. Raises `InvalidOption`.
+    started or stopped, also where it is mounted. What is done to many jobs has one of its own, twice at a time. Raises
+    `InvalidOption`.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Dashboard:
                 *(Route(path, partial(self._look, page), methods=["GET"]) for path, page in PAGES.items()),
                 *(Route(path, partial(self._do, act), methods=["POST"]) for path, act in ACTS.items()),
             ],
-            exception_handlers={kind: self._sorry for kind in (*SORRY, HTTPException, Exception)},
+            exception_handlers=dict.fromkeys((*SORRY, HTTPException, Exception), self._sorry),
             lifespan=self._lifespan,
         )
         self._app.router.redirect_slashes = False  # it would name a host

@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 
 from chancy.errors import InvalidOption
 from chancy.wires.connections import PsycopgAsyncConn
+from chancy_ops import JobLine
 from chancy_ops.redaction import Hiding, Redact, hiding
 
 from .access.users import Action, User
@@ -77,6 +78,14 @@ class Visit:
     def looking(self) -> AbstractAsyncContextManager[PsycopgAsyncConn]:
         """A connection that can write nothing."""
         return self.desk.connections.looking()
+
+    def line(self, line: JobLine) -> JobLine:
+        """The same job, as it may be shown: of secrets it has none, of what the application hides it may."""
+        return Hiding({}, self.desk.redact).line(line)
+
+    def error(self, task: str, message: str) -> str:
+        """What an error of a task's job said, as it may be shown."""
+        return Hiding({}, self.desk.redact).words("error", task, message)
 
     async def hiding(self, conn: PsycopgAsyncConn, tasks: Iterable[str]) -> Hiding:
         """What is to be hidden of jobs of these tasks. One round trip."""

@@ -17,8 +17,8 @@ from chancy_ops.overview import clock
 from chancy_ops.sweeping import KINDS, SweepKind
 from chancy_ops.web.access.users import Action
 from chancy_ops.web.asked import FILTERS, filter_asked, read
-from chancy_ops.web.sweeps import TooMany
 from chancy_ops.web.said import seen_of
+from chancy_ops.web.sweeps import TooMany
 from chancy_ops.web.visit import Visit
 
 from .doing import leads, noted, number_of, text_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 
@@ -32,7 +33,8 @@ async def jobs(visit: Visit) -> Response:
     """Those that fit. A look that finds little ends after half a second, and says how far it came."""
     asked = dict(visit.asked)
     may_read = visit.may(Action.READ)
-    words = asked.get("text") if may_read else None
+    may_search = may_read and visit.desk.redact is None
+    words = asked.get("text") if may_search else None
     before = read(asked, "before", int)
     async with visit.looking() as conn:
         now = await clock(conn, schema=visit.schema)
@@ -45,7 +47,7 @@ async def jobs(visit: Visit) -> Response:
     older = found.looked_to if found.looked_to is not None else found[-1].id if len(found) == SHOWN else None
     return visit.page(
         "jobs.html", found=found, now=now, asked=asked, said=said, which=which, states=list(State), counts=counts,
-        older=older, before=before, may_read=may_read,
+        older=older, before=before, may_read=may_read, may_search=may_search,
     )  # fmt: skip
 
 
@@ -75,7 +77,7 @@ async def job(visit: Visit) -> Response:
         now = await clock(conn, schema=schema)
         remedy = await remedy_of(visit, conn, row, why)
         hiding = await visit.hiding(conn, [row.task])
-    row = hiding.job(row)
+    row, why = hiding.job(row), replace(why, sentence=hiding.words("error", row.task, why.sentence))
     logs = [shown_entry(hiding, row.task, entry) for entry in logs]
     lines = [] if graph is None else list(islice(branches(graph), BRANCHES_SHOWN + 1))
     return visit.page(
@@ -84,7 +86,9 @@ async def job(visit: Visit) -> Response:
         live=row.finished_at is None, remedy=remedy, may_read=visit.may(Action.READ),
         arguments=readable(row.arguments), result=None if row.result is None else readable(row.result),
         meta=readable(msgspec.json.encode(row.meta)) if row.meta else "",
-        step_results=["" if step.result is None else readable(step.result[:200]) for step in steps],
+        step_results=[
+            "" if step.result is None else hiding.words("step", row.task, readable(step.result[:200])) for step in steps
+        ],
     )  # fmt: skip
 
 
