@@ -86,7 +86,7 @@ CARD = {"number": 4111, "name": "visa"}
         (Login, LOGIN, {"userName": "ann", "passWord": HIDDEN, "before": [HIDDEN]}),
         (list[Login], [{"userName": "ann", "passWord": "pw"}], [{"userName": "ann", "passWord": HIDDEN}]),
         (Row, ["ann", "pw"], [HIDDEN, HIDDEN]),
-        (Pair, ["ann", "pw"], [HIDDEN, HIDDEN]),
+        (Pair, ["ann", "pw"], ["ann", HIDDEN]),
         (Card, CARD, {"number": HIDDEN, "name": "visa"}),
         (str | Card, CARD, {"number": HIDDEN, "name": "visa"}),
         (str | Card, "visa", "visa"),

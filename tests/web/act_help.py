@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -9,6 +10,7 @@ from urllib.parse import urljoin, urlsplit
 
 from web_help import BY_PAGE, Page
 
+import chancy_ops
 from chancy import Chancy, Queue
 from chancy.registry import registered
 from chancy_worker import Timing, Worker, WorkerConfig
@@ -96,11 +98,10 @@ def leads_to(page: Page) -> str:
 @contextlib.asynccontextmanager
 async def working(dsn: str, schema: str, *tasks, queues=("default", "mail")):
     """A worker for these tasks, for as long as the block lasts."""
-    import asyncio
-
     app = Chancy(dsn, schema=schema, queues=[Queue(name=name) for name in queues])
+    names = {task.name for task in tasks}
     worker = Worker(app, WorkerConfig(timing=Timing(lease=1.5, extend=0.5, rescue=0.3, look=1, unheard=1), grace=1))
-    worker._tasks = {name: known for name, known in registered().items() if known in tasks}
+    worker._tasks = {name: known for name, known in registered().items() if known.name in names}
     run = asyncio.create_task(worker.start())
     try:
         yield worker
@@ -108,3 +109,17 @@ async def working(dsn: str, schema: str, *tasks, queues=("default", "mail")):
         worker.stop()
         worker.stop()
         await run
+
+
+async def eventually(condition, within=20.0):
+    async with asyncio.timeout(within):
+        while not (value := condition()):
+            await asyncio.sleep(0.02)
+    return value
+
+
+def acts(shell):
+    """What is noted, the oldest first."""
+    rows = chancy_ops.audit(shell.conn, schema=shell.schema)
+    assert {(row.who, row.via) for row in rows} <= {("ann", "dashboard")}
+    return [(row.verb, dict(row.what), row.changed) for row in reversed(rows)]

@@ -4,62 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import date, datetime, timedelta
-from enum import Enum
-from typing import Annotated, Literal
+from datetime import timedelta
 
-import msgspec
+import act_tasks
 import psycopg
 import pytest
 import shop_tasks
-from act_help import forms_of, leads_to, press, working
+from act_help import acts, eventually, forms_of, leads_to, press, working
+from act_tasks import Address, greet, pack, told, waits
 from psycopg import sql
 from web_help import BY_PAGE, HOST, Pages
 
 import chancy
 import chancy_ops
-from chancy import Secret, State, task
+from chancy import State
 from chancy_ops.web import OPERATE, VIEW, Action, User
-
-done = asyncio.Event()
-
-
-@task(name="acts.greet", max_attempts=1)
-async def greet(name: str, *, fails: bool = False) -> str:
-    if fails:
-        raise ValueError(f"no {name}")
-    return f"hello {name}"
-
-
-@task(name="acts.waits", max_attempts=2)
-async def waits() -> None:
-    await asyncio.sleep(600)
-
-
-@task(name="acts.told")
-async def told() -> str:
-    job = chancy.current_job()
-    async with await psycopg.AsyncConnection.connect(told.dsn, autocommit=True) as conn:
-        return await job.wait(conn, "go", str)
-
-
-async def eventually(condition, within=20.0):
-    async with asyncio.timeout(within):
-        while not (value := condition()):
-            await asyncio.sleep(0.02)
-    return value
 
 
 @pytest.fixture
 def state_of(shell):
     return lambda job_id: shell.row(job_id).state
-
-
-def acts(shell):
-    """What is noted, the oldest first."""
-    rows = chancy_ops.audit(shell.conn, schema=shell.schema)
-    assert {(row.who, row.via) for row in rows} <= {("ann", "dashboard")}
-    return [(row.verb, dict(row.what), row.changed) for row in reversed(rows)]
 
 
 # One job.
@@ -88,7 +52,7 @@ async def test_a_running_job_is_asked_to_stop_and_stops(shell, pages, state_of):
 
 
 async def test_a_job_is_told_what_it_waits_for(shell, pages, state_of):
-    told.__dict__["dsn"] = shell.dsn
+    act_tasks.dsn = shell.dsn
     (job,) = shell.submit(told.bind())
     async with working(shell.dsn, shell.schema, told):
         await eventually(lambda: chancy.steps(shell.conn, job, schema=shell.schema))
@@ -260,31 +224,6 @@ async def test_a_schedule_ticks_now_is_paused_resumed_and_forgotten(shell, pages
 
 
 # Submitting.
-
-
-class Size(Enum):
-    SMALL = "small"
-    LARGE = "large"
-
-
-class Address(msgspec.Struct):
-    street: str
-    number: int = 1
-
-
-@task(name="acts.pack", queue="mail")
-def pack(
-    text: str,
-    years: Annotated[int, msgspec.Meta(ge=18, description="Whole years.")],
-    flag: bool = True,
-    size: Size = Size.SMALL,
-    mode: Literal["slow", "fast"] = "slow",
-    day: date | None = None,
-    at: datetime | None = None,
-    numbers: list[int] | None = None,
-    to: Address | None = None,
-    pin: Annotated[str, Secret()] = "",
-) -> None: ...
 
 
 async def test_a_job_is_submitted_by_a_form_that_is_made_of_the_signature(shell, pages):

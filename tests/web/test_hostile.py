@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-import shop_tasks
 from web_help import Pages
 
 import chancy_ops

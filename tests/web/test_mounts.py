@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 
 import pytest
-from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from web_help import Pages
+
+from fastapi import FastAPI
 
 
 def django_app():

@@ -8,9 +8,9 @@ import re
 import psycopg
 import pytest
 import shop_tasks
-from act_help import forms_of, leads_to, press, working
+from act_help import acts, eventually, forms_of, leads_to, press, working
+from act_tasks import greet
 from psycopg import sql
-from test_acts import acts, eventually, greet
 from web_help import BY_PAGE, Pages
 
 import chancy

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .redaction import Hiding, hiding
     from .searching import JobLine, search
     from .sweeping import Sweep, plan_sweep, stop_sweep, sweep
-    from .tally import Spread, Throughput, throughput
+    from .tally import Depth, Spread, Throughput, depths, throughput
 
 _ROOMS = {
     "AuditRow": "auditing",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -94,10 +94,13 @@ def hiding(tasks: Iterable[str], /, *, redact: Redact | None = None, schema: str
     """
     if not (redact is None or callable(redact)):
         raise InvalidOption("redact", f"expected a function, got {shown(redact)}")
-    names = [text("tasks", name) for name in several("tasks", tasks, "names of tasks")]
-    return Statement(
-        SELECT_SECRETS, {"names": of_texts(names)}, functools.partial(_parse, names, redact), name="secrets"
-    )
+    return select_hiding([text("tasks", name) for name in several("tasks", tasks, "names of tasks")], redact)
+
+
+def select_hiding(names: Sequence[str], redact: Redact | None = None) -> Statement[Hiding]:
+    """What is to be hidden of jobs of these tasks."""
+    parse = functools.partial(_parse, names, redact)
+    return Statement(SELECT_SECRETS, {"names": of_texts(names)}, parse, name="secrets")
 
 
 def _parse(names: Iterable[str], redact: Redact | None, rows: Rows) -> Hiding:

@@ -187,13 +187,13 @@ def _sweep(
 ) -> Steps[Swept]:
     params = {**by, "fits": int(planned.total)}
     audit_id: int = yield Statement(BEGIN, params, lambda rows: rows[0][0], name="begin_sweep")
-    begun(audit_id)
     change = planned.kind.change
     if planned.attempts is not None:
         change = functools.partial(change, attempts=planned.attempts)
     states, far, stopped = planned.kind.states_of(planned.which), _Far(), False
-    yield make_partitions(DAYS_AHEAD)  # before any transaction, which would keep the lock of a day that is missing
     try:
+        begun(audit_id)
+        yield make_partitions(DAYS_AHEAD)  # before any transaction, which would keep the lock of a day that is missing
         yield from go_through(planned.which, states, batch, _noted(audit_id, change, far, told))
     except _Stopped:
         stopped = True

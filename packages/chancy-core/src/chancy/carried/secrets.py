@@ -11,7 +11,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -22,7 +22,7 @@ from .flaws import aliases
 HIDDEN = "[secret]"
 """What is shown in its place."""
 EACH = "*"
-"""Of a list each item, of a dict each value."""
+"""Of a list each item, of a dict each value. The number of an item is that item alone."""
 
 Place: TypeAlias = tuple[str, ...]
 """The way to it from the JSON's root: names of fields, and `EACH`."""
@@ -91,6 +91,9 @@ def _places(part: Any, way: Place, around: tuple[Any, ...]) -> Iterator[Place]:
     elif issubclass(kind, collections.abc.Mapping) and not _has_fields(kind):
         key, value = inner if len(inner) == 2 else (Any, Any)
         yield from [way] if _has_secret(key) else _places(value, (*way, EACH), around)
+    elif kind is tuple and Ellipsis not in inner:
+        for number, each in enumerate(inner):
+            yield from _places(each, (*way, str(number)), around)
     elif issubclass(kind, collections.abc.Collection) and not _has_fields(kind):
         for each in inner:
             yield from _places(each, (*way, EACH), around)
@@ -120,9 +123,8 @@ def _fields(kind: Any) -> Iterator[tuple[Sequence[str], Any]]:
         for name, said in zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True):
             yield [said], hints[name]
         return
-    is_list = issubclass(kind, (msgspec.Struct, tuple))
-    for name, field in hints.items():
-        yield [EACH if is_list else name], field
+    for number, (name, field) in enumerate(hints.items()):
+        yield [EACH if issubclass(kind, msgspec.Struct) else str(number) if issubclass(kind, tuple) else name], field
 
 
 def hidden(payload: bytes, where: Sequence[Place]) -> bytes:
@@ -141,10 +143,28 @@ def hidden(payload: bytes, where: Sequence[Place]) -> bytes:
 def _without(value: Any, way: Place) -> Any:
     if not way:
         return None if value is None else HIDDEN
-    step, *rest = way
+    below = _below(value, way[0])
     if isinstance(value, dict):
-        names = value.keys() if step == EACH else {step} & value.keys()
-        return value | {name: _without(value[name], tuple(rest)) for name in names}
-    if isinstance(value, list) and step == EACH:
-        return [_without(each, tuple(rest)) for each in value]
+        return value | {name: _without(value[name], way[1:]) for name in below}
+    if isinstance(value, list):
+        return [_without(each, way[1:]) if n in below else each for n, each in enumerate(value)]
     return value
+
+
+def _below(value: Any, step: str) -> Collection[Any]:
+    """The names, or numbers, of what a step leads to."""
+    if isinstance(value, dict):
+        return value.keys() if step == EACH else {step} & value.keys()
+    if isinstance(value, list):
+        return range(len(value)) if step == EACH else {int(step)} if step.isdecimal() else ()
+    return ()
+
+
+def at(value: Any, way: Place) -> Iterator[Any]:
+    """What is there of JSON that was read."""
+    if way:
+        for each in _below(value, way[0]):
+            if isinstance(value, dict) or each < len(value):
+                yield from at(value[each], way[1:])
+    else:
+        yield value

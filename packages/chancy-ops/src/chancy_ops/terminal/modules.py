@@ -12,7 +12,8 @@ import msgspec
 from chancy import InvalidArguments, modules
 from chancy.registry import registered
 from chancy.task import BaseTask
-from chancy_ops.forms import AnyTask, as_called, fields_of, value_of
+from chancy_ops.forms.fields import AnyTask, fields_of
+from chancy_ops.forms.values import as_called, value_of
 
 from .faults import Refusal
 

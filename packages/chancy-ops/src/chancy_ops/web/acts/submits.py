@@ -11,8 +11,8 @@ import chancy
 from chancy import NewJob, SubmitOutcome
 from chancy.registry import registered
 from chancy.wires.connections import PsycopgAsyncConn
-from chancy_ops import forms
-from chancy_ops.forms import AnyTask
+from chancy_ops.forms.fields import AnyTask, fields_of
+from chancy_ops.forms.reading import OPTIONS, read, typed_again
 from chancy_ops.web.access.users import Action
 from chancy_ops.web.visit import Visit
 
@@ -37,7 +37,7 @@ def known(name: str) -> AnyTask:
 async def submit_form(visit: Visit) -> Response:
     """Empty, but for what the task takes where nothing is typed."""
     task = known(visit.request.query_params.get("name", ""))
-    return form_page(visit, task, {field.name: field.default or "" for field in forms.fields_of(task)}, {}, {})
+    return form_page(visit, task, {field.name: field.default or "" for field in fields_of(task)}, {}, {})
 
 
 async def again_form(visit: Visit) -> Response:
@@ -50,8 +50,8 @@ async def again_form(visit: Visit) -> Response:
         raise HTTPException(409, f"Job {row.id} had results of other jobs as its arguments: requeue it instead.")
     task = known(row.task)
     options = {"queue": row.queue, "priority": str(row.priority)}
-    empty = {field.name: field.default or "" for field in forms.fields_of(task)}
-    return form_page(visit, task, empty | forms.typed_again(task, row.arguments), options, {}, again=row.id)
+    empty = {field.name: field.default or "" for field in fields_of(task)}
+    return form_page(visit, task, empty | typed_again(task, row.arguments), options, {}, again=row.id)
 
 
 def form_page(
@@ -65,7 +65,7 @@ def form_page(
 ) -> Response:
     """The form, with what was typed and what is wrong with it."""
     return visit.page(
-        "submit.html", status=400 if wrong else 200, task=task, fields=forms.fields_of(task), options=forms.OPTIONS,
+        "submit.html", status=400 if wrong else 200, task=task, fields=fields_of(task), options=OPTIONS,
         typed=typed, chosen=options, wrong=wrong, argument=ARGUMENT, option=OPTION, again_of=again,
         own=task.options,
     )  # fmt: skip
@@ -76,10 +76,10 @@ async def submit(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     form = await visit.posted()
     task = known(text_of(form, "task"))
     typed = {name.removeprefix(ARGUMENT): text for name, text in form.items() if name.startswith(ARGUMENT)}
-    options = {field.name: form.get(OPTION + field.name, "") for field in forms.OPTIONS}
-    new = forms.read(task, typed, options)
+    options = {field.name: form.get(OPTION + field.name, "") for field in OPTIONS}
+    new = read(task, typed, options)
     if not isinstance(new, NewJob):
-        shown = {field.name: "" if field.secret else typed.get(field.name, "") for field in forms.fields_of(task)}
+        shown = {field.name: "" if field.secret else typed.get(field.name, "") for field in fields_of(task)}
         return form_page(visit, task, shown, options, new)
     (job,) = await chancy.submit_many(conn, [new], schema=visit.schema)
     if job.outcome is SubmitOutcome.EXISTING:
