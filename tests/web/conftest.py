@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-for folder in (HERE.parent / "core", HERE.parent / "ops", HERE):
-    sys.path.insert(0, str(folder))
+TESTS = Path(__file__).parents[1]
+sys.path.insert(0, str(TESTS / "core"))
+sys.path.insert(0, str(TESTS / "ops"))
+sys.path.insert(0, str(TESTS / "web"))
 
 import every_verb
 import web_help

@@ -80,7 +80,9 @@ async def test_every_answer_has_the_headers_that_keep_a_browser_from_harm(pages,
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8610", "127.0.0.1.evil.example", "", "localhost.", "@localhost"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8610", "127.0.0.1.evil.example", "", "localhost.", "@localhost"]
+)
 async def test_a_name_that_somebody_else_gives_our_address_is_not_answered(open_dashboard, host):
     async with Pages(open_dashboard(hosts=LOOPBACK)) as pages:
         page = await pages("/", 421, headers={"Host": host})
@@ -170,7 +172,9 @@ async def test_a_page_cannot_write_whatever_it_says(open_dashboard, shell):
         assert await chancy_ops.queues(conn, schema=shell.schema) == []
 
 
-async def test_a_role_that_may_only_look_sees_every_page_and_changes_nothing(acts, open_dashboard, shell, things, chancy_dsn):
+async def test_a_role_that_may_only_look_sees_every_page_and_changes_nothing(
+    acts, open_dashboard, shell, things, chancy_dsn
+):
     role = f"viewer_{shell.schema}"[:60]
     shell.conn.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
     try:

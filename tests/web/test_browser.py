@@ -145,7 +145,7 @@ async def test_the_progress_of_a_job_moves_and_its_end_is_seen(browser, server, 
     async with opened(browser, []) as page:
         await page.goto(f"{server.place}/jobs/{job}")
         await page.get_by_text("25% a quarter").wait_for()
-        shell.rows("UPDATE {}.job SET progress = '{{\"fraction\": 0.5, \"note\": \"half\"}}' RETURNING 1")
+        shell.rows('UPDATE {}.job SET progress = \'{{"fraction": 0.5, "note": "half"}}\' RETURNING 1')
         await page.get_by_text("50% half").wait_for()
         shell.rows("UPDATE {}.job SET state = 'ready', worker = NULL RETURNING 1")
         shell.finish(job, state="succeeded")
@@ -254,7 +254,13 @@ def serving(html: str):
         thread.join()
 
 
-SCREENS = {"overview": "/", "jobs": "/jobs", "job": "/jobs/{failed}", "failures": "/failures", "waiting": "/jobs/{waiting}"}
+SCREENS = {
+    "overview": "/",
+    "jobs": "/jobs",
+    "job": "/jobs/{failed}",
+    "failures": "/failures",
+    "waiting": "/jobs/{waiting}",
+}
 
 
 async def test_the_pictures_of_the_guide_are_of_these_pages(browser, server, shell, tmp_path):
@@ -266,4 +272,6 @@ async def test_the_pictures_of_the_guide_are_of_these_pages(browser, server, she
             for name, path in SCREENS.items():
                 await page.goto(server.place + path.format(**ids))
                 await page.screenshot(path=folder / f"dashboard-{name}-{scheme}.png")
-    assert {file.name for file in folder.glob("dashboard-*.png")} == {file.name for file in IMAGES.glob("dashboard-*.png")}
+    assert {file.name for file in folder.glob("dashboard-*.png")} == {
+        file.name for file in IMAGES.glob("dashboard-*.png")
+    }

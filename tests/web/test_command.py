@@ -130,7 +130,7 @@ def test_a_schema_that_is_not_there_is_said_before_anything_is_served(shell):
 
 
 def test_without_what_it_needs_it_says_what_to_install(shell, monkeypatch):
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.setitem(sys.modules, "uvicorn.config", None)
     answer = shell("dashboard", "--port", 0)
     assert answer.code == 2
     assert "pip install 'chancy-ops[web]'" in answer.err

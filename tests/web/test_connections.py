@@ -11,7 +11,9 @@ from chancy_ops.web import connections as rooms
 from chancy_ops.web.connections import Busy
 from chancy_ops.web.shared import Shared
 
-COUNT = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'chancy dashboard' AND datname = current_database()"
+COUNT = (
+    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'chancy dashboard' AND datname = current_database()"
+)
 
 
 async def test_no_connection_is_opened_before_somebody_looks(open_dashboard, shell):

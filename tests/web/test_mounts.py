@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import warnings
 
 import pytest
+from django.conf import UserSettingsHolder, global_settings, settings
+from django.core.handlers.asgi import ASGIHandler
+from django.http import HttpResponse
+from django.urls import path
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from web_help import Pages
@@ -13,20 +18,14 @@ from web_help import Pages
 from fastapi import FastAPI
 
 
-def django_app():
-    import django
-    from django.conf import settings
-    from django.core.asgi import get_asgi_application
-    from django.http import HttpResponse
-    from django.urls import path
-
-    if not settings.configured:
-        settings.configure(
-            ROOT_URLCONF=[path("shop/", lambda request: HttpResponse("the shop"))], ALLOWED_HOSTS=["*"], DEBUG=False,
-            SECRET_KEY="of tests", MIDDLEWARE=[], DATABASES={},
-        )  # fmt: skip
-        django.setup()
-    return get_asgi_application()
+@pytest.fixture(autouse=True)
+def a_project_of_django(monkeypatch):
+    """As long as a test lasts: other tests in this process have other settings, or none."""
+    project = UserSettingsHolder(global_settings)
+    project.ROOT_URLCONF = (path("shop/", lambda request: HttpResponse("the shop")),)
+    project.ALLOWED_HOSTS = ["*"]
+    project.SECRET_KEY = "of tests"
+    monkeypatch.setattr(settings, "_wrapped", project)
 
 
 def in_starlette(dashboard, prefix):
@@ -40,13 +39,15 @@ def in_fastapi(dashboard, prefix):
 
 
 def in_fastapi_with_a_root_path(dashboard, prefix):
-    app = FastAPI(root_path="/outer")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # newer versions want the server to say it
+        app = FastAPI(root_path="/outer")
     app.mount(prefix, dashboard)
     return app
 
 
 def beside_django(dashboard, prefix):
-    return Starlette(routes=[Mount(prefix, dashboard), Mount("/", django_app())])
+    return Starlette(routes=[Mount(prefix, dashboard), Mount("/", ASGIHandler())])
 
 
 def behind_a_proxy_that_strips_the_prefix(dashboard, prefix):
@@ -60,11 +61,14 @@ def behind_a_proxy_that_strips_the_prefix(dashboard, prefix):
     return proxy
 
 
-@pytest.mark.parametrize("prefix", ["/queue", "/ops/queue", "/o ps"])
-@pytest.mark.parametrize(
-    "mounted",
-    [in_starlette, in_fastapi, in_fastapi_with_a_root_path, beside_django, behind_a_proxy_that_strips_the_prefix],
-)
+MOUNTS = [
+    (in_starlette, "/queue"), (in_starlette, "/ops/queue"), (in_starlette, "/o ps"), (in_starlette, "/jobs"),
+    (in_fastapi, "/queue"), (in_fastapi_with_a_root_path, "/queue"), (beside_django, "/ops/queue"),
+    (behind_a_proxy_that_strips_the_prefix, "/ops/queue"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("mounted", "prefix"), MOUNTS)
 async def test_every_link_of_every_page_answers(open_dashboard, things, mounted, prefix):
     app = mounted(open_dashboard(), prefix)
     async with Pages(app, prefix.replace(" ", "%20")) as pages:

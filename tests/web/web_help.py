@@ -41,6 +41,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
+        self.text += "" if tag in ("a", "span", "strong", "code", "time") else " "
         self.links += [value for name, value in attrs if name in ("href", "src", "action") and value]
         self._silent += tag in ("script", "style")
 
@@ -106,8 +107,6 @@ def paths(things) -> list[str]:
     ]  # fmt: skip
 
 
-
-
 class Server:
     """A dashboard at a port of its own, in a thread, as uvicorn serves it."""
 
@@ -155,9 +154,20 @@ def keep_shop(shell, tasks) -> dict[str, int]:
     jobs = shell.submit(*[tasks.welcome.bind(n) for n in range(40)])
     failed = shell.submit(*[tasks.welcome.bind(n, greeting="hello") for n in range(7)])
     traceback = 'Traceback (most recent call last):\n  File "/app/shop/mail.py", line 42, in welcome\n    client.send(letter)\nConnectTimeout: mail.example.com:587 did not answer in 5 s'
-    shell.finish(*failed[:5], kind="ConnectTimeout", message="mail.example.com:587 did not answer in 5 s", traceback=traceback, fingerprint="6f0c2ab1d9e4")
+    shell.finish(
+        *failed[:5],
+        kind="ConnectTimeout",
+        message="mail.example.com:587 did not answer in 5 s",
+        traceback=traceback,
+        fingerprint="6f0c2ab1d9e4",
+    )
     shell.finish(*failed[5:], kind="KeyError", message="'email'", fingerprint="90bc11d27fa0")
-    shell.run(jobs[0], '{"fraction": 0.4, "note": "12 of 30 letters"}', queues=["mail", "default"], tasks=["shop_tasks.welcome", *SHOP])
+    shell.run(
+        jobs[0],
+        '{"fraction": 0.4, "note": "12 of 30 letters"}',
+        queues=["mail", "default"],
+        tasks=["shop_tasks.welcome", *SHOP],
+    )
     chancy_ops.pause(shell.conn, "images")
     chancy_ops.limit(shell.conn, "mail", concurrency=20)
     return {"running": jobs[0], "waiting": jobs[9], "failed": failed[0]}

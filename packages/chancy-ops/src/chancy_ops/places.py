@@ -109,7 +109,7 @@ def _parse_declared(rows: Rows) -> list[_Declared]:
 
 
 def _gate(name: str, highest: int, declared: Sequence[_Declared]) -> Gate:
-    fitting = [each for each in declared if name == each.start or each.names and name.startswith(each.start)]
+    fitting = [each for each in declared if name == each.start or (each.names and name.startswith(each.start))]
     best = max(fitting, key=lambda each: len(each.start), default=_Declared(name, most=highest))
     return Gate(name, best.most or 0, len(name), best.per)
 
@@ -117,5 +117,3 @@ def _gate(name: str, highest: int, declared: Sequence[_Declared]) -> Gate:
 def _row(gate: Gate, places: Places) -> LimitRow:
     opens_at = places.opens_at and places.opens_at.astimezone(UTC)
     return LimitRow(gate.name, gate.most, gate.per, places.count, places.jobs, opens_at, places.kept)
-
-

@@ -212,7 +212,7 @@ DEPTHS = """
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """How much there was to do in a queue, at a moment. Each number is at most 10,000, which stands for that and more."""
+    """How much there was to do in a queue, at a moment. A number of 10,000 stands for that and more."""
 
     at: datetime
     """UTC."""
@@ -227,9 +227,7 @@ class Depth:
 
 
 @verb
-def depths(
-    queue: str, /, *, since: Duration = timedelta(hours=1), schema: str | None = None
-) -> Statement[list[Depth]]:
+def depths(queue: str, /, *, since: Duration = timedelta(hours=1), schema: str | None = None) -> Statement[list[Depth]]:
     """How much there was to do in a queue since so long ago, at most once a minute; a minute in which there was nothing
     may be missing. One round trip. Raises `InvalidOption`.
     """

@@ -49,7 +49,8 @@ def dashboard(
     The tasks of the MODULEs are known to the pages, so that these can say what a task takes.
     """
     try:
-        import uvicorn
+        from uvicorn.config import Config
+        from uvicorn.server import Server
 
         from chancy_ops.web import Dashboard
     except ModuleNotFoundError as error:
@@ -65,10 +66,8 @@ def dashboard(
         link = f"http://{place}/" + ("" if auth_header else f"?token={token}")
         answer(site.json, {"url": link}, f"The dashboard of schema {site.schema} is at {link}")
         click.get_text_stream("stdout").flush()
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2
-        )
-        uvicorn.Server(config).run(sockets=[listener])
+        config = Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2)
+        Server(config).run(sockets=[listener])
 
 
 def _made(

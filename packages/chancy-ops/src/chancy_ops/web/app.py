@@ -75,7 +75,7 @@ class Dashboard:
         self._desk = Desk(self._settings.schema_name, connections, Shared(), Pages(), every, sweeps, redact)
         self._app = Starlette(
             routes=[
-                Route("/healthz", lambda request: Response()),
+                Route("/healthz", _well),
                 Mount("/static", StaticFiles(directory=STATIC)),
                 *(Route(path, partial(self._look, page), methods=["GET"]) for path, page in PAGES.items()),
                 *(Route(path, partial(self._do, act), methods=["POST"]) for path, act in ACTS.items()),
@@ -101,7 +101,8 @@ class Dashboard:
             await send(message)
 
         refused = await self._refused(scope, path)
-        return await (refused or self._app)(scope, receive, send_with_headers)
+        inside = {**scope, "path": path, "root_path": ""}
+        return await (refused or self._app)(inside, receive, send_with_headers)
 
     async def _refused(self, scope: Scope, path: str) -> Response | None:
         """What is answered in place of a page, if anything. Who has come in is in the scope then."""
@@ -159,6 +160,10 @@ class Dashboard:
         """
         self._desk.sweeps.close()
         self._desk.connections.close()
+
+
+async def _well(request: Request) -> Response:
+    return Response()
 
 
 SORRY: Mapping[type[Exception], tuple[int, str | None]] = {

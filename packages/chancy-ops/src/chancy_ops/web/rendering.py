@@ -52,7 +52,7 @@ class Pages:
         """The page for this visit; for a browser that has it as it is, its number alone."""
         again = "x-live" in visit.request.headers
         html = self._jinja.get_template(template).render(
-            values | self._of(visit) | {"again": again, "acts": f"acts/{template}"}
+            {**values, **self._of(visit), "again": again, "acts": f"acts/{template}"}
         )
         etag = f'"{hashlib.sha256(shown.without_ages(html).encode("utf-8", "replace")).hexdigest()[:16]}"'
         took = time.perf_counter() - visit.began

@@ -35,12 +35,14 @@ class Shared:
         """
         found = self._answers.get(what)
         if found is not None and time.monotonic() < found.until:
-            return found.value  # type: ignore[no-any-return]
+            value: T = found.value
+            return value
         key = (asyncio.get_running_loop(), what)
         if key not in self._asking:
             self._asking[key] = task = asyncio.create_task(self._ask(key, what, seconds, ask))
             task.add_done_callback(lambda done: done.cancelled() or done.exception())  # who asked may have gone
-        return await asyncio.shield(self._asking[key])  # type: ignore[no-any-return]
+        answer: T = await asyncio.shield(self._asking[key])
+        return answer
 
     async def _ask(self, key: Hashable, what: Hashable, seconds: float, ask: Callable[[], Awaitable[Any]]) -> Any:
         began = time.monotonic()

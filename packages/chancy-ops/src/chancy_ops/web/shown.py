@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,8 @@ from chancy_ops.terminal.times import lasting
 
 MOST_SHOWN = 64 * 1024
 """Of a payload: fifteen megabytes of text keep a browser busy for nine seconds."""
+KINDS = {"": Markup(), "data-age": Markup(" data-age"), "data-since": Markup(" data-since")}
+"""Whether the script says the age of an instant anew, or for how long it has been so."""
 _AGES = re.compile(r"(<time [^>]*data-(?:age|since)[^>]*>)[^<]*")
 
 
@@ -57,7 +60,7 @@ def _time(at: datetime, said: str, kind: str, *, title: bool = False) -> Markup:
     utc = at.astimezone(UTC)
     titled = Markup(' title="{}"').format(f"{utc:%Y-%m-%d %H:%M:%S}Z") if title else Markup()
     return Markup('<time datetime="{}"{}{}>{}</time>').format(
-        f"{utc:%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z", Markup(f" {kind}") if kind else Markup(), titled, said
+        f"{utc:%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z", KINDS[kind], titled, said
     )
 
 
@@ -82,10 +85,8 @@ def readable(payload: bytes | None) -> str:
     more = len(payload) - MOST_SHOWN
     if more > 0:
         return f"{payload[:MOST_SHOWN].decode('utf-8', 'ignore')}\n… and {more:,} bytes more"
-    try:
+    with contextlib.suppress(msgspec.DecodeError, RecursionError):  # a lone surrogate, a thousand deep: from elsewhere
         payload = msgspec.json.format(payload, indent=2)
-    except (msgspec.DecodeError, RecursionError):  # a lone surrogate, or a thousand deep: by another language
-        pass
     return payload.decode("utf-8", "backslashreplace")
 
 

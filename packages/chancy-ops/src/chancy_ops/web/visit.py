@@ -63,7 +63,8 @@ class Visit:
     @property
     def path(self) -> str:
         """Below the mount, from its slash on."""
-        return path_of(self.request.scope["path"], self.request.scope.get("root_path", ""))
+        path: str = self.request.scope["path"]
+        return path
 
     @property
     def root(self) -> str:
@@ -118,7 +119,14 @@ class Visit:
 
 
 def path_of(path: str, prefix: str) -> str:
-    """A path below a prefix; "" is the prefix itself, without its slash."""
-    if path == prefix:
-        return ""
-    return path[len(prefix) :] if path.startswith(prefix + "/") else path
+    """A path below a prefix; "" is the prefix itself, without its slash.
+
+    Of a prefix that a proxy has stripped a part may be missing in the path: then what is left of it counts.
+    """
+    while prefix:
+        if path == prefix:
+            return ""
+        if path.startswith(prefix + "/"):
+            return path[len(prefix) :]
+        prefix = "".join(f"/{part}" for part in prefix.split("/")[2:])
+    return path

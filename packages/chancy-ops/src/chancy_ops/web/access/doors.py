@@ -1,4 +1,4 @@
-"""Ways to know who asks: a link with a token, for who starts the dashboard; a header, for who has a proxy that knows."""
+"""Ways to know who asks: a link with a token, for who starts it; a header, for who has a proxy that knows."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def by_header(
     header: str,
     *,
     secret: str,
-    secret_header: str = "X-Chancy-Secret",
+    secret_header: str = "X-Chancy-Secret",  # noqa: S107 - its name
     rights: Collection[Action] | Callable[[str], Collection[Action]] = VIEW,
 ) -> Auth:
     """Who a proxy says in this header that it is: it logs people in, and removes the header where they send it

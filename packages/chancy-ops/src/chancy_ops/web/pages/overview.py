@@ -40,7 +40,9 @@ async def overview(visit: Visit) -> Response:
     for job in seen.running:
         if job.worker is not None:
             cells.setdefault(job.worker, []).append(job)
-    return visit.page("overview.html", seen=seen, now=seen.now, cells=cells, chart=bars(seen.minutes, seen.now, MINUTES))
+    return visit.page(
+        "overview.html", seen=seen, now=seen.now, cells=cells, chart=bars(seen.minutes, seen.now, MINUTES)
+    )
 
 
 async def look(visit: Visit) -> Seen:

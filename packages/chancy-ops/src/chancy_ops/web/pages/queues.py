@@ -44,9 +44,7 @@ async def queue(visit: Visit) -> Response:
     async with visit.looking() as conn:
         now = await clock(conn, schema=schema)
         rows = await chancy_ops.queues(conn, schema=schema)
-        minutes = await chancy_ops.throughput(
-            conn, since=hour, by="nothing", every="minute", queue=name, schema=schema
-        )
+        minutes = await chancy_ops.throughput(conn, since=hour, by="nothing", every="minute", queue=name, schema=schema)
         tasks = await chancy_ops.throughput(conn, since=hour, by="task", queue=name, schema=schema)
         depths = await chancy_ops.depths(conn, name, since=hour, schema=schema)
         kept = await chancy_ops.retention(conn, queue=name, schema=schema)

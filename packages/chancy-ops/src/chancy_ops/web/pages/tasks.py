@@ -18,6 +18,7 @@ from chancy_ops.web.visit import Visit
 
 MINUTES = 60
 FAILURES_SHOWN = 10
+SPANS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "30 days": timedelta(days=30)}
 PAGE = 500
 
 
@@ -31,9 +32,7 @@ async def tasks(visit: Visit) -> Response:
     rows = {row.name: row for row in declared}
     by_task = {row.task: row for row in done if row.task is not None}
     names = sorted(rows.keys() | by_task.keys())
-    return visit.page(
-        "tasks.html", names=names[:PAGE], more=len(names) > PAGE, rows=rows, done=by_task, now=now
-    )
+    return visit.page("tasks.html", names=names[:PAGE], more=len(names) > PAGE, rows=rows, done=by_task, now=now)
 
 
 async def task(visit: Visit) -> Response:
@@ -44,10 +43,10 @@ async def task(visit: Visit) -> Response:
         now = await clock(conn, schema=schema)
         declared = await chancy_ops.tasks(conn, task=name, schema=schema)
         minutes = await chancy_ops.throughput(conn, since=hour, by="nothing", every="minute", task=name, schema=schema)
-        days = [
-            (said, next(iter(await chancy_ops.throughput(conn, since=since, by="task", task=name, schema=schema)), None))
-            for said, since in (("hour", hour), ("day", timedelta(days=1)), ("30 days", timedelta(days=30)))
-        ]
+        days = []
+        for said, since in SPANS.items():
+            rows = await chancy_ops.throughput(conn, since=since, by="task", task=name, schema=schema)
+            days.append((said, rows[0] if rows else None))
         running = await chancy_ops.search(conn, JobFilter(task=name, state=State.RUNNING), limit=20, schema=schema)
         failures = await chancy_ops.failures(conn, task=name, limit=FAILURES_SHOWN, schema=schema)
         workers = await chancy_ops.workers(conn, schema=schema)
