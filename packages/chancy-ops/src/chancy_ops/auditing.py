@@ -82,8 +82,12 @@ def author(did: str, what: Mapping[str, Any], who: str, via: str) -> dict[str, A
         said = encode_json(what)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidOption("what", f"expected what JSON can say: {error}") from None
-    names = {"who": who, "via": via, "verb": did}
-    return {name: _named(name, value) for name, value in names.items()} | {"what": msgspec.Raw(said)}
+    return {
+        "who": _named("who", who),
+        "via": _named("via", via),
+        "verb": _named("did", did),
+        "what": msgspec.Raw(said),
+    }
 
 
 def _named(option: str, value: object) -> str:

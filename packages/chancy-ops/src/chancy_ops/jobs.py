@@ -63,10 +63,11 @@ def size_of(batch: object) -> int:
     return number("batch", batch, 1, CHOSEN_AT_ONCE)
 
 
-def _listener(told: Told | None) -> Told | None:
+def listener(told: Told | None, option: str = "told") -> Told | None:
+    """A function that is told numbers, or None."""
     if told is None or callable(told):
         return told
-    raise InvalidOption("told", f"expected a function, got {shown(told)}")
+    raise InvalidOption(option, f"expected a function, got {shown(told)}")
 
 
 @verb
@@ -77,14 +78,14 @@ def cancel_many(
 
     Raises `InvalidOption` for a filter that fits every job, or asks for finished ones.
     """
-    return go_through(which, states_to_cancel(which), size_of(batch), cancel_all, _listener(told))
+    return go_through(which, states_to_cancel(which), size_of(batch), cancel_all, listener(told))
 
 
-def states_to_cancel(which: JobFilter) -> frozenset[State]:
+def states_to_cancel(which: JobFilter, verb: str = "cancel_many") -> frozenset[State]:
     """Of the jobs that are meant. Raises `InvalidOption`."""
-    filter_of(which).refuse_all("cancel_many")
+    filter_of(which).refuse_all(verb)
     if which.state in FINISHED:
-        raise InvalidOption("state", f"cancel_many: jobs that have {which.state} cannot be cancelled any more")
+        raise InvalidOption("state", f"{verb}: jobs that have {which.state} cannot be cancelled any more")
     return which.states & LIVE
 
 
@@ -115,14 +116,14 @@ def requeue_many(
     """
     states = states_to_requeue(which)
     more = None if attempts is None else attempts_of("attempts", attempts)
-    return go_through(which, states, size_of(batch), functools.partial(requeue_all, attempts=more), _listener(told))
+    return go_through(which, states, size_of(batch), functools.partial(requeue_all, attempts=more), listener(told))
 
 
-def states_to_requeue(which: JobFilter) -> frozenset[State]:
+def states_to_requeue(which: JobFilter, verb: str = "requeue_many") -> frozenset[State]:
     """Of the jobs that are meant. Raises `InvalidOption`."""
     if filter_of(which).state not in FINISHED and (which.state is not None or which.fingerprint is None):
         ended = ", ".join(sorted(FINISHED))
-        raise InvalidOption("state", f"requeue_many: name a state, one of {ended}, or a fingerprint")
+        raise InvalidOption("state", f"{verb}: name a state, one of {ended}, or a fingerprint")
     return which.states if which.state else BROKEN
 
 
@@ -143,14 +144,14 @@ def delete_many(
 
     Raises `InvalidOption` for a filter that fits every job, or asks for running ones.
     """
-    return go_through(which, states_to_delete(which), size_of(batch), delete_all, _listener(told))
+    return go_through(which, states_to_delete(which), size_of(batch), delete_all, listener(told))
 
 
-def states_to_delete(which: JobFilter) -> frozenset[State]:
+def states_to_delete(which: JobFilter, verb: str = "delete_many") -> frozenset[State]:
     """Of the jobs that are meant. Raises `InvalidOption`."""
-    filter_of(which).refuse_all("delete_many")
+    filter_of(which).refuse_all(verb)
     if which.state is State.RUNNING:
-        raise InvalidOption("state", "delete_many: jobs that run cannot be deleted; cancel them first")
+        raise InvalidOption("state", f"{verb}: jobs that run cannot be deleted; cancel them first")
     return which.states
 
 

@@ -104,7 +104,7 @@ def select_hiding(names: Sequence[str], redact: Redact | None = None) -> Stateme
 
 
 def _parse(names: Iterable[str], redact: Redact | None, rows: Rows) -> Hiding:
-    declared = dict(rows)
+    declared: dict[str, bytes] = dict(rows)
     return Hiding({name: secrets_of(name, declared.get(name)) for name in names}, redact)
 
 

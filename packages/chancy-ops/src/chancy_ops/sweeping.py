@@ -32,6 +32,7 @@ from .jobs import (
     cancel_all,
     delete_all,
     go_through,
+    listener,
     requeue_all,
     size_of,
     states_to_cancel,
@@ -52,7 +53,7 @@ class SweepKind:
     past: str
     fits: frozenset[State]
     """States that allow it."""
-    states_of: Callable[[JobFilter], frozenset[State]]
+    states_of: Callable[[JobFilter, str], frozenset[State]]
     change: Callable[[Sequence[int]], Generator[Any, Any, int]]
 
 
@@ -107,7 +108,7 @@ def plan_sweep(
     Raises `InvalidOption`, as `cancel_many`, `requeue_many` and `delete_many` do.
     """
     kind = KINDS[word("did", did, KINDS)]
-    states = kind.states_of(filter_of(which))
+    states = kind.states_of(filter_of(which), kind.name)
     more = None if attempts is None else attempts_of("attempts", attempts)
     return _plan(kind, which, states, more)
 
@@ -162,7 +163,7 @@ def sweep(
     via: str,
     batch: int = BATCH,
     told: Told | None = None,
-    begun: Callable[[int], object] | None = None,
+    begun: Told | None = None,
     schema: str | None = None,
 ) -> Steps[Swept]:
     """Do what was planned, for `who`, and write down how far it is.
@@ -175,22 +176,20 @@ def sweep(
     if not isinstance(planned, Sweep):
         raise InvalidOption("planned", f"expected what plan_sweep(conn, …) gives, got {shown(planned)}")
     by = author(planned.kind.name, planned.what, who, via)
-    return _sweep(planned, by, size_of(batch), told or _nobody, begun or _nobody)
+    return _sweep(planned, by, size_of(batch), listener(told) or _nobody, listener(begun, "begun") or _nobody)
 
 
 def _nobody(number: int) -> None:
     """Is told, and does nothing about it."""
 
 
-def _sweep(
-    planned: Sweep, by: Mapping[str, Any], batch: int, told: Told, begun: Callable[[int], object]
-) -> Steps[Swept]:
+def _sweep(planned: Sweep, by: Mapping[str, Any], batch: int, told: Told, begun: Told) -> Steps[Swept]:
     params = {**by, "fits": int(planned.total)}
     audit_id: int = yield Statement(BEGIN, params, lambda rows: rows[0][0], name="begin_sweep")
-    change = planned.kind.change
+    change: Callable[..., Generator[Any, Any, int]] = planned.kind.change
     if planned.attempts is not None:
         change = functools.partial(change, attempts=planned.attempts)
-    states, far, stopped = planned.kind.states_of(planned.which), _Far(), False
+    states, far, stopped = planned.kind.states_of(planned.which, planned.kind.name), _Far(), False
     try:
         begun(audit_id)
         yield make_partitions(DAYS_AHEAD)  # before any transaction, which would keep the lock of a day that is missing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import click
 
@@ -77,7 +78,8 @@ def pause(
     with site.connect() as conn, conn.transaction():
         until = until if length is None else site.now(conn) + length
         chancy_ops.pause(conn, queue, task=task, schedule=schedule, until=until, schema=site.schema)
-        site.note(conn, "pause", **{kind: name}, until=until)
+        what: dict[str, Any] = {kind: name, "until": until}
+        site.note(conn, "pause", **what)
     end = "it is resumed" if until is None else written(until)
     answer(site.json, {kind: name, "paused": True, "until": until}, f"{kind} {name} is paused until {end}")
 
@@ -92,7 +94,8 @@ def resume(site: Site, queue: str | None, task: str | None, schedule: str | None
     with site.connect() as conn, conn.transaction():
         was = chancy_ops.resume(conn, queue, task=task, schedule=schedule, schema=site.schema)
         if was:
-            site.note(conn, "resume", **{kind: name})
+            what: dict[str, Any] = {kind: name}
+            site.note(conn, "resume", **what)
     said = f"{kind} {name} goes on" if was else f"{kind} {name} was not paused"
     answer(site.json, {kind: name, "paused": False, "was_paused": was}, said)
 

@@ -72,7 +72,8 @@ class FieldType:
         if len(self.members) != 1:
             return "json"
         (member,) = self.members
-        found = next((kind for base, kind in _KINDS if isinstance(member, type) and issubclass(member, base)), "json")
+        kinds: list[Kind] = [kind for base, kind in _KINDS if isinstance(member, type) and issubclass(member, base)]
+        found: Kind = kinds[0] if kinds else "json"
         return "choice" if found == "flag" and self.nullable else found
 
     @property

@@ -74,7 +74,7 @@ class Site:
             )
         return found
 
-    def note(self, conn: PsycopgConn, did: str, /, changed: int | None = 1, **what: Any) -> None:
+    def note(self, conn: PsycopgConn, did: str, /, changed: int = 1, **what: Any) -> None:
         """Write down what the person at the command did, in the transaction of that."""
         from chancy_ops.auditing import note
 
