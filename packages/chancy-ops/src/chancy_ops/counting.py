@@ -54,12 +54,15 @@ COUNT_JOBS = (
 
 
 def count_jobs(
-    which: JobFilter, states: Collection[State], most: int = MOST_COUNTED, seconds: float = LOOK_SECONDS
+    which: JobFilter,
+    states: Collection[State] | None = None,
+    most: int = MOST_COUNTED,
+    seconds: float = LOOK_SECONDS,
 ) -> Statement[dict[State, Count]]:
-    """How many jobs of these states fit, by state, each up to so many, as far as there is time."""
+    """How many jobs fit, of these states or any, by state: each up to so many, as far as there is time."""
     return Statement(
         COUNT_JOBS,
-        which.params(states) | {"most": most, "seconds": seconds},
+        which.params(which.states if states is None else states) | {"most": most, "seconds": seconds},
         _parse_counts,
         name="count_jobs",
     )
@@ -75,4 +78,4 @@ def count(which: JobFilter = EVERY_JOB, /, *, schema: str | None = None) -> Stat
     """How many jobs fit, by state, each up to 10,000; states without any are left out. One round trip, which ends after
     half a second: a `Count` whose `more` is true says that there may be more.
     """
-    return count_jobs(filter_of(which), which.states)
+    return count_jobs(filter_of(which))
