@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parents[1]
-sys.path.insert(0, str(TESTS / "core"))
-sys.path.insert(0, str(TESTS / "ops"))
-sys.path.insert(0, str(TESTS / "web"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 import every_verb
 import web_help

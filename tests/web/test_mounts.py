@@ -19,13 +19,16 @@ from fastapi import FastAPI
 
 
 @pytest.fixture(autouse=True)
-def a_project_of_django(monkeypatch):
+def a_project_of_django():
     """As long as a test lasts: other tests in this process have other settings, or none."""
     project = UserSettingsHolder(global_settings)
     project.ROOT_URLCONF = (path("shop/", lambda request: HttpResponse("the shop")),)
     project.ALLOWED_HOSTS = ["*"]
     project.SECRET_KEY = "of tests"
-    monkeypatch.setattr(settings, "_wrapped", project)
+    before = vars(settings)["_wrapped"]
+    settings._wrapped = project
+    yield
+    settings._wrapped = before
 
 
 def in_starlette(dashboard, prefix):

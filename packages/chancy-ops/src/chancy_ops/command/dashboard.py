@@ -6,6 +6,7 @@ import getpass
 import os
 import secrets
 import socket
+import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -65,7 +66,7 @@ def dashboard(
         place = f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         link = f"http://{place}/" + ("" if auth_header else f"?token={token}")
         answer(site.json, {"url": link}, f"The dashboard of schema {site.schema} is at {link}")
-        click.get_text_stream("stdout").flush()
+        sys.stdout.flush()
         config = Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2)
         Server(config).run(sockets=[listener])
 
@@ -115,6 +116,7 @@ def _listening(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()  # from here on a browser is answered, if a moment later
     except OSError as error:
         listener.close()
         raise Refusal(f"cannot listen at {host} port {port}: {error.strerror}; --port 0 takes a free one") from None

@@ -32,6 +32,6 @@ def read(asked: Mapping[str, str], name: str, kind: Callable[[str], T]) -> T | N
     if name not in asked:
         return None
     try:
-        return kind(asked[name])
+        return kind(asked[name].strip())
     except ValueError as error:
         raise InvalidOption(name, str(error)) from None

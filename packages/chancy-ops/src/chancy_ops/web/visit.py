@@ -57,8 +57,8 @@ class Visit:
 
     @property
     def asked(self) -> Mapping[str, str]:
-        """The address' query, without blanks around; what is empty is missing."""
-        return {name: value.strip() for name, value in self.request.query_params.items() if value.strip()}
+        """The address' query; what is empty is missing. A name may be a blank, and somebody's is."""
+        return {name: value for name, value in self.request.query_params.items() if value}
 
     @property
     def path(self) -> str:

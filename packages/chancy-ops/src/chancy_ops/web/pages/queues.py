@@ -63,4 +63,4 @@ def named(visit: Visit) -> str:
     """Which one is asked for."""
     if "name" not in visit.asked:
         raise HTTPException(404)
-    return visit.request.query_params["name"]
+    return visit.asked["name"]

@@ -5,7 +5,7 @@ const ahead = now ? Date.now() - Number(now) : 0; // of the database's clock
 const fresh = document.getElementById("fresh"), hold = document.getElementById("hold");
 let etag = "", held = false, timer = 0, failed = 0, pace = Number(every);
 
-const later = () => { clearTimeout(timer); if (!held && !document.hidden) timer = setTimeout(look, pace * Math.min(2 ** failed, 16)); };
+const later = () => { clearTimeout(timer); if (!held && !document.hidden && document.querySelector("[data-live]")) timer = setTimeout(look, pace * Math.min(2 ** failed, 16)); };
 const go = () => { clearTimeout(timer); if (!held && !document.hidden) look(); };
 
 async function look() {
@@ -32,9 +32,9 @@ function say(problem) {
 
 function put(html) {
   const page = new DOMParser().parseFromString(html, "text/html");
-  for (const next of page.querySelectorAll("[data-live]")) {
-    const old = document.getElementById(next.id);
-    if (old && !old.isEqualNode(next) && !inUse(old)) replace(old, next);
+  for (const old of document.querySelectorAll("[data-live]")) { // what comes in its place may be the last: a job has ended
+    const next = page.getElementById(old.id);
+    if (next && !old.isEqualNode(next) && !inUse(old)) replace(old, next);
   }
 }
 
