@@ -32,15 +32,15 @@ ORDER = {
         config forks init words fingerprint mistakes
         attempts connection logs
         tally slots claims held child doorbell
-        children life parts demand rounds metrics
+        children threads life parts demand rounds metrics
         lifespan places engine
-        worker processes
+        supervision reloading worker processes
         cli __main__ __init__
     """,
     "chancy_ops": """
         auditing redaction forms pauses queue matching counting jobs sweeping graphs fingerprints searching overview tally
         batch_list declared flow deploy
-        reasons places diagnosis __init__ terminal web command cli __main__
+        reasons places diagnosis __init__ terminal web development command cli __main__
     """,
     "chancy_testing": "attempts clock server stand_ins in_memory faults asserts beside draining background plugin __init__",
     "chancy_django": """

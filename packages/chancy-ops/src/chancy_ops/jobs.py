@@ -74,7 +74,7 @@ def listener(told: Told | None, option: str = "told") -> Told | None:
 def cancel_many(
     which: JobFilter, /, *, batch: int = BATCH, told: Told | None = None, schema: str | None = None
 ) -> Steps[Swept]:
-    """Stop live jobs, as `chancy.cancel` does one; two round trips a batch.
+    """Stop the live jobs of the filter `which`, as `chancy.cancel` does one; two round trips a batch.
 
     Raises `InvalidOption` for a filter that fits every job, or asks for finished ones.
     """
@@ -140,7 +140,9 @@ def requeue_all(ids: Sequence[int], *, attempts: int | None = None) -> Steps[int
 def delete_many(
     which: JobFilter, /, *, batch: int = BATCH, told: Told | None = None, schema: str | None = None
 ) -> Steps[Swept]:
-    """Delete jobs that wait or are finished, as `chancy_ops.delete` does one; one round trip a batch.
+    """Delete those of the filter `which` that wait or are finished, as `chancy_ops.delete` does one.
+
+    One round trip a batch.
 
     Raises `InvalidOption` for a filter that fits every job, or asks for running ones.
     """
