@@ -28,7 +28,7 @@ LARGER_ROOMS = {
 }
 """More than a room's lines: how many, and why."""
 LARGER_WINGS = {
-    "chancy_ops/command": (1_200, "a file a command: a reader needs one of them"),
+    "chancy_ops/command": (1_300, "a file a command: a reader needs one of them"),
     "chancy_ops/web": (
         2_300,
         "a file a page, and one for what its buttons do: a reader needs the application and one of them",

@@ -31,20 +31,22 @@ class Hiding:
     """What is hidden of jobs of some tasks. Whatever fails to be hidden is not shown at all."""
 
     secrets: Mapping[str, Secrets]
+    """By the names of tasks."""
     redact: Redact | None = None
+    """What the application hides besides."""
 
     def arguments(self, task: str, payload: bytes) -> bytes:
-        """The JSON, as it may be shown."""
+        """The `payload` of a job of this task, as it may be shown."""
         return self._redacted("arguments", task, hidden(payload, self.secrets.get(task, NO_SECRETS).arguments))
 
     def result(self, task: str, payload: bytes | None) -> bytes | None:
-        """The JSON, as it may be shown."""
+        """The `payload` that a job of this task has returned, as it may be shown."""
         if payload is None:
             return None
         return self._redacted("result", task, hidden(payload, self.secrets.get(task, NO_SECRETS).result))
 
     def words(self, part: Part, task: str, said: str) -> str:
-        """A message, a traceback, a line of a log, or the result of a step."""
+        """What was `said` in this part of a job: a message, a traceback, a line of a log, or the result of a step."""
         if self.redact is None or not said:
             return said
         try:

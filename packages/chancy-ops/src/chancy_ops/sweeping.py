@@ -102,10 +102,11 @@ CLOCK = "SELECT {schema}.clock()"
 def plan_sweep(
     did: str, which: JobFilter, /, *, attempts: int | None = None, schema: str | None = None
 ) -> Steps[Sweep]:
-    """Count the jobs that `"cancel"`, `"requeue"` or `"delete"` would change, and close the window there. Two round
-    trips, and at most three seconds; changes nothing.
+    """Count the jobs of `which` that `"cancel"`, `"requeue"` or `"delete"` would change, and close the window there.
+    Two round trips, and at most three seconds; changes nothing.
 
-    Raises `InvalidOption`, as `cancel_many`, `requeue_many` and `delete_many` do.
+    `did` is one of the three, `attempts` how many more each gets that is requeued. Raises `InvalidOption`, as
+    `cancel_many`, `requeue_many` and `delete_many` do.
     """
     kind = KINDS[word("did", did, KINDS)]
     states = kind.states_of(filter_of(which), kind.name)

@@ -17,6 +17,7 @@ from chancy_ops.overview import clock
 from chancy_ops.sweeping import KINDS, SweepKind
 from chancy_ops.web.access.users import Action
 from chancy_ops.web.asked import FILTERS, filter_asked, read
+from chancy_ops.web.pages.jobs import jobs
 from chancy_ops.web.said import seen_of
 from chancy_ops.web.sweeps import TooMany
 from chancy_ops.web.visit import Visit
@@ -40,7 +41,9 @@ async def sweep_page(visit: Visit) -> Response:
     """How far one is; what would be done to the jobs that were ticked; or to all that fit."""
     if "id" in visit.asked:
         return await _progress(visit, read(visit.asked, "id", int) or 0)
-    kind = _kind(visit, visit.asked.get("verb", ""))
+    if "verb" not in visit.asked:
+        return await jobs(visit)  # where jobs are chosen
+    kind = _kind(visit, visit.asked["verb"])
     ticked = visit.request.query_params.getlist("job")
     if ticked or "ticked" in visit.asked:
         return await _ticked(visit, kind, ticked)

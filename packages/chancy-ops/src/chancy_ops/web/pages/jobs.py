@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 import chancy
 import chancy_ops
+from chancy.registry import registered
 from chancy.states import State
 from chancy_ops.graphs import branches
 from chancy_ops.overview import clock
@@ -83,7 +84,7 @@ async def job(visit: Visit) -> Response:
     return visit.page(
         "job.html", job=row, why=why, steps=steps, logs=logs, more_logs=len(logs) == LOGS_SHOWN, graph=graph,
         branches=lines[:BRANCHES_SHOWN], more_branches=len(lines) > BRANCHES_SHOWN, now=now,
-        live=row.finished_at is None, remedy=remedy, may_read=visit.may(Action.READ),
+        live=row.finished_at is None, remedy=remedy, known=row.task in registered(), may_read=visit.may(Action.READ),
         arguments=readable(row.arguments), result=None if row.result is None else readable(row.result),
         meta=readable(msgspec.json.encode(row.meta)) if row.meta else "",
         step_results=[
