@@ -9,7 +9,7 @@ from web_help import HOST, Pages
 
 import chancy_ops
 
-MARKUP = '"><img src=x onerror="alert(1)"><script>alert(1)</script>{{ 7 * 7 }}</pre></title>'
+MARKUP = '"><img src=x onerror="alert(1)"><script>alert(1)</script>{{ 7777 * 7777 }}</pre></title>'
 CONTROLS = "a\x1b[31mb\x07c\u202ed\u2066e\x7ff\u2028g"
 NAMES = [
     MARKUP, CONTROLS, "..", "/", "a/b?c=d&e#f", "%2e%2e%2f", " ", "\\", "javascript:alert(1)", "'; DROP TABLE job; --",
@@ -46,7 +46,7 @@ async def test_a_name_is_a_text_wherever_it_stands_and_leads_where_it_should(she
         assert not page.all("img"), place
         assert len(page.all("script")) == plain, place
         assert page.html.count("<h1>") == 1, place
-        assert "49" not in page.text or "7 * 7" in page.text, place
+        assert "60481729" not in page.text, place
         assert not [c for c in page.html if not (c.isprintable() or c in "\n\t")], place
         assert not [link for link in page.links if link.lower().startswith(("javascript:", "//", "data:"))], place
 
