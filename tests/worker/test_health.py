@@ -22,6 +22,8 @@ from chancy_worker import WorkerConfig
 from chancy_worker.life import health
 from chancy_worker.rounds.questions import Questions
 
+pytestmark = pytest.mark.any_postgres
+
 
 async def test_a_worker_is_ready_live_and_answers_nothing_else(site, port):
     async with working(site.app(), WorkerConfig(timing=FAST, grace=1, health_port=port)):

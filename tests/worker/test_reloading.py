@@ -13,6 +13,8 @@ from worker_help import eventually, process_facts
 from chancy.model import State
 from chancy_worker import reloading
 
+pytestmark = pytest.mark.any_postgres
+
 WATCHED = ["shop.py", "shop/tasks.py", "shop/deep/er.py"]
 LEFT_OUT = [
     ".venv/lib/x.py", ".git/hook.py", "env/pyvenv.cfg", "env/lib/y.py", "node_modules/z.py", "shop/__pycache__/a.py",

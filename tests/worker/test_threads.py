@@ -26,6 +26,8 @@ from chancy_worker.attempts.verdict import Claimed, since_now
 from chancy_worker.threads import threads
 from chancy_worker.threads.threads import Threads
 
+pytestmark = pytest.mark.any_postgres
+
 
 async def test_where_no_thread_can_be_started_jobs_go_back_unharmed_and_run_once_when_one_can(
     site, port, tmp_path, monkeypatch, caplog
