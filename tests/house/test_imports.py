@@ -40,7 +40,7 @@ ORDER = {
     "chancy_ops": """
         auditing redaction forms pauses queue matching counting jobs sweeping graphs fingerprints searching overview tally
         batch_list declared flow deploy
-        reasons places diagnosis __init__ terminal web development command cli __main__
+        reasons places diagnosis __init__ terminal development web command cli __main__
     """,
     "chancy_testing": "attempts clock server stand_ins in_memory faults asserts beside draining background plugin __init__",
     "chancy_django": """

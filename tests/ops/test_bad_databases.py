@@ -18,6 +18,7 @@ COMMAND_LINES = {
     "batch": ["7"],
     "cancel": ["7"],
     "check": ["shop_tasks"],
+    "dashboard": ["--port", "0"],
     "delete": ["--queue", "mail", "--yes"],
     "doctor": [],
     "failures": [],

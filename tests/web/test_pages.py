@@ -149,7 +149,7 @@ async def test_a_queue_says_what_is_set_for_it(things, pages):
 
 async def test_who_has_which_place_of_a_limit_is_said(things, shell, pages):
     page = await pages("/limits")
-    assert f"concurrency({every_verb.WORD} k=1)" in page.text
+    assert f"concurrency({every_verb.NAME} k=1)" in page.text
     assert f"jobs/{things.running.id}" in " ".join(page.links)
     assert "mail 3 0 open" in page.text  # of a queue
     (row,) = chancy_ops.limits(shell.conn)

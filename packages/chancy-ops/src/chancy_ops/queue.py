@@ -57,7 +57,7 @@ def keep(queue: str, rules: Keep | None, /, *, schema: str | None = None) -> Sta
 RETENTION = """
     SELECT NULL, NULL, value::interval FROM {schema}.setting WHERE name = 'keep'
     UNION ALL
-    SELECT queue, what, days * interval '1 day' FROM {schema}.retention
+    SELECT queue, what, days::double precision * interval '1 day' FROM {schema}.retention
     WHERE %(queue)s::text IS NULL OR queue = %(queue)s::text
     ORDER BY 1, 2
 """
