@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import secrets
 import socket
@@ -14,6 +13,7 @@ import click
 
 from chancy_ops.terminal.faults import Refusal
 from chancy_ops.terminal.modules import load
+from chancy_ops.terminal.person import person
 from chancy_ops.terminal.screen import answer
 from chancy_ops.terminal.site import Site, command
 
@@ -96,18 +96,11 @@ def _made(
             f"by `ssh -L`"
         )
     else:
-        auth = by_token(token, name=_person(), rights=rights)
+        auth = by_token(token, name=person(), rights=rights)
     hosts = {*names, *(LOOPBACK_NAMES if host in LOOPBACK else ())}
     if not hosts:
         raise Refusal("say with --name by which host browsers call it: queue.example.com")
     return kind(site.dsn, auth=auth, schema=site.schema, read_only=read_only, hosts=hosts)
-
-
-def _person() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container without a user of this number
-        return "you"
 
 
 def _listening(host: str, port: int) -> socket.socket:
