@@ -112,7 +112,7 @@ def fill(conn: psycopg.Connection[Any], schema: str) -> Things:
     put(LOG, id=failed.id, entry=json.dumps({"level": "INFO", "logger": "a", "message": WORD}, ensure_ascii=False))
     put(TALLY, task=NAME)
     put(DEPTH, queue=NAME)
-    put(DECLARED, task=count.name, gates=json.dumps([{"start": f"concurrency({NAME} k=", "names": ["k"], "most": 3}]))
+    put(DECLARED, task=NAME, gates=json.dumps([{"start": f"concurrency({NAME} k=", "names": ["k"], "most": 3}]))
     put(SLOT, gate=f"concurrency({NAME} k=1)", job=running.id)
     with chancy.batch(conn, on_finished=called) as made:
         made.submit(count.bind(3))

@@ -26,6 +26,7 @@ class BatchRow:
     total: int
     """Jobs."""
     created_at: datetime
+    """When it was made."""
     finished_at: datetime | None
     on_success: str | None
     """The task that is submitted when all have succeeded."""

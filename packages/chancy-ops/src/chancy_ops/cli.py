@@ -23,7 +23,7 @@ COMMANDS = {
     "completion": ("completion", "Print what makes a shell complete commands and options."),
     "dashboard": ("dashboard", "Show the queue in a browser."),
     "delete": ("sweep", "Delete jobs that wait or are finished."),
-    "dev": ("dev", "Develop: Postgres, and a worker that takes each change of the code."),
+    "dev": ("dev", "Develop with all that a queue needs."),
     "doctor": ("doctor", "Look for what keeps the queue from working well."),
     "edit": ("steer", "Change when a waiting job is due, or its priority."),
     "failures": ("failures", "What goes wrong, each bug in a line."),

@@ -52,9 +52,11 @@ class LimitRow:
     name: str
     """With its kind, the task or the name of the limit, and the key: `concurrency(shop.charge account=7)`."""
     most: int
+    """How many places there are: jobs that may run at a time, or begin within `per`."""
     per: float | None
     """Seconds, of a rate."""
     taken: int
+    """How many of them are."""
     jobs: Sequence[int]
     """The first three that have a place. Of a rate they may have finished."""
     opens_at: datetime | None

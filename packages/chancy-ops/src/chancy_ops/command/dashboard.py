@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 import sys
+import threading
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from chancy_ops.terminal.screen import answer
 from chancy_ops.terminal.site import Site, command
 
 if TYPE_CHECKING:
+    from uvicorn.server import Server
+
     from chancy_ops.web import Dashboard
 
 SECRET = "CHANCY_DASHBOARD_SECRET"  # noqa: S105 - the name of a variable
@@ -31,6 +34,7 @@ MISSING = "chancy dashboard needs what `pip install 'chancy-ops[web]'` brings ({
 @click.option("--port", type=click.IntRange(0, 65_535), default=8610, show_default=True, help="0 takes a free one.")
 @click.option("--read-only", is_flag=True, help="Postgres refuses whatever would change anything.")
 @click.option("--auth-header", metavar="NAME", help="A proxy says in this header who comes.")
+@click.option("--until-input-ends", is_flag=True, help="End when standard input does: with who has started it.")
 @click.option("--name", "names", multiple=True, metavar="NAME", help="The host by which browsers call it.")
 def dashboard(
     site: Site,
@@ -40,6 +44,7 @@ def dashboard(
     read_only: bool,
     auth_header: str | None,
     names: tuple[str, ...],
+    until_input_ends: bool,
 ) -> None:
     """Show the queue in a browser, until Ctrl-C.
 
@@ -68,7 +73,10 @@ def dashboard(
         answer(site.json, {"url": link}, f"The dashboard of schema {site.schema} is at {link}")
         sys.stdout.flush()
         config = Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2)
-        Server(config).run(sockets=[listener])
+        server = Server(config)
+        if until_input_ends:
+            threading.Thread(target=_end_with_input, args=[server], daemon=True).start()
+        server.run(sockets=[listener])
 
 
 def _made(
@@ -101,6 +109,12 @@ def _made(
     if not hosts:
         raise Refusal("say with --name by which host browsers call it: queue.example.com")
     return kind(site.dsn, auth=auth, schema=site.schema, read_only=read_only, hosts=hosts)
+
+
+def _end_with_input(server: Server) -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+    server.should_exit = True
 
 
 def _listening(host: str, port: int) -> socket.socket:
