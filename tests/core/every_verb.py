@@ -127,6 +127,7 @@ Verb = Callable[[Any, Things], Any]
 """On a sync connection its answer, on an async one something to be awaited."""
 
 LOOKS: dict[str, Verb] = {
+    "audit": lambda conn, things: chancy_ops.audit(conn),
     "Batch.progress": lambda conn, things: chancy.Batch(conn, things.batch, chancy.schema_in_use()).progress(conn),
     "Job.refresh": lambda conn, things: things.waiting.refresh(conn),
     "Job.result": lambda conn, things: things.succeeded.result(conn, timeout=20),
@@ -135,12 +136,14 @@ LOOKS: dict[str, Verb] = {
     "count": lambda conn, things: chancy_ops.count(conn),
     "depths": lambda conn, things: chancy_ops.depths(conn, NAME, since=timedelta(days=500)),
     "doctor": lambda conn, things: chancy_ops.doctor(conn),
+    "hiding": lambda conn, things: chancy_ops.hiding(conn, [count.name]),
     "graph": lambda conn, things: chancy_ops.graph(conn, things.ready.id),
     "failures": lambda conn, things: chancy_ops.failures(conn, task=count),
     "get": lambda conn, things: chancy.get(conn, things.failed.id),
     "jobs": lambda conn, things: chancy.jobs(conn, limit=50),
     "limits": lambda conn, things: chancy_ops.limits(conn),
     "logs": lambda conn, things: chancy.logs(conn, things.failed.id),
+    "plan_sweep": lambda conn, things: chancy_ops.plan_sweep(conn, "requeue", JobFilter(state=State.FAILED)),
     "queues": lambda conn, things: chancy_ops.queues(conn),
     "retention": lambda conn, things: chancy_ops.retention(conn),
     "schedules": lambda conn, things: chancy.schedules(conn),
@@ -176,6 +179,18 @@ def complete(conn: Any, things: Things) -> Any:
 async def complete_async(conn: Any, things: Things) -> Any:
     async with wire_of(conn).block():
         return await things.current.complete(conn, WORD)
+
+
+def swept(conn: Any, things: Things) -> Any:
+    if awaited(conn):
+        return async_swept(conn)
+    planned = chancy_ops.plan_sweep(conn, "cancel", JobFilter(queue="default", state=State.SCHEDULED))
+    return chancy_ops.sweep(conn, planned, who=NAME, via="a test")
+
+
+async def async_swept(conn: Any) -> Any:
+    planned = await chancy_ops.plan_sweep(conn, "cancel", JobFilter(queue="default", state=State.SCHEDULED))
+    return await chancy_ops.sweep(conn, planned, who=NAME, via="a test")
 
 
 def word() -> str:
@@ -232,6 +247,11 @@ WRITES: dict[str, Verb] = {
     "requeue_many": lambda conn, things: chancy_ops.requeue_many(
         conn, JobFilter(state=State.CANCELLED, since=datetime(2020, 1, 1, tzinfo=UTC), until=LATER)
     ),
+    "note": lambda conn, things: chancy_ops.note(
+        conn, "cancel", {WORD: things.ready.id}, who=NAME, via="a test", changed=1
+    ),
+    "sweep": swept,
+    "stop_sweep": lambda conn, things: chancy_ops.stop_sweep(conn, 1),
     "delete": lambda conn, things: chancy_ops.delete(conn, things.succeeded.id),
     "delete_many": lambda conn, things: chancy_ops.delete_many(conn, JobFilter(queue="reports")),
     "unschedule": lambda conn, things: chancy.unschedule(conn, "hourly"),

@@ -26,7 +26,8 @@ import chancy
 import chancy_ops
 from chancy import Keep, State, Unique, days, every, task
 from chancy.run import send
-from chancy_ops import JobFilter
+from chancy_ops import Count, JobFilter, Sweep
+from chancy_ops.sweeping import KINDS
 from chancy_worker.claims.statement import play_round
 from chancy_worker.claims.wanted import Wanted
 from chancy_worker.life.lease import register
@@ -139,6 +140,18 @@ CALLBACKS = mostly(st.none() | st.just(lambda: chancy.callback(told)), ANYTHING)
 NUMBERS = mostly(st.integers(0, 2**31 - 1), ANYTHING)
 OF_PARAMETERS: dict[str, Any] = {
     "after": mostly(st.none() | st.tuples(st.integers(0, 99), st.integers(0, 99)), ANYTHING),
+    "audit_id": IDS,
+    "begun": mostly(st.none() | st.just(str), ANYTHING),
+    "changed": mostly(st.none() | st.integers(0, 9), ANYTHING),
+    "did": mostly(st.sampled_from(["cancel", "requeue", "delete"]), ANYTHING),
+    "planned": mostly(
+        st.just(lambda: Sweep(KINDS["requeue"], JobFilter(state=State.FAILED), {State.FAILED: Count(1)})), ANYTHING
+    ),
+    "redact": mostly(st.none() | st.just(str), ANYTHING),
+    "tasks": mostly(st.lists(NAMES, max_size=3), ANYTHING),
+    "via": mostly(TEXTS, ANYTHING),
+    "what": mostly(st.dictionaries(TEXTS, TEXTS, max_size=3), ANYTHING),
+    "who": mostly(TEXTS, ANYTHING),
     "attempts": mostly(st.none() | st.integers(1, 32_767), ANYTHING),
     "needs": mostly(st.booleans(), ANYTHING),
     "batch": IDS,

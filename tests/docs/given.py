@@ -217,6 +217,7 @@ def dashboard(names: Names) -> Names:
 
 GIVEN = {
     "CONTRIBUTING.md": Given(names=contributing),
+    "docs/guides/audit.md": Given(database=True, names=steering),
     "docs/guides/batches.md": Given(database=True, asynchronous=True, names=batches),
     "docs/guides/dashboard.md": Given(names=dashboard),
     "docs/guides/fastapi.md": Given(names=fastapi, around=a_shop),

@@ -38,7 +38,8 @@ ORDER = {
         cli __main__ __init__
     """,
     "chancy_ops": """
-        pauses queue matching counting jobs graphs fingerprints searching overview tally batch_list declared flow deploy
+        auditing redaction forms pauses queue matching counting jobs sweeping graphs fingerprints searching overview tally
+        batch_list declared flow deploy
         reasons places diagnosis __init__ terminal development web command cli __main__
     """,
     "chancy_testing": "attempts clock server stand_ins in_memory faults asserts beside draining background plugin __init__",
@@ -55,7 +56,7 @@ ORDER = {
 PURE = {
     "chancy": """
         errors options/phrases states tally/tally registry schema wires/literals wires/wire model options/limits options/outcomes options/plain options/retry
-        carried/arrival carried/flaws carried/models arguments/codec arguments/functions
+        carried/arrival carried/flaws carried/models carried/secrets arguments/codec arguments/functions
         arguments/words history/moving history/retention history/rules
         keys/gates keys/key keys/statements keys/unique schedules/recurrence statements batches/values
     """,

@@ -22,6 +22,7 @@ SETTINGS = {
     "compiled": {"jit": "on", "jit_above_cost": "0", "plan_cache_mode": "force_generic_plan"},
 }
 LOOKS = [
+    ["audit"],
     ["batch", "{batch}"],
     ["check", "shop_tasks"],
     ["failures"],
@@ -46,6 +47,7 @@ WRITES = [
     ["pause", "mail", "--until", "2044-02-03T04:05Z"],
     ["resume", "mail"],
     ["run-now", "nightly"],
+    ["stop", "{sweep}"],
     ["submit", "shop_tasks:welcome", "user_id=7", "--delay", "2h"],
     ["requeue", "--state", "cancelled", "--yes"],
     ["migrate"],
@@ -75,7 +77,11 @@ def filled(shell, tasks):
     with chancy.batch(shell.conn) as made:
         made.submit(tasks.ship.bind(4))
     chancy.schedule(shell.conn, "nightly", tasks.ship.bind(5), chancy.every(hours=25))
-    return {"waiting": waiting, "failed": failed, "batch": made.id}
+    ((sweep,),) = shell.rows(
+        """INSERT INTO {0}.audit (at, who, via, verb, what, fits, changed, skipped, seen_at)
+        VALUES ({0}.clock(), 'žluť €', 'command', 'requeue', '{{"queue": "žluť €"}}', 9, 4, 0, {0}.clock()) RETURNING id"""
+    )
+    return {"waiting": waiting, "failed": failed, "batch": made.id, "sweep": sweep}
 
 
 @pytest.mark.parametrize("encoding", ["utf8", "latin1", "sql_ascii"])

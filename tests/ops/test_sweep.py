@@ -167,11 +167,11 @@ def test_a_requeue_whose_key_another_job_has_names_it(shell, tasks):
 
 
 def test_a_sweep_that_is_interrupted_says_how_far_it_came(shell, failed, monkeypatch):
-    def interrupted(conn, which, *, told, **_):
+    def interrupted(conn, planned, *, told, **_):
         told(500)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(chancy_ops, "delete_many", interrupted)
+    monkeypatch.setattr(chancy_ops, "sweep", interrupted)
     answer = shell("delete", "--queue", "mail", "--yes")
     assert (answer.code, answer.out) == (130, "")
     assert answer.err == "chancy: stopped after 500 of 1,231 jobs; those stay deleted\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
-from typing import Any, assert_type
+from typing import Annotated, Any, assert_type
 
 import psycopg
 
@@ -25,6 +25,7 @@ from chancy import (
     LogEntry,
     NewJob,
     ScheduleRow,
+    Secret,
     SharedLimit,
     State,
     SubmitOutcome,
@@ -54,6 +55,15 @@ from chancy_testing import (
 @task
 def plain(number: int, *, conn: str = "") -> str:
     return str(number)
+
+
+@task
+def log_in(user: str, password: Annotated[str, Secret()]) -> Annotated[str, Secret()]:
+    return assert_type(password, str)
+
+
+assert_type(log_in("ann", "pw"), str)
+assert_type(log_in.bind("ann", password="pw"), NewJob[str])
 
 
 @task
@@ -172,6 +182,13 @@ def steering(conn: psycopg.Connection[Any]) -> None:
     assert_type(chancy_ops.failures(conn, limit=1)[0].count, int)
     assert_type(chancy_ops.requeue_many(conn, JobFilter(state=State.FAILED), told=print), Swept)
     assert_type(chancy_ops.queues(conn)[0].oldest_at, datetime | None)
+    planned = chancy_ops.plan_sweep(conn, "requeue", JobFilter(state=State.FAILED))
+    assert_type(planned.total, Count)
+    assert_type(chancy_ops.sweep(conn, planned, who="ann", via="x", told=print, begun=print), Swept)
+    assert_type(chancy_ops.stop_sweep(conn, 1), bool)
+    assert_type(chancy_ops.note(conn, "cancel", {"job": 1}, who="ann", via="x"), None)
+    assert_type(chancy_ops.audit(conn, who="ann")[0].who, str)
+    assert_type(chancy_ops.hiding(conn, ["t"], redact=lambda part, task, value: value).job(chancy.get(conn, 1)), JobRow)
 
 
 async def steering_async(conn: psycopg.AsyncConnection[Any]) -> None:

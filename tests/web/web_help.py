@@ -42,7 +42,8 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
         self.text += "" if tag in ("a", "span", "strong", "code", "time") else " "
-        self.links += [value for name, value in attrs if name in ("href", "src", "action") and value]
+        posts = dict(attrs).get("method") == "post"
+        self.links += [value for name, value in attrs if name in ("href", "src", "action") and value and not posts]
         self._silent += tag in ("script", "style")
 
     def handle_endtag(self, tag):

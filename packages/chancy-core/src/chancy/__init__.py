@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .arguments.meta import meta
 from .arguments.submits import Submit, around_submit
+from .carried.secrets import Secret
 from .current import CurrentJob, current_job
 from .errors import (
     AttemptStopped,
@@ -137,6 +138,7 @@ __all__ = [
     "SchedulePaused",
     "ScheduleRow",
     "SchemaOutdated",
+    "Secret",
     "SharedLimit",
     "Snooze",
     "Standing",

@@ -226,9 +226,10 @@ class JobAdmin(admin.ModelAdmin):
 
 
 def _row(job: Job) -> chancy.JobRow:
-    """All of it; once a page."""
+    """All of it but secrets; once a page."""
     if (row := getattr(job, "_row", None)) is None:
-        row = job._row = chancy.get(connection_in_use(), job.pk)  # noqa: SLF001
+        row = chancy.get(connection_in_use(), job.pk)
+        row = job._row = chancy_ops.hiding(connection_in_use(), [row.task]).job(row)  # noqa: SLF001
     return row
 
 

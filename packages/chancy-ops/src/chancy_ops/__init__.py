@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .auditing import AuditRow, audit, note
     from .batch_list import BatchRow, batches
     from .counting import Count, count
     from .declared import TaskRow, tasks
@@ -23,10 +24,13 @@ if TYPE_CHECKING:
     from .places import LimitRow, limits
     from .queue import Retention, keep, limit, retention
     from .reasons.why import Reason, Why, why
+    from .redaction import Hiding, hiding
     from .searching import JobLine, search
+    from .sweeping import Sweep, plan_sweep, stop_sweep, sweep
     from .tally import Depth, Spread, Throughput, depths, throughput
 
 _ROOMS = {
+    "AuditRow": "auditing",
     "BatchRow": "batch_list",
     "Count": "counting",
     "Depth": "tally",
@@ -34,6 +38,7 @@ _ROOMS = {
     "Finding": "diagnosis.findings",
     "Graph": "graphs",
     "GraphNode": "graphs",
+    "Hiding": "redaction",
     "JobFilter": "matching",
     "JobLine": "searching",
     "LimitRow": "places",
@@ -42,11 +47,13 @@ _ROOMS = {
     "Retention": "queue",
     "Severity": "diagnosis.findings",
     "Spread": "tally",
+    "Sweep": "sweeping",
     "Swept": "jobs",
     "TaskRow": "declared",
     "Throughput": "tally",
     "Why": "reasons.why",
     "WorkerRow": "overview",
+    "audit": "auditing",
     "batches": "batch_list",
     "cancel_many": "jobs",
     "count": "counting",
@@ -57,15 +64,20 @@ _ROOMS = {
     "edit": "jobs",
     "failures": "fingerprints",
     "graph": "graphs",
+    "hiding": "redaction",
     "keep": "queue",
     "limit": "queue",
     "limits": "places",
+    "note": "auditing",
     "pause": "pauses",
+    "plan_sweep": "sweeping",
     "queues": "overview",
     "requeue_many": "jobs",
     "resume": "pauses",
     "retention": "queue",
     "search": "searching",
+    "stop_sweep": "sweeping",
+    "sweep": "sweeping",
     "tasks": "declared",
     "throughput": "tally",
     "why": "reasons.why",
@@ -73,6 +85,7 @@ _ROOMS = {
 }
 
 __all__ = [
+    "AuditRow",
     "BatchRow",
     "Count",
     "Depth",
@@ -80,6 +93,7 @@ __all__ = [
     "Finding",
     "Graph",
     "GraphNode",
+    "Hiding",
     "JobFilter",
     "JobLine",
     "LimitRow",
@@ -88,11 +102,13 @@ __all__ = [
     "Retention",
     "Severity",
     "Spread",
+    "Sweep",
     "Swept",
     "TaskRow",
     "Throughput",
     "Why",
     "WorkerRow",
+    "audit",
     "batches",
     "cancel_many",
     "count",
@@ -103,15 +119,20 @@ __all__ = [
     "edit",
     "failures",
     "graph",
+    "hiding",
     "keep",
     "limit",
     "limits",
+    "note",
     "pause",
+    "plan_sweep",
     "queues",
     "requeue_many",
     "resume",
     "retention",
     "search",
+    "stop_sweep",
+    "sweep",
     "tasks",
     "throughput",
     "why",

@@ -16,6 +16,7 @@ from .terminal.faults import DONE, REFUSED, STOPPED, told
 from .terminal.site import site_options
 
 COMMANDS = {
+    "audit": ("audit", "What people did."),
     "batch": ("batch", "How far a batch is."),
     "cancel": ("sweep", "Stop jobs."),
     "check": ("check", "Compare a module's tasks with what waits in the database."),
@@ -41,6 +42,7 @@ COMMANDS = {
     "schedules": ("schedules", "The schedules, and when they tick."),
     "signal": ("steps", "Tell a job what it waits for."),
     "steps": ("steps", "What a job has done of itself."),
+    "stop": ("sweep", "Stop what somebody does to many jobs."),
     "submit": ("submit", "Submit a job."),
     "top": ("top", "Watch queues, running jobs and workers."),
     "why": ("why", "Why a job does not run."),

@@ -6,6 +6,7 @@ is done stays done when the rest is stopped. Inside a transaction all of it is t
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ class Swept:
     changed: int
     left: int
     """How many were skipped: another session was faster, they run, or a live job has their unique key."""
+    stopped: bool = False
+    """Somebody has stopped it, so there may be more."""
 
 
 _CHOOSE = "SELECT {schema}.choose_jobs(" + ASKED + ", %(after)s::bigint, %(most)s::integer)"
@@ -55,14 +58,16 @@ def chosen(name: str, which: JobFilter, states: Collection[State], after: int) -
     return Statement(CHOOSE[name], params, lambda rows: [id_ for (id_,) in rows], name=name)
 
 
-def _size(batch: object) -> int:
+def size_of(batch: object) -> int:
+    """A number of jobs that one transaction may change."""
     return number("batch", batch, 1, CHOSEN_AT_ONCE)
 
 
-def _listener(told: Told | None) -> Told | None:
+def listener(told: Told | None, option: str = "told") -> Told | None:
+    """A function that is told numbers, or None."""
     if told is None or callable(told):
         return told
-    raise InvalidOption("told", f"expected a function, got {shown(told)}")
+    raise InvalidOption(option, f"expected a function, got {shown(told)}")
 
 
 @verb
@@ -73,13 +78,19 @@ def cancel_many(
 
     Raises `InvalidOption` for a filter that fits every job, or asks for finished ones.
     """
-    filter_of(which).refuse_all("cancel_many")
+    return go_through(which, states_to_cancel(which), size_of(batch), cancel_all, listener(told))
+
+
+def states_to_cancel(which: JobFilter, verb: str = "cancel_many") -> frozenset[State]:
+    """Of the jobs that are meant. Raises `InvalidOption`."""
+    filter_of(which).refuse_all(verb)
     if which.state in FINISHED:
-        raise InvalidOption("state", f"cancel_many: jobs that have {which.state} cannot be cancelled any more")
-    return _sweep(which, which.states & LIVE, _size(batch), _cancel, _listener(told))
+        raise InvalidOption("state", f"{verb}: jobs that have {which.state} cannot be cancelled any more")
+    return which.states & LIVE
 
 
-def _cancel(ids: Sequence[int]) -> Steps[int]:
+def cancel_all(ids: Sequence[int]) -> Steps[int]:
+    """Stop these, and what needs them; how many there were to stop."""
     yield make_partitions(DAYS_AHEAD)
     answers = yield cancel_jobs(ids)
     yield from cancel_flows(ids, answers)
@@ -103,19 +114,26 @@ def requeue_many(
     A filter with a fingerprint and no state means what has failed or was discarded. Raises `InvalidOption` unless the
     filter names either, the state one in which jobs are finished, and for a number of attempts that no row can hold.
     """
+    states = states_to_requeue(which)
+    more = None if attempts is None else attempts_of("attempts", attempts)
+    return go_through(which, states, size_of(batch), functools.partial(requeue_all, attempts=more), listener(told))
+
+
+def states_to_requeue(which: JobFilter, verb: str = "requeue_many") -> frozenset[State]:
+    """Of the jobs that are meant. Raises `InvalidOption`."""
     if filter_of(which).state not in FINISHED and (which.state is not None or which.fingerprint is None):
         ended = ", ".join(sorted(FINISHED))
-        raise InvalidOption("state", f"requeue_many: name a state, one of {ended}, or a fingerprint")
-    more = None if attempts is None else attempts_of("attempts", attempts)
+        raise InvalidOption("state", f"{verb}: name a state, one of {ended}, or a fingerprint")
+    return which.states if which.state else BROKEN
 
-    def requeue(ids: Sequence[int]) -> Steps[int]:
-        answers = yield requeue_jobs(ids, more, registered())
-        done: int = sum(answer.done for answer in answers)
-        if flows := [job_id for job_id, answer in zip(ids, answers, strict=True) if answer.flow]:
-            done += yield from resume_flows(flows, more)
-        return done
 
-    return _sweep(which, which.states if which.state else BROKEN, _size(batch), requeue, _listener(told))
+def requeue_all(ids: Sequence[int], *, attempts: int | None = None) -> Steps[int]:
+    """Make these ready again, and what was ended because of them wait again; how many are ready."""
+    answers = yield requeue_jobs(ids, attempts, registered())
+    done: int = sum(answer.done for answer in answers)
+    if flows := [job_id for job_id, answer in zip(ids, answers, strict=True) if answer.flow]:
+        done += yield from resume_flows(flows, attempts)
+    return done
 
 
 @verb
@@ -128,13 +146,19 @@ def delete_many(
 
     Raises `InvalidOption` for a filter that fits every job, or asks for running ones.
     """
-    filter_of(which).refuse_all("delete_many")
+    return go_through(which, states_to_delete(which), size_of(batch), delete_all, listener(told))
+
+
+def states_to_delete(which: JobFilter, verb: str = "delete_many") -> frozenset[State]:
+    """Of the jobs that are meant. Raises `InvalidOption`."""
+    filter_of(which).refuse_all(verb)
     if which.state is State.RUNNING:
-        raise InvalidOption("state", "delete_many: jobs that run cannot be deleted; cancel them first")
-    return _sweep(which, which.states, _size(batch), _delete, _listener(told))
+        raise InvalidOption("state", f"{verb}: jobs that run cannot be deleted; cancel them first")
+    return which.states
 
 
-def _delete(ids: Sequence[int]) -> Steps[int]:
+def delete_all(ids: Sequence[int]) -> Steps[int]:
+    """Delete these; how many were there to delete."""
     deleted, _, needed = yield Statement(DELETE_JOBS, {"ids": list(ids)}, lambda rows: rows[0][:3], name="delete_jobs")
     if needed:
         yield make_partitions(DAYS_AHEAD)
@@ -142,14 +166,16 @@ def _delete(ids: Sequence[int]) -> Steps[int]:
     return int(deleted)
 
 
-def _sweep(
+def go_through(
     which: JobFilter,
     states: Collection[State],
     batch: int,
     change: Callable[[Sequence[int]], Generator[Any, Any, int]],
-    told: Told | None,
+    told: Told | None = None,
 ) -> Steps[Swept]:
-    """All that fit are looked up first, so many at once, since each look may read a whole table."""
+    """Change all that fit, a batch at a time. They are looked up first, so many at once, since each look may read a
+    whole table.
+    """
     changed = left = 0
     for choice, there in (("choose_live", LIVE), ("choose_finished", FINISHED)):
         if not (wanted := there.intersection(states)):

@@ -43,7 +43,7 @@ class JobFilter:
     def refuse_all(self, verb: str) -> None:
         """Raise `InvalidOption` if every job fits."""
         if all(getattr(self, field.name) is None for field in fields(self)):
-            raise InvalidOption(verb, "say which jobs; JobFilter() fits every one, and that is never meant")
+            raise InvalidOption("which", f"{verb}: say which jobs; JobFilter() fits every one, and that is never meant")
 
     @property
     def states(self) -> frozenset[State]:

@@ -14,6 +14,7 @@ import msgspec
 
 from chancy.arguments.codec import Signature
 from chancy.carried.arrival import plainly
+from chancy.carried.secrets import places
 from chancy.errors import InvalidArguments, InvalidTask
 from chancy.model import UniqueKey
 from chancy.options.limits import KeyFunction
@@ -100,8 +101,12 @@ def shortened(key: str) -> str:
     data = key.encode()
     if len(data) <= LONGEST_BYTES:
         return key
-    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
-    return f"{data[: LONGEST_BYTES - 36].decode(errors='ignore')}… {digest}"
+    return f"{data[: LONGEST_BYTES - 36].decode(errors='ignore')}… {digest_of(key)}"
+
+
+def digest_of(key: str) -> str:
+    """What stands for a key that is too long, or holds a secret."""
+    return hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
 
 
 def _is_json(value: str) -> bool:
@@ -163,6 +168,8 @@ def unique_of(unique: Unique | None, signature: Signature, others: tuple[str, ..
     if unique.key is None:
         names = tuple(signature.struct.__struct_fields__)
         key = Key(signature.task, "unique", dict, names)
+        if any(True for field in msgspec.structs.fields(signature.struct) for _ in places(field.type)):
+            return lambda arguments: made(digest_of(key.text(arguments)))  # a key is shown
     else:
         key = key_of(unique.key, "unique", signature)
     return lambda arguments: made(key.text(arguments))

@@ -27,6 +27,8 @@ _DRAW = "USAGE ON SEQUENCE {schema}.job_id_seq, {schema}.batch_id_seq"
 _CARE = """EXECUTE ON FUNCTION {schema}.make_partitions(date, date), {schema}.drop_day(text),
     {schema}.keep_queues(text[], text[], text[], smallint[])"""
 
+_NOTE = _on("INSERT", "audit")
+"""Who did what is added by whoever does it, and neither changed nor deleted."""
 _LOOK_LATE = "EXECUTE ON FUNCTION {schema}.unblock_late(bigint[], bigint)"
 
 GRANT = "GRANT %s TO %s;"
@@ -40,6 +42,7 @@ RIGHTS: Mapping[Role, Sequence[str]] = {
         "UPDATE (needed) ON {schema}.job",
         _on("UPDATE", "batch unique_window"),
         _on("DELETE", "unique_window"),
+        _NOTE,
         _DRAW,
         _LOOK_LATE,
     ),
@@ -58,6 +61,8 @@ RIGHTS: Mapping[Role, Sequence[str]] = {
             "INSERT, UPDATE, DELETE",
             "job history history_result log step pause queue_limit schedule batch unique_window setting need",
         ),
+        _NOTE,
+        "UPDATE (changed, skipped, seen_at, stop_at, done_at, note) ON {schema}.audit",
         _DRAW,
         _CARE,
         _LOOK_LATE,

@@ -6,7 +6,8 @@
 -- sees. `jit` would take seconds over plans that run for milliseconds, and other processors belong to the workers.
 
 -- The conditions, each with its parameter: 1 queue, 2 tasks, 3 batch, 4 kind, 5 fingerprint, 6 since, 7 until, 8 words,
--- 9 until when there is time to look for those.
+-- 9 until when there is time to look for those. Whoever looks for words could guess a secret by them: jobs of tasks with
+-- secrets are passed by.
 CREATE OR REPLACE FUNCTION {schema}.conditions(
     live boolean, queue text, tasks text[], batch bigint, kind text, fingerprint text, since timestamptz, until timestamptz,
     words text
@@ -27,7 +28,8 @@ CREATE OR REPLACE FUNCTION {schema}.conditions(
         CASE WHEN since IS NULL THEN NULL WHEN live THEN 'submitted_at >= $6' ELSE 'finished_at >= $6' END,
         CASE WHEN until IS NULL THEN NULL WHEN live THEN 'submitted_at < $7' ELSE 'finished_at < $7' END,
         CASE WHEN words IS NOT NULL THEN
-            'CASE WHEN clock_timestamp() < $9 THEN strpos(arguments::text, $8) > 0 OR strpos(errors::text, $8) > 0 END' END)
+            'CASE WHEN clock_timestamp() < $9 THEN (strpos(arguments::text, $8) > 0 OR strpos(errors::text, $8) > 0)
+                AND task <> ALL (ARRAY(SELECT name FROM {schema}.task AS declared WHERE secrets IS NOT NULL)) END' END)
 $$;
 
 -- The condition that a live job is in one of these states; NULL if none of them is a live one's.

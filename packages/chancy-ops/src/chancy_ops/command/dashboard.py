@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import secrets
 import socket
@@ -15,6 +14,7 @@ import click
 
 from chancy_ops.terminal.faults import Refusal
 from chancy_ops.terminal.modules import load
+from chancy_ops.terminal.person import person
 from chancy_ops.terminal.screen import answer
 from chancy_ops.terminal.site import Site, command
 
@@ -104,7 +104,7 @@ def _made(
             f"by `ssh -L`"
         )
     else:
-        auth = by_token(token, name=_person(), rights=rights)
+        auth = by_token(token, name=person(), rights=rights)
     hosts = {*names, *(LOOPBACK_NAMES if host in LOOPBACK else ())}
     if not hosts:
         raise Refusal("say with --name by which host browsers call it: queue.example.com")
@@ -115,13 +115,6 @@ def _end_with_input(server: Server) -> None:
     while sys.stdin.buffer.read(4096):
         pass
     server.should_exit = True
-
-
-def _person() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container without a user of this number
-        return "you"
 
 
 def _listening(host: str, port: int) -> socket.socket:

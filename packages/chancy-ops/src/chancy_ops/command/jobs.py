@@ -61,7 +61,8 @@ def jobs(
         )
         if site.json:
             whole: Any = perform(conn, whole_jobs(which, limit, words=text, before=before), site.schema)
-            return document({"jobs": [described(row) for row in whole], "looked_to": whole.looked_to})
+            hiding = chancy_ops.hiding(conn, {row.task for row in whole}, schema=site.schema)
+            return document({"jobs": [described(hiding.job(row)) for row in whole], "looked_to": whole.looked_to})
         lines = chancy_ops.search(conn, which, words=text, limit=limit, before=before, schema=site.schema)
     Table(
         ("ID", "TASK", "QUEUE", "STATE", "ATTEMPT", "PRIORITY", "WHEN", "NOTE"),
@@ -77,7 +78,7 @@ def jobs(
 
 
 def described(row: JobRow) -> dict[str, Any]:
-    """The row as a JSON document, with the arguments and the result as they are stored."""
+    """The row as a JSON document, with the arguments and the result as they are stored, but for secrets."""
     return msgspec.structs.asdict(row) | {
         "arguments": msgspec.Raw(row.arguments),
         "result": None if row.result is None else msgspec.Raw(row.result),
@@ -118,6 +119,7 @@ def job(site: Site, job_id: int) -> None:
     """Everything about one job: arguments, result, each error with its traceback, timings, progress, steps, logs."""
     with site.connect() as conn:
         row = chancy.get(conn, job_id, schema=site.schema)
+        row = chancy_ops.hiding(conn, [row.task], schema=site.schema).job(row)
         steps = chancy.steps(conn, job_id, schema=site.schema)
         logs = chancy.logs(conn, job_id, limit=LOGS_SHOWN, schema=site.schema)
         now = site.now(conn)

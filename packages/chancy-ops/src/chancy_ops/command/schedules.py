@@ -8,6 +8,8 @@ import click
 import msgspec
 
 import chancy
+import chancy_ops
+from chancy_ops import Hiding
 from chancy_ops.terminal.screen import Table, answer, document
 from chancy_ops.terminal.site import Site, command
 from chancy_ops.terminal.times import until
@@ -22,8 +24,9 @@ def schedules(site: Site) -> None:
     """
     with site.connect() as conn:
         rows = chancy.schedules(conn, schema=site.schema)
+        hiding = chancy_ops.hiding(conn, {row.task for row in rows}, schema=site.schema)
     if site.json:
-        return document({"schedules": [described(row) for row in rows]})
+        return document({"schedules": [described(row, hiding) for row in rows]})
     Table(
         ("SCHEDULE", "TASK", "TICKS", "NEXT", "LAST", "JOB", "NOTE"),
         [
@@ -42,9 +45,9 @@ def schedules(site: Site) -> None:
     return None
 
 
-def described(row: chancy.ScheduleRow) -> dict[str, Any]:
-    """The row as a JSON document, without the instant at which it was read."""
-    told = msgspec.structs.asdict(row) | {"arguments": msgspec.Raw(row.arguments)}
+def described(row: chancy.ScheduleRow, hiding: Hiding) -> dict[str, Any]:
+    """The row as a JSON document, without secrets, and the instant at which it was read."""
+    told = msgspec.structs.asdict(row) | {"arguments": msgspec.Raw(hiding.arguments(row.task, row.arguments))}
     return {name: value for name, value in told.items() if name != "read_at"}
 
 
@@ -58,6 +61,7 @@ def when(row: chancy.ScheduleRow) -> str:
 @click.argument("schedule")
 def run_now(site: Site, schedule: str) -> None:
     """Have a schedule tick now, besides its own times. A worker sees to it within seconds."""
-    with site.connect() as conn:
+    with site.connect() as conn, conn.transaction():
         chancy.run_now(conn, schedule, schema=site.schema)
+        site.note(conn, "run_now", schedule=schedule)
     answer(site.json, {"schedule": schedule}, f"schedule {schedule} ticks with the next look of a worker")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import click
 
@@ -28,9 +29,11 @@ def edit(site: Site, job_id: int, priority: int | None, run_at: datetime | None,
         raise click.UsageError("give either --run-at or --delay")
     if priority is None and run_at is None and delay is None:
         raise click.UsageError("say what to change: --priority, --run-at or --delay")
-    with site.connect() as conn:
+    with site.connect() as conn, conn.transaction():
         due = run_at if delay is None else site.now(conn) + delay
         done = chancy_ops.edit(conn, job_id, priority=priority, run_at=due, schema=site.schema)
+        if done:
+            site.note(conn, "edit", job=job_id, priority=priority, run_at=due)
         row = chancy.get(conn, job_id, schema=site.schema)
     told = {"id": row.id, "done": done, "state": row.state, "priority": row.priority, "run_at": row.run_at}
     if done:
@@ -72,9 +75,11 @@ def pause(
     kind, name = _named(queue, task, schedule)
     if until is not None and length is not None:
         raise click.UsageError("give either --until or --for")
-    with site.connect() as conn:
+    with site.connect() as conn, conn.transaction():
         until = until if length is None else site.now(conn) + length
         chancy_ops.pause(conn, queue, task=task, schedule=schedule, until=until, schema=site.schema)
+        what: dict[str, Any] = {kind: name, "until": until}
+        site.note(conn, "pause", **what)
     end = "it is resumed" if until is None else written(until)
     answer(site.json, {kind: name, "paused": True, "until": until}, f"{kind} {name} is paused until {end}")
 
@@ -86,8 +91,11 @@ def pause(
 def resume(site: Site, queue: str | None, task: str | None, schedule: str | None) -> None:
     """Let what is paused go on: a queue, a task or a schedule."""
     kind, name = _named(queue, task, schedule)
-    with site.connect() as conn:
+    with site.connect() as conn, conn.transaction():
         was = chancy_ops.resume(conn, queue, task=task, schedule=schedule, schema=site.schema)
+        if was:
+            what: dict[str, Any] = {kind: name}
+            site.note(conn, "resume", **what)
     said = f"{kind} {name} goes on" if was else f"{kind} {name} was not paused"
     answer(site.json, {kind: name, "paused": False, "was_paused": was}, said)
 
@@ -106,7 +114,8 @@ def limit(site: Site, queue: str, most: int | None) -> None:
 
     Over all workers, and from now on: what runs, runs on. 0 lets nothing begin, none lifts the limit.
     """
-    with site.connect() as conn:
+    with site.connect() as conn, conn.transaction():
         chancy_ops.limit(conn, queue, concurrency=most, schema=site.schema)
+        site.note(conn, "limit", queue=queue, concurrency=most)
     said = f"queue {queue} has no limit" if most is None else f"queue {queue} runs at most {most} at a time"
     answer(site.json, {"queue": queue, "limit": most}, said)

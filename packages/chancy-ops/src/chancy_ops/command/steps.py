@@ -60,8 +60,10 @@ def signal(site: Site, job_id: int, name: str, value: str) -> int:
         said = msgspec.json.decode(value)
     except msgspec.DecodeError as error:
         raise click.UsageError(f"the value is no JSON ({error}); a text has quotes of its own, '\"yes\"'") from None
-    with site.connect() as conn:
+    with site.connect() as conn, conn.transaction():
         told = chancy.signal(conn, job_id, name, said, schema=site.schema)
+        if told:
+            site.note(conn, "signal", job=job_id, name=name)
     text = f"job {job_id} was told {name!r}"
     if not told:
         text = f"job {job_id} was not told {name!r}: it is finished, was told before, or has waited long enough"
@@ -74,8 +76,10 @@ def signal(site: Site, job_id: int, name: str, value: str) -> int:
 @click.option("--step", "names", multiple=True, metavar="NAME", help="This one; may be given several times.")
 def forget_steps(site: Site, job_id: int, names: tuple[str, ...]) -> None:
     """Forget what a job has done of itself, so that its next attempt does it again. One that runs is left alone."""
-    with site.connect() as conn:
+    with site.connect() as conn, conn.transaction():
         gone = chancy.forget_steps(conn, job_id, names=names or None, schema=site.schema)
+        if gone:
+            site.note(conn, "forget_steps", job=job_id, names=names or None, changed=gone)
     answer(
         site.json, {"id": job_id, "forgotten": gone}, f"{gone} step{'' if gone == 1 else 's'} of job {job_id} forgotten"
     )

@@ -54,8 +54,10 @@ def submit(
     task = find_task(name, modules)
     by_position, by_name = parsed(task, arguments)
     new = task.using(**given).bind(*by_position, **by_name)
-    with site.connect() as conn:
+    with site.connect() as conn, conn.transaction():
         (made,) = chancy.submit_many(conn, [new], schema=site.schema)
+        if made.outcome is not chancy.SubmitOutcome.EXISTING:
+            site.note(conn, "submit", job=made.id, task=made.task)
     outcome = str(made.outcome)
     if site.json:
         return document({"id": made.id, "task": made.task, "queue": made.queue, "outcome": outcome})

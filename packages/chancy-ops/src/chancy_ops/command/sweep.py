@@ -1,10 +1,10 @@
-"""`chancy cancel`, `requeue` and `delete`: jobs by their ids, or many by what they have in common."""
+"""`chancy cancel`, `requeue` and `delete`: jobs by their ids, or many by what they have in common; and `stop`."""
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -15,13 +15,12 @@ import chancy
 import chancy_ops
 from chancy import DuplicateJob, State, UnknownJob
 from chancy.options.phrases import counted, one_line
-from chancy.states import FINISHED, LIVE
-from chancy_ops import JobFilter, Swept
-from chancy_ops.counting import Count, sum_of
-from chancy_ops.jobs import BROKEN
+from chancy_ops import JobFilter, Sweep, Swept
+from chancy_ops.sweeping import KINDS, SweepKind
 from chancy_ops.terminal.bar import Bar
 from chancy_ops.terminal.faults import DONE, NOT_DONE, STOPPED, Refusal
-from chancy_ops.terminal.screen import document
+from chancy_ops.terminal.person import person
+from chancy_ops.terminal.screen import answer, document
 from chancy_ops.terminal.site import Site, command
 from chancy_ops.terminal.times import instant_or_age, moment
 
@@ -31,20 +30,12 @@ if TYPE_CHECKING:
     from chancy.wires.connections import PsycopgConn
 
 
-@dataclass(frozen=True, slots=True)
-class Verb:
-    """What is done to jobs: its name, its past, the states that allow it, and why others do not."""
-
-    name: str
-    past: str
-    fits: frozenset[State]
-    not_done: str
-
-
-CANCEL = Verb("cancel", "cancelled", LIVE, "is finished already")
-REQUEUE = Verb("requeue", "requeued", FINISHED, "is not finished")
-REQUEUE_BROKEN = Verb("requeue", "requeued", BROKEN, REQUEUE.not_done)
-DELETE = Verb("delete", "deleted", frozenset(State) - {State.RUNNING}, "runs: cancel it first")
+NOT_DONE_SINCE = {
+    "cancel": "is finished already",
+    "requeue": "is not finished",
+    "delete": "runs: cancel it first",
+}
+"""Why a verb leaves a job alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +58,13 @@ class Chosen:
         said = (self.queue, self.task, self.state, self.error, self.fingerprint, self.since, self.until)
         return any(given is not None for given in said)
 
-    def checked(self, verb: Verb) -> Chosen:
+    def checked(self, kind: SweepKind) -> Chosen:
         """The same, or an error for a choice that is none."""
         if bool(self.ids) == self.by_filter:
             raise click.UsageError("say which jobs: either their ids, or --queue, --task, --state and the like")
-        if self.state is not None and self.state not in verb.fits:
-            fits = ", ".join(state for state in State if state in verb.fits)
-            raise click.UsageError(f"jobs that are {self.state} cannot be {verb.past}: --state is one of {fits}")
+        if self.state is not None and self.state not in kind.fits:
+            fits = ", ".join(state for state in State if state in kind.fits)
+            raise click.UsageError(f"jobs that are {self.state} cannot be {kind.past}: --state is one of {fits}")
         return self
 
     def filter(self, now: datetime) -> JobFilter:
@@ -125,7 +116,7 @@ def cancel(site: Site, chosen: Chosen) -> int:
 
     Jobs that wait are cancelled; those that run are asked to stop.
     """
-    return _sweep(site, chosen, CANCEL, chancy.cancel, chancy_ops.cancel_many)
+    return _sweep(site, chosen, "cancel", chancy.cancel)
 
 
 @command("requeue")
@@ -145,8 +136,7 @@ def requeue(site: Site, chosen: Chosen, attempts: int | None) -> int:
         raise click.UsageError(
             "say which finished jobs: --state failed, discarded, cancelled or succeeded, or --fingerprint"
         )
-    one, many = (functools.partial(verb, attempts=attempts) for verb in (chancy.requeue, chancy_ops.requeue_many))
-    return _sweep(site, chosen, REQUEUE if chosen.state else REQUEUE_BROKEN, one, many)
+    return _sweep(site, chosen, "requeue", functools.partial(chancy.requeue, attempts=attempts), attempts)
 
 
 @command("delete")
@@ -156,25 +146,45 @@ def delete(site: Site, chosen: Chosen) -> int:
 
     Nothing is left of them. Jobs that run are left alone.
     """
-    return _sweep(site, chosen, DELETE, chancy_ops.delete, chancy_ops.delete_many)
+    return _sweep(site, chosen, "delete", chancy_ops.delete)
 
 
-def _sweep(site: Site, chosen: Chosen, verb: Verb, one: Callable[..., Any], many: Callable[..., Any]) -> int:
-    chosen.checked(verb)
+@command("stop")
+@click.argument("audit_id", metavar="ID", type=int)
+def stop(site: Site, audit_id: int) -> int:
+    """Stop what somebody does to many jobs, here or elsewhere, after its next batch. What is done stays done.
+
+    ID is that of `chancy audit`.
+    """
+    with site.connect() as conn, conn.transaction():
+        done = chancy_ops.stop_sweep(conn, audit_id, schema=site.schema)
+        if done:
+            site.note(conn, "stop", audit=audit_id)
+    said = f"{audit_id} stops after its next batch" if done else f"{audit_id} has ended, or was never about many jobs"
+    answer(site.json, {"id": audit_id, "stopping": done}, said)
+    return DONE if done else NOT_DONE
+
+
+def _sweep(site: Site, chosen: Chosen, did: str, one: Callable[..., Any], attempts: int | None = None) -> int:
+    kind = KINDS[did]
+    chosen.checked(kind)
     with site.connect() as conn:
         if chosen.ids:
-            return _each(site, conn, chosen.ids, verb, one)
-        return _all(site, conn, chosen, verb, many)
+            return _each(site, conn, chosen.ids, kind, one)
+        return _all(site, conn, chosen, kind, attempts)
 
 
-def _each(site: Site, conn: PsycopgConn, ids: Sequence[int], verb: Verb, change: Callable[..., Any]) -> int:
+def _each(site: Site, conn: PsycopgConn, ids: Sequence[int], kind: SweepKind, change: Callable[..., Any]) -> int:
     """One after the other, each a transaction of its own; what fails does not keep the others."""
     answers: list[dict[str, Any]] = []
     for job_id in ids:
         try:
-            done = bool(change(conn, job_id, schema=site.schema))
-            said = verb.past if done else f"left alone: it {verb.not_done}"
-            if done and verb is CANCEL and _runs(conn, job_id, site.schema):
+            with conn.transaction():
+                done = bool(change(conn, job_id, schema=site.schema))
+                if done:
+                    site.note(conn, kind.name, job=job_id)
+            said = kind.past if done else f"left alone: it {NOT_DONE_SINCE[kind.name]}"
+            if done and kind.name == "cancel" and _runs(conn, job_id, site.schema):
                 said = "asked to stop"
         except (UnknownJob, DuplicateJob) as error:
             done, said = False, str(error)
@@ -183,7 +193,7 @@ def _each(site: Site, conn: PsycopgConn, ids: Sequence[int], verb: Verb, change:
             click.echo(f"job {job_id}: {one_line(said, 400)}")
     if site.json:
         document({"jobs": answers})
-    return DONE if all(answer["done"] for answer in answers) else NOT_DONE
+    return DONE if all(each["done"] for each in answers) else NOT_DONE
 
 
 def _runs(conn: PsycopgConn, job_id: int, schema: str) -> bool:
@@ -193,41 +203,45 @@ def _runs(conn: PsycopgConn, job_id: int, schema: str) -> bool:
         return False
 
 
-def _all(site: Site, conn: PsycopgConn, chosen: Chosen, verb: Verb, change: Callable[..., Any]) -> int:
+def _all(site: Site, conn: PsycopgConn, chosen: Chosen, kind: SweepKind, attempts: int | None) -> int:
     which = chosen.filter(site.now(conn))
-    counts = chancy_ops.count(conn, which, schema=site.schema)
-    fitting = {state: counts[state] for state in State if state in verb.fits and state in counts}
-    total = sum_of(*fitting.values())
+    planned = chancy_ops.plan_sweep(conn, kind.name, which, attempts=attempts, schema=site.schema)
+    total = planned.total
     if total and not chosen.yes:
-        _ask(verb, fitting, total)
+        _ask(planned)
     seen = 0
     try:
-        with Bar(verb.name, None if total.more else total) as bar:
+        with Bar(kind.name, None if total.more else total) as bar:
 
             def told(gone_through: int) -> None:
                 nonlocal seen
                 seen = gone_through
                 bar.move(gone_through)
 
-            swept = change(conn, which, told=told, schema=site.schema) if total else Swept(0, 0)
+            swept = Swept(0, 0)
+            if total:
+                swept = chancy_ops.sweep(conn, planned, who=person(), via="command", told=told, schema=site.schema)
     except KeyboardInterrupt:
-        raise Refusal(f"stopped after {seen:,} of {total:,} jobs; those stay {verb.past}", STOPPED) from None
+        raise Refusal(f"stopped after {seen:,} of {total:,} jobs; those stay {kind.past}", STOPPED) from None
     if site.json:
-        counted_ = {state: int(number) for state, number in fitting.items()}
-        more = [state for state, number in fitting.items() if number.more]
-        document({"counted": counted_, "more": more, "changed": swept.changed, "left": swept.left})
+        numbers = {state: int(number) for state, number in planned.counts.items()}
+        more = [state for state, number in planned.counts.items() if number.more]
+        document({"counted": numbers, "more": more, "changed": swept.changed, "left": swept.left})
     elif not total:
         click.echo("no job fits")
     else:
         left = f", {swept.left:,} left as they were" if swept.left else ""
-        click.echo(f"{verb.past} {counted(swept.changed, 'job')}{left}")
+        click.echo(f"{kind.past} {counted(swept.changed, 'job')}{left}")
+    if swept.stopped:
+        raise Refusal(f"somebody stopped it after {seen:,} of {total:,} jobs; the same command does the rest", NOT_DONE)
     return DONE
 
 
-def _ask(verb: Verb, counts: Mapping[State, Count], total: Count) -> None:
-    listed = ", ".join(f"{number:,} {state}" for state, number in counts.items())
+def _ask(planned: Sweep) -> None:
+    name = planned.kind.name
+    listed = ", ".join(f"{number:,} {state}" for state, number in planned.counts.items())
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise Refusal(f"{listed}: this is no terminal on which one could be asked; give --yes to {verb.name} them")
+        raise Refusal(f"{listed}: this is no terminal on which one could be asked; give --yes to {name} them")
     click.echo(f"{listed}", err=True)
-    if not click.confirm(f"{verb.name.capitalize()} {counted(total, 'job')}?", err=True):
+    if not click.confirm(f"{name.capitalize()} {counted(planned.total, 'job')}?", err=True):
         raise Refusal("nothing was changed", NOT_DONE)

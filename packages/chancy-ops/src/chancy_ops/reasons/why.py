@@ -22,6 +22,7 @@ from chancy.states import FINISHED, State
 from chancy.steps.values import StepKind
 from chancy.verb import verb
 from chancy.verbs import select_job
+from chancy_ops.redaction import select_hiding
 
 from .context import (
     MOST_GROUPS,
@@ -92,7 +93,7 @@ class Why:
 
 @verb
 def why(job_id: int, /, *, schema: str | None = None) -> Steps[Why]:
-    """Why the job does not run, or what it does. Two to six round trips; takes no lock and reads no table through.
+    """Why the job does not run, or what it does. Two to seven round trips; takes no lock and reads no table through.
 
     How many come before it is counted up to 10,000 jobs and 1,000 groups. Raises `UnknownJob`.
     """
@@ -102,7 +103,7 @@ def why(job_id: int, /, *, schema: str | None = None) -> Steps[Why]:
 def _why(job_id: int, schema: str) -> Steps[Why]:
     job, seen = yield from _look(job_id, schema)
     if job.state in FINISHED:
-        return _finished(job, seen)
+        return _finished((yield select_hiding([job.task])).job(job), seen)
     if job.state is State.RUNNING:
         return _running(job, seen)
     if job.state is State.BLOCKED:

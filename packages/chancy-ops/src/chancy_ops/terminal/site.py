@@ -74,6 +74,14 @@ class Site:
             )
         return found
 
+    def note(self, conn: PsycopgConn, did: str, /, changed: int = 1, **what: Any) -> None:
+        """Write down what the person at the command did, in the transaction of that."""
+        from chancy_ops.auditing import note
+
+        from .person import person
+
+        note(conn, did, what, who=person(), via="command", changed=changed, schema=self.schema)
+
     def migrate(self) -> str:
         """The command that would bring the schema up to date."""
         return f"`chancy migrate --schema {self.schema}`"

@@ -20,6 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from chancy.app import Chancy
 from chancy.errors import ChancyError, InvalidOption, SchemaOutdated, UnknownBatch, UnknownJob
+from chancy_ops.redaction import Redact
 
 from .access.borders import HEADERS, READS, WRITES, refused_host, refused_origin
 from .access.doors import Auth
@@ -28,6 +29,7 @@ from .connections import Busy, Connections
 from .rendering import STATIC, Pages
 from .routes import ACTS, PAGES, Act, Page
 from .shared import Shared
+from .sweeps import Sweeps
 from .visit import Desk, Visit, path_of
 
 log = logging.getLogger("chancy.dashboard")
@@ -44,8 +46,12 @@ class Dashboard:
     Postgres refuses whatever would change anything. `hosts` are the names by which it may be called, None is any: alone
     on a machine it is called by its own. `every` is how many seconds a page waits until it looks again.
 
+    `redact` is given a part of a job ("arguments", "result", "error", "log" or "step"), its task's name and the value,
+    and gives what is shown in its place; nobody searches for words then.
+
     Opens at most three connections, with the first request, and closes those that nobody uses: nothing has to be
-    started or stopped, also where it is mounted. Raises `InvalidOption`.
+    started or stopped, also where it is mounted. What is done to many jobs has one of its own, twice at a time. Raises
+    `InvalidOption`.
     """
 
     def __init__(
@@ -57,6 +63,7 @@ class Dashboard:
         read_only: bool = False,
         hosts: Collection[str] | None = None,
         every: float = 2.0,
+        redact: Redact | None = None,
     ) -> None:
         if not callable(auth):
             raise InvalidOption("auth", "expected a function of the request, that gives a User or None")
@@ -64,7 +71,8 @@ class Dashboard:
         self._auth = auth
         self._hosts = None if hosts is None else frozenset(hosts)
         connections = Connections(lambda: self._settings.conninfo, read_only=read_only)
-        self._desk = Desk(self._settings.schema_name, connections, Shared(), Pages(), every)
+        sweeps = Sweeps(lambda: self._settings.conninfo, self._settings.schema_name, read_only=read_only)
+        self._desk = Desk(self._settings.schema_name, connections, Shared(), Pages(), every, sweeps, redact)
         self._app = Starlette(
             routes=[
                 Route("/healthz", _well),
@@ -147,7 +155,10 @@ class Dashboard:
         self.close()
 
     def close(self) -> None:
-        """Close the connections of this event loop, for a program that ends its loop and goes on."""
+        """Close the connections of this event loop, and end what is done to many jobs, for a program that ends its loop
+        and goes on.
+        """
+        self._desk.sweeps.close()
         self._desk.connections.close()
 
 

@@ -15,6 +15,7 @@ from chancy.options.phrases import one_line
 from chancy_ops.terminal.times import a_second
 
 from . import shown
+from .said import said_of, seen_of
 from .shared import AT_MOST
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ STATIC = HERE / "static"
 LINKS = {
     "overview": "", "jobs": "jobs", "failures": "failures", "queues": "queues", "tasks": "tasks",
     "schedules": "schedules", "limits": "limits", "batches": "batches", "workers": "workers", "doctor": "doctor",
+    "audit": "audit",
 }  # fmt: skip
 """What every page leads to."""
 
@@ -39,7 +41,7 @@ class Pages:
         )  # fmt: skip
         filters: dict[str, Callable[..., Any]] = {
             "age": shown.age, "cut": shown.cut, "for_": shown.for_, "length": shown.length, "moment": shown.moment,
-            "one_line": one_line, "rate": a_second,
+            "one_line": one_line, "rate": a_second, "seen": seen_of,
         }  # fmt: skip
         self._jinja.filters |= filters
         content = b"".join(file.read_bytes() for file in sorted(STATIC.iterdir()))
@@ -65,6 +67,7 @@ class Pages:
 
     def _of(self, visit: Visit) -> dict[str, object]:
         return {
+            "did": said_of(visit.request.query_params),
             "every": round(1000 * visit.desk.every),
             "links": LINKS,
             "may": visit.may,

@@ -11,7 +11,10 @@ from starlette.responses import Response
 from chancy.wires.connections import PsycopgAsyncConn
 
 from .access.users import Action
-from .pages import batches, doctor, failures, jobs, limits, overview, queues, schedules, tasks, workers
+from .acts import jobs as on_job
+from .acts import schedules as on_schedule
+from .acts import steering, submits, sweeps
+from .pages import audit, batches, doctor, failures, jobs, limits, overview, queues, schedules, tasks, workers
 from .visit import Visit
 
 Page: TypeAlias = Callable[[Visit], Awaitable[Response]]
@@ -32,6 +35,10 @@ PAGES: Mapping[str, Page] = {
     "/batch": batches.batch,
     "/workers": workers.workers,
     "/doctor": doctor.doctor,
+    "/audit": audit.audit,
+    "/sweep": sweeps.sweep_page,
+    "/task/submit": submits.submit_form,
+    "/jobs/{id:int}/again": submits.again_form,
 }
 
 
@@ -45,5 +52,26 @@ class Act:
     """What is answered leads to a page: `visit.go(…)`."""
 
 
-ACTS: Mapping[str, Act] = {}
+ACTS: Mapping[str, Act] = {
+    "/jobs/{id:int}/cancel": Act(Action.CANCEL, on_job.cancel),
+    "/jobs/{id:int}/requeue": Act(Action.REQUEUE, on_job.requeue),
+    "/jobs/{id:int}/edit": Act(Action.EDIT, on_job.edit),
+    "/jobs/{id:int}/delete": Act(Action.DELETE, on_job.delete),
+    "/jobs/{id:int}/signal": Act(Action.SIGNAL, on_job.signal),
+    "/jobs/{id:int}/forget": Act(Action.SIGNAL, on_job.forget),
+    "/task/submit": Act(Action.SUBMIT, submits.submit),
+    "/task/pause": Act(Action.PAUSE, steering.pause_task),
+    "/task/resume": Act(Action.PAUSE, steering.resume_task),
+    "/queue/pause": Act(Action.PAUSE, steering.pause_queue),
+    "/queue/resume": Act(Action.PAUSE, steering.resume_queue),
+    "/queue/limit": Act(Action.LIMIT, steering.limit),
+    "/queue/keep": Act(Action.KEEP, steering.keep),
+    "/schedule/run": Act(Action.SCHEDULE, on_schedule.run_now),
+    "/schedule/pause": Act(Action.SCHEDULE, on_schedule.pause),
+    "/schedule/resume": Act(Action.SCHEDULE, on_schedule.resume),
+    "/schedule/unschedule": Act(Action.SCHEDULE, on_schedule.unschedule),
+    "/sweep": Act(Action.SWEEP, sweeps.sweep),
+    "/sweep/stop": Act(Action.SWEEP, sweeps.stop),
+    "/sweep/ticked": Act(Action.LOOK, sweeps.ticked),
+}
 """By their paths. A page shows the form of an act in a template of its own name in the folder `acts`."""

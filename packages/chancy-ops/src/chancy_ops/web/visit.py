@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
@@ -13,12 +13,15 @@ from starlette.responses import RedirectResponse, Response
 
 from chancy.errors import InvalidOption
 from chancy.wires.connections import PsycopgAsyncConn
+from chancy_ops import JobLine
+from chancy_ops.redaction import Hiding, Redact, hiding
 
 from .access.users import Action, User
 from .connections import Connections
 from .rendering import Pages
 from .shared import Shared
 from .shown import query_of
+from .sweeps import Sweeps
 
 MOST_POSTED = 1024**2
 
@@ -33,6 +36,9 @@ class Desk:
     pages: Pages
     every: float
     """Seconds between two looks of a page at itself."""
+    sweeps: Sweeps
+    redact: Redact | None = None
+    """What the application hides besides secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,18 @@ class Visit:
     def looking(self) -> AbstractAsyncContextManager[PsycopgAsyncConn]:
         """A connection that can write nothing."""
         return self.desk.connections.looking()
+
+    def line(self, line: JobLine) -> JobLine:
+        """The same job, as it may be shown: of secrets it has none, of what the application hides it may."""
+        return Hiding({}, self.desk.redact).line(line)
+
+    def error(self, task: str, message: str) -> str:
+        """What an error of a task's job said, as it may be shown."""
+        return Hiding({}, self.desk.redact).words("error", task, message)
+
+    async def hiding(self, conn: PsycopgAsyncConn, tasks: Iterable[str]) -> Hiding:
+        """What is to be hidden of jobs of these tasks. One round trip."""
+        return await hiding(conn, tasks, redact=self.desk.redact, schema=self.schema)
 
     def page(self, template: str, /, *, status: int = 200, **values: object) -> Response:
         """The page, or that it is as it was."""

@@ -52,9 +52,9 @@ def _search(memory: Memory, asked: Asked) -> Iterator[Row]:
             None, None, row.id, row.task, row.queue, state_of(row).value, row.priority, row.attempt, row.max_attempts,
             row.crashes, row.worker, row.batch, row.submitted_at, row.run_at, row.started_at, row.finished_at,
             row.cancel_at, None if row.unique_key is None else row.unique_key[:200].encode(),
-            None if row.progress is None else encode_json(row.progress), row.arguments.decode()[:500].encode(),
+            None if row.progress is None else encode_json(row.progress), row.arguments,
             said and encode_json(said.kind)[1:-1], said and encode_json(said.message[:400])[1:-1],
-            said and said.fingerprint,
+            said and said.fingerprint, None,
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from chancy.arguments.codec import encode_json
+from chancy.carried.secrets import secrets_in
 from chancy.model import Statement
 from chancy.statements import names_known
 from chancy.task import BaseTask
@@ -45,18 +46,21 @@ DECLARE = (
         FROM alone
         CROSS JOIN unnest(%(names)s::text[], %(queues)s::text[], %(priorities)s::smallint[],
             %(max_attempts)s::smallint[], %(gates)s::json[], %(untils)s::text[], %(withins)s::interval[],
-            %(on_conflicts)s::text[], %(all_names)s::json[])
-            AS task (name, queue, priority, max_attempts, gates, unique_until, unique_within, unique_on_conflict, names)
+            %(on_conflicts)s::text[], %(all_names)s::json[], %(secrets)s::json[])
+            AS task (name, queue, priority, max_attempts, gates, unique_until, unique_within, unique_on_conflict, names,
+                secrets)
     ),
     kept AS (
         INSERT INTO {schema}.task AS task
-            (name, queue, priority, max_attempts, gates, unique_until, unique_within, unique_on_conflict, names)
-        SELECT name, queue, priority, max_attempts, gates, unique_until, unique_within, unique_on_conflict, names
+            (name, queue, priority, max_attempts, gates, unique_until, unique_within, unique_on_conflict, names,
+             secrets)
+        SELECT name, queue, priority, max_attempts, gates, unique_until, unique_within, unique_on_conflict, names,
+            secrets
         FROM given
         ON CONFLICT (name) DO UPDATE
         SET queue = excluded.queue, priority = excluded.priority, max_attempts = excluded.max_attempts,
             gates = excluded.gates, unique_until = excluded.unique_until, unique_within = excluded.unique_within,
-            unique_on_conflict = excluded.unique_on_conflict, names = excluded.names
+            unique_on_conflict = excluded.unique_on_conflict, names = excluded.names, secrets = excluded.secrets
     )
     SELECT count(*) FROM given
 """
@@ -65,11 +69,12 @@ DECLARE = (
 
 def declare(tasks: Iterable[BaseTask[..., Any]]) -> Statement[None]:
     """Write down what these tasks declare, under all their names: queue, priority, attempts, limits over all workers,
-    groups, keys; forget what they do not any more.
+    groups, keys, secrets; forget what they do not any more.
     """
     every = {name: task for task in tasks for name in task.names}
     gates = [[part.declared for part in task.gates.parts] if task.gates else None for task in every.values()]
     unique = [task.unique for task in every.values()]
+    secrets = [secrets_in(task.function) for task in every.values()]
     return Statement(
         DECLARE,
         {
@@ -82,6 +87,7 @@ def declare(tasks: Iterable[BaseTask[..., Any]]) -> Statement[None]:
             "withins": of_intervals(None if each is None else each.within for each in unique),
             "on_conflicts": of_texts(None if each is None else each.on_conflict for each in unique),
             "all_names": JsonColumn(names_known(task) for task in every.values()),
+            "secrets": JsonColumn(encode_json(each) if each else None for each in secrets),
         },
         lambda rows: None,
     )

@@ -1,6 +1,7 @@
 """The days of history, results, logs and steps: made a week ahead, dropped when their time is over. One process drops.
 
-And the slots of limits that nobody has used lately, the times of unique keys that have run out, and finished batches.
+And the slots of limits that nobody has used lately, the times of unique keys that have run out, finished batches, and
+what people did more than 400 days ago.
 """
 
 from __future__ import annotations
@@ -121,6 +122,22 @@ def sweep_needs() -> Statement[bool]:
     return Statement(SWEEP_NEEDS, {}, lambda rows: rows[0][0] == 1000)
 
 
+SWEEP_AUDIT = """
+    WITH swept AS (
+        DELETE FROM {schema}.audit
+        WHERE id = ANY (ARRAY(SELECT id FROM {schema}.audit ORDER BY id LIMIT 1000))
+            AND at <= {schema}.clock() - interval '400 days'
+        RETURNING id
+    )
+    SELECT count(*) FROM swept
+"""
+
+
+def sweep_audit() -> Statement[bool]:
+    """Delete up to 1,000 acts of people of more than 400 days ago; whether there may be more."""
+    return Statement(SWEEP_AUDIT, {}, lambda rows: rows[0][0] == 1000)
+
+
 class Retention(Part):
     """Makes and drops days, and sweeps what is over, now and then: one duty a turn, since others wait for the link.
 
@@ -139,6 +156,7 @@ class Retention(Part):
             ("sweeping keys", _sweep_windows),
             ("sweeping batches", _sweep_batches),
             ("sweeping needs", _sweep_needs),
+            ("sweeping the audit", _sweep_audit),
         )
         self._next = 0
         """Which of them is next."""
@@ -191,6 +209,10 @@ async def _sweep_batches(link: Link) -> bool:
 
 async def _sweep_needs(link: Link) -> bool:
     return await link.send(sweep_needs())
+
+
+async def _sweep_audit(link: Link) -> bool:
+    return await link.send(sweep_audit())
 
 
 async def drop_alone(link: Link) -> None:

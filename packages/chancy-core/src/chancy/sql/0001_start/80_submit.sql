@@ -10,5 +10,6 @@ CREATE TABLE {schema}.task (
     unique_until text,
     unique_within interval,
     unique_on_conflict text,
-    names json -- all its names, if there are several
+    names json, -- all its names, if there are several
+    secrets json -- where its arguments and its result have what nobody is shown
 );

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -11,6 +12,7 @@ from starlette.responses import Response
 
 import chancy
 import chancy_ops
+from chancy.registry import registered
 from chancy.run import perform
 from chancy.states import State
 from chancy.wires.connections import PsycopgAsyncConn
@@ -19,6 +21,7 @@ from chancy_ops.graphs import branches
 from chancy_ops.matching import JobFilter
 from chancy_ops.overview import clock
 from chancy_ops.web.access.users import Action
+from chancy_ops.web.acts.remedies import remedy_of
 from chancy_ops.web.asked import FILTERS, filter_asked, read
 from chancy_ops.web.shared import Shared
 from chancy_ops.web.shown import readable
@@ -37,7 +40,8 @@ async def jobs(visit: Visit) -> Response:
     """Those that fit. A look that finds little ends after half a second, and says how far it came."""
     asked = dict(visit.asked)
     may_read = visit.may(Action.READ)
-    words = asked.get("text") if may_read else None
+    may_search = may_read and visit.desk.redact is None
+    words = asked.get("text") if may_search else None
     before = read(asked, "before", int)
     async with visit.looking() as conn:
         now = await clock(conn, schema=visit.schema)
@@ -50,7 +54,7 @@ async def jobs(visit: Visit) -> Response:
     older = found.looked_to if found.looked_to is not None else found[-1].id if len(found) == SHOWN else None
     return visit.page(
         "jobs.html", found=found, now=now, asked=asked, said=said, which=which, states=list(State), counts=counts,
-        older=older, before=before, may_read=may_read,
+        older=older, before=before, may_read=may_read, may_search=may_search,
     )  # fmt: skip
 
 
@@ -85,12 +89,25 @@ async def job(visit: Visit) -> Response:
         logs = await chancy.logs(conn, job_id, limit=LOGS_SHOWN, schema=schema)
         graph = await chancy_ops.graph(conn, job_id, schema=schema) if row.needs or row.becomes else None
         now = await clock(conn, schema=schema)
+        remedy = await remedy_of(visit, conn, row, why)
+        hiding = await visit.hiding(conn, [row.task])
+    row, why = hiding.job(row), replace(why, sentence=hiding.words("error", row.task, why.sentence))
+    logs = [shown_entry(hiding, row.task, entry) for entry in logs]
     lines = [] if graph is None else list(islice(branches(graph), BRANCHES_SHOWN + 1))
     return visit.page(
         "job.html", job=row, why=why, steps=steps, logs=logs, more_logs=len(logs) == LOGS_SHOWN, graph=graph,
         branches=lines[:BRANCHES_SHOWN], more_branches=len(lines) > BRANCHES_SHOWN, now=now,
-        live=row.finished_at is None, may_read=visit.may(Action.READ),
+        live=row.finished_at is None, remedy=remedy, known=row.task in registered(), may_read=visit.may(Action.READ),
         arguments=readable(row.arguments), result=None if row.result is None else readable(row.result),
         meta=readable(msgspec.json.encode(row.meta)) if row.meta else "",
-        step_results=["" if step.result is None else readable(step.result[:200]) for step in steps],
+        step_results=[
+            "" if step.result is None else hiding.words("step", row.task, readable(step.result[:200])) for step in steps
+        ],
     )  # fmt: skip
+
+
+def shown_entry(hiding: chancy_ops.Hiding, task: str, entry: chancy.LogEntry) -> chancy.LogEntry:
+    """A line of the log, as it may be shown."""
+    return msgspec.structs.replace(
+        entry, message=hiding.words("log", task, entry.message), traceback=hiding.words("log", task, entry.traceback)
+    )

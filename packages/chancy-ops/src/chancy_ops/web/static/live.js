@@ -38,11 +38,12 @@ function put(html) {
   }
 }
 
-// Somebody types there, or copies from it.
+// Somebody types there, has ticked something, or copies from it.
 function inUse(region) {
   const focused = document.activeElement, selected = getSelection();
   return region.contains(focused) && focused.matches("input, select, textarea, button")
-    || !selected.isCollapsed && selected.containsNode(region, true);
+    || !selected.isCollapsed && selected.containsNode(region, true)
+    || [...region.querySelectorAll("input, textarea")].some(e => e.checked !== e.defaultChecked || e.value !== e.defaultValue);
 }
 
 // Focus, what is unfolded, and how far it is scrolled stay as they are.

@@ -1,0 +1,99 @@
+"""What was typed into a form, as the job that is meant; and a job, as it would be typed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from chancy.carried.secrets import HIDDEN, at, hidden, secrets_in
+from chancy.errors import InvalidArguments
+from chancy.job import NewJob
+from chancy.model import HIGHEST_PRIORITY, LOWEST_PRIORITY, MOST_ATTEMPTS
+
+from .fields import AnyTask, FormField, fields_of, typed
+from .values import as_called, plain_value, value_typed, words
+
+NOT_SHOWN = "a secret is not shown: type it again"
+
+OPTIONS: tuple[FormField, ...] = (
+    FormField("queue", "text", required=False),
+    FormField("priority", "number", required=False, least=str(LOWEST_PRIORITY), most=str(HIGHEST_PRIORITY), step="1"),
+    FormField("max_attempts", "number", required=False, least="1", most=str(MOST_ATTEMPTS), step="1"),
+    FormField("delay", "number", required=False, least="0", step="any", doc="Seconds from now."),
+    FormField("run_at", "datetime", required=False, doc="With a time zone: 2026-11-25T18:00Z."),
+)
+"""What may be said besides of one submit. Nothing typed leaves it to the task."""
+_TYPES: Mapping[str, Any] = {"queue": str, "priority": int, "max_attempts": int, "delay": float, "run_at": datetime}
+
+
+def read(
+    task: AnyTask, texts: Mapping[str, str], options: Mapping[str, str] | None = None
+) -> NewJob[Any] | dict[str, str]:
+    """The job that is meant by what was typed for each argument, and for each option; or what is wrong, by the names
+    of the fields. What is wrong with none of them alone is under the empty name. Never raises for what was typed.
+    """
+    values, wrong = _arguments(task, texts)
+    given, wrong_options = _options(options or {})
+    if wrong or wrong_options:
+        return wrong | wrong_options
+    try:
+        by_position, by_name = as_called(task, values)
+        new = task.using(**given).bind(*by_position, **by_name)
+    except InvalidArguments as error:
+        return {error.argument or "": error.reason}
+    said = msgspec.json.decode(new.arguments)
+    return {way[0]: NOT_SHOWN for way in secrets_in(task.function).arguments if HIDDEN in at(said, way)} or new
+
+
+def _arguments(task: AnyTask, texts: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values, and what is wrong."""
+    values: dict[str, Any] = {}
+    wrong: dict[str, str] = {}
+    for field in fields_of(task):
+        text = texts.get(field.name)
+        try:
+            if text is None or (text == "" and (field.kind != "text" or field.nullable or field.secret)):
+                if text is not None and field.nullable:
+                    values[field.name] = None
+                elif field.required:
+                    wrong[field.name] = "is missing"
+            else:
+                values[field.name] = value_typed(task, field, text)
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            wrong[field.name] = words(field, error)
+    return values, wrong
+
+
+def _options(texts: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The same of options. Others than there are raise `KeyError`."""
+    given: dict[str, Any] = {}
+    wrong: dict[str, str] = {}
+    fields = {field.name: field for field in OPTIONS}
+    for option, text in texts.items():
+        kind = _TYPES[option]
+        try:
+            if text.strip():
+                given[option] = plain_value(text.strip(), kind)
+        except (msgspec.DecodeError, ValueError) as error:
+            wrong[option] = words(fields[option], error)
+    return given, wrong
+
+
+def typed_again(task: AnyTask, payload: bytes) -> dict[str, str]:
+    """What would have been typed for a job with these arguments; of secrets nothing. Raises `InvalidArguments` where
+    they are no JSON.
+    """
+    try:
+        said: dict[str, msgspec.Raw] = msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
+        secrets = secrets_in(task.function).arguments
+        texts = {}
+        for field in fields_of(task):
+            if field.name in said and not field.secret:
+                within = [way[1:] for way in secrets if way[0] == field.name]
+                texts[field.name] = typed(hidden(bytes(said[field.name]), within), field.kind)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise InvalidArguments(task.name, None, f"they cannot be read: {error}") from None
+    return texts

@@ -1,0 +1,53 @@
+"""What is done to a schedule."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from starlette.responses import Response
+
+import chancy
+import chancy_ops
+from chancy.wires.connections import PsycopgAsyncConn
+from chancy_ops.web.visit import Visit
+
+from .doing import leads, noted, text_of, when_of
+
+
+async def run_now(visit: Visit, conn: PsycopgAsyncConn) -> Response:
+    """Have it tick now, besides its own times."""
+    form = await visit.posted()
+    name = text_of(form, "name")
+    await chancy.run_now(conn, name, schema=visit.schema)
+    await noted(visit, conn, "run_now", schedule=name)
+    return leads(visit, form, "ticks", "schedules")
+
+
+async def pause(visit: Visit, conn: PsycopgAsyncConn) -> Response:
+    """Drop its ticks."""
+    form = await visit.posted()
+    name, until = text_of(form, "name"), when_of(form, "until")
+    await chancy_ops.pause(conn, schedule=name, until=until, schema=visit.schema)
+    said = f"for {until}" if isinstance(until, timedelta) else until
+    await noted(visit, conn, "pause", schedule=name, until=said)
+    return leads(visit, form, "paused", "schedules")
+
+
+async def resume(visit: Visit, conn: PsycopgAsyncConn) -> Response:
+    """Let it tick again."""
+    form = await visit.posted()
+    name = text_of(form, "name")
+    was = await chancy_ops.resume(conn, schedule=name, schema=visit.schema)
+    if was:
+        await noted(visit, conn, "resume", schedule=name)
+    return leads(visit, form, "resumed" if was else "left", "schedules")
+
+
+async def unschedule(visit: Visit, conn: PsycopgAsyncConn) -> Response:
+    """Forget it."""
+    form = await visit.posted()
+    name = text_of(form, "name")
+    was = await chancy.unschedule(conn, name, schema=visit.schema)
+    if was:
+        await noted(visit, conn, "unschedule", schedule=name)
+    return leads(visit, form, "unscheduled" if was else "left", "schedules")

@@ -1,0 +1,80 @@
+"""What is set for a queue or a task: pauses, the limit, how long finished jobs are kept."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import timedelta
+from typing import Any
+
+from starlette.responses import Response
+
+import chancy_ops
+from chancy import Keep, days
+from chancy.registry import registered
+from chancy.wires.connections import PsycopgAsyncConn
+from chancy_ops.web.visit import Visit
+
+from .doing import leads, noted, number_of, text_of, when_of
+
+
+async def pause_queue(visit: Visit, conn: PsycopgAsyncConn) -> Response:
+    """Until it is resumed, or the time is over."""
+    form = await visit.posted()
+    name, until = text_of(form, "name"), when_of(form, "until")
+    await chancy_ops.pause(conn, name, until=until, schema=visit.schema)
+    await noted(visit, conn, "pause", queue=name, until=_plain(until))
+    return leads(visit, form, "paused", "queue", name=name)
+
+
+async def resume_queue(visit: Visit, conn: PsycopgAsyncConn) -> Response:
+    """Let its jobs begin again."""
+    form = await visit.posted()
+    name = text_of(form, "name")
+    was = await chancy_ops.resume(conn, name, schema=visit.schema)
+    if was:
+        await noted(visit, conn, "resume", queue=name)
+    return leads(visit, form, "resumed" if was else "left", "queue", name=name)
+
+
+async def limit(visit: Visit, conn: PsycopgAsyncConn) -> Response:
+    """Over all workers; nothing typed lifts it."""
+    form = await visit.posted()
+    name, most = text_of(form, "name"), number_of(form, "concurrency")
+    await chancy_ops.limit(conn, name, concurrency=most, schema=visit.schema)
+    await noted(visit, conn, "limit", queue=name, concurrency=most)
+    return leads(visit, form, "unlimited" if most is None else "limited", "queue", name=name)
+
+
+async def keep(visit: Visit, conn: PsycopgAsyncConn) -> Response:
+    """Days, by how jobs end; where nothing is typed, as the schema has it."""
+    form = await visit.posted()
+    name = text_of(form, "name")
+    given = {field.name: number_of(form, field.name) for field in fields(Keep)}
+    rules = {what: number for what, number in given.items() if number is not None}
+    chosen = Keep(**{what: days(number) for what, number in rules.items()}) if rules else None
+    await chancy_ops.keep(conn, name, chosen, schema=visit.schema)
+    await noted(visit, conn, "keep", queue=name, days=rules)
+    return leads(visit, form, "kept", "queue", name=name)
+
+
+async def pause_task(visit: Visit, conn: PsycopgAsyncConn) -> Response:
+    """By all its names, where its code is here."""
+    form = await visit.posted()
+    name, until = text_of(form, "name"), when_of(form, "until")
+    await chancy_ops.pause(conn, task=registered().get(name, name), until=until, schema=visit.schema)
+    await noted(visit, conn, "pause", task=name, until=_plain(until))
+    return leads(visit, form, "paused", "task", name=name)
+
+
+async def resume_task(visit: Visit, conn: PsycopgAsyncConn) -> Response:
+    """By all its names, where its code is here."""
+    form = await visit.posted()
+    name = text_of(form, "name")
+    was = await chancy_ops.resume(conn, task=registered().get(name, name), schema=visit.schema)
+    if was:
+        await noted(visit, conn, "resume", task=name)
+    return leads(visit, form, "resumed" if was else "left", "task", name=name)
+
+
+def _plain(until: Any) -> Any:
+    return f"for {until}" if isinstance(until, timedelta) else until
