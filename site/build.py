@@ -19,6 +19,7 @@ from pathlib import Path
 
 import yaml
 
+from finding import unfound
 from reference import as_text, commands, reference
 
 HERE = Path(__file__).parent
@@ -257,6 +258,9 @@ def main() -> int:
     what = ["serve"] if serve else ["build", "--strict", "--clean"]
     code = subprocess.run([sys.executable, "-m", "zensical", *what], cwd=OUT, check=False).returncode
     if code == 0 and not serve:
+        if lost := unfound(OUT / "html" / "search.json"):
+            print(f"the search would not find: {', '.join(lost)}")
+            return 1
         print(f"{len(site.pages)} pages: {OUT / 'html' / 'index.html'}")
     return code
 

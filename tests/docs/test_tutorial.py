@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -36,13 +37,13 @@ ROOTS = [ROOT / "packages" / f"chancy-{name}" for name in ("core", "worker", "te
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory):
-    """The folder of the programs of a fresh environment: what `pip install 'chancy-ops[dev]'` brings."""
+    """The folder of the programs of a fresh environment: what `pip install 'chancy-ops[dev,web]'` brings."""
     known = [os.environ.get("HATCH_UV"), shutil.which("uv"), *ROOT.glob(".hatch/*/tool/bin/uv")]
     uv = next((str(path) for path in known if path and shutil.which(path)), None)
     if uv is None:
         pytest.fail("there is no uv to make an environment with") if os.environ.get("CI") else pytest.skip("no uv")
     place = tmp_path_factory.mktemp("tutorial") / "env"
-    dev = f"{ROOTS[-1]}[dev]"
+    dev = f"{ROOTS[-1]}[dev,web]"
     for command in (
         ["venv", "--quiet", "--no-project", "--python", sys.executable, str(place)],
         ["pip", "install", "--quiet", "--python", str(place / "bin/python"), *map(str, ROOTS[:-1]), dev],
@@ -148,6 +149,9 @@ def test_the_tutorial_does_what_it_shows(programs):
     try:
         page = PAGE.read_text(encoding="utf-8")
         written = FENCE.sub(done, page)
+        (link,) = re.findall(r"(?m)^dashboard  (http://\S+)$", reader.log.read_text())
+        with urllib.request.urlopen(link, timeout=30) as answer:
+            assert answer.status == 200
     finally:
         reader.stop()
     if os.environ.get("CHANCY_WRITE_SCREENS"):
