@@ -98,7 +98,6 @@ WITHOUT = {
     ("retention", "command"): "set by code, in `Queue(keep=…)` or `chancy_ops.keep`",
     ("tally", "memory"): "no worker works in memory",
     ("tally", "conformance"): "as in memory",
-    ("tally", "command"): "`chancy top` and `chancy queues` show it",
     ("tally", "guide"): "monitoring.md, in the words of who looks for it",
     ("retention", "conformance"): "in memory nothing goes before the test is over",
 }

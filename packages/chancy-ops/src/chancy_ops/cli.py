@@ -40,6 +40,7 @@ COMMANDS = {
     "signal": ("steps", "Tell a job what it waits for."),
     "steps": ("steps", "What a job has done of itself."),
     "submit": ("submit", "Submit a job."),
+    "throughput": ("tally", "What workers have done, and how fast."),
     "top": ("top", "Watch queues, running jobs and workers."),
     "why": ("why", "Why a job does not run."),
     "workers": ("queues", "The workers that are believed alive."),

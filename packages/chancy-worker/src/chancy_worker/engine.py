@@ -101,7 +101,7 @@ class Engine:
             own, alike = links.new("bell", lock_timeout="0"), sorted(signatures.items())
             self.wakeups = Doorbell(self.link, own, names, alike=alike, lease=self.lease, slots=self.slots)
 
-        batches, schedules, flows = Batches(timing), Schedules(tasks, timing), Flows(timing)
+        batches, schedules, flows = Batches(timing), Schedules(tasks, timing), Flows(timing, self.tally)
         reports, retention = Reports(self.slots.progress, self.keeper), Retention(app, timing, is_lent=links.is_lent)
         self._telling = Telling(self.tally, self.lease, timing, is_told=app.tally)
         self.parts: Sequence[Part] = (

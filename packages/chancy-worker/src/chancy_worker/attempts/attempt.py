@@ -18,7 +18,7 @@ from chancy_worker import forks
 
 from .middleware import Middleware, go_through
 from .refusals import unfit
-from .returned import returned
+from .returned import as_said, returned
 from .surround import Surround, Within
 from .verdict import Claimed, Completion, Since, judged
 
@@ -97,6 +97,8 @@ def call(
         else:
             with Within(surround):
                 result = task.function(*args, **kwargs)
+                if forks.depth == here:
+                    result = as_said(job, result, since)
         if forks.depth != here:
             forks.end()
         return returned(job, task, result, since)
@@ -125,6 +127,8 @@ async def call_async(
         else:
             with Within(surround):
                 result = await task.function(*args, **kwargs)
+                if forks.depth == here:
+                    result = as_said(job, result, since)
         if forks.depth != here:
             forks.end()
         return returned(job, task, result, since)

@@ -17,17 +17,19 @@ import random
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from chancy.arguments.codec import encode_json
 from chancy.errors import InvalidArguments
+from chancy.flows.holes import signature_names
 from chancy.logs.records import about
-from chancy.model import AttemptError, Statement
+from chancy.model import AttemptError, Rows, Statement
+from chancy.registry import registered
 from chancy.states import State
 from chancy.task import BaseTask
-from chancy.wires.literals import of_texts
+from chancy.wires.literals import of_numbers, of_texts
 from chancy_worker.fingerprint import fingerprint
 from chancy_worker.mistakes import KEPT_ERRORS
 from chancy_worker.words import MAX_MESSAGE_BYTES, safe
@@ -48,7 +50,7 @@ MOST_LEFT_OUT = 1_000
 """Names in each claim. Jobs of still more unknown tasks go back one by one."""
 
 ORPHANS = """
-    SELECT mine.task
+    SELECT mine.task, NULL::bigint
     FROM unnest(%(tasks)s::text[], %(signatures)s::text[]) AS mine (task, signature)
     WHERE NOT EXISTS (
         SELECT FROM {schema}.offer AS offer
@@ -56,19 +58,40 @@ ORPHANS = """
         WHERE mine.task = ANY (offer.tasks) AND offer.queues OPERATOR(pg_catalog.&&) %(queues)s::text[]
             AND offer.signatures[array_position(offer.tasks, mine.task)] IS DISTINCT FROM mine.signature
     )
+    UNION ALL
+    SELECT NULL, given.id FROM unnest(%(jobs)s::bigint[]) AS sent (id)
+    CROSS JOIN LATERAL (
+        SELECT job.id FROM {schema}.job AS job WHERE job.id = sent.id AND job.needs IS NOT NULL LIMIT 1
+    ) AS given
 """
 
 
-def orphans(signatures: Mapping[str, str], queues: Collection[str]) -> Statement[frozenset[str]]:
+class Orphans(NamedTuple):
+    """What can be left to nobody."""
+
+    tasks: frozenset[str] = frozenset()
+    """Of which no live worker has another version."""
+    given: frozenset[int] = frozenset()
+    """Jobs that were given results of others."""
+
+
+def orphans(signatures: Mapping[str, str], queues: Collection[str], jobs: Iterable[int]) -> Statement[Orphans]:
     """Of these tasks, those of which no live worker of these queues has another version than the one given; empty for
-    one that is not known here.
+    one that is not known here. And of these jobs, those that need others.
     """
     params = {
         "tasks": of_texts(signatures),
         "signatures": of_texts(signatures.values()),
         "queues": of_texts(queues),
+        "jobs": of_numbers(jobs),
     }
-    return Statement(ORPHANS, params, lambda rows: frozenset(name for (name,) in rows))
+    return Statement(ORPHANS, params, _parse_orphans)
+
+
+def _parse_orphans(rows: Rows) -> Orphans:
+    return Orphans(
+        frozenset(task for task, _ in rows if task is not None), frozenset(job for _, job in rows if job is not None)
+    )
 
 
 def signature_of(task: BaseTask[..., Any]) -> str:
@@ -120,6 +143,16 @@ def _errors_before(job: Claimed) -> Sequence[msgspec.Raw]:
     return kept[1 - KEPT_ERRORS :]
 
 
+def _has_the_right_names(job: Claimed) -> bool:
+    """Whether it has all arguments that its task takes here, and no others."""
+    task = registered().get(job.task)
+    try:
+        names = msgspec.json.decode(job.arguments, type=dict[str, msgspec.Raw]).keys()
+    except msgspec.DecodeError:  # it is large, and was left behind
+        return False
+    return task is not None and names >= set(task.signature.required) and names <= signature_names(task.signature)
+
+
 def given_up(verdict: Completion, reason: str) -> Completion:
     """Of a job that was refused: it fails, since there is nobody who could take it."""
     *before, last = msgspec.json.decode(verdict.errors or b"[]", type=list[msgspec.Raw])
@@ -146,14 +179,16 @@ class Refusals:
         self._refused: dict[str, str] = {}
         """The tasks of what it has refused, and its own version of them."""
         self._unknown: set[str] = set()
-        self._orphans: frozenset[str] = frozenset()
+        self._orphans = Orphans()
+        self._misfits: set[int] = set()
+        """Jobs with the right arguments, of which one is not what it has to be, since this was asked last."""
         self._ask_at = math.inf
         self._tries_until = 0.0
 
     def left_out(self) -> set[str]:
         """The tasks to leave out of the next claim."""
-        if self._orphans and time.monotonic() < self._tries_until:
-            return self._unknown - self._orphans
+        if self._orphans.tasks and time.monotonic() < self._tries_until:
+            return self._unknown - self._orphans.tasks
         return self._unknown
 
     def unknown(self, job: Claimed) -> Completion:
@@ -169,7 +204,7 @@ class Refusals:
                 job.id,
                 extra=about(job),
             )
-        if job.task in self._unknown and job.task not in self._orphans:
+        if job.task in self._unknown and job.task not in self._orphans.tasks:
             return released(job, "unknown task")
         return _refused(job, "UnknownTask", message, since_now(self._worker), ASK_SECONDS)
 
@@ -181,8 +216,13 @@ class Refusals:
                 "job %d (%s) has arguments that this worker's version of the task does not take: it is %s",
                 job.id, job.task, verdict.note, extra=about(job),
             )  # fmt: skip
-        if (job.refused_for or 0.0) >= PATIENCE_SECONDS and job.task in self._orphans:
-            return given_up(verdict, "for an hour no worker could take it")
+        if job.task in self._orphans.tasks:
+            if (job.refused_for or 0.0) >= PATIENCE_SECONDS:
+                return given_up(verdict, "for an hour no worker could take it")
+            if job.id in self._orphans.given:
+                return given_up(verdict, "no worker takes what it was given by the jobs that it needs")
+        if len(self._misfits) < MOST_LEFT_OUT and _has_the_right_names(job):
+            self._misfits.add(job.id)
         return verdict
 
     def _note(self, task: str, signature: str) -> None:
@@ -190,14 +230,15 @@ class Refusals:
             self._refused[task] = signature
             self._ask_at = min(self._ask_at, time.monotonic() + ASK_SECONDS)
 
-    def wish(self) -> Statement[frozenset[str]] | None:
+    def wish(self) -> Statement[Orphans] | None:
         """What has to be asked now, if anything."""
         if time.monotonic() < self._ask_at:
             return None
         self._ask_at = time.monotonic() + ASK_SECONDS * random.uniform(0.75, 1.25)
-        return orphans(self._refused, self._queues)
+        return orphans(self._refused, self._queues, self._misfits)
 
-    def learn(self, names: frozenset[str]) -> None:
+    def learn(self, found: Orphans) -> None:
         """The answer to that. Jobs of unknown tasks among them are tried for a moment: they are refused one by one."""
-        self._orphans = names
+        self._orphans = found
+        self._misfits = set()
         self._tries_until = time.monotonic() + TRY_SECONDS
