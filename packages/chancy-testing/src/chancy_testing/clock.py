@@ -14,6 +14,8 @@ from chancy.options.plain import Duration, duration, instant
 from chancy.run import send
 
 SET_CLOCK = "CREATE OR REPLACE FUNCTION {} RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE AS {}"
+TIME_OF_DAY = " SELECT pg_catalog.now() "
+"""The body as the schema was made with, to the letter: so a schema whose clock was moved can be used again."""
 # To everybody, and not by the doorbell, which is for work that is added: a worker may sleep until a time of before.
 WAKE = """
     SELECT pg_notify('{name}', left(queue, 2000))::text
@@ -68,7 +70,7 @@ class Clock:
         self._conn.close()
 
     def _replace(self) -> None:
-        body = f"SELECT now() + interval '{self._moved.total_seconds():.6f} s'" if self._moved else "SELECT now()"
+        body = f"SELECT now() + interval '{self._moved.total_seconds():.6f} s'" if self._moved else TIME_OF_DAY
         if self._stands is not None:
             body = f"SELECT timestamptz '{self._stands.isoformat()}'"
         name = sql.Identifier(self._schema, "clock") + sql.SQL("()")

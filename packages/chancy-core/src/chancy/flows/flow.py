@@ -122,7 +122,7 @@ def _node(job: NewJob[Any], order: Order, needed: bool, schema: str) -> Node:
         options.queue,
         options.priority,
         options.max_attempts,
-        _pieces(job, list(kinds), order, schema, delay) if kinds else job.arguments.decode(),
+        _pieces(job, kinds, order, schema, delay) if kinds else job.arguments.decode(),
         options.run_at,
         None if kinds else delay,
         None if options.retry is None else encode_json(options.retry).decode(),
@@ -153,12 +153,13 @@ def _place(need: Later, order: Order, schema: str) -> int:
     return -int(job.id)
 
 
-def _pieces(job: NewJob[Any], places: list[int], order: Order, schema: str, delay: str | None) -> str:
+def _pieces(job: NewJob[Any], places: Iterable[int], order: Order, schema: str, delay: str | None) -> str:
+    numbers = {place: number for number, place in enumerate(places, 1)}
     pieces: list[str | int] = []
     for nth, part in enumerate(job.arguments.split(MARK)):
         if nth % 2:
             need = job.needs[int(part)]
-            number = 1 + places.index(_place(need, order, schema))
+            number = numbers[_place(need, order, schema)]
             pieces.append(-number if need.kind == "e" else number)
         else:
             pieces.append(part.decode())

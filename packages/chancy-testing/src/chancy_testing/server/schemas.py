@@ -24,7 +24,8 @@ _NAME = re.compile(r"chancy_test_(\d+)_\d+")
 KEY = 0x0C4A7C7
 """The first half of the advisory lock of a run; the other is its number."""
 
-# Whoever creates, alters or replaces anything leaves another xmin in the catalogs. (In pg_class, so does TRUNCATE.)
+# Whoever creates, alters or replaces anything leaves another xmin in the catalogs. (In pg_class, so does TRUNCATE; and
+# of functions what they are is compared, for a clock that was moved is put right again.)
 SHAPE = """
     SELECT md5(concat_ws('; ',
         (SELECT string_agg(concat_ws(' ', oid, relname, relnatts, relhasrules, relrowsecurity, reloptions, relacl), ', '
@@ -39,7 +40,7 @@ SHAPE = """
             WHERE connamespace = {schema}::regnamespace),
         (SELECT concat_ws(' ', count(*), sum(xmin::text::bigint)) FROM pg_type
             WHERE typnamespace = {schema}::regnamespace),
-        (SELECT concat_ws(' ', count(*), sum(xmin::text::bigint)) FROM pg_proc
+        (SELECT concat_ws(' ', count(*), sum(hashtextextended(p::text, 0))) FROM pg_proc AS p
             WHERE pronamespace = {schema}::regnamespace),
         (SELECT string_agg(s::text, ', ' ORDER BY s) FROM {name}.setting AS s),
         (SELECT string_agg(m::text, ', ' ORDER BY m) FROM {name}.migration AS m),
