@@ -45,14 +45,14 @@ def a_job_with_steps_in_a_graph_is_needed_until_its_last_step(g: Ground) -> Step
 
 
 @script
-def waits_for_a_number(job: Any, conn: Any) -> Any:
+def is_told_a_number(job: Any, conn: Any) -> Any:
     return (yield job.wait(conn, "number", int))
 
 
 @case
 def a_job_that_is_blocked_may_be_told_what_it_will_wait_for(g: Ground) -> Steps:
     first = by_steps(g).bind("two_steps_and_a_sleep")
-    middle = by_steps(g).using(after=[first]).bind("waits_for_a_number")
+    middle = by_steps(g).using(after=[first]).bind("is_told_a_number")
     job, second, begin = yield chancy.submit_many(g.conn, [flag.bind(result_of(middle)), middle, first])
     yield g.perform()
     assert (yield second.refresh(g.conn)).state is State.BLOCKED

@@ -14,7 +14,7 @@ def counted(shell):
     def count(ago, queue, task, outcome, jobs, wait, run):
         buckets = [[bucket_of(seconds)] for seconds in (wait, run)]
         shell.rows(
-            "INSERT INTO {0}.tally_minute (at, queue, task, outcome, jobs, waited, ran, wait_buckets, wait_counts, "
+            "INSERT INTO {0}.tally (at, queue, task, outcome, jobs, waited, ran, wait_buckets, wait_counts, "
             "run_buckets, run_counts) VALUES (date_trunc('minute', {0}.clock() - %s::interval), "
             "%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING at",
             ago, queue, task, outcome, jobs, wait * jobs, run * jobs, buckets[0], [jobs], buckets[1], [jobs],

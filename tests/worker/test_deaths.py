@@ -79,8 +79,7 @@ async def test_a_commit_whose_answer_is_lost_holds_and_its_step_is_not_done_agai
 
 
 async def test_a_step_that_was_committed_is_done_after_a_crash_of_postgres(tmp_path):
-    (tmp_path / "reached").touch()  # it stays nowhere
-    with Postgres(tmp_path / "data") as server:
+    with Postgres() as server:
         with psycopg.connect(server.dsn, autocommit=True) as conn:
             chancy.migrate(conn)
             conn.execute(step_tasks.MAKE_EFFECTS)

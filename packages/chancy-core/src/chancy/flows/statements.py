@@ -88,8 +88,8 @@ class Look(NamedTuple):
     """Of jobs with many needs, one after the other: its id, and that of a need that is live."""
     lost: Sequence[int]
     """Those that have to end."""
-    culprits: Sequence[int]
-    """Of each the need that has ended otherwise, or the job that it has become."""
+    culprits: Sequence[int | None]
+    """Of each the need that has ended otherwise, or the job that it has become; None where that is nobody's fault."""
     sizes: Sequence[int | None]
     """The bytes of what they would be given, where that is too large."""
 
@@ -178,7 +178,7 @@ def end_blocked(look: Look) -> Statement[EndedBlocked]:
     """End what a look has found lost. Passes locked rows by: a later look."""
     params = {
         "ids": of_numbers(look.lost),
-        "culprits": of_numbers(look.culprits),
+        "culprits": of_texts(look.culprits),
         "sizes": of_texts(look.sizes),
     }
 

@@ -146,7 +146,7 @@ BEGIN
             CASE WHEN live IS NOT NULL THEN (SELECT max(job.id) FROM {schema}.job) END,
             CASE WHEN past IS NOT NULL AND NOT by_finish THEN (SELECT max(history.id) FROM {schema}.history) END)))
             INTO high;
-        piece := CASE WHEN words IS NOT NULL THEN 1000 WHEN batch IS NOT NULL OR states = ARRAY['running'] OR is_blocked THEN high
+        piece := CASE WHEN words IS NOT NULL THEN 1000 WHEN batch IS NOT NULL OR states = ARRAY['running'] OR is_blocked THEN 9e18
             ELSE 20000 END;
         WHILE high > coalesce(lowest, -9223372036854775808) AND left_over > 0 LOOP
             began := clock_timestamp();
@@ -192,7 +192,7 @@ BEGIN
             END IF;
             piece := {schema}.next_piece(piece, clock_timestamp() - began, over_at - clock_timestamp());
             IF words IS NULL AND (past IS NULL OR by_finish) AND pg_relation_size('{schema}.job') < 1000000000 THEN
-                piece := high; -- to read the table through is faster than to go along its ids
+                piece := 9e18; -- to read the table through is faster than to go along its ids
             END IF;
             patience := over_at;
         END LOOP;
