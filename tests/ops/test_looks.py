@@ -259,6 +259,12 @@ def test_what_is_counted_up_to_a_number_says_that_there_is_more(deep, conn):
     assert (int(images.blocked), images.blocked.more) == (3_334, False)
 
 
+def test_one_session_counts_whatever_it_is_asked_for(deep, conn):
+    asked = [JobFilter(), JobFilter(batch=7), FAILED, JobFilter(queue="mail"), JobFilter(batch=7, state=State.FAILED)]
+    first = [chancy_ops.count(conn, which, schema=deep) for which in asked]
+    assert [chancy_ops.count(conn, which, schema=deep) for which in reversed(asked)] == first[::-1]
+
+
 def test_a_count_that_had_no_time_says_so(deep, conn):
     statement = count_jobs(JobFilter(queue="none"))
     params = {**statement.params, "seconds": 0}

@@ -365,11 +365,16 @@ DECLARE
     open_ends text[] := ARRAY(SELECT each FROM unnest(states) AS each WHERE each IN ('failed', 'discarded', 'cancelled'));
     unsure text[] := '{}';
     looks bigint := 10 * most;
-    query text;
+    before bigint;
+    is_capped boolean;
     found record;
     began timestamptz;
     piece double precision;
     block double precision := 1 + pg_relation_size('{schema}.job') / current_setting('block_size')::integer;
+    -- What is asked for by its age alone lies near the end.
+    first_block constant double precision := CASE
+        WHEN coalesce(since, until) IS NOT NULL AND coalesce(tasks::text, batch::text, kind, fingerprint) IS NULL
+        THEN greatest(block - 6000, 0) ELSE 0 END;
     day timestamptz;
     earliest timestamptz;
     from_at timestamptz;
@@ -382,27 +387,26 @@ BEGIN
         counted := jsonb_build_object('running', jobs);
     END IF;
 
-    -- What did not succeed, by the index of those, the newest first: up to ten times as many as are counted. A batch has an
-    -- index of its own.
+    -- What did not succeed, by the index of those, the newest first. Of all, or of a queue, ten times as many are looked at as
+    -- are counted: nobody waits for the last of a hundred thousand.
     IF open_ends <> '{}' THEN
         SELECT least(until, past.finished_at) + interval '1 microsecond' INTO to_at FROM {schema}.history AS past
             WHERE past.state <> 'succeeded' ORDER BY past.finished_at DESC, past.id DESC LIMIT 1;
         SELECT greatest(since, past.finished_at) INTO earliest FROM {schema}.history AS past
             WHERE past.state <> 'succeeded' ORDER BY past.finished_at, past.id LIMIT 1;
         piece := CASE WHEN batch IS NULL THEN 86400 ELSE 1e9 END; -- seconds
-        query := CASE WHEN batch IS NULL
-            THEN 'SELECT state::text AS state, count(*) FILTER (WHERE ' || of_past || ') AS jobs, count(*) AS looked_at FROM (
-                SELECT state, task, queue, error_kind, fingerprint, finished_at FROM {schema}.history
-                WHERE finished_at >= $10 AND finished_at < $11 AND state <> ''succeeded''
-                ORDER BY finished_at DESC, id DESC LIMIT $12) AS last GROUP BY state'
-            ELSE 'SELECT state::text AS state, count(*) AS jobs, 0 AS looked_at FROM {schema}.history
-                WHERE finished_at >= $10 AND finished_at < $11 AND (' || {schema}.past_states(open_ends) || ') AND '
-                || of_past || ' GROUP BY state' END;
+        is_capped := cardinality(open_ends) > 1 AND coalesce(tasks::text, batch::text, kind, fingerprint) IS NULL;
         WHILE to_at > earliest AND open_ends <> '{}' AND looks > 0 AND clock_timestamp() < over_at LOOP
             began := clock_timestamp();
             from_at := to_at - least(piece, 1e9) * interval '1 second';
-            FOR found IN EXECUTE query
-                USING queue, tasks, batch, kind, fingerprint, since, until, NULL::text, NULL::timestamptz, from_at, to_at, looks
+            before := looks;
+            FOR found IN EXECUTE CASE WHEN is_capped
+                THEN 'SELECT state::text AS state, count(*) FILTER (WHERE ' || of_past || ') AS jobs, count(*) AS looked_at
+                    FROM {schema}.history WHERE finished_at >= $10 AND finished_at < $11 AND state <> ''succeeded'' GROUP BY state'
+                ELSE 'SELECT state::text AS state, count(*) AS jobs, 0::bigint AS looked_at FROM {schema}.history
+                    WHERE finished_at >= $10 AND finished_at < $11 AND (' || {schema}.past_states(open_ends) || ') AND '
+                    || of_past || ' GROUP BY state' END
+                USING queue, tasks, batch, kind, fingerprint, since, until, NULL::text, NULL::timestamptz, from_at, to_at
             LOOP
                 looks := looks - found.looked_at;
                 CONTINUE WHEN found.state <> ALL (open_ends);
@@ -413,7 +417,8 @@ BEGIN
                 END IF;
             END LOOP;
             to_at := from_at;
-            piece := {schema}.next_piece(piece, clock_timestamp() - began, over_at - clock_timestamp());
+            piece := least({schema}.next_piece(piece, clock_timestamp() - began, over_at - clock_timestamp()),
+                CASE WHEN is_capped THEN piece * greatest(looks, 1) / greatest(before - looks, 1) ELSE 1e9 END);
         END LOOP;
         IF to_at > earliest OR looks <= 0 THEN
             unsure := unsure || open_ends;
@@ -430,14 +435,14 @@ BEGIN
         open_live := '{}';
     END IF;
     piece := 4000;
-    WHILE block > 0 AND open_live <> '{}' AND clock_timestamp() < over_at LOOP
+    WHILE block > first_block AND open_live <> '{}' AND clock_timestamp() < over_at LOOP
         began := clock_timestamp();
         FOR found IN EXECUTE 'SELECT CASE WHEN state = ''ready'' AND run_at > {schema}.clock() THEN ''scheduled''
                 ELSE state::text END AS state, count(*) AS jobs
             FROM {schema}.job WHERE ' || CASE WHEN batch IS NULL THEN 'ctid >= $10 AND ctid < $11 AND (' ELSE '(' END
             || {schema}.live_states(open_live) || ') AND ' || of_live || ' GROUP BY 1'
             USING queue, tasks, batch, kind, fingerprint, since, until, NULL::text, NULL::timestamptz,
-                format('(%s,0)', greatest(block - piece, 0)::bigint)::tid, format('(%s,0)', block::bigint)::tid
+                format('(%s,0)', greatest(block - piece, first_block)::bigint)::tid, format('(%s,0)', block::bigint)::tid
         LOOP
             jobs := found.jobs + coalesce((counted->>found.state)::bigint, 0);
             counted := counted || jsonb_build_object(found.state, jobs);
@@ -445,7 +450,7 @@ BEGIN
                 open_live := array_remove(open_live, found.state);
             END IF;
         END LOOP;
-        block := CASE WHEN batch IS NULL THEN greatest(block - piece, 0)::bigint ELSE 0 END;
+        block := CASE WHEN batch IS NULL THEN greatest(block - piece, first_block)::bigint ELSE 0 END;
         piece := {schema}.next_piece(piece, clock_timestamp() - began, over_at - clock_timestamp());
     END LOOP;
     IF block > 0 THEN

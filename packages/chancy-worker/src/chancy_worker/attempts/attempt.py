@@ -96,9 +96,7 @@ def call(
             result = task.function(*args, **kwargs)
         else:
             with Within(surround):
-                result = task.function(*args, **kwargs)
-                if forks.depth == here:
-                    result = as_said(job, result, since)
+                result = as_said(job, task.function(*args, **kwargs), since, here)
         if forks.depth != here:
             forks.end()
         return returned(job, task, result, since)
@@ -126,9 +124,7 @@ async def call_async(
             result = await task.function(*args, **kwargs)
         else:
             with Within(surround):
-                result = await task.function(*args, **kwargs)
-                if forks.depth == here:
-                    result = as_said(job, result, since)
+                result = as_said(job, await task.function(*args, **kwargs), since, here)
         if forks.depth != here:
             forks.end()
         return returned(job, task, result, since)

@@ -9,29 +9,25 @@ that hour, and no worker is alive that has another version of its task.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import random
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from chancy.arguments.codec import encode_json
 from chancy.errors import InvalidArguments
-from chancy.flows.holes import signature_names
 from chancy.logs.records import about
-from chancy.model import AttemptError, Rows, Statement
-from chancy.registry import registered
+from chancy.model import AttemptError, Statement
 from chancy.states import State
 from chancy.task import BaseTask
-from chancy.wires.literals import of_numbers, of_texts
 from chancy_worker.fingerprint import fingerprint
 from chancy_worker.mistakes import KEPT_ERRORS
+from chancy_worker.versions import Orphans, has_the_right_names, orphans
 from chancy_worker.words import MAX_MESSAGE_BYTES, safe
 
 from .verdict import Claimed, Completion, Since, released, since_now
@@ -48,59 +44,6 @@ TRY_SECONDS = 2.0
 """For so long then."""
 MOST_LEFT_OUT = 1_000
 """Names in each claim. Jobs of still more unknown tasks go back one by one."""
-
-ORPHANS = """
-    SELECT mine.task, NULL::bigint
-    FROM unnest(%(tasks)s::text[], %(signatures)s::text[]) AS mine (task, signature)
-    WHERE NOT EXISTS (
-        SELECT FROM {schema}.offer AS offer
-        JOIN {schema}.worker AS worker ON worker.id = offer.worker AND worker.expires_at > {schema}.clock()
-        WHERE mine.task = ANY (offer.tasks) AND offer.queues OPERATOR(pg_catalog.&&) %(queues)s::text[]
-            AND offer.signatures[array_position(offer.tasks, mine.task)] IS DISTINCT FROM mine.signature
-    )
-    UNION ALL
-    SELECT NULL, given.id FROM unnest(%(jobs)s::bigint[]) AS sent (id)
-    CROSS JOIN LATERAL (
-        SELECT job.id FROM {schema}.job AS job WHERE job.id = sent.id AND job.needs IS NOT NULL LIMIT 1
-    ) AS given
-"""
-
-
-class Orphans(NamedTuple):
-    """What can be left to nobody."""
-
-    tasks: frozenset[str] = frozenset()
-    """Of which no live worker has another version."""
-    given: frozenset[int] = frozenset()
-    """Jobs that were given results of others."""
-
-
-def orphans(signatures: Mapping[str, str], queues: Collection[str], jobs: Iterable[int]) -> Statement[Orphans]:
-    """Of these tasks, those of which no live worker of these queues has another version than the one given; empty for
-    one that is not known here. And of these jobs, those that need others.
-    """
-    params = {
-        "tasks": of_texts(signatures),
-        "signatures": of_texts(signatures.values()),
-        "queues": of_texts(queues),
-        "jobs": of_numbers(jobs),
-    }
-    return Statement(ORPHANS, params, _parse_orphans)
-
-
-def _parse_orphans(rows: Rows) -> Orphans:
-    return Orphans(
-        frozenset(task for task, _ in rows if task is not None), frozenset(job for _, job in rows if job is not None)
-    )
-
-
-def signature_of(task: BaseTask[..., Any]) -> str:
-    """What tells versions of a task apart, as far as their arguments go: equal ones take the same."""
-    try:
-        said = json.dumps(task.signature.schema(), sort_keys=True, default=repr)
-    except Exception:  # of a type that has no schema
-        said = ",".join(task.signature.struct.__struct_fields__)
-    return hashlib.blake2b(said.encode("utf-8", "backslashreplace"), digest_size=8).hexdigest()
 
 
 def unfit(job: Claimed, task: BaseTask[..., Any], error: InvalidArguments, since: Since) -> Completion:
@@ -141,16 +84,6 @@ def _errors_before(job: Claimed) -> Sequence[msgspec.Raw]:
     except msgspec.DecodeError:  # no worker wrote that
         return []
     return kept[1 - KEPT_ERRORS :]
-
-
-def _has_the_right_names(job: Claimed) -> bool:
-    """Whether it has all arguments that its task takes here, and no others."""
-    task = registered().get(job.task)
-    try:
-        names = msgspec.json.decode(job.arguments, type=dict[str, msgspec.Raw]).keys()
-    except msgspec.DecodeError:  # it is large, and was left behind
-        return False
-    return task is not None and names >= set(task.signature.required) and names <= signature_names(task.signature)
 
 
 def given_up(verdict: Completion, reason: str) -> Completion:
@@ -221,7 +154,7 @@ class Refusals:
                 return given_up(verdict, "for an hour no worker could take it")
             if job.id in self._orphans.given:
                 return given_up(verdict, "no worker takes what it was given by the jobs that it needs")
-        if len(self._misfits) < MOST_LEFT_OUT and _has_the_right_names(job):
+        if len(self._misfits) < MOST_LEFT_OUT and has_the_right_names(job.task, job.arguments):
             self._misfits.add(job.id)
         return verdict
 

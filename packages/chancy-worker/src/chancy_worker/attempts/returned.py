@@ -10,6 +10,7 @@ from chancy.flows.later import Later
 from chancy.schema import schema_in_use
 from chancy.states import State
 from chancy.task import BaseTask
+from chancy_worker import forks
 
 from .verdict import Claimed, Completion, Since, failure, succeeded
 
@@ -20,11 +21,11 @@ class _Said(NamedTuple):
     verdict: Completion
 
 
-def as_said(job: Claimed, result: Any, since: Since) -> Any:
+def as_said(job: Claimed, result: Any, since: Since, here: int) -> Any:
     """What a function has returned, and a graph as what will be sent of it: that is a submit of the function's own, for
-    who surrounds it.
+    who surrounds it. Not in a process that the function has forked: `here` is how deep it was.
     """
-    if type(result) is not Later:
+    if type(result) is not Later or forks.depth != here:
         return result
     try:
         return _Said(_waits(job, flow_of(result, schema_in_use())))
@@ -34,7 +35,7 @@ def as_said(job: Claimed, result: Any, since: Since) -> Any:
 
 def returned(job: Claimed, task: BaseTask[..., Any], result: Any, since: Since) -> Completion:
     """The function of this job has returned."""
-    result = as_said(job, result, since)
+    result = as_said(job, result, since, forks.depth)
     if type(result) is _Said:
         return result.verdict
     try:
