@@ -1,6 +1,7 @@
 """A release: `hatch run release --dry-run` does all of one but the upload, and leaves the checkout as it is.
 
-    hatch run release --set 0.2.0    writes the version to all packages, and gathers `changes/` into CHANGELOG.md
+    hatch run release --set 0.2.0    writes the version to all packages, and to what they want of each other
+    hatch run release --gather       moves `changes/` into CHANGELOG.md, under that version and today's date
     hatch run release --dry-run      builds, checks and installs all packages in a folder of its own
 
 What is uploaded is then what the dry run has built: `twine upload dist/*` by hand, by somebody who may.
@@ -48,7 +49,6 @@ def set_version(new: str) -> None:
         project = package / "pyproject.toml"
         text = project.read_text(encoding="utf-8")
         project.write_text(re.sub(r"(chancy-\w+(?:\[\w+\])?==)[\w.]+", rf"\g<1>{new}", text), encoding="utf-8")
-    gather(new)
 
 
 def fragments() -> dict[str, list[str]]:
@@ -101,6 +101,7 @@ def dry_run(place: Path) -> None:
     venv.create(place / "env", with_pip=True)
     programs = place / "env" / ("Scripts" if sys.platform == "win32" else "bin")
     run(programs / "python", "-m", "pip", "install", "--quiet", *sorted(dist.glob("*.whl")), cwd=place)
+    run(programs / "python", "-m", "pip", "check", cwd=place)
     modules = ", ".join(about(package).parent.name for package in PACKAGES)
     run(programs / "python", "-c", f"import {modules}, chancy_testing.plugin", cwd=place)
     for command in ("chancy", "chancy-worker"):
@@ -134,18 +135,22 @@ def problems(package: Path, wheel: Path, sdist: Path) -> list[str]:
 def main() -> int:
     """Do what is asked."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--set", metavar="VERSION", help="write the version, and gather the changes")
+    options.add_argument("--version", action="version", version=version(), help="print the version and end")
+    options.add_argument("--set", metavar="VERSION", help="write the version")
+    options.add_argument("--gather", action="store_true", help="gather the changes under the version")
     options.add_argument("--dry-run", action="store_true", help="build, check and install, and upload nothing")
     options.add_argument("--keep", metavar="FOLDER", type=Path, help="with --dry-run: put dist there")
     asked = options.parse_args()
     if asked.set:
         set_version(asked.set)
+    if asked.gather:
+        gather(version())
     if asked.dry_run:
         with tempfile.TemporaryDirectory() as folder:
             dry_run(Path(folder))
             if asked.keep:
                 shutil.copytree(Path(folder) / "dist", asked.keep, dirs_exist_ok=True)
-    if not (asked.set or asked.dry_run):
+    if not (asked.set or asked.gather or asked.dry_run):
         options.print_help()
         return 2
     return 0

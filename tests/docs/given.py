@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import types
+import unittest.mock
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -122,6 +123,14 @@ def fastapi(names: Names) -> Names:
     }
 
 
+@contextlib.contextmanager
+def a_shop(snippet: Snippet, names: Names) -> Iterator[None]:
+    """The package of the reader, while a snippet runs."""
+    ours = {"shop": types.ModuleType("shop"), "shop.tasks": types.ModuleType("shop.tasks")}
+    with unittest.mock.patch.dict(sys.modules, ours):
+        yield
+
+
 def models(names: Names) -> Names:
     from pydantic import BaseModel, ConfigDict
 
@@ -199,7 +208,7 @@ def why(names: Names) -> Names:
 GIVEN = {
     "CONTRIBUTING.md": Given(names=contributing),
     "docs/guides/batches.md": Given(database=True, asynchronous=True, names=batches),
-    "docs/guides/fastapi.md": Given(names=fastapi),
+    "docs/guides/fastapi.md": Given(names=fastapi, around=a_shop),
     "docs/guides/models.md": Given(names=models),
     "docs/guides/monitoring.md": Given(database=True),
     "docs/guides/other-stacks.md": Given(names=other_stacks),

@@ -1,4 +1,5 @@
-"""The tutorial, done as a reader does it: its files are written, its commands are run, and what they show is compared.
+"""The tutorial, done as a reader does it: in an environment with nothing but the packages its files are written, its
+commands are run, and what they show is compared.
 
 With CHANCY_WRITE_SCREENS=1 what they show is written into the page.
 """
@@ -9,68 +10,109 @@ import contextlib
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-import uuid
+import tempfile
+import time
 from pathlib import Path
 
-import psycopg
-from psycopg.conninfo import make_conninfo
+import pytest
 from snippets import FENCE, ROOT
 
 PAGE = ROOT / "docs/tutorial/README.md"
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\r")
+pytestmark = [
+    pytest.mark.timeout(400),  # the first time everything is downloaded
+    pytest.mark.skipif(sys.platform == "win32", reason="the embedded Postgres needs Linux or macOS"),
+]
 FILE = re.compile(r"# (\w+\.py)(, continued)?\n")
 
 
-class Reader:
-    """Somebody with a terminal, in an empty folder, with a database of her own."""
+ROOTS = [ROOT / "packages" / f"chancy-{name}" for name in ("core", "worker", "testing", "ops")]
 
-    def __init__(self, folder, dsn):
-        self.folder = folder
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        self.env = {name: value for name, value in os.environ.items() if not name.startswith(("CHANCY_", "PYTEST_"))}
-        self.env |= {"CHANCY_DSN": dsn, "PATH": path, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "xterm"}
-        self.worker = None
-        (folder / "pytest.ini").write_text(
-            "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
-        )  # the settings of this checkout are not the reader's
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    """The folder of the programs of a fresh environment: what `pip install 'chancy-ops[dev]'` brings."""
+    known = [os.environ.get("HATCH_UV"), shutil.which("uv"), *ROOT.glob(".hatch/*/tool/bin/uv")]
+    uv = next((str(path) for path in known if path and shutil.which(path)), None)
+    if uv is None:
+        pytest.fail("there is no uv to make an environment with") if os.environ.get("CI") else pytest.skip("no uv")
+    place = tmp_path_factory.mktemp("tutorial") / "env"
+    dev = f"{ROOTS[-1]}[dev]"
+    for command in (
+        ["venv", "--quiet", "--no-project", "--python", sys.executable, str(place)],
+        ["pip", "install", "--quiet", "--python", str(place / "bin/python"), *map(str, ROOTS[:-1]), dev],
+    ):
+        subprocess.run([uv, *command], check=True, timeout=240)
+    return place / "bin"
+
+
+class Reader:
+    """Somebody with two terminals, in an empty folder."""
+
+    def __init__(self, programs):
+        # Not pytest's own folder: that is private, and Postgres does not run as root.
+        self.folder = Path(tempfile.mkdtemp(prefix="shop-", dir="/tmp"))
+        self.folder.chmod(0o755)
+        kept = ("CHANCY_", "PYTEST_", "PYTHONPATH", "VIRTUAL_ENV")
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith(kept)}
+        self.env |= {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+        self.env |= {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "xterm"}
+        self.first = None
+        self.log = self.folder / "first-terminal.log"
+        (self.folder / "pytest.ini").write_text("[pytest]\n")  # the settings of this checkout are not the reader's
 
     def save(self, text):
         name, goes_on = FILE.match(text).groups()
         with (self.folder / name).open("a" if goes_on else "w", encoding="utf-8") as file:
             file.write("\n\n" + text if goes_on else text)
 
-    def type(self, command):
-        """What the terminal shows."""
-        if command.endswith("&"):
-            log = (self.folder / "worker.log").open("a+")
-            self.worker = subprocess.Popen(command.split()[:-1], cwd=self.folder, env=self.env, stderr=log)
+    def type(self, command, shown):
+        """What the terminal shows; of what goes on, as much as is `shown` on the page."""
+        if command.startswith("chancy dev"):
+            with self.log.open("w") as log:
+                self.first = subprocess.Popen(
+                    command.split(), cwd=self.folder, env=self.env, stdout=log, stderr=log, start_new_session=True
+                )
+            deadline = time.monotonic() + 60
+            while "worker    |" not in self.log.read_text():
+                assert time.monotonic() < deadline, self.log.read_text()
+                assert self.first.poll() is None, self.log.read_text()
+                time.sleep(0.1)
+            return self.told("".join(self.log.read_text().splitlines(keepends=True)[: shown.count("\n")]))
+        if found := re.fullmatch(r'export (\w+)="\$\(cat (\S+)\)"', command):
+            self.env[found[1]] = (self.folder / found[2]).read_text().strip()
             return ""
-        if command == "kill %1":
-            return self.stop()
+        if command == ". .venv/bin/activate":
+            return ""
         ours, theirs = pty.openpty()
         with subprocess.Popen(
             command, shell=True, cwd=self.folder, env=self.env, stdin=theirs, stdout=theirs, stderr=theirs
         ) as run:
             os.close(theirs)
-            shown = b""
+            seen = b""
             with contextlib.suppress(OSError):  # at the end of a terminal
                 while part := os.read(ours, 65536):
-                    shown += part
+                    seen += part
             run.wait(timeout=60)
         os.close(ours)
-        text = ESCAPES.sub("", shown.decode()).replace(str(self.folder), "/home/ann/shop")
+        return self.told(ESCAPES.sub("", seen.decode()))
+
+    def told(self, text):
+        text = text.replace(str(self.folder), "/home/ann/shop")
         return text.replace(f"{socket.gethostname()}:", "laptop:")
 
     def stop(self):
-        if self.worker is not None:
-            self.worker.send_signal(signal.SIGTERM)
-            assert self.worker.wait(timeout=60) == 0, (self.folder / "worker.log").read_text()
-            self.worker = None
-        return ""
+        try:
+            if self.first is not None:
+                self.first.send_signal(signal.SIGINT)
+                assert self.first.wait(timeout=60) == 0, self.log.read_text()
+        finally:
+            shutil.rmtree(self.folder)
 
 
 def shape(text):
@@ -85,11 +127,8 @@ def commands(block):
     return [(part.partition("\n")[0], part.partition("\n")[2]) for part in re.split(r"(?m)^\$ ", block)[1:]]
 
 
-def test_the_tutorial_does_what_it_shows(chancy_dsn, tmp_path):
-    name = f"tutorial_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(chancy_dsn, autocommit=True) as conn:
-        conn.execute(f"CREATE DATABASE {name}")
-    reader = Reader(tmp_path, make_conninfo(chancy_dsn, dbname=name))
+def test_the_tutorial_does_what_it_shows(programs):
+    reader = Reader(programs)
     seen = []
 
     def done(fence):
@@ -100,7 +139,7 @@ def test_the_tutorial_does_what_it_shows(chancy_dsn, tmp_path):
             return fence[0]
         shown = ""
         for command, before in commands(text):
-            now = reader.type(command).rstrip("\n")
+            now = reader.type(command, before).rstrip("\n")
             seen.append((command, shape(before), shape(now)))
             lines = before.splitlines() if command in MOVES else now.splitlines()
             shown += f"$ {command}\n" + "".join(f"{line.rstrip()}\n" for line in lines)
@@ -111,8 +150,6 @@ def test_the_tutorial_does_what_it_shows(chancy_dsn, tmp_path):
         written = FENCE.sub(done, page)
     finally:
         reader.stop()
-        with psycopg.connect(chancy_dsn, autocommit=True) as conn:
-            conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
     if os.environ.get("CHANCY_WRITE_SCREENS"):
         PAGE.write_text(written, encoding="utf-8")
         return

@@ -52,23 +52,7 @@ class Room:
     @property
     def lines(self) -> int:
         """Lines of code, without blanks, comments, docstrings and SQL."""
-        source = self.file.read_text()
-        apart = _docstrings_and_sql(ast.parse(source)) | {
-            number for number, line in enumerate(source.splitlines(), 1) if not line.strip()
-        }
-        nothing = (
-            tokenize.COMMENT,
-            tokenize.NL,
-            tokenize.NEWLINE,
-            tokenize.INDENT,
-            tokenize.DEDENT,
-            tokenize.ENDMARKER,
-        )
-        lines: set[int] = set()
-        for token in tokenize.generate_tokens(io.StringIO(source).readline):
-            if token.type not in nothing:
-                lines.update(range(token.start[0], token.end[0] + 1))
-        return len(lines - apart)
+        return _lines(self.file)
 
 
 @functools.cache
@@ -96,9 +80,32 @@ def _imports(room: Room) -> frozenset[str]:
 
 def _unguarded(nodes):
     for node in nodes:
+        if isinstance(node, ast.expr):  # nothing is imported in there
+            continue
         if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
             yield node
             yield from _unguarded(ast.iter_child_nodes(node))
+
+
+@functools.cache
+def _lines(file: Path) -> int:
+    source = file.read_text()
+    apart = _docstrings_and_sql(ast.parse(source)) | {
+        number for number, line in enumerate(source.splitlines(), 1) if not line.strip()
+    }
+    nothing = (
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    )
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in nothing:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    return len(lines - apart)
 
 
 def _docstrings_and_sql(tree: ast.Module) -> set[int]:

@@ -32,12 +32,12 @@ ORDER = {
         config forks init words fingerprint mistakes versions
         attempts connection logs
         tally slots claims held child doorbell
-        children life parts demand rounds metrics
+        children threads life parts demand rounds metrics
         lifespan places engine
-        worker processes
+        supervision reloading worker processes
         cli __main__ __init__
     """,
-    "chancy_ops": "pauses queue matching counting jobs graphs fingerprints searching overview tally flow deploy reasons diagnosis __init__ terminal command cli __main__",
+    "chancy_ops": "pauses queue matching counting jobs graphs fingerprints searching overview tally flow deploy reasons diagnosis __init__ terminal development command cli __main__",
     "chancy_testing": "attempts clock server stand_ins in_memory faults asserts beside draining background plugin __init__",
     "chancy_django": """
         settings database tasks

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import enum
 import inspect
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 import click
@@ -25,8 +28,6 @@ from chancy_ops.cli import chancy as command
 from chancy_worker.cli import parser
 
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-WORDS = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`\n]+`|^```.*?^```", TEXT, re.DOTALL | re.MULTILINE))))
-"""All that stands in code anywhere."""
 
 
 def public():
@@ -78,7 +79,7 @@ CALLS = {
         f"{module.__name__}.{name}": [
             each.name
             for each in inspect.signature(getattr(module, name)).parameters.values()
-            if each.kind is not each.VAR_KEYWORD and each.kind is not each.VAR_POSITIONAL
+            if each.kind in (each.KEYWORD_ONLY, each.POSITIONAL_OR_KEYWORD)
         ]
         for module in (chancy, chancy_worker, chancy_ops, chancy_testing)
         for name in module.__all__
@@ -88,23 +89,36 @@ CALLS = {
         } | {each for each in module.__all__ if inspect.isfunction(getattr(module, each))}
     },
 }  # fmt: skip
-POSITIONAL = {"conn", "expression", "jobs", "roles", "row", "when", "wire"}
+POSITIONAL = {"number", "expression", "jobs", "roles", "row", "when", "wire"}
 """What is given by its place, and has no name for who reads an example."""
+FENCED = "\n".join(re.findall(r"^```.*?^```", TEXT, re.DOTALL | re.MULTILINE))
+PROSE = re.sub(r"^```.*?^```", "", TEXT, flags=re.DOTALL | re.MULTILINE)
+INLINE = " ".join(re.findall(r"`[^`\n]+`", PROSE))
+EXPLAINED = set(re.findall(r"\w+", INLINE))
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_each_option_of_what_is_called_is_found_in_the_documentation(call):
-    assert [name for name in CALLS[call] if name not in WORDS | POSITIONAL] == []
+def test_each_option_of_what_is_called_has_a_sentence_and_an_example(call):
+    options = set(CALLS[call]) - POSITIONAL
+    assert options - EXPLAINED == set(), "it stands in no sentence"
+    assert {each for each in options if not re.search(rf"\b{each}\s*=", FENCED + INLINE)} - NAMELESS == set()
+
+
+NAMELESS = {"conn", "job_id"}
+"""What is given by its place in every example, and by its name in none."""
 
 
 @pytest.mark.parametrize("name", ["chancy-worker", *COMMANDS])
-def test_each_option_of_a_command_is_found_in_the_documentation(name):
+def test_each_option_of_a_command_has_a_sentence_and_an_example(name):
     if name == "chancy-worker":
         options = [each for action in parser()._actions for each in action.option_strings]
     else:
         found = command.get_command(click.Context(command), name)
         options = [each for param in found.params if isinstance(param, click.Option) for each in param.opts]
-    assert [each for each in options if each.startswith("--") and each not in TEXT] == []
+    options = {each for each in options if each.startswith("--")} - {"--dsn", "--schema", "--json", "--help"}
+    assert {each for each in options if each not in PROSE} == set(), "it stands in no sentence"
+    used = FENCED + " ".join(re.findall(r"`[^`\n]*\w [^`\n]+`|^    \S.*", PROSE, re.MULTILINE))
+    assert {each for each in options if not re.search(rf"\S {each}\b", used)} == set(), "it stands in no command line"
 
 
 VARIABLES = {
@@ -113,7 +127,7 @@ VARIABLES = {
     for file in folder.rglob("*.py")
     for match in re.findall(r"[\"']((?:CHANCY|NOTIFY|WATCHDOG)_[A-Z_]+)[\"']", file.read_text(encoding="utf-8"))
 }
-BETWEEN_PROCESSES = {"CHANCY_WORKER_KNOWN_BY", "CHANCY_WORKER_PARENT", "CHANCY_WORKER_TELLS"}
+BETWEEN_PROCESSES = {f"CHANCY_WORKER_{word}" for word in ("ENDS_WITH", "KNOWN_BY", "PARENT", "TELLS")}
 """By which a worker's own processes know each other."""
 
 
@@ -132,3 +146,67 @@ LOOKED_FOR = [
 @pytest.mark.parametrize("word", LOOKED_FOR)
 def test_a_word_that_people_look_for_is_found(word):
     assert re.search(rf"(?i)\b{word}", TEXT)
+
+
+PAGES = [*(ROOT / "docs/guides").glob("*.md"), *(ROOT / "docs/operations").glob("[a-z]*.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_begins_with_what_the_reader_wants_and_ends_with_what_can_go_wrong(page):
+    _, first, *rest = page.read_text(encoding="utf-8").split("\n\n")
+    assert re.match(r"You \w+", first), first
+    last = [part for part in rest if part.startswith("## ")][-1].splitlines()[0]
+    assert "what can go wrong" in last.lower(), last
+
+
+SIMPLY = {"cls", "conn", "schema", "self"}
+"""What every verb takes, said once for all of them (docs/guides/submitting.md)."""
+OUR_OWN = {
+    "AsyncChancy", "AsyncTask", "Batch", "CurrentJob", "Job", "NewJob", "SyncChancy", "Task", "Completion",
+}  # fmt: skip
+"""Classes whose objects users are given and never make."""
+UNIT = re.compile(r"\b(seconds?|minutes?|hours?|days?|bytes?|fraction|timedelta|age|instant|how long)\b", re.IGNORECASE)
+
+
+def fields_said(made):
+    """What the fields of a class say of themselves, those of the classes that it is made of, too."""
+    said = {}
+    for each in made.__mro__[:-1]:
+        with contextlib.suppress(OSError, TypeError):
+            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
+            said = {name: text for name, text in summaries(tree.body).items() if text} | said
+    return said
+
+
+def parameters():
+    """Each public function, class and method, with its parameters and what is said of them at its own place."""
+    for module in (chancy, chancy_worker, chancy_ops, chancy_testing):
+        for name in module.__all__:
+            made = getattr(module, name)
+            said = inspect.getdoc(made) or ""
+            if inspect.isclass(made):
+                if name in OUR_OWN or issubclass(made, enum.Enum | BaseException):
+                    continue
+                yield f"{module.__name__}.{name}", made, said + " ".join(fields_said(made)), fields_said(made)
+                for key, value in vars(made).items():
+                    method = getattr(value, "__func__", value)
+                    if inspect.isfunction(method) and not key.startswith("_"):
+                        yield f"{module.__name__}.{name}.{key}", method, said + (inspect.getdoc(method) or ""), {}
+            elif inspect.isfunction(made):
+                yield f"{module.__name__}.{name}", made, said, {}
+
+
+def named(call):
+    with contextlib.suppress(ValueError, TypeError):
+        found = inspect.signature(call).parameters.values()
+        return [each for each in found if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)]
+    return []
+
+
+@pytest.mark.parametrize(("name", "call", "said", "fields"), [pytest.param(*each, id=each[0]) for each in parameters()])
+def test_each_parameter_has_a_meaning_and_each_number_its_unit(name, call, said, fields):
+    asked = [each for each in named(call) if each.name not in SIMPLY]
+    told = {each.name for each in asked if fields.get(each.name) or re.search(rf"\b{each.name}\b", said)}
+    assert {each.name for each in asked} - told - EXPLAINED == set()
+    numbers = [each.name for each in asked if re.search(r"\b(float|timedelta|Duration)\b", str(each.annotation))]
+    assert [each for each in numbers if not UNIT.search(fields.get(each, "") + said)] == []

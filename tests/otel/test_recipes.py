@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -78,6 +79,7 @@ def blocks(title):
 def recipe(tmp_path, monkeypatch):
     """Makes modules of these texts, and imports the last one; what its tasks tell is in the file `told`."""
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(logging.Logger, "callHandlers", logging.Logger.callHandlers)  # Sentry puts its own there
     monkeypatch.setenv("RECIPE", str(tmp_path / "told"))
     names = []
 

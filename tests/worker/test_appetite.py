@@ -193,6 +193,19 @@ def test_where_all_that_waits_is_left_out_only_a_look_that_is_due_reads_past_it(
     assert worker.asks(["slow"]) == ["mail"]
 
 
+def test_a_claim_that_finds_nothing_but_what_is_left_out_is_not_made_again_before_a_look_is_due(worker):
+    assert worker.plays({"mail": 10, "post": None})
+    assert worker.appetite.quiet() == ["post"]
+    worker.plays({"mail": 0}, without=["slow"])  # from the marks on, past all that waits
+    assert worker.asks(["slow"]) == []
+    assert worker.appetite.quiet() == ["mail"]
+    assert worker.plays({"mail": 10}, without=[])
+    assert worker.asks(["slow"]) == []
+    worker.appetite.wake(["mail"])
+    worker.plays({"mail": 0}, without=["slow"], meanwhile=lambda: worker.appetite.wake(["mail"]))
+    assert (worker.asks(["slow"]), worker.looks()) == (["mail"], ["mail"])
+
+
 def test_a_queue_is_not_spared_when_something_was_found_in_spite_of_what_is_left_out(worker):
     worker.plays({"mail": 0, "post": None}, without=["unknown"])
     worker.appetite.look_again(["mail"])

@@ -11,6 +11,8 @@ import pytest
 from chancy_worker.slots import bursts
 from chancy_worker.slots.bursts import Bursts
 
+pytestmark = pytest.mark.any_postgres
+
 note = ContextVar("note", default="clean")
 
 

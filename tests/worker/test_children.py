@@ -29,6 +29,8 @@ from chancy_worker.children import forkserver
 from chancy_worker.children import pool as children
 from chancy_worker.life import health
 
+pytestmark = pytest.mark.any_postgres
+
 ONE = WorkerConfig(timing=FAST, grace=1, children=1)
 IGNORED_HERE = [s.name for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signal.getsignal(s) == signal.SIG_IGN]
 """As after `nohup`: whoever starts the worker wants it so, of all that it starts."""

@@ -25,6 +25,8 @@ from chancy_worker.life.lease import Lease
 from chancy_worker.life.watchdog import Watchdog
 from chancy_worker.rounds.claimer import Claimer
 
+pytestmark = pytest.mark.any_postgres
+
 PATIENT = WorkerConfig(timing=FAST, grace=20, children=2)
 
 

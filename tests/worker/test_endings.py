@@ -15,6 +15,8 @@ from worker_tasks import burdens, carries, carries_in_thread
 
 from chancy import Limit, State
 
+pytestmark = pytest.mark.any_postgres
+
 LOOP_SLOTS, THREADS, CHILDREN = 20, 4, 2
 QUEUES = {"one": ["default"], "many": ["default", *(f"queue{number}" for number in range(4))]}
 

@@ -18,6 +18,8 @@ from worker_help import eventually, process_facts, states
 
 from chancy import State
 
+pytestmark = pytest.mark.any_postgres
+
 
 @pytest.fixture(params=["asyncio", "uvloop"])
 def loop(request):

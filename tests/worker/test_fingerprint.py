@@ -21,6 +21,8 @@ from chancy_worker.claims.sifting import end_alone
 from chancy_worker.fingerprint import MOST_SAID, fingerprint, frames_of, innermost, outline, place_of
 from chancy_worker.life.rescue import take_back
 
+pytestmark = pytest.mark.any_postgres
+
 APP, LIBRARY = "/srv/release-7/shop/tasks.py", "/venv/lib/python3.12/site-packages/httpx/_client.py"
 OWN, FOREIGN = (APP, "shop.tasks", "push_contact"), (LIBRARY, "httpx._client", "Client.post")
 

@@ -22,6 +22,8 @@ from chancy_worker import WorkerConfig
 from chancy_worker.life import health
 from chancy_worker.rounds.questions import Questions
 
+pytestmark = pytest.mark.any_postgres
+
 
 async def test_a_worker_is_ready_live_and_answers_nothing_else(site, port):
     async with working(site.app(), WorkerConfig(timing=FAST, grace=1, health_port=port)):
@@ -84,6 +86,34 @@ async def test_the_parent_of_processes_answers_for_all_of_them(site, port):
     await until_answered(port, 200)
     parent.signal(signal.SIGTERM)
     await eventually(lambda: parent.code == 0)
+
+
+async def test_the_parent_of_processes_feeds_systemds_watchdog_and_replaces_a_worker_that_hangs(
+    site, tmp_path, monkeypatch
+):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind("\0" + (name := f"chancy-test-{os.getpid()}"))
+        manager.settimeout(30)
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
+        monkeypatch.setenv("WATCHDOG_USEC", "3000000")
+        parent = site.run(
+            "-m", "chancy_worker", "worker_tasks", "--processes", "2", "--dsn", site.dsn, "--schema", site.schema
+        )
+        said = {await asyncio.to_thread(manager.recv, 100) for _ in range(3)}
+        assert said == {b"READY=1", b"WATCHDOG=1"}
+        await eventually(lambda: len(site.workers()) == 2, 60)
+        hanging, other = site.workers().values()
+        os.kill(hanging, signal.SIGSTOP)
+        await eventually(lambda: f"worker process {hanging} hangs" in parent.text, 60)
+        await eventually(lambda: len(set(site.workers().values()) - {hanging}) == 2, 60)
+        assert f"worker process {hanging} died with code -9" in parent.text
+        assert other in site.workers().values()
+        parent.signal(signal.SIGTERM)
+        await eventually(lambda: parent.code == 0, 60)
+        words = [b""]
+        while words[-1] != b"STOPPING=1":
+            words.append(await asyncio.to_thread(manager.recv, 100))
+        assert set(words[1:-1]) == {b"WATCHDOG=1"}
 
 
 async def test_who_connects_and_says_nothing_or_nonsense_leaves_no_trace(site, port, caplog):

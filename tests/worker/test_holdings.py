@@ -14,6 +14,8 @@ from chancy_worker.held.unheard import Unheard
 from chancy_worker.rounds import doubts
 from chancy_worker.rounds.doubts import Doubts
 
+pytestmark = pytest.mark.any_postgres
+
 
 def job(number, queue="mail", *, share=None, lease=1):
     return Claimed(number, "t", queue, 1, 3, 1, 0, b"{}", None, None, None, share=share, lease=lease)

@@ -24,6 +24,8 @@ from chancy_worker.logs.format import JsonFormatter, PlainFormatter
 from chancy_worker.logs.handler import WHOLE_IN_A_PIPE, Lines, only_listener
 from chancy_worker.logs.job_lines import JobLines, job_log
 
+pytestmark = pytest.mark.any_postgres
+
 SITE = ["--dsn", "{dsn}", "--schema", "{schema}", "--queue", "said"]
 JOB = Claimed(7, "shop.send", "mail", 2, 3, 2, 0, b"{}", None, None, None)
 

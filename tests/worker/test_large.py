@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 
+import pytest
 from worker_help import FAST, Proxy, all_finished, eventually, states, working
 from worker_tasks import add, gates, pass_gate, weigh
 
@@ -20,6 +21,8 @@ from chancy_worker.claims.statement import play_round
 from chancy_worker.claims.wanted import Circle, Wanted
 from chancy_worker.held.outbox import LARGE_VERDICT_BYTES, MOST_CUTS, Outbox
 from chancy_worker.life.lease import register
+
+pytestmark = pytest.mark.any_postgres
 
 MIB = 1024**2
 

@@ -22,6 +22,8 @@ from chancy import InvalidArguments, InvalidTask, Limit, Queue, State, task
 from chancy_worker import WorkerConfig
 from chancy_worker.child import memory
 
+pytestmark = pytest.mark.any_postgres
+
 QUICK = WorkerConfig(timing=FAST, grace=1, children=3)
 
 

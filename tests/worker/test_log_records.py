@@ -25,6 +25,8 @@ from chancy_worker.attempts.verdict import Claimed, judged, since_now
 from chancy_worker.logs.format import JsonFormatter, PlainFormatter
 from chancy_worker.logs.job_lines import JobLines
 
+pytestmark = pytest.mark.any_postgres
+
 
 async def log_of(site, form, *jobs, module="said_tasks"):
     """What a worker of its own has logged until these jobs were over, as lines or as objects."""

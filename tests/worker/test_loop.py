@@ -7,6 +7,8 @@ from worker_help import eventually
 
 from chancy_worker.cli import Refusal, runner
 
+pytestmark = pytest.mark.any_postgres
+
 
 def loop_of(wish):
     with runner(wish) as running:

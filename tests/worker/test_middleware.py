@@ -15,6 +15,8 @@ import chancy
 from chancy import Limit, Queue, State, task
 from chancy_worker import Completion, Worker, WorkerConfig
 
+pytestmark = pytest.mark.any_postgres
+
 SLOTS = 3
 calls = []
 

@@ -23,6 +23,8 @@ from chancy_worker.claims.wanted import Wanted
 from chancy_worker.life.lease import register
 from chancy_worker.slots.slots import Slots
 
+pytestmark = pytest.mark.any_postgres
+
 CONFIG = WorkerConfig(timing=FAST, grace=1, children=2)
 PLACES = {"loop": tasks.begin, "thread": tasks.begin_in_thread, "child": tasks.begin_in_child}
 QUICK, LONG = 0.001, 0.08

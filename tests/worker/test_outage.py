@@ -19,6 +19,8 @@ from chancy_worker import WorkerConfig
 from chancy_worker.connection import outage
 from chancy_worker.connection.recovery import Recovery, Trouble
 
+pytestmark = pytest.mark.any_postgres
+
 
 @pytest.fixture
 def clock(monkeypatch):

@@ -12,6 +12,8 @@ from worker_help import all_finished, eventually, working
 from chancy import InvalidArguments, InvalidOption, ResultExpired, State
 from chancy_testing import assert_submitted, drain, eager, refute_submitted
 
+pytestmark = pytest.mark.any_postgres
+
 LINES = [Line(articleName="pen", price=1.5), Line(articleName="ink", price=2.0, count=2)]
 TASKS = [model_tasks.bill, model_tasks.bill_in_thread, model_tasks.bill_in_process]
 

@@ -13,6 +13,8 @@ import pytest
 from chancy_worker.life import signals
 from chancy_worker.life.signals import NUMBERS, Asked, shared, taken
 
+pytestmark = pytest.mark.any_postgres
+
 
 def handlers():
     return [signal.getsignal(number) for number in NUMBERS]

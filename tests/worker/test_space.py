@@ -12,6 +12,8 @@ from chancy_worker.attempts.verdict import Claimed
 from chancy_worker.slots.placing import Placing, UnreadableLimits
 from chancy_worker.slots.space import Space
 
+pytestmark = pytest.mark.any_postgres
+
 MIB = 1024**2
 
 

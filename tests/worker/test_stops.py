@@ -21,6 +21,8 @@ from chancy_worker import WorkerConfig
 from chancy_worker.doorbell.ear import Ear
 from chancy_worker.rounds.claimer import Claimer
 
+pytestmark = pytest.mark.any_postgres
+
 QUICK = WorkerConfig(timing=FAST, grace=1, children=2)
 
 

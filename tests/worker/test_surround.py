@@ -18,6 +18,8 @@ from chancy import InvalidOption, Queue, State
 from chancy_testing import drain, eager
 from chancy_worker import Worker, WorkerConfig
 
+pytestmark = pytest.mark.any_postgres
+
 SLOTS = 2
 
 

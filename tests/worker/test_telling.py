@@ -5,7 +5,11 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
+
 from chancy_worker.child.telling import APART_SECONDS, Lately
+
+pytestmark = pytest.mark.any_postgres
 
 
 def test_who_speaks_in_a_tight_loop_is_heard_now_and_then_and_with_the_last_word():

@@ -16,6 +16,8 @@ from chancy_worker.attempts.middleware import flaw_of
 from chancy_worker.attempts.verdict import Claimed, judged, since_now
 from chancy_worker.words import safe
 
+pytestmark = pytest.mark.any_postgres
+
 SINCE = since_now("verdicts")
 KEPT = msgspec.json.Decoder(list[AttemptError])
 

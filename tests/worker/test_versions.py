@@ -23,6 +23,8 @@ from chancy_worker.attempts import refusals
 from chancy_worker.life.lease import Offer, register
 from chancy_worker.life.rescue import declare_dead
 
+pytestmark = pytest.mark.any_postgres
+
 OLD = """
 from chancy import task
 

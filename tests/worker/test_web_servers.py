@@ -14,6 +14,8 @@ from worker_help import Process, all_finished, eventually
 
 from chancy import State
 
+pytestmark = pytest.mark.any_postgres
+
 SERVERS = ["uvicorn", "hypercorn"]
 SIGNALS = {"SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT}
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "check": ("check", "Compare a module's tasks with what waits in the database."),
     "completion": ("completion", "Print what makes a shell complete commands and options."),
     "delete": ("sweep", "Delete jobs that wait or are finished."),
+    "dev": ("dev", "Develop: Postgres, and a worker that takes each change of the code."),
     "doctor": ("doctor", "Look for what keeps the queue from working well."),
     "edit": ("steer", "Change when a waiting job is due, or its priority."),
     "failures": ("failures", "What goes wrong, each bug in a line."),

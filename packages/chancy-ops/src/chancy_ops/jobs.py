@@ -69,7 +69,7 @@ def _listener(told: Told | None) -> Told | None:
 def cancel_many(
     which: JobFilter, /, *, batch: int = BATCH, told: Told | None = None, schema: str | None = None
 ) -> Steps[Swept]:
-    """Stop live jobs, as `chancy.cancel` does one; two round trips a batch.
+    """Stop the live jobs of the filter `which`, as `chancy.cancel` does one; two round trips a batch.
 
     Raises `InvalidOption` for a filter that fits every job, or asks for finished ones.
     """
@@ -122,7 +122,9 @@ def requeue_many(
 def delete_many(
     which: JobFilter, /, *, batch: int = BATCH, told: Told | None = None, schema: str | None = None
 ) -> Steps[Swept]:
-    """Delete jobs that wait or are finished, as `chancy_ops.delete` does one; one round trip a batch.
+    """Delete those of the filter `which` that wait or are finished, as `chancy_ops.delete` does one.
+
+    One round trip a batch.
 
     Raises `InvalidOption` for a filter that fits every job, or asks for running ones.
     """

@@ -84,7 +84,9 @@ class WorkerRow:
     listens: bool
     """At the doorbell; otherwise it looks for work by the clock, as behind PgBouncer."""
     clock_ahead: timedelta | None
-    """Of the database's clock, at its last extension: milliseconds are the network's."""
+    """How far the worker's clock was ahead of the database's at its last extension, a `timedelta`. A few ms are the
+    network's.
+    """
 
 
 WORKERS = """

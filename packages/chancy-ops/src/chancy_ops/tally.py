@@ -31,7 +31,10 @@ _FOR_SUMS: Sequence[tuple[timedelta, Span]] = ((timedelta(hours=3), "minute"), (
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How durations are spread, in seconds; each is told to 9 %. None where nothing was measured."""
+    """How durations are spread, in seconds; each is told to 9 %. None where nothing was measured.
+
+    `mean` is the average; half of them took `p50` or less, 95 of a hundred `p95`, 99 `p99`.
+    """
 
     p50: float | None
     p95: float | None

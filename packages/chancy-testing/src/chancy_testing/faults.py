@@ -121,7 +121,7 @@ class Faults:
         return self._said in self._statements, self._statements.pop(self._said, None)
 
     def end_session(self, pid: int) -> None:
-        """End a connection from the server's side."""
+        """End a connection from the server's side: that whose backend is the process `pid`."""
         with psycopg.connect(self._dsn, autocommit=True) as conn:
             conn.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
 

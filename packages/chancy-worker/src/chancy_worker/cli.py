@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import sys
@@ -25,7 +26,7 @@ from chancy.migrations.migrate import migrate
 from chancy.registry import registered
 from chancy.wires.connections import PsycopgAsyncConn
 
-from . import init
+from . import init, reloading
 from .__about__ import __version__
 from .config import Pooler, WorkerConfig
 from .connection.link import Link
@@ -33,7 +34,8 @@ from .connection.sessions import LentSession
 from .life import signals
 from .life.ending import end, to_the_end
 from .logs import setting
-from .processes import PARENT, Processes, say_begun, say_refused, watch_parent
+from .processes import PARENT, Processes, say_begun, say_refused
+from .supervision.parent import ending_with_parent
 from .worker import Worker
 
 log = logging.getLogger("chancy.worker")
@@ -56,6 +58,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--dsn", help="default: the app's, then CHANCY_DSN, then libpq's variables")
     command.add_argument("--schema", help="default: the app's, then CHANCY_SCHEMA, then chancy")
     command.add_argument("--migrate", action="store_true", help="bring the schema up to date first")
+    command.add_argument(
+        "--reload", action="store_true", help="start again when a Python file changes, from here down; for development"
+    )
     command.add_argument("--version", action="version", version=__version__)
     return command
 
@@ -130,6 +135,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
     setting.set_up(options.log_format, options.log_level)
+    again = [sys.executable, "-m", "chancy_worker", *arguments]
+    if options.reload:
+        return reloaded(reloading.without_reload(again), options)
 
     def found() -> Chancy:
         app = load(options)
@@ -138,7 +146,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return app
 
     say_where = "say where Postgres is with --dsn, CHANCY_DSN or PGHOST and the like"
-    return serve(options, found, [sys.executable, "-m", "chancy_worker", *arguments], "chancy-worker", say_where)
+    return serve(options, found, again, "chancy-worker", say_where)
+
+
+def reloaded(command: Sequence[str], options: argparse.Namespace) -> int:
+    """What `--reload` does; its code."""
+
+    def say(sentence: str) -> None:
+        print(f"chancy-worker: {sentence}", file=sys.stderr, flush=True)
+
+    look = functools.partial(reloading.modules_in, reloading.folders_of(options.target))
+    return reloading.run(command, look, say, grace=options.grace)
 
 
 def serve(
@@ -154,8 +172,8 @@ def serve(
         if options.processes > 1 and PARENT not in os.environ:
             asyncio.run(reached(app))
             place = app.conninfo_source, app.schema_name
-            more = {"pooler": options.pooler, "health_port": options.health_port, "tallies": app.tally}
-            return asyncio.run(Processes(again, options.processes, *place, **more).run())
+            more = {"pooler": options.pooler, "health_port": options.health_port, "grace": options.grace}
+            return asyncio.run(Processes(again, options.processes, *place, tallies=app.tally, **more).run())
         with runner(options.loop) as loop:
             return to_the_end(loop.get_loop(), work(app, configured(options)))
     except (Refusal, ChancyError, ValueError) as error:
@@ -215,13 +233,9 @@ async def work(app: Chancy, config: WorkerConfig) -> NoReturn:
         log.info("%s", line)
     loop = asyncio.get_running_loop()
     log.info("event loop %s", type(loop).__module__.partition(".")[0])
-    orphaned = asyncio.Event()
-    beside = [
-        asyncio.create_task(coroutine)
-        for coroutine in (watch_parent(orphaned), _stop_when(orphaned, worker), _tell_when(worker.begun))
-    ]
-    code = 0
-    with signals.taken(signals.asking(loop, worker.stop)):
+    telling = asyncio.create_task(_tell_when(worker.begun))
+    code, stop = 0, signals.asking(loop, worker.stop)
+    with signals.taken(stop), ending_with_parent(stop, config.grace):
         try:
             await worker.start()
         except BaseException:
@@ -230,8 +244,7 @@ async def work(app: Chancy, config: WorkerConfig) -> NoReturn:
             log.exception("this worker has ended by an error")
             code = 1
         finally:
-            for task in beside:
-                task.cancel()
+            telling.cancel()
         if worker.left_running:
             # Their jobs are released already and may run elsewhere; waiting for them would only do the work twice.
             log.warning("%d functions did not stop and are ended with this process", worker.left_running)
@@ -240,11 +253,6 @@ async def work(app: Chancy, config: WorkerConfig) -> NoReturn:
                 task.cancel()
             await asyncio.wait(left, timeout=_TO_OBEY)
         end(code)
-
-
-async def _stop_when(event: asyncio.Event, worker: Worker) -> None:
-    await event.wait()
-    worker.stop()
 
 
 async def _tell_when(begun: asyncio.Event) -> None:

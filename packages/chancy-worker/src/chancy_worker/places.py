@@ -13,9 +13,10 @@ from chancy.options.limits import LimitType, Place
 from chancy.task import BaseTask
 
 from .attempts.attempt import Executor
-from .attempts.executors import Loop, Threads
+from .attempts.executors import Loop
 from .attempts.surround import place_of
 from .config import WorkerConfig
+from .threads.threads import Threads
 
 
 def refuse_what_cannot_be_kept(

@@ -1,7 +1,8 @@
 """`--processes N`: one command keeps N workers running, each a process of its own.
 
 A child that dies is declared dead at once, so that its jobs run again within a second or two and not when its lease
-is over, and is started anew. The children stop when this process does, however it ends.
+is over, and is started anew. One that hangs is killed, where a service manager would do that to a single worker. The
+children stop when this process does, however it ends.
 """
 
 from __future__ import annotations
@@ -20,15 +21,17 @@ from .connection.link import Link
 from .connection.pooler import session_behind
 from .connection.sessions import OwnSession, Session
 from .life import signals
-from .life.health import answering, ask, tell_service_manager
+from .life.health import answering, ask, pet_service_watchdog, tell_service_manager
 from .life.rescue import declare_dead, take_back_some
 from .metrics.pages import pages_for
+from .supervision.parent import ended_with_this, ending_with_parent
+from .supervision.silence import Ear, seconds_of_watchdog
 from .tally.tally import Tally
 
 log = logging.getLogger("chancy.worker")
 
 PARENT = "CHANCY_WORKER_PARENT"
-"""The environment variable that tells a child whose child it is."""
+"""The environment variable that tells a child that it is one."""
 
 TOLD_IN = "CHANCY_WORKER_TELLS"
 """The environment variable that tells a child in which descriptor it says how it has begun."""
@@ -53,6 +56,7 @@ class Processes:
         pooler: Pooler = "auto",
         health_port: int | None = None,
         tallies: bool = True,
+        grace: float = 0.0,
     ) -> None:
         self._command = list(command)
         self._count = count
@@ -64,6 +68,8 @@ class Processes:
         self._tally = Tally()
         """Of what children that died were running."""
         self._tallies = tallies
+        self._grace = grace
+        self._watchdog = seconds_of_watchdog()
         self._children: dict[int, asyncio.subprocess.Process] = {}
         self._helpers: set[asyncio.Task[None]] = set()
         self._burying = asyncio.Lock()
@@ -78,7 +84,8 @@ class Processes:
         """
         self._session = await session_behind(self._conninfo, self._schema, self._pooler, Timing().round)
         self._command += ["--pooler", self._session.pooler]
-        with signals.taken(signals.asking(asyncio.get_running_loop(), self._forward)):
+        forward = signals.asking(asyncio.get_running_loop(), self._forward)
+        with signals.taken(forward), ending_with_parent(forward, self._grace + _LAST_WORDS):
             return await self._keep_all()
 
     async def _keep_all(self) -> int:
@@ -86,7 +93,11 @@ class Processes:
         async with answering("0.0.0.0", self._health_port, self._problems, pages):  # noqa: S104 - see `WorkerConfig`
             keepers = [asyncio.create_task(self._keep(number)) for number in range(self._count)]
             tell_service_manager("READY=1")
-            await asyncio.gather(*keepers)
+            petting = asyncio.create_task(pet_service_watchdog(_no_problems))
+            try:
+                await asyncio.gather(*keepers)
+            finally:
+                petting.cancel()
         if self._helpers:
             await asyncio.wait(self._helpers, timeout=_LAST_WORDS)
         return self._refused
@@ -147,17 +158,22 @@ class Processes:
         """Its process, its exit code, and what it has said of how it began."""
         hears, tells = os.pipe()
         try:
-            # A session of its own: Ctrl-C reaches the children through us, once.
-            child = await asyncio.create_subprocess_exec(
-                *command,
-                env={**env, PARENT: str(os.getpid()), TOLD_IN: str(tells)},
-                pass_fds=[tells],
-                start_new_session=True,
-            )
-            self._children[child.pid] = child
-            if self._stopping.is_set():
-                child.send_signal(signal.SIGTERM)
-            code = await child.wait()
+            with contextlib.ExitStack() as stack:
+                ear = stack.enter_context(Ear(self._watchdog)) if self._watchdog else None
+                # A session of its own: Ctrl-C reaches the children through us, once.
+                child = await asyncio.create_subprocess_exec(
+                    *command,
+                    env=ended_with_this({**env, **(ear.env if ear else {}), PARENT: "1", TOLD_IN: str(tells)}),
+                    pass_fds=[tells],
+                    start_new_session=True,
+                )
+                self._children[child.pid] = child
+                if self._stopping.is_set():
+                    child.send_signal(signal.SIGTERM)
+                hearing = asyncio.create_task(_kill_if_silent(child, ear)) if ear else None
+                code = await child.wait()
+                if hearing:
+                    hearing.cancel()
             del self._children[child.pid]
             os.set_blocking(hears, False)
             with contextlib.suppress(BlockingIOError):
@@ -184,6 +200,17 @@ class Processes:
             await link.close()
 
 
+async def _no_problems() -> Sequence[str]:
+    """As long as it can be asked, its event loop turns; what its children are like is found out for each."""
+    return ()
+
+
+async def _kill_if_silent(child: asyncio.subprocess.Process, ear: Ear) -> None:
+    await ear.silence()
+    log.error("worker process %d hangs: it has not said WATCHDOG=1 for WATCHDOG_USEC, and is killed", child.pid)
+    child.kill()
+
+
 def say_refused() -> None:
     """In a child that has not begun: it would be refused again, because of what it was told to do."""
     _say(_REFUSED)
@@ -201,12 +228,3 @@ def _say(word: bytes) -> None:
         with contextlib.suppress(OSError):
             os.write(int(told_in), word)
             os.close(int(told_in))
-
-
-async def watch_parent(stop: asyncio.Event) -> None:
-    """In a child: set `stop` when the parent is gone."""
-    parent = os.environ.get(PARENT)
-    while parent and os.getppid() == int(parent):  # noqa: ASYNC110 - nothing tells a process of this
-        await asyncio.sleep(1)
-    if parent:
-        stop.set()

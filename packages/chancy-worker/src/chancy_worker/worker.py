@@ -40,7 +40,10 @@ log = unfailing("chancy.worker")
 
 
 class Worker:
-    """One worker process: performs the jobs of its app's queues until it is stopped."""
+    """One worker process: performs the jobs of its app's queues until it is stopped.
+
+    `app` says which queues and where, `config` how much of what this process has, and for how long.
+    """
 
     def __init__(self, app: Chancy | AsyncChancy, config: WorkerConfig | None = None) -> None:
         self.app = app.settings if isinstance(app, AsyncChancy) else app

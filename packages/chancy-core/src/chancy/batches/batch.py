@@ -193,9 +193,9 @@ def _callback(given: TakesCounts | Callback | None) -> Callback | None:
 
 @verb
 def batch_progress(batch_id: int, /, *, schema: str | None = None) -> Steps[BatchProgress]:
-    """How many jobs of the batch are where. One round trip, which counts them: about a second for a million.
+    """How many jobs of a batch are where, by its number, `batch_id`, which is `Batch.id`.
 
-    Raises `UnknownBatch`.
+    One round trip, which counts them: about a second for a million. Raises `UnknownBatch`.
     """
     return _progress(identity("batch_id", batch_id), schema_in_use(schema))
 

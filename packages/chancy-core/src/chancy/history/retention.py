@@ -13,7 +13,7 @@ LONGEST_DAYS = 3650
 
 
 def days(number: float) -> timedelta:
-    """So many days."""
+    """That `number` of days, which may be a fraction."""
     return timedelta(days=amount("days", number))
 
 

@@ -40,8 +40,9 @@ class SharedLimit:
     """What jobs may do together, over all workers: so many run at a time, or begin in any window of time."""
 
     most: int
+    """How many."""
     per: timedelta | None
-    """The window of a rate; None is a limit of concurrency."""
+    """The window of a rate, from a millisecond to a day or more; None is a limit of concurrency."""
     key: KeyFunction | str | None
     """What shares the limit: all jobs of the task, those with the same key, or all that name this text."""
 

@@ -41,6 +41,7 @@ class Every(msgspec.Struct, frozen=True, tag="every", omit_defaults=True):
     """Ticks at the multiples of an interval since 1970-01-01 UTC. Made by `every`."""
 
     interval: timedelta
+    """From a second to 366 days."""
     missed: Missed = "one"
     overlap: Overlap = "skip"
 
@@ -79,9 +80,9 @@ def every(
 ) -> Every:
     """Each multiple of the interval since 1970-01-01 UTC, whoever counts, from a second to 366 days.
 
-    `every(hours=1)` ticks on the hour, `every(days=1)` at midnight UTC, and `every(days=7)` on Thursdays. An interval
-    is a `timedelta`, or seconds. `missed` and `overlap` as for `cron`. Raises `InvalidOption`, a `ValueError`, for an
-    interval that is out of bounds.
+    `seconds`, `minutes`, `hours` and `days` are added up. `every(hours=1)` ticks on the hour, `every(days=1)` at
+    midnight UTC, and `every(days=7)` on Thursdays. An interval is a `timedelta`, or seconds. `missed` and `overlap`
+    as for `cron`. Raises `InvalidOption`, a `ValueError`, for an interval that is out of bounds.
     """
     named = {"days": days, "hours": hours, "minutes": minutes, "seconds": seconds}
     try:

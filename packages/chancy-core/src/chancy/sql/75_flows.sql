@@ -108,6 +108,9 @@ DECLARE
     free bigint[] := '{}';
     wholes text[] := '{}';
     queues text[];
+    -- To look for an id in each day's index takes as long as all the rest: what ends is looked for in the last days first.
+    lately timestamptz := {schema}.clock() - interval '6 hours';
+    soon timestamptz := {schema}.clock() + interval '6 hours';
 BEGIN
     released := 0;
     seen := '{}';
@@ -130,7 +133,13 @@ BEGIN
     upto := CASE WHEN cardinality(touched) = most THEN touched[most] END;
     SELECT array_agg(past.id) INTO failed FROM unnest(ended) AS past (id)
     WHERE NOT EXISTS (SELECT FROM {schema}.job AS job WHERE job.id = past.id)
-        AND NOT EXISTS (SELECT FROM {schema}.history AS won WHERE won.id = past.id AND won.state = 'succeeded');
+        AND NOT EXISTS (
+            SELECT FROM {schema}.history AS won
+            WHERE won.id = past.id AND won.state = 'succeeded' AND won.finished_at > lately AND won.finished_at < soon);
+    IF failed IS NOT NULL THEN
+        SELECT array_agg(past.id) INTO failed FROM unnest(failed) AS past (id)
+        WHERE NOT EXISTS (SELECT FROM {schema}.history AS won WHERE won.id = past.id AND won.state = 'succeeded');
+    END IF;
     -- One statement for all of them, since to begin one that reads the history takes as long as ten of its rows. JSON is
     -- only put together here and never read: Postgres could not look into one that has a NUL.
     FOR this IN
@@ -149,8 +158,14 @@ BEGIN
                                 ELSE concat('{"job":', past.id, ',"state":"', past.state, '","result":',
                                     coalesce(past.result::text, 'null'), ',"errors":', coalesce(past.errors::text, '[]'), '}')
                                 END
-                            FROM {schema}.history AS past
-                            WHERE past.id = blocked.needs[abs(piece.value::text::integer)]
+                            FROM (
+                                SELECT * FROM {schema}.history AS late
+                                WHERE late.id = blocked.needs[abs(piece.value::text::integer)]
+                                    AND late.finished_at > lately AND late.finished_at < soon
+                                UNION ALL
+                                SELECT * FROM {schema}.history AS any_time
+                                WHERE any_time.id = blocked.needs[abs(piece.value::text::integer)]
+                            ) AS past
                             LIMIT 1
                         ) END AS text
                     FROM json_array_elements(blocked.arguments->'pieces') WITH ORDINALITY AS piece (value, nth)
@@ -158,7 +173,8 @@ BEGIN
             ) END AS whole
         FROM unnest(touched) AS part (id)
         CROSS JOIN LATERAL (
-            SELECT job.id, job.arguments, job.becomes, job.needs FROM {schema}.job AS job
+            -- A long array that is as it is stored would be unpacked anew for each of its elements.
+            SELECT job.id, job.arguments, job.becomes, job.needs || '{}'::bigint[] AS needs FROM {schema}.job AS job
             WHERE job.id = part.id AND job.state = 'blocked' LIMIT 1
         ) AS blocked
         LEFT JOIN LATERAL (

@@ -52,6 +52,7 @@ class Query:
 
     sql: str
     params: Mapping[str, Any]
+    """By their names in the statement."""
     schema: str
 
     def percents(self, encoding: Callable[[], str] | None = None) -> tuple[str, dict[str, str | None] | None]:

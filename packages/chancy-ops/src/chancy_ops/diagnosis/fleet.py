@@ -24,6 +24,8 @@ _LEASE_LEFT = timedelta(seconds=5)
 """Workers extend theirs while twice as much is left."""
 _RESCUED_WITHIN = timedelta(seconds=30)
 _LOOKS, _LOOK_PAUSE = 5, 0.4
+_UNSEEN_LOOKS = 1
+"""So many more where no session is seen: one may be between two statements that tell its schema."""
 _MOST_SLOTS = 100_000
 
 
@@ -330,10 +332,15 @@ RING = """
 """
 # The session in which a worker claims and hears is known by its name, and its schema by what it sent last.
 HEARD = """
-    SELECT count(*), count(*) FILTER (WHERE query_start < %(rung)s::timestamptz AND state <> 'active'),
-        extract(epoch FROM max(query_start) FILTER (WHERE query_start >= %(rung)s::timestamptz) - %(rung)s::timestamptz)
-    FROM pg_stat_activity
-    WHERE datname = current_database() AND application_name = 'chancy claim' AND strpos(query, '{schema}.') > 0
+    SELECT count(*) FILTER (WHERE is_ours),
+        count(*) FILTER (WHERE is_ours AND query_start < %(rung)s::timestamptz AND state <> 'active'),
+        extract(epoch FROM
+            max(query_start) FILTER (WHERE is_ours AND query_start >= %(rung)s::timestamptz) - %(rung)s::timestamptz),
+        count(*) FILTER (WHERE query = '<insufficient privilege>')
+    FROM (
+        SELECT *, strpos(query, '{schema}.') > 0 AS is_ours FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'chancy claim'
+    ) AS session
 """
 
 
@@ -349,14 +356,16 @@ def listeners(fleet: Fleet) -> Steps[list[Finding]]:
     queues = sorted({queue for hand in listening for queue in hand.queues})
     rung: datetime = yield Statement(RING, {"queues": queues}, lambda rows: rows[0][0], name="ring")
     look = Statement(HEARD, {"rung": rung}, lambda rows: rows[0], name="heard")
-    seen, deaf, seconds = yield look
-    for _ in range(_LOOKS):
-        if seen > deaf or not seen:
+    seen, deaf, seconds, hidden = yield look
+    for turn in range(_LOOKS):
+        if seen > deaf or hidden or (not seen and turn >= _UNSEEN_LOOKS):
             break
         yield Pause(_LOOK_PAUSE)
-        seen, deaf, seconds = yield look
-    if not seen:
+        seen, deaf, seconds, hidden = yield look
+    if hidden and not seen:
         return [Finding("listeners", Severity.OK, "this user may not see the workers' sessions (pg_read_all_stats).")]
+    if not seen:
+        return [Finding("listeners", Severity.OK, "no session of a worker was seen that looks for jobs.")]
     if seen == deaf and (deaf := deaf - (len(fleet.alive) - idle)) > 0:  # who has no room does not look
         message = f"{counted(deaf, 'idle worker')} did not look when it was rung for: jobs start up to 5 s late."
         remedy = "See the workers' logs for `claim`, and start those anew that have lost their connection."

@@ -86,11 +86,16 @@ if [ "$word" = remove ]; then rm -rf "$home" "$sockets"; fi
 """
 
 
+class DirectoryInUse(RuntimeError):
+    """Another process has a server in that directory."""
+
+
 class Postgres:
     """A server on a socket of its own, from `start` (or `with`) to the end of the block, or of this process.
 
     Without `directory` everything is temporary. A directory is kept, may be started again by another process later,
-    and must be new, empty or one of ours. `version` chooses between the wheel's 18 and 16, and so does
+    and must be new, empty or one of ours. `settings` are Postgres' own, by name: `QUICK` for tests, `DURABLE` for data
+    that stay. `version` chooses between the wheel's 18 and 16, and so does
     CHANCY_PG_VERSION; CHANCY_PG_BIN names a folder of binaries and wins over both.
     """
 
@@ -326,13 +331,13 @@ def give(path: Path, user: User) -> None:
 
 
 def lock_of_owner(path: Path) -> IO[str]:
-    """Hold the directory for this process; raises `RuntimeError` when another one does."""
+    """Hold the directory for this process; raises `DirectoryInUse` when another one does."""
     lock = open(path, "a+", opener=_in_place)  # noqa: SIM115
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         lock.close()
-        raise RuntimeError(f"{path.parent} is in use by another process: one server at a time") from None
+        raise DirectoryInUse(f"{path.parent} is in use by another process: one server at a time") from None
     return lock
 
 

@@ -112,7 +112,7 @@ class Children:
         self._numbers = itertools.count(1)
         self._lines: dict[int, Line] = {}
         """All whose process has not ended, by number."""
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[bool]] = deque()
         self._seconds = AHEAD_SECONDS
         """That a job took of late."""
         self._families = memory.Families()
@@ -183,13 +183,14 @@ class Children:
             return False
         starting = any(line.starting_for for line in self._lines.values())
         patience = PATIENCE_AT_START_SECONDS if starting else PATIENCE_SECONDS
-        place = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        place: asyncio.Future[bool] = loop.create_future()
         self._waiting.append(place)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(since + patience - time.monotonic()):
-                await place
-                return True
-        return False
+        timer = loop.call_later(since + patience - time.monotonic(), _give_up, place)
+        try:
+            return await place
+        finally:
+            timer.cancel()
 
     def _start_if_missing(self) -> None:
         """Those that are leaving are replaced already while they still work."""
@@ -300,7 +301,7 @@ class Children:
     def _wake(self, places: int) -> None:
         while self._waiting and places:
             if not (place := self._waiting.popleft()).done():
-                place.set_result(None)
+                place.set_result(True)
                 places -= 1
 
     def _complain(self, attempt: Attempt, left: str) -> None:
@@ -355,6 +356,11 @@ class Children:
         if self._kernel_kills > kills:
             return f"was killed by {name}, by the kernel because the machine or container was out of memory"
         return f"was killed by {name} from outside, most likely because the machine was out of memory"
+
+
+def _give_up(place: asyncio.Future[bool]) -> None:
+    if not place.done():
+        place.set_result(False)
 
 
 def _kill_group(line: Line) -> None:

@@ -52,7 +52,7 @@ class Appetite:
         self._passed_over: dict[str, frozenset[str]] = {}
         """The tasks that were left out of a queue's claims since its last look began, that look included."""
         self._barren: dict[str, frozenset[str]] = {}
-        """With these tasks left out a look has found nothing, and nothing was found or heard of since."""
+        """With these tasks left out nothing was found, by a look or from the marks on, and nothing heard of since."""
         self._quiet: list[str] = []
         self.at_limit: set[str] = set()
         """Queues whose limit let less be claimed than was wanted, when they were asked last."""
@@ -148,6 +148,8 @@ class Appetite:
                 self.rest([queue], now + REST_SECONDS)
             elif queue in looked and not count and queue not in self._woken:
                 self._sate(queue, without)
+            elif without and not count and queue not in self._woken:
+                self._barren[queue] = without  # behind its marks: a look is due soon enough
             else:
                 self._marks.forget([queue])
         return backlog

@@ -3,6 +3,9 @@
 A job that returns without ever waiting has cost no task of its own; one that waits keeps the task it is in, alone, and
 the rest go on in another. (asyncio's eager tasks, of Python 3.12, save the wait for the loop and not the task.) Each
 runs in a context of its own, and `asyncio.current_task()` is one that nobody else uses while it runs.
+
+Whose function runs elsewhere, in a thread or a process, needs no task: on the loop it waits for a future, and nobody's
+code asks for a task there. So all that begin in one turn of the loop are ordered together, and their ends cost no task.
 """
 
 from __future__ import annotations
@@ -25,11 +28,18 @@ TURN_SECONDS = 0.005
 """The same where they take longer: heartbeats and other jobs wait meanwhile."""
 
 
+class Carrier(Protocol):
+    """What an attempt is in, on the loop."""
+
+    def cancel(self) -> object:
+        """Have `CancelledError` raised where it waits."""
+
+
 class Carried(Protocol):
     """What a burst has to know of an attempt."""
 
-    carrier: asyncio.Task[None] | None
-    """The asyncio task that it is in, from its first step on."""
+    carrier: Carrier | None
+    """The asyncio task that it is in, or what stands for one, from its first step on."""
     over: bool
     """It came to its end before it began."""
 
@@ -42,7 +52,8 @@ class Bursts(Generic[C, R]):
     """Begins what is added, in order; `ended` is told what each returned, or None of one that was cancelled.
 
     Neither `perform` nor `ended` should raise; what they raise all the same is told to `failed`, so that the attempt
-    comes to an end, and is raised in an asyncio task where there is none.
+    comes to an end, and is raised in an asyncio task where there is none. Of one that is `elsewhere` nothing runs
+    on the loop but code of ours, which waits for futures.
     """
 
     def __init__(
@@ -50,10 +61,12 @@ class Bursts(Generic[C, R]):
         perform: Callable[[C], Coroutine[Any, Any, R]],
         ended: Callable[[C, R | None], None],
         failed: Callable[[C, BaseException], None] | None = None,
+        elsewhere: Callable[[C], bool] = lambda _: False,
     ) -> None:
         self._perform = perform
         self._ended = ended
         self._failed = failed or _raised
+        self._elsewhere = elsewhere
         self._waiting: deque[C] = deque()
         self._carrier: asyncio.Task[None] | None = None
 
@@ -84,17 +97,18 @@ class Bursts(Generic[C, R]):
                 holders = sys.getrefcount(me)
                 try:
                     work, step = self._perform(attempt), contextvars.copy_context().run
-                    result: R | None
                     try:
                         waits_for = step(work.send, None)
                     except StopIteration as end:
-                        result = end.value
+                        self._ended(attempt, end.value)
                     except asyncio.CancelledError:
-                        result = None
+                        self._ended(attempt, None)
                     else:
-                        self._hand_on()
-                        result = await _rest(work, step, waits_for)
-                    self._ended(attempt, result)
+                        if self._elsewhere(attempt):
+                            attempt.carrier = _Elsewhere(attempt, work, step, waits_for, self._ended, self._failed)
+                        else:
+                            self._hand_on()
+                            self._ended(attempt, await _rest(work, step, waits_for))
                 except GeneratorExit:
                     raise
                 except BaseException as error:
@@ -110,6 +124,50 @@ class Bursts(Generic[C, R]):
         finally:
             if self._carrier is me:
                 self._hand_on()
+
+
+class _Elsewhere(Generic[C, R]):
+    """An attempt that waits for a future, and goes on from there in no task, each step in its context."""
+
+    def __init__(
+        self,
+        attempt: C,
+        work: Coroutine[Any, Any, R],
+        step: Callable[..., Any],
+        waits_for: asyncio.Future[Any],
+        ended: Callable[[C, R | None], None],
+        failed: Callable[[C, BaseException], None],
+    ) -> None:
+        self._attempt = attempt
+        self._work = work
+        self._step = step
+        self._ended = ended
+        self._failed = failed
+        self._wait_for(waits_for)
+
+    def cancel(self) -> None:
+        """What its future has been given already counts all the same."""
+        self._waits_for.cancel()
+
+    def _wait_for(self, future: asyncio.Future[Any]) -> None:
+        self._waits_for = future
+        future._asyncio_future_blocking = False  # noqa: SLF001 - who awaits a future says that so
+        future.add_done_callback(self._go_on)
+
+    def _go_on(self, _: asyncio.Future[Any]) -> None:
+        if forks.is_fork:
+            forks.leave()
+        try:
+            try:
+                waits_for = self._step(self._work.send, None)
+            except StopIteration as end:
+                self._ended(self._attempt, end.value)
+            except asyncio.CancelledError:
+                self._ended(self._attempt, None)
+            else:
+                self._wait_for(waits_for)
+        except BaseException as error:
+            self._failed(self._attempt, error)
 
 
 def _raised(attempt: Carried, error: BaseException) -> None:

@@ -17,6 +17,7 @@ from chancy_worker.attempts.attempt import Attempt
 from chancy_worker.attempts.logs import Book
 from chancy_worker.attempts.verdict import Claimed, Completion, cancelled, judged, released
 
+from .bursts import Carrier
 from .turnstile import Rank
 
 Key: TypeAlias = tuple[int, int]
@@ -46,7 +47,7 @@ class Running(msgspec.Struct, eq=False):
     """Where it runs there is room for so many, and so much memory."""
     attempt: Attempt | None = None
     """From its first step on."""
-    carrier: asyncio.Task[None] | None = None
+    carrier: Carrier | None = None
     began: float = 0.0
     timer: asyncio.TimerHandle | None = None
     stop: Stop | None = None

@@ -72,7 +72,7 @@ class Slots:
         """What handlers have said since it was last written down."""
         self._placing = Placing(tasks)
         self._space = Space(executors, self._placing.names, self._placing.memory, memory)
-        bursts = Bursts(self._perform, self._returned, self._breaks)
+        bursts = Bursts(self._perform, self._returned, self._breaks, self._is_elsewhere)
         self._turnstile = Turnstile(concurrency, self._space.enter, bursts.add, self._waited)
 
     def room(self) -> Room:
@@ -109,6 +109,9 @@ class Slots:
         began = functools.partial(self._begins, running) if running.limits else _nothing
         attempt = running.attempt = Attempt(job, task, current, since, running.limits, began)
         return perform(attempt, self._executors[running.place], self._middleware, self._schema)
+
+    def _is_elsewhere(self, running: Running) -> bool:
+        return running.place is not Place.LOOP and not self._middleware
 
     def cancel(self, ids: Iterable[int]) -> None:
         """Stop these jobs: somebody has asked for it."""

@@ -11,10 +11,10 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils.autoreload import get_child_arguments
 
 from chancy import Chancy
-from chancy_django import reloading
 from chancy_django.checks import TAG
 from chancy_django.project import app_of_project, prepare, queues_named
-from chancy_worker import cli, init
+from chancy_django.reloading import look_at_project
+from chancy_worker import cli, init, reloading
 from chancy_worker.logs import setting
 
 
@@ -43,7 +43,8 @@ class Command(BaseCommand):
             return ended
         again = get_child_arguments()
         if options.reload:
-            return reloading.run([argument for argument in again if argument != "--reload"], self.stderr.write)
+            command = reloading.without_reload(again)
+            return reloading.run(command, look_at_project(), self.stderr.write, grace=options.grace)
         if not logging.getLogger("chancy.worker").hasHandlers():  # LOGGING says nothing of it
             setting.set_up(options.log_format, options.log_level)
 

@@ -1,0 +1,1 @@
+"""Plain functions in threads of the worker's own process."""
