@@ -30,17 +30,20 @@ CREATE OR REPLACE FUNCTION {schema}.conditions(
             'CASE WHEN clock_timestamp() < $9 THEN strpos(arguments::text, $8) > 0 OR strpos(errors::text, $8) > 0 END' END)
 $$;
 
--- The condition that a live job is in one of these states; NULL if none of them is a live one's.
+-- The condition that a live job is in one of these states; NULL if none of them is a live one's. What is ready and what is
+-- scheduled are one state of the row.
 CREATE OR REPLACE FUNCTION {schema}.live_states(states text[]) RETURNS text
     LANGUAGE sql STABLE
     SET search_path = pg_catalog, pg_temp
     AS $$
-    SELECT string_agg(CASE state
-            WHEN 'ready' THEN 'state = ''ready'' AND run_at <= {schema}.clock()'
-            WHEN 'scheduled' THEN 'state = ''ready'' AND run_at > {schema}.clock()'
-            WHEN 'running' THEN 'state = ''running'' AND worker IS NOT NULL'
-            WHEN 'blocked' THEN 'state = ''blocked'' AND worker IS NULL'
-            ELSE 'state = ' || quote_literal(state) END, ' OR ')
+    SELECT CASE WHEN states @> ARRAY['blocked', 'ready', 'scheduled', 'running'] THEN 'true'
+        ELSE string_agg(CASE
+            WHEN state IN ('ready', 'scheduled') AND states @> ARRAY['ready', 'scheduled'] THEN 'state = ''ready'''
+            WHEN state = 'ready' THEN 'state = ''ready'' AND run_at <= {schema}.clock()'
+            WHEN state = 'scheduled' THEN 'state = ''ready'' AND run_at > {schema}.clock()'
+            WHEN state = 'running' THEN 'state = ''running'' AND worker IS NOT NULL'
+            WHEN state = 'blocked' THEN 'state = ''blocked'' AND worker IS NULL'
+            ELSE 'state = ' || quote_literal(state) END, ' OR ') END
     FROM unnest(states) AS state
     WHERE state NOT IN ('succeeded', 'failed', 'discarded', 'cancelled')
 $$;
@@ -58,14 +61,14 @@ CREATE OR REPLACE FUNCTION {schema}.past_states(states text[]) RETURNS text
     WHERE state IN ('succeeded', 'failed', 'discarded', 'cancelled')
 $$;
 
--- How large the next piece may be, so that it takes a twentieth of a second, or what is left.
+-- How large the next piece may be, so that it takes a thirtieth of a second, or what is left.
 CREATE OR REPLACE FUNCTION {schema}.next_piece(size double precision, took interval, time_left interval)
     RETURNS double precision
     LANGUAGE sql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
     AS $$
     SELECT greatest(1, least(size * 8,
-        size * least(0.05, extract(epoch FROM time_left)) / greatest(extract(epoch FROM took), 0.0001)))
+        size * least(0.03, extract(epoch FROM time_left)) / greatest(extract(epoch FROM took), 0.0001)))
 $$;
 
 -- The jobs that fit, at most so many. Live ones, and all where any that succeeded are asked for, by their ids, the newest
@@ -385,6 +388,13 @@ BEGIN
             || of_live || ' LIMIT $10) AS few' INTO jobs
             USING queue, tasks, batch, kind, fingerprint, since, until, NULL::text, NULL::timestamptz, most + 1;
         counted := jsonb_build_object('running', jobs);
+    END IF;
+    IF 'blocked' = ANY (states) AND coalesce(tasks::text, batch::text, kind, fingerprint, since::text, until::text) IS NOT NULL THEN
+        EXECUTE 'SELECT count(*) FROM (SELECT FROM {schema}.job WHERE state = ''blocked'' AND worker IS NULL AND '
+            || of_live || ' LIMIT $10) AS few' INTO jobs
+            USING queue, tasks, batch, kind, fingerprint, since, until, NULL::text, NULL::timestamptz, most + 1;
+        counted := counted || jsonb_build_object('blocked', jobs);
+        open_live := array_remove(open_live, 'blocked');
     END IF;
 
     -- What did not succeed, by the index of those, the newest first. Of all, or of a queue, ten times as many are looked at as
