@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from chancy import Chancy, Queue, task
 from chancy_worker import Worker
 from chancy_worker.__about__ import __version__
 from chancy_worker.cli import runner
+from chancy_worker.logs.setting import set_up
 from contender import Submitter, begun, doze, main, stamp
 
 
@@ -63,7 +63,7 @@ def describe() -> dict[str, str]:
         "name": "Chancy",
         "version": __version__,
         "left": "SELECT EXISTS (SELECT FROM chancy.job)",
-        "default": "chancy-worker as it is: 100 jobs at a time, on asyncio's loop.",
+        "default": "chancy-worker as it is: 100 jobs at a time, on asyncio's loop, its log, a line a job, in a file.",
         "best": "as many at a time as the benchmark says, on uvloop where that is installed (chancy-worker[fast]).",
         "pip": "chancy-worker",
     }
@@ -127,8 +127,8 @@ async def connected(
 
 
 def work(dsn: str, kind: str, setting: str, concurrency: int) -> None:
-    """What `chancy-worker` runs, without its log; "default" is on asyncio's loop even where uvloop is installed."""
-    logging.disable(logging.INFO)
+    """What `chancy-worker` runs, its line a job included; "default" is on asyncio's loop even with uvloop installed."""
+    set_up("plain", "info")
     app = Chancy(dsn) if setting == "default" else Chancy(dsn, queues=[Queue(concurrency=concurrency)])
     with runner("asyncio" if setting == "default" else "auto") as loop:
         loop.run(Worker(app).start())

@@ -61,15 +61,21 @@ def drain(site: Site, contender: Contender, jobs: int, processes: int = 1) -> Fi
     """Empty a backlog: from the start of the first job to the completion of the last."""
     with site.run(contender) as run:
         run.fill(contender.kind, jobs)
+        blocks = run.blocks()
         run.work(contender.kind, processes)
         began = run.begun_at()
         python, postgres, wal = run.worker_seconds(), site.postgres_seconds(), site.wal_bytes()
         ended = run.empty_at()
+        python, postgres = run.worker_seconds() - python, site.postgres_seconds() - postgres
+        wal = site.wal_bytes() - wal
+        run.stop()  # sessions that end have told of all blocks that they have read
         return {
             "rate": jobs / (ended - began),
-            "python_us": (run.worker_seconds() - python) / jobs * 1e6,
-            "postgres_us": (site.postgres_seconds() - postgres) / jobs * 1e6,
-            "wal_bytes": (site.wal_bytes() - wal) / jobs,
+            "cpu_us": (python + postgres) / jobs * 1e6,
+            "python_us": python / jobs * 1e6,
+            "postgres_us": postgres / jobs * 1e6,
+            "wal_bytes": wal / jobs,
+            "blocks": (run.blocks() - blocks) / jobs,
         }
 
 

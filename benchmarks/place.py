@@ -134,6 +134,8 @@ class Run:
         self.dsn = site.dsn(database)
         self.workers: list[subprocess.Popen[bytes]] = []
         self.env = site.environment(database, contender.style)
+        self.log = site.folder / f"{database}.log"
+        """What its processes write to standard error."""
         self.command = [contender.python, str(HERE / contender.script)]
         self.left = describe(contender)["left"]
 
@@ -150,9 +152,10 @@ class Run:
 
     def begin(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Play a part, beside what follows."""
-        return subprocess.Popen(
-            [*self.command, *arguments], env=os.environ | self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        with self.log.open("ab") as log:  # a pipe that nobody reads would hold a worker up
+            return subprocess.Popen(
+                [*self.command, *arguments], env=os.environ | self.env, stdout=subprocess.PIPE, stderr=log
+            )
 
     def work(self, kind: str, processes: int = 1) -> None:
         """Start workers."""
@@ -179,6 +182,12 @@ class Run:
             _cpu_seconds(pid, children=True) for worker in self.workers for pid in [worker.pid, *_tree(worker.pid)]
         )
 
+    def blocks(self) -> int:
+        """Blocks that sessions of this database have read so far, from Postgres's own buffers or from elsewhere."""
+        self.conn.execute("SELECT pg_stat_force_next_flush()")
+        query = "SELECT blks_hit + blks_read FROM pg_stat_database WHERE datname = current_database()"
+        return int(self.conn.execute(query).fetchone()[0])
+
     def begun_at(self, patience: float = 20.0) -> float:
         """When the first job began; waits for it."""
         file = Path(self.env["BENCH_BEGUN"])
@@ -186,7 +195,7 @@ class Run:
         while not (file.exists() and (lines := file.read_text().split())):
             for worker in self.workers:
                 if worker.poll() is not None:
-                    raise RuntimeError(f"{self.contender.label} ended: {worker.stderr.read().decode()[-2000:]}")
+                    raise RuntimeError(f"{self.contender.label} ended: {self.log.read_text()[-2000:]}")
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self.contender.label} began nothing within {patience:.0f} s")
             time.sleep(0.005)

@@ -20,9 +20,11 @@ KINDS = {"floor": ("bare statements", "#9aa5b1"), "chancy": ("Chancy", "#2f6db5"
 
 HEADS = {
     "rate": "a second",
+    "cpu_us": "CPU of all, µs a job",
     "python_us": "CPU in Python, µs a job",
     "postgres_us": "CPU in Postgres, µs a job",
     "wal_bytes": "WAL, bytes a job",
+    "blocks": "blocks read, a job",
     "busy": "slots busy",
     "p50": "p50, ms",
     "p95": "p95, ms",
@@ -30,7 +32,7 @@ HEADS = {
     "max": "largest, ms",
     "left_behind_s": "s until none was left",
 }
-DRAINS = "rate", "python_us", "postgres_us", "wal_bytes"
+DRAINS = "rate", "cpu_us", "python_us", "postgres_us", "wal_bytes", "blocks"
 LATENCIES = "p50", "p95", "p99", "max"
 MEASURES = {
     "drain": ("Drain of no-op async jobs, one worker process", DRAINS),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 
 import pytest
 from pydantic import BaseModel
 from stacks_tasks import half
 
-from chancy import Backoff, State, task
+from chancy import Backoff, Limit, State, current_job, submit_many, task
 from chancy_testing import assert_submitted, drain
 from stacks import ON_PSYCOPG2, ONE_OF_EACH, STACKS, params, play
 
@@ -76,5 +77,33 @@ def test_what_is_drained_has_its_arguments_its_retries_and_its_result(stack, onl
         row = yield good.refresh(actor.conn)
         assert total.result_of(row) == Line(article="ž\u00002", price=0.1 + 1e-7)
         assert len((yield bad.refresh(actor.conn)).errors) == 2
+
+    play(stack, chancy_dsn, case)
+
+
+@task(
+    name="stacks.gated",
+    limits=[Limit.concurrency(2), Limit.rate(100, per=60)],
+    group=lambda tenant: tenant,
+    retry=Backoff(base=timedelta(0), jitter=0),
+)
+def gated(tenant: str) -> str:
+    return f"{tenant} {current_job().meta['request']}"
+
+
+@pytest.mark.parametrize("stack", params(ONE_OF_EACH))
+def test_what_waits_for_limits_and_turns_is_drained_with_what_travels_beside_it_and_after_a_death(
+    stack, onlooker, chancy_dsn, chancy_faults, monkeypatch
+):
+    monkeypatch.setattr(sys.modules["chancy.arguments.meta"], "functions", [lambda: {"request": "ž1"}])
+    chancy_faults.die_before_completion(task=gated)
+
+    def case(actor):
+        jobs = yield submit_many(actor.conn, [gated.bind("a"), gated.bind("b")])
+        done = yield drain(actor.conn, with_scheduled=True)
+        assert (done.died, done.succeeded) == (1, 2), done
+        yield actor.commit()
+        for job, tenant in zip(jobs, "ab", strict=True):
+            assert gated.result_of((yield job.refresh(actor.conn))) == f"{tenant} ž1"
 
     play(stack, chancy_dsn, case)

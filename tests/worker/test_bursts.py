@@ -304,3 +304,117 @@ async def test_a_carrier_that_is_closed_with_its_loop_ends_no_job():
     job.carrier.get_coro().close()
     assert (ended, closed) == ([], [True])
     job.carrier.cancel()
+
+
+class Elsewhere(Site):
+    """The same for jobs whose functions run in a thread or a process: all that they do here is to wait."""
+
+    def __init__(self):
+        super().__init__()
+        self.failed = []
+        self.bursts = Bursts(
+            lambda job: job.work(),
+            lambda job, result: self.ended.append((job, result)),
+            lambda job, error: self.failed.append((job, error)),
+            lambda job: True,
+        )
+
+
+def waiting(*futures, then=lambda: None):
+    async def work():
+        given = [await future for future in futures]
+        return then() or given
+
+    return work
+
+
+async def test_all_that_run_elsewhere_are_ordered_in_one_turn_of_the_loop():
+    site, loop = Elsewhere(), asyncio.get_running_loop()
+    begun, answers = [], [loop.create_future() for _ in range(50)]
+
+    def ordered(number):
+        async def work():
+            begun.append(number)
+            return await answers[number]
+
+        return work
+
+    before = len(asyncio.all_tasks())
+    site.add(*[ordered(number) for number in range(50)])
+    await asyncio.sleep(0)
+    assert begun == list(range(50))
+    assert len(asyncio.all_tasks()) == before
+    for number, answer in enumerate(answers):
+        answer.set_result(number)
+    assert await site.results(50) == list(range(50))
+
+
+async def test_what_runs_elsewhere_may_wait_again_and_keeps_its_context():
+    site, loop = Elsewhere(), asyncio.get_running_loop()
+    first, second = loop.create_future(), loop.create_future()
+    seen = []
+
+    async def work():
+        note.set("its own")
+        await first
+        seen.append(note.get())
+        await second
+        seen.append(note.get())
+
+    site.add(work)
+    await asyncio.sleep(0)
+    first.set_result(None)
+    await asyncio.sleep(0.01)
+    assert site.ended == []
+    second.set_result(None)
+    await site.results(1)
+    assert (seen, note.get()) == (["its own", "its own"], "clean")
+
+
+async def test_one_that_is_cancelled_elsewhere_ends_alone_also_in_the_turn_in_which_it_began():
+    site, loop = Elsewhere(), asyncio.get_running_loop()
+    tidied = []
+
+    async def work():
+        try:
+            await loop.create_future()
+        except asyncio.CancelledError:
+            tidied.append(1)
+            raise
+
+    answer = loop.create_future()
+    first, second, third = site.add(work, work, waiting(answer))
+    loop.call_soon(lambda: first.carrier.cancel())  # behind the burst's own step
+    await asyncio.sleep(0.01)
+    second.carrier.cancel()
+    assert await site.results(2) == [None, None]
+    assert tidied == [1, 1]
+    answer.set_result(3)
+    assert [job for job, _ in site.ended] == [first, second]
+    await site.results(3)
+    assert site.ended[-1] == (third, [3])
+
+
+async def test_a_verdict_that_is_there_counts_although_it_is_cancelled_then():
+    site, loop = Elsewhere(), asyncio.get_running_loop()
+    answer = loop.create_future()
+    (job,) = site.add(waiting(answer))
+    await asyncio.sleep(0)
+    answer.set_result("done")
+    job.carrier.cancel()
+    assert await site.results(1) == [["done"]]
+
+
+async def test_what_is_raised_elsewhere_where_nothing_should_be_is_told_and_costs_no_other():
+    site, loop = Elsewhere(), asyncio.get_running_loop()
+    answers = [loop.create_future() for _ in range(3)]
+
+    def breaks():
+        raise ValueError("of our own")
+
+    broken, *_ = site.add(waiting(answers[0], then=breaks), waiting(answers[1]), waiting(answers[2]))
+    await asyncio.sleep(0)
+    for answer in answers:
+        answer.set_result(1)
+    assert await site.results(2) == [[1], [1]]
+    assert [(job, str(error)) for job, error in site.failed] == [(broken, "of our own")]

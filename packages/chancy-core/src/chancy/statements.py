@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -66,7 +67,8 @@ INSERT_PLAIN_JOB_PREPARED = (
 )
 """The same for a job that says nothing else: most do not, and each parameter costs its hundredth."""
 
-_ELSE = ("run_at", "delay", "retry", "limits", "gates", "meta")
+_ELSE = itemgetter("run_at", "delay", "retry", "limits", "gates", "meta")
+_NOTHING = (None,) * 6
 
 # Ids are drawn before the INSERT, so that they can be given back by position: the order of RETURNING is
 # Postgres' habit and not its promise.
@@ -107,8 +109,7 @@ def insert_job(job: NewJob[Any], made: Callable[[int, str, datetime], T]) -> Sta
         return made(job_id, transaction, at.replace(tzinfo=UTC))
 
     params = params_of(job)
-    is_plain = all(params[name] is None for name in _ELSE)
-    prepared = INSERT_PLAIN_JOB_PREPARED if is_plain else INSERT_JOB_PREPARED
+    prepared = INSERT_PLAIN_JOB_PREPARED if _ELSE(params) == _NOTHING else INSERT_JOB_PREPARED
     return Statement(INSERT_JOB, params, parse, (job,), name="insert_job", prepared=prepared)
 
 

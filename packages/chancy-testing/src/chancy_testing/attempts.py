@@ -203,7 +203,7 @@ def on_a_loop_of_its_own(work: Coroutine[Any, Any, T]) -> T:
 
 def unread(job: Claimed) -> Claimed:
     """The same with its JSON as bytes, also where the stack has read it: drivers and SQLAlchemy do, each in its way."""
-    texts = {name: _text_of(getattr(job, name)) for name in ("arguments", "retry", "limits", "errors")}
+    texts = {name: _text_of(getattr(job, name)) for name in ("arguments", "retry", "limits", "errors", "meta")}
     return msgspec.structs.replace(job, **texts)
 
 

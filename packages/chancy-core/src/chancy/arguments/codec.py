@@ -254,7 +254,7 @@ class Signature:
         name = argument_in(error)
         if name is None:
             name = next((name for name, value in values.items() if not self._encodable(name, value)), None)
-        if name is not None and not isinstance(error, RecursionError) and holds_nan(values.get(name)):
+        if name is not None and holds_nan(values.get(name)):
             return InvalidArguments(self.task, name, NO_NAN)
         return InvalidArguments(self.task, name, hinted(unplaced(error)))
 

@@ -20,20 +20,29 @@ WAY_OUT_OF_MODELS = (
 
 
 def holds_nan(value: Any) -> bool:
-    """Whether a number that JSON has no word for is anywhere in it."""
+    """Whether a number that JSON has no word for is anywhere in it. Of what is too deep to be read the encoder says so
+    itself.
+    """
+    try:
+        return _holds_nan(value)
+    except RecursionError:
+        return False
+
+
+def _holds_nan(value: Any) -> bool:
     if isinstance(value, float):
         return not math.isfinite(value)
     if isinstance(value, (str, bytes, int)) or value is None:
         return False
     if isinstance(value, Mapping):
-        return any(map(holds_nan, value.values()))
+        return any(map(_holds_nan, value.values()))
     if isinstance(value, (list, tuple, set, frozenset)):
-        return any(map(holds_nan, value))
+        return any(map(_holds_nan, value))
     try:
         builtin = msgspec.to_builtins(value, enc_hook=plainly)
     except Exception:  # of a type that msgspec does not know: the encoder says so itself
         return False
-    return isinstance(builtin, (float, dict, list)) and holds_nan(builtin)
+    return isinstance(builtin, (float, dict, list)) and _holds_nan(builtin)
 
 
 def too_large(size: int, most: int = MAX_PAYLOAD_BYTES) -> str:

@@ -306,25 +306,6 @@ BEGIN
 END
 $$;
 
--- Where to look for jobs that are parked under a key: in the priorities that have marks for it, behind those, or in all.
-CREATE OR REPLACE FUNCTION {schema}.lanes_of(this {schema}.claim, key text)
-    RETURNS TABLE (priority smallint, run_at timestamptz, job bigint)
-    LANGUAGE plpgsql STABLE ROWS 1
-    SET search_path = pg_catalog, pg_temp
-    AS $$
-#variable_conflict use_column
-BEGIN
-    IF key = ANY (this.marked) THEN
-        RETURN QUERY SELECT mark.priority, mark.run_at, mark.job
-            FROM unnest(this.marked, this.marked_lanes, this.marked_instants, this.marked_jobs)
-                AS mark (key, priority, run_at, job)
-            WHERE mark.key = lanes_of.key;
-    ELSE
-        RETURN QUERY SELECT lane, '-infinity'::timestamptz, 0::bigint FROM unnest({schema}.parked_lanes(this.queue)) AS lane;
-    END IF;
-END
-$$;
-
 -- Whether a text that jobs are parked under is the name of one limit of concurrency, and nothing else: see `chancy.gates`.
 CREATE OR REPLACE FUNCTION {schema}.is_one_limit(parked text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -379,6 +360,13 @@ BEGIN
                 SELECT slot.n FROM {schema}.slot AS slot WHERE slot.gate = gate.parked ORDER BY slot.n DESC LIMIT 1)
             + (SELECT coalesce(sum(share.most), 0) FROM {schema}.share AS share
                WHERE share.kind = 'gate' AND share.name = gate.parked)
+    ),
+    mark AS MATERIALIZED (
+        SELECT * FROM unnest(this.marked, this.marked_lanes, this.marked_instants, this.marked_jobs)
+            AS mark (key, priority, run_at, job)
+    ),
+    in_use AS MATERIALIZED (
+        SELECT {schema}.parked_lanes(this.queue) AS lanes
     )
     SELECT array_agg(each.place) AS places, array_agg(each.id) AS jobs, array_agg(each.claims) AS fences,
         array_agg(each.n) AS numbers, array_agg(each.parked) AS gates
@@ -390,7 +378,12 @@ BEGIN
             SELECT array_agg(job.ctid) AS places, array_agg(job.id) AS jobs, array_agg(job.claims) AS fences
             FROM (
                 SELECT job.*, bool_or(job.is_special) OVER (ROWS UNBOUNDED PRECEDING) AS is_behind
-                FROM {schema}.lanes_of(this, vacant.parked) AS lane
+                FROM ( -- in the priorities that have marks for it, behind those, or in all
+                    SELECT mark.priority, mark.run_at, mark.job FROM mark WHERE mark.key = vacant.parked
+                    UNION ALL
+                    SELECT lane, '-infinity', 0 FROM unnest((SELECT lanes FROM in_use)) AS lane
+                    WHERE vacant.parked <> ALL (this.marked)
+                ) AS lane
                 CROSS JOIN LATERAL (
                     SELECT job.ctid, job.id, job.claims, job.gates::text AS gates,
                         job.crashes > 0 OR {schema}.weight(job.arguments, job.errors) > 0 AS is_special

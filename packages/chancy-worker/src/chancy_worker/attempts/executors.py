@@ -1,4 +1,4 @@
-"""Where a task's function runs inside the worker's own process: on the event loop. (Or in a thread: `threads.py`.)"""
+"""Where a task's function runs inside the worker's own process: on its loop. (In a thread: the wing `threads`.)"""
 
 from __future__ import annotations
 

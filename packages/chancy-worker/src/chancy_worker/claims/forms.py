@@ -74,7 +74,7 @@ _PLAIN = {
     "first": _filled(pieces.PLAIN_FIRST, _NOWHERE),
     "slots": "",
     "and_entered": "",
-    "answers": "NULL::json",
+    "answers": "NULL::text",
     "entered": "",
 }
 _ADMITTING = {
@@ -90,7 +90,7 @@ _FLOWS = {
     "first": pieces.FLOWING,
     "slots": ", slots = NULL",
     "and_entered": "",
-    "answers": "(SELECT to_json(free) FROM flow)",
+    "answers": "(SELECT to_json(free)::text FROM flow)",
     "entered": "",
 }
 

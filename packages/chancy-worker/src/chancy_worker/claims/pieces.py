@@ -294,7 +294,7 @@ ENTERED = """
         {submitted_at}, meta::json, NULL
     FROM (SELECT job.* FROM admitted CROSS JOIN LATERAL unnest(admitted.entered) AS job) AS job"""
 ANSWERS = """(SELECT json_agg(json_build_array(queue, cardinality(entered), stopped_at, next_in, more, again,
-            CASE WHEN {schema}.is_one_limit(entered[1].parked) THEN entered[1].gates::text END, held_up))
+            CASE WHEN {schema}.is_one_limit(entered[1].parked) THEN entered[1].gates::text END, held_up))::text
         FROM admitted)"""
 FLOW = """    flow AS MATERIALIZED (
         SELECT queue, {schema}.part_of(

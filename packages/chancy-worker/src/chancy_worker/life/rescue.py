@@ -140,7 +140,7 @@ TAKE_BACK = keeping(
             AND (SELECT id FROM {schema}.job WHERE worker = dead.id AND state = 'running' LIMIT 1) IS NULL
     )
     SELECT (SELECT count(*) FROM rescued), (SELECT count(*) FROM over),
-        (SELECT json_agg(json_build_array(queue, task, outcome, jobs)) FROM attempt),
+        (SELECT json_agg(json_build_array(queue, task, outcome, jobs))::text FROM attempt),
         CASE WHEN EXISTS (SELECT FROM rescued) THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM rescued))::text END
 """.replace("{moved_by_a_crash}", MOVED.replace("crashes", "least(crashes, 32766) + 1 AS crashes")),
     "CASE WHEN cancel_at IS NULL THEN 'failed' ELSE 'cancelled' END",
