@@ -621,6 +621,20 @@ def a_requeue_of_what_failed_brings_back_what_needed_it(g: Ground) -> Steps:
 
 
 @case
+def what_was_submitted_for_a_job_that_had_failed_comes_back_with_it(g: Ground) -> Steps:
+    mended.clear()
+    one = yield lost.submit(g.conn, 5)
+    yield g.perform()
+    end = yield total.submit(g.conn, [result_of(one)])
+    yield g.perform()
+    assert (yield end.refresh(g.conn)).state is State.CANCELLED
+    mended.add(5)
+    assert (yield chancy.requeue(g.conn, one.id)) is True
+    yield g.perform()
+    assert (yield end.result(g.conn)) == Sum(5, (5,))
+
+
+@case
 def a_requeue_of_an_end_runs_again_what_is_to_blame_and_nothing_else(g: Ground) -> Steps:
     mended.clear()
     middle = total.bind([result_of(leaf.bind(1)), result_of(lost.bind(5))])
