@@ -89,6 +89,9 @@ TALLY = """
     INSERT INTO {0}.tally (at, queue, task, outcome, jobs, waited, ran, wait_buckets, wait_counts)
     VALUES ({0}.clock() - interval '1 hour', 'default', %(task)s, 'succeeded', 3, 0.5, 0.1, '{{4,7}}', '{{1,2}}')
 """
+DEPTH = "INSERT INTO {0}.depth VALUES ({0}.clock() - interval '1 hour', %(queue)s, 1, 2, 3, 4, 5.5)"
+DECLARED = "INSERT INTO {0}.task (name, queue, gates) VALUES (%(task)s, 'default', %(gates)s::text::json)"
+SLOT = "INSERT INTO {0}.slot (gate, n, job, fence) VALUES (%(gate)s, 1, %(job)s, 1)"
 LOG = "INSERT INTO {0}.log (job, attempt, n, at, entry) VALUES (%(id)s, 1, 1, {0}.clock(), %(entry)s::text::json)"
 
 
@@ -108,6 +111,9 @@ def fill(conn: psycopg.Connection[Any], schema: str) -> Things:
     put(RUN, id=running.id, task=count.name, queues=["default", NAME], progress=progress)
     put(LOG, id=failed.id, entry=json.dumps({"level": "INFO", "logger": "a", "message": WORD}, ensure_ascii=False))
     put(TALLY, task=NAME)
+    put(DEPTH, queue=NAME)
+    put(DECLARED, task=NAME, gates=json.dumps([{"start": f"concurrency({NAME} k=", "names": ["k"], "most": 3}]))
+    put(SLOT, gate=f"concurrency({NAME} k=1)", job=running.id)
     with chancy.batch(conn, on_finished=called) as made:
         made.submit(count.bind(3))
     chancy.schedule(conn, "nightly", count.bind(4), chancy.every(timedelta(hours=25)))
@@ -125,17 +131,22 @@ LOOKS: dict[str, Verb] = {
     "Job.refresh": lambda conn, things: things.waiting.refresh(conn),
     "Job.result": lambda conn, things: things.succeeded.result(conn, timeout=20),
     "batch_progress": lambda conn, things: chancy.batch_progress(conn, things.batch),
+    "batches": lambda conn, things: chancy_ops.batches(conn),
     "count": lambda conn, things: chancy_ops.count(conn),
+    "depths": lambda conn, things: chancy_ops.depths(conn, NAME, since=timedelta(days=500)),
     "doctor": lambda conn, things: chancy_ops.doctor(conn),
     "graph": lambda conn, things: chancy_ops.graph(conn, things.ready.id),
     "failures": lambda conn, things: chancy_ops.failures(conn, task=count),
     "get": lambda conn, things: chancy.get(conn, things.failed.id),
     "jobs": lambda conn, things: chancy.jobs(conn, limit=50),
+    "limits": lambda conn, things: chancy_ops.limits(conn),
     "logs": lambda conn, things: chancy.logs(conn, things.failed.id),
     "queues": lambda conn, things: chancy_ops.queues(conn),
+    "retention": lambda conn, things: chancy_ops.retention(conn),
     "schedules": lambda conn, things: chancy.schedules(conn),
     "search": lambda conn, things: chancy_ops.search(conn, JobFilter(task=count), words="number"),
     "steps": lambda conn, things: chancy.steps(conn, things.running.id),
+    "tasks": lambda conn, things: chancy_ops.tasks(conn),
     "throughput": lambda conn, things: chancy_ops.throughput(conn, since=timedelta(days=2), by="task", every="hour"),
     "why": lambda conn, things: chancy_ops.why(conn, things.waiting.id),
     "workers": lambda conn, things: chancy_ops.workers(conn),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import types
 import unittest.mock
@@ -205,9 +206,19 @@ def why(names: Names) -> Names:
     return {}
 
 
+def dashboard(names: Names) -> Names:
+    async def django_application(scope: Any, receive: Any, send: Any) -> None: ...
+
+    async def logged_in(request: Any) -> Any: ...
+
+    os.environ.setdefault("CHANCY_DASHBOARD_SECRET", "of the pages that are read here")
+    return {"django_application": django_application, "logged_in": logged_in}
+
+
 GIVEN = {
     "CONTRIBUTING.md": Given(names=contributing),
     "docs/guides/batches.md": Given(database=True, asynchronous=True, names=batches),
+    "docs/guides/dashboard.md": Given(names=dashboard),
     "docs/guides/fastapi.md": Given(names=fastapi, around=a_shop),
     "docs/guides/models.md": Given(names=models),
     "docs/guides/monitoring.md": Given(database=True),

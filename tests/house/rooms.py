@@ -47,7 +47,7 @@ class Room:
         """The paths of the rooms of its own package that it imports."""
         inner = (name.split(".")[1:] for name in self.imports if name.startswith(f"{self.package}."))
         there = {room.path for room in rooms_of(self.package)}
-        return {path for parts in inner for n in (2, 1) if (path := "/".join(parts[:n])) in there}
+        return {path for parts in inner for n in (3, 2, 1) if (path := "/".join(parts[:n])) in there}
 
     @property
     def lines(self) -> int:

@@ -28,7 +28,8 @@ LARGER_ROOMS = {
 }
 """More than a room's lines: how many, and why."""
 LARGER_WINGS = {
-    "chancy_ops/command": (1_250, "a file a command: a reader needs one of them"),
+    "chancy_ops/command": (1_350, "a file a command: a reader needs one of them"),
+    "chancy_ops/web": (1_600, "a file a page: a reader needs the application and one of them"),
     "chancy_testing/in_memory": (
         1_150,
         "a file a capability, told once more: a reader needs the store and one of them",

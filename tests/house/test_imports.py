@@ -37,7 +37,10 @@ ORDER = {
         supervision reloading worker processes
         cli __main__ __init__
     """,
-    "chancy_ops": "pauses queue matching counting jobs graphs fingerprints searching overview tally flow deploy reasons diagnosis __init__ terminal development command cli __main__",
+    "chancy_ops": """
+        pauses queue matching counting jobs graphs fingerprints searching overview tally batch_list declared flow deploy
+        reasons places diagnosis __init__ terminal development web command cli __main__
+    """,
     "chancy_testing": "attempts clock server stand_ins in_memory faults asserts beside draining background plugin __init__",
     "chancy_django": """
         settings database tasks

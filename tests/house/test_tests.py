@@ -9,7 +9,20 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 FOLDERS = [
     TESTS / name
-    for name in ("conformance", "core", "django", "docs", "house", "ops", "otel", "soak", "stacks", "testing", "worker")
+    for name in (
+        "conformance",
+        "core",
+        "django",
+        "docs",
+        "house",
+        "ops",
+        "otel",
+        "soak",
+        "stacks",
+        "testing",
+        "web",
+        "worker",
+    )
 ]
 
 

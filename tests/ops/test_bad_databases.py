@@ -18,6 +18,7 @@ COMMAND_LINES = {
     "batch": ["7"],
     "cancel": ["7"],
     "check": ["shop_tasks"],
+    "dashboard": ["--port", "0"],
     "delete": ["--queue", "mail", "--yes"],
     "doctor": [],
     "failures": [],
@@ -42,7 +43,7 @@ COMMAND_LINES = {
     "why": ["7"],
     "workers": [],
 }
-WITHOUT_DATABASE = {"completion", "grants"}
+WITHOUT_DATABASE = {"completion", "dev", "grants"}
 
 every_command = pytest.mark.parametrize("line", [[name, *rest] for name, rest in COMMAND_LINES.items()], ids=" ".join)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from chancy.errors import UnknownJob
 from chancy.model import Statement, Steps
@@ -86,3 +88,40 @@ def _graph(job_id: int, schema: str) -> Steps[Graph]:
         left = [*left[MOST_NODES:], *above]
         asked.update(above)
     return Graph(job_id, found, not left)
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A line of a graph that is told as a tree: a job, or all of one task that are needed side by side."""
+
+    lead: str
+    """What a tree has before it."""
+    group: Sequence[GraphNode]
+    again: bool
+    """It was told above, with all that it needs."""
+
+    @property
+    def states(self) -> str:
+        """Of one job its state, of several how many are in which."""
+        if len(self.group) == 1:
+            return self.group[0].state.value
+        counts = Counter(node.state for node in self.group)
+        return ", ".join(f"{counts[state]:,} {state}" for state in State if counts[state])
+
+
+def branches(found: Graph) -> Iterator[Branch]:
+    """The graph as a tree, from its root on, however deep it is."""
+    told: set[int] = set()
+    ahead: list[tuple[Sequence[GraphNode], str, str]] = [([found.nodes[found.root]], "", "")]
+    while ahead:
+        group, lead, rest = ahead.pop()
+        again = group[0].id in told
+        yield Branch(lead, group, again)
+        if again:
+            continue
+        told.update(node.id for node in group)
+        above = dict.fromkeys(need for node in group for need in node.above if need in found.nodes)
+        by_task = sorted((found.nodes[need] for need in above), key=lambda node: (node.task, node.id))
+        groups = [list(each) for _, each in groupby(by_task, key=lambda node: node.task)]
+        below = [(each, rest + "├─ ", rest + "│  ") for each in groups[:-1]]
+        ahead += reversed([*below, *((each, rest + "└─ ", rest + "   ") for each in groups[-1:])])

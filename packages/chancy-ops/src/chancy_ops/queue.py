@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
 from chancy.errors import InvalidOption
 from chancy.history.retention import Keep
 from chancy.history.rules import keep_queues
-from chancy.model import Statement
+from chancy.model import Rows, Statement
 from chancy.options.plain import name as name_of
 from chancy.options.plain import number, shown
 from chancy.verb import verb
@@ -48,3 +52,40 @@ def keep(queue: str, rules: Keep | None, /, *, schema: str | None = None) -> Sta
     if not (rules is None or isinstance(rules, Keep)):
         raise InvalidOption("rules", f"expected a Keep, or None to lift them, got {shown(rules)}")
     return keep_queues({name_of("queue", queue): rules})
+
+
+RETENTION = """
+    SELECT NULL, NULL, value::interval FROM {schema}.setting WHERE name = 'keep'
+    UNION ALL
+    SELECT queue, what, days::double precision * interval '1 day' FROM {schema}.retention
+    WHERE %(queue)s::text IS NULL OR queue = %(queue)s::text
+    ORDER BY 1, 2
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long finished jobs are kept."""
+
+    default: timedelta
+    """Where a queue has no rule of its own."""
+    queues: Mapping[str, Mapping[str, timedelta]]
+    """Of those that have any: by how jobs ended, and of `results`."""
+
+
+@verb
+def retention(*, queue: str | None = None, schema: str | None = None) -> Statement[Retention]:
+    """How long finished jobs are kept, of all queues or of one. One round trip."""
+    params = {"queue": None if queue is None else name_of("queue", queue)}
+    return Statement(RETENTION, params, _parse_retention, name="retention")
+
+
+def _parse_retention(rows: Rows) -> Retention:
+    default = timedelta(0)
+    queues: dict[str, dict[str, timedelta]] = {}
+    for queue, what, time in rows:
+        if queue is None:
+            default = time
+        else:
+            queues.setdefault(queue, {})[what] = time
+    return Retention(default, queues)

@@ -197,8 +197,49 @@ class Lately:
 
 def lately(conn: SyncConn, *, schema: str) -> defaultdict[str, Lately]:
     """By queue. One round trip."""
-    rows = throughput(conn, since=LATELY, by="queue", schema=schema)
+    return lately_of(throughput(conn, since=LATELY, by="queue", schema=schema))
+
+
+def lately_of(rows: Sequence[Throughput]) -> defaultdict[str, Lately]:
+    """The same of such rows."""
     return defaultdict(Lately, {str(row.queue): Lately(row.rate, row.failed) for row in rows})
+
+
+DEPTHS = """
+    SELECT at, ready, waiting, scheduled, running, oldest
+    FROM {schema}.depth
+    WHERE queue = %(queue)s::text AND at >= {schema}.clock() - %(ago)s::interval
+    ORDER BY at
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How much there was to do in a queue, at a moment. A number of 10,000 stands for that and more."""
+
+    at: datetime
+    """UTC."""
+    ready: int
+    """Due, and could begin."""
+    waiting: int
+    """For a limit or for their turn."""
+    scheduled: int
+    running: int
+    oldest: float | None
+    """For how many seconds the longest waiting of the ready ones was due."""
+
+
+@verb
+def depths(queue: str, /, *, since: Duration = timedelta(hours=1), schema: str | None = None) -> Statement[list[Depth]]:
+    """How much there was to do in a queue since so long ago, at most once a minute; a minute in which there was nothing
+    may be missing. One round trip. Raises `InvalidOption`.
+    """
+    params = {"queue": text("queue", queue), "ago": in_seconds(duration("since", since, timedelta(0)))}
+    return Statement(DEPTHS, params, _parse_depths, name="depths")
+
+
+def _parse_depths(rows: Rows) -> list[Depth]:
+    return [Depth(at.astimezone(UTC), *numbers) for at, *numbers in rows]
 
 
 def _parse(rows: Rows, series: Span | None) -> list[Throughput]:

@@ -24,7 +24,7 @@ from chancy_ops.terminal.site import Site, command
     help="Where the data of Postgres stay.",
 )  # fmt: skip
 def dev(site: Site, target: str, more: tuple[str, ...], folder: Path) -> int:
-    """Develop with all that a queue needs: Postgres, its schema, and a worker that takes each change of the code.
+    """Develop with all that a queue needs: Postgres, its schema, a worker that takes each change of the code, pages.
 
     Postgres is a program of this command, and keeps its data in the project's folder; --dsn names another one, and
     CHANCY_DSN does not. When a Python file changes, running jobs are given back, their attempt refunded, and run again
@@ -44,7 +44,8 @@ def dev(site: Site, target: str, more: tuple[str, ...], folder: Path) -> int:
         migrate(dsn, site.schema)
         for line in where(place, dsn) if named is None else []:
             click.echo(line)
-        click.echo("dashboard  comes with chancy-ops[web]\nCtrl-C ends all of it")
+        pages = stack.enter_context(together.dashboard(target, dsn, site.schema, log))
+        click.echo(f"dashboard  {pages}\nCtrl-C ends all of it")
         programs.append(stack.enter_context(together.worker(target, more, dsn, site.schema, log, asked)))
         return together.until_ended(programs, asked)
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from typing import Literal
 
 import click
 
 import chancy_ops
 from chancy.options.phrases import one_line
-from chancy.states import State
-from chancy_ops.graphs import Graph, GraphNode
+from chancy_ops.graphs import Graph, GraphNode, branches
 from chancy_ops.terminal.screen import document
 from chancy_ops.terminal.site import Site, command
-
-ORDER = list(State)
 
 
 @command("graph")
@@ -43,34 +38,13 @@ def graph(site: Site, job_id: int, form: Literal["mermaid", "dot"] | None) -> No
 
 def tree(found: Graph) -> Iterator[str]:
     """A line a job, or a line for all of one task that are needed side by side; one that was told above says so."""
-    told: set[int] = set()
-    yield from _branch(found, [found.nodes[found.root]], "", "", told)
-
-
-def _branch(found: Graph, group: Sequence[GraphNode], first: str, rest: str, told: set[int]) -> Iterator[str]:
-    if group[0].id in told:
-        yield f"{first}{_named(group)}  above"
-        return
-    told.update(node.id for node in group)
-    yield f"{first}{_named(group)}  {_states(group)}"
-    above = dict.fromkeys(need for node in group for need in node.above if need in found.nodes)
-    by_task = sorted((found.nodes[need] for need in above), key=lambda node: (node.task, node.id))
-    groups = [list(each) for _, each in groupby(by_task, key=lambda node: node.task)]
-    for nth, each in enumerate(groups, 1):
-        last = nth == len(groups)
-        yield from _branch(found, each, rest + ("└─ " if last else "├─ "), rest + ("   " if last else "│  "), told)
+    for branch in branches(found):
+        yield f"{branch.lead}{_named(branch.group)}  {'above' if branch.again else branch.states}"
 
 
 def _named(group: Sequence[GraphNode]) -> str:
     task = one_line(group[0].task)
     return f"{group[0].id}  {task}" if len(group) == 1 else f"{len(group):,} x {task}"
-
-
-def _states(group: Sequence[GraphNode]) -> str:
-    if len(group) == 1:
-        return group[0].state.value
-    counts = Counter(node.state for node in group)
-    return ", ".join(f"{counts[state]:,} {state}" for state in ORDER if counts[state])
 
 
 def mermaid(found: Graph) -> Iterator[str]:

@@ -6,8 +6,11 @@ This starts programs and imports none of them: whoever is on call has neither th
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import json
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -25,6 +28,8 @@ TO_END_SECONDS = 20.0
 """That the worker gets at the end, in all; a second Ctrl-C does not wait for that."""
 TO_STOP_SECONDS = 30.0
 """That Postgres gets for its last checkpoint, and for that of a start before."""
+PORT = 8610
+"""Of the pages, unless somebody has it."""
 ENDS_WITH = "CHANCY_WORKER_ENDS_WITH"
 """The variable that tells a worker with which process it ends."""
 
@@ -81,6 +86,45 @@ def worker(
             if asked.is_set():
                 asked.clear()
                 program.tell()
+
+
+@contextlib.contextmanager
+def dashboard(target: str, dsn: str, schema: str, log: Log) -> Iterator[str]:
+    """The pages while the block lasts: the link to them, or in its place what they need."""
+    if not all(map(importlib.util.find_spec, ("jinja2", "starlette", "uvicorn"))):
+        yield "comes with chancy-ops[web]"
+        return
+    site = ["--dsn", dsn, "--schema", schema, "--json", "--until-input-ends", "--port", str(_free(PORT))]
+    command = [sys.executable, "-m", "chancy_ops", "dashboard", *site]
+    for modules in [target.partition(":")[0]], []:  # without them, where they cannot be imported yet
+        pages = Program("dashboard", [*command, *modules], os.environ, log)
+        try:
+            if said := pages.first_line():
+                yield _link(said, pages)
+                return
+        finally:
+            pages.let_go()
+            pages.end(TO_END_SECONDS)
+    yield "does not start; the lines above say why"
+
+
+def _link(said: str, pages: Program) -> str:
+    lines = [said]
+    while not (ended := lines[-1]).startswith("}") and ended:
+        lines.append(pages.first_line())
+    pages.follow()
+    return str(json.loads("".join(lines))["url"])
+
+
+def _free(port: int) -> int:
+    """The port, or 0 if somebody has it."""
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError:
+            return 0
+    return port
 
 
 def until_ended(programs: Sequence[Program], asked: threading.Event) -> int:

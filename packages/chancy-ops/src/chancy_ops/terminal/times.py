@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 import click
 
 from chancy.model import WITHOUT_END
+
+T = TypeVar("T")
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 LONGEST = 36_525 * UNITS["d"]
@@ -16,36 +20,54 @@ _AGE = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+")
 
 def age(ctx: click.Context, param: click.Parameter, text: str | None) -> timedelta | None:
     """How long: `90s`, `10m`, `2h`, `3d`, `1w`, `1h30m`. A callback for an option."""
-    if text is None:
-        return None
+    return _told(ctx, param, read_age, text)
+
+
+def read_age(text: str) -> timedelta:
+    """The same of a text. Raises `ValueError`."""
     if not _AGE.fullmatch(text):
-        raise click.BadParameter(f"expected how long, as 90s, 10m, 2h, 3d or 1w, got {text!r}", ctx, param)
+        raise ValueError(f"expected how long, as 90s, 10m, 2h, 3d or 1w, got {text!r}")
     parts = re.findall(r"([\d.]+)([smhdw])", text)
     seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
     if seconds > LONGEST:
-        raise click.BadParameter(f"{text!r} is more than a hundred years", ctx, param)
+        raise ValueError(f"{text!r} is more than a hundred years")
     return timedelta(seconds=seconds)
 
 
 def instant(ctx: click.Context, param: click.Parameter, text: str | None) -> datetime | None:
     """An instant with a time zone, in ISO 8601: `2026-11-25T18:00Z`. A callback for an option."""
-    if text is None:
-        return None
+    return _told(ctx, param, read_instant, text)
+
+
+def read_instant(text: str) -> datetime:
+    """The same of a text. Raises `ValueError`."""
     try:
         read = datetime.fromisoformat(text)
     except ValueError:
-        raise click.BadParameter(f"expected an instant as 2026-11-25T18:00Z, got {text!r}", ctx, param) from None
+        raise ValueError(f"expected an instant as 2026-11-25T18:00Z, got {text!r}") from None
     if read.tzinfo is None:
-        raise click.BadParameter(f"{text} is another instant in each time zone: add Z, or +01:00", ctx, param)
+        raise ValueError(f"{text} is another instant in each time zone: add Z, or +01:00")
     try:
         return read.astimezone(UTC)
     except OverflowError:
-        raise click.BadParameter(f"{text} is before the year 1 or after 9999 in UTC", ctx, param) from None
+        raise ValueError(f"{text} is before the year 1 or after 9999 in UTC") from None
+
+
+def _told(ctx: click.Context, param: click.Parameter, read: Callable[[str], T], text: str | None) -> T | None:
+    try:
+        return None if text is None else read(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
 
 
 def instant_or_age(ctx: click.Context, param: click.Parameter, text: str | None) -> datetime | timedelta | None:
     """Either of the two; an age is one ago. A callback for an option."""
-    return age(ctx, param, text) if text is not None and _AGE.fullmatch(text) else instant(ctx, param, text)
+    return _told(ctx, param, read_instant_or_age, text)
+
+
+def read_instant_or_age(text: str) -> datetime | timedelta:
+    """The same of a text. Raises `ValueError`."""
+    return read_age(text) if _AGE.fullmatch(text) else read_instant(text)
 
 
 def moment(given: datetime | timedelta | None, now: datetime) -> datetime | None:

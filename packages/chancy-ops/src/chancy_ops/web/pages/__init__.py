@@ -1,0 +1,1 @@
+"""A page a noun: what it asks, and what of that its template shows."""

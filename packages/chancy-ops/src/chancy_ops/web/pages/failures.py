@@ -1,0 +1,53 @@
+"""Failures: each bug in a line, and one of them."""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+import chancy
+import chancy_ops
+from chancy.states import State
+from chancy_ops.matching import JobFilter
+from chancy_ops.overview import clock
+from chancy_ops.terminal.times import moment, read_instant_or_age
+from chancy_ops.web.access.users import Action
+from chancy_ops.web.asked import read
+from chancy_ops.web.visit import Visit
+
+GROUPS_SHOWN = 100
+JOBS_SHOWN = 20
+
+
+async def failures(visit: Visit) -> Response:
+    """What has failed or was discarded, by what went wrong, the most frequent first."""
+    asked, schema = visit.asked, visit.schema
+    async with visit.looking() as conn:
+        now = await clock(conn, schema=schema)
+        since, until = (moment(read(asked, name, read_instant_or_age), now) for name in ("since", "until"))
+        found = await chancy_ops.failures(
+            conn, since=since, until=until, queue=asked.get("queue"), task=asked.get("task"), limit=GROUPS_SHOWN,
+            schema=schema,
+        )  # fmt: skip
+    return visit.page("failures.html", found=found, asked=asked, now=now, may_read=visit.may(Action.READ))
+
+
+async def failure(visit: Visit) -> Response:
+    """All that one bug has done, by its fingerprint."""
+    fingerprint, schema = visit.asked.get("fingerprint"), visit.schema
+    if fingerprint is None:
+        raise HTTPException(404)
+    which = JobFilter(fingerprint=fingerprint)
+    async with visit.looking() as conn:
+        now = await clock(conn, schema=schema)
+        counts = await chancy_ops.count(conn, which, schema=schema)
+        found = await chancy_ops.search(conn, which, limit=JOBS_SHOWN, schema=schema)
+        sample = None if not found else await chancy.get(conn, found[0].id, schema=schema)
+    error = None
+    if sample is not None:
+        error = next((each for each in reversed(sample.errors) if each.fingerprint == fingerprint), None)
+    broken = [state for state in (State.FAILED, State.DISCARDED) if counts.get(state)]
+    return visit.page(
+        "failure.html", fingerprint=fingerprint, counts=counts, found=found, error=error, sample=sample, now=now,
+        broken=broken, may_read=visit.may(Action.READ),
+    )  # fmt: skip

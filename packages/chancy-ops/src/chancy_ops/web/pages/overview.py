@@ -1,0 +1,61 @@
+"""The overview: what comes out, what waits, what runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from starlette.responses import Response
+
+import chancy_ops
+from chancy.states import State
+from chancy.tally.tally import Tallied
+from chancy_ops import JobLine, QueueRow, Throughput, WorkerRow
+from chancy_ops.matching import JobFilter
+from chancy_ops.overview import clock
+from chancy_ops.web.charts import bars
+from chancy_ops.web.visit import Visit
+
+MINUTES = 60
+MOST_CELLS = 200
+"""Running jobs that are shown, the newest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look."""
+
+    now: datetime
+    queues: list[QueueRow]
+    minutes: list[Throughput]
+    tasks: list[Throughput]
+    workers: list[WorkerRow]
+    running: list[JobLine]
+
+
+async def overview(visit: Visit) -> Response:
+    """The same for everybody, so it is asked once for all."""
+    seen = await visit.desk.shared.get("overview", visit.desk.every * 0.9, lambda: look(visit))
+    cells: dict[int, list[JobLine]] = {}
+    for job in seen.running:
+        if job.worker is not None:
+            cells.setdefault(job.worker, []).append(job)
+    return visit.page(
+        "overview.html", seen=seen, now=seen.now, cells=cells, chart=bars(seen.minutes, seen.now, MINUTES)
+    )
+
+
+async def look(visit: Visit) -> Seen:
+    """Six round trips, none of which reads more than it shows."""
+    schema, hour = visit.schema, timedelta(minutes=MINUTES)
+    async with visit.looking() as conn:
+        now = await clock(conn, schema=schema)
+        tasks = await chancy_ops.throughput(conn, since=hour, by="task", schema=schema)
+        return Seen(
+            now,
+            await chancy_ops.queues(conn, schema=schema),
+            await chancy_ops.throughput(conn, since=hour, by="nothing", every="minute", schema=schema),
+            sorted(tasks, key=lambda row: (-row.finished - row.outcomes.get(Tallied.RETRIED, 0), row.task or "")),
+            await chancy_ops.workers(conn, schema=schema),
+            await chancy_ops.search(conn, JobFilter(state=State.RUNNING), limit=MOST_CELLS, schema=schema),
+        )

@@ -1,0 +1,66 @@
+"""Queues: all of them, and one with what waits in it, what has come out, and what is set for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+import chancy_ops
+from chancy.states import State
+from chancy_ops import QueueRow
+from chancy_ops.matching import JobFilter
+from chancy_ops.overview import clock
+from chancy_ops.tally import LATELY, Lately, lately_of
+from chancy_ops.web.charts import bars, steps
+from chancy_ops.web.visit import Visit
+
+MINUTES = 60
+JOBS_SHOWN = 20
+PAGE = 200
+
+
+async def queues(visit: Visit) -> Response:
+    """All that have live jobs or workers, or are paused or limited; two hundred at a time, by name."""
+    after = visit.asked.get("after", "")
+
+    async def ask() -> tuple[list[QueueRow], Mapping[str, Lately], datetime]:
+        async with visit.looking() as conn:
+            rows = await chancy_ops.queues(conn, schema=visit.schema)
+            done = lately_of(await chancy_ops.throughput(conn, since=LATELY, by="queue", schema=visit.schema))
+            return rows, done, await clock(conn, schema=visit.schema)
+
+    rows, done, now = await visit.desk.shared.get("queues", visit.desk.every * 0.9, ask)
+    rest = [row for row in rows if row.name > after]
+    more = rest[PAGE - 1].name if len(rest) > PAGE else None
+    return visit.page("queues.html", queues=rest[:PAGE], done=done, now=now, more=more)
+
+
+async def queue(visit: Visit) -> Response:
+    """One queue, by its name."""
+    name, schema, hour = named(visit), visit.schema, timedelta(minutes=MINUTES)
+    async with visit.looking() as conn:
+        now = await clock(conn, schema=schema)
+        rows = await chancy_ops.queues(conn, schema=schema)
+        minutes = await chancy_ops.throughput(conn, since=hour, by="nothing", every="minute", queue=name, schema=schema)
+        tasks = await chancy_ops.throughput(conn, since=hour, by="task", queue=name, schema=schema)
+        depths = await chancy_ops.depths(conn, name, since=hour, schema=schema)
+        kept = await chancy_ops.retention(conn, queue=name, schema=schema)
+        workers = await chancy_ops.workers(conn, schema=schema)
+        running = await chancy_ops.search(
+            conn, JobFilter(queue=name, state=State.RUNNING), limit=JOBS_SHOWN, schema=schema
+        )
+    return visit.page(
+        "queue.html", name=name, queue=next((row for row in rows if row.name == name), None), now=now,
+        chart=bars(minutes, now, MINUTES), depth=steps(depths, now, MINUTES), tasks=tasks, kept=kept,
+        workers=[each for each in workers if name in each.queues], running=running,
+    )  # fmt: skip
+
+
+def named(visit: Visit) -> str:
+    """Which one is asked for."""
+    if "name" not in visit.asked:
+        raise HTTPException(404)
+    return visit.asked["name"]

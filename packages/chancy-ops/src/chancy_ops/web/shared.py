@@ -1,0 +1,57 @@
+"""What many viewers want to see, asked once for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+AT_MOST = 20
+"""A look is repeated after so many times its own length at the earliest: so it takes a twentieth of one connection,
+whoever watches."""
+MOST_KEPT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    value: Any
+    until: float
+
+
+class Shared:
+    """Answers by what was asked, kept for a while. Who asks for one that is on its way waits for it."""
+
+    def __init__(self) -> None:
+        self._answers: dict[Hashable, _Answer] = {}
+        self._asking: dict[Hashable, asyncio.Task[Any]] = {}
+
+    async def get(self, what: Hashable, seconds: float, ask: Callable[[], Awaitable[T]]) -> T:
+        """What `ask` answers, now or at most so many seconds ago; longer ago if it takes long. Raises what it raises,
+        to everybody who waits. Who stops waiting stops nobody else.
+        """
+        found = self._answers.get(what)
+        if found is not None and time.monotonic() < found.until:
+            value: T = found.value
+            return value
+        key = (asyncio.get_running_loop(), what)
+        if key not in self._asking:
+            self._asking[key] = task = asyncio.create_task(self._ask(key, what, seconds, ask))
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # who asked may have gone
+        answer: T = await asyncio.shield(self._asking[key])
+        return answer
+
+    async def _ask(self, key: Hashable, what: Hashable, seconds: float, ask: Callable[[], Awaitable[Any]]) -> Any:
+        began = time.monotonic()
+        try:
+            value = await ask()
+        finally:
+            del self._asking[key]
+        ended = time.monotonic()
+        if len(self._answers) >= MOST_KEPT:
+            self._answers.clear()
+        self._answers[what] = _Answer(value, ended + max(seconds, AT_MOST * (ended - began)))
+        return value

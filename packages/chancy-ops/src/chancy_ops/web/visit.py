@@ -1,0 +1,114 @@
+"""One request: who asks, what for, and what a page or an act may use."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from chancy.errors import InvalidOption
+from chancy.wires.connections import PsycopgAsyncConn
+
+from .access.users import Action, User
+from .connections import Connections
+from .rendering import Pages
+from .shared import Shared
+from .shown import query_of
+
+MOST_POSTED = 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a dashboard has: all its requests use the same."""
+
+    schema: str
+    connections: Connections
+    shared: Shared
+    pages: Pages
+    every: float
+    """Seconds between two looks of a page at itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request of one user."""
+
+    request: Request
+    user: User
+    desk: Desk
+    began: float = field(default_factory=time.perf_counter)
+
+    @property
+    def schema(self) -> str:
+        """The schema that is looked at."""
+        return self.desk.schema
+
+    @property
+    def asked(self) -> Mapping[str, str]:
+        """The address' query; what is empty is missing. A name may be a blank, and somebody's is."""
+        return {name: value for name, value in self.request.query_params.items() if value}
+
+    @property
+    def path(self) -> str:
+        """Below the mount, from its slash on."""
+        path: str = self.request.scope["path"]
+        return path
+
+    @property
+    def root(self) -> str:
+        """From this page to the mount, relatively: right behind any proxy, under any prefix."""
+        return "../" * (self.path.count("/") - 1) or "./"
+
+    def may(self, action: Action | str) -> bool:
+        """Whether the user may do that here."""
+        changes = Action(action) not in (Action.LOOK, Action.READ, Action.AUDIT)
+        return self.user.may(Action(action)) and not (changes and self.desk.connections.read_only)
+
+    def looking(self) -> AbstractAsyncContextManager[PsycopgAsyncConn]:
+        """A connection that can write nothing."""
+        return self.desk.connections.looking()
+
+    def page(self, template: str, /, *, status: int = 200, **values: object) -> Response:
+        """The page, or that it is as it was."""
+        return self.desk.pages.made(self, template, status, values)
+
+    def to(self, path: str, /, **asked: object) -> str:
+        """The address of another page."""
+        return f"{self.root}{path}{query_of(asked)}"
+
+    def go(self, path: str, /, **asked: object) -> Response:
+        """To another page: what is posted ends so."""
+        return RedirectResponse(self.to(path, **asked), 303)
+
+    async def posted(self) -> dict[str, str]:
+        """The fields of a form; of those of one name the last. Raises `InvalidOption` for more than a megabyte."""
+        return dict(await self.posted_pairs())
+
+    async def posted_pairs(self) -> list[tuple[str, str]]:
+        """All fields in their order: a name may be there several times."""
+        body = bytearray()
+        async for chunk in self.request.stream():
+            body += chunk
+            if len(body) > MOST_POSTED:
+                raise InvalidOption("form", "it has more than a megabyte")
+        return parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=10_000)
+
+
+def path_of(path: str, prefix: str) -> str:
+    """A path below a prefix; "" is the prefix itself, without its slash.
+
+    Of a prefix that a proxy has stripped a part may be missing in the path: then what is left of it counts.
+    """
+    while prefix:
+        if path == prefix:
+            return ""
+        if path.startswith(prefix + "/"):
+            return path[len(prefix) :]
+        prefix = "".join(f"/{part}" for part in prefix.split("/")[2:])
+    return path

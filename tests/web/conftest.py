@@ -1,0 +1,50 @@
+"""`web_help` is found under its plain name, as is what helps the tests of the commands and of every verb."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
+sys.path.insert(0, str(Path(__file__).parent))
+
+import every_verb
+import web_help
+from cli_help import Shell
+
+
+@pytest.fixture
+def shell(capsys, chancy_dsn, chancy_schema):
+    shell = Shell(capsys, chancy_dsn, chancy_schema)
+    yield shell
+    shell.conn.close()
+
+
+@pytest.fixture
+def things(shell):
+    """Something of everything that a page may show."""
+    return every_verb.fill(shell.conn, shell.schema)
+
+
+@pytest.fixture
+async def open_dashboard(chancy_dsn, chancy_schema):
+    """Makes dashboards, and closes their connections when the test is over."""
+    made = []
+
+    def make(*, dsn=chancy_dsn, schema=chancy_schema, **more):
+        made.append(web_help.dashboard(dsn, schema, **more))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+async def pages(open_dashboard):
+    """A browser without a window, in which the pages of one dashboard are opened by somebody who may do everything."""
+    async with web_help.Pages(open_dashboard()) as pages:
+        yield pages

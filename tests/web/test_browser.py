@@ -1,0 +1,272 @@
+"""In a real browser: nothing is reported, nobody is shut out, and what is shown stays right without being in the way.
+
+Chromium of the system; where it is missing these are skipped, unless `CHANCY_REQUIRE_CHROMIUM` is set.
+`CHANCY_WRITE_SCREENS=1` writes the pictures of the guide anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.resources
+import os
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+import shop_tasks
+from playwright.async_api import async_playwright
+from web_help import Server, dashboard, keep_shop, paths
+
+import chancy_ops
+from chancy_ops.web import Action, by_token
+from chancy_ops.web.routes import Act
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+REQUIRED = os.environ.get("CHANCY_REQUIRE_CHROMIUM") == "1"
+pytestmark = pytest.mark.skipif(not CHROMIUM and not REQUIRED, reason="there is no chromium")
+
+IMAGES = Path(__file__).parents[2] / "docs/images"
+AXE = (importlib.resources.files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
+MODES = {
+    "light": {"color_scheme": "light", "viewport": {"width": 1280, "height": 900}},
+    "dark": {"color_scheme": "dark", "viewport": {"width": 1280, "height": 900}},
+    "phone": {"color_scheme": "light", "viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True},
+}
+
+
+@pytest.fixture
+async def browser():
+    assert CHROMIUM, "install chromium, as .ci/run does"
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+def server(chancy_dsn, chancy_schema):
+    with Server(dashboard(chancy_dsn, chancy_schema, every=0.2)) as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def opened(browser, said, **mode):
+    """A tab; what it reports is added to `said`."""
+    context = await browser.new_context(**mode)
+    page = await context.new_page()
+    page.on("console", lambda message: said.append(f"{page.url}: {message.type}: {message.text}"))
+    page.on("pageerror", lambda error: said.append(f"{page.url}: {error}"))
+    page.on("requestfailed", lambda request: "/static/" in request.url and said.append(f"failed: {request.url}"))
+    yield page
+    await context.close()
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_each_page_is_without_report_and_can_be_used_by_everybody(browser, server, things, mode):
+    said: list[str] = []
+    async with opened(browser, said, **MODES[mode]) as page:
+        for path in paths(things):
+            await page.goto(server.place + path)
+            await page.evaluate(AXE)
+            found = await page.evaluate("axe.run()")
+            wrong = [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in found["violations"]]
+            assert wrong == [], path
+            wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert wide <= 0, f"{path} is wider than the window by {wide} pixels"
+    assert said == []
+
+
+async def test_without_a_script_each_page_says_the_same_and_what_is_asked_is_answered(browser, server, things, shell):
+    said: list[str] = []
+    async with opened(browser, said) as with_script, opened(browser, said, java_script_enabled=False) as without:
+        for path in paths(things):
+            await with_script.goto(server.place + path)
+            await without.goto(server.place + path)
+            texts = [await page.locator("main").inner_text() for page in (with_script, without)]
+            words = [[word for word in text.split() if not any(c.isdigit() for c in word)] for text in texts]
+            assert words[0] == words[1], path
+        await without.goto(server.place + "/jobs")
+        await without.select_option("select[name=state]", "failed")
+        await without.click("form.filter button")
+        assert "state=failed" in without.url
+        assert await without.locator("tbody tr").count() == 1
+        await without.click(f"text='{things.failed.id}'")
+        assert f"Job {things.failed.id}" in await without.locator("h1").inner_text()
+    assert said == []
+
+
+async def test_what_changes_is_seen_by_itself_until_it_is_to_hold_still(browser, server, shell):
+    said: list[str] = []
+    async with opened(browser, said) as page:
+        await page.goto(server.place + "/jobs?queue=mail")
+        (first,) = shell.submit(shop_tasks.welcome.bind(1))
+        await page.locator("tbody a", has_text=str(first)).first.wait_for()
+        assert await page.locator("#fresh").inner_text() != ""
+        await page.click("#hold")
+        assert await page.get_attribute("#hold", "aria-pressed") == "true"
+        (second,) = shell.submit(shop_tasks.welcome.bind(2))
+        await page.wait_for_timeout(700)  # several looks, if there were any
+        assert await page.locator("tbody a", has_text=str(second)).count() == 0
+        await page.click("#hold")
+        await page.locator("tbody a", has_text=str(second)).first.wait_for()
+    assert said == []
+
+
+async def test_nothing_is_replaced_under_a_selection_and_focus_stays_where_it_is(browser, server, shell):
+    said: list[str] = []
+    (first,) = shell.submit(shop_tasks.welcome.bind(1))
+    async with opened(browser, said) as page:
+        await page.goto(server.place + "/jobs?queue=mail")
+        link = f"tbody a[href='./jobs/{first}']"
+        await page.focus(link)
+        (second,) = shell.submit(shop_tasks.welcome.bind(2))
+        await page.locator("tbody a", has_text=str(second)).first.wait_for()
+        assert await page.evaluate("document.activeElement.getAttribute('href')") == f"./jobs/{first}"
+        await page.evaluate("getSelection().selectAllChildren(document.querySelector('tbody tr th'))")
+        looks = []
+        page.on("response", lambda answer: looks.append(answer.status))
+        (third,) = shell.submit(shop_tasks.welcome.bind(3))
+        async with page.expect_response(lambda answer: answer.status == 200):
+            pass
+        await page.wait_for_timeout(300)
+        assert await page.locator("tbody a", has_text=str(third)).count() == 0
+        assert looks
+        await page.evaluate("getSelection().removeAllRanges()")
+        shell.submit(shop_tasks.welcome.bind(4))
+        await page.locator("tbody a", has_text=str(third)).first.wait_for()
+    assert said == []
+
+
+async def test_the_progress_of_a_job_moves_and_its_end_is_seen(browser, server, shell):
+    (job,) = shell.submit(shop_tasks.welcome.bind(1))
+    shell.run(job, '{"fraction": 0.25, "note": "a quarter"}')
+    async with opened(browser, []) as page:
+        await page.goto(f"{server.place}/jobs/{job}")
+        await page.get_by_text("25% a quarter").wait_for()
+        shell.rows('UPDATE {}.job SET progress = \'{{"fraction": 0.5, "note": "half"}}\' RETURNING 1')
+        await page.get_by_text("50% half").wait_for()
+        shell.rows("UPDATE {}.job SET state = 'ready', worker = NULL RETURNING 1")
+        shell.finish(job, state="succeeded")
+        await page.locator("h1 .s-succeeded").wait_for()
+
+
+async def test_a_server_that_has_gone_is_said_and_ends_while_pages_are_open(browser, server, shell):
+    async with opened(browser, []) as page, opened(browser, []) as other:
+        await page.goto(server.place)
+        await other.goto(server.place + "/jobs")
+        server.stop()
+        await page.get_by_text("cannot be reached").wait_for()
+
+
+async def test_the_first_stop_of_the_keyboard_leads_to_the_content(browser, server):
+    async with opened(browser, []) as page:
+        await page.goto(server.place)
+        await page.keyboard.press("Tab")
+        assert await page.evaluate("document.activeElement.textContent") == "To the content"
+        await page.keyboard.press("Enter")
+        assert await page.evaluate("document.activeElement.id") == "main"
+
+
+EVIL = """<!doctype html><title>evil</title>
+<form method=post action="{place}/test/pause"><input name=queue value=mail></form><script>
+const tried = async (...how) => {{ try {{ await fetch(...how) }} catch {{}} }};
+(async () => {{
+  await tried("{place}/test/pause", {{method: "POST", mode: "no-cors", credentials: "include", body: new URLSearchParams({{queue: "mail"}})}});
+  document.forms[0].submit();
+}})();
+</script>"""
+
+
+async def test_another_site_can_neither_post_nor_frame_nor_read(browser, shell, chancy_dsn, chancy_schema, monkeypatch):
+    from chancy_ops.web import app
+
+    async def pause(visit, conn):
+        await chancy_ops.pause(conn, (await visit.posted())["queue"], schema=visit.schema)
+        return visit.go("queues")
+
+    monkeypatch.setattr(app, "ACTS", {"/test/pause": Act(Action.PAUSE, pause)})
+    made = dashboard(chancy_dsn, chancy_schema, auth=by_token("secret-token"), hosts={"127.0.0.1"})
+    with Server(made) as server, serving(EVIL.format(place=server.place)) as evil:
+        async with opened(browser, []) as page:
+            await page.goto(f"{server.place}/?token=secret-token")
+            await page.locator("h1", has_text="Overview").wait_for()
+            assert "token" not in page.url
+            async with page.expect_navigation(url=f"{server.place}/test/pause") as seen:
+                await page.goto(evil)
+            answer = await seen.value
+            assert answer.status == 403
+            assert "Sec-Fetch-Site" in await answer.text()
+            assert shell.rows("SELECT name FROM {}.pause") == []
+            # Its own page may.
+            await page.goto(f"{server.place}/queues")
+            await page.evaluate(
+                """() => { const form = document.createElement("form"); form.method = "post"; form.action = "test/pause";
+                const field = document.createElement("input"); field.name = "queue"; field.value = "mail";
+                form.append(field); document.body.append(form); form.submit(); }"""
+            )
+            await page.locator("h1", has_text="Queues").wait_for()
+            await page.get_by_text("paused").first.wait_for()
+            assert shell.rows("SELECT name FROM {}.pause") == [("mail",)]
+
+
+async def test_a_name_that_another_server_gives_our_address_sees_nothing(browser, chancy_dsn, chancy_schema):
+    """DNS rebinding: the page of evil.example is at our address now, and its scripts may read what they fetch there."""
+    made = dashboard(chancy_dsn, chancy_schema, hosts={"127.0.0.1", "localhost"})
+    with Server(made) as server:
+        async with async_playwright() as playwright:
+            rebound = await playwright.chromium.launch(
+                executable_path=CHROMIUM,
+                args=["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP evil.example 127.0.0.1"],
+            )
+            page = await rebound.new_page()
+            answer = await page.goto(f"http://evil.example:{server.port}/jobs")
+            assert answer.status == 421
+            assert await page.locator("main").count() == 0
+            await rebound.close()
+
+
+@contextlib.contextmanager
+def serving(html: str):
+    """A site of somebody else's, on another host."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = html.encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://localhost:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+SCREENS = {"overview": "/", "job": "/jobs/{failed}", "waiting": "/jobs/{waiting}"}
+
+
+async def test_the_pictures_of_the_guide_are_of_these_pages(browser, server, shell, tmp_path):
+    ids = keep_shop(shell, shop_tasks)
+    folder = IMAGES if os.environ.get("CHANCY_WRITE_SCREENS") else tmp_path
+    folder.mkdir(exist_ok=True)
+    for scheme in ("light", "dark"):
+        async with opened(browser, [], **MODES[scheme]) as page:
+            for name, path in SCREENS.items():
+                await page.goto(server.place + path.format(**ids))
+                await page.evaluate("document.querySelector('.who').textContent = 'schema chancy · ann'")
+                await page.screenshot(path=folder / f"dashboard-{name}-{scheme}.png")
+    assert {file.name for file in folder.glob("dashboard-*.png")} == {
+        file.name for file in IMAGES.glob("dashboard-*.png")
+    }

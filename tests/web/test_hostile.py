@@ -1,0 +1,136 @@
+"""Whatever somebody has written into a row is a text on a page, and of what is large a part."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from web_help import HOST, Pages
+
+import chancy_ops
+
+MARKUP = '"><img src=x onerror="alert(1)"><script>alert(1)</script>{{ 7777 * 7777 }}</pre></title>'
+CONTROLS = "a\x1b[31mb\x07c\u202ed\u2066e\x7ff\u2028g"
+NAMES = [
+    MARKUP, CONTROLS, "..", "/", "a/b?c=d&e#f", "%2e%2e%2f", " ", "\\", "javascript:alert(1)", "'; DROP TABLE job; --",
+    "🦆" * 40, "x" * 400, "\n\r\n", "a\tb", "\ufeff", "<!--", "]]>",
+]  # fmt: skip
+
+INSERT = """
+    INSERT INTO {}.job (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, errors, unique_key)
+    VALUES (%s, %s, 0, 'ready', 3, now(), now(), %s::json, %s::json, %s) RETURNING id
+"""
+
+
+def put(shell, *, task="t", queue="q", arguments="{}", errors=None, key=None):
+    return shell.rows(INSERT, task, queue, arguments, errors, key)[0][0]
+
+
+async def test_a_name_is_a_text_wherever_it_stands_and_leads_where_it_should(shell, pages):
+    (plain,) = [len(page.all("script")) for page in [await pages("/")]]
+    for name in NAMES:
+        job = put(shell, task=name, queue=name, key=name[:100], arguments=json.dumps({"x": name}))
+        failed = put(shell, task=name, queue=name)
+        shell.finish(failed, kind=name, message=name, fingerprint=name)
+        shell.run(job, json.dumps({"fraction": 0.5, "note": name}), queues=[name], tasks=[name])
+        shell.rows("UPDATE {}.worker SET name = %s WHERE name = 'web-1:77' RETURNING 1", name)
+        chancy_ops.pause(shell.conn, task=name)
+        chancy_ops.limit(shell.conn, name, concurrency=1)
+    found = await pages.crawl(most=300)
+    assert {place: status for place, status in found.items() if status != 200} == {}
+    shown = [place for place in found if "/static/" not in place]
+    for kind in ("/queue?name=", "/task?name=", "/failure?fingerprint="):
+        assert len([place for place in shown if kind in place]) >= len(NAMES), kind
+    for place in shown:
+        page = await pages(place.removeprefix(HOST))
+        assert not page.all("img"), place
+        assert len(page.all("script")) == plain, place
+        assert page.html.count("<h1>") == 1, place
+        assert "60481729" not in page.text, place
+        assert not [c for c in page.html if not (c.isprintable() or c in "\n\t")], place
+        assert not [link for link in page.links if link.lower().startswith(("javascript:", "//", "data:"))], place
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [r'{"x": "\ud800"}', r'{"x": "\u0000"}', '{"x": ' + "[" * 3000 + "]" * 3000 + "}", '{"x": 1e999}', '{"x":1,"x":2}'],
+    ids=["a lone surrogate", "a zero", "three thousand deep", "infinite", "twice"],
+)
+async def test_arguments_that_python_cannot_read_are_shown_as_they_are(shell, pages, arguments):
+    job = put(shell, arguments=arguments, queue="odd", task="odd")
+    page = await pages(f"/jobs/{job}")
+    assert '"x"' in page.text
+    await pages("/jobs?queue=odd")
+    shell.finish(job, message="\ud800 and \x00".encode("unicode_escape").decode())
+    for path in (f"/jobs/{job}", "/jobs?queue=odd", "/failures", "/"):
+        await pages(path)
+
+
+async def test_an_error_with_a_lone_surrogate_is_shown_as_an_escape(shell, pages):
+    error = r'[{"attempt": 1, "kind": "E\ud800", "message": "m\ud800", "traceback": "t\ud800", "worker": "w", "fingerprint": "f"}]'
+    job = put(shell, errors=error)
+    shell.rows(
+        """WITH done AS (DELETE FROM {0}.job WHERE id = %s RETURNING *)
+        INSERT INTO {0}.history (id, task, queue, priority, state, attempt, max_attempts, claims, crashes, run_at,
+            submitted_at, finished_at, arguments, errors, error_kind, fingerprint)
+        SELECT id, task, queue, priority, 'failed', 1, 3, 1, 0, run_at, submitted_at, now(), arguments, errors, 'E', 'f'
+        FROM done RETURNING id""",
+        job,
+    )
+    for path in (f"/jobs/{job}", "/jobs", "/failures", "/failure?fingerprint=f"):
+        page = await pages(path)
+        assert "m\\ud800" in page.html or "hidden" in page.html, path
+
+
+async def test_of_fifteen_megabytes_sixty_four_kilobytes_are_shown(shell, pages):
+    large = json.dumps({"x": "y" * 15_000_000})
+    job = put(shell, arguments=large, queue="large")
+    page = await pages(f"/jobs/{job}")
+    assert len(page.html) < 200_000
+    assert "bytes more" in page.text
+    page = await pages("/jobs?queue=large")
+    assert "large arguments" in page.text
+    assert len(page.html) < 50_000
+    shell.rows("UPDATE {}.job SET state = 'running', worker = 1, started_at = now() WHERE id = %s RETURNING 1", job)
+    assert len((await pages("/")).html) < 50_000
+
+
+async def test_thousands_of_queues_are_shown_a_page_at_a_time(shell, pages):
+    shell.rows(
+        """INSERT INTO {}.pause (kind, name, until, paused_at)
+        SELECT 'queue', 'q' || to_char(n, 'FM0000'), 'infinity', now() FROM generate_series(1, 1000) AS n RETURNING 1"""
+    )
+    seen, path = set(), "/queues"
+    for _ in range(10):
+        page = await pages(path)
+        seen |= {link for link in page.links if "queue?name=" in link}
+        assert len(page.html) < 400_000
+        more = [link for link in page.links if "after=" in link]
+        if not more:
+            break
+        path = "/" + more[0].removeprefix("./")
+    assert len(seen) == 1000
+
+
+async def test_an_address_that_is_no_text_is_answered(pages):
+    for path in ("/jobs?queue=%ff%fe", "/task?name=%ed%a0%80", "/jobs?task=%F0%9F", "/jobs?%00=1", "/%ff"):
+        page = Pages(pages.app)
+        answer = await page.client.get(path)
+        assert answer.status_code in (200, 400, 404), path
+        await page.client.aclose()
+
+
+async def test_a_template_never_takes_a_text_for_markup():
+    from pathlib import Path
+
+    import chancy_ops.web
+
+    folder = Path(chancy_ops.web.__file__).parent
+    templates = list((folder / "templates").rglob("*.html"))
+    assert len(templates) > 10
+    for file in templates:
+        text = file.read_text()
+        assert "|safe" not in text.replace(" ", ""), file
+        assert "autoescape" not in text, file
+    for file in folder.rglob("*.py"):  # markup is made of constants, by `format`, which escapes
+        assert "Markup(f" not in file.read_text(), file
