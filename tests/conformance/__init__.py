@@ -9,6 +9,7 @@ from . import (  # noqa: F401 - they add their cases
     attempts,
     batches,
     flows,
+    flows_and_steps,
     gates,
     handlers,
     limits,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -417,6 +418,50 @@ def what_is_known_is_checked_at_once(g: Ground) -> Steps:
     yield None
 
 
+@task(name="flows.large")
+def large(mebibytes: int) -> str:
+    """A text of so many."""
+    return "x" * mebibytes * 1024**2
+
+
+@task(name="flows.untyped")
+def untyped(value: int) -> Any:
+    """A text, which nobody knows who looks at its annotations."""
+    return f"no number but {value}"
+
+
+@case
+def what_is_too_large_when_it_is_filled_ends_that_job_alone(g: Ground) -> Steps:
+    parts = [large.bind(9), large.bind(9)]
+    both = nothing.bind([result_of(part) for part in parts])
+    jobs = yield chancy.submit_many(g.conn, [both, leaf.using(after=[both]).bind(1), text.bind(result_of(parts[0]))])
+    yield g.perform()
+    rows = yield block(g, *[functools.partial(job.refresh, g.conn) for job in jobs])
+    assert [row.state for row in rows] == [State.FAILED, State.CANCELLED, State.SUCCEEDED]
+    (error,) = rows[0].errors
+    assert (error.kind, error.attempt) == ("InvalidArguments", 0)
+    assert error.message == (
+        f"what it needs has come to {2 * 9 * 1024**2 + 17} bytes of arguments, at most 16777216 fit: store it elsewhere "
+        f"and return where it is"
+    )
+    assert rows[1].errors[-1].message == f"it needs job {jobs[0].id} (flows.nothing), which failed"
+    assert not [name for name, *_ in seen]
+
+
+@case
+def what_does_not_fit_when_it_is_filled_ends_that_job_alone(g: Ground) -> Steps:
+    need = untyped.bind(1)
+    wrong = leaf.using(max_attempts=5).bind(result_of(need))
+    jobs = yield chancy.submit_many(g.conn, [wrong, total.bind([result_of(wrong)]), text.bind(result_of(need))])
+    yield g.perform()
+    rows = yield block(g, *[functools.partial(job.refresh, g.conn) for job in jobs])
+    assert [row.state for row in rows] == [State.FAILED, State.CANCELLED, State.SUCCEEDED]
+    (error,) = rows[0].errors
+    assert error.kind == "InvalidArguments"
+    assert "argument 'value' of task flows.leaf: Expected `int`, got `str`" in error.message
+    assert not seen
+
+
 @case
 def what_is_no_job_has_no_result(g: Ground) -> Steps:
     for wrong in (leaf, 1, None, "job"):
@@ -576,6 +621,20 @@ def a_requeue_of_what_failed_brings_back_what_needed_it(g: Ground) -> Steps:
 
 
 @case
+def what_was_submitted_for_a_job_that_had_failed_comes_back_with_it(g: Ground) -> Steps:
+    mended.clear()
+    one = yield lost.submit(g.conn, 5)
+    yield g.perform()
+    end = yield total.submit(g.conn, [result_of(one)])
+    yield g.perform()
+    assert (yield end.refresh(g.conn)).state is State.CANCELLED
+    mended.add(5)
+    assert (yield chancy.requeue(g.conn, one.id)) is True
+    yield g.perform()
+    assert (yield end.result(g.conn)) == Sum(5, (5,))
+
+
+@case
 def a_requeue_of_an_end_runs_again_what_is_to_blame_and_nothing_else(g: Ground) -> Steps:
     mended.clear()
     middle = total.bind([result_of(leaf.bind(1)), result_of(lost.bind(5))])
@@ -637,6 +696,21 @@ def a_need_that_is_deleted_ends_what_waits_for_it(g: Ground) -> Steps:
     assert (row.state, row.errors[-1].message) == (
         State.CANCELLED, f"it needs job {one.id}, which is not there any more",
     )  # fmt: skip
+
+
+@case
+def a_need_that_is_deleted_ends_who_was_to_be_told_of_its_end_too(g: Ground) -> Steps:
+    mended.clear()
+    one = yield slow.submit(g.conn, 1)
+    yield g.perform()
+    tells = yield told.submit(g.conn, outcome_of(one))
+    after = yield leaf.using(after=[outcome_of(one)]).submit(g.conn, 1)
+    assert (yield chancy_ops.delete(g.conn, one.id)) is True
+    for job in (tells, after):
+        row = yield job.refresh(g.conn)
+        assert (row.state, row.errors[-1].kind, row.errors[-1].message) == (
+            State.CANCELLED, "NeedFailed", f"it needs job {one.id}, which is not there any more",
+        )  # fmt: skip
 
 
 @case

@@ -11,8 +11,9 @@ import psycopg
 import pytest
 
 import chancy
-from chancy import DuplicateJob, InvalidOption, Submit, Unique, submit_many, task
+from chancy import DuplicateJob, InvalidOption, Submit, Unique, current_job, result_of, submit_many, task
 from chancy.arguments.submits import functions
+from chancy_testing import drain, eager
 
 inside: ContextVar[str] = ContextVar("inside", default="nothing")
 
@@ -172,3 +173,67 @@ def test_the_same_function_again_takes_its_own_place(database):
 def test_what_cannot_be_called_is_refused(given):
     with pytest.raises(InvalidOption, match="around_submit: expected a function of the submit"):
         chancy.around_submit(given)
+
+
+@task(name="submits.count")
+def count(values: list[int]) -> int:
+    return len(values)
+
+
+@task(name="submits.fan")
+def fan(values: list[int]) -> int:
+    return result_of(count.bind([result_of(each.bind(value)) for value in values]))
+
+
+@task(name="submits.each")
+def each(value: int) -> int:
+    return value
+
+
+@task(name="submits.in_its_own")
+def in_its_own(values: list[int]) -> int:
+    with psycopg.connect(here[0]) as conn:
+        current_job().complete(conn, fan.function(values))
+    return 0
+
+
+here = [""]
+
+
+@pytest.mark.parametrize("outer", [fan, in_its_own], ids=["returned", "completed"])
+@pytest.mark.parametrize("where", ["postgres", "memory"])
+def test_it_is_around_a_graph_that_a_handler_returns_and_what_it_puts_there_is_sent(
+    outer, where, chancy_dsn, chancy_conn, chancy_schema
+):
+    here[0], seen = chancy_dsn, []
+
+    @chancy.around_submit
+    @contextlib.contextmanager
+    def labelled(submit):
+        seen.append(([job.task for job in submit.jobs], chancy.current_job().task if len(submit.jobs) > 1 else ""))
+        meta = b'{"seen":%d}' % len(seen)
+        submit.jobs = [msgspec.structs.replace(job, meta=meta) for job in submit.jobs]
+        yield
+        seen.append(len(submit.made))
+
+    if where == "memory":
+        if outer is in_its_own:
+            pytest.skip("it has a connection of its own")
+        with eager() as backend:
+            job = outer.submit(backend.conn, [1, 2])
+            rows = chancy.jobs(backend.conn)
+            assert job.result(backend.conn) == 2
+    else:
+        job = outer.submit(chancy_conn, [1, 2])
+        chancy_conn.commit()
+        drain(chancy_conn)
+        rows = chancy.jobs(chancy_conn)
+        assert job.result(chancy_conn) == 2
+    assert seen == [
+        ([outer.name], ""),
+        *([1] if where == "postgres" else []),
+        (["submits.each", "submits.each", "submits.count"], outer.name),
+        0,
+        *([1] if where == "memory" else []),
+    ]  # fmt: skip
+    assert {row.meta["seen"] for row in rows if row.task != outer.name} == {len(seen) - 1 if where == "postgres" else 2}

@@ -28,7 +28,7 @@ LARGER_ROOMS = {
 }
 """More than a room's lines: how many, and why."""
 LARGER_WINGS = {
-    "chancy_ops/command": (1_300, "a file a command: a reader needs one of them"),
+    "chancy_ops/command": (1_400, "a file a command: a reader needs one of them"),
     "chancy_ops/web": (
         2_300,
         "a file a page, and one for what its buttons do: a reader needs the application and one of them",
@@ -107,7 +107,6 @@ WITHOUT = {
     ("retention", "command"): "set by code, in `Queue(keep=…)` or `chancy_ops.keep`",
     ("tally", "memory"): "no worker works in memory",
     ("tally", "conformance"): "as in memory",
-    ("tally", "command"): "`chancy top` and `chancy queues` show it",
     ("tally", "guide"): "monitoring.md, in the words of who looks for it",
     ("retention", "conformance"): "in memory nothing goes before the test is over",
 }

@@ -38,6 +38,7 @@ COMMAND_LINES = {
     "signal": ["7", "approval"],
     "steps": ["7"],
     "submit": ["shop_tasks:welcome", "user_id=7"],
+    "throughput": [],
     "top": ["--once"],
     "why": ["7"],
     "workers": [],

@@ -19,6 +19,7 @@ from cli_help import ESCAPES
 
 import chancy
 from chancy.registry import registered
+from chancy.tally.tally import bucket_of
 from chancy_ops.cli import COMMANDS
 from chancy_ops.terminal import screen
 
@@ -53,11 +54,14 @@ def shop(shell, tmp_path, monkeypatch, chancy_clock):
         list(registered()),
     )
     chancy_clock.set(NOW)
-    for outcome, jobs in (("succeeded", 4120), ("failed", 12)):
+    counted = [("mail", "shop.tasks.welcome", "succeeded", 4120), ("mail", "shop.tasks.welcome", "failed", 12)]
+    for queue, task, outcome, jobs in [*counted, ("paper", "shop.invoice", "succeeded", 3)]:
+        buckets = [bucket_of(seconds) for seconds in (0.02, 0.08, 1.5)]
+        counts = [jobs - jobs // 4 - jobs // 40, jobs // 4, jobs // 40]
         shell.rows(
-            "INSERT INTO {0}.tally (at, queue, task, outcome, jobs) "
-            "VALUES ({0}.clock() - interval '4 min', 'mail', 'shop.tasks.welcome', %s, %s) RETURNING at",
-            outcome, jobs,
+            "INSERT INTO {0}.tally (at, queue, task, outcome, jobs, wait_buckets, wait_counts, run_buckets, run_counts) "
+            "VALUES ({0}.clock() - interval '4 min', %s, %s, %s, %s, %s, %s, %s, %s) RETURNING at",
+            queue, task, outcome, jobs, buckets, counts, buckets, counts,
         )  # fmt: skip
     yield tmp_path
     for name in [name for name in sys.modules if name.partition(".")[0] == "shop"]:

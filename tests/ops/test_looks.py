@@ -52,6 +52,10 @@ SELECT n, 'shop_tasks.welcome', CASE WHEN n % 3 = 0 THEN 'mail' ELSE 'images' EN
     3, now() + CASE WHEN n % 10 = 0 THEN 1 ELSE -1 END * interval '1 hour', now(), '{"user_id":1}',
     CASE WHEN n % 25 = 7 THEN 'a' END, CASE WHEN n % 25 = 7 THEN '{"key":"a"}'::json END
 FROM generate_series(200001, 300000) AS n;
+INSERT INTO {schema}.job (id, task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, needs)
+SELECT -n, 'shop_tasks.welcome', CASE WHEN n % 3 = 0 THEN 'mail' ELSE 'images' END, 0, 'blocked', 3, now(), now(),
+    '{"pieces":["{\\"user_id\\":1}"]}', ARRAY[200002]
+FROM generate_series(1, 5000) AS n;
 SELECT setval('{schema}.job_id_seq', 300000);
 """
 
@@ -101,12 +105,10 @@ FAILED = JobFilter(state=State.FAILED)
 LIST = 1_000
 """What 50 jobs cost: the ends of all indexes of all days, which the planner reads, and each job by its id. To read one of the
 tables through is 2,000 and more."""
-WITH_INDEX = [state for state in State if state is not State.BLOCKED]
-"""Where no job is blocked, it takes a look through the live ones to say so."""
 LOOKS = {
     "all jobs": (asked(SELECT_JOBS), LIST),
-    **{f"jobs, {state}": (asked(SELECT_JOBS, JobFilter(state=state)), LIST) for state in WITH_INDEX},
-    **{f"lines, {state}": (asked(SEARCH, JobFilter(state=state)), LIST) for state in WITH_INDEX},
+    **{f"jobs, {state}": (asked(SELECT_JOBS, JobFilter(state=state)), LIST) for state in State},
+    **{f"lines, {state}": (asked(SEARCH, JobFilter(state=state)), LIST) for state in State},
     "the next page": (asked(SEARCH, before=120_000), LIST),
     "the next page of failures": (asked(SEARCH, FAILED, before=120_000), LIST),
     "of a task": (asked(SEARCH, JobFilter(task=shop_tasks.welcome)), LIST),
@@ -120,6 +122,8 @@ LOOKS = {
     "count of failed": (asked(COUNT_JOBS, FAILED), 700),
     "count of failed by kind": (asked(COUNT_JOBS, JobFilter(state=State.FAILED, error="KeyError")), 700),
     "count of a batch": (asked(COUNT_JOBS, JobFilter(batch=7)), 2_000),
+    "count of blocked": (asked(COUNT_JOBS, JobFilter(state=State.BLOCKED)), 1_900),
+    "blocked jobs of a queue": (asked(SEARCH, JobFilter(state=State.BLOCKED, queue="mail")), LIST),
     "count of ready": (asked(COUNT_JOBS, JobFilter(state=State.READY)), 1_900),
     "count of succeeded": (asked(COUNT_JOBS, JobFilter(state=State.SUCCEEDED)), 1_500),
     "choose failed": (asked(_CHOOSE, FAILED), 450),
@@ -164,6 +168,7 @@ STEPS = [
     JobFilter(),
     JobFilter(queue="mail"),
     JobFilter(state=State.READY),
+    JobFilter(state=State.BLOCKED),
     JobFilter(state=State.SUCCEEDED, since=None),
     FAILED,
     JobFilter(error="ValueError"),
@@ -178,7 +183,12 @@ def small(chancy_dsn, deep):
     with psycopg.connect(chancy_dsn, autocommit=True) as conn:
         chancy.migrate(conn, schema=schema)
         conn.execute(fill("SELECT {schema}.make_partitions(current_date - 6, current_date + 1)", schema))
-        conn.execute(fill(DEEP, schema).replace(b"(1, 200000)", b"(199601, 200000)").replace(b"300000)", b"200200)"))
+        conn.execute(
+            fill(DEEP, schema)
+            .replace(b"(1, 200000)", b"(199601, 200000)")
+            .replace(b"300000)", b"200200)")
+            .replace(b"(1, 5000)", b"(1, 30)")
+        )
         conn.execute(
             fill('UPDATE {schema}.job SET errors = \'[{"attempt":1,"kind":"ValueError"}]\' WHERE id % 7 = 0', schema)
         )
@@ -232,9 +242,11 @@ def test_a_search_finds_texts_of_arguments_and_errors_and_nothing_else(small, co
 
 def test_what_is_counted_up_to_a_number_says_that_there_is_more(deep, conn):
     counts = chancy_ops.count(conn, schema=deep)
-    assert list(counts) == [State.READY, State.SCHEDULED, State.RUNNING, State.SUCCEEDED, State.FAILED, State.CANCELLED]
+    assert list(counts) == [
+        State.BLOCKED, State.READY, State.SCHEDULED, State.RUNNING, State.SUCCEEDED, State.FAILED, State.CANCELLED,
+    ]  # fmt: skip
     assert {state: (int(count), count.more) for state, count in counts.items()} == {
-        State.READY: (10_000, True), State.SCHEDULED: (10_000, False), State.RUNNING: (100, False),
+        State.BLOCKED: (5_000, False), State.READY: (10_000, True), State.SCHEDULED: (10_000, False), State.RUNNING: (100, False),
         State.SUCCEEDED: (10_000, True), State.FAILED: (3_000, False), State.CANCELLED: (1_000, False),
     }  # fmt: skip
     assert (f"{counts[State.READY]:,}", str(counts[State.READY]), f"{counts[State.FAILED]:,}") == (
@@ -244,6 +256,13 @@ def test_what_is_counted_up_to_a_number_says_that_there_is_more(deep, conn):
     assert not Count(0)
     images, _ = chancy_ops.queues(conn, schema=deep)
     assert (images.name, images.ready.more, images.scheduled.more) == ("images", True, False)
+    assert (int(images.blocked), images.blocked.more) == (3_334, False)
+
+
+def test_one_session_counts_whatever_it_is_asked_for(deep, conn):
+    asked = [JobFilter(), JobFilter(batch=7), FAILED, JobFilter(queue="mail"), JobFilter(batch=7, state=State.FAILED)]
+    first = [chancy_ops.count(conn, which, schema=deep) for which in asked]
+    assert [chancy_ops.count(conn, which, schema=deep) for which in reversed(asked)] == first[::-1]
 
 
 def test_a_count_that_had_no_time_says_so(deep, conn):

@@ -32,6 +32,7 @@ LOOKS = [
     ["queues"],
     ["schedules"],
     ["steps", "{waiting}"],
+    ["throughput", "--by", "queue and task"],
     ["why", "{waiting}"],
     ["workers"],
     ["migrate", "--check"],

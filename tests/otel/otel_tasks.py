@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from otel_help import IntoFile
 
 import chancy_otel
-from chancy import Backoff, BatchCounts, Discard, Limit, Snooze, Unique, current_job, task
+from chancy import Backoff, BatchCounts, Discard, Limit, Snooze, Unique, current_job, result_of, task
 
 provider: TracerProvider = TracerProvider(shutdown_on_exit=False)
 
@@ -56,6 +56,30 @@ async def tell(number: int) -> dict[str, str]:
     await asyncio.sleep(0)
     with span("inside"):
         return {key: str(value) for key, value in baggage.get_all().items()}
+
+
+@task(name="otel_tasks.weigh")
+async def weigh(number: int) -> int:
+    return number
+
+
+@task(name="otel_tasks.total")
+async def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+def graph(size: int) -> int:
+    return result_of(total.bind([result_of(weigh.bind(number)) for number in range(size)]))
+
+
+@task(name="otel_tasks.on_loop")
+async def on_loop(size: int) -> int:
+    return graph(size)
+
+
+@task(name="otel_tasks.in_child", executor="process")
+def in_child(size: int) -> int:
+    return graph(size)
 
 
 @task(name="otel_tasks.done")

@@ -171,6 +171,19 @@ async def test_many_jobs_of_one_submit_are_one_span_and_each_has_its_context(sit
     assert len(jobs) == 4
 
 
+@pytest.mark.parametrize("task", [tasks.on_loop, tasks.in_child], ids=str)
+async def test_the_jobs_of_a_graph_that_a_handler_returns_belong_to_its_attempt(site, spans, task):
+    async with working(site, task, tasks.weigh, tasks.total):
+        task.submit(site.conn, 2)
+        await all_over(site)
+    outer = spans.one("process", task.name.rpartition(".")[2])
+    (sent,) = [span for span in spans.of("send") if span.parent == outer.id]
+    nodes = [*spans.of("process", "weigh"), *spans.of("process", "total")]
+    assert (len(nodes), {node.parent for node in nodes}) == (3, {sent.id})
+    assert {span.trace for span in spans.all} == {outer.trace}
+    assert sent.attributes["messaging.batch.message_count"] == 3
+
+
 def test_a_submit_that_goes_wrong_is_an_error_and_one_that_finds_its_job_says_so(site, spans):
     made = tasks.once.submit(site.conn)
     assert tasks.once.submit(site.conn) == made

@@ -12,7 +12,7 @@ import soak_tasks
 from producer import REQUEUED_ATTEMPTS, Record
 
 FAULTS = {"WorkerDied", "ProcessDied"}
-BY_ITS_OWN = {"fail_always": {"ValueError"}, "exit_in_subtask": {"SystemExit"}}
+BY_ITS_OWN = {"fail_always": {"ValueError"}, "exit_in_subtask": {"SystemExit"}, "flow": {"NeedFailed"}}
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,17 @@ class Row:
     started_at: float | None
     finished_at: float | None
     """Unix time, as are those of lines: one machine, one clock."""
+    result: str | None
+
+
+@dataclass(frozen=True)
+class Node:
+    """A job that another one has returned."""
+
+    id: int
+    of: int | None
+    """The key of that one; None of one that was never released."""
+    state: str
 
 
 @dataclass(frozen=True)
@@ -50,20 +61,28 @@ class Evidence:
     """How many there are of each (job, fence)."""
     step_effects: Counter[tuple[int, str]]
     """How many there are of each (job, name of a step)."""
+    nodes: list[Node]
+    edges: list[tuple[int, int]]
+    """Who still waits for whom."""
 
 
 def gather(record: Record, dsn: str, lines: Path) -> Evidence:
     """Read the rows and the handlers' lines."""
     with psycopg.connect(dsn) as conn:
-        found = conn.execute("""
+        query = """
             SELECT id, (arguments->>'key')::bigint, split_part(task, '.', 2), state::text, attempt, max_attempts, claims,
                 coalesce(errors, '[]'), extract(epoch FROM started_at)::float8,
-                extract(epoch FROM finished_at)::float8
-            FROM chancy.any_job ORDER BY id
-        """).fetchall()
+                extract(epoch FROM finished_at)::float8, result #>> '{}'
+            FROM chancy.any_job WHERE task <> ALL (%s) ORDER BY id
+        """
+        found = conn.execute(query, [soak_tasks.NODES]).fetchall()
         rows = [
-            Row(*columns, [error["kind"] for error in errors], began, ended) for *columns, errors, began, ended in found
+            Row(*columns, [error["kind"] for error in errors], began, ended, result)
+            for *columns, errors, began, ended, result in found
         ]
+        query = "SELECT id, (arguments->>'of')::bigint, state::text FROM chancy.any_job WHERE task = ANY (%s)"
+        nodes = [Node(*node) for node in conn.execute(query, [soak_tasks.NODES]).fetchall()]
+        edges = conn.execute("SELECT job, needs FROM chancy.need WHERE doomed_at IS NULL").fetchall()
         effects = Counter(conn.execute("SELECT job, fence FROM effect").fetchall())
         step_effects = Counter(conn.execute("SELECT job, name FROM step_effect").fetchall())
     words = (line.split() for line in lines.read_text().splitlines())
@@ -73,6 +92,8 @@ def gather(record: Record, dsn: str, lines: Path) -> Evidence:
         [Line(int(id_), int(n), int(fence), event, int(pid), float(at)) for id_, n, fence, event, pid, at in words],
         effects,
         step_effects,
+        nodes,
+        edges,
     )
 
 
@@ -118,7 +139,33 @@ def what_a_step_has_written_is_there_once(seen: Evidence) -> list[object]:
     succeeded = [row.id for row in seen.rows if row.kind == "in_steps" and row.state == "succeeded"]
     names = [f"step {number}" for number in range(soak_tasks.STEPS)]
     missing = [(id_, name) for id_ in succeeded for name in names if not seen.step_effects[id_, name]]
+    nodes = {node.id: node.state for node in seen.nodes}
+    missing += [(id_, name) for id_, name in seen.step_effects if name == "part" and id_ not in nodes]
     return [*missing, *(effect for effect, times in seen.step_effects.items() if times > 1)]
+
+
+def a_graph_comes_to_what_its_parts_come_to(seen: Evidence) -> list[object]:
+    flows = [row for row in seen.rows if row.kind == "flow" and row.state == "succeeded"]
+    return [row.id for row in flows if row.result != str(soak_tasks.comes_to(row.key))]
+
+
+def a_graph_is_there_whole_or_not_at_all(seen: Evidence) -> list[object]:
+    """Once for each time that its function has returned it and that was written, which is once but for requeues."""
+    whole = soak_tasks.PARTS + 1
+    nodes = Counter(node.of for node in seen.nodes if node.of is not None)
+    flows = {row.key: row for row in seen.rows if row.kind == "flow"}
+    wrong = []
+    for key, number in nodes.items():
+        row = flows.get(key)
+        most = 0 if row is None else whole * (1 + seen.record.requeues[row.id])
+        if number > most or (row is not None and row.state == "succeeded" and number % whole):
+            wrong.append(f"{number} of key {key}")
+    return wrong
+
+
+def nobody_waits_for_what_is_over(seen: Evidence) -> list[object]:
+    finished = {"succeeded", "failed", "discarded", "cancelled"}
+    return [*(node.id for node in seen.nodes if node.state not in finished), *seen.edges]
 
 
 def no_attempt_above_the_most(seen: Evidence) -> list[object]:
@@ -193,6 +240,9 @@ INVARIANTS: dict[str, Callable[[Evidence], list[object]]] = {
     "a succeeded job had returned under its last fence": success_is_of_the_last_claim,
     "the effects are those of the succeeded jobs": effects_are_those_of_the_succeeded,
     "what a step has written is there once": what_a_step_has_written_is_there_once,
+    "a graph comes to what its parts come to": a_graph_comes_to_what_its_parts_come_to,
+    "a graph is there whole, and once": a_graph_is_there_whole_or_not_at_all,
+    "nobody waits for what is over": nobody_waits_for_what_is_over,
     "no attempt above max_attempts": no_attempt_above_the_most,
     "poison failed as WorkerDied after 3 attempts": poison_is_stopped,
     "memory and time limits ended their jobs": limits_are_kept,

@@ -18,7 +18,7 @@ TICK_SECONDS = 0.1
 WEIGHTS = {
     "noop": 40, "nap": 12, "nap_in_thread": 12, "nap_in_process": 6, "linger": 4, "linger_in_thread": 4,
     "fail_always": 3, "fail_first": 5, "snooze": 4, "hog": 1, "hang": 1, "hang_in_process": 1,
-    "effect": 8, "effect_in_thread": 8, "in_steps": 8, "limited": 10, "rated": 5, "in_turn": 10, "only": 10,
+    "effect": 8, "effect_in_thread": 8, "in_steps": 8, "flow": 6, "limited": 10, "rated": 5, "in_turn": 10, "only": 10,
     "large": 2, "large_in_process": 1, "fork_in_process": 2, "fork_in_thread": 1, "exit_in_subtask": 1,
 }  # fmt: skip
 QUEUES = {"default": 6, "two": 2, "one": 1}

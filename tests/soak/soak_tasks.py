@@ -13,7 +13,17 @@ from datetime import timedelta
 
 import psycopg
 
-from chancy import Backoff, Limit, MemoryLimitExceeded, Snooze, TimeLimitExceeded, Unique, current_job, task
+from chancy import (
+    Backoff,
+    Limit,
+    MemoryLimitExceeded,
+    Snooze,
+    TimeLimitExceeded,
+    Unique,
+    current_job,
+    result_of,
+    task,
+)
 
 SOON = Backoff(base=timedelta(milliseconds=200), factor=1, jitter=0.5)
 LINES = "CHANCY_SOAK_LINES"
@@ -244,13 +254,51 @@ async def in_steps(key: int) -> int:
         return STEPS
 
 
+PARTS = 4
+"""Of each graph, and one that joins them."""
+
+
+@task(retry=SOON, max_attempts=20)
+async def flow(key: int) -> int:
+    """Returns a graph, one part of which has a step, and none of which is a job of the producer's."""
+    with told():
+        parts = [result_of(part.bind(of=key, number=number)) for number in range(PARTS)]
+        return result_of(joined.bind(of=key, parts=parts))
+
+
+def comes_to(key: int) -> int:
+    """The result of a graph."""
+    return sum(key + number for number in range(PARTS))
+
+
+@task(retry=SOON, max_attempts=20)
+async def part(of: int, number: int) -> int:
+    if number:
+        await asyncio.sleep(0.02 * number)
+        return of + number
+    me, dsn = current_job(), os.environ["CHANCY_DSN"]
+    async with await psycopg.AsyncConnection.connect(dsn, connect_timeout=10, autocommit=True) as conn:
+        async with conn.transaction():
+            await me.step(conn, "part", write, conn, "part")
+        await me.sleep(conn, "rest", timedelta(milliseconds=200))
+    return of
+
+
+@task(retry=SOON, max_attempts=20)
+def joined(of: int, parts: list[int]) -> int:
+    return sum(parts)
+
+
+NODES = [part.name, joined.name]
+
+
 EVERY = {
     each.function.__name__: each
     for each in (
         noop, nap, nap_in_thread, nap_in_process, linger, linger_in_thread, fail_always, fail_first, snooze,
         large, large_in_process, fork_in_process, fork_in_thread, exit_in_subtask,
         limited, rated, in_turn, only, hog, hang, hang_in_process, poison, effect, effect_in_thread,
-        in_steps,
+        in_steps, flow,
     )
 }  # fmt: skip
 """Each kind of job."""

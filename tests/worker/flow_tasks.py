@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import psycopg
 import worker_tasks
+from step_tasks import sleeps_long
 
 from chancy import Job, Outcome, current_job, result_of, task
 
@@ -52,6 +54,23 @@ def in_child(part: str) -> str:
 async def broken(name: str) -> str:
     ran.append(name)
     raise Broken(name)
+
+
+@task
+async def anything(name: str) -> Any:
+    ran.append(name)
+    return name
+
+
+@task(max_attempts=5)
+async def counted(number: int) -> int:
+    ran.append("counted")
+    return number
+
+
+@task(max_attempts=5, executor="process")
+def counted_in_child(number: int) -> int:
+    return number
 
 
 @task
@@ -125,3 +144,9 @@ def completes_in_thread(dsn: str) -> str:
     with psycopg.connect(dsn) as conn:
         current_job().complete(conn, result_of(join.bind([result_of(leaf.bind("a"))])))
     return "not this"
+
+
+@task
+async def yearly(dsn: str) -> str:
+    """One of what it needs is there at once, and the other one in a year."""
+    return result_of(join.bind([result_of(leaf.bind("early")), result_of(sleeps_long.bind(dsn))]))

@@ -11,6 +11,7 @@ import logging
 import sys
 
 import batch_tasks
+import death_tasks
 import flow_graphs
 import flow_tasks
 import limit_tasks
@@ -25,6 +26,7 @@ from chancy_worker.connection import recovery
 
 if __name__ == "__main__":
     assert batch_tasks
+    assert death_tasks
     assert flow_graphs
     assert flow_tasks
     assert worker_tasks

@@ -29,8 +29,8 @@ from chancy_worker.life.lease import Offer, register
 from chancy_worker.life.rescue import declare_dead
 
 CHECKS = {
-    "schema", "rights", "workers", "queues", "tasks", "waiting", "doorbell", "listeners", "clocks", "pauses", "schedules", "claims", "slots", "waits", "needs", "partitions",
-    "retention", "bloat", "xmin", "notifications", "pooler",
+    "schema", "rights", "workers", "queues", "tasks", "waiting", "doorbell", "listeners", "clocks", "pauses", "schedules", "claims", "slots", "waits", "needs", "held",
+    "partitions", "retention", "bloat", "xmin", "notifications", "pooler",
 }  # fmt: skip
 STEADY = WorkerConfig(grace=1)
 AT_ONCE = Patience(timedelta(0), timedelta(days=1))

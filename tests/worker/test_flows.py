@@ -7,20 +7,25 @@ import functools
 import os
 
 import flow_tasks as tasks
+import msgspec
 import psycopg
 import pytest
+import step_tasks
 from worker_help import all_finished, eventually, working
 
 import chancy
 import chancy_ops
-from chancy import JobCancelled, JobFailed, State, outcome_of, result_of
+from chancy import JobCancelled, JobFailed, Keep, State, UnknownJob, days, outcome_of, result_of
 from chancy.flows.statements import tell
 from chancy.run import send, walk
+from chancy_testing import drain
 from chancy_worker import Timing, WorkerConfig
+from chancy_worker.attempts import refusals
 from chancy_worker.attempts.verdict import succeeded
 from chancy_worker.claims.statement import play_round
 from chancy_worker.claims.wanted import Wanted
-from chancy_worker.life.lease import register
+from chancy_worker.life.lease import Offer, register
+from chancy_worker.life.rescue import declare_dead
 
 TURNS = int(os.environ.get("CHANCY_TURNS", "40"))
 PROMPT = WorkerConfig(timing=Timing(look=60, lease=180, extend=60), grace=1)
@@ -143,6 +148,126 @@ async def test_a_workflow_whose_graph_failed_goes_on_where_it_was(site):
     assert tasks.ran.count("risky") == 1
 
 
+OLD = """
+from chancy import result_of, task
+
+@task
+async def part(number: int) -> int:
+    return number
+
+@task(max_attempts=1)
+async def count(numbers: list[int]) -> int:
+    raise RuntimeError("a bug")
+
+@task
+async def whole(size: int) -> int:
+    return result_of(count.bind([result_of(part.bind(number)) for number in range(size)]))
+"""
+NEW = """
+from chancy import task
+
+@task(max_attempts=1)
+async def part(number: int) -> int:
+    raise RuntimeError("it has been called again")
+
+@task(aliases=["deployed.count"])
+async def total(numbers: list[int], plus: int = 10) -> int:
+    return sum(numbers) + plus
+
+@task(max_attempts=1)
+async def whole(size: int, unit: str) -> int:
+    raise RuntimeError("it has been called again")
+"""
+
+
+async def test_a_requeue_after_a_deploy_resumes_with_the_new_code_and_repeats_nothing_that_succeeded(
+    site, tmp_path, monkeypatch
+):
+    def works(code):
+        (tmp_path / "deployed.py").write_text(code, encoding="utf-8")
+        return site.run("-B", "-m", "chancy_worker", "deployed", "--dsn", site.dsn, "--schema", site.schema)
+
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    job = site.one("SELECT {}.submit('deployed.whole', '{{\"size\": 3}}')")
+    old = works(OLD)
+    await eventually(lambda: site.row(job).finished_at, within=30)
+    assert (site.row(job).state, site.row(job).errors[-1].kind) == (State.FAILED, "NeedFailed")
+    old.end()
+    assert chancy.requeue(site.conn, job, schema=site.schema)
+    works(NEW)
+    await all_finished(site)
+    assert (site.row(job).state, site.row(job).result) == (State.SUCCEEDED, b"13")
+    assert site.rows("SELECT task, attempt, claims FROM {}.history ORDER BY id") == [
+        ("deployed.whole", 1, 1), *[("deployed.part", 1, 1)] * 3, ("deployed.count", 2, 2),
+    ]  # fmt: skip
+
+
+# In the course of time.
+
+
+async def test_a_day_with_a_result_that_is_needed_stays_until_that_is_used(site, chancy_clock, upkeep):
+    early = tasks.leaf.bind("early")
+    late = tasks.leaf.using(delay=days(400)).bind("late")
+    job, first, _ = site.submit(tasks.join.bind([result_of(early), result_of(late)]), early, late)
+    drain(site.conn)
+    (other,) = site.submit(tasks.leaf.bind("other"))
+    drain(site.conn)
+    day = site.row(first).finished_at.date()
+    for _ in range(3):
+        chancy_clock.move(days(100))
+        await upkeep()
+        assert site.row(first).state is State.SUCCEEDED
+    (found,) = [each for each in chancy_ops.doctor(site.conn, schema=site.schema) if each.check == "held"]
+    assert found.message == (
+        f"the history of {day} is over and stays: job {job.id} (flow_tasks.join) waits, and needs job {first.id} "
+        f"(flow_tasks.leaf) of that day."
+    )
+    assert f"`chancy cancel {job.id}`" in found.remedy
+    chancy_clock.move(days(101))
+    drain(site.conn)
+    assert job.result(site.conn) == "join(early,late)"
+    await upkeep()
+    for gone in (first, other):
+        with pytest.raises(UnknownJob):
+            site.row(gone)
+    assert not [
+        each for each in chancy_ops.doctor(site.conn, schema=site.schema) if each.check == "held" and each.remedy
+    ]
+
+
+async def test_a_queue_that_keeps_nothing_keeps_what_is_needed(site, chancy_clock, upkeep):
+    chancy_ops.keep(site.conn, "default", Keep.nothing(), schema=site.schema)
+    early, lost = tasks.leaf.bind("early"), tasks.broken.bind("lost")
+    late = tasks.leaf.using(delay=days(40)).bind("late")
+    job, told, first, second, _ = site.submit(
+        tasks.join.using(queue="kept").bind([result_of(early), result_of(late)]),
+        tasks.told.using(queue="kept", after=[late]).bind("of", outcome_of(lost)),
+        early, lost, late,
+    )  # fmt: skip
+    drain(site.conn)
+    for _ in range(3):
+        chancy_clock.move(days(13))
+        await upkeep()
+        assert (site.row(first).state, site.row(second).state) == (State.SUCCEEDED, State.FAILED)
+    chancy_clock.move(days(2))
+    drain(site.conn)
+    assert (job.result(site.conn), told.result(site.conn)) == ("join(early,late)", "of: failed None Broken")
+
+
+async def test_a_workflow_that_sleeps_for_a_year_has_all_that_it_needs_when_it_wakes(site, chancy_clock, upkeep):
+    site.conn.execute(step_tasks.MAKE_EFFECTS)
+    (job,) = site.submit(tasks.yearly.bind(site.dsn))
+    drain(site.conn)
+    for _ in range(12):
+        chancy_clock.move(days(30))
+        await upkeep()
+    assert site.row(job).state is State.BLOCKED
+    chancy_clock.move(days(6))
+    drain(site.conn)
+    assert job.result(site.conn) == "join(early,awake)"
+    assert site.one("SELECT count(*) FROM {}.history WHERE attempt > 1") == 0
+
+
 def test_a_cancel_goes_down_and_takes_along_what_nobody_else_needs(site):
     leaf, shared = tasks.leaf.bind("a"), tasks.leaf.bind("s")
     first, second = tasks.join.bind([result_of(leaf), result_of(shared)]), tasks.join.bind([result_of(shared)])
@@ -182,6 +307,49 @@ async def test_a_handler_completes_with_a_graph_in_its_own_transaction(site, tas
     job = submit(site, task.bind(site.dsn))
     async with working(site.app(), PROMPT):
         assert await result(site, job) == "join(a)"
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """Workers ask who else is there soon after they have refused something, which they are offered again soon."""
+    monkeypatch.setattr(refusals, "ASK_SECONDS", 0.2)
+    monkeypatch.setattr(refusals, "LONGEST_SECONDS", 0.3)
+
+
+@pytest.mark.parametrize("task", [tasks.counted, tasks.counted_in_child], ids=str)
+async def test_what_is_given_what_its_task_does_not_take_fails_alone_and_soon(site, soon, task):
+    need = tasks.anything.bind("a")
+    jobs = [task.bind(result_of(need)), tasks.join.bind(["b"]), tasks.join.bind([result_of(need)])]
+    wrong, *right = site.submit(*jobs, tasks.join.using(after=[jobs[0]]).bind(["c"]))
+    async with working(site.app(), WorkerConfig(timing=Timing(lease=180, extend=60), grace=1)):
+        await eventually(lambda: site.row(wrong).finished_at, within=30)
+        await all_finished(site)
+    row = site.row(wrong)
+    assert (row.state, row.errors[-1].kind) == (State.FAILED, "InvalidArguments")
+    assert row.errors[-1].message.startswith("no worker takes what it was given by the jobs that it needs; ")
+    assert f"argument 'number' of task {task.name}: Expected `int`, got `str`" in row.errors[-1].message
+    assert [site.row(job).state for job in right] == [State.SUCCEEDED, State.SUCCEEDED, State.CANCELLED]
+    assert "counted" not in tasks.ran
+
+
+async def test_but_not_while_a_worker_is_alive_that_has_another_version_of_the_task(site, soon):
+    other = send(site.conn, register("other", 60, Offer(["default"], [tasks.counted.name], ["another"])), site.schema)
+    job = submit(site, tasks.counted.bind(result_of(tasks.anything.bind("a"))))
+    async with working(site.app(), PROMPT):
+        await eventually(lambda: site.one("SELECT claims FROM {}.job WHERE id = %s", job.id) > 2, within=30)
+        await eventually(lambda: site.row(job).attempt == 0)  # and not 1, as while it is claimed
+        send(site.conn, declare_dead(worker=other), site.schema)
+        await eventually(lambda: site.row(job).finished_at, within=60)
+
+
+async def test_nor_where_it_has_arguments_that_its_task_here_does_not_have(site, soon):
+    """As of a newer version, whose workers are about to come."""
+    new = tasks.counted.bind(result_of(tasks.leaf.bind("a")))
+    newer = msgspec.structs.replace(new, arguments=new.arguments[:-1] + b',"unit":"m"}')
+    job = submit(site, newer)
+    async with working(site.app(), PROMPT):
+        await eventually(lambda: site.one("SELECT claims FROM {}.job WHERE id = %s", job.id) > 2, within=30)
+    assert (site.row(job).finished_at, site.row(job).attempt) == (None, 0)
 
 
 async def test_whoever_ends_the_last_two_needs_at_once_the_join_is_released_once(site):

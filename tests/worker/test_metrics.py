@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import re
 import signal
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import psycopg
 import tally_tasks
@@ -17,6 +20,7 @@ from worker_help import FAST, Proxy, all_finished, eventually, probed, until_ans
 from chancy import Queue
 from chancy.run import send
 from chancy.schema import numbered
+from chancy.tally.tally import Tallied
 from chancy_worker import WorkerConfig
 from chancy_worker.connection.link import Link
 from chancy_worker.metrics.looks import LOOK, look
@@ -174,6 +178,55 @@ NUMBERS = Numbers(
     ready=True,
     seen=Seen({"q": 1.5}, {"q": Depth(10_000, 1, 2, 3), "other": Depth()}),
 )
+
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def expressions(dashboard):
+    """What a dashboard of Grafana asks Prometheus."""
+    if isinstance(dashboard, list):
+        return [text for part in dashboard for text in expressions(part)]
+    if not isinstance(dashboard, dict):
+        return []
+    own = [text for name in ("expr", "definition") if isinstance(text := dashboard.get(name), str)]
+    return own + expressions(list(dashboard.values()))
+
+
+def asked(text):
+    """The metrics in an expression, each with the labels by which it is chosen."""
+    for name, chosen in re.findall(r"\b(chancy_(?!ops\b|worker\b)\w+)(?:\{([^{}]*)\})?", text):
+        yield name, set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", chosen))
+
+
+async def test_what_alerts_and_dashboard_ask_is_what_a_worker_tells(site, port):
+    async with working(site.app(concurrency=1), config(port)) as worker:
+        site.submit(*[worker_tasks.raise_with.bind("no"), *[worker_tasks.pass_gate.bind("never") for _ in range(3)]])
+        await eventually(lambda: site.count("failed") == 1 and site.count("running") == 1)
+        await eventually(lambda: len(worker._engine.claimer.held) == 1)
+        send(site.conn, sample(), site.schema)
+        found = await scraped(port)
+    labels = {}
+    for name, *pairs in found:
+        labels.setdefault(name, {"process"}).update(label for label, _ in pairs)
+    guide = (DOCS / "guides/monitoring.md").read_text("utf-8")
+    dashboard = expressions(json.loads((DOCS / "chancy-grafana.json").read_text("utf-8")))
+    (alerts,) = re.findall(r"^```yaml\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE)
+    in_the_table = set(re.findall(r"^\| `(chancy_\w+)`", guide, re.MULTILINE))
+    histograms = {name for name in in_the_table if f"{name}_bucket" in labels}
+    assert {name for name in in_the_table if name not in labels} == histograms
+    assert len(dashboard) > 10
+    assert alerts.count("- alert:") == 6
+    wrong = {
+        (name, label)
+        for text in [guide, *dashboard]
+        for name, chosen in asked(text)
+        for label in [None, *chosen]
+        if name not in labels.keys() | histograms or (label and label not in labels[name])
+    }
+    assert wrong == set()
+    outcomes = [each.split("|") for each in re.findall(r'outcome=~?"([^"]*)"', "\n".join([guide, *dashboard]))]
+    assert {each for group in outcomes for each in group} <= set(Tallied)
 
 
 def test_buckets_are_cumulative_and_end_at_powers_of_four():

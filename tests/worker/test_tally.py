@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import flow_tasks
 import msgspec
 import psycopg
 import pytest
@@ -17,7 +18,7 @@ import worker_tasks
 from worker_help import FAST, Proxy, all_finished, eventually, working
 
 import chancy_ops
-from chancy import Queue
+from chancy import Queue, result_of
 from chancy.run import send
 from chancy.states import State
 from chancy.tally.tally import bucket_of
@@ -71,6 +72,32 @@ async def test_what_a_worker_counts_is_what_the_rows_say(site, config):
     assert counted["worker_tasks.snooze", "snoozed"] == 4
     (row,) = chancy_ops.throughput(site.conn, by="nothing", schema=site.schema)
     assert sum(row.histograms["run"].values()) == sum(row.outcomes.values()) == 350
+
+
+async def test_a_job_that_becomes_another_is_counted_when_that_has_ended_and_so_is_what_ends_by_a_need(site):
+    lost = flow_tasks.broken.bind("x")
+    site.submit(
+        *[flow_tasks.workflow.bind(["a", "b"]) for _ in range(3)],
+        flow_tasks.risky.bind("never healed"),
+        flow_tasks.completes.bind(site.dsn),
+        *[flow_tasks.join.bind([result_of(lost)]) for _ in range(4)],
+    )
+    async with working(site.app(), AT_THE_END):
+        await all_finished(site)
+    counted = tallied(site)
+    assert only_ends(counted) == ended(site)
+    assert {key: n for key, n in counted.items() if key[0] != "flow_tasks.leaf"} == {
+        ("flow_tasks.workflow", "blocked"): 3,
+        ("flow_tasks.workflow", "succeeded"): 3,
+        ("flow_tasks.risky", "blocked"): 1,
+        ("flow_tasks.risky", "failed"): 1,
+        ("flow_tasks.completes", "blocked"): 1,
+        ("flow_tasks.completes", "succeeded"): 1,
+        ("flow_tasks.sometimes", "failed"): 1,
+        ("flow_tasks.broken", "failed"): 1,
+        ("flow_tasks.join", "succeeded"): 4,
+        ("flow_tasks.join", "cancelled"): 5,
+    }
 
 
 async def test_what_is_given_back_is_counted_as_released(site):

@@ -18,6 +18,7 @@ from worker_tasks import add
 
 from chancy import InvalidArguments, State, task
 from chancy.run import send
+from chancy_worker import versions
 from chancy_worker.attempts import refusals
 from chancy_worker.life.lease import Offer, register
 from chancy_worker.life.rescue import declare_dead
@@ -319,7 +320,7 @@ async def test_however_many_tasks_are_unknown_a_claim_names_a_bounded_number(sit
 
 def test_versions_are_told_apart_by_what_they_take():
     def of(function):
-        return refusals.signature_of(task(name=f"versions.{function.__name__}")(function))
+        return versions.signature_of(task(name=f"versions.{function.__name__}")(function))
 
     async def one(a: int, b: str = "x") -> None: ...
     async def same(a: int, b: str = "x") -> str: ...
@@ -345,7 +346,7 @@ def test_versions_are_told_apart_by_their_models():
         async def takes(order, /): ...
 
         takes.__annotations__ = {"order": kind}
-        return refusals.signature_of(task(name=f"versions.models_{number}")(takes))
+        return versions.signature_of(task(name=f"versions.models_{number}")(takes))
 
     assert len({of(kind, number) for number, kind in enumerate(kinds)}) == len(kinds)
     assert of(Order, 10) == of(Order, 11)

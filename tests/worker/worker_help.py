@@ -73,6 +73,7 @@ def worker_with(app: Chancy, config: WorkerConfig) -> Worker:
                 "flow_tasks.",
                 "log_tasks.",
                 "child_tasks.",
+                "death_tasks.",
                 "model_tasks.",
                 "tally_tasks.",
                 "step_tasks.",

@@ -44,6 +44,7 @@ COMMANDS = {
     "steps": ("steps", "What a job has done of itself."),
     "stop": ("sweep", "Stop what somebody does to many jobs."),
     "submit": ("submit", "Submit a job."),
+    "throughput": ("tally", "What workers have done, and how fast."),
     "top": ("top", "Watch queues, running jobs and workers."),
     "why": ("why", "Why a job does not run."),
     "workers": ("queues", "The workers that are believed alive."),

@@ -23,6 +23,8 @@ class QueueRow:
     running: int
     waiting: Count
     """Of the ready ones, those that wait for a limit or for their turn."""
+    blocked: Count
+    """Those that wait for other jobs."""
     oldest_at: datetime | None
     """When the longest waiting ready job was due, of those that could begin."""
     paused_until: datetime | None
@@ -34,7 +36,7 @@ class QueueRow:
 
 
 QUEUES = """
-    SELECT queue, ready, scheduled, running, waiting, waiting_ahead, more_waiting, oldest_at, {until},
+    SELECT queue, ready, scheduled, running, waiting, waiting_ahead, more_waiting, blocked, oldest_at, {until},
         concurrency, workers
     FROM {schema}.look_at_queues(%(most)s::integer, NULL)
 """.replace("{until}", FINITE.replace("{instant}", "paused_until"))
@@ -52,9 +54,10 @@ def _parse_queues(rows: Rows) -> list[QueueRow]:
     return [
         QueueRow(
             name, _capped(due + waiting, more), _capped(ahead + waiting_ahead, more), running, _capped(waiting, more),
-            oldest_at and oldest_at.astimezone(UTC), until and until.astimezone(UTC), limit, workers,
+            _capped(blocked, False), oldest_at and oldest_at.astimezone(UTC), until and until.astimezone(UTC),
+            limit, workers,
         )
-        for name, due, ahead, running, waiting, waiting_ahead, more, oldest_at, until, limit, workers in rows
+        for name, due, ahead, running, waiting, waiting_ahead, more, blocked, oldest_at, until, limit, workers in rows
     ]  # fmt: skip
 
 

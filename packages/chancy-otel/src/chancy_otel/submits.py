@@ -39,7 +39,7 @@ def around_submit(submit: Submit) -> Iterator[None]:
             if span.get_span_context().is_valid:
                 submit.jobs = _carrying(jobs)
             yield
-        if len(jobs) == 1:
+        if len(jobs) == 1 and submit.made:  # those of a returned graph are made later
             (made,) = submit.made
             span.set_attributes({JOB: str(made.id), OUTCOME: str(made.outcome)})
     except BaseException as error:

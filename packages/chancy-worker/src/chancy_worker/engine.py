@@ -15,7 +15,7 @@ from chancy.task import BaseTask
 from . import places
 from .attempts.attempt import Executor
 from .attempts.logs import Keeper
-from .attempts.refusals import Refusals, signature_of
+from .attempts.refusals import Refusals
 from .config import WorkerConfig
 from .connection.link import Link
 from .connection.links import Links
@@ -42,6 +42,7 @@ from .rounds.claimer import Claimer
 from .slots.ends import Ends
 from .slots.slots import Slots
 from .tally.tally import Tally
+from .versions import signature_of
 
 IDLE_SECONDS = 10.0
 """A connection of parts of which nobody has asked anything for so long is closed. Longer than between two looks."""
@@ -101,7 +102,7 @@ class Engine:
             own, alike = links.new("bell", lock_timeout="0"), sorted(signatures.items())
             self.wakeups = Doorbell(self.link, own, names, alike=alike, lease=self.lease, slots=self.slots)
 
-        batches, schedules, flows = Batches(timing), Schedules(tasks, timing), Flows(timing)
+        batches, schedules, flows = Batches(timing), Schedules(tasks, timing), Flows(timing, self.tally)
         reports, retention = Reports(self.slots.progress, self.keeper), Retention(app, timing, is_lent=links.is_lent)
         self._telling = Telling(self.tally, self.lease, timing, is_told=app.tally)
         self.parts: Sequence[Part] = (

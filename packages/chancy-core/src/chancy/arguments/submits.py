@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -25,7 +25,8 @@ class Submit:
     jobs: Sequence[NewJob[Any]]
     """What is sent. Others may be put in their place, as many and in the same order: with other `meta`, for example."""
     made: Sequence[Job[Any]] = ()
-    """The handles, in that order, once it is sent."""
+    """The handles, in that order, once it is sent. Empty for a graph that a handler returns: its worker sends that when
+    the attempt is over."""
 
 
 AroundSubmit: TypeAlias = Callable[[Submit], AbstractContextManager[object]]
@@ -42,7 +43,8 @@ def around_submit(function: F, /) -> F:
 
     It sees what goes wrong with the statement, and its context variables are those of whoever submits. What it raises
     is raised there, and on the way in nothing is sent. Sync also around an async submit, where it must not block. It is
-    not around what the database submits by itself: ticks of schedules, callbacks of batches, `chancy.submit` in SQL.
+    around a graph that a handler returns where that runs, within what surrounds the function. And it is not around what
+    the database submits by itself: ticks of schedules, callbacks of batches, `chancy.submit` in SQL.
     The same function again, as after a reload, takes its own place. Raises `InvalidOption` for what cannot be called.
     """
     if not callable(function):
@@ -57,15 +59,22 @@ def surrounded(
     """What `send` does with the jobs, inside of all that is around a submit."""
     if not functions:
         return (yield from send(jobs))
+    with around(jobs) as submit:
+        submit.made = made = yield from send(submit.jobs)
+    return made
+
+
+@contextlib.contextmanager
+def around(jobs: Sequence[NewJob[Any]]) -> Iterator[Submit]:
+    """All that is around a submit of these; what the block raises is raised, whoever swallows it."""
     submit, wrong = Submit(jobs), None
-    with contextlib.ExitStack() as around:
+    with contextlib.ExitStack() as stack:
         for function in functions:
-            around.enter_context(function(submit))
+            stack.enter_context(function(submit))
         try:
-            submit.made = made = yield from send(submit.jobs)
-            return made
+            yield submit
         except BaseException as error:
             wrong = error
             raise
-    assert wrong is not None
-    raise wrong  # somebody has swallowed it, and there is no job
+    if wrong is not None:
+        raise wrong  # there is no job

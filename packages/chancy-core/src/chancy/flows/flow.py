@@ -4,13 +4,14 @@ from a child process to its worker.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from chancy.arguments.codec import encode_json
+from chancy.arguments.submits import around
 from chancy.errors import InvalidArguments, InvalidOption
 from chancy.model import MAX_PAYLOAD_BYTES
 from chancy.wires.literals import in_seconds
@@ -175,17 +176,36 @@ def pieces_of(arguments: bytes, needs: Sequence[int]) -> Pieces | None:
     if not needs or not arguments.startswith(b'{"pieces":['):
         return None
     try:
-        return msgspec.json.decode(arguments, type=Pieces)
+        found = msgspec.json.decode(arguments, type=Pieces)
     except msgspec.DecodeError:  # an argument of that name
         return None
+    first, last = found.pieces[0] if found.pieces else 0, found.pieces[-1] if found.pieces else 0
+    is_an_object = isinstance(first, str) and isinstance(last, str) and first.startswith("{") and last.endswith("}")
+    places = (abs(piece) for piece in found.pieces if isinstance(piece, int))
+    return found if is_an_object and all(1 <= place <= len(needs) for place in places) else None
+
+
+def with_holes(arguments: bytes, needs: Sequence[int], say: Callable[[int, bool], bytes]) -> bytes:
+    """The arguments of a job. Of one that was never released what is said of a job stands where the result of that one
+    will be, or if so its outcome.
+    """
+    pieces = pieces_of(arguments, needs)
+    if pieces is None:
+        return arguments
+    return b"".join(
+        piece.encode() if isinstance(piece, str) else say(needs[abs(piece) - 1], piece < 0) for piece in pieces.pieces
+    )
 
 
 def returned(later: Later, schema: str) -> bytes:
     """What a handler has returned, as JSON. Raises `InvalidOption`."""
     if later.kind == "e":
         raise InvalidOption("result", f"{later!r} is returned: a task returns the result of a job, not its outcome")
-    order = order_of([later.job] if is_new(later.job) else [])
-    return encode_json(flow_of(order, schema, later))
+    if not is_new(later.job):
+        return encode_json(flow_of(order_of([]), schema, later))
+    order = order_of([later.job])
+    with around(order.jobs) as submit:
+        return encode_json(flow_of(Order(list(submit.jobs), order.places), schema, later))
 
 
 def cycle(job_id: int, other: int | None) -> str:

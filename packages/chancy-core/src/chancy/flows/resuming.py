@@ -58,7 +58,8 @@ REQUEUE_JOBS = """
              unique_key, unique_until, batch, meta, needs, needed)
         SELECT id, task, queue, priority, 'ready', least(attempt, 32767 - more), least(attempt + more, 32767), claims,
             crashes, {schema}.clock(), submitted_at, started_at, arguments, retry, limits, gates, gates->>'key', errors,
-            unique_key, unique_until, batch, meta, needs, needed
+            unique_key, unique_until, batch, meta, needs,
+            coalesce(needed, (SELECT true FROM {schema}.need AS need WHERE need.needs = finished.id LIMIT 1))
         FROM finished
         WHERE unique_key IS NULL OR (claims > 0 AND unique_until <> 'finished') OR id IN (SELECT id FROM first)
         ORDER BY id
@@ -77,8 +78,9 @@ REQUEUE_JOBS = """
         CASE WHEN finished.unique_key IS NOT NULL THEN finished.task END,
         convert_to(finished.unique_key, 'UTF8'),
         held.holder,
-        coalesce(finished.needed, false) OR EXISTS (
-            SELECT FROM {schema}.need AS need WHERE need.job = sent.id AND need.doomed_at IS NOT NULL),
+        coalesce(finished.needed, false)
+            OR EXISTS (SELECT FROM {schema}.need AS need WHERE need.needs = sent.id)
+            OR EXISTS (SELECT FROM {schema}.need AS need WHERE need.job = sent.id AND need.doomed_at IS NOT NULL),
         (SELECT {schema}.ring(ARRAY(SELECT DISTINCT queue FROM requeued))::text)
     FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS sent (id, position)
     LEFT JOIN finished ON finished.id = sent.id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
@@ -11,7 +12,7 @@ import msgspec
 from chancy.arguments.codec import encode_json
 from chancy.arguments.submits import surrounded
 from chancy.history.moving import keeping
-from chancy.model import Statement, Steps
+from chancy.model import Rows, Statement, Steps
 from chancy.wires.literals import of_numbers, of_texts
 
 from .flow import Flow, Order, flow_of, order_of
@@ -87,8 +88,8 @@ class Look(NamedTuple):
     """Of jobs with many needs, one after the other: its id, and that of a need that is live."""
     lost: Sequence[int]
     """Those that have to end."""
-    culprits: Sequence[int]
-    """Of each the need that has ended otherwise, or the job that it has become."""
+    culprits: Sequence[int | None]
+    """Of each the need that has ended otherwise, or the job that it has become; None where that is nobody's fault."""
     sizes: Sequence[int | None]
     """The bytes of what they would be given, where that is too large."""
 
@@ -154,20 +155,54 @@ END_BLOCKED = keeping(
     met AS (
         DELETE FROM {schema}.need WHERE job = ANY (ARRAY(SELECT id FROM judged WHERE verdict = 'succeeded'))
     )
-    SELECT ARRAY(SELECT id FROM judged WHERE needed ORDER BY id)
+    SELECT ARRAY(SELECT id FROM judged WHERE needed ORDER BY id), (
+        SELECT json_agg(json_build_array(queue, task, verdict, jobs))
+        FROM (SELECT queue, task, verdict, count(*) AS jobs FROM judged GROUP BY queue, task, verdict) AS alike)
 """,
     "verdict",
 )
 
+Counts: TypeAlias = Sequence[tuple[str, str, str, int]]
+"""Of which queue, of which task, how they ended, and how many."""
 
-def end_blocked(look: Look) -> Statement[list[int]]:
-    """End what a look has found lost; which of those are needed themselves. Passes locked rows by: a later look."""
+
+class EndedBlocked(NamedTuple):
+    """What has ended without an attempt of its own."""
+
+    needed: Sequence[int]
+    """Those that others need."""
+    counts: Counts
+
+
+def end_blocked(look: Look) -> Statement[EndedBlocked]:
+    """End what a look has found lost. Passes locked rows by: a later look."""
     params = {
         "ids": of_numbers(look.lost),
-        "culprits": of_numbers(look.culprits),
+        "culprits": of_texts(look.culprits),
         "sizes": of_texts(look.sizes),
     }
-    return Statement(END_BLOCKED, params, lambda rows: list(rows[0][0]), name="end_blocked")
+
+    def parse(rows: Rows) -> EndedBlocked:
+        needed, counts = rows[0]
+        return EndedBlocked(needed, () if counts is None else _COUNTS.decode(counts))
+
+    return Statement(END_BLOCKED, params, parse, name="end_blocked")
+
+
+_COUNTS = msgspec.json.Decoder(list[tuple[str, str, str, int]])
+
+
+@dataclass(slots=True)
+class Told:
+    """What has come of looks."""
+
+    needed: set[int] = field(default_factory=set)
+    """What has ended by that, and is needed itself."""
+    released: int = 0
+    seen: list[int] = field(default_factory=list)
+    """As `Look.seen`."""
+    counts: list[tuple[str, str, str, int]] = field(default_factory=list)
+    """Of what has ended by that."""
 
 
 def tell(ended: Collection[int]) -> Looks[int]:
@@ -176,26 +211,25 @@ def tell(ended: Collection[int]) -> Looks[int]:
     while news:
         part = sorted(news)[:MOST]
         news.difference_update(part)
-        more, freed = yield from tell_some(part)
-        news |= more
-        released += freed
+        told = yield from tell_some(part)
+        news |= told.needed
+        released += told.released
     return released
 
 
-def tell_some(
-    ended: Collection[int], hints: Sequence[int] = (), seen: list[int] | None = None
-) -> Looks[tuple[set[int], int]]:
-    """The same for up to 500; which have ended by that and are needed, and how many are released."""
-    news, released, after = set[int](), 0, 0
+def tell_some(ended: Collection[int], hints: Sequence[int] = ()) -> Looks[Told]:
+    """The same for up to 500, and not at what ends by that."""
+    told, after = Told(), 0
     while True:
         look: Look = yield unblock(ended, after, hints)
-        released += look.released
+        told.released += look.released
+        told.seen += look.seen
         if look.lost:
-            news.update((yield end_blocked(look)))
-        if seen is not None:
-            seen += look.seen
+            lost: EndedBlocked = yield end_blocked(look)
+            told.needed.update(lost.needed)
+            told.counts += lost.counts
         if look.upto is None:
-            return news, released
+            return told
         after = look.upto
 
 

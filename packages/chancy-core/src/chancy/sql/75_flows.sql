@@ -205,13 +205,15 @@ BEGIN
             CONTINUE;
         END IF;
         IF this.culprit IS NULL AND this.becomes IS NULL THEN
-            -- Of those that it was to come after, and of which no piece is: one that ended before anybody has looked.
+            -- Of those that it was to come after, and of which no piece is: one that ended before anybody has looked. And
+            -- of those of which it was to be told: one that is not there any more.
             SELECT need.needs INTO this.culprit FROM {schema}.need AS need
-            WHERE need.job = this.id AND need.kind <> 'e' AND (need.kind = 'a' OR this.whole IS NULL) AND NOT EXISTS (
+            WHERE need.job = this.id AND (need.kind IN ('a', 'e') OR this.whole IS NULL) AND NOT EXISTS (
                 SELECT FROM {schema}.history AS won
-                WHERE won.id = need.needs AND won.state = 'succeeded' AND (need.kind = 'a' OR coalesce(won.result, (
-                    SELECT apart.result FROM {schema}.history_result AS apart
-                    WHERE apart.id = won.id AND apart.finished_at = won.finished_at)) IS NOT NULL))
+                WHERE won.id = need.needs AND (need.kind = 'e' OR won.state = 'succeeded' AND (
+                    need.kind = 'a' OR coalesce(won.result, (
+                        SELECT apart.result FROM {schema}.history_result AS apart
+                        WHERE apart.id = won.id AND apart.finished_at = won.finished_at)) IS NOT NULL)))
             ORDER BY need.needs LIMIT 1;
         END IF;
         IF this.whole IS NOT NULL AND this.culprit IS NULL AND octet_length(this.whole) <= 16777216 THEN

@@ -32,16 +32,20 @@ CREATE OR REPLACE FUNCTION {schema}.conditions(
                 AND task <> ALL (ARRAY(SELECT name FROM {schema}.task AS declared WHERE secrets IS NOT NULL)) END' END)
 $$;
 
--- The condition that a live job is in one of these states; NULL if none of them is a live one's.
+-- The condition that a live job is in one of these states; NULL if none of them is a live one's. What is ready and what is
+-- scheduled are one state of the row.
 CREATE OR REPLACE FUNCTION {schema}.live_states(states text[]) RETURNS text
     LANGUAGE sql STABLE
     SET search_path = pg_catalog, pg_temp
     AS $$
-    SELECT string_agg(CASE state
-            WHEN 'ready' THEN 'state = ''ready'' AND run_at <= {schema}.clock()'
-            WHEN 'scheduled' THEN 'state = ''ready'' AND run_at > {schema}.clock()'
-            WHEN 'running' THEN 'state = ''running'' AND worker IS NOT NULL'
-            ELSE 'state = ' || quote_literal(state) END, ' OR ')
+    SELECT CASE WHEN states @> ARRAY['blocked', 'ready', 'scheduled', 'running'] THEN 'true'
+        ELSE string_agg(CASE
+            WHEN state IN ('ready', 'scheduled') AND states @> ARRAY['ready', 'scheduled'] THEN 'state = ''ready'''
+            WHEN state = 'ready' THEN 'state = ''ready'' AND run_at <= {schema}.clock()'
+            WHEN state = 'scheduled' THEN 'state = ''ready'' AND run_at > {schema}.clock()'
+            WHEN state = 'running' THEN 'state = ''running'' AND worker IS NOT NULL'
+            WHEN state = 'blocked' THEN 'state = ''blocked'' AND worker IS NULL'
+            ELSE 'state = ' || quote_literal(state) END, ' OR ') END
     FROM unnest(states) AS state
     WHERE state NOT IN ('succeeded', 'failed', 'discarded', 'cancelled')
 $$;
@@ -59,14 +63,14 @@ CREATE OR REPLACE FUNCTION {schema}.past_states(states text[]) RETURNS text
     WHERE state IN ('succeeded', 'failed', 'discarded', 'cancelled')
 $$;
 
--- How large the next piece may be, so that it takes a twentieth of a second, or what is left.
+-- How large the next piece may be, so that it takes a thirtieth of a second, or what is left.
 CREATE OR REPLACE FUNCTION {schema}.next_piece(size double precision, took interval, time_left interval)
     RETURNS double precision
     LANGUAGE sql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
     AS $$
     SELECT greatest(1, least(size * 8,
-        size * least(0.05, extract(epoch FROM time_left)) / greatest(extract(epoch FROM took), 0.0001)))
+        size * least(0.03, extract(epoch FROM time_left)) / greatest(extract(epoch FROM took), 0.0001)))
 $$;
 
 -- The jobs that fit, at most so many. Live ones, and all where any that succeeded are asked for, by their ids, the newest
@@ -92,6 +96,8 @@ DECLARE
     past text := {schema}.past_states(states)
         || ') AND (' || {schema}.conditions(false, queue, tasks, batch, kind, fingerprint, since, until, words);
     by_finish constant boolean := past IS NOT NULL AND 'succeeded' <> ALL (states);
+    is_blocked constant boolean := states = ARRAY['blocked']
+        AND coalesce(tasks::text, batch::text, kind, fingerprint, since::text, until::text, words) IS NULL;
     left_over integer := most;
     query text;
     began timestamptz;
@@ -125,12 +131,27 @@ BEGIN
         IF states = ARRAY['running'] THEN -- by the index of these
             query := 'SELECT array_agg(id), array_agg(NULL::timestamptz) FROM (SELECT id FROM (SELECT id FROM {schema}.job
                 WHERE id >= $10 AND id < $11 AND (' || live || ') OFFSET 0) AS each ORDER BY id DESC LIMIT $12) AS found';
+        ELSIF is_blocked THEN -- by the index of these, queue by queue
+            query := 'WITH RECURSIVE blocked_queue AS (
+                    (SELECT queue FROM {schema}.job WHERE state = ''blocked'' AND worker IS NULL ORDER BY queue LIMIT 1)
+                    UNION ALL
+                    SELECT following.queue FROM blocked_queue CROSS JOIN LATERAL (
+                        SELECT job.queue FROM {schema}.job AS job
+                        WHERE state = ''blocked'' AND worker IS NULL AND job.queue > blocked_queue.queue
+                        ORDER BY job.queue LIMIT 1) AS following
+                )
+                SELECT array_agg(id), array_agg(NULL::timestamptz) FROM (
+                    SELECT each.id FROM blocked_queue CROSS JOIN LATERAL (
+                        SELECT job.id FROM {schema}.job AS job
+                        WHERE job.queue = blocked_queue.queue AND id >= $10 AND id < $11 AND (' || live || ')
+                        ORDER BY id DESC LIMIT $12) AS each
+                    ORDER BY each.id DESC LIMIT $12) AS found';
         END IF;
         SELECT coalesce(before, 1 + least(9223372036854775806, greatest(
             CASE WHEN live IS NOT NULL THEN (SELECT max(job.id) FROM {schema}.job) END,
             CASE WHEN past IS NOT NULL AND NOT by_finish THEN (SELECT max(history.id) FROM {schema}.history) END)))
             INTO high;
-        piece := CASE WHEN words IS NOT NULL THEN 1000 WHEN batch IS NOT NULL OR states = ARRAY['running'] THEN high
+        piece := CASE WHEN words IS NOT NULL THEN 1000 WHEN batch IS NOT NULL OR states = ARRAY['running'] OR is_blocked THEN 9e18
             ELSE 20000 END;
         WHILE high > coalesce(lowest, -9223372036854775808) AND left_over > 0 LOOP
             began := clock_timestamp();
@@ -176,7 +197,7 @@ BEGIN
             END IF;
             piece := {schema}.next_piece(piece, clock_timestamp() - began, over_at - clock_timestamp());
             IF words IS NULL AND (past IS NULL OR by_finish) AND pg_relation_size('{schema}.job') < 1000000000 THEN
-                piece := high; -- to read the table through is faster than to go along its ids
+                piece := 9e18; -- to read the table through is faster than to go along its ids
             END IF;
             patience := over_at;
         END LOOP;
@@ -241,6 +262,91 @@ BEGIN
 END
 $$;
 
+-- How many jobs wait, of each kind up to `most` and one more, of all queues together or of one: by the claim's indexes, whose
+-- queues and priorities are found by skipping. Of jobs that wait for a limit or their turn there may be `more` of either kind.
+CREATE OR REPLACE FUNCTION {schema}.count_waiting(
+    most integer, only_queue text, OUT ready bigint, OUT scheduled bigint, OUT blocked bigint, OUT more boolean
+)
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET jit = off SET max_parallel_workers_per_gather = 0 SET lock_timeout = '1s'
+    AS $$
+    WITH RECURSIVE lane AS (
+        (SELECT job.queue, job.priority FROM {schema}.job AS job
+         WHERE job.state = 'ready' AND job.parked IS NULL AND (only_queue IS NULL OR job.queue = only_queue)
+         ORDER BY job.queue, job.priority DESC LIMIT 1)
+        UNION ALL
+        SELECT coalesce(below.queue, following.queue), coalesce(below.priority, following.priority) FROM lane
+        LEFT JOIN LATERAL (
+            SELECT job.queue, job.priority FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = lane.queue AND job.priority < lane.priority
+            ORDER BY job.priority DESC LIMIT 1) AS below ON true
+        LEFT JOIN LATERAL (
+            SELECT job.queue, job.priority FROM {schema}.job AS job
+            WHERE below.queue IS NULL AND only_queue IS NULL
+                AND job.state = 'ready' AND job.parked IS NULL AND job.queue > lane.queue
+            ORDER BY job.queue, job.priority DESC LIMIT 1) AS following ON true
+        WHERE coalesce(below.queue, following.queue) IS NOT NULL
+    ),
+    parked_queue AS (
+        (SELECT job.queue FROM {schema}.job AS job
+         WHERE job.state = 'ready' AND job.parked IS NOT NULL AND (only_queue IS NULL OR job.queue = only_queue)
+         ORDER BY job.queue LIMIT 1)
+        UNION ALL
+        SELECT following.queue FROM parked_queue CROSS JOIN LATERAL (
+            SELECT job.queue FROM {schema}.job AS job
+            WHERE only_queue IS NULL AND job.state = 'ready' AND job.parked IS NOT NULL AND job.queue > parked_queue.queue
+            ORDER BY job.queue LIMIT 1) AS following
+    ),
+    blocked_queue AS (
+        (SELECT job.queue FROM {schema}.job AS job
+         WHERE job.state = 'blocked' AND job.worker IS NULL AND (only_queue IS NULL OR job.queue = only_queue)
+         ORDER BY job.queue LIMIT 1)
+        UNION ALL
+        SELECT following.queue FROM blocked_queue CROSS JOIN LATERAL (
+            SELECT job.queue FROM {schema}.job AS job
+            WHERE only_queue IS NULL AND job.state = 'blocked' AND job.worker IS NULL AND job.queue > blocked_queue.queue
+            ORDER BY job.queue LIMIT 1) AS following
+    ),
+    due AS (
+        SELECT count(*) AS jobs FROM (
+            SELECT FROM lane CROSS JOIN LATERAL (
+                SELECT FROM {schema}.job AS job
+                WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = lane.queue AND job.priority = lane.priority
+                    AND job.run_at <= {schema}.clock()
+                ORDER BY job.run_at, job.id LIMIT most + 1) AS each
+            LIMIT most + 1) AS few
+    ),
+    ahead AS (
+        SELECT count(*) AS jobs FROM (
+            SELECT FROM lane CROSS JOIN LATERAL (
+                SELECT FROM {schema}.job AS job
+                WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = lane.queue AND job.priority = lane.priority
+                    AND job.run_at > {schema}.clock()
+                ORDER BY job.run_at, job.id LIMIT most + 1) AS each
+            LIMIT most + 1) AS few
+    ),
+    parked AS (
+        SELECT count(*) FILTER (WHERE few.run_at <= {schema}.clock()) AS due,
+            count(*) FILTER (WHERE few.run_at > {schema}.clock()) AS ahead, count(*) > most AS more
+        FROM (
+            SELECT each.run_at FROM parked_queue CROSS JOIN LATERAL (
+                SELECT job.run_at FROM {schema}.job AS job
+                WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = parked_queue.queue
+                ORDER BY job.priority DESC, job.parked COLLATE "C", job.run_at, job.id LIMIT most + 1) AS each
+            LIMIT most + 1) AS few
+    ),
+    blocked AS (
+        SELECT count(*) AS jobs FROM (
+            SELECT FROM blocked_queue CROSS JOIN LATERAL (
+                SELECT FROM {schema}.job AS job
+                WHERE job.state = 'blocked' AND job.worker IS NULL AND job.queue = blocked_queue.queue
+                ORDER BY job.id LIMIT most + 1) AS each
+            LIMIT most + 1) AS few
+    )
+    SELECT due.jobs + parked.due, ahead.jobs + parked.ahead, blocked.jobs, parked.more FROM due, ahead, parked, blocked
+$$;
+
 -- How many jobs fit, by state: those of which there are any. Of each state it counts up to `most`, and as long as there
 -- is time; `more` says that there are more, or that nobody knows.
 CREATE OR REPLACE FUNCTION {schema}.count_jobs(
@@ -263,10 +369,17 @@ DECLARE
         WHERE each NOT IN ('running', 'succeeded', 'failed', 'discarded', 'cancelled'));
     open_ends text[] := ARRAY(SELECT each FROM unnest(states) AS each WHERE each IN ('failed', 'discarded', 'cancelled'));
     unsure text[] := '{}';
+    looks bigint := 10 * most;
+    before bigint;
+    is_capped boolean;
     found record;
     began timestamptz;
     piece double precision;
     block double precision := 1 + pg_relation_size('{schema}.job') / current_setting('block_size')::integer;
+    -- What is asked for by its age alone lies near the end.
+    first_block constant double precision := CASE
+        WHEN coalesce(since, until) IS NOT NULL AND coalesce(tasks::text, batch::text, kind, fingerprint) IS NULL
+        THEN greatest(block - 6000, 0) ELSE 0 END;
     day timestamptz;
     earliest timestamptz;
     from_at timestamptz;
@@ -278,22 +391,37 @@ BEGIN
             USING queue, tasks, batch, kind, fingerprint, since, until, NULL::text, NULL::timestamptz, most + 1;
         counted := jsonb_build_object('running', jobs);
     END IF;
+    IF 'blocked' = ANY (states) AND coalesce(tasks::text, batch::text, kind, fingerprint, since::text, until::text) IS NOT NULL THEN
+        EXECUTE 'SELECT count(*) FROM (SELECT FROM {schema}.job WHERE state = ''blocked'' AND worker IS NULL AND '
+            || of_live || ' LIMIT $10) AS few' INTO jobs
+            USING queue, tasks, batch, kind, fingerprint, since, until, NULL::text, NULL::timestamptz, most + 1;
+        counted := counted || jsonb_build_object('blocked', jobs);
+        open_live := array_remove(open_live, 'blocked');
+    END IF;
 
-    -- What did not succeed, by the index of those, the newest first.
+    -- What did not succeed, by the index of those, the newest first. Of all, or of a queue, ten times as many are looked at as
+    -- are counted: nobody waits for the last of a hundred thousand.
     IF open_ends <> '{}' THEN
         SELECT least(until, past.finished_at) + interval '1 microsecond' INTO to_at FROM {schema}.history AS past
             WHERE past.state <> 'succeeded' ORDER BY past.finished_at DESC, past.id DESC LIMIT 1;
         SELECT greatest(since, past.finished_at) INTO earliest FROM {schema}.history AS past
             WHERE past.state <> 'succeeded' ORDER BY past.finished_at, past.id LIMIT 1;
         piece := CASE WHEN batch IS NULL THEN 86400 ELSE 1e9 END; -- seconds
-        WHILE to_at > earliest AND open_ends <> '{}' AND clock_timestamp() < over_at LOOP
+        is_capped := cardinality(open_ends) > 1 AND coalesce(tasks::text, batch::text, kind, fingerprint) IS NULL;
+        WHILE to_at > earliest AND open_ends <> '{}' AND looks > 0 AND clock_timestamp() < over_at LOOP
             began := clock_timestamp();
             from_at := to_at - least(piece, 1e9) * interval '1 second';
-            FOR found IN EXECUTE 'SELECT state::text AS state, count(*) AS jobs FROM {schema}.history
-                WHERE finished_at >= $10 AND finished_at < $11 AND (' || {schema}.past_states(open_ends) || ') AND '
-                || of_past || ' GROUP BY state'
+            before := looks;
+            FOR found IN EXECUTE CASE WHEN is_capped
+                THEN 'SELECT state::text AS state, count(*) FILTER (WHERE ' || of_past || ') AS jobs, count(*) AS looked_at
+                    FROM {schema}.history WHERE finished_at >= $10 AND finished_at < $11 AND state <> ''succeeded'' GROUP BY state'
+                ELSE 'SELECT state::text AS state, count(*) AS jobs, 0::bigint AS looked_at FROM {schema}.history
+                    WHERE finished_at >= $10 AND finished_at < $11 AND (' || {schema}.past_states(open_ends) || ') AND '
+                    || of_past || ' GROUP BY state' END
                 USING queue, tasks, batch, kind, fingerprint, since, until, NULL::text, NULL::timestamptz, from_at, to_at
             LOOP
+                looks := looks - found.looked_at;
+                CONTINUE WHEN found.state <> ALL (open_ends);
                 jobs := found.jobs + coalesce((counted->>found.state)::bigint, 0);
                 counted := counted || jsonb_build_object(found.state, jobs);
                 IF jobs > most THEN
@@ -301,33 +429,32 @@ BEGIN
                 END IF;
             END LOOP;
             to_at := from_at;
-            piece := {schema}.next_piece(piece, clock_timestamp() - began, over_at - clock_timestamp());
+            piece := least({schema}.next_piece(piece, clock_timestamp() - began, over_at - clock_timestamp()),
+                CASE WHEN is_capped THEN piece * greatest(looks, 1) / greatest(before - looks, 1) ELSE 1e9 END);
         END LOOP;
-        IF to_at > earliest THEN
+        IF to_at > earliest OR looks <= 0 THEN
             unsure := unsure || open_ends;
         END IF;
     END IF;
 
     -- What waits: by the indexes of the claim, where these have all that is asked for; else as it lies in the table, from its end.
     IF open_live <> '{}' AND coalesce(tasks::text, batch::text, kind, fingerprint, since::text, until::text) IS NULL THEN
-        SELECT sum(each.ready + each.waiting) AS ready, sum(each.scheduled + each.waiting_ahead) AS scheduled,
-            bool_or(each.more_waiting) AS more INTO found
-            FROM {schema}.look_at_queues(most, queue) AS each
-            WHERE count_jobs.queue IS NULL OR each.queue = count_jobs.queue;
-        counted := counted || jsonb_build_object('ready', coalesce(found.ready, 0), 'scheduled', coalesce(found.scheduled, 0));
-        counted := counted - ARRAY(SELECT each FROM unnest(ARRAY['ready', 'scheduled']) AS each WHERE each <> ALL (open_live));
-        unsure := unsure || CASE WHEN found.more THEN open_live ELSE '{}' END;
-        open_live := array_remove(array_remove(open_live, 'ready'), 'scheduled');
+        SELECT * INTO found FROM {schema}.count_waiting(most, queue);
+        counted := counted || jsonb_build_object('ready', found.ready, 'scheduled', found.scheduled, 'blocked', found.blocked);
+        counted := counted - ARRAY(
+            SELECT each FROM unnest(ARRAY['ready', 'scheduled', 'blocked']) AS each WHERE each <> ALL (open_live));
+        unsure := unsure || CASE WHEN found.more THEN array_remove(open_live, 'blocked') ELSE '{}' END;
+        open_live := '{}';
     END IF;
     piece := 4000;
-    WHILE block > 0 AND open_live <> '{}' AND clock_timestamp() < over_at LOOP
+    WHILE block > first_block AND open_live <> '{}' AND clock_timestamp() < over_at LOOP
         began := clock_timestamp();
         FOR found IN EXECUTE 'SELECT CASE WHEN state = ''ready'' AND run_at > {schema}.clock() THEN ''scheduled''
                 ELSE state::text END AS state, count(*) AS jobs
             FROM {schema}.job WHERE ' || CASE WHEN batch IS NULL THEN 'ctid >= $10 AND ctid < $11 AND (' ELSE '(' END
             || {schema}.live_states(open_live) || ') AND ' || of_live || ' GROUP BY 1'
             USING queue, tasks, batch, kind, fingerprint, since, until, NULL::text, NULL::timestamptz,
-                format('(%s,0)', greatest(block - piece, 0)::bigint)::tid, format('(%s,0)', block::bigint)::tid
+                format('(%s,0)', greatest(block - piece, first_block)::bigint)::tid, format('(%s,0)', block::bigint)::tid
         LOOP
             jobs := found.jobs + coalesce((counted->>found.state)::bigint, 0);
             counted := counted || jsonb_build_object(found.state, jobs);
@@ -335,7 +462,7 @@ BEGIN
                 open_live := array_remove(open_live, found.state);
             END IF;
         END LOOP;
-        block := CASE WHEN batch IS NULL THEN greatest(block - piece, 0)::bigint ELSE 0 END;
+        block := CASE WHEN batch IS NULL THEN greatest(block - piece, first_block)::bigint ELSE 0 END;
         piece := {schema}.next_piece(piece, clock_timestamp() - began, over_at - clock_timestamp());
     END LOOP;
     IF block > 0 THEN
@@ -357,7 +484,8 @@ BEGIN
                 EXIT;
             END IF;
             EXECUTE 'SELECT count(*) FROM (SELECT FROM {schema}.history WHERE finished_at >= $10 AND finished_at < $11
-                AND state = ''succeeded'' AND ' || of_past || ' LIMIT $12) AS few' INTO found
+                AND state = ''succeeded'' AND ' || of_past
+                || CASE WHEN day < since THEN ' ORDER BY id DESC' ELSE '' END || ' LIMIT $12) AS few' INTO found
                 USING queue, tasks, batch, kind, fingerprint, since, until, NULL::text, NULL::timestamptz,
                     day, day + interval '1 day', most + 1 - jobs;
             jobs := jobs + found.count;
@@ -458,7 +586,7 @@ $$;
 CREATE OR REPLACE FUNCTION {schema}.look_at_queues(
     most integer, only_queue text,
     OUT queue text, OUT ready bigint, OUT scheduled bigint, OUT running bigint, OUT waiting bigint, OUT waiting_ahead bigint,
-    OUT more_waiting boolean, OUT oldest_at timestamptz, OUT paused_until timestamptz, OUT concurrency integer, OUT workers bigint
+    OUT more_waiting boolean, OUT blocked bigint, OUT oldest_at timestamptz, OUT paused_until timestamptz, OUT concurrency integer, OUT workers bigint
 ) RETURNS SETOF record
     LANGUAGE sql STABLE
     SET search_path = pg_catalog, pg_temp
@@ -528,6 +656,24 @@ CREATE OR REPLACE FUNCTION {schema}.look_at_queues(
         WHERE only_queue IS NULL OR parked_queue.queue = only_queue
         GROUP BY parked_queue.queue
     ),
+    blocked_queue AS (
+        (SELECT job.queue FROM {schema}.job AS job
+         WHERE job.state = 'blocked' AND job.worker IS NULL ORDER BY job.queue LIMIT 1)
+        UNION ALL
+        SELECT following.queue FROM blocked_queue CROSS JOIN LATERAL (
+            SELECT job.queue FROM {schema}.job AS job
+            WHERE job.state = 'blocked' AND job.worker IS NULL AND job.queue > blocked_queue.queue
+            ORDER BY job.queue LIMIT 1) AS following
+    ),
+    blocked AS (
+        SELECT blocked_queue.queue, count(*) AS jobs
+        FROM blocked_queue CROSS JOIN LATERAL (
+            SELECT FROM {schema}.job AS job
+            WHERE job.state = 'blocked' AND job.worker IS NULL AND job.queue = blocked_queue.queue
+            ORDER BY job.id LIMIT most + 1) AS few
+        WHERE only_queue IS NULL OR blocked_queue.queue = only_queue
+        GROUP BY blocked_queue.queue
+    ),
     at_work AS (
         SELECT job.queue, count(*) AS jobs FROM {schema}.job AS job
         WHERE job.state = 'running' AND job.worker IS NOT NULL GROUP BY job.queue
@@ -543,9 +689,11 @@ CREATE OR REPLACE FUNCTION {schema}.look_at_queues(
         SELECT name AS queue, until FROM {schema}.pause WHERE kind = 'queue' AND until > {schema}.clock()
     )
     SELECT queue, coalesce(unparked.due, 0), coalesce(unparked.ahead, 0), coalesce(at_work.jobs, 0), coalesce(parked.due, 0),
-        coalesce(parked.ahead, 0), coalesce(parked.more, false), unparked.oldest_at, paused.until, queue_limit.concurrency, coalesce(taken.workers, 0)
+        coalesce(parked.ahead, 0), coalesce(parked.more, false), coalesce(blocked.jobs, 0), unparked.oldest_at, paused.until,
+        queue_limit.concurrency, coalesce(taken.workers, 0)
     FROM unparked
     FULL JOIN parked USING (queue)
+    FULL JOIN blocked USING (queue)
     FULL JOIN at_work USING (queue)
     FULL JOIN taken USING (queue)
     FULL JOIN paused USING (queue)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ import msgspec
 import chancy
 import chancy_ops
 from chancy import JobRow, State
+from chancy.flows.flow import with_holes
 from chancy.options.phrases import one_line
 from chancy.run import perform
 from chancy_ops import JobFilter, JobLine
@@ -78,12 +80,18 @@ def jobs(
 
 
 def described(row: JobRow) -> dict[str, Any]:
-    """The row as a JSON document, with the arguments and the result as they are stored, but for secrets."""
+    """The row as a JSON document, with arguments and result as they are stored, but for secrets; where a job waits for
+    the results of others, `{"result_of": ID}` stands for them.
+    """
     return msgspec.structs.asdict(row) | {
-        "arguments": msgspec.Raw(row.arguments),
+        "arguments": msgspec.Raw(with_holes(row.arguments, row.needs, _hole)),
         "result": None if row.result is None else msgspec.Raw(row.result),
         "errors": [msgspec.structs.asdict(error) for error in row.errors],
     }
+
+
+def _hole(need: int, is_outcome: bool) -> bytes:
+    return msgspec.json.encode({"outcome_of" if is_outcome else "result_of": need})
 
 
 def attempts(row: JobRow | JobLine) -> str:
@@ -148,7 +156,7 @@ def job(site: Site, job_id: int) -> None:
     for label, fact in facts:
         if fact is not None:
             click.echo(f"{label:<14}{harmless(fact)}")
-    _section("arguments", _json(row.arguments))
+    _section("arguments", _arguments(row))
     if row.meta:
         _section("meta", _json(msgspec.json.encode(row.meta)))
     if row.result is not None:
@@ -188,6 +196,21 @@ def _took(row: JobRow) -> str | None:
 def _section(title: str, text: str) -> None:
     heading(title)
     click.echo(harmless("\n".join(f"  {line}" for line in text.splitlines())))
+
+
+def _arguments(row: JobRow) -> str:
+    said: dict[str, str] = {}
+    mark = secrets.token_hex(8)  # no text of the arguments
+
+    def say(need: int, is_outcome: bool) -> bytes:
+        place = f'"{mark}-{len(said)}"'
+        said[place] = f"from job {need}'s {'outcome' if is_outcome else 'result'}"
+        return place.encode()
+
+    text = _json(with_holes(row.arguments, row.needs, say))
+    for place, words in said.items():
+        text = text.replace(place, words)
+    return text
 
 
 def _json(payload: bytes) -> str:

@@ -17,7 +17,8 @@ from chancy_ops.terminal.times import a_second, lasting, until
 def queues(site: Site) -> None:
     """The queues, and what waits in them: those that have live jobs or workers, or are paused or limited.
 
-    READY are jobs that are due; WAITING those of them that wait for a limit or for their turn; OLDEST is for how long
+    READY are jobs that are due; WAITING those of them that wait for a limit or for their turn; BLOCKED are jobs that
+    wait for other jobs; OLDEST is for how long
     the longest waiting of the others has been due. OUT/S are jobs a second that finished in the last ten minutes, and
     FAILED those of them that failed, as workers have counted. LIMIT is what `chancy limit` has set.
     """
@@ -28,12 +29,12 @@ def queues(site: Site) -> None:
         return document({"queues": [described_queue(row) | asdict(done[row.name]) for row in rows]})
     Table(
         (
-            "QUEUE", "READY", "WAITING", "SCHEDULED", "RUNNING", "WORKERS", "LIMIT", "OUT/S", "FAILED", "OLDEST",
-            "PAUSED UNTIL",
+            "QUEUE", "READY", "WAITING", "SCHEDULED", "BLOCKED", "RUNNING", "WORKERS", "LIMIT", "OUT/S", "FAILED",
+            "OLDEST", "PAUSED UNTIL",
         ),
         [
             (
-                row.name, row.ready, row.waiting, row.scheduled, row.running, row.workers, row.limit,
+                row.name, row.ready, row.waiting, row.scheduled, row.blocked, row.running, row.workers, row.limit,
                 a_second(done[row.name].rate), done[row.name].failed,
                 None if row.oldest_at is None else lasting((now - row.oldest_at).total_seconds()),
                 until(row.paused_until),
@@ -71,7 +72,7 @@ def workers(site: Site) -> None:
 
 def described_queue(row: QueueRow) -> dict[str, Any]:
     """A queue as a JSON document."""
-    counts = {name: getattr(row, name) for name in ("ready", "scheduled", "waiting")}
+    counts = {name: getattr(row, name) for name in ("ready", "scheduled", "waiting", "blocked")}
     more = [name for name, count in counts.items() if count.more]
     return asdict(row) | {name: int(count) for name, count in counts.items()} | {"more": more}
 

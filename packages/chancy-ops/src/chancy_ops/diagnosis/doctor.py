@@ -16,7 +16,7 @@ from chancy.wires.wire import Standing
 from . import fleet as fleet_checks
 from . import server as server_checks
 from .findings import Finding, Severity
-from .flows import needs
+from .flows import held, needs
 from .steps import waits
 
 
@@ -63,6 +63,7 @@ def _examine(schema: str, conn: SyncConn | AsyncConn) -> Steps[list[Finding]]:
         fleet_checks.slots(),
         waits(),
         needs(),
+        held(),
         server_checks.rights(),
         server_checks.partitions(schema),
         server_checks.retention(),

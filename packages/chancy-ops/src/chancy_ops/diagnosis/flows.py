@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from chancy.model import Statement
-from chancy.options.phrases import counted, jobs_named
+from chancy.model import Rows, Statement
+from chancy.options.phrases import counted, jobs_named, one_line
 
 from .findings import Finding, Severity, unless_any
 
@@ -45,3 +45,53 @@ def needs() -> Statement[list[Finding]]:
         return unless_any(bad, "needs", "no job is blocked by what is over.")
 
     return Statement(STRANDED, {}, parse, name="stranded")
+
+
+MOST_NEEDS = 1_000
+"""So many of the oldest that are over are looked at."""
+
+# A day of history stays while any of its jobs is needed, however long ago its time was over (30_retention).
+HELD = """
+    WITH needed AS MATERIALIZED (
+        SELECT need.job, need.needs FROM {schema}.need AS need
+        WHERE need.doomed_at IS NULL AND NOT EXISTS (SELECT FROM {schema}.job AS job WHERE job.id = need.needs)
+        ORDER BY need.needs, need.job
+        LIMIT %(most)s::integer
+    ),
+    held AS (
+        SELECT (past.finished_at AT TIME ZONE 'UTC')::date AS day, past.id, past.task, needed.job, past.finished_at
+        FROM needed
+        CROSS JOIN LATERAL (
+            SELECT id, task, finished_at, keep_days FROM {schema}.history AS past WHERE past.id = needed.needs LIMIT 1
+        ) AS past
+        WHERE (past.finished_at AT TIME ZONE 'UTC')::date + 1 <= ({schema}.clock() AT TIME ZONE 'UTC')
+            - CASE past.keep_days WHEN 0 THEN (
+                SELECT value::interval FROM {schema}.setting AS setting WHERE setting.name = 'keep')
+                ELSE past.keep_days * interval '1 day' END
+    )
+    SELECT (SELECT count(DISTINCT day) FROM held), held.day::text, held.id, held.task, held.job, holder.task
+    FROM held
+    LEFT JOIN LATERAL (SELECT job.task FROM {schema}.job AS job WHERE job.id = held.job LIMIT 1) AS holder ON true
+    ORDER BY held.finished_at, held.id, held.job
+    LIMIT 1
+"""
+
+
+def held() -> Statement[list[Finding]]:
+    """Whether days of history whose time is over stay because a job waits that needs one of theirs."""
+
+    def parse(rows: Rows) -> list[Finding]:
+        bad = []
+        for days, day, id_, task, job, holder in rows:
+            more = "" if days == 1 else f", and {counted(days - 1, 'day')} more for others"
+            message = (
+                f"the history of {day} is over and stays: job {job} ({one_line(holder or 'which is gone')}) waits, and "
+                f"needs job {id_} ({one_line(task)}) of that day{more}."
+            )
+            remedy = (
+                f"`chancy why {job}` says what it waits for; `chancy cancel {job}` gives it up, and lets the day go."
+            )
+            bad.append(Finding("held", Severity.WARNING, message, remedy))
+        return unless_any(bad, "held", "no day of history stays because a job that waits needs it.")
+
+    return Statement(HELD, {"most": MOST_NEEDS}, parse, name="held")

@@ -53,8 +53,12 @@ def _look_at(memory: Memory, job_id: int) -> None:
     needs = [memory.jobs[need] for need in kept.row.needs]
     whole = b"".join(piece.encode() if isinstance(piece, str) else _told(needs, piece) for piece in pieces.pieces)
     if len(whole) > MAX_PAYLOAD_BYTES:
-        said = f"what it needs has come to {len(whole)} bytes of arguments, at most {MAX_PAYLOAD_BYTES} fit"
-        _end(memory, kept, AttemptError(attempt=0, kind="InvalidArguments", message=said), State.FAILED)
+        said = (
+            f"what it needs has come to {len(whole)} bytes of arguments, at most {MAX_PAYLOAD_BYTES} fit: store it "
+            f"elsewhere and return where it is"
+        )
+        error = AttemptError(attempt=kept.row.attempt, kind="InvalidArguments", message=said)
+        _end(memory, kept, error, State.FAILED)
         return
     run_at = kept.row.run_at if pieces.delay is None else now() + _delay(pieces.delay)
     memory.jobs[job_id] = kept.with_row(state=State.READY, arguments=whole, run_at=run_at)

@@ -155,9 +155,9 @@ class Memory:
                 worker=None,
                 progress=None,
                 attempt=row.attempt - verdict.refund,
-                run_at=row.run_at if verdict.delay is None or verdict.suspended else now() + verdict.delay,
+                run_at=row.run_at if verdict.delay is None or verdict.snooze == "kept" else now() + verdict.delay,
             )
-            if verdict.suspended and row.run_at <= now():  # it was told meanwhile
+            if verdict.snooze == "kept" and row.run_at <= now():  # it was told meanwhile
                 self.due.append(verdict.id)
 
     def finish(self, kept: Kept, state: State, result: bytes | None = None) -> None:

@@ -18,7 +18,7 @@ from chancy_worker import forks
 
 from .middleware import Middleware, go_through
 from .refusals import unfit
-from .returned import returned
+from .returned import as_said, returned
 from .surround import Surround, Within
 from .verdict import Claimed, Completion, Since, judged
 
@@ -96,7 +96,7 @@ def call(
             result = task.function(*args, **kwargs)
         else:
             with Within(surround):
-                result = task.function(*args, **kwargs)
+                result = as_said(job, task.function(*args, **kwargs), since, here)
         if forks.depth != here:
             forks.end()
         return returned(job, task, result, since)
@@ -124,7 +124,7 @@ async def call_async(
             result = await task.function(*args, **kwargs)
         else:
             with Within(surround):
-                result = await task.function(*args, **kwargs)
+                result = as_said(job, await task.function(*args, **kwargs), since, here)
         if forks.depth != here:
             forks.end()
         return returned(job, task, result, since)

@@ -31,8 +31,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "refund": (bool,),
     "note": (str,),
     "flow": (bytes, NoneType),
-    "snoozed": (bool,),
-    "suspended": (bool,),
+    "snooze": (str, NoneType),
 }
 
 

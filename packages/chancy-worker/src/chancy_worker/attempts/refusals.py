@@ -9,13 +9,11 @@ that hour, and no worker is alive that has another version of its task.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import random
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -27,9 +25,9 @@ from chancy.logs.records import about
 from chancy.model import AttemptError, Statement
 from chancy.states import State
 from chancy.task import BaseTask
-from chancy.wires.literals import of_texts
 from chancy_worker.fingerprint import fingerprint
 from chancy_worker.mistakes import KEPT_ERRORS
+from chancy_worker.versions import Orphans, has_the_right_names, orphans
 from chancy_worker.words import MAX_MESSAGE_BYTES, safe
 
 from .verdict import Claimed, Completion, Since, released, since_now
@@ -46,38 +44,6 @@ TRY_SECONDS = 2.0
 """For so long then."""
 MOST_LEFT_OUT = 1_000
 """Names in each claim. Jobs of still more unknown tasks go back one by one."""
-
-ORPHANS = """
-    SELECT mine.task
-    FROM unnest(%(tasks)s::text[], %(signatures)s::text[]) AS mine (task, signature)
-    WHERE NOT EXISTS (
-        SELECT FROM {schema}.offer AS offer
-        JOIN {schema}.worker AS worker ON worker.id = offer.worker AND worker.expires_at > {schema}.clock()
-        WHERE mine.task = ANY (offer.tasks) AND offer.queues OPERATOR(pg_catalog.&&) %(queues)s::text[]
-            AND offer.signatures[array_position(offer.tasks, mine.task)] IS DISTINCT FROM mine.signature
-    )
-"""
-
-
-def orphans(signatures: Mapping[str, str], queues: Collection[str]) -> Statement[frozenset[str]]:
-    """Of these tasks, those of which no live worker of these queues has another version than the one given; empty for
-    one that is not known here.
-    """
-    params = {
-        "tasks": of_texts(signatures),
-        "signatures": of_texts(signatures.values()),
-        "queues": of_texts(queues),
-    }
-    return Statement(ORPHANS, params, lambda rows: frozenset(name for (name,) in rows))
-
-
-def signature_of(task: BaseTask[..., Any]) -> str:
-    """What tells versions of a task apart, as far as their arguments go: equal ones take the same."""
-    try:
-        said = json.dumps(task.signature.schema(), sort_keys=True, default=repr)
-    except Exception:  # of a type that has no schema
-        said = ",".join(task.signature.struct.__struct_fields__)
-    return hashlib.blake2b(said.encode("utf-8", "backslashreplace"), digest_size=8).hexdigest()
 
 
 def unfit(job: Claimed, task: BaseTask[..., Any], error: InvalidArguments, since: Since) -> Completion:
@@ -146,14 +112,16 @@ class Refusals:
         self._refused: dict[str, str] = {}
         """The tasks of what it has refused, and its own version of them."""
         self._unknown: set[str] = set()
-        self._orphans: frozenset[str] = frozenset()
+        self._orphans = Orphans()
+        self._misfits: set[int] = set()
+        """Jobs with the right arguments, of which one is not what it has to be, since this was asked last."""
         self._ask_at = math.inf
         self._tries_until = 0.0
 
     def left_out(self) -> set[str]:
         """The tasks to leave out of the next claim."""
-        if self._orphans and time.monotonic() < self._tries_until:
-            return self._unknown - self._orphans
+        if self._orphans.tasks and time.monotonic() < self._tries_until:
+            return self._unknown - self._orphans.tasks
         return self._unknown
 
     def unknown(self, job: Claimed) -> Completion:
@@ -169,7 +137,7 @@ class Refusals:
                 job.id,
                 extra=about(job),
             )
-        if job.task in self._unknown and job.task not in self._orphans:
+        if job.task in self._unknown and job.task not in self._orphans.tasks:
             return released(job, "unknown task")
         return _refused(job, "UnknownTask", message, since_now(self._worker), ASK_SECONDS)
 
@@ -181,8 +149,13 @@ class Refusals:
                 "job %d (%s) has arguments that this worker's version of the task does not take: it is %s",
                 job.id, job.task, verdict.note, extra=about(job),
             )  # fmt: skip
-        if (job.refused_for or 0.0) >= PATIENCE_SECONDS and job.task in self._orphans:
-            return given_up(verdict, "for an hour no worker could take it")
+        if job.task in self._orphans.tasks:
+            if (job.refused_for or 0.0) >= PATIENCE_SECONDS:
+                return given_up(verdict, "for an hour no worker could take it")
+            if job.id in self._orphans.given:
+                return given_up(verdict, "no worker takes what it was given by the jobs that it needs")
+        if len(self._misfits) < MOST_LEFT_OUT and has_the_right_names(job.task, job.arguments):
+            self._misfits.add(job.id)
         return verdict
 
     def _note(self, task: str, signature: str) -> None:
@@ -190,14 +163,15 @@ class Refusals:
             self._refused[task] = signature
             self._ask_at = min(self._ask_at, time.monotonic() + ASK_SECONDS)
 
-    def wish(self) -> Statement[frozenset[str]] | None:
+    def wish(self) -> Statement[Orphans] | None:
         """What has to be asked now, if anything."""
         if time.monotonic() < self._ask_at:
             return None
         self._ask_at = time.monotonic() + ASK_SECONDS * random.uniform(0.75, 1.25)
-        return orphans(self._refused, self._queues)
+        return orphans(self._refused, self._queues, self._misfits)
 
-    def learn(self, names: frozenset[str]) -> None:
+    def learn(self, found: Orphans) -> None:
         """The answer to that. Jobs of unknown tasks among them are tried for a moment: they are refused one by one."""
-        self._orphans = names
+        self._orphans = found
+        self._misfits = set()
         self._tries_until = time.monotonic() + TRY_SECONDS

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -90,10 +90,9 @@ class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     raised: BaseException | None = None
     """What the function raised, where the job has failed for good in this process: for the log, and until it is told.
     With it lives all that its frames hold."""
-    snoozed: bool = False
-    """The handler has asked to be called again later."""
-    suspended: bool = False
-    """Its row says already when it is due again, and may have been told otherwise since; `delay` is for this worker."""
+    snooze: Literal["asked", "kept"] | None = None
+    """The handler is to be called again later: it has asked for that; or its row has kept when that is, and may have
+    been told otherwise since, so that `delay` is for this worker alone."""
     flow: bytes | None = None
     """As JSON, the `Flow` whose target's result the job's own is to be; then `state` is BLOCKED."""
 
@@ -163,12 +162,12 @@ def _judged(job: Claimed, error: BaseException, since: Since, decide: Decide) ->
     kind = type(error)  # and not isinstance: what an error says of its class is its own code
     if issubclass(kind, Snooze):
         delay = _within_reason(error.delay)  # type: ignore[attr-defined]
-        if issubclass(kind, Suspended):
-            note = safe(words_of(error), MAX_MESSAGE_BYTES)
-            return Completion(
-                job.id, job.fence, State.READY, delay=delay, refund=True, note=note, suspended=True, snoozed=True
-            )
-        return Completion(job.id, job.fence, State.READY, None, None, delay, True, f"snoozed for {delay}", snoozed=True)
+        kept = issubclass(kind, Suspended)
+        return Completion(
+            job.id, job.fence, State.READY, delay=delay, refund=True,
+            note=safe(words_of(error), MAX_MESSAGE_BYTES) if kept else f"snoozed for {delay}",
+            snooze="kept" if kept else "asked",
+        )  # fmt: skip
     if issubclass(kind, Discard):
         return failure(job, State.DISCARDED, error, since)
     if job.attempt >= job.max_attempts:

@@ -12,6 +12,7 @@ SETTLE = """
     SELECT sent.id, sent.fence,
         CASE
             WHEN job.state = 'running' THEN CASE WHEN job.worker = sent.lease THEN 'busy' ELSE 'lost' END
+            WHEN job.state = 'blocked' OR past.becomes IS NOT NULL THEN 'became'
             WHEN job.id IS NOT NULL THEN 'done'
             WHEN past.worker <> sent.lease THEN 'lost'
             WHEN past.state = 'succeeded' AND sent.state <> 'succeeded' THEN 'completed'
@@ -30,7 +31,7 @@ SETTLE = """
         SELECT id, state, worker FROM {schema}.job AS job WHERE job.id = sent.id AND job.claims = sent.fence LIMIT 1
     ) AS job ON true
     LEFT JOIN LATERAL (
-        SELECT id, state, worker FROM {schema}.history AS past
+        SELECT id, state, worker, becomes FROM {schema}.history AS past
         WHERE past.id = sent.id AND past.claims = sent.fence
         LIMIT 1
     ) AS past ON true
@@ -44,8 +45,9 @@ def settle(
     does not know the lease is `under`.
 
     'done'; 'busy' (still ours, the row was locked); 'completed' (as succeeded, by the handler's own transaction);
-    'lost' (another claim has it). A job that is nowhere any more is done if its queue has ends that leave no row: a
-    lost job that has ended so since is told as done, too.
+    'became' (it waits for another one, or has waited, by the same); 'lost' (another claim has it). A job that is
+    nowhere any more is done if its queue has ends that leave no row: a lost job that has ended so since is told as
+    done, too.
     """
     jobs = [held.get((v.id, v.fence)) for v in verdicts]
     params = {

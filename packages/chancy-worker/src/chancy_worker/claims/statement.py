@@ -45,7 +45,7 @@ def play_round(
             "done_errors": _errors_of(done),
             "again_ids": of_numbers(map(_ID, again)),
             "again_fences": of_numbers(map(_FENCE, again)),
-            "delays": of_intervals([None if v.suspended else v.delay for v in again]),
+            "delays": of_intervals([None if v.snooze == "kept" else v.delay for v in again]),
             "refunds": of_numbers([int(v.refund) for v in again]),
             "refusals": of_numbers([int(v.refusal) for v in again]),
             "again_errors": _errors_of(again),

@@ -27,6 +27,7 @@ from chancy_worker.config import Timing
 from chancy_worker.connection.link import Link, one_line
 from chancy_worker.connection.turns import NextTurn
 from chancy_worker.life.lease import Extension
+from chancy_worker.tally.tally import Tally
 
 from .part import Part
 
@@ -54,8 +55,9 @@ class Flows(Part):
 
     rounds: Rounds
 
-    def __init__(self, timing: Timing) -> None:
+    def __init__(self, timing: Timing, tally: Tally) -> None:
         self.due = NextTurn("flows", math.inf)
+        self._tally = tally
         self._timing = timing
         self._ended: set[int] = set()
         self._becoming: deque[tuple[Claimed, Completion]] = deque()
@@ -140,15 +142,15 @@ class Flows(Part):
 
     async def _look_at_needing(self, link: Link, ended: Sequence[int]) -> None:
         hints = [number for pair in self._live.items() for number in pair]
-        seen: list[int] = []
-        news, released = await follow(tell_some(ended, hints, seen), link.send)
-        self._ended |= news
-        for job, need in zip(seen[::2], seen[1::2], strict=True):
+        told = await follow(tell_some(ended, hints), link.send)
+        self._tally.came_out_unasked(told.counts)
+        self._ended |= told.needed
+        for job, need in zip(told.seen[::2], told.seen[1::2], strict=True):
             self._live.pop(job, None)
             self._live[job] = need
         while len(self._live) > REMEMBERED:
             del self._live[next(iter(self._live))]
-        if released:
+        if told.released:
             self.rounds.wake()
 
     async def _look(self, link: Link) -> None:

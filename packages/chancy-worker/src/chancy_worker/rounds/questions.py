@@ -37,8 +37,8 @@ class Questions:
             if (chosen := await self._answered(suspects)) is not None:
                 self._demand.suspects.learn(chosen)
         if (others := self._refusals.wish()) is not None:
-            if (names := await self._answered(others)) is not None:
-                self._refusals.learn(names)
+            if (found := await self._answered(others)) is not None:
+                self._refusals.learn(found)
 
     async def reach(self, wanted: Wanted, lease: int) -> Wanted:
         """Get larger shares of limits, where those were too small; what is left to claim."""

@@ -61,8 +61,10 @@ def outcome_of(verdict: Completion, fate: str = "done") -> str:
         return Tallied.LOST
     if fate == "completed":
         return Tallied.SUCCEEDED
+    if fate == "became":
+        return Tallied.BLOCKED
     outcome = verdict.outcome
-    return Tallied.SNOOZED if verdict.snoozed and outcome == Tallied.RELEASED else outcome
+    return Tallied.SNOOZED if verdict.snooze and outcome == Tallied.RELEASED else outcome
 
 
 class Tally:
@@ -104,6 +106,13 @@ class Tally:
         if outcome != Tallied.SUCCEEDED:
             self._written[job.queue][job.task] -= 1
             self._others[job.queue, job.task, outcome] += 1
+
+    def came_out_unasked(self, counts: Iterable[tuple[str, str, str, int]]) -> None:
+        """Jobs that waited for others have ended with these, without an attempt: of which queue and task, how, and how
+        many.
+        """
+        for queue, task, outcome, n in counts:
+            self._others[queue, task, outcome] += n
 
     def measure(self, job: Claimed, verdict: Completion, seconds: float) -> None:
         """An attempt is over that ran so long."""

@@ -2,7 +2,7 @@
 
 CREATE INDEX job_batch ON {schema}.job (batch, id) WHERE batch IS NOT NULL;
 
-CREATE INDEX history_batch ON {schema}.history (batch, id) INCLUDE (state) WHERE batch IS NOT NULL;
+CREATE INDEX history_batch ON {schema}.history (batch, id) INCLUDE (state, finished_at) WHERE batch IS NOT NULL;
 
 -- How far a batch is, is read from the rows of its jobs; nothing is counted here, so no crash can make it wrong.
 CREATE TABLE {schema}.batch (

@@ -13,4 +13,8 @@ CREATE TABLE {schema}.need (
 -- Who needs this one.
 CREATE INDEX need_needs ON {schema}.need (needs, job);
 
+-- Blocked jobs, for who looks at them. Only looks say `worker IS NULL`, which they all have: so no plan that was made while
+-- there were none takes it for the shorter way to a single job.
+CREATE INDEX job_blocked ON {schema}.job (queue, id) WHERE state = 'blocked' AND worker IS NULL;
+
 CREATE INDEX need_doomed_at ON {schema}.need (doomed_at) WHERE doomed_at IS NOT NULL;
