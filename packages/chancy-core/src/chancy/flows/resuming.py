@@ -129,7 +129,8 @@ def _parse_requeues(rows: Rows) -> list[Requeue]:
 
 
 # Upwards from those that are given: whatever they needed in vain. Then downwards from all of these: whatever was ended
-# because of them. A job that somebody has cancelled, and not a look, has no such error: who comes back leaves it behind.
+# because of them. A job that somebody has cancelled, and not a look, has no such error: who comes back leaves it
+# behind.
 SELECT_DOOMED = """
     WITH RECURSIVE above AS (
         SELECT given.id FROM unnest(%(ids)s::bigint[]) AS given (id)
