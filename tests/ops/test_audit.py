@@ -13,8 +13,10 @@ from psycopg import sql
 import chancy
 import chancy_ops
 from chancy import State
+from chancy.run import perform
 from chancy_ops import JobFilter, Swept
 from chancy_ops.terminal.person import person
+from chancy_worker.parts.retention import sweep_audit
 
 ME = {"who": "ann", "via": "a test"}
 
@@ -147,6 +149,15 @@ def test_an_operator_adds_to_the_audit_and_rewrites_nothing_in_it(shell, conn, t
         assert [row.who for row in chancy_ops.audit(conn)] == ["ann"]
     finally:
         conn.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(name))
+
+
+def test_rows_go_after_four_hundred_days_and_no_sooner(shell, conn):
+    for days in (402, 401, 399, 0):
+        chancy_ops.note(conn, "cancel", {"days": days}, **ME)
+    shell.rows("UPDATE {}.audit SET at = at - (what->>'days')::integer * interval '1 day' RETURNING id")
+    assert perform(conn, sweep_audit(), shell.schema) is False  # there are no more
+    assert [row.what["days"] for row in chancy_ops.audit(conn)] == [0, 399]
+    assert perform(conn, sweep_audit(), shell.schema) is False
 
 
 # Many jobs at once.

@@ -201,7 +201,7 @@ def test_everything_that_is_wrong_is_told_at_once():
         "text": "is missing",
         "years": "expected a whole number",
         "size": "expected one of small, large, any",
-        "priority": "expected a whole number",
+        "option-priority": "expected a whole number",
     }
 
 
@@ -220,8 +220,8 @@ def test_everything_that_is_wrong_is_told_at_once():
 def test_an_option_that_does_not_fit_is_told_beside_its_field(options, field, words):
     wrong = read(everything, NEEDED, options)
     assert isinstance(wrong, dict)
-    assert list(wrong) == [field]
-    assert words in wrong[field]
+    assert list(wrong) == [f"option-{field}"]
+    assert words in wrong[f"option-{field}"]
 
 
 def test_options_go_into_the_job_and_what_is_not_typed_is_as_the_task_declares():
@@ -280,3 +280,20 @@ def test_arguments_that_nobody_can_read_are_not_typed_again():
 def test_an_option_that_there_is_not_is_a_mistake_of_the_program():
     with pytest.raises(KeyError):
         read(everything, NEEDED, {"colour": "red"})
+
+
+@task
+def queued(queue: int, priority: str = "") -> None: ...
+
+
+def test_an_argument_that_is_called_like_an_option_is_not_taken_for_it():
+    wrong = read(queued, {"queue": "x"}, {"queue": "q" * 600, "priority": "y"})
+    assert isinstance(wrong, dict)
+    assert set(wrong) == {"queue", "option-queue", "option-priority"}
+    assert wrong["queue"] == wrong["option-priority"] == "expected a whole number"
+    assert list(read(queued, {"queue": "1"}, {"queue": "q" * 600})) == ["option-queue"]
+    new = read(queued, {"queue": "1", "priority": "high"}, {"queue": "slow", "priority": "5"})
+    assert isinstance(new, NewJob)
+    assert (new.options.queue, new.options.priority, json.loads(new.arguments)) == (
+        "slow", 5, {"queue": 1, "priority": "high"}
+    )  # fmt: skip

@@ -16,6 +16,8 @@ from chancy.model import HIGHEST_PRIORITY, LOWEST_PRIORITY, MOST_ATTEMPTS
 from .fields import AnyTask, FormField, fields_of, typed
 from .values import as_called, plain_value, value_typed, words
 
+OPTION = "option-"
+"""Before the name of an option, where a name might be an argument's."""
 NOT_SHOWN = "a secret is not shown: type it again"
 
 OPTIONS: tuple[FormField, ...] = (
@@ -33,15 +35,20 @@ def read(
     task: AnyTask, texts: Mapping[str, str], options: Mapping[str, str] | None = None
 ) -> NewJob[Any] | dict[str, str]:
     """The job that is meant by what was typed for each argument, and for each option; or what is wrong, by the names
-    of the fields. What is wrong with none of them alone is under the empty name. Never raises for what was typed.
+    of the fields, those of options behind `OPTION`, since an argument may be called like one. What is wrong with none
+    of them alone is under the empty name. Never raises for what was typed.
     """
     values, wrong = _arguments(task, texts)
     given, wrong_options = _options(options or {})
+    try:
+        chosen = task.using(**given)
+    except InvalidArguments as error:
+        wrong_options[OPTION + (error.argument or "")] = error.reason
     if wrong or wrong_options:
         return wrong | wrong_options
     try:
         by_position, by_name = as_called(task, values)
-        new = task.using(**given).bind(*by_position, **by_name)
+        new = chosen.bind(*by_position, **by_name)
     except InvalidArguments as error:
         return {error.argument or "": error.reason}
     said = msgspec.json.decode(new.arguments)
@@ -78,7 +85,7 @@ def _options(texts: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
             if text.strip():
                 given[option] = plain_value(text.strip(), kind)
         except (msgspec.DecodeError, ValueError) as error:
-            wrong[option] = words(fields[option], error)
+            wrong[OPTION + option] = words(fields[option], error)
     return given, wrong
 
 

@@ -77,6 +77,7 @@ class Sweeps:
             begun.cancel()
 
     def close(self) -> None:
-        """End them after the batch that each is at. The same again does the rest."""
+        """End those of this event loop, each without the batch that it is at. The same again does the rest."""
         for task in list(self._going):
-            task.cancel()
+            if task.get_loop() is asyncio.get_running_loop():
+                task.cancel()

@@ -12,14 +12,14 @@ from chancy import NewJob, SubmitOutcome
 from chancy.registry import registered
 from chancy.wires.connections import PsycopgAsyncConn
 from chancy_ops.forms.fields import AnyTask, fields_of
-from chancy_ops.forms.reading import OPTIONS, read, typed_again
+from chancy_ops.forms.reading import OPTION, OPTIONS, read, typed_again
 from chancy_ops.web.access.users import Action
 from chancy_ops.web.visit import Visit
 
 from .doing import noted, text_of
 
-ARGUMENT, OPTION = "argument-", "option-"
-"""How their fields are called: an argument may be called anything."""
+ARGUMENT = "argument-"
+"""How the fields of arguments are called: one may be called anything."""
 
 
 def known(name: str) -> AnyTask:
