@@ -686,27 +686,6 @@ def a_job_that_was_cancelled_by_somebody_does_not_come_back_with_its_need(g: Gro
 
 
 @case
-def one_that_came_back_and_was_then_cancelled_by_somebody_stays_so(g: Ground) -> Steps:
-    mended.clear()
-    other = yield slow.submit(g.conn, 1)
-    one = yield lost.submit(g.conn, 5)
-    end = yield total.submit(g.conn, [result_of(other), result_of(one)])
-    yield g.perform()
-    assert (yield end.refresh(g.conn)).errors[-1].kind == "NeedFailed"
-    mended.add(5)
-    assert (yield chancy.requeue(g.conn, end.id)) is True
-    yield g.perform()
-    row = yield end.refresh(g.conn)
-    assert (row.state, row.errors) == (State.BLOCKED, ())
-    yield end.cancel(g.conn)
-    mended.clear()
-    yield other.cancel(g.conn)
-    assert (yield chancy.requeue(g.conn, other.id)) is True
-    yield g.perform()
-    assert (yield end.refresh(g.conn)).state is State.CANCELLED
-
-
-@case
 def a_need_that_is_deleted_ends_what_waits_for_it(g: Ground) -> Steps:
     mended.clear()
     one = yield slow.submit(g.conn, 1)

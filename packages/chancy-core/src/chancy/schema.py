@@ -22,9 +22,8 @@ _NAME = re.compile(r"(?!pg_)[A-Za-z_][A-Za-z0-9_]{0,47}")
 _NAMES = """
     age array_agg array_cat array_position bool_or cardinality clock_timestamp concat_ws convert_to count
     current_database current_setting date_trunc dense_rank generate_series has_function_privilege has_table_privilege
-    hashtext hashtextextended isfinite json_agg json_array_elements json_array_elements_text json_array_length
-    json_build_array json_build_object json_object_agg json_typeof left length max min nextval now octet_length
-    pg_advisory_unlock pg_advisory_xact_lock
+    hashtext hashtextextended isfinite json_agg json_array_elements_text json_build_array json_build_object
+    json_object_agg json_typeof left length max min nextval now octet_length pg_advisory_unlock pg_advisory_xact_lock
     pg_backend_pid pg_column_size pg_current_xact_id pg_current_xact_id_if_assigned pg_drop_replication_slot
     pg_encoding_to_char pg_get_functiondef pg_get_userbyid pg_has_role pg_is_in_recovery pg_notification_queue_usage
     pg_notify pg_relation_size pg_table_size pg_terminate_backend pg_try_advisory_lock pg_try_advisory_xact_lock

@@ -129,8 +129,7 @@ def _parse_requeues(rows: Rows) -> list[Requeue]:
 
 
 # Upwards from those that are given: whatever they needed in vain. Then downwards from all of these: whatever was ended
-# because of them. A job that somebody has cancelled, and not a look, has no such error: who comes back leaves it
-# behind.
+# because of them. A job that somebody has cancelled, and not a look, has no such error.
 SELECT_DOOMED = """
     WITH RECURSIVE above AS (
         SELECT given.id FROM unnest(%(ids)s::bigint[]) AS given (id)
@@ -192,12 +191,8 @@ BLOCK_AGAIN = """
              started_at, arguments, retry, limits, gates, errors, unique_key, unique_until, batch, meta, needs, becomes,
              needed)
         SELECT id, task, queue, priority, 'blocked', attempt, max_attempts, claims, crashes, run_at, submitted_at,
-            started_at, arguments, retry, limits, gates,
-            CASE WHEN error_kind = 'NeedFailed' THEN (
-                SELECT json_agg(each.value ORDER BY each.nth)
-                FROM json_array_elements(errors) WITH ORDINALITY AS each (value, nth)
-                WHERE each.nth < json_array_length(errors)) ELSE errors END,
-            unique_key, unique_until, batch, meta, needs, becomes, needed
+            started_at, arguments, retry, limits, gates, errors, unique_key, unique_until, batch, meta, needs, becomes,
+            needed
         FROM doomed
         ORDER BY id
         ON CONFLICT DO NOTHING

@@ -195,11 +195,7 @@ def _block_again(memory: Memory, asked: Asked) -> Iterator[Row]:
     ids = sorted(_numbers(asked.params["ids"]))
     for job_id in ids:
         memory.needs[job_id] = memory.doomed.pop(job_id)
-        kept = memory.jobs[job_id]
-        if _was_doomed(memory, job_id):  # that is over
-            errors = kept.row.errors[:-1]
-            kept = msgspec.structs.replace(kept, errors=encode_json(errors) if errors else None).with_row(errors=errors)
-        memory.jobs[job_id] = kept.with_row(state=State.BLOCKED, finished_at=None)
+        memory.jobs[job_id] = memory.jobs[job_id].with_row(state=State.BLOCKED, finished_at=None)
         memory.ended.update(memory.needs[job_id])  # some may be over
     yield ids, []
 
