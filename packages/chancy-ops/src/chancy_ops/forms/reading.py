@@ -40,6 +40,7 @@ def read(
     """
     values, wrong = _arguments(task, texts)
     given, wrong_options = _options(options or {})
+    chosen = task
     try:
         chosen = task.using(**given)
     except InvalidArguments as error:
