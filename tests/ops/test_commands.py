@@ -153,8 +153,8 @@ def test_queues_are_told_with_what_waits_and_what_holds_them_up(shell, tasks):
     assert shell("pause", "mail").out == "queue mail is paused until it is resumed\n"
     assert shell("limit", "mail", 5).out == "queue mail runs at most 5 at a time\n"
     answer = shell("queues")
-    assert answer.lines[0][:4] == ["QUEUE", "READY", "WAITING", "SCHEDULED"]
-    assert answer.lines[1][:7] == ["mail", "1", "0", "1", "0", "0", "5"]
+    assert answer.lines[0][:5] == ["QUEUE", "READY", "WAITING", "SCHEDULED", "BLOCKED"]
+    assert answer.lines[1][:8] == ["mail", "1", "0", "1", "0", "0", "0", "5"]
     assert answer.lines[1][-1] == "resumed"
     (told,) = shell("queues", "--json").document["queues"]
     assert (told["name"], told["ready"], told["scheduled"], told["limit"]) == ("mail", 1, 1, 5)

@@ -156,7 +156,7 @@ END_BLOCKED = keeping(
         DELETE FROM {schema}.need WHERE job = ANY (ARRAY(SELECT id FROM judged WHERE verdict = 'succeeded'))
     )
     SELECT ARRAY(SELECT id FROM judged WHERE needed ORDER BY id), (
-        SELECT json_agg(json_build_array(queue, task, verdict, jobs))
+        SELECT json_agg(json_build_array(queue, task, verdict, jobs))::text
         FROM (SELECT queue, task, verdict, count(*) AS jobs FROM judged GROUP BY queue, task, verdict) AS alike)
 """,
     "verdict",

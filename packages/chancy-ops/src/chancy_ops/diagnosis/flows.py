@@ -67,7 +67,7 @@ HELD = """
         WHERE (past.finished_at AT TIME ZONE 'UTC')::date + 1 <= ({schema}.clock() AT TIME ZONE 'UTC')
             - CASE past.keep_days WHEN 0 THEN (
                 SELECT value::interval FROM {schema}.setting AS setting WHERE setting.name = 'keep')
-                ELSE past.keep_days * interval '1 day' END
+                ELSE past.keep_days::double precision * interval '1 day' END
     )
     SELECT (SELECT count(DISTINCT day) FROM held), held.day::text, held.id, held.task, held.job, holder.task
     FROM held
