@@ -24,7 +24,7 @@ from chancy_worker.claims.wanted import Wanted
 from chancy_worker.life.lease import register
 
 MORE = int(os.environ.get("CHANCY_EXAMPLES", "50"))
-WITHOUT_END = {"top"}
+WITHOUT_END = {"dashboard", "dev", "top"}
 """Commands that go on until somebody ends them."""
 
 ODD = [
