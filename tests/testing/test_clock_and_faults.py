@@ -74,7 +74,7 @@ def test_a_worker_performs_what_has_come_due_by_the_new_time(chancy_conn, chancy
     job = note.using(delay=timedelta(days=3)).submit(chancy_conn, "later")
     chancy_conn.commit()
     chancy_clock.move(timedelta(days=3, seconds=1))
-    assert job.result(chancy_conn, timeout=timedelta(seconds=4)) == "later"
+    assert job.result(chancy_conn, timeout=timedelta(seconds=20)) == "later"
 
 
 def test_the_job_of_a_dead_worker_runs_again(chancy_conn, chancy_faults):
