@@ -38,7 +38,7 @@ ORDER = {
         cli __main__ __init__
     """,
     "chancy_ops": """
-        auditing redaction forms pauses queue matching counting jobs sweeping graphs fingerprints searching overview tally
+        auditing redaction forms pauses queue matching counting jobs graphs fingerprints searching overview sweeping tally
         batch_list declared flow deploy
         reasons places diagnosis __init__ terminal development web command cli __main__
     """,

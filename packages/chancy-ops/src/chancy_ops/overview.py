@@ -38,7 +38,7 @@ class QueueRow:
 QUEUES = """
     SELECT queue, ready, scheduled, running, waiting, waiting_ahead, more_waiting, blocked, oldest_at, {until},
         concurrency, workers
-    FROM {schema}.look_at_queues(%(most)s::integer, NULL)
+    FROM {schema}.look_at_queues(%(most)s::integer)
 """.replace("{until}", FINITE.replace("{instant}", "paused_until"))
 
 
@@ -123,4 +123,9 @@ CLOCK = "SELECT {schema}.clock()"
 @verb
 def clock(*, schema: str | None = None) -> Statement[datetime]:
     """The time of day in this schema, in UTC. One round trip."""
+    return time_of_day()
+
+
+def time_of_day() -> Statement[datetime]:
+    """The same, among others."""
     return Statement(CLOCK, {}, lambda rows: rows[0][0].astimezone(UTC), name="clock")

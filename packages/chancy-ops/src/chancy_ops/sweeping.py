@@ -11,7 +11,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from chancy.errors import InvalidOption
@@ -21,6 +21,7 @@ from chancy.options.phrases import one_line
 from chancy.options.plain import identity, shown, word
 from chancy.states import FINISHED, LIVE, State
 from chancy.verb import verb
+from chancy.verbs import cancel, requeue
 from chancy.wires.wire import Standing
 
 from .auditing import author
@@ -30,6 +31,7 @@ from .jobs import (
     Swept,
     Told,
     cancel_all,
+    delete,
     delete_all,
     go_through,
     listener,
@@ -40,6 +42,7 @@ from .jobs import (
     states_to_requeue,
 )
 from .matching import JobFilter, filter_of
+from .overview import time_of_day
 
 MOST_COUNTED, COUNT_SECONDS = 1_000_000, 3.0
 """Whoever is asked whether he means it is told a number and not a bound, as long as that takes no longer."""
@@ -55,14 +58,16 @@ class SweepKind:
     """States that allow it."""
     states_of: Callable[[JobFilter, str], frozenset[State]]
     change: Callable[[Sequence[int]], Generator[Any, Any, int]]
+    one: Callable[..., Any]
+    """The verb that does it to one job."""
 
 
 KINDS: Mapping[str, SweepKind] = {
     kind.name: kind
     for kind in (
-        SweepKind("cancel", "cancelled", LIVE, states_to_cancel, cancel_all),
-        SweepKind("requeue", "requeued", FINISHED, states_to_requeue, requeue_all),
-        SweepKind("delete", "deleted", frozenset(State) - {State.RUNNING}, states_to_delete, delete_all),
+        SweepKind("cancel", "cancelled", LIVE, states_to_cancel, cancel_all, cancel),
+        SweepKind("requeue", "requeued", FINISHED, states_to_requeue, requeue_all, requeue),
+        SweepKind("delete", "deleted", frozenset(State) - {State.RUNNING}, states_to_delete, delete_all, delete),
     )
 }
 
@@ -95,9 +100,6 @@ class Sweep:
         return {name: value for name, value in said.items() if value is not None}
 
 
-CLOCK = "SELECT {schema}.clock()"
-
-
 @verb
 def plan_sweep(
     did: str, which: JobFilter, /, *, attempts: int | None = None, schema: str | None = None
@@ -115,7 +117,7 @@ def plan_sweep(
 
 
 def _plan(kind: SweepKind, which: JobFilter, states: frozenset[State], attempts: int | None) -> Steps[Sweep]:
-    now: datetime = yield Statement(CLOCK, {}, lambda rows: rows[0][0].astimezone(UTC), name="clock")
+    now: datetime = yield time_of_day()
     end = now + timedelta(microseconds=1)  # an end is no part of its window, and what finishes now is
     closed = replace(which, until=end if which.until is None else min(end, which.until))
     counts = yield count_jobs(closed, states & kind.fits, MOST_COUNTED, COUNT_SECONDS)
@@ -151,8 +153,14 @@ class _Stopped(Exception):
 
 @dataclass(slots=True)
 class _Far:
+    """How far it is."""
+
     changed: int = 0
     skipped: int = 0
+
+    def after(self, ids: Sequence[int], done: int) -> _Far:
+        """A batch of these of which so many were changed. Of a graph more may change than were meant."""
+        return _Far(self.changed + done, self.skipped + len(ids) - min(done, len(ids)))
 
 
 @verb
@@ -224,7 +232,8 @@ def _noted(
 
     def change_noted(ids: Sequence[int]) -> Steps[int]:
         done, stop = yield from _in_a_transaction(functools.partial(do, ids))
-        far.changed, far.skipped = far.changed + done, far.skipped + len(ids) - min(done, len(ids))
+        now = far.after(ids, done)
+        far.changed, far.skipped = now.changed, now.skipped
         told(far.changed + far.skipped)
         if stop:
             raise _Stopped
@@ -232,8 +241,8 @@ def _noted(
 
     def do(ids: Sequence[int]) -> Steps[tuple[int, bool]]:
         done: int = yield from change(ids)
-        skipped = far.skipped + len(ids) - min(done, len(ids))
-        params = {"id": audit_id, "changed": far.changed + done, "skipped": skipped}
+        then = far.after(ids, done)
+        params = {"id": audit_id, "changed": then.changed, "skipped": then.skipped}
         return done, (yield Statement(GO_ON, params, lambda rows: bool(rows and rows[0][0]), name="go_on_sweep"))
 
     return change_noted

@@ -581,12 +581,12 @@ END
 $$;
 
 -- The queues that have live jobs, are taken by a worker, or are paused or limited. Names and priorities are found by
--- skipping through the indexes of what is ready; of each queue, or of one alone, at most so many jobs of a kind are counted,
--- and one more. Of jobs that wait for a limit or their turn there may be more of each kind than was counted of both.
+-- skipping through the indexes of what is ready; of each queue at most so many jobs of a kind are counted, and one more. Of jobs that wait for a limit or their turn there may be more of each kind than was counted of both.
 CREATE OR REPLACE FUNCTION {schema}.look_at_queues(
-    most integer, only_queue text,
+    most integer,
     OUT queue text, OUT ready bigint, OUT scheduled bigint, OUT running bigint, OUT waiting bigint, OUT waiting_ahead bigint,
-    OUT more_waiting boolean, OUT blocked bigint, OUT oldest_at timestamptz, OUT paused_until timestamptz, OUT concurrency integer, OUT workers bigint
+    OUT more_waiting boolean, OUT blocked bigint, OUT oldest_at timestamptz, OUT paused_until timestamptz,
+    OUT concurrency integer, OUT workers bigint
 ) RETURNS SETOF record
     LANGUAGE sql STABLE
     SET search_path = pg_catalog, pg_temp
@@ -644,7 +644,6 @@ CREATE OR REPLACE FUNCTION {schema}.look_at_queues(
                 ORDER BY job.run_at, job.id LIMIT 1) AS first
              WHERE lane.queue = ready_queue.queue) AS oldest_at
         FROM ready_queue
-        WHERE only_queue IS NULL OR ready_queue.queue = only_queue
     ),
     parked AS (
         SELECT parked_queue.queue, count(*) FILTER (WHERE few.run_at <= {schema}.clock()) AS due,
@@ -653,7 +652,6 @@ CREATE OR REPLACE FUNCTION {schema}.look_at_queues(
             SELECT job.run_at FROM {schema}.job AS job
             WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = parked_queue.queue
             ORDER BY job.priority DESC, job.parked COLLATE "C", job.run_at, job.id LIMIT most + 1) AS few
-        WHERE only_queue IS NULL OR parked_queue.queue = only_queue
         GROUP BY parked_queue.queue
     ),
     blocked_queue AS (
@@ -671,7 +669,6 @@ CREATE OR REPLACE FUNCTION {schema}.look_at_queues(
             SELECT FROM {schema}.job AS job
             WHERE job.state = 'blocked' AND job.worker IS NULL AND job.queue = blocked_queue.queue
             ORDER BY job.id LIMIT most + 1) AS few
-        WHERE only_queue IS NULL OR blocked_queue.queue = only_queue
         GROUP BY blocked_queue.queue
     ),
     at_work AS (

@@ -116,7 +116,7 @@ def cancel(site: Site, chosen: Chosen) -> int:
 
     Jobs that wait are cancelled; those that run are asked to stop.
     """
-    return _sweep(site, chosen, "cancel", chancy.cancel)
+    return _sweep(site, chosen, "cancel")
 
 
 @command("requeue")
@@ -136,7 +136,7 @@ def requeue(site: Site, chosen: Chosen, attempts: int | None) -> int:
         raise click.UsageError(
             "say which finished jobs: --state failed, discarded, cancelled or succeeded, or --fingerprint"
         )
-    return _sweep(site, chosen, "requeue", functools.partial(chancy.requeue, attempts=attempts), attempts)
+    return _sweep(site, chosen, "requeue", attempts)
 
 
 @command("delete")
@@ -146,7 +146,7 @@ def delete(site: Site, chosen: Chosen) -> int:
 
     Nothing is left of them. Jobs that run are left alone.
     """
-    return _sweep(site, chosen, "delete", chancy_ops.delete)
+    return _sweep(site, chosen, "delete")
 
 
 @command("stop")
@@ -165,12 +165,13 @@ def stop(site: Site, audit_id: int) -> int:
     return DONE if done else NOT_DONE
 
 
-def _sweep(site: Site, chosen: Chosen, did: str, one: Callable[..., Any], attempts: int | None = None) -> int:
+def _sweep(site: Site, chosen: Chosen, did: str, attempts: int | None = None) -> int:
     kind = KINDS[did]
     chosen.checked(kind)
     with site.connect() as conn:
         if chosen.ids:
-            return _each(site, conn, chosen.ids, kind, one)
+            more = {} if attempts is None else {"attempts": attempts}
+            return _each(site, conn, chosen.ids, kind, functools.partial(kind.one, **more))
         return _all(site, conn, chosen, kind, attempts)
 
 

@@ -26,7 +26,6 @@ from .doing import leads, noted, number_of, text_of
 
 SAMPLE = 10
 MOST_TICKED = 200
-_PAST = {"cancel": "cancelled", "requeue": "requeued", "delete": "deleted"}
 
 
 def _kind(visit: Visit, name: str) -> SweepKind:
@@ -83,7 +82,12 @@ async def _progress(visit: Visit, audit_id: int) -> Response:
         now = await clock(conn, schema=visit.schema)
     if not rows or rows[0].id != audit_id or rows[0].fits is None:
         raise HTTPException(404)
-    return visit.page("sweeping.html", row=rows[0], now=now, past=_PAST.get(rows[0].verb, rows[0].verb))
+    return visit.page("sweeping.html", row=rows[0], now=now, past=_past(rows[0].verb))
+
+
+def _past(name: str) -> str:
+    """What was done to a job. The row may be of a newer version, which knows more."""
+    return KINDS[name].past if name in KINDS else name
 
 
 async def _ticked(visit: Visit, kind: SweepKind, ticked: Sequence[str]) -> Response:
@@ -154,7 +158,7 @@ async def ticked(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     for job_id, seen in sorted(chosen):
         try:
             row = await chancy.get(conn, job_id, schema=visit.schema)
-            changed = seen_of(row) == seen and await _one(visit, conn, kind.name, job_id)
+            changed = seen_of(row) == seen and await kind.one(conn, job_id, schema=visit.schema)
         except (UnknownJob, DuplicateJob):
             changed = False
         if changed:
@@ -164,11 +168,3 @@ async def ticked(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     if done:
         await noted(visit, conn, kind.name, changed=len(done), jobs=done)
     return visit.go("jobs", did="swept" if not left else "left" if not done else "some")
-
-
-async def _one(visit: Visit, conn: PsycopgAsyncConn, name: str, job_id: int) -> bool:
-    if name == "cancel":
-        return await chancy.cancel(conn, job_id, schema=visit.schema)
-    if name == "requeue":
-        return await chancy.requeue(conn, job_id, schema=visit.schema)
-    return await chancy_ops.delete(conn, job_id, schema=visit.schema)
