@@ -21,11 +21,11 @@ from .connection.link import Link
 from .connection.pooler import session_behind
 from .connection.sessions import OwnSession, Session
 from .life import signals
-from .life.health import answering, ask, pet_service_watchdog, tell_service_manager
+from .life.health import answering, ask, pet_service_watchdog, seconds_of_watchdog, tell_service_manager
 from .life.rescue import declare_dead, take_back_some
 from .metrics.pages import pages_for
 from .supervision.parent import ended_with_this, ending_with_parent
-from .supervision.silence import Ear, seconds_of_watchdog
+from .supervision.silence import Ear
 from .tally.tally import Tally
 
 log = logging.getLogger("chancy.worker")

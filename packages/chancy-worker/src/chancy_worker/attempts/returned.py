@@ -35,7 +35,8 @@ def as_said(job: Claimed, result: Any, since: Since, here: int) -> Any:
 
 def returned(job: Claimed, task: BaseTask[..., Any], result: Any, since: Since) -> Completion:
     """The function of this job has returned."""
-    result = as_said(job, result, since, forks.depth)
+    if type(result) is Later:
+        result = as_said(job, result, since, forks.depth)
     if type(result) is _Said:
         return result.verdict
     try:

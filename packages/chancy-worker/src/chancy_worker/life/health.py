@@ -189,9 +189,14 @@ async def _pet_after(begun: asyncio.Event, problems: Problems) -> None:
     await pet_service_watchdog(problems)
 
 
+def seconds_of_watchdog() -> float:
+    """How often whoever watches over this process wants to hear of it; 0 where nobody does."""
+    return int(os.environ.get("WATCHDOG_USEC") or 0) / 1e6
+
+
 async def pet_service_watchdog(problems: Problems) -> None:
     """Say `WATCHDOG=1` for ever, twice as often as WATCHDOG_USEC asks for, as long as nothing is wrong."""
-    every = int(os.environ.get("WATCHDOG_USEC") or 0) / 2e6
+    every = seconds_of_watchdog() / 2
     while True:
         if every and not await problems():
             tell_service_manager("WATCHDOG=1")

@@ -152,11 +152,11 @@ class Retention(Part):
         self._duties: Sequence[tuple[str, Callable[[Link], Awaitable[bool | None]]]] = (
             ("making partitions", _make),
             ("dropping partitions", drop_briefly if is_lent else drop_alone),
-            ("sweeping slots", _sweep_slots),
-            ("sweeping keys", _sweep_windows),
-            ("sweeping batches", _sweep_batches),
-            ("sweeping needs", _sweep_needs),
-            ("sweeping the audit", _sweep_audit),
+            ("sweeping slots", _sweeping(sweep_slots)),
+            ("sweeping keys", _sweeping(sweep_windows)),
+            ("sweeping batches", _sweeping(sweep_batches)),
+            ("sweeping needs", _sweeping(sweep_needs)),
+            ("sweeping the audit", _sweeping(sweep_audit)),
         )
         self._next = 0
         """Which of them is next."""
@@ -195,24 +195,13 @@ async def _make(link: Link) -> None:
     await link.send(make_partitions(DAYS_AHEAD))
 
 
-async def _sweep_slots(link: Link) -> bool:
-    return await link.send(sweep_slots())
+def _sweeping(sweep: Callable[[], Statement[bool]]) -> Callable[[Link], Awaitable[bool]]:
+    """The duty to send this, again and again as long as there may be more."""
 
+    async def duty(link: Link) -> bool:
+        return await link.send(sweep())
 
-async def _sweep_windows(link: Link) -> bool:
-    return await link.send(sweep_windows())
-
-
-async def _sweep_batches(link: Link) -> bool:
-    return await link.send(sweep_batches())
-
-
-async def _sweep_needs(link: Link) -> bool:
-    return await link.send(sweep_needs())
-
-
-async def _sweep_audit(link: Link) -> bool:
-    return await link.send(sweep_audit())
+    return duty
 
 
 async def drop_alone(link: Link) -> None:

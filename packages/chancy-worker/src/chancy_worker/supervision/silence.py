@@ -7,16 +7,10 @@ A worker does not know to whom it tells its life (`life.health`): to a service m
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import socket
 from types import TracebackType
 from typing import Self
-
-
-def seconds_of_watchdog() -> float:
-    """How often the service manager wants to hear of this process; 0 where it does not."""
-    return int(os.environ.get("WATCHDOG_USEC") or 0) / 1e6
 
 
 class Ear:
