@@ -133,10 +133,7 @@ class Connections:
                 await conn.close()
             else:
                 return conn
-        conn = await psycopg.AsyncConnection.connect(
-            await asyncio.to_thread(self._conninfo), autocommit=True, prepare_threshold=None,
-            connect_timeout=int(PATIENCE), fallback_application_name="chancy dashboard",
-        )  # fmt: skip
+        conn = await connected(self._conninfo)
         await conn.execute(begin)
         return conn
 
@@ -152,6 +149,14 @@ class Connections:
             conn.pgconn.finish()
         if here.idle:
             self._tidy_later(here)
+
+
+async def connected(conninfo: Callable[[], str]) -> PsycopgAsyncConn:
+    """A connection of the dashboard's. To find out where Postgres is may take a while: a service file is read."""
+    return await psycopg.AsyncConnection.connect(
+        await asyncio.to_thread(conninfo), autocommit=True, prepare_threshold=None, connect_timeout=int(PATIENCE),
+        fallback_application_name="chancy dashboard",
+    )  # fmt: skip
 
 
 async def _end(conn: PsycopgAsyncConn) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import chancy_ops
 from chancy_ops import Sweep
+
+from .connections import connected
 
 log = logging.getLogger("chancy.dashboard")
 
@@ -52,10 +53,7 @@ class Sweeps:
         return await asyncio.shield(begun)
 
     async def _perform(self, planned: Sweep, who: str, begun: asyncio.Future[int]) -> None:
-        async with await psycopg.AsyncConnection.connect(
-            await asyncio.to_thread(self._where), autocommit=True, prepare_threshold=None, connect_timeout=5,
-            fallback_application_name="chancy dashboard",
-        ) as conn:  # fmt: skip
+        async with await connected(self._where) as conn:
             await chancy_ops.sweep(conn, planned, who=who, via="dashboard", begun=begun.set_result, schema=self._schema)
 
     def _where(self) -> str:

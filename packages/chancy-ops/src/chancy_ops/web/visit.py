@@ -16,7 +16,7 @@ from chancy.wires.connections import PsycopgAsyncConn
 from chancy_ops import JobLine
 from chancy_ops.redaction import Hiding, Redact, hiding
 
-from .access.users import Action, User
+from .access.users import VIEW, Action, User
 from .connections import Connections
 from .rendering import Pages
 from .shared import Shared
@@ -73,7 +73,7 @@ class Visit:
 
     def may(self, action: Action | str) -> bool:
         """Whether the user may do that here."""
-        changes = Action(action) not in (Action.LOOK, Action.READ, Action.AUDIT)
+        changes = Action(action) not in VIEW
         return self.user.may(Action(action)) and not (changes and self.desk.connections.read_only)
 
     def looking(self) -> AbstractAsyncContextManager[PsycopgAsyncConn]:

@@ -43,6 +43,11 @@ async def noted(visit: Visit, conn: PsycopgAsyncConn, did: str, /, changed: int 
     await chancy_ops.note(conn, did, what, who=visit.user.name, via="dashboard", changed=changed, schema=visit.schema)
 
 
+def until_said(until: datetime | timedelta | None) -> object:
+    """An end, as the audit says it: the instant, or how long from the act."""
+    return f"for {until}" if isinstance(until, timedelta) else until
+
+
 def leads(visit: Visit, form: Mapping[str, str], said: str, path: str, /, **asked: object) -> Response:
     """To the page that the form came from, if that is one of ours, or to `path`; with a word about what was done."""
     following = form.get("next", "")

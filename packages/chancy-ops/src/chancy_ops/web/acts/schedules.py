@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from starlette.responses import Response
 
 import chancy
@@ -11,7 +9,7 @@ import chancy_ops
 from chancy.wires.connections import PsycopgAsyncConn
 from chancy_ops.web.visit import Visit
 
-from .doing import leads, noted, text_of, when_of
+from .doing import leads, noted, text_of, until_said, when_of
 
 
 async def run_now(visit: Visit, conn: PsycopgAsyncConn) -> Response:
@@ -28,8 +26,7 @@ async def pause(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     form = await visit.posted()
     name, until = text_of(form, "name"), when_of(form, "until")
     await chancy_ops.pause(conn, schedule=name, until=until, schema=visit.schema)
-    said = f"for {until}" if isinstance(until, timedelta) else until
-    await noted(visit, conn, "pause", schedule=name, until=said)
+    await noted(visit, conn, "pause", schedule=name, until=until_said(until))
     return leads(visit, form, "paused", "schedules")
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from datetime import timedelta
-from typing import Any
 
 from starlette.responses import Response
 
@@ -14,7 +12,7 @@ from chancy.registry import registered
 from chancy.wires.connections import PsycopgAsyncConn
 from chancy_ops.web.visit import Visit
 
-from .doing import leads, noted, number_of, text_of, when_of
+from .doing import leads, noted, number_of, text_of, until_said, when_of
 
 
 async def pause_queue(visit: Visit, conn: PsycopgAsyncConn) -> Response:
@@ -22,7 +20,7 @@ async def pause_queue(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     form = await visit.posted()
     name, until = text_of(form, "name"), when_of(form, "until")
     await chancy_ops.pause(conn, name, until=until, schema=visit.schema)
-    await noted(visit, conn, "pause", queue=name, until=_plain(until))
+    await noted(visit, conn, "pause", queue=name, until=until_said(until))
     return leads(visit, form, "paused", "queue", name=name)
 
 
@@ -62,7 +60,7 @@ async def pause_task(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     form = await visit.posted()
     name, until = text_of(form, "name"), when_of(form, "until")
     await chancy_ops.pause(conn, task=registered().get(name, name), until=until, schema=visit.schema)
-    await noted(visit, conn, "pause", task=name, until=_plain(until))
+    await noted(visit, conn, "pause", task=name, until=until_said(until))
     return leads(visit, form, "paused", "task", name=name)
 
 
@@ -74,7 +72,3 @@ async def resume_task(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     if was:
         await noted(visit, conn, "resume", task=name)
     return leads(visit, form, "resumed" if was else "left", "task", name=name)
-
-
-def _plain(until: Any) -> Any:
-    return f"for {until}" if isinstance(until, timedelta) else until

@@ -8,7 +8,7 @@ from starlette.responses import Response
 import chancy_ops
 from chancy_ops.overview import clock
 from chancy_ops.web.access.users import Action
-from chancy_ops.web.asked import read
+from chancy_ops.web.asked import first, read
 from chancy_ops.web.visit import Visit
 
 SHOWN = 100
@@ -25,5 +25,5 @@ async def audit(visit: Visit) -> Response:
             conn, who=asked.get("who"), did=asked.get("verb"), before=before, limit=SHOWN + 1, schema=visit.schema
         )
         now = await clock(conn, schema=visit.schema)
-    older = rows[SHOWN - 1].id if len(rows) > SHOWN else None
-    return visit.page("audit.html", rows=rows[:SHOWN], now=now, asked=asked, older=older, before=before)
+    shown, last = first(rows, SHOWN)
+    return visit.page("audit.html", rows=shown, now=now, asked=asked, older=last and last.id, before=before)

@@ -10,7 +10,7 @@ import chancy_ops
 from chancy_ops.matching import JobFilter
 from chancy_ops.overview import clock
 from chancy_ops.web.access.users import Action
-from chancy_ops.web.asked import read
+from chancy_ops.web.asked import first, read
 from chancy_ops.web.visit import Visit
 
 PAGE = 50
@@ -24,8 +24,8 @@ async def batches(visit: Visit) -> Response:
     async with visit.looking() as conn:
         found = await chancy_ops.batches(conn, before=before, limit=PAGE + 1, schema=visit.schema)
         now = await clock(conn, schema=visit.schema)
-    older = found[PAGE - 1].id if len(found) > PAGE else None
-    return visit.page("batches.html", batches=found[:PAGE], now=now, older=older, before=before)
+    shown, last = first(found, PAGE)
+    return visit.page("batches.html", batches=shown, now=now, older=last and last.id, before=before)
 
 
 async def batch(visit: Visit) -> Response:

@@ -10,9 +10,8 @@ import chancy_ops
 from chancy.states import State
 from chancy_ops.matching import JobFilter
 from chancy_ops.overview import clock
-from chancy_ops.terminal.times import moment, read_instant_or_age
 from chancy_ops.web.access.users import Action
-from chancy_ops.web.asked import read
+from chancy_ops.web.asked import window_asked
 from chancy_ops.web.pages.jobs import glance
 from chancy_ops.web.visit import Visit
 
@@ -25,7 +24,7 @@ async def failures(visit: Visit) -> Response:
     asked, schema = visit.asked, visit.schema
     async with visit.looking() as conn:
         now = await clock(conn, schema=schema)
-        since, until = (moment(read(asked, name, read_instant_or_age), now) for name in ("since", "until"))
+        since, until = window_asked(asked, now)
         found = await chancy_ops.failures(
             conn, since=since, until=until, queue=asked.get("queue"), task=asked.get("task"), limit=GROUPS_SHOWN,
             schema=schema,

@@ -6,6 +6,7 @@ from starlette.responses import Response
 
 import chancy_ops
 from chancy_ops.overview import clock
+from chancy_ops.web.asked import first
 from chancy_ops.web.visit import Visit
 
 PAGE = 100
@@ -18,6 +19,6 @@ async def limits(visit: Visit) -> Response:
         found = await chancy_ops.limits(conn, after=after, limit=PAGE + 1, schema=visit.schema)
         queues = [] if after else await chancy_ops.queues(conn, schema=visit.schema)
         now = await clock(conn, schema=visit.schema)
-    more = found[PAGE - 1].name if len(found) > PAGE else None
+    shown, last = first(found, PAGE)
     limited = [row for row in queues if row.limit is not None]
-    return visit.page("limits.html", limits=found[:PAGE], queues=limited, now=now, more=more, after=after)
+    return visit.page("limits.html", limits=shown, queues=limited, now=now, more=last and last.name, after=after)

@@ -14,6 +14,7 @@ from chancy_ops import JobLine, QueueRow, Throughput, WorkerRow
 from chancy_ops.matching import JobFilter
 from chancy_ops.overview import clock
 from chancy_ops.web.charts import bars
+from chancy_ops.web.pages.workers import by_worker
 from chancy_ops.web.visit import Visit
 
 MINUTES = 60
@@ -36,13 +37,10 @@ class Seen:
 async def overview(visit: Visit) -> Response:
     """The same for everybody, so it is asked once for all."""
     seen = await visit.desk.shared.get("overview", visit.desk.every * 0.9, lambda: look(visit))
-    cells: dict[int, list[JobLine]] = {}
-    for job in seen.running:
-        if job.worker is not None:
-            cells.setdefault(job.worker, []).append(job)
     return visit.page(
-        "overview.html", seen=seen, now=seen.now, cells=cells, chart=bars(seen.minutes, seen.now, MINUTES)
-    )
+        "overview.html", seen=seen, now=seen.now, cells=by_worker(seen.running),
+        chart=bars(seen.minutes, seen.now, MINUTES),
+    )  # fmt: skip
 
 
 async def look(visit: Visit) -> Seen:

@@ -14,6 +14,7 @@ from chancy_ops import QueueRow
 from chancy_ops.matching import JobFilter
 from chancy_ops.overview import clock
 from chancy_ops.tally import LATELY, Lately, lately_of
+from chancy_ops.web.asked import first
 from chancy_ops.web.charts import bars, steps
 from chancy_ops.web.visit import Visit
 
@@ -33,9 +34,8 @@ async def queues(visit: Visit) -> Response:
             return rows, done, await clock(conn, schema=visit.schema)
 
     rows, done, now = await visit.desk.shared.get("queues", visit.desk.every * 0.9, ask)
-    rest = [row for row in rows if row.name > after]
-    more = rest[PAGE - 1].name if len(rest) > PAGE else None
-    return visit.page("queues.html", queues=rest[:PAGE], done=done, now=now, more=more)
+    shown, last = first([row for row in rows if row.name > after], PAGE)
+    return visit.page("queues.html", queues=shown, done=done, now=now, more=last and last.name)
 
 
 async def queue(visit: Visit) -> Response:

@@ -9,6 +9,7 @@ from starlette.responses import Response
 import chancy
 from chancy import Cron, ScheduleRow
 from chancy_ops.overview import clock
+from chancy_ops.web.asked import first
 from chancy_ops.web.shown import length
 from chancy_ops.web.visit import Visit
 
@@ -22,10 +23,9 @@ async def schedules(visit: Visit) -> Response:
     async with visit.looking() as conn:
         found = await chancy.schedules(conn, schema=visit.schema)
         now = await clock(conn, schema=visit.schema)
-    rest = [row for row in found if row.name > after]
-    more = rest[PAGE - 1].name if len(rest) > PAGE else None
-    rows = [(row, recurrence(row), *upcoming(row)) for row in rest[:PAGE]]
-    return visit.page("schedules.html", rows=rows, now=now, more=more)
+    shown, last = first([row for row in found if row.name > after], PAGE)
+    rows = [(row, recurrence(row), *upcoming(row)) for row in shown]
+    return visit.page("schedules.html", rows=rows, now=now, more=last and last.name)
 
 
 def recurrence(row: ScheduleRow) -> str:
