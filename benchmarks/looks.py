@@ -272,13 +272,18 @@ def filled(folder: Path | None, finished: int, live: int) -> Iterator[psycopg.Co
         yield conn
 
 
-def main() -> None:
-    """Print the table; what takes longer than it may has a star."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(about: str | None) -> argparse.Namespace:
+    """What the command line says of the database."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the database is, or will be, and stays")
     parser.add_argument("--finished", type=int, default=10_000_000)
     parser.add_argument("--live", type=int, default=1_000_000)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print the table; what takes longer than it may has a star."""
+    args = arguments(__doc__)
     with filled(args.keep, args.finished, args.live) as conn:
         ((newest,),) = conn.execute("SELECT max(id) FROM chancy.job").fetchall()
         print("| look | ms | found |\n|---|---|---|")

@@ -10,18 +10,16 @@ the median and the slowest but one, in milliseconds, and how large it is. Nothin
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import httpx
 import psycopg
 
 from chancy_ops.web import OPERATE, Dashboard, User
-from looks import filled
+from looks import arguments, filled
 
 RUNS = 20
 MOST_MS = 100
@@ -75,11 +73,7 @@ async def measure(dsn: str, asked: list[str]) -> None:
 
 def main() -> None:
     """Fill, and measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the database is, or will be, and stays")
-    parser.add_argument("--finished", type=int, default=10_000_000)
-    parser.add_argument("--live", type=int, default=1_000_000)
-    args = parser.parse_args()
+    args = arguments(__doc__)
     with filled(args.keep, args.finished, args.live) as conn:
         conn.execute(MORE_QUEUES)
         conn.execute("VACUUM (ANALYZE) chancy.job")

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from urllib.parse import urljoin, urlsplit
 
 from web_help import BY_PAGE, Page
+from worker_help import at_work
 
 import chancy_ops
 from chancy import Chancy, Queue
@@ -102,13 +103,8 @@ async def working(dsn: str, schema: str, *tasks, queues=("default", "mail")):
     names = {task.name for task in tasks}
     worker = Worker(app, WorkerConfig(timing=Timing(lease=1.5, extend=0.5, rescue=0.3, look=1, unheard=1), grace=1))
     worker._tasks = {name: known for name, known in registered().items() if known.name in names}
-    run = asyncio.create_task(worker.start())
-    try:
+    async with at_work(worker):
         yield worker
-    finally:
-        worker.stop()
-        worker.stop()
-        await run
 
 
 async def eventually(condition, within=20.0):

@@ -1,4 +1,4 @@
-"""`web_help` is found under its plain name, as is what helps the tests of the commands and of every verb."""
+"""`web_help` is found under its plain name, as is what helps the tests of the commands, of workers and of every verb."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "worker"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import every_verb
