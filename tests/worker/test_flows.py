@@ -302,6 +302,21 @@ async def test_a_job_that_returns_what_needs_itself_fails(site):
             await result(site, job)
 
 
+async def test_a_job_that_returns_what_would_need_it_when_that_is_requeued_fails(site):
+    second = submit(site, tasks.stands_for.using(delay=3600).bind("first"))
+    tasks.others["second"] = second
+    first = tasks.others["first"] = submit(site, tasks.stands_for.bind("second"))
+    async with working(site.app(), PROMPT):
+        await eventually(lambda: site.row(first).becomes == second.id)
+        chancy.cancel(site.conn, first.id, schema=site.schema)
+        assert site.row(second).state is State.CANCELLED
+        chancy.requeue(site.conn, second.id, schema=site.schema)
+        with pytest.raises(JobFailed, match=f"needs job {second.id}, directly or by way of others"):
+            await result(site, second)
+    chancy.requeue(site.conn, first.id, schema=site.schema)
+    assert (site.row(first).state, site.row(second).state) == (State.BLOCKED, State.READY)  # nothing waits for itself
+
+
 @pytest.mark.parametrize("task", [tasks.completes, tasks.completes_in_thread], ids=str)
 async def test_a_handler_completes_with_a_graph_in_its_own_transaction(site, task):
     job = submit(site, task.bind(site.dsn))

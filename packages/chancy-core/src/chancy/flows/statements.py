@@ -149,7 +149,7 @@ END_BLOCKED = keeping(
     {kept},
     {apart},
     doomed AS (
-        UPDATE {schema}.need SET doomed_at = {schema}.clock()
+        UPDATE {schema}.need SET doomed_at = {schema}.clock(), by_a_look = true
         WHERE job = ANY (ARRAY(SELECT id FROM judged WHERE verdict <> 'succeeded'))
     ),
     met AS (

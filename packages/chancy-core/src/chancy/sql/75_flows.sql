@@ -66,8 +66,8 @@ BEGIN
     ),
     edges AS (
         INSERT INTO {schema}.need (job, needs, kind)
-        SELECT given.id, need.id, substr(given.kinds, need.nth::integer, 1)::"char"
-        FROM given CROSS JOIN LATERAL unnest(given.whom) WITH ORDINALITY AS need (id, nth)
+        SELECT given.id, need.id, need.kind::"char"
+        FROM given CROSS JOIN LATERAL unnest(given.whom, string_to_array(given.kinds, NULL)) AS need (id, kind)
     )
     SELECT array_agg(DISTINCT given.queue) FILTER (WHERE given.needs IS NULL),
         (SELECT array_agg(DISTINCT -need) FROM given AS node CROSS JOIN LATERAL unnest(node.needs) AS need WHERE need < 0)
@@ -314,13 +314,12 @@ BEGIN
         RETURN;
     END IF;
     IF others <> '{}' THEN
+        -- Also by way of what was ended before its needs were met: it would wait again when it is requeued.
         WITH RECURSIVE above AS (
             SELECT given.id FROM unnest(others) AS given (id)
             UNION
             SELECT need.needs FROM above
-            CROSS JOIN LATERAL (
-                SELECT need.needs FROM {schema}.need AS need WHERE need.job = above.id AND need.doomed_at IS NULL
-            ) AS need
+            CROSS JOIN LATERAL (SELECT need.needs FROM {schema}.need AS need WHERE need.job = above.id) AS need
         )
         SELECT 'cycle' INTO fate FROM above WHERE above.id = become.id;
         IF fate IS NOT NULL THEN
@@ -336,6 +335,6 @@ BEGIN
     SET state = 'blocked', becomes = other, worker = NULL, progress = NULL, parked = NULL, slots = NULL
     WHERE job.id = become.id;
     INSERT INTO {schema}.need (job, needs, kind) VALUES (become.id, other, 'r')
-    ON CONFLICT ON CONSTRAINT need_pkey DO UPDATE SET kind = 'r', doomed_at = NULL;
+    ON CONFLICT ON CONSTRAINT need_pkey DO UPDATE SET kind = 'r', doomed_at = NULL, by_a_look = NULL;
 END
 $$;

@@ -7,6 +7,7 @@ CREATE TABLE {schema}.need (
     needs bigint,
     kind "char" NOT NULL, -- 's': its result; 'a': that it succeeds; 'e': its outcome; 'r': to become what it comes to
     doomed_at {schema}.instant,
+    by_a_look boolean,    -- of one that was ended: because of its needs, and not by somebody. It comes back with them
     PRIMARY KEY (job, needs)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 
