@@ -329,9 +329,9 @@ def ending(how):
 
     def handler():
         if how == "discarded":
-            raise Discard()
+            raise Discard
         if how == "failed":
-            raise OSError()
+            raise OSError
         return 1
 
     return handler

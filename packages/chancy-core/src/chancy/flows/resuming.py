@@ -190,7 +190,7 @@ BLOCK_AGAIN = """
              needed)
         SELECT id, task, queue, priority, 'blocked', attempt, max_attempts, claims, crashes, run_at, submitted_at,
             started_at, arguments, retry, limits, gates, errors, unique_key, unique_until, batch, meta, needs, becomes,
-            needed
+            coalesce(needed, (SELECT true FROM {schema}.need AS need WHERE need.needs = doomed.id LIMIT 1))
         FROM doomed
         ORDER BY id
         ON CONFLICT DO NOTHING

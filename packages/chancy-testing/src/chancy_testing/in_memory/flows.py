@@ -11,7 +11,7 @@ from datetime import timedelta
 import msgspec
 
 from chancy.arguments.codec import encode_json
-from chancy.flows.flow import Node, Pieces, nodes_in
+from chancy.flows.flow import Node, Pieces
 from chancy.job import NewJob
 from chancy.model import MAX_PAYLOAD_BYTES, AttemptError, Options
 from chancy.options.limits import Limit
@@ -132,7 +132,7 @@ def insert(memory: Memory, nodes: Sequence[Node], transaction: str) -> list[int]
 
 def _insert_flow(memory: Memory, asked: Asked) -> Iterator[Row]:
     transaction = asked.transaction or "0"
-    ids = insert(memory, nodes_in(bytes(asked.params["flow"])), transaction)
+    ids = insert(memory, asked.adds, transaction)
     yield ids, memory.jobs[ids[0]].row.submitted_at, transaction
 
 
@@ -146,7 +146,7 @@ def _become(memory: Memory, asked: Asked) -> Iterator[Row]:
     if kept.row.id in _above(memory, _numbers(params["others"])):
         yield "cycle", -target if target < 0 else None
         return
-    ids = insert(memory, nodes_in(bytes(params["flow"])), kept.transaction)
+    ids = insert(memory, asked.adds, kept.transaction)
     other = ids[target - 1] if target > 0 else -target
     memory.jobs[kept.row.id] = kept.with_row(state=State.BLOCKED, becomes=other, worker=None, progress=None)
     memory.needs[kept.row.id] = {other: "r"}
