@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 import shop_tasks
 from playwright.async_api import async_playwright
 from web_help import Server, dashboard, keep_shop, paths
@@ -25,7 +26,10 @@ from chancy_ops.web.routes import Act
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 REQUIRED = os.environ.get("CHANCY_REQUIRE_CHROMIUM") == "1"
-pytestmark = pytest.mark.skipif(not CHROMIUM and not REQUIRED, reason="there is no chromium")
+pytestmark = [
+    pytest.mark.skipif(not CHROMIUM and not REQUIRED, reason="there is no chromium"),
+    pytest.mark.asyncio(loop_scope="module"),  # that of the browser
+]
 
 IMAGES = Path(__file__).parents[2] / "docs/images"
 AXE = (importlib.resources.files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
@@ -36,8 +40,9 @@ MODES = {
 }
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser():
+    """One for all of them, since each start takes a second of processor: a tab of `opened` shares nothing with others."""
     assert CHROMIUM, "install chromium, as .ci/run does"
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
@@ -59,8 +64,10 @@ async def opened(browser, said, **mode):
     page.on("console", lambda message: said.append(f"{page.url}: {message.type}: {message.text}"))
     page.on("pageerror", lambda error: said.append(f"{page.url}: {error}"))
     page.on("requestfailed", lambda request: "/static/" in request.url and said.append(f"failed: {request.url}"))
-    yield page
-    await context.close()
+    try:
+        yield page
+    finally:
+        await context.close()
 
 
 @pytest.mark.parametrize("mode", MODES)
