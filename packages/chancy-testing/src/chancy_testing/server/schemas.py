@@ -46,9 +46,8 @@ SHAPE = """
         (SELECT string_agg(m::text, ', ' ORDER BY m) FROM {name}.migration AS m),
         (SELECT count(*) FROM {name}.worker)))
 """
-# The lock waits for who has written and not ended the transaction, as a DROP would. To empty a table and its indexes by
-# TRUNCATE takes ten times as long as to delete a few rows, and each session has to read again what the table is like; so
-# that is left for tables that have grown.
+# The lock waits for who has written and not ended the transaction, as a DROP would. TRUNCATE takes ten times as long as
+# to delete a few rows, and each session has to read again what the tables are like; so that is for those that have grown.
 EMPTY = """
     DO $$
     DECLARE
