@@ -164,6 +164,11 @@ ROWS = """
 """
 
 
+COUNT_FROM_ONE = """
+    SELECT setval(oid, 1, false) FROM pg_class WHERE relnamespace = %s::text::regnamespace AND relkind = 'S'
+"""
+
+
 class Flows(RuleBasedStateMachine):
     def __init__(self, schema, conn, other):
         super().__init__()
@@ -175,6 +180,8 @@ class Flows(RuleBasedStateMachine):
         """Nobody has looked since something ended."""
         for table in ("need", "job", "history", "worker"):
             conn.execute(sql.SQL("DELETE FROM {}.{}").format(sql.Identifier(schema), sql.Identifier(table)))
+        # Numbers begin anew as well: in which order sets of them are gone through has to be the same each time.
+        conn.execute(COUNT_FROM_ONE, [schema])
         self.worker = self.send(register("model", 3600))
 
     def send(self, statement):
