@@ -38,7 +38,7 @@ class QueueRow:
 QUEUES = """
     SELECT queue, ready, scheduled, running, waiting, waiting_ahead, more_waiting, blocked, oldest_at, {until},
         concurrency, workers
-    FROM {schema}.look_at_queues(%(most)s::integer)
+    FROM {schema}.look_at_queues(%(most)s::integer, NULL)
 """.replace("{until}", FINITE.replace("{instant}", "paused_until"))
 
 
