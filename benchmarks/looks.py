@@ -130,8 +130,7 @@ def export(tenant: str) -> None:
     """Waits for its turn."""
 
 
-# So many more queues, most of them small, as tenants have them; and what workers would have counted of a month: bells of
-# nine buckets. A process that was stopped while it filled goes on here.
+# Many more queues, small ones, as tenants have them; and what workers would have counted, in bells of nine buckets.
 SMALL_QUEUES = """
     INSERT INTO chancy.job (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments)
     SELECT 'shop.tasks.welcome', 'tenant-' || n, 0, 'ready', 3, now(), now(), '{}'
@@ -149,7 +148,8 @@ TALLY = """
 TALLIES = {"minute": "2 days", "hour": "35 days", "day": "400 days"}
 DEPTH = """
     INSERT INTO chancy.depth
-    SELECT at, 'mail', 10000, 0, 10000, 40, 12 FROM generate_series(now() - interval '2 days', now(), interval '1 min') AS at
+    SELECT at, 'mail', 10000, 0, 10000, 40, 12
+    FROM generate_series(now() - interval '2 days', now(), interval '1 min') AS at
 """
 
 

@@ -772,3 +772,64 @@ CREATE OR REPLACE FUNCTION {schema}.look_at_queues(
     WHERE queue = coalesce(only_queue, queue)
     ORDER BY queue
 $$;
+
+-- What is due, by queue and task, for whoever looks whether somebody takes it: of each queue and priority the first `most`
+-- that could begin, and of each queue so many that wait for a limit or their turn. There may be `more` where so many were
+-- found. `oldest_at` is of those that could begin.
+CREATE OR REPLACE FUNCTION {schema}.look_at_work(
+    most integer, OUT queue text, OUT task text, OUT due bigint, OUT more boolean, OUT oldest_at timestamptz
+) RETURNS SETOF record
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET jit = off SET max_parallel_workers_per_gather = 0 SET lock_timeout = '1s'
+    SET enable_seqscan = off SET enable_bitmapscan = off
+    AS $$
+    WITH RECURSIVE lane AS (
+        (SELECT job.queue, job.priority FROM {schema}.job AS job
+         WHERE job.state = 'ready' AND job.parked IS NULL ORDER BY job.queue, job.priority DESC LIMIT 1)
+        UNION ALL
+        SELECT coalesce(below.queue, following.queue), coalesce(below.priority, following.priority) FROM lane
+        LEFT JOIN LATERAL (
+            SELECT job.queue, job.priority FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = lane.queue AND job.priority < lane.priority
+            ORDER BY job.priority DESC LIMIT 1) AS below ON true
+        LEFT JOIN LATERAL (
+            SELECT job.queue, job.priority FROM {schema}.job AS job
+            WHERE below.queue IS NULL AND job.state = 'ready' AND job.parked IS NULL AND job.queue > lane.queue
+            ORDER BY job.queue, job.priority DESC LIMIT 1) AS following ON true
+        WHERE coalesce(below.queue, following.queue) IS NOT NULL
+    ),
+    parked_queue AS (
+        (SELECT job.queue FROM {schema}.job AS job
+         WHERE job.state = 'ready' AND job.parked IS NOT NULL ORDER BY job.queue LIMIT 1)
+        UNION ALL
+        SELECT following.queue FROM parked_queue CROSS JOIN LATERAL (
+            SELECT job.queue FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue > parked_queue.queue
+            ORDER BY job.queue LIMIT 1) AS following
+    ),
+    each AS (
+        SELECT lane.queue, few.task, count(*) AS due, min(few.run_at) AS oldest_at, sum(count(*)) OVER few >= most AS more
+        FROM lane CROSS JOIN LATERAL (
+            SELECT job.task, job.run_at FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = lane.queue
+                AND job.priority = lane.priority AND job.run_at <= {schema}.clock()
+            ORDER BY job.run_at, job.id LIMIT most) AS few
+        GROUP BY lane.queue, lane.priority, few.task
+        WINDOW few AS (PARTITION BY lane.queue, lane.priority)
+        UNION ALL
+        SELECT parked_queue.queue, few.task, count(*) FILTER (WHERE few.run_at <= {schema}.clock()), NULL,
+            sum(count(*)) OVER few >= most
+        FROM parked_queue CROSS JOIN LATERAL (
+            SELECT job.task, job.run_at FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = parked_queue.queue
+            ORDER BY job.priority DESC, job.parked COLLATE "C", job.run_at, job.id LIMIT most) AS few
+        GROUP BY parked_queue.queue, few.task
+        WINDOW few AS (PARTITION BY parked_queue.queue)
+    )
+    SELECT each.queue, each.task, sum(each.due)::bigint, bool_or(each.more), min(each.oldest_at)
+    FROM each
+    WHERE each.due > 0
+    GROUP BY each.queue, each.task
+    ORDER BY each.queue, each.task
+$$;

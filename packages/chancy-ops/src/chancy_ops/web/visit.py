@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
@@ -95,6 +95,10 @@ class Visit:
     def page(self, template: str, /, *, status: int = 200, **values: object) -> Response:
         """The page, or that it is as it was."""
         return self.desk.pages.made(self, template, status, values)
+
+    def page_of(self, seen: object, template: str, /, values: Callable[[], Mapping[str, object]]) -> Response:
+        """The same of what many have `seen`; all `values` follow from that."""
+        return self.desk.pages.made_once(self, template, seen, values)
 
     def to(self, path: str, /, **asked: object) -> str:
         """The address of another page."""

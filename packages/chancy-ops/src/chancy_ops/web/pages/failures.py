@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 import chancy
 import chancy_ops
+from chancy.model import Found
+from chancy.run import perform
 from chancy.states import State
+from chancy_ops import JobLine
+from chancy_ops.jobs import BROKEN
 from chancy_ops.matching import JobFilter
 from chancy_ops.overview import clock
+from chancy_ops.searching import lines_in
 from chancy_ops.web.access.users import Action
 from chancy_ops.web.asked import window_asked
 from chancy_ops.web.pages.jobs import glance
@@ -41,7 +48,10 @@ async def failure(visit: Visit) -> Response:
     async with visit.looking() as conn:
         now = await clock(conn, schema=schema)
         counts = await glance(conn, which, schema)
-        found = await chancy_ops.search(conn, which, limit=JOBS_SHOWN, schema=schema)
+        looking: Any = perform(conn, lines_in(which, BROKEN, JOBS_SHOWN), schema)
+        found: Found[JobLine] = await looking
+        if not found:  # such as are tried again, or have been cancelled since
+            found = await chancy_ops.search(conn, which, limit=JOBS_SHOWN, schema=schema)
         sample = None if not found else await chancy.get(conn, found[0].id, schema=schema)
     error = None
     if sample is not None:

@@ -31,7 +31,7 @@ SHOWN = 50
 LOGS_SHOWN = 500
 BRANCHES_SHOWN = 500
 """Lines of a graph."""
-GLANCE = 0.05
+GLANCE = 0.02
 COUNTED_FOR = 5.0
 """Seconds for which counts are shown again."""
 
@@ -59,7 +59,7 @@ async def jobs(visit: Visit) -> Response:
 
 
 async def glance(conn: PsycopgAsyncConn, which: JobFilter, schema: str) -> dict[State, chancy_ops.Count]:
-    """How many there are, by state, as far as a twentieth of a second tells: of many it says so many at least."""
+    """How many there are, by state, as far as a fiftieth of a second tells: of many it says so many at least."""
     counting: Any = perform(conn, count_jobs(which, seconds=GLANCE), schema)
     counts: dict[State, chancy_ops.Count] = await counting
     return counts

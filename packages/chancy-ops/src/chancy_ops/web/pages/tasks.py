@@ -11,6 +11,7 @@ from chancy.registry import registered
 from chancy.states import State
 from chancy_ops.matching import JobFilter
 from chancy_ops.overview import clock
+from chancy_ops.tally import minutes
 from chancy_ops.web.access.users import Action
 from chancy_ops.web.charts import bars
 from chancy_ops.web.pages.queues import named
@@ -42,7 +43,7 @@ async def task(visit: Visit) -> Response:
     async with visit.looking() as conn:
         now = await clock(conn, schema=schema)
         declared = await chancy_ops.tasks(conn, task=name, schema=schema)
-        minutes = await chancy_ops.throughput(conn, since=hour, by="nothing", every="minute", task=name, schema=schema)
+        flow = await minutes(conn, hour, task=name, schema=schema)
         days = []
         for said, since in SPANS.items():
             rows = await chancy_ops.throughput(conn, since=since, by="task", task=name, schema=schema)
@@ -53,7 +54,7 @@ async def task(visit: Visit) -> Response:
     known = registered().get(name)
     return visit.page(
         "task.html", name=name, which=which, declared=declared[0] if declared else None, now=now,
-        chart=bars(minutes, now, MINUTES), days=days, running=running, failures=failures,
+        chart=bars(flow, now, MINUTES), days=days, running=running, failures=failures,
         workers=[each for each in workers if name in each.tasks], known=known,
         arguments=() if known is None else known.signature.names, may_read=visit.may(Action.READ),
     )  # fmt: skip
