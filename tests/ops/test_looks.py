@@ -30,7 +30,7 @@ from chancy_ops.diagnosis.fleet import WORK
 from chancy_ops.diagnosis.flows import STRANDED
 from chancy_ops.fingerprints import FAILURES
 from chancy_ops.jobs import _CHOOSE
-from chancy_ops.overview import QUEUES, WORKERS
+from chancy_ops.overview import QUEUES, WORKERS, look_at_queues
 from chancy_ops.searching import SEARCH, THESE
 
 LIVE, FINISHED = 100_000, 200_000
@@ -272,6 +272,24 @@ def test_what_is_counted_up_to_a_number_says_that_there_is_more(deep, conn):
     images, _ = chancy_ops.queues(conn, schema=deep)
     assert (images.name, images.ready.more, images.scheduled.more) == ("images", True, False)
     assert (int(images.blocked), images.blocked.more) == (3_334, False)
+
+
+def test_one_queue_is_told_as_among_all(deep, conn):
+    assert [chancy_ops.queues(conn, queue=row.name, schema=deep) for row in chancy_ops.queues(conn, schema=deep)] == [
+        [row] for row in chancy_ops.queues(conn, schema=deep)
+    ]
+    assert chancy_ops.queues(conn, queue="imag", schema=deep) == []
+    assert chancy_ops.queues(conn, queue="z", schema=deep) == []
+
+
+def test_what_is_counted_at_a_glance_says_that_there_is_more(deep, conn):
+    for row in send(conn, look_at_queues(most=50), deep):
+        assert (int(row.ready), row.ready.more, int(row.waiting), row.waiting.more) == (50, True, 50, True)
+
+
+def test_a_count_at_a_glance_has_looked_for_each_state_once(deep, conn):
+    counts = send(conn, count_jobs(JobFilter(), seconds=0), deep)
+    assert {state for state in counts if int(counts[state])} == set(chancy_ops.count(conn, schema=deep))
 
 
 def test_one_session_counts_whatever_it_is_asked_for(deep, conn):

@@ -512,11 +512,12 @@ BEGIN
         <<days>>
         FOR day IN
             SELECT to_date(right(child.relname, 8), 'YYYYMMDD')::timestamp AT TIME ZONE 'UTC' AS begins,
-                1 + coalesce(max(pg_relation_size(child.oid)), 0) / block_bytes AS blocks
+                1 + max(pg_relation_size(child.oid)) / block_bytes AS blocks
             FROM pg_class AS child
             WHERE child.relnamespace = '{schema}'::regnamespace AND child.relkind = 'r'
                 AND child.relname ~ '^history(_[0-9]+d)?_[0-9]{8}$'
             GROUP BY begins
+            HAVING max(pg_relation_size(child.oid)) > 0
             ORDER BY begins DESC
         LOOP
             CONTINUE WHEN day.begins >= until;

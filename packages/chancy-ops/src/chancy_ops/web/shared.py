@@ -35,9 +35,8 @@ class Shared:
         """What `ask` answers, now or at most so many seconds ago; longer ago if it takes long. Raises what it raises,
         to everybody who waits. Who stops waiting stops nobody else.
         """
-        found = self._answers.get(what)
-        if found is not None and time.monotonic() < found.until:
-            value: T = found.value
+        if (kept := self._kept(what)) is not None:
+            value: T = kept.value
             return value
         key = (asyncio.get_running_loop(), what)
         if key not in self._asking:
@@ -52,6 +51,9 @@ class Shared:
         """
         if what in self._late:
             raise self._late.pop(what)
+        if (kept := self._kept(what)) is not None:
+            value: T = kept.value
+            return value
         answering = asyncio.ensure_future(self.get(what, seconds, ask))
         try:
             async with asyncio.timeout(patience):
@@ -59,6 +61,10 @@ class Shared:
         except TimeoutError:
             answering.add_done_callback(partial(self._keep_error, what))
             return None
+
+    def _kept(self, what: Hashable) -> _Answer | None:
+        found = self._answers.get(what)
+        return found if found is not None and time.monotonic() < found.until else None
 
     def _keep_error(self, what: Hashable, answering: asyncio.Future[Any]) -> None:
         error = None if answering.cancelled() else answering.exception()

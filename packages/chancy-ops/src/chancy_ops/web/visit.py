@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from typing import TypeAlias, TypeVar
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
@@ -23,6 +25,9 @@ from .shared import Shared
 from .shown import query_of
 from .sweeps import Sweeps
 
+T = TypeVar("T")
+U = TypeVar("U")
+Look: TypeAlias = Callable[[PsycopgAsyncConn], Awaitable[T]]
 MOST_POSTED = 1024**2
 
 
@@ -79,6 +84,16 @@ class Visit:
     def looking(self) -> AbstractAsyncContextManager[PsycopgAsyncConn]:
         """A connection that can write nothing."""
         return self.desk.connections.looking()
+
+    async def at_once(self, one: Look[T], other: Look[U]) -> tuple[T, U]:
+        """What two looks find that need nothing of each other, each on a connection of its own. Not for who has one
+        already: who waits for a second one while others do the same waits for ever.
+        """
+        return await asyncio.gather(self._look(one), self._look(other))
+
+    async def _look(self, look: Look[T]) -> T:
+        async with self.looking() as conn:
+            return await look(conn)
 
     def line(self, line: JobLine) -> JobLine:
         """The same job, as it may be shown: of secrets it has none, of what the application hides it may."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
@@ -12,10 +13,12 @@ from starlette.responses import Response
 
 import chancy
 import chancy_ops
+from chancy.model import Found
 from chancy.registry import registered
 from chancy.run import perform
 from chancy.states import State
 from chancy.wires.connections import PsycopgAsyncConn
+from chancy_ops import JobLine
 from chancy_ops.counting import count_jobs
 from chancy_ops.graphs import branches
 from chancy_ops.matching import JobFilter
@@ -45,11 +48,16 @@ async def jobs(visit: Visit) -> Response:
     before = read(asked, "before", int)
     async with visit.looking() as conn:
         now = await clock(conn, schema=visit.schema)
-        which = filter_asked(asked, now)
-        found = await chancy_ops.search(conn, which, words=words, limit=SHOWN, before=before, schema=visit.schema)
-    counts = None
-    if words is None and before is None:
-        counts = await counted(visit, asked, now)
+    which = filter_asked(asked, now)
+
+    async def list_them() -> Found[JobLine]:
+        async with visit.looking() as conn:
+            return await chancy_ops.search(conn, which, words=words, limit=SHOWN, before=before, schema=visit.schema)
+
+    async def count_them() -> dict[State, chancy_ops.Count] | None:
+        return await counted(visit, asked, now) if words is None and before is None else None
+
+    found, counts = await asyncio.gather(list_them(), count_them())
     said = {name: asked[name] for name in FILTERS if name in asked} | ({"text": words} if words else {})
     older = found.looked_to if found.looked_to is not None else found[-1].id if len(found) == SHOWN else None
     return visit.page(

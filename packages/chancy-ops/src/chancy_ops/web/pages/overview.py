@@ -11,6 +11,7 @@ from starlette.responses import Response
 import chancy_ops
 from chancy.states import State
 from chancy.tally.tally import Tallied
+from chancy.wires.connections import PsycopgAsyncConn
 from chancy_ops import JobLine, QueueRow, Throughput, WorkerRow
 from chancy_ops.matching import JobFilter
 from chancy_ops.overview import clock
@@ -61,16 +62,21 @@ def longest_due(queues: Sequence[QueueRow]) -> Sequence[QueueRow]:
 
 
 async def look(visit: Visit) -> Seen:
-    """Six round trips, none of which reads more than it shows."""
+    """Six round trips, none of which reads more than it shows: what was done beside what there is."""
     schema, hour = visit.schema, timedelta(minutes=MINUTES)
-    async with visit.looking() as conn:
+
+    async def done(conn: PsycopgAsyncConn) -> tuple[datetime, list[Throughput], list[Throughput]]:
         now = await clock(conn, schema=schema)
         tasks = await chancy_ops.throughput(conn, since=hour, by="task", schema=schema)
-        return Seen(
-            now,
+        tasks.sort(key=lambda row: (-row.finished - row.outcomes.get(Tallied.RETRIED, 0), row.task or ""))
+        return now, await minutes(conn, hour, schema=schema), tasks
+
+    async def there(conn: PsycopgAsyncConn) -> tuple[list[QueueRow], list[WorkerRow], list[JobLine]]:
+        return (
             await at_a_glance(conn, schema),
-            await minutes(conn, hour, schema=schema),
-            sorted(tasks, key=lambda row: (-row.finished - row.outcomes.get(Tallied.RETRIED, 0), row.task or "")),
             await chancy_ops.workers(conn, schema=schema),
             await chancy_ops.search(conn, JobFilter(state=State.RUNNING), limit=MOST_CELLS, schema=schema),
         )
+
+    (now, flow, tasks), (queues, workers, running) = await visit.at_once(done, there)
+    return Seen(now, queues, flow, tasks, workers, running)
