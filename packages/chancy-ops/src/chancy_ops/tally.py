@@ -223,7 +223,7 @@ def lately_of(rows: Sequence[Throughput]) -> defaultdict[str, Lately]:
 
 
 DEPTHS = """
-    SELECT at, ready, waiting, scheduled, running, oldest
+    SELECT at, ready, waiting, scheduled, blocked, running, oldest
     FROM {schema}.depth
     WHERE queue = %(queue)s::text AND at >= {schema}.clock() - %(ago)s::interval
     ORDER BY at
@@ -241,6 +241,8 @@ class Depth:
     waiting: int
     """For a limit or for their turn."""
     scheduled: int
+    blocked: int
+    """By jobs that they need."""
     running: int
     oldest: float | None
     """For how many seconds the longest waiting of the ready ones was due."""
