@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 import shop_tasks
+from act_tasks import greet
 from playwright.async_api import async_playwright
 from web_help import Server, dashboard, keep_shop, paths
 
@@ -76,13 +77,74 @@ async def test_each_page_is_without_report_and_can_be_used_by_everybody(browser,
     async with opened(browser, said, **MODES[mode]) as page:
         for path in paths(things):
             await page.goto(server.place + path)
-            await page.evaluate(AXE)
-            found = await page.evaluate("axe.run()")
-            wrong = [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in found["violations"]]
-            assert wrong == [], path
-            wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-            assert wide <= 0, f"{path} is wider than the window by {wide} pixels"
+            await is_for_everybody(page)
     assert said == []
+
+
+async def is_for_everybody(page):
+    await page.evaluate(AXE)
+    found = await page.evaluate("axe.run()")
+    wrong = [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in found["violations"]]
+    assert wrong == [], page.url
+    wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert wide <= 0, f"{page.url} is wider than the window by {wide} pixels"
+
+
+SWEEPING = """
+    INSERT INTO {0}.audit (at, who, via, verb, what, fits, changed, skipped, seen_at)
+    VALUES ({0}.clock(), 'bob', 'dashboard', 'requeue', '{{"state": "failed", "fingerprint": "5ade1fb7c0d3"}}', 1000, 400, 2,
+        {0}.clock()) RETURNING id
+"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_each_page_on_the_way_to_an_act_is_so_too(browser, server, things, shell, mode):
+    """Forms, what is said of what was typed, the number before many are changed, how far that is, and what was done."""
+    greeted, ticked = shell.submit(greet.bind("ann"), greet.bind("bob"))
+    shell.finish(ticked)
+    ((sweeping,),) = shell.rows(SWEEPING)
+    said: list[str] = []
+    async with opened(browser, said, **MODES[mode]) as page:
+        for path in (
+            "/task/submit?name=acts.pack", f"/jobs/{greeted}/again", "/sweep?verb=requeue&state=failed",
+            "/sweep?verb=requeue&state=failed&queue=none", f"/sweep?id={sweeping}",
+            f"/sweep?ticked=1&verb=requeue&job={ticked}:failed:1&job={greeted}:failed:1&job={2**40}:failed:1",
+            "/audit", "/audit?who=nobody", "/queue?name=default&did=paused",
+        ):  # fmt: skip
+            await page.goto(server.place + path)
+            await is_for_everybody(page)
+        assert said == []
+
+        for path, buttons in {
+            "/queue?name=default": ["Pause", "Resume"],
+            f"/jobs/{greeted}": ["Cancel", "Requeue"],
+            "/sweep?verb=requeue&state=failed": ["Requeue 2 jobs"],
+            f"/sweep?id={sweeping}": ["Stop"],
+        }.items():
+            await page.goto(server.place + path)
+            for button in buttons:
+                pressed = page.locator("main form[method=post] button", has_text=button).first
+                async with page.expect_navigation():
+                    await pressed.evaluate("button => button.form.requestSubmit(button)")
+                await is_for_everybody(page)
+        assert said == []
+
+        for path, wrong in {
+            "/task/submit?name=acts.pack": {"argument-years": "7"},
+            f"/jobs/{greeted}": {"priority": "1000"},
+        }.items():
+            await page.goto(server.place + path)
+            for name, typed in wrong.items():
+                field = page.locator(f"[name='{name}']").first
+                await field.evaluate("(field, typed) => { field.form.noValidate = true; field.value = typed; }", typed)
+                async with page.expect_navigation() as seen:
+                    await field.evaluate("field => field.form.requestSubmit()")
+                assert (await seen.value).status == 400
+            await is_for_everybody(page)
+        for path in ("/jobs/99999999", "/nowhere", "/sweep?verb=requeue"):
+            await page.goto(server.place + path)
+            await is_for_everybody(page)
+    assert all("Failed to load resource: the server responded with a status of 40" in each for each in said), said
 
 
 async def test_without_a_script_each_page_says_the_same_and_what_is_asked_is_answered(browser, server, things, shell):

@@ -47,7 +47,7 @@ SHAPE = """
         (SELECT count(*) FROM {name}.worker)))
 """
 # The lock waits for who has written and not ended the transaction, as a DROP would. TRUNCATE takes ten times as long as
-# to delete a few rows, and each session has to read again what the tables are like; so that is for those that have grown.
+# to delete a few rows, and each session has to read again what the tables are like; it is for those that have grown.
 EMPTY = """
     DO $$
     DECLARE
