@@ -1,7 +1,7 @@
 """Temporary schemas: made by the whole migrated DDL in one round trip, emptied and used again, swept up after a crash.
 
 One is used again only if it is in every respect as it was made but for the rows, and if no worker is left that believes
-to work in it. Else it is dropped, and the next test gets a new one: 5 ms against 50 ms.
+to work in it. Else it is dropped, and the next test gets a new one: 4 ms against 200 ms.
 
 A process of pytest holds an advisory lock as long as it lives, and its schemas bear the lock's number. Where nobody
 holds the lock any more, they are left over from a run that was killed.
