@@ -65,7 +65,7 @@ EMPTY = """
             IF grown IS NOT NULL THEN
                 EXECUTE 'TRUNCATE ' || grown || ' CASCADE'; -- what a worker offers goes with it
             END IF;
-            FOREACH name IN ARRAY string_to_array(used, ', ') LOOP
+            FOREACH name IN ARRAY pg_catalog.string_to_array(used, ', ') LOOP
                 EXECUTE 'DELETE FROM ' || name;
             END LOOP;
         END IF;
