@@ -23,7 +23,7 @@ from chancy_ops.web.pages import doctor, jobs
 def shell(capsys, chancy_dsn, chancy_schema):
     shell = Shell(capsys, chancy_dsn, chancy_schema)
     yield shell
-    shell.conn.close()
+    shell.close()
 
 
 @pytest.fixture

@@ -290,7 +290,9 @@ class Life(RuleBasedStateMachine):
         ready = {job: row for job, row in self.rows.items() if row.state == "ready" and not row.gated}
         due = {job for job, row in ready.items() if job != locked and (job in chosen or not row.crashes)}
         wanted = Wanted(
-            free={"default": free}, looking=("default",), suspects=[(job, self.rows[job].fence) for job in sorted(chosen)]
+            free={"default": free},
+            looking=("default",),
+            suspects=[(job, self.rows[job].fence) for job in sorted(chosen)],
         )
         played = play_round(worker, verdicts, wanted, under=under, text=WAYS[patient, weighed])
         with self.somebody_locking(locked):
