@@ -169,6 +169,11 @@ ROWS = """
 """
 
 
+COUNT_FROM_ONE = """
+    SELECT setval(oid, 1, false) FROM pg_class WHERE relnamespace = %s::text::regnamespace AND relkind = 'S'
+"""
+
+
 class Flows(RuleBasedStateMachine):
     """What is alike wherever jobs are. `rows` are the states by their ids, and who needs whom and how."""
 
@@ -264,6 +269,8 @@ class InPostgres(Flows):
         self.claims = {}
         for table in ("need", "job", "history", "worker"):
             conn.execute(sql.SQL("DELETE FROM {}.{}").format(sql.Identifier(schema), sql.Identifier(table)))
+        # Numbers begin anew as well: in which order sets of them are gone through has to be the same each time.
+        conn.execute(COUNT_FROM_ONE, [schema])
         self.worker = self.send(register("model", 3600))
 
     def send(self, statement):
