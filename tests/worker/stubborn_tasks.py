@@ -65,7 +65,7 @@ def sleeps_in_our_thread() -> None:
 @chancy.task
 async def blocks_the_loop(begun: str) -> None:
     Path(begun).touch()
-    time.sleep(LONG)  # noqa: ASYNC251
+    time.sleep(LONG)
 
 
 @chancy.task

@@ -19,8 +19,8 @@ ENDS_WITH = "CHANCY_WORKER_ENDS_WITH"
 
 LOOK_SECONDS = 0.5
 TO_END_SECONDS = 22.0
-"""That an orderly stop may take beside the grace: 1 to obey, 10 to write the last verdicts (`life.stopping`), 10 to leave
-a lifespan, and one for what Python itself ends."""
+"""That an orderly stop may take beside the grace: 1 to obey, 10 to write the last verdicts (`life.stopping`), 10 to
+leave a lifespan, and one for what Python itself ends."""
 
 
 def ended_with_this(env: Mapping[str, str]) -> dict[str, str]:
