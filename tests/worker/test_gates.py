@@ -51,6 +51,7 @@ def hand_on(site, worker, *jobs, want=100, marks=None, looking=(), without=()):
     wanted = Wanted(
         {"default": want} if want else {}, looking=looking, without=without,
         gated={"default": Circle(marks=marks or {}, hands_on=True, leaving=len(jobs))},
+        places={job.id: job.slot_at for job in jobs if job.slot_at is not None},
     )  # fmt: skip
     assert wanted.hands_on
     return send(site.conn, play_round(worker, [succeeded(job, b"1") for job in jobs], wanted), site.schema)
@@ -290,6 +291,20 @@ def test_a_place_that_is_handed_on_belongs_to_the_claim_that_has_got_it(site, wo
     assert ids(play(site, worker)) == []
     assert len(second) == 2
     assert len(hand_on(site, worker, *second, first[2]).claimed) == 3
+
+
+def test_who_hands_on_finds_a_slot_where_it_was_left_and_one_that_has_moved_is_free_all_the_same(site, worker):
+    site.submit(*[tasks.three.bind() for _ in range(12)])
+    begun = hand_on(site, worker, *play(site, worker).claimed).claimed
+    places = site.rows("SELECT job, ctid::text FROM {}.slot ORDER BY 1")
+    assert sorted((job.id, job.slot_at) for job in begun) == places
+    assert [job.slot_at is None for job in hand_on(site, worker, *begun[:1]).claimed] == [False]
+    site.conn.execute(f"INSERT INTO {site.schema}.slot SELECT 'other', n FROM generate_series(1, 500) AS n")
+    site.conn.execute(f"UPDATE {site.schema}.slot SET n = n WHERE job = {begun[1].id}")  # as VACUUM FULL would
+    answer = hand_on(site, worker, *begun[1:])
+    assert len(answer.claimed) == 1
+    assert len(play(site, worker).claimed) == 1
+    assert site.count("running") == 3
 
 
 def test_who_hands_on_goes_on_behind_the_marks(site, worker):

@@ -409,10 +409,11 @@ BEGIN
         SELECT gate.parked, gate.gates, gate.numbers
         FROM gate
         CROSS JOIN LATERAL (SELECT (gate.gates::json->'gates'->0->>'most')::integer AS most OFFSET 0) AS each
-        WHERE each.most >= (
-                SELECT slot.n FROM {schema}.slot AS slot WHERE slot.gate = gate.parked ORDER BY slot.n DESC LIMIT 1)
-            + (SELECT coalesce(sum(share.most), 0) FROM {schema}.share AS share
-               WHERE share.kind = 'gate' AND share.name = gate.parked)
+        WHERE NOT EXISTS (
+            SELECT FROM {schema}.slot AS slot
+            WHERE slot.gate = gate.parked AND slot.n > each.most - (
+                SELECT coalesce(sum(share.most), 0)::integer FROM {schema}.share AS share
+                WHERE share.kind = 'gate' AND share.name = gate.parked))
     ),
     mark AS MATERIALIZED (
         SELECT * FROM unnest(this.marked, this.marked_lanes, this.marked_instants, this.marked_jobs)

@@ -75,7 +75,10 @@ _PLACES = {
     "place_of_suspect": ", suspect.priority, suspect.run_at, suspect.id",
     "place_of_plain": ", plain.priority, plain.run_at, plain.id",
 }
-_CLAIMED = {"slots": "", "key": "NULL", "share": "NULL", "and_entered": "", "handed_on": "", "entered": ""}
+_CLAIMED = {
+    **dict.fromkeys(("slots", "and_entered", "handed_on", "entered"), ""),
+    **dict.fromkeys(("key", "share", "slot_at"), "NULL"),
+}
 _PLAIN = _CLAIMED | {
     "chosen": "",
     "first": _filled(pieces.PLAIN_FIRST, _NOWHERE),
@@ -100,6 +103,7 @@ _HANDS_ON = _CLAIMED | {
     "first": pieces.FOLLOWING,
     "slots": pieces.GIVEN,
     "key": "parked",
+    "slot_at": pieces.SLOT_AT,
     "handed_on": pieces.HANDED_ON.replace("{nth_taken}", _NTH_TAKEN),
     "answers": pieces.HANDED,
 }

@@ -166,13 +166,13 @@ CLAIM = """
             THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM returned))::text END,
         NULL::text, NULL::text, NULL::smallint, NULL::smallint, NULL::integer, NULL::smallint,
         NULL::json, NULL::json, NULL::json, NULL::json, NULL::text, NULL::bigint, NULL::smallint, NULL::timestamptz,
-        NULL::float8, NULL::timestamptz, NULL::json, NULL::text
+        NULL::float8, NULL::timestamptz, NULL::json, NULL::text, NULL::text
     UNION ALL
     SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         task, queue, attempt, max_attempts, claims, crashes, {arguments}, retry, limits, {errors}, {key}, batch,
         priority, {run_at},
         CASE WHEN {refused_of_late} THEN extract(epoch FROM {schema}.clock() - job.refused_at)::float8 END,
-        {submitted_at}, meta::json, {share}
+        {submitted_at}, meta::json, {share}, {slot_at}
     FROM claimed AS job{entered}
 """
 # Nobody has tried it for a while where all workers were away, or its queue was paused: then the time counts anew.
@@ -293,7 +293,7 @@ ENTERED = """
         task, queue, attempt, max_attempts, claims, crashes, job.arguments::json, retry, limits, job.errors, parked,
         batch, priority, {run_at},
         CASE WHEN {refused_of_late} THEN extract(epoch FROM {schema}.clock() - job.refused_at)::float8 END,
-        {submitted_at}, meta::json, NULL
+        {submitted_at}, meta::json, NULL, NULL
     FROM (SELECT job.* FROM admitted CROSS JOIN LATERAL unnest(admitted.entered) AS job) AS job"""
 ANSWERS = """(SELECT json_agg(json_build_array(queue, cardinality(entered), stopped_at, next_in, more, again,
             CASE WHEN {schema}.is_one_limit(entered[1].parked) THEN entered[1].gates::text END, held_up))::text
@@ -357,7 +357,14 @@ HAND_ON = """    chosen AS MATERIALIZED (
         FROM finished AS gone
         CROSS JOIN LATERAL (
             SELECT slot.ctid AS place, slot.n FROM {schema}.slot AS slot
-            WHERE slot.gate = gone.parked AND slot.n = gone.slots[1] AND slot.job = gone.id AND slot.fence = gone.claims
+            WHERE slot.ctid = (%(done_places)s::tid[])[gone.nth]
+                AND slot.gate = gone.parked AND slot.n = gone.slots[1]
+                AND slot.job = gone.id AND slot.fence = gone.claims
+            UNION ALL
+            SELECT slot.ctid, slot.n FROM {schema}.slot AS slot
+            WHERE (%(done_places)s::tid[])[gone.nth] IS NULL
+                AND slot.gate = gone.parked AND slot.n = gone.slots[1]
+                AND slot.job = gone.id AND slot.fence = gone.claims
         ) AS own
         WHERE gone.slots IS NOT NULL
     ),
@@ -368,10 +375,11 @@ HAND_ON = """    chosen AS MATERIALIZED (
             FROM left_slot GROUP BY queue, parked, gates
         ) AS gate
         WHERE gate.queue <> ALL (ARRAY(SELECT queue FROM chosen))
-            AND (gate.gates::json->'gates'->0->>'most')::integer
-                >= (SELECT slot.n FROM {schema}.slot AS slot WHERE slot.gate = gate.parked ORDER BY slot.n DESC LIMIT 1)
-                + (SELECT coalesce(sum(share.most), 0) FROM {schema}.share AS share
-                   WHERE share.kind = 'gate' AND share.name = gate.parked)
+            AND NOT EXISTS (
+                SELECT FROM {schema}.slot AS slot
+                WHERE slot.gate = gate.parked AND slot.n > (gate.gates::json->'gates'->0->>'most')::integer - (
+                    SELECT coalesce(sum(share.most), 0)::integer FROM {schema}.share AS share
+                    WHERE share.kind = 'gate' AND share.name = gate.parked))
     ),
     mark AS MATERIALIZED (
         SELECT * FROM unnest(%(marked_queues)s::text[], %(marked_keys)s::text[], %(marked_lanes)s::smallint[],
@@ -453,6 +461,10 @@ HANDED_ON = """,
             fence = coalesce(((SELECT fences FROM taken)::integer[])[{nth_taken}], slot.fence),
             opens_at = CASE WHEN {nth_taken} IS NULL THEN '-infinity'::timestamptz END
         WHERE slot.ctid = ANY (ARRAY(SELECT place FROM left_slot))
+        RETURNING slot.ctid AS place, slot.job, slot.opens_at IS NULL AS is_taken
+    ),
+    taken_at AS MATERIALIZED (
+        SELECT array_agg(place) AS places, array_agg(job) AS jobs FROM handed_on WHERE is_taken
     ),
     over AS MATERIALIZED (
         SELECT gone.*, gone.slots > gone.admitted AND gone.admitted >= gone.free AND EXISTS (
@@ -465,11 +477,17 @@ HANDED_ON = """,
             FROM left_slot AS gone GROUP BY gone.queue
         ) AS gone
     )"""
+SLOT_AT = """(((SELECT places FROM taken_at)::tid[])[
+            array_position((SELECT jobs FROM taken_at)::bigint[], job.id)])::text"""
 HANDED = """(SELECT json_agg(json_build_array(queue, admitted, NULL, NULL, slots > admitted AND free > 0,
             tells AND (SELECT count({schema}.ring(others.queue)::text) FROM over AS others WHERE others.tells) >= 0,
             (SELECT gates::text FROM claimed WHERE claimed.queue = over.queue AND parked IS NOT NULL LIMIT 1), false
         ))::text
         FROM over)"""
-"""A slot that this statement takes from a claim needs no lock: nobody else touches it before that is over. To whom none
+"""A slot is found by the place at which the claim that ends has left it, if that is known: by its number every version
+of it is read that anybody's snapshot keeps, and there is one a job; idle workers that wait at the doorbell keep those
+of two seconds. For the same reason no number is looked for but those that would be too many.
+
+A slot that this statement takes from a claim needs no lock: nobody else touches it before that is over. To whom none
 is given is free for anybody; and where there is no room for those who wait, others are told.
 """

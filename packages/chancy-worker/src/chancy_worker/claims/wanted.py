@@ -78,6 +78,8 @@ class Wanted(msgspec.Struct, frozen=True):
     """Queues of whose limit it had less than it could have used."""
     gated: Mapping[str, Circle] = {}
     """Queues with parked jobs to be admitted, and of jobs with slots that end now."""
+    places: Mapping[int, str] = {}
+    """Where the slots of jobs that end now are, by the jobs' ids, as far as that is known."""
     flow: Flow | None = None
     """Not together with suspects."""
 
