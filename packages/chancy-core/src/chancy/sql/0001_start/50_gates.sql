@@ -18,7 +18,7 @@ CREATE TABLE {schema}.slot (
     opens_at timestamptz,  -- from then on it is free; null: when the claim is over
     PRIMARY KEY (gate, n)
 ) WITH (
-    fillfactor = 20, -- each job makes a version; one that is put on another page has to be told from all others of its number
+    fillfactor = 20, -- each job makes a version, and one on another page is told from all others
     autovacuum_vacuum_scale_factor = 0.02,
     autovacuum_vacuum_cost_delay = 0
 );
