@@ -68,8 +68,12 @@ class Database:
         )
 
     def close(self) -> None:
-        for conn in self._opened:
+        for conn in self._opened[1:]:
             conn.close()
+        with contextlib.suppress(psycopg.Error):  # no worker is at work here; a schema without any is used again
+            self.conn.execute("SET lock_timeout = '500ms'")
+            self.conn.execute(sql.SQL("DELETE FROM {}.worker").format(sql.Identifier(self.schema)))
+        self.conn.close()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -24,6 +25,8 @@ import chancy
 from chancy_ops.cli import main
 
 HERE = Path(__file__).parent
+WORKER = "web-1:77"
+"""There is none: tests write its rows."""
 CTRL_C = "\x03"
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]")
 
@@ -55,8 +58,12 @@ class Shell:
         return psycopg.connect(self.dsn, autocommit=True)
 
     def close(self) -> None:
-        if "conn" in self.__dict__:
-            self.conn.close()
+        if "conn" not in self.__dict__:
+            return
+        with contextlib.suppress(psycopg.Error):  # a schema without a lease is used by the next test as well
+            self.conn.execute("SET lock_timeout = '500ms'")
+            self.rows("DELETE FROM {}.worker WHERE name = %s RETURNING id", WORKER)
+        self.conn.close()
 
     def __call__(self, *arguments: object, dsn: str | None = None, schema: str | None = None) -> Answer:
         """In a pipe."""
@@ -99,7 +106,7 @@ class Shell:
     ) -> None:
         """What a worker does at the end of jobs."""
         traceback = f"Traceback (most recent call last):\n  …\n{kind}: {message}"
-        error = {"attempt": 1, "kind": kind, "message": message, "traceback": traceback, "worker": "web-1:77"}
+        error = {"attempt": 1, "kind": kind, "message": message, "traceback": traceback, "worker": WORKER}
         error["fingerprint"] = fingerprint
         self.rows(
             """WITH done AS (DELETE FROM {0}.job WHERE id = ANY (%s) RETURNING *, %s::text::json AS said)
@@ -123,7 +130,8 @@ class Shell:
         """A live worker has claimed it; the worker's id."""
         ((worker,),) = self.rows(
             """INSERT INTO {0}.worker (name, started_at, expires_at, clock_ahead)
-            VALUES ('web-1:77', {0}.clock(), {0}.clock() + interval '1 h', 0.004) RETURNING id"""
+            VALUES (%s, {0}.clock(), {0}.clock() + interval '1 h', 0.004) RETURNING id""",
+            WORKER,
         )
         self.rows(
             """INSERT INTO {0}.offer (worker, queues, tasks, signatures, version, listens)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import psycopg
 import pytest
 from psycopg import sql
 
 import chancy
+from chancy_testing.clock import Clock
 from chancy_testing.server.schemas import EVERY_SCHEMA, Schemas
 
 
@@ -46,6 +49,22 @@ def test_a_schema_that_was_given_back_is_empty_and_counts_from_one(chancy_dsn):
         assert schemas.take() == first
         assert chancy.jobs(conn, schema=first) == []
         assert chancy.submit_many(conn, [note.bind()], schema=first)[0].id == 1
+        schemas.give_back(first)
+
+
+def test_a_schema_whose_clock_was_moved_is_used_again_without_the_days_that_this_has_made(chancy_dsn):
+    with Schemas(chancy_dsn) as schemas, psycopg.connect(chancy_dsn, autocommit=True) as conn:
+        first = schemas.take()
+        days = sql.SQL("SELECT {}(current_date + 8, current_date + 9)").format(sql.Identifier(first, "make_partitions"))
+        for _ in range(2):
+            clock = Clock(chancy_dsn, first)
+            clock.move(timedelta(days=-3))
+            chancy.submit_many(conn, [note.bind()], schema=first)
+            clock.reset()
+            clock.close()
+            assert conn.execute(days).fetchone() == (6,)
+            schemas.give_back(first)
+            assert schemas.take() == first
         schemas.give_back(first)
 
 
