@@ -63,7 +63,8 @@ def options() -> set[str]:
 
 def put_in_order(index: Path) -> None:
     """Have guides answer before the reference: attributes are found by their class, whose text has them; what else the
-    reference names is found by its text; and what `ANSWERS` says comes first."""
+    reference names is found by its text; and what `ANSWERS` says comes first.
+    """
     document = json.loads(index.read_text(encoding="utf-8"))
     items: dict[str, dict[str, Any]] = {item["location"]: item for item in document["items"]}
     for place, item in list(items.items()):

@@ -35,7 +35,7 @@ def test_systemd_takes_the_unit_files(unit, tmp_path):
 
 def test_there_is_a_unit_for_a_module_and_one_for_an_app_and_no_password_in_either():
     started = [re.findall(r"(?m)^ExecStart=\S+/chancy-worker (\S+)", unit.text) for unit in UNITS]
-    assert [["shop.tasks"], ["shop.worker:app"]] == started
+    assert started == [["shop.tasks"], ["shop.worker:app"]]
     assert all("EnvironmentFile=" in unit.text and "postgresql://" not in unit.text for unit in UNITS)
 
 
