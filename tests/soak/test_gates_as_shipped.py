@@ -65,7 +65,7 @@ async def test_never_more_than_three_of_a_key_while_workers_are_killed(site, tmp
             worker.end()
         say(f"{phase}: {took[phase]:.1f} s, {kills} kills, {states(site)}")
         assert not (folder / "too_many").exists()
-        site.conn.execute(f"TRUNCATE {site.schema}.history, {site.schema}.worker, {site.schema}.dead_worker")
+        site.conn.execute(f"TRUNCATE {site.schema}.history, {site.schema}.worker, {site.schema}.dead_worker CASCADE")
     owned = site.one("SELECT count(*) FROM {}.slot AS slot WHERE chancy.is_owned(slot.job, slot.fence)")
     ratio = took["unlimited"] / took["limited"]
     say(f"limited / unlimited: {ratio:.2f}; slots still owned after the kills: {owned}")
