@@ -14,6 +14,7 @@ import pytest
 
 import chancy
 import chancy_ops
+from chancy.__about__ import __version__
 from chancy.migrations.migrate import newest, steps
 from chancy_ops.cli import COMMANDS, main
 
@@ -183,7 +184,7 @@ def test_workers_are_told(shell, tasks):
     worker = shell.run(job)
     answer = shell("workers")
     assert answer.lines[0][:4] == ["ID", "WORKER", "VERSION", "RUNNING"]
-    assert answer.lines[1][:4] == [str(worker), "web-1:77", "0.1.0", "1"]
+    assert answer.lines[1][:4] == [str(worker), "web-1:77", __version__, "1"]
     assert "+0.004 s" in answer.out
     (told,) = shell("workers", "--json").document["workers"]
     assert (told["name"], told["running"], told["queues"], told["clock_ahead"]) == ("web-1:77", 1, ["mail"], 0.004)
