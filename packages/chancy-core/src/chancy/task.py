@@ -27,6 +27,7 @@ from .options.limits import KeyFunction, Limit, Place, PlaceWish, SharedLimit, c
 from .options.plain import Duration, flag, several, shown
 from .options.plain import name as name_of
 from .options.retry import DEFAULT_BACKOFF, Backoff, RetryFunction, checked_retry, delay_of
+from .options.spelling import no_option
 from .registry import register
 from .run import awaited, backend, perform
 from .schedules.recurrence import When, declared
@@ -201,9 +202,7 @@ class BaseTask(Generic[P, R]):
         """
         unknown = changes.keys() - OptionChanges.__annotations__.keys()
         if unknown:
-            raise InvalidArguments(
-                self.name, min(unknown), f"is no option (there are: {', '.join(OptionChanges.__annotations__)})"
-            )
+            raise InvalidArguments(self.name, min(unknown), no_option(min(unknown), OptionChanges.__annotations__))
         given: dict[str, Any] = dict(changes)
         group, unique, after = given.pop("group", None), given.pop("unique", None), given.pop("after", ())
         named: tuple[SharedLimit, ...] = ()
@@ -320,6 +319,7 @@ def task(
     keep_logs: bool = False,
     schedule: When | None = None,
     aliases: Iterable[str] = (),
+    **others: object,
 ) -> BaseTask[..., Any] | TaskDecorator:
     """Make a typed function a task: it can still be called, and it can be submitted.
 
@@ -356,6 +356,8 @@ def task(
             raise InvalidTask(function.name, "it is a task already: leave one @task away")
         function = checked_function(function)
         full_name = task_name(function, name)
+        if others:
+            raise InvalidTask(full_name, f"{min(others)}= {no_option(min(others), _OPTIONS)}")
         try:
             own, together = divided(limits)
             given = (name_of("aliases", alias) for alias in several("aliases", aliases, "names"))
@@ -397,6 +399,10 @@ def task(
         return made
 
     return make(function) if function is not None else TaskDecorator(make)
+
+
+_OPTIONS = tuple(each.name for each in inspect.signature(task).parameters.values() if each.kind is each.KEYWORD_ONLY)
+"""Of `@task`."""
 
 
 def _kept(values: Any) -> Any:

@@ -182,7 +182,7 @@ def serve(
     except psycopg.Error as error:
         code = 1 if PARENT in os.environ else 2
         message = f"{' '.join(str(error).split())}; {say_where}"
-    print(f"{name}: {message}", file=sys.stderr)
+    print(setting.last_words(options.log_format, name, message), file=sys.stderr)
     return code
 
 

@@ -34,7 +34,7 @@ def schedules(site: Site) -> None:
                 row.name,
                 row.task,
                 when(row),
-                f"paused until {until(row.paused_until)}" if row.paused_until else row.next_at,
+                f"paused {until(row.paused_until)}" if row.paused_until else row.next_at,
                 row.last_at,
                 row.last_job,
                 row.note,
