@@ -388,7 +388,8 @@ async def test_a_role_that_may_only_look_is_refused_every_act(shell, open_dashbo
                 fields["until"] = "2099-01-01T00:00Z"
             answer = await pages.post(path.format(job=job), fields, BY_PAGE)
             assert answer.status == 403
-            assert "has no right to that: see what `chancy grants` prints" in answer.text
+            assert f"role {role} may not do that (permission denied" in answer.text
+            assert f"chancy grants --schema {shell.schema} --operator {role}`" in answer.text
         assert tables() == before
     finally:
         shell.conn.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(role)))

@@ -14,6 +14,7 @@ from .migrations.migrate import migrate, printed, steps, version
 from .run import perform
 from .schema import checked, schema_in_use
 from .wires.dsn import understood
+from .wires.failures import denied
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,7 +42,10 @@ def main(arguments: list[str] | None = None) -> int:
         with psycopg.connect(understood(options.dsn), connect_timeout=10, prepare_threshold=None) as conn:
             if options.check:
                 return _checked(conn, schema)
-            applied = migrate(conn, schema=schema)
+            try:
+                applied = migrate(conn, schema=schema)
+            except psycopg.errors.InsufficientPrivilege as error:
+                return _failed(denied(error, conn.info.user, schema, "owner"))
     except ChancyError as error:
         return _failed(str(error))
     except BrokenPipeError:  # `… --print | head`
@@ -50,6 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
     except psycopg.errors.LockNotAvailable:
         return _failed("another session holds a lock that the migration needs; nothing was changed, try again")
     except psycopg.Error as error:
+        if error.sqlstate is not None:
+            return _failed(f"Postgres says: {error}")
         return _failed(f"{error}; say where Postgres is with --dsn, CHANCY_DSN or PGHOST and the like")
     print(f"schema {schema}: " + (f"applied {', '.join(applied)}" if applied else "is up to date"))
     return 0

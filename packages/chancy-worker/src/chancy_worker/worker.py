@@ -14,17 +14,21 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Self
 
+import psycopg
+
 from chancy.app import AsyncChancy, Chancy
 from chancy.errors import MissingRights
 from chancy.migrations.migrate import check_version
 from chancy.migrations.roles import missing_rights
 from chancy.registry import registered
 from chancy.task import BaseTask
+from chancy.wires.failures import denied
 
 from . import forks, places
 from .attempts.logs import listening
 from .claims.plans import plans_of_gates
 from .config import WorkerConfig
+from .connection.link import Link
 from .connection.links import Links
 from .connection.pooler import session_behind
 from .engine import Engine
@@ -143,6 +147,17 @@ class Worker:
         """Begin to stop; called again, skip what is left of a stage, the grace first of all. From the worker's loop."""
         self._stopping.ask()
 
+    async def _check(self, link: Link) -> None:
+        """Raise `SchemaOutdated` or `MissingRights` where no worker could work."""
+        try:
+            await link.walk(check_version(self.app.schema_name))
+            lacking = await link.send(missing_rights())
+        except psycopg.errors.InsufficientPrivilege as error:
+            assert link.conn is not None
+            lacking = denied(error, link.conn.info.user, self.app.schema_name, "worker")
+        if lacking:
+            raise MissingRights(lacking)
+
     async def _set_up(self, stack: contextlib.AsyncExitStack) -> Engine:
         """All up to the lifespan; what is there is closed by the stack, in reverse."""
         app, config = self.app, self.config
@@ -154,9 +169,7 @@ class Worker:
         stack.push_async_callback(self._close_executors, engine)
 
         await engine.link.connect()
-        await engine.link.walk(check_version(app.schema_name))
-        if lacking := await engine.link.send(missing_rights()):
-            raise MissingRights(lacking)
+        await self._check(engine.link)
         for part in engine.parts:
             await part.declare(engine.link)
         if not links.is_lent and any(task.gates for task in self._tasks.values()):
