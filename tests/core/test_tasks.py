@@ -13,7 +13,17 @@ import sys
 import pytest
 
 import chancy
-from chancy import AsyncTask, Backoff, InvalidArguments, InvalidConnection, InvalidOption, InvalidTask, Limit, Task, task
+from chancy import (
+    AsyncTask,
+    Backoff,
+    InvalidArguments,
+    InvalidConnection,
+    InvalidOption,
+    InvalidTask,
+    Limit,
+    Task,
+    task,
+)
 from chancy.registry import registered
 from chancy_testing import eager
 
@@ -119,7 +129,9 @@ def test_options_that_no_row_can_hold_are_refused_at_decoration():
 )
 def test_an_option_that_others_have_is_refused_with_what_there_is_and_what_was_meant(option, meant):
     before = dict(registered())
-    with pytest.raises(InvalidTask, match=rf"double cannot be a task: {option}= is no option .there are: name, queue.*{meant}"):
+    with pytest.raises(
+        InvalidTask, match=rf"double cannot be a task: {option}= is no option .there are: name, queue.*{meant}"
+    ):
         task(**{option: 5})(double.function)
     assert dict(registered()) == before
 
@@ -134,7 +146,10 @@ def test_what_using_does_not_know_is_refused_likewise():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Backoff(2), r"Backoff: say its parts by name, as in Backoff\(base=5, .*max_attempts=, got Backoff\(2\)"),
+        (
+            lambda: Backoff(2),
+            r"Backoff: say its parts by name, as in Backoff\(base=5, .*max_attempts=, got Backoff\(2\)",
+        ),
         (lambda: Backoff(max=60), r"maximum=3600.*got Backoff\(max=60\)"),
         (lambda: Limit(60), r"Limit: say what it limits: Limit\.time\(60\) in seconds"),
         (lambda: Limit(seconds=60), r"Limit\.time\(60\)"),

@@ -48,8 +48,8 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True, metaclass=Spelled):
     jitter: float = 0.25
 
     SPELLING: ClassVar[str] = (
-        "its parts by name, as in Backoff(base=5, factor=3, maximum=3600, jitter=0.25): the first delay and the longest "
-        "in seconds, or as a timedelta; how often is max_attempts="
+        "its parts by name, as in Backoff(base=5, factor=3, maximum=3600, jitter=0.25): the first delay and the "
+        "longest in seconds, or as a timedelta; how often is max_attempts="
     )
 
     if TYPE_CHECKING:

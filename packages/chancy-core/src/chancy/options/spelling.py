@@ -1,4 +1,4 @@
-"""How it is said here: what somebody meant by a name that is no option's, and how a value of several parts is written."""
+"""How it is said here: what was meant by a name that is no option's, and how a value of several parts is written."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Spelled(msgspec.StructMeta):
 
     SPELLING: ClassVar[str]
 
-    def __call__(cls, *args: Any, **parts: Any) -> Any:
+    def __call__(cls, *args: Any, **parts: Any) -> Any:  # noqa: N805 - of a metaclass
         """Raises `InvalidOption` for parts that it has not."""
         try:
             return super().__call__(*args, **parts)

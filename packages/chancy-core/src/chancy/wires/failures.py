@@ -66,7 +66,8 @@ def denied(error: BaseException, role: str, schema: str, kind: str | None = None
     if kind is None:
         return (
             f"{who} has no right to that ({what}): have the owner of schema {schema} run what `{here}` prints, with "
-            f"--producer {name} to submit, --worker {name} to work, --viewer {name} to look or --operator {name} to steer"
+            f"--producer {name} to submit, --worker {name} to work, --viewer {name} to look or "
+            f"--operator {name} to steer"
         )
     return f"{who} {NEEDS[kind]} ({what}): have the owner of schema {schema} run what `{here} --{kind} {name}` prints"
 

@@ -17,7 +17,7 @@ from chancy_ops.terminal.faults import Refusal
 from chancy_ops.terminal.keys import keys
 from chancy_ops.terminal.screen import Table, document, heading, on_terminal
 from chancy_ops.terminal.site import Site, command
-from chancy_ops.terminal.times import a_second, lasting, until
+from chancy_ops.terminal.times import a_second, lasting, until, written
 
 from .queues import described, described_queue
 
