@@ -173,6 +173,16 @@ async def test_a_queue_is_paused_resumed_limited_and_kept(shell, pages):
     assert [verb for verb, *_ in acts(shell)] == ["pause", "resume", "limit", "limit", "keep", "keep"]
 
 
+async def test_a_name_that_nobody_knows_is_said_to_be_one(shell, pages):
+    for kind, act, said in [
+        ("queue", "pause", "unknown"), ("queue", "limit", "unknown"), ("queue", "resume", "unknown"),
+        ("queue", "resume", "strange"), ("task", "pause", "unknown"),
+    ]:  # fmt: skip
+        answer = await pages.post(f"/{kind}/{act}", {"name": "nosuch"}, BY_PAGE)
+        assert leads_to(answer) == f"/{kind}?name=nosuch&did={said}"
+    assert "nobody knows this name" in (await pages("/queue?name=nosuch&did=unknown")).text
+
+
 @pytest.mark.parametrize(
     ("act", "typed"),
     [
