@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -44,15 +44,28 @@ def no_option(name: str, known: Collection[str]) -> str:
     return f"{said}; {ELSEWHERE[name]}" if name in ELSEWHERE else said
 
 
-class Spelled(msgspec.StructMeta):
-    """Of a struct that people write: whoever calls it wrongly is told how it is written, by its `SPELLING`."""
+def _struct_meta() -> type:
+    """The metaclass of structs that people write: whoever calls one wrongly is told how it is written, by its
+    `SPELLING`.
+    """
+    usual = type(msgspec.Struct)
 
-    SPELLING: ClassVar[str]
-
-    def __call__(cls, *args: Any, **parts: Any) -> Any:  # noqa: N805 - of a metaclass
+    def call(kind: Any, *args: Any, **parts: Any) -> Any:
         """Raises `InvalidOption` for parts that it has not."""
         try:
-            return super().__call__(*args, **parts)
+            return usual.__call__(kind, *args, **parts)
         except TypeError:
             given = ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in parts.items())])
-            raise InvalidOption(cls.__name__, f"say {cls.SPELLING}, got {cls.__name__}({given[:100]})") from None
+            name = kind.__name__
+            raise InvalidOption(name, f"say {kind.SPELLING}, got {name}({given[:100]})") from None
+
+    try:
+        return type("Spelled", (usual,), {"__call__": call})
+    except TypeError:  # of a msgspec before 0.20, which says in its own words what is wrong
+        return usual
+
+
+if TYPE_CHECKING:
+    from msgspec import StructMeta as Spelled
+else:
+    Spelled = _struct_meta()
