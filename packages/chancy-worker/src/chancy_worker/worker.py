@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import contextvars
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Self
 
 import psycopg
@@ -147,17 +147,6 @@ class Worker:
         """Begin to stop; called again, skip what is left of a stage, the grace first of all. From the worker's loop."""
         self._stopping.ask()
 
-    async def _check(self, link: Link) -> None:
-        """Raise `SchemaOutdated` or `MissingRights` where no worker could work."""
-        try:
-            await link.walk(check_version(self.app.schema_name))
-            lacking = await link.send(missing_rights())
-        except psycopg.errors.InsufficientPrivilege as error:
-            assert link.conn is not None
-            lacking = denied(error, link.conn.info.user, self.app.schema_name, "worker")
-        if lacking:
-            raise MissingRights(lacking)
-
     async def _set_up(self, stack: contextlib.AsyncExitStack) -> Engine:
         """All up to the lifespan; what is there is closed by the stack, in reverse."""
         app, config = self.app, self.config
@@ -169,16 +158,19 @@ class Worker:
         stack.push_async_callback(self._close_executors, engine)
 
         await engine.link.connect()
-        await self._check(engine.link)
-        for part in engine.parts:
-            await part.declare(engine.link)
-        if not links.is_lent and any(task.gates for task in self._tasks.values()):
-            for statement in plans_of_gates():
-                await engine.link.send(statement)
+        with _naming_rights(engine.link, app.schema_name):
+            await engine.link.walk(check_version(app.schema_name))
+            if lacking := await engine.link.send(missing_rights()):
+                raise MissingRights(lacking)
+            for part in engine.parts:
+                await part.declare(engine.link)
+            if not links.is_lent and any(task.gates for task in self._tasks.values()):
+                for statement in plans_of_gates():
+                    await engine.link.send(statement)
 
-        await engine.life.connect()
-        stack.push_async_callback(engine.heart.stop, engine.life)
-        await engine.lease.take(engine.life)  # from here on outages are waited for
+            await engine.life.connect()
+            stack.push_async_callback(engine.heart.stop, engine.life)
+            await engine.lease.take(engine.life)  # from here on outages are waited for
 
         stack.push_async_callback(engine.end)
         engine.begin()
@@ -231,3 +223,15 @@ class Worker:
 
     async def _hangs(self) -> list[str]:
         return self._engine.health.hangs() if self._engine else []
+
+
+@contextlib.contextmanager
+def _naming_rights(link: Link, schema: str) -> Iterator[None]:
+    """Raise `MissingRights` where Postgres refuses one: a role may lack even what it takes to ask for its rights, or
+    have been granted them before a table was there.
+    """
+    try:
+        yield
+    except psycopg.errors.InsufficientPrivilege as error:
+        role = link.conn.info.user if link.conn is not None else ""
+        raise MissingRights(denied(error, role, schema, "worker")) from None
