@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, overload
@@ -24,7 +24,7 @@ from .keys.key import UniqueKeys, unique_of
 from .keys.unique import Unique
 from .model import JobRow, Options
 from .options.limits import KeyFunction, Limit, Place, PlaceWish, SharedLimit, checked_key, divided, place_of, wish_of
-from .options.plain import Duration, flag, several, shown
+from .options.plain import Duration, flag, kept, several, shown
 from .options.plain import name as name_of
 from .options.retry import DEFAULT_BACKOFF, Backoff, RetryFunction, checked_retry, delay_of
 from .options.spelling import no_option
@@ -349,7 +349,7 @@ def task(
     """
     if isinstance(function, str):
         raise InvalidTask(function, f"say its name as an option: @task(name={function!r})")
-    limits, aliases = _kept(limits), _kept(aliases)
+    limits, aliases = kept(limits), kept(aliases)
 
     def make(function: Callable[..., Any]) -> BaseTask[..., Any]:
         if isinstance(function, BaseTask):
@@ -403,8 +403,3 @@ def task(
 
 _OPTIONS = tuple(each.name for each in inspect.signature(task).parameters.values() if each.kind is each.KEYWORD_ONLY)
 """Of `@task`."""
-
-
-def _kept(values: Any) -> Any:
-    """What comes only once, for the next function of the same decorator."""
-    return tuple(values) if isinstance(values, Iterator) else values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -66,6 +66,6 @@ def _struct_meta() -> type:
 
 
 if TYPE_CHECKING:
-    from msgspec import StructMeta as Spelled
+    Spelled: TypeAlias = msgspec.StructMeta
 else:
     Spelled = _struct_meta()
