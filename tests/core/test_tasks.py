@@ -130,7 +130,7 @@ def test_options_that_no_row_can_hold_are_refused_at_decoration():
 def test_an_option_that_others_have_is_refused_with_what_there_is_and_what_was_meant(option, meant):
     before = dict(registered())
     with pytest.raises(
-        InvalidTask, match=rf"double cannot be a task: {option}= is no option .there are: name, queue.*{meant}"
+        InvalidTask, match=rf"double cannot be a task: {option}: is no option .there are: name, queue.*{meant}"
     ):
         task(**{option: 5})(double.function)
     assert dict(registered()) == before

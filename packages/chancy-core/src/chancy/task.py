@@ -27,7 +27,7 @@ from .options.limits import KeyFunction, Limit, Place, PlaceWish, SharedLimit, c
 from .options.plain import Duration, flag, kept, several, shown
 from .options.plain import name as name_of
 from .options.retry import DEFAULT_BACKOFF, Backoff, RetryFunction, checked_retry, delay_of
-from .options.spelling import no_option
+from .options.spelling import refuse_others
 from .registry import register
 from .run import awaited, backend, perform
 from .schedules.recurrence import When, declared
@@ -200,13 +200,11 @@ class BaseTask(Generic[P, R]):
         is submitted. `after` are jobs that have to succeed before it begins.
         Raises `InvalidArguments` for an option that cannot go into a row.
         """
-        unknown = changes.keys() - OptionChanges.__annotations__.keys()
-        if unknown:
-            raise InvalidArguments(self.name, min(unknown), no_option(min(unknown), OptionChanges.__annotations__))
         given: dict[str, Any] = dict(changes)
         group, unique, after = given.pop("group", None), given.pop("unique", None), given.pop("after", ())
         named: tuple[SharedLimit, ...] = ()
         try:
+            refuse_others(changes, OptionChanges.__annotations__)
             if "limits" in given:
                 given["limits"], named = divided(given["limits"])
             options = replace(self.options, **given)
@@ -356,9 +354,8 @@ def task(
             raise InvalidTask(function.name, "it is a task already: leave one @task away")
         function = checked_function(function)
         full_name = task_name(function, name)
-        if others:
-            raise InvalidTask(full_name, f"{min(others)}= {no_option(min(others), _OPTIONS)}")
         try:
+            refuse_others(others, _OPTIONS)
             own, together = divided(limits)
             given = (name_of("aliases", alias) for alias in several("aliases", aliases, "names"))
             older = tuple(dict.fromkeys(alias for alias in given if alias != full_name))

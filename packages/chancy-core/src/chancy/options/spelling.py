@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -36,12 +36,18 @@ ELSEWHERE: Mapping[str, str] = {
 """By the names that other queues have for it, how it is said here."""
 
 
-def no_option(name: str, known: Collection[str]) -> str:
-    """Why an option of this name is refused: what there is, and what was meant, as far as that can be guessed."""
+def refuse_others(names: Iterable[str], known: Collection[str]) -> None:
+    """Raise `InvalidOption` if any of the names is none of the `known` options: it says which there are, and which was
+    meant, as far as that can be guessed.
+    """
+    if (name := min(set(names).difference(known), default=None)) is None:
+        return
     said = f"is no option (there are: {', '.join(known)})"
-    if name not in known and (near := difflib.get_close_matches(name, known, 1, 0.75)):
-        return f"{said}; you may mean {near[0]}="
-    return f"{said}; {ELSEWHERE[name]}" if name in ELSEWHERE else said
+    if name in ELSEWHERE:
+        said += f"; {ELSEWHERE[name]}"
+    elif near := difflib.get_close_matches(name, known, 1, 0.75):
+        said += f"; you may mean {near[0]}="
+    raise InvalidOption(name, said)
 
 
 def _struct_meta() -> type:
