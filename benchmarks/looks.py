@@ -26,7 +26,9 @@ import psycopg
 import chancy
 import chancy_ops
 from chancy import State, task
+from chancy.migrations.migrate import functions
 from chancy.run import send
+from chancy.schema import named
 from chancy.states import LIVE
 from chancy_ops import JobFilter
 from chancy_ops.jobs import chosen
@@ -128,10 +130,34 @@ def export(tenant: str) -> None:
     """Waits for its turn."""
 
 
+# Many more queues, small ones, as tenants have them; and what workers would have counted, in bells of nine buckets.
+SMALL_QUEUES = """
+    INSERT INTO chancy.job (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments)
+    SELECT 'shop.tasks.welcome', 'tenant-' || n, 0, 'ready', 3, now(), now(), '{}'
+    FROM generate_series(1, 195) AS n, generate_series(1, 5)
+"""
+TALLY = """
+    INSERT INTO chancy.{table}
+    SELECT at, 'mail', task, outcome, jobs, jobs * 0.05, jobs * 0.2,
+        ARRAY(SELECT generate_series(60, 68))::smallint[], ARRAY(SELECT 1 + jobs / 9 FROM generate_series(1, 9)),
+        ARRAY(SELECT generate_series(68, 76))::smallint[], ARRAY(SELECT 1 + jobs / 9 FROM generate_series(1, 9))
+    FROM generate_series(date_trunc('{span}', now() - %(back)s::interval, 'UTC'), now(), interval '1 {span}') AS at,
+        unnest(%(tasks)s::text[]) AS task, unnest(ARRAY['succeeded', 'failed']) AS outcome,
+        LATERAL (SELECT (CASE outcome WHEN 'failed' THEN 2 ELSE 98 END)::bigint AS jobs) AS number
+"""
+TALLIES = {"minute": "2 days", "hour": "35 days", "day": "400 days"}
+DEPTH = """
+    INSERT INTO chancy.depth
+    SELECT at, 'mail', 10000, 0, 10000, 40, 12
+    FROM generate_series(now() - interval '2 days', now(), interval '1 min') AS at
+"""
+
+
 def fill(conn: psycopg.Connection[Any], finished: int, live: int) -> None:
-    """Everything, in a database that has nothing yet."""
+    """Jobs, in a database that has nothing yet."""
     chancy.migrate(conn)
-    conn.execute("SET synchronous_commit = off")
+    # A scan that begins where another one is would turn the days around: jobs finish in the order of time.
+    conn.execute("SET synchronous_commit = off; SET synchronize_seqscans = off")
     now = datetime.now(UTC)
     begin = now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=DAYS)
     conn.execute("SELECT chancy.make_partitions(%s, %s)", [begin.date(), now.date() + timedelta(days=2)])
@@ -156,8 +182,18 @@ def fill(conn: psycopg.Connection[Any], finished: int, live: int) -> None:
     )
     chancy_ops.pause(conn, "clicks")
     chancy_ops.limit(conn, "reports", concurrency=300)
-    conn.execute("VACUUM (ANALYZE) chancy.job")
     conn.execute("VACUUM (ANALYZE) chancy.history")
+
+
+def fill_the_rest(conn: psycopg.Connection[Any]) -> None:
+    """What else a large installation has."""
+    conn.execute("SET synchronous_commit = off")
+    conn.execute(SMALL_QUEUES)
+    for span, back in TALLIES.items():
+        made = TALLY.replace("{table}", f"tally_{span}").replace("{span}", span)
+        conn.execute(made, {"tasks": TASKS, "back": back})
+    conn.execute(DEPTH)
+    conn.execute("VACUUM (ANALYZE)")
 
 
 def looks(conn: psycopg.Connection[Any], newest: int) -> dict[str, Callable[[], Any]]:
@@ -266,10 +302,18 @@ def filled(folder: Path | None, finished: int, live: int) -> Iterator[psycopg.Co
         where = folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = stack.enter_context(Postgres(where, settings={}))
         conn = stack.enter_context(psycopg.connect(server.dsn, autocommit=True))
-        ((there,),) = conn.execute("SELECT to_regclass('chancy.job') IS NOT NULL").fetchall()
-        if not there:
+        if not is_true(conn, "to_regclass('chancy.job') IS NOT NULL"):
             fill(conn, finished, live)
+        if not is_true(conn, "EXISTS (SELECT FROM chancy.depth)"):
+            fill_the_rest(conn)
+        conn.execute(named(functions(), "chancy"))  # a kept one has those of then
+        conn.execute("SET synchronous_commit = on")
         yield conn
+
+
+def is_true(conn: psycopg.Connection[Any], what: str) -> bool:
+    """Whether Postgres says so."""
+    return bool(conn.execute(f"SELECT {what}").fetchall()[0][0])  # type: ignore[arg-type]
 
 
 def arguments(about: str | None) -> argparse.Namespace:

@@ -23,12 +23,6 @@ from looks import arguments, filled
 
 RUNS = 20
 MOST_MS = 100
-MORE_QUEUES = """
-    INSERT INTO chancy.job (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments)
-    SELECT 'shop.tasks.welcome', 'tenant-' || n, 0, 'ready', 3, now(), now(), '{}'
-    FROM generate_series(1, 195) AS n, generate_series(1, 5)
-    WHERE NOT EXISTS (SELECT FROM chancy.job WHERE queue = 'tenant-1')
-"""
 
 
 def paths(conn: psycopg.Connection[Any]) -> list[str]:
@@ -75,8 +69,6 @@ def main() -> None:
     """Fill, and measure."""
     args = arguments(__doc__)
     with filled(args.keep, args.finished, args.live) as conn:
-        conn.execute(MORE_QUEUES)
-        conn.execute("VACUUM (ANALYZE) chancy.job")
         asyncio.run(measure(conn.info.dsn, paths(conn)))
 
 

@@ -424,6 +424,18 @@ def large(mebibytes: int) -> str:
     return "x" * mebibytes * 1024**2
 
 
+@task(name="flows.shrunk")
+def shrunk(size: int) -> str:
+    """So many MiB, or nothing once `mended`."""
+    return "" if size in mended else "x" * size * 1024**2
+
+
+@task(name="flows.told_texts")
+def told_texts(parts: list[str]) -> int:
+    """How long they are."""
+    return sum(map(len, parts))
+
+
 @task(name="flows.untyped")
 def untyped(value: int) -> Any:
     """A text, which nobody knows who looks at its annotations."""
@@ -446,6 +458,19 @@ def what_is_too_large_when_it_is_filled_ends_that_job_alone(g: Ground) -> Steps:
     )
     assert rows[1].errors[-1].message == f"it needs job {jobs[0].id} (flows.nothing), which failed"
     assert not [name for name, *_ in seen]
+
+
+@case
+def what_was_given_too_much_comes_back_with_a_need_that_gives_less(g: Ground) -> Steps:
+    mended.clear()
+    parts = [shrunk.bind(9), shrunk.bind(8)]
+    end, first, _ = yield chancy.submit_many(g.conn, [told_texts.bind([result_of(part) for part in parts]), *parts])
+    yield g.perform()
+    assert (yield end.refresh(g.conn)).errors[-1].kind == "InvalidArguments"
+    mended.add(9)
+    assert (yield chancy.requeue(g.conn, first.id)) is True
+    yield g.perform()
+    assert (yield end.result(g.conn)) == 8 * 1024**2
 
 
 @case
@@ -683,6 +708,28 @@ def a_job_that_was_cancelled_by_somebody_does_not_come_back_with_its_need(g: Gro
     assert (yield chancy.requeue(g.conn, end.id)) is True
     yield g.perform()
     assert (yield end.result(g.conn)) == Sum(1, (1,))
+
+
+@case
+def one_that_came_back_and_was_then_cancelled_by_somebody_stays_so(g: Ground) -> Steps:
+    mended.clear()
+    other = yield slow.submit(g.conn, 1)
+    one = yield lost.submit(g.conn, 5)
+    end = yield total.submit(g.conn, [result_of(other), result_of(one)])
+    yield g.perform()
+    assert (yield end.refresh(g.conn)).errors[-1].kind == "NeedFailed"
+    mended.add(5)
+    assert (yield chancy.requeue(g.conn, end.id)) is True
+    yield g.perform()
+    assert (yield end.refresh(g.conn)).state is State.BLOCKED
+    yield end.cancel(g.conn)
+    assert (yield end.refresh(g.conn)).errors[-1].kind == "NeedFailed"  # what was said of it is kept
+    assert (yield chancy.requeue(g.conn, one.id)) is True
+    yield g.perform()
+    assert (yield end.refresh(g.conn)).state is State.CANCELLED
+    assert (yield chancy.requeue(g.conn, end.id)) is True  # somebody wants it after all
+    yield g.perform()
+    assert (yield end.refresh(g.conn)).state is State.BLOCKED
 
 
 @case

@@ -89,7 +89,7 @@ TALLY = """
     INSERT INTO {0}.tally (at, queue, task, outcome, jobs, waited, ran, wait_buckets, wait_counts)
     VALUES ({0}.clock() - interval '1 hour', 'default', %(task)s, 'succeeded', 3, 0.5, 0.1, '{{4,7}}', '{{1,2}}')
 """
-DEPTH = "INSERT INTO {0}.depth VALUES ({0}.clock() - interval '1 hour', %(queue)s, 1, 2, 3, 4, 5.5)"
+DEPTH = "INSERT INTO {0}.depth VALUES ({0}.clock() - interval '1 hour', %(queue)s, 1, 2, 3, 4, 5, 6.5)"
 DECLARED = "INSERT INTO {0}.task (name, queue, gates) VALUES (%(task)s, 'default', %(gates)s::text::json)"
 SLOT = "INSERT INTO {0}.slot (gate, n, job, fence) VALUES (%(gate)s, 1, %(job)s, 1)"
 LOG = "INSERT INTO {0}.log (job, attempt, n, at, entry) VALUES (%(id)s, 1, 1, {0}.clock(), %(entry)s::text::json)"

@@ -45,3 +45,14 @@ def test_what_tests_import_by_its_plain_name_is_there_once():
     imported = {name for folder in FOLDERS for path in folder.glob("*.py") for name in imports(path)}
     assert {name: number for name, number in helpers.items() if name in imported and number > 1} == {}
     assert {"worker_help", "cli_help", "shop_tasks"} <= imported
+
+
+def test_what_is_begun_first_is_there():
+    tree = ast.parse((TESTS / "conftest.py").read_text(encoding="utf-8"))
+    said = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.List | ast.Tuple)
+    }
+    paths = [*said["FIRST"], *said["TOGETHER"]]
+    assert [path for path in paths if not (TESTS.parent / path).exists()] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pty
@@ -48,7 +49,14 @@ class Shell:
         self._capsys = capsys
         self.dsn = dsn
         self.schema = schema
-        self.conn = psycopg.connect(dsn, autocommit=True)
+
+    @functools.cached_property
+    def conn(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(self.dsn, autocommit=True)
+
+    def close(self) -> None:
+        if "conn" in self.__dict__:
+            self.conn.close()
 
     def __call__(self, *arguments: object, dsn: str | None = None, schema: str | None = None) -> Answer:
         """In a pipe."""

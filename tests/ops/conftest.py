@@ -17,7 +17,7 @@ from cli_help import Shell
 def shell(capsys, chancy_dsn, chancy_schema):
     shell = Shell(capsys, chancy_dsn, chancy_schema)
     yield shell
-    shell.conn.close()
+    shell.close()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
+from cli_help import Shell
 from psycopg import sql
 
 from chancy.migrations.migrate import newest
@@ -124,8 +125,8 @@ BROKEN = [
 
 @pytest.mark.parametrize("dsn", BROKEN)
 @every_command
-def test_a_broken_connection_string_is_never_repeated(shell, line, dsn):
-    assert SECRET not in one_line(shell(*line, dsn=dsn))
+def test_a_broken_connection_string_is_never_repeated(capsys, line, dsn):
+    assert SECRET not in one_line(Shell(capsys, dsn, "chancy")(*line))
 
 
 @pytest.mark.parametrize("command", ["chancy_worker shop_tasks", "chancy migrate"])

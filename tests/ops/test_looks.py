@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
@@ -25,10 +26,12 @@ from chancy.schema import fill
 from chancy.verbs import ANY, SELECT_JOBS, select_job, select_jobs
 from chancy_ops import Count, JobFilter
 from chancy_ops.counting import COUNT_JOBS, MOST_COUNTED, count_jobs, sum_of
+from chancy_ops.diagnosis.fleet import WORK
+from chancy_ops.diagnosis.flows import STRANDED
 from chancy_ops.fingerprints import FAILURES
 from chancy_ops.jobs import _CHOOSE
-from chancy_ops.overview import QUEUES, WORKERS
-from chancy_ops.searching import SEARCH
+from chancy_ops.overview import QUEUES, WORKERS, look_at_queues
+from chancy_ops.searching import SEARCH, THESE
 
 LIVE, FINISHED = 100_000, 200_000
 
@@ -102,6 +105,7 @@ def asked(sql, which=JobFilter(), **more):  # noqa: B008
 
 
 FAILED = JobFilter(state=State.FAILED)
+LATELY = datetime.now(UTC) - timedelta(hours=1)
 LIST = 1_000
 """What 50 jobs cost: the ends of all indexes of all days, which the planner reads, and each job by its id. To read one of the
 tables through is 2,000 and more."""
@@ -128,8 +132,19 @@ LOOKS = {
     "count of succeeded": (asked(COUNT_JOBS, JobFilter(state=State.SUCCEEDED)), 1_500),
     "choose failed": (asked(_CHOOSE, FAILED), 450),
     "choose by fingerprint": (asked(_CHOOSE, JobFilter(state=State.FAILED, fingerprint="5ade1fb7c0d3")), 450),
+    "count of a queue": (asked(COUNT_JOBS, JobFilter(queue="mail")), 2_200),
+    "count of a queue that waits": (asked(COUNT_JOBS, JobFilter(queue="mail", state=State.READY)), 700),
+    "count of what was submitted or finished lately": (asked(COUNT_JOBS, JobFilter(since=LATELY)), 8_500),
+    "count of what succeeded lately": (asked(COUNT_JOBS, JobFilter(state=State.SUCCEEDED, since=LATELY)), 1_400),
     "failures": (asked(FAILURES), 500),
+    "failures of a task": (asked(FAILURES, JobFilter(task="shop_tasks.welcome")), 800),
     "queues": (asked(QUEUES, most=500), 2_500),
+    "queues, at a glance": (asked(QUEUES, most=50), 900),
+    "one queue": (asked(QUEUES, JobFilter(queue="mail"), most=50), 700),
+    "a queue that is not there": (asked(QUEUES, JobFilter(queue="ma"), most=50), 550),
+    "what is due, for doctor": (asked(WORK, most=100), 1_600),
+    "what is blocked, for doctor": (asked(STRANDED), 800),
+    "jobs by their ids": (asked(THESE, ids=[150_000, 250_000]), 280),
     "workers": (asked(WORKERS), 60),
     "get": (select_job(150_000), 220),
 }
@@ -146,9 +161,9 @@ def test_a_look_reads_what_it_shows(deep, conn, name):
 def test_looks_are_not_compiled_and_leave_other_processors_alone(deep, conn):
     found = conn.execute(
         "SELECT proname, proconfig FROM pg_proc WHERE pronamespace = %s::regnamespace AND proname = ANY (%s)",
-        [f'"{deep}"', ["find_jobs", "count_jobs", "choose_jobs", "look_at_queues", "look_at_failures"]],
+        [f'"{deep}"', ["find_jobs", "count_jobs", "choose_jobs", "look_at_queues", "look_at_failures", "look_at_work"]],
     ).fetchall()
-    assert len(found) == 5
+    assert len(found) == 6
     for name, settings in found:
         assert {"jit=off", "max_parallel_workers_per_gather=0"} <= set(settings), name
 
@@ -257,6 +272,24 @@ def test_what_is_counted_up_to_a_number_says_that_there_is_more(deep, conn):
     images, _ = chancy_ops.queues(conn, schema=deep)
     assert (images.name, images.ready.more, images.scheduled.more) == ("images", True, False)
     assert (int(images.blocked), images.blocked.more) == (3_334, False)
+
+
+def test_one_queue_is_told_as_among_all(deep, conn):
+    assert [chancy_ops.queues(conn, queue=row.name, schema=deep) for row in chancy_ops.queues(conn, schema=deep)] == [
+        [row] for row in chancy_ops.queues(conn, schema=deep)
+    ]
+    assert chancy_ops.queues(conn, queue="imag", schema=deep) == []
+    assert chancy_ops.queues(conn, queue="z", schema=deep) == []
+
+
+def test_what_is_counted_at_a_glance_says_that_there_is_more(deep, conn):
+    for row in send(conn, look_at_queues(most=50), deep):
+        assert (int(row.ready), row.ready.more, int(row.waiting), row.waiting.more) == (50, True, 50, True)
+
+
+def test_a_count_at_a_glance_has_looked_for_each_state_once(deep, conn):
+    counts = send(conn, count_jobs(JobFilter(), seconds=0), deep)
+    assert {state for state in counts if int(counts[state])} == set(chancy_ops.count(conn, schema=deep))
 
 
 def test_one_session_counts_whatever_it_is_asked_for(deep, conn):

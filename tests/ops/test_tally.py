@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
+import chancy_ops
 from chancy.tally.tally import bucket_of
+from chancy_ops.tally import minutes
+
+HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
@@ -59,3 +65,14 @@ def test_throughput_of_what_is_asked_for(shell, counted, asked, rows):
     told = shell("--json", "throughput", *asked).document["throughput"]
     assert [(row["task"], row["finished"]) for row in told] == rows
     assert len(shell("throughput", *asked).lines) == 1 + len(rows)
+
+
+def test_minutes_say_what_throughput_says_of_outcomes_and_nothing_of_time(shell, counted):
+    whole = chancy_ops.throughput(shell.conn, since=HOUR, by="nothing", every="minute", schema=shell.schema)
+    short = minutes(shell.conn, HOUR, schema=shell.schema)
+    assert [(row.since, row.until, row.outcomes) for row in short] == [
+        (row.since, row.until, row.outcomes) for row in whole
+    ]
+    assert [(row.wait.p50, row.run.p50) for row in short] == [(None, None)]
+    assert minutes(shell.conn, HOUR, queue="paper", schema=shell.schema)[0].finished == 900
+    assert minutes(shell.conn, HOUR, task="shop.welcome", schema=shell.schema)[0].finished == 52

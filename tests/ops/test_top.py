@@ -14,6 +14,7 @@ from cli_help import Terminal
 import chancy
 import chancy_ops
 from chancy.schema import numbered
+from chancy_ops.command.top import QUEUES
 from chancy_ops.flow import FLOW, look, measure
 
 
@@ -84,6 +85,7 @@ def test_one_frame_is_printed_in_a_pipe(busy):
         "READY",
         "WAITING",
         "SCHEDULED",
+        "BLOCKED",
         "RUNNING",
         "IN/S",
         "OUT/S",
@@ -91,8 +93,18 @@ def test_one_frame_is_printed_in_a_pipe(busy):
         "OLDEST",
         "PAUSED",
     ]
-    assert lines[queues + 2][:5] == ["mail", "3", "0", "0", "1"]
+    assert lines[queues + 2][:6] == ["mail", "3", "0", "0", "0", "1"]
     assert any("█████░░░░░ 50% halfway" in line for line in answer.out.splitlines())
+
+
+def test_blocked_jobs_are_counted_in_the_frame_and_in_the_document(busy, tasks):
+    first = tasks.welcome.bind(1)
+    busy.submit(*[tasks.welcome.using(after=[first], queue="default").bind(n) for n in range(2)])
+    lines = busy("top", "--once", "--every", 0.1).lines
+    found = next(line for line in lines if line[:1] == ["default"])
+    assert dict(zip(QUEUES, found, strict=False))["BLOCKED"] == "2"
+    told = busy("top", "--json", "--every", 0.1).document
+    assert {row["name"]: row["blocked"] for row in told["queues"]} == {"default": 2, "mail": 0}
 
 
 def test_rates_are_of_the_time_since_the_look_before(busy, tasks):

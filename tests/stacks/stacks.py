@@ -321,7 +321,7 @@ STACKS = [
 BY_NAME = {stack.name: stack for stack in STACKS}
 
 OFTEN = ["SQLAlchemy Session on psycopg", "SQLAlchemy AsyncSession on asyncpg", "Django, default"]
-"""For these every promise is tried on each commit; for the others much follows from that."""
+"""Each promise is tried on one of these on each commit, in turn; for the others much follows from that."""
 ONE_OF_EACH = [*OFTEN, "SQLAlchemy Session on psycopg2", "asyncpg, pool", "psycopg2"]
 
 

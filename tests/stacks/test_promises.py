@@ -8,7 +8,7 @@ import pytest
 from chancy_testing.attempts import on_a_loop_of_its_own
 from conformance import CASES, OnPostgres
 from conformance.grounds import go_on, go_on_awaiting
-from stacks import OFTEN, params
+from stacks import OFTEN, STACKS
 
 
 async def keep(case, stack, dsn, schema):
@@ -16,8 +16,22 @@ async def keep(case, stack, dsn, schema):
         await go_on_awaiting(case(OnPostgres(actor.conn, schema, drained)))
 
 
-@pytest.mark.parametrize("stack", params(OFTEN))
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def pytest_generate_tests(metafunc):
+    """Each promise on each stack, of which on every commit each is tried on one: those have their promises in turn.
+
+    tests/conformance has each promise on psycopg, sync and async, besides. What is not asked for is not made: six
+    thousand cases would be thrown away by each process.
+    """
+    every = "not every_stack" not in metafunc.config.option.markexpr
+    pairs = [
+        pytest.param(case, stack, marks=() if often else pytest.mark.every_stack, id=f"{case.__name__}-{stack.name}")
+        for number, case in enumerate(CASES)
+        for stack in STACKS
+        if (often := stack.name == OFTEN[number % len(OFTEN)]) or every
+    ]
+    metafunc.parametrize(("case", "stack"), pairs)
+
+
 def test_a_promise_is_kept_on_every_stack(case, stack, chancy_dsn, chancy_schema):
     if stack.is_async:
         on_a_loop_of_its_own(keep(case, stack, chancy_dsn, chancy_schema))

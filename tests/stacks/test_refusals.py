@@ -22,9 +22,10 @@ from sqlalchemy.ext import asyncio as sa_asyncio
 from stacks_tasks import plain
 
 import chancy
-from chancy import InvalidConnection, InvalidOption
+from chancy import InvalidConnection, InvalidOption, current_job, task
+from chancy_testing import drain
 from chancy_testing.attempts import on_a_loop_of_its_own
-from stacks import BY_NAME, alias_of, async_engine, engine, for_asyncpg, set_up_django
+from stacks import BY_NAME, STACKS, alias_of, async_engine, engine, for_asyncpg, set_up_django
 
 WITH_THE_REMEDY = {
     7: "got builtins.int",
@@ -110,6 +111,66 @@ def test_a_closed_async_connection_is_refused_and_nothing_is_sent(onlooker, chan
 
     on_a_loop_of_its_own(try_them())
     assert onlooker.jobs() == []
+
+
+ONE_AT_A_TIME = [
+    stack for stack in STACKS if stack.is_async and ("ession" in stack.name or stack.name.startswith("asyncpg"))
+]
+
+
+def says_what_to_do(sentence):
+    return sentence.endswith(
+        "connections of asyncpg and sessions of SQLAlchemy do one thing at a time: do one after the other, or give "
+        "each a connection of its own"
+    )
+
+
+@pytest.mark.parametrize("stack", ONE_AT_A_TIME, ids=str)
+def test_two_at_once_on_a_connection_that_does_one_at_a_time_are_refused_with_the_remedy(
+    stack, onlooker, chancy_dsn
+):  # fmt: skip
+    async def try_them():
+        async with stack.opened(chancy_dsn, True) as actor:
+            found = await asyncio.gather(*(plain.submit(actor.conn, n) for n in range(3)), return_exceptions=True)
+            refused = [each for each in found if isinstance(each, BaseException)]
+            assert refused
+            assert {type(each) for each in refused} == {InvalidConnection}
+            assert all(says_what_to_do(str(each)) for each in refused)
+
+    on_a_loop_of_its_own(try_them())
+
+
+async def said(number: int) -> int:
+    return number
+
+
+@task(name="stacks.at_once", max_attempts=1)
+async def at_once(stack: str, dsn: str) -> list[int]:
+    job = current_job()
+    async with BY_NAME[stack].opened(dsn, True) as actor:
+        steps = [job.step(actor.conn, f"step {n}", said, n) for n in range(3)]
+        done = await asyncio.gather(*steps, return_exceptions=True)  # a connection that is busy cannot be closed
+    for each in done:
+        if isinstance(each, BaseException):
+            raise each
+    return done
+
+
+@pytest.mark.parametrize("stack", ONE_AT_A_TIME, ids=str)
+def test_two_steps_at_once_on_such_a_connection_fail_with_the_remedy(stack, onlooker, chancy_dsn):
+    job = at_once.submit(onlooker.conn, stack.name, chancy_dsn)
+    drain(onlooker.conn)
+    (error,) = job.refresh(onlooker.conn).errors
+    assert (error.kind, says_what_to_do(error.message)) == ("InvalidConnection", True)
+
+
+@pytest.mark.parametrize(
+    "stack", ["psycopg, async", "SQLAlchemy AsyncConnection on psycopg", "SQLAlchemy AsyncConnection on asyncpg"]
+)
+def test_and_on_one_that_has_the_second_wait_they_are_done(stack, onlooker, chancy_dsn):
+    job = at_once.submit(onlooker.conn, stack, chancy_dsn)
+    drain(onlooker.conn)
+    assert job.result(onlooker.conn) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("name", BY_NAME)

@@ -80,9 +80,9 @@ def test_two_hundred_tests_in_two_processes_share_a_database_and_leave_nothing_i
     assert schemas(chancy_dsn) == before
 
 
-def test_two_hundred_tests_with_a_server_for_each_process_leave_nothing_on_the_disk(project, temporary):
-    project.write("test_many.py", MANY)
-    project.passes(200, "-n", "2", TMPDIR=str(temporary))
+def test_many_tests_with_a_server_for_each_process_leave_nothing_on_the_disk(project, temporary):
+    project.write("test_many.py", MANY.replace("200", "20"))
+    project.passes(20, "-n", "2", TMPDIR=str(temporary))
     assert [path.name for path in temporary.iterdir() if not path.name.startswith("pytest-of-")] == []
 
 
@@ -119,12 +119,12 @@ def test_who_uses_no_fixture_imports_nothing(project):
     project.passes(1, "-p", "no:asyncio", "-p", "no:anyio", "-p", "no:hypothesispytest", "-p", "no:xdist")
 
 
-def test_the_database_tests_do_not_import_the_worker(project):
+def test_the_database_tests_do_not_import_the_worker(project, chancy_dsn):
     project.write(
         "test_conn.py",
         "import sys\n\ndef test_conn(chancy_conn):\n    assert 'chancy_worker.worker' not in sys.modules\n",
     )
-    project.passes(1)
+    project.passes(1, CHANCY_TEST_DSN=chancy_dsn)
 
 
 def test_fixtures_and_options_are_documented(project):
@@ -140,7 +140,7 @@ def test_fixtures_and_options_are_documented(project):
 
 
 @pytest.mark.parametrize("kind", ["memory", "postgres"])
-def test_a_handler_that_is_not_idempotent_fails_when_each_job_runs_twice(project, kind):
+def test_a_handler_that_is_not_idempotent_fails_when_each_job_runs_twice(project, kind, chancy_dsn):
     fixtures, conn, perform = {
         "memory": ("chancy_eager", "chancy_eager.conn", "None"),
         "postgres": ("chancy_conn, chancy_drain", "chancy_conn", "chancy_drain(chancy_conn)"),
@@ -150,13 +150,13 @@ def test_a_handler_that_is_not_idempotent_fails_when_each_job_runs_twice(project
         "from chancy import task\n\ndone = []\n\n@task\ndef once(n: int) -> None:\n    done.append(n)\n\n"
         f"def test_once({fixtures}):\n    once.submit({conn}, 1)\n    {perform}\n    assert done == [1]\n",
     )
-    project.passes(1)
-    code, said = project.run("--chancy-run-twice")
+    project.passes(1, CHANCY_TEST_DSN=chancy_dsn)
+    code, said = project.run("--chancy-run-twice", CHANCY_TEST_DSN=chancy_dsn)
     assert (code, "assert [1, 1] == [1]" in said) == (1, True), said
 
 
 @pytest.mark.parametrize("kind", ["memory", "postgres"])
-def test_a_step_is_done_once_where_each_job_runs_twice(project, kind):
+def test_a_step_is_done_once_where_each_job_runs_twice(project, kind, chancy_dsn):
     fixtures, conn, perform = {
         "memory": ("chancy_eager", "chancy_eager.conn", "None"),
         "postgres": ("chancy_conn, chancy_drain", "chancy_conn", "chancy_drain(chancy_conn)"),
@@ -170,18 +170,18 @@ def test_a_step_is_done_once_where_each_job_runs_twice(project, kind):
         f"def test_order({fixtures}):\n    conns[:] = [{conn}]\n    job = order.submit({conn}, 1)\n    {perform}\n"
         "    assert done.count(1) == 1\n    assert job.refresh(conns[0]).result == b'2'\n    print(done)\n",
     )
-    project.passes(1)
-    code, said = project.run("--chancy-run-twice", "-s")
+    project.passes(1, CHANCY_TEST_DSN=chancy_dsn)
+    code, said = project.run("--chancy-run-twice", "-s", CHANCY_TEST_DSN=chancy_dsn)
     assert (code, "['outside', 1, 'outside']" in said) == (0, True), said
 
 
-def test_a_schema_can_last_as_long_as_a_module(project):
+def test_a_schema_can_last_as_long_as_a_module(project, chancy_dsn):
     project.write(
         "test_scope.py",
         "seen = []\n\ndef test_one(chancy_schema):\n    seen.append(chancy_schema)\n\n"
         "def test_two(chancy_schema):\n    assert seen == [chancy_schema]\n",
     )
-    project.passes(2, "-o", "chancy_schema_scope=module")
+    project.passes(2, "-o", "chancy_schema_scope=module", CHANCY_TEST_DSN=chancy_dsn)
 
 
 TRIO = """
@@ -208,9 +208,9 @@ async def test_eager(chancy_eager):
 """
 
 
-def test_under_trio_it_is_said_that_asyncio_is_needed(project):
+def test_under_trio_it_is_said_that_asyncio_is_needed(project, chancy_dsn):
     project.write("test_trio.py", TRIO)
-    project.passes(2, "-p", "anyio")
+    project.passes(2, "-p", "anyio", CHANCY_TEST_DSN=chancy_dsn)
 
 
 LATE = """

@@ -49,6 +49,28 @@ def test_a_schema_that_was_given_back_is_empty_and_counts_from_one(chancy_dsn):
         schemas.give_back(first)
 
 
+def test_tables_that_have_grown_are_emptied_as_those_of_a_few_rows_are(chancy_dsn):
+    with Schemas(chancy_dsn) as schemas, psycopg.connect(chancy_dsn, autocommit=True) as conn:
+        first = schemas.take()
+        worker = sql.SQL(
+            "INSERT INTO {} (name, started_at, expires_at) SELECT %s, now(), now() FROM generate_series(1, %s)"
+        )
+        worker = worker.format(sql.Identifier(first, "worker"))
+        offer = sql.SQL(
+            "INSERT INTO {} (worker, queues, tasks, signatures, version, listens) SELECT id, %s, %s, %s, '', true FROM {} LIMIT 1"
+        )
+        offer = offer.format(sql.Identifier(first, "offer"), sql.Identifier(first, "worker"))
+        for number in (1, 3000, 1):
+            conn.execute(worker, ["x", number])
+            conn.execute(offer, [[], [], []])
+            chancy.submit_many(conn, [note.bind() for _ in range(number)], schema=first)
+            conn.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(first, "worker")))
+            schemas.give_back(first)
+            assert schemas.take() == first
+            assert chancy.jobs(conn, schema=first) == []
+        schemas.give_back(first)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -16,14 +16,14 @@ import every_verb
 import web_help
 from cli_help import Shell
 
-from chancy_ops.web.pages import jobs
+from chancy_ops.web.pages import doctor, jobs
 
 
 @pytest.fixture
 def shell(capsys, chancy_dsn, chancy_schema):
     shell = Shell(capsys, chancy_dsn, chancy_schema)
     yield shell
-    shell.conn.close()
+    shell.close()
 
 
 @pytest.fixture
@@ -34,8 +34,9 @@ def things(shell):
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
-    """Counts are whole, however busy the machine is."""
+    """Counts are whole, and the doctor is done, however busy the machine is."""
     monkeypatch.setattr(jobs, "GLANCE", 20.0)
+    monkeypatch.setattr(doctor, "PATIENCE", 20.0)
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 import shop_tasks
+from act_tasks import greet
 from playwright.async_api import async_playwright
 from web_help import Server, dashboard, keep_shop, paths
 
@@ -25,7 +27,10 @@ from chancy_ops.web.routes import Act
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 REQUIRED = os.environ.get("CHANCY_REQUIRE_CHROMIUM") == "1"
-pytestmark = pytest.mark.skipif(not CHROMIUM and not REQUIRED, reason="there is no chromium")
+pytestmark = [
+    pytest.mark.skipif(not CHROMIUM and not REQUIRED, reason="there is no chromium"),
+    pytest.mark.asyncio(loop_scope="module"),  # that of the browser
+]
 
 IMAGES = Path(__file__).parents[2] / "docs/images"
 AXE = (importlib.resources.files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
@@ -36,8 +41,9 @@ MODES = {
 }
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser():
+    """One for all of them, since each start takes a second of processor: a tab of `opened` shares nothing with others."""
     assert CHROMIUM, "install chromium, as .ci/run does"
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
@@ -59,8 +65,10 @@ async def opened(browser, said, **mode):
     page.on("console", lambda message: said.append(f"{page.url}: {message.type}: {message.text}"))
     page.on("pageerror", lambda error: said.append(f"{page.url}: {error}"))
     page.on("requestfailed", lambda request: "/static/" in request.url and said.append(f"failed: {request.url}"))
-    yield page
-    await context.close()
+    try:
+        yield page
+    finally:
+        await context.close()
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -69,13 +77,74 @@ async def test_each_page_is_without_report_and_can_be_used_by_everybody(browser,
     async with opened(browser, said, **MODES[mode]) as page:
         for path in paths(things):
             await page.goto(server.place + path)
-            await page.evaluate(AXE)
-            found = await page.evaluate("axe.run()")
-            wrong = [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in found["violations"]]
-            assert wrong == [], path
-            wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-            assert wide <= 0, f"{path} is wider than the window by {wide} pixels"
+            await is_for_everybody(page)
     assert said == []
+
+
+async def is_for_everybody(page):
+    await page.evaluate(AXE)
+    found = await page.evaluate("axe.run()")
+    wrong = [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in found["violations"]]
+    assert wrong == [], page.url
+    wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert wide <= 0, f"{page.url} is wider than the window by {wide} pixels"
+
+
+SWEEPING = """
+    INSERT INTO {0}.audit (at, who, via, verb, what, fits, changed, skipped, seen_at)
+    VALUES ({0}.clock(), 'bob', 'dashboard', 'requeue', '{{"state": "failed", "fingerprint": "5ade1fb7c0d3"}}', 1000, 400, 2,
+        {0}.clock()) RETURNING id
+"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_each_page_on_the_way_to_an_act_is_so_too(browser, server, things, shell, mode):
+    """Forms, what is said of what was typed, the number before many are changed, how far that is, and what was done."""
+    greeted, ticked = shell.submit(greet.bind("ann"), greet.bind("bob"))
+    shell.finish(ticked)
+    ((sweeping,),) = shell.rows(SWEEPING)
+    said: list[str] = []
+    async with opened(browser, said, **MODES[mode]) as page:
+        for path in (
+            "/task/submit?name=acts.pack", f"/jobs/{greeted}/again", "/sweep?verb=requeue&state=failed",
+            "/sweep?verb=requeue&state=failed&queue=none", f"/sweep?id={sweeping}",
+            f"/sweep?ticked=1&verb=requeue&job={ticked}:failed:1&job={greeted}:failed:1&job={2**40}:failed:1",
+            "/audit", "/audit?who=nobody", "/queue?name=default&did=paused",
+        ):  # fmt: skip
+            await page.goto(server.place + path)
+            await is_for_everybody(page)
+        assert said == []
+
+        for path, buttons in {
+            "/queue?name=default": ["Pause", "Resume"],
+            f"/jobs/{greeted}": ["Cancel", "Requeue"],
+            "/sweep?verb=requeue&state=failed": ["Requeue 2 jobs"],
+            f"/sweep?id={sweeping}": ["Stop"],
+        }.items():
+            await page.goto(server.place + path)
+            for button in buttons:
+                pressed = page.locator("main form[method=post] button", has_text=button).first
+                async with page.expect_navigation():
+                    await pressed.evaluate("button => button.form.requestSubmit(button)")
+                await is_for_everybody(page)
+        assert said == []
+
+        for path, wrong in {
+            "/task/submit?name=acts.pack": {"argument-years": "7"},
+            f"/jobs/{greeted}": {"priority": "1000"},
+        }.items():
+            await page.goto(server.place + path)
+            for name, typed in wrong.items():
+                field = page.locator(f"[name='{name}']").first
+                await field.evaluate("(field, typed) => { field.form.noValidate = true; field.value = typed; }", typed)
+                async with page.expect_navigation() as seen:
+                    await field.evaluate("field => field.form.requestSubmit()")
+                assert (await seen.value).status == 400
+            await is_for_everybody(page)
+        for path in ("/jobs/99999999", "/nowhere", "/sweep?verb=requeue"):
+            await page.goto(server.place + path)
+            await is_for_everybody(page)
+    assert all("Failed to load resource: the server responded with a status of 40" in each for each in said), said
 
 
 async def test_without_a_script_each_page_says_the_same_and_what_is_asked_is_answered(browser, server, things, shell):

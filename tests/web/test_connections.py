@@ -119,3 +119,37 @@ async def test_what_could_not_be_asked_is_asked_again():
     with pytest.raises(ValueError, match="no"):
         await shared.get("x", 60, ask)
     assert await shared.get("x", 60, ask) == "yes"
+
+
+async def test_what_takes_longer_than_a_page_waits_is_there_for_who_asks_again():
+    shared, gate = Shared(), asyncio.Event()
+
+    async def ask():
+        await gate.wait()
+        return "seen"
+
+    assert await shared.soon("x", 60, ask, 0) is None
+    assert await shared.soon("x", 60, ask, 0.001) is None
+    gate.set()
+    assert await shared.soon("x", 60, ask, 20) == "seen"
+    assert await shared.soon("x", 60, ask, 0) == "seen"
+
+
+async def test_what_goes_wrong_when_nobody_waits_any_more_is_told_to_who_asks_next():
+    shared, gate, asked = Shared(), asyncio.Event(), []
+
+    async def ask():
+        asked.append(len(asked))
+        await gate.wait()
+        if len(asked) == 1:
+            raise LookupError("gone")
+        return "seen"
+
+    assert await shared.soon("x", 60, ask, 0) is None
+    gate.set()
+    while not shared._late:
+        await asyncio.sleep(0)
+    with pytest.raises(LookupError):
+        await shared.soon("x", 60, ask, 20)
+    assert await shared.soon("x", 60, ask, 20) == "seen"
+    assert asked == [0, 1]

@@ -13,7 +13,8 @@ from web_help import Pages, paths
 
 import chancy
 import chancy_ops
-from chancy_ops.web import VIEW, Action, User
+from chancy_ops.web import OPERATE, VIEW, Action, User
+from chancy_ops.web.pages import doctor
 
 
 async def test_every_page_answers_where_there_is_nothing_at_all(pages):
@@ -237,3 +238,42 @@ async def test_without_a_server_a_page_says_so_and_no_password(open_dashboard):
         assert "secretword" not in page.html
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect("postgresql://ann:secretword@127.0.0.1:1/x")
+
+
+async def test_while_the_doctor_looks_its_page_says_so_and_shows_what_was_found_by_itself(things, pages, monkeypatch):
+    monkeypatch.setattr(doctor, "PATIENCE", 0)
+    page = await pages("/doctor")
+    assert "The doctor is looking." in page.text
+    assert {"http-equiv": "refresh", "content": "1"} in page.all("meta")  # where there is no script
+    assert int(page.answer.headers["X-Pace"]) <= 300
+    assert page.all("body")[0]["data-every"] == "300"
+    while "The doctor is looking." in page.text:
+        page = await pages("/doctor", headers={"X-Live": "1"})
+    assert "the worst first" in page.text
+    page = await pages("/doctor")
+    assert not [attrs for attrs in page.all("meta") if "http-equiv" in attrs]
+
+
+async def test_of_many_queues_the_overview_shows_those_in_which_something_waits_for_the_longest(shell, pages):
+    shell.rows(
+        """INSERT INTO {0}.job (task, queue, priority, state, max_attempts, run_at, submitted_at, arguments)
+        SELECT 'shop_tasks.welcome', 'q' || n, 0, 'ready', 3, {0}.clock() - n * interval '1 min', {0}.clock(), '{{}}'
+        FROM generate_series(1, 60) AS n RETURNING 1"""
+    )
+    page = await pages("/")
+    shown = {link.rpartition("=")[2] for link in page.links if link.startswith("./queue?name=")}
+    assert shown == {f"q{n}" for n in range(11, 61)}
+    assert "Of 60 queues those in which a job has been due for the longest" in page.text
+
+
+async def test_the_overview_is_made_once_for_all_who_see_it_alike(things, open_dashboard):
+    users = iter([User("ann", OPERATE), User("ann", OPERATE), User("bob", OPERATE), User("bob", VIEW)])
+    made = open_dashboard(auth=lambda request: next(users), every=60)
+    asked, jinja = [], made._desk.pages._jinja
+    get_template = jinja.get_template
+    jinja.get_template = lambda name, *more: asked.append(name) or get_template(name, *more)
+    async with Pages(made) as pages:
+        seen = [await pages("/") for _ in range(4)]
+    assert seen[0].html == seen[1].html
+    assert ["bob" in page.text for page in seen] == [False, False, True, True]
+    assert asked.count("overview.html") == 3

@@ -16,8 +16,10 @@ from web_help import BY_PAGE, Pages
 import chancy
 import chancy_ops
 from chancy import State
+from chancy.run import perform
 from chancy_ops import JobFilter
 from chancy_ops.web import OPERATE, Action, User
+from chancy_ops.web.acts import sweeps as on_many
 
 
 @pytest.fixture
@@ -200,6 +202,23 @@ async def test_the_ticked_jobs_are_shown_counted_and_done_if_they_are_as_they_we
     assert [shell.row(job).state for job in (one, two, three)] == [State.READY, State.DISCARDED, State.FAILED]
     assert acts(shell) == [("requeue", {"jobs": [one]}, 1)]
     assert (await pages("/sweep?ticked=1&verb=requeue", 400)).status == 400
+
+
+async def test_two_hundred_ticked_jobs_are_looked_at_in_one_round_trip(shell, pages, monkeypatch):
+    ids = shell.submit(*[greet.bind(str(n)) for n in range(200)])
+    shell.finish(*ids)
+    said = []
+    monkeypatch.setattr(
+        on_many, "perform", lambda conn, asked, schema: said.append(asked.name) or perform(conn, asked, schema)
+    )
+    monkeypatch.setattr(chancy, "get", None)
+    asked = "&".join(f"job={job}:failed:1" for job in (*ids, ids[0], 2**40))
+    form = forms_of(await pages(f"/sweep?ticked=1&verb=requeue&{asked}"))["/sweep/ticked"]
+    assert (form.label, said) == ("Requeue 200 jobs", ["lines"])
+    answer = await pages.post("/sweep/ticked", {"verb": "requeue", "job": [f"{job}:failed:1" for job in ids]}, BY_PAGE)
+    assert leads_to(answer) == "/jobs?did=swept"
+    assert said == ["lines", "lines"]
+    assert counted(shell, State.READY) == 200
 
 
 @pytest.mark.parametrize(

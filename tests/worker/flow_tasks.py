@@ -132,6 +132,15 @@ async def itself() -> str:
         return result_of(await join.submit(conn, [result_of(own)]))
 
 
+others: dict[str, Job[str]] = {}
+
+
+@task(max_attempts=1)
+async def stands_for(name: str) -> str:
+    """Has the result of one that was submitted."""
+    return result_of(others[name])
+
+
 @task
 async def completes(dsn: str) -> str:
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as conn, conn.transaction():

@@ -63,6 +63,12 @@ def sleeps_in_our_thread() -> None:
 
 
 @chancy.task
+async def blocks_the_loop(begun: str) -> None:
+    Path(begun).touch()
+    time.sleep(LONG)
+
+
+@chancy.task
 async def sleeps_in_the_loops_executor() -> None:
     await asyncio.to_thread(time.sleep, LONG)
 

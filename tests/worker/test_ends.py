@@ -17,6 +17,7 @@ import stubborn_tasks as tasks
 from worker_help import eventually, process_facts, states
 
 from chancy import State
+from chancy_worker import processes
 
 pytestmark = pytest.mark.any_postgres
 
@@ -283,3 +284,21 @@ async def test_a_worker_that_cannot_start_again_stops_no_fleet_and_is_tried_unti
     await begun(site, parent, 2)
     parent.signal(signal.SIGTERM)
     assert await ended(parent) == 0
+
+
+async def test_a_worker_whose_job_blocks_its_loop_holds_up_the_end_of_a_fleet_no_longer_than_its_times(
+    site, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(processes, "TO_END_SECONDS", 1.0)
+    monkeypatch.setenv("PYTHONPATH", str(Path(tasks.__file__).parent))
+    command = [sys.executable, "-m", "chancy_worker", "stubborn_tasks", "--dsn", site.dsn, "--schema", site.schema]
+    fleet = processes.Processes([*command, "--grace", "0.5"], 2, site.dsn, site.schema, grace=0.5)
+    running = asyncio.create_task(fleet.run())
+    await eventually(lambda: len(site.workers()) == 2, 60)
+    (job,) = site.submit(tasks.blocks_the_loop.bind(str(tmp_path / "begun")))
+    await eventually((tmp_path / "begun").exists, 60)
+    signal.raise_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(running, 60) == 0
+    assert "and is killed: a job may block its event loop" in caplog.text
+    assert site.workers() == {}
+    assert site.row(job).state is State.READY  # declared dead, and given back at once

@@ -182,6 +182,7 @@ async def test_a_row_that_somebody_has_locked_holds_up_only_its_own_job(site):
 async def test_jobs_of_a_claim_whose_answer_was_lost_start_soon_and_no_attempt_is_counted_twice(site, chancy_dsn):
     async with Proxy(chancy_dsn) as proxy, working(site.app(dsn=proxy.dsn)):
         await warm_up(site)
+        await proxy.answered()
         proxy.mute = True
         jobs = site.submit(*[add.bind(i, 1) for i in range(10)])
         # The claim is committed, and its answer is not delivered.
@@ -321,6 +322,7 @@ async def test_a_verdict_whose_answer_was_lost_is_written_once_and_not_called_la
         await warm_up(site)
         (job,) = site.submit(pass_gate.bind("answer"))
         await eventually(lambda: site.count("running") == 1)
+        await proxy.answered()
         proxy.mute = True
         gates["answer"].set()
         await eventually(lambda: site.row(job).state is State.SUCCEEDED)

@@ -16,7 +16,7 @@ from worker_help import all_finished, eventually, working
 import chancy
 import chancy_ops
 from chancy import JobCancelled, JobFailed, Keep, State, UnknownJob, days, outcome_of, result_of
-from chancy.flows.statements import tell
+from chancy.flows.statements import tell, tell_all
 from chancy.run import send, walk
 from chancy_testing import drain
 from chancy_worker import Timing, WorkerConfig
@@ -300,6 +300,34 @@ async def test_a_job_that_returns_what_needs_itself_fails(site):
     async with working(site.app(), PROMPT):
         with pytest.raises(JobFailed, match=f"needs job {job.id}"):
             await result(site, job)
+
+
+async def test_a_job_that_returns_what_would_need_it_when_that_is_requeued_fails(site):
+    second = submit(site, tasks.stands_for.using(delay=3600).bind("first"))
+    tasks.others["second"] = second
+    first = tasks.others["first"] = submit(site, tasks.stands_for.bind("second"))
+    async with working(site.app(), PROMPT):
+        await eventually(lambda: site.row(first).becomes == second.id)
+        chancy.cancel(site.conn, first.id, schema=site.schema)
+        assert site.row(second).state is State.CANCELLED
+        chancy.requeue(site.conn, second.id, schema=site.schema)
+        with pytest.raises(JobFailed, match=f"needs job {second.id}, directly or by way of others"):
+            await result(site, second)
+    chancy.requeue(site.conn, first.id, schema=site.schema)
+    assert (site.row(first).state, site.row(second).state) == (State.BLOCKED, State.READY)  # nothing waits for itself
+
+
+def test_what_was_hung_on_a_job_that_had_ended_is_told_of_its_next_end(site):
+    first = submit(site, tasks.leaf.bind("a"))
+    second = submit(site, tasks.join.bind([result_of(first)]))
+    chancy.cancel(site.conn, first.id, schema=site.schema)
+    third = submit(site, tasks.join.bind([result_of(second)]))
+    walk(tell_all(), lambda statement: send(site.conn, statement, site.schema))
+    assert site.row(third).state is State.CANCELLED
+    chancy.requeue(site.conn, third.id, schema=site.schema)
+    assert [site.row(job).state for job in (first, second, third)] == [State.READY, State.BLOCKED, State.BLOCKED]
+    chancy.cancel(site.conn, first.id, schema=site.schema)
+    assert [site.row(job).state for job in (first, second, third)] == [State.CANCELLED] * 3
 
 
 @pytest.mark.parametrize("task", [tasks.completes, tasks.completes_in_thread], ids=str)

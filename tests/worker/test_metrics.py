@@ -176,7 +176,7 @@ NUMBERS = Numbers(
     slots={"q": 3},
     running={"q": 1},
     ready=True,
-    seen=Seen({"q": 1.5}, {"q": Depth(10_000, 1, 2, 3), "other": Depth()}),
+    seen=Seen({"q": 1.5}, {"q": Depth(10_000, 1, 2, 3, 4), "other": Depth()}),
 )
 
 
@@ -254,7 +254,8 @@ def test_of_several_workers_each_has_its_own_and_what_the_database_says_is_there
     totals = {key: n for key, n in found.items() if key[0] == "chancy_jobs_total" and ("outcome", "failed") in key}
     assert [dict(key[1:])["process"] for key in totals] == ["1", "2"]
     assert found["chancy_oldest_ready_seconds", ("queue", "q")] == 1.5
-    assert found["chancy_depth", ("queue", "q"), ("state", "ready")] == 10_000
+    states = ("ready", "waiting", "scheduled", "blocked", "running")
+    assert [found["chancy_depth", ("queue", "q"), ("state", state)] for state in states] == [10_000, 1, 2, 3, 4]
 
 
 def replace_seen(numbers):

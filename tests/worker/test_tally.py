@@ -465,6 +465,7 @@ def test_how_deep_the_queues_are_is_written_down_once_a_minute(site, chancy_cloc
         worker_tasks.add.using(run_at=later).bind(1, 1),
         *[limited.bind(n, 1) for n in range(4)],
         worker_tasks.add.using(queue="mail").bind(1, 1),
+        worker_tasks.add.using(queue="late", after=[worker_tasks.add.using(queue="mail").bind(1, 1)]).bind(1, 1),
     )
     chancy_clock.set(NOON + timedelta(seconds=30))
     worker = send(site.conn, register("w", 60), site.schema)
@@ -472,9 +473,9 @@ def test_how_deep_the_queues_are_is_written_down_once_a_minute(site, chancy_cloc
     send(site.conn, sample(), site.schema)
     site.submit(worker_tasks.add.bind(1, 1))
     send(site.conn, sample(), site.schema)
-    columns = "queue, ready, waiting, scheduled, running, oldest"
+    columns = "queue, ready, waiting, scheduled, blocked, running, oldest"
     assert site.rows(f"SELECT {columns} FROM {{}}.depth ORDER BY queue") == [
-        ("default", 8, 4, 1, 1, 30.0), ("mail", 1, 0, 0, 0, 30.0),
+        ("default", 8, 4, 1, 0, 1, 30.0), ("late", 0, 0, 0, 1, 0, None), ("mail", 2, 0, 0, 0, 0, 30.0),
     ]  # fmt: skip
     chancy_clock.set(NOON + timedelta(seconds=60))
     send(site.conn, sample(), site.schema)

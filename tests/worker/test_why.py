@@ -472,6 +472,16 @@ def test_a_job_that_was_ended_by_a_need_says_which(site):
     assert f"`chancy requeue {end.id}` runs what is to blame again" in found.sentence
 
 
+def test_a_job_that_came_back_and_was_then_cancelled_blames_nobody(site):
+    need = worker_tasks.add.bind(1, 2)
+    end, first = site.submit(worker_tasks.add.using(after=[need]).bind(3, 4), need)
+    chancy.cancel(site.conn, first.id, schema=site.schema)
+    chancy.requeue(site.conn, end.id, schema=site.schema)
+    chancy.cancel(site.conn, end.id, schema=site.schema)
+    found = chancy_ops.why(site.conn, end.id, schema=site.schema)
+    assert found.sentence.endswith(f"ago); `chancy requeue {end.id}` makes it ready again.")
+
+
 async def test_for_what_a_job_sleeps_or_waits(site, clock):
     site.conn.execute(step_tasks.MAKE_EFFECTS)
     async with working(site.app(), QUIET):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -102,19 +104,80 @@ async def at_work(worker: Worker) -> AsyncIterator[Worker]:
         await run
 
 
+def environment() -> dict[str, str]:
+    """Of workers out there: what helps these tests is found under its plain name."""
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent / "soak"), os.environ.get("PYTHONPATH", "")])
+    }
+
+
+class Nursery:
+    """A process that has imported all that workers of `run_worker` need, and is copied for each: to start Python and to
+    import it takes a third of a second of processor. It ends with this process, and its workers with it.
+    """
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "run_worker.py"), "nursery"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(),
+            start_new_session=True,
+        )
+
+        self._lock = threading.Lock()
+
+    def ask(self, **asked: Any) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with self._lock:
+            self._process.stdin.write(json.dumps(asked) + "\n")
+            self._process.stdin.flush()
+            return json.loads(self._process.stdout.readline())
+
+
+@functools.cache
+def nursery() -> Nursery:
+    return Nursery()
+
+
+class Born:
+    """A worker of the nursery, as `subprocess.Popen` has them."""
+
+    def __init__(self, told: str, log: Path) -> None:
+        self.returncode: int | None = None
+        log.touch()
+        self.pid = int(nursery().ask(told=told, log=str(log), env=environment(), folder=str(Path.cwd())))
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = nursery().ask(poll=self.pid)
+        return self.returncode
+
+    def wait(self, timeout: float = 60.0) -> int:
+        deadline = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(["a worker"], timeout)
+            time.sleep(0.005)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:  # the pid is its own until that has been asked
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
 class Process:
     """A worker process, whose log is in a file."""
 
-    def __init__(self, command: Sequence[str], log: Path, own_group: bool = False) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes] | Born, log: Path) -> None:
+        self.popen = popen
+        self.pid = popen.pid
         self.log = log
-        env = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent / "soak"), os.environ.get("PYTHONPATH", "")])
-        }
-        with log.open("wb") as out:
-            self.popen = subprocess.Popen(
-                [sys.executable, *command], env=env, stdout=out, stderr=out, start_new_session=own_group
-            )
-        self.pid = self.popen.pid
 
     @property
     def text(self) -> str:
@@ -171,10 +234,21 @@ class Site:
         self, *, concurrency: int = 20, grace: float = 5.0, timing: Timing = FAST, queues: Sequence[str] = ("default",)
     ) -> Process:
         told = {"dsn": self.dsn, "schema": self.schema, "concurrency": concurrency, "grace": grace, "queues": queues}
-        return self.run(str(HERE / "run_worker.py"), json.dumps(told | {"timing": asdict(timing)}))
+        log = self._next_log()
+        return self._added(Process(Born(json.dumps(told | {"timing": asdict(timing)}), log), log))
 
     def run(self, *command: str, own_group: bool = False) -> Process:
-        process = Process(command, self.folder / f"process-{len(self.processes)}.log", own_group)
+        log = self._next_log()
+        with log.open("wb") as out:
+            popen = subprocess.Popen(
+                [sys.executable, *command], env=environment(), stdout=out, stderr=out, start_new_session=own_group
+            )
+        return self._added(Process(popen, log))
+
+    def _next_log(self) -> Path:
+        return self.folder / f"process-{len(self.processes)}.log"
+
+    def _added(self, process: Process) -> Process:
         self.processes.append(process)
         return process
 
@@ -187,7 +261,17 @@ class Site:
         for process in self.processes:
             process.end()
             print(f"--- {process.log.name}\n{process.text[-4000:]}")  # shown by pytest when the test has failed
+        with contextlib.suppress(psycopg.Error):
+            self._forget_the_dead()
         self.conn.close()
+
+    def _forget_the_dead(self) -> None:
+        """Leases of processes that are no more: a schema in which there are none is used by the next test as well."""
+        self.conn.execute("SET lock_timeout = '500ms'")
+        names = [(id_, name.rpartition(":")[2]) for id_, name in self.rows("SELECT id, name FROM {}.worker")]
+        dead = [id_ for id_, pid in names if pid.isdecimal() and not is_alive(int(pid))]
+        if dead:
+            self.rows("DELETE FROM {}.worker WHERE id = ANY (%s) RETURNING id", dead)
 
 
 def clean_tasks() -> None:
@@ -269,6 +353,8 @@ class Proxy:
         self._rest = {key: place[key] for key in ("user", "dbname") if key in place}
         self._writers: list[asyncio.StreamWriter] = []
         self._deaf: set[int] = set()
+        self._asking: set[int] = set()
+        """Clients that have said something since their last whole answer."""
         self.mute = False
         self.swallowed = bytearray()
         """The answers that were not handed on while it was mute."""
@@ -293,6 +379,10 @@ class Proxy:
     def deaf(self) -> int:
         """How many clients are not heard any more."""
         return len(self._deaf)
+
+    async def answered(self) -> None:
+        """Returns when everybody has been answered: what is done is seen by others before it is heard of by who did it."""
+        await eventually(lambda: not self._asking)
 
     def cut(self) -> None:
         while self._writers:
@@ -320,13 +410,19 @@ class Proxy:
                     data, rest = self._without_notifications(rest + data)
                 if not answers and self.deaf_to is not None and self.deaf_to in data:
                     self._deaf.add(number)
+                if not answers:
+                    self._asking.add(number)
                 if answers and self.mute:
                     self.swallowed += data
                 elif number not in self._deaf:
                     writer.write(data)
+                    if answers and data[-6:-1] == b"Z\x00\x00\x00\x05":  # ready for the next
+                        self._asking.discard(number)
             writer.close()
         except (ConnectionError, RuntimeError):
             writer.transport.abort()
+        finally:
+            self._asking.discard(number)
 
     def _without_notifications(self, data):
         """What is to be handed on of these answers, and the begin of one that is not whole yet."""

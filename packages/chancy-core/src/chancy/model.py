@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -18,9 +18,6 @@ from .states import State
 from .wires import wire
 
 Rows: TypeAlias = wire.Rows
-
-if TYPE_CHECKING:
-    from .job import NewJob
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -95,8 +92,9 @@ class Statement(msgspec.Struct, Generic[T_co], frozen=True):
     sql: str
     params: Mapping[str, Any]
     parse: Callable[[Rows], T_co]
-    adds: Sequence[NewJob[Any]] = ()
-    """The jobs that it adds, or that the batch does which it adds, for a backend that reads no SQL."""
+    adds: Sequence[Any] = ()
+    """The jobs that it adds, or that the batch does which it adds, for a backend that reads no SQL: a `NewJob` each; of
+    a flow, a `Node`."""
     name: str = ""
     """What it asks, for whoever reads no SQL: the function that makes it, or the verb that sends it alone."""
     prepared: str = ""

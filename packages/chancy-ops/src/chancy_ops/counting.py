@@ -43,6 +43,11 @@ class Count(int):
         return f"Count({int(self)}, more=True)" if self.more else int.__repr__(self)
 
 
+def capped(number: int, most: int, more: bool = False) -> Count:
+    """What was counted up to one more than `most`, or not even that."""
+    return Count(min(number, most), more or number > most)
+
+
 def sum_of(*counts: int) -> Count:
     """All together."""
     return Count(sum(counts), any(isinstance(count, Count) and count.more for count in counts))

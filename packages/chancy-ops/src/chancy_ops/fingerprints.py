@@ -53,8 +53,9 @@ def failures(
 ) -> Statement[Found[FailureRow]]:
     """Failed and discarded jobs by what went wrong, the most frequent first. One round trip.
 
-    Looks at the newest 20,000 that fit; the list's `looked_back_to` says how far that was, if there are more. `since`
-    and `until` are about when they finished. `limit` is of the groups. Raises `InvalidOption`, a `ValueError`.
+    Looks at the newest 20,000 that fit; of a task or a queue, at those among the newest 100,000 of all, if any fits.
+    The list's `looked_back_to` says how far that was, if there may be more. `since` and `until` are about when they
+    finished. `limit` is of the groups. Raises `InvalidOption`, a `ValueError`.
     """
     params = {
         "since": None if since is None else instant("since", since),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from chancy.model import Rows, Statement
+from chancy.options.plain import text
 from chancy.verb import verb
 from chancy.wires.literals import FINITE
 
-from .counting import MOST_COUNTED, Count
+from .counting import MOST_COUNTED, Count, capped
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,32 +40,32 @@ class QueueRow:
 QUEUES = """
     SELECT queue, ready, scheduled, running, waiting, waiting_ahead, more_waiting, blocked, oldest_at, {until},
         concurrency, workers
-    FROM {schema}.look_at_queues(%(most)s::integer)
+    FROM {schema}.look_at_queues(%(most)s::integer, %(queue)s::text)
 """.replace("{until}", FINITE.replace("{instant}", "paused_until"))
 
 
 @verb
-def queues(*, schema: str | None = None) -> Statement[list[QueueRow]]:
-    """All queues that have live jobs or workers, or are paused or limited, by name. One round trip, which counts up to
-    10,000 jobs of a queue.
+def queues(*, queue: str | None = None, schema: str | None = None) -> Statement[list[QueueRow]]:
+    """All queues that have live jobs or workers, or are paused or limited, by name; or one of them. One round trip,
+    which counts up to 10,000 jobs of a queue. Raises `InvalidOption`.
     """
-    return Statement(QUEUES, {"most": MOST_COUNTED}, _parse_queues, name="queues")
+    return look_at_queues(None if queue is None else text("queue", queue))
 
 
-def _parse_queues(rows: Rows) -> list[QueueRow]:
+def look_at_queues(queue: str | None = None, most: int = MOST_COUNTED) -> Statement[list[QueueRow]]:
+    """All of them, or one: of each up to so many jobs are counted."""
+    return Statement(QUEUES, {"most": most, "queue": queue}, partial(_parse_queues, most), name="queues")
+
+
+def _parse_queues(most: int, rows: Rows) -> list[QueueRow]:
     return [
         QueueRow(
-            name, _capped(due + waiting, more), _capped(ahead + waiting_ahead, more), running, _capped(waiting, more),
-            _capped(blocked, False), oldest_at and oldest_at.astimezone(UTC), until and until.astimezone(UTC),
-            limit, workers,
+            name, capped(due + waiting, most, more), capped(ahead + waiting_ahead, most, more), running,
+            capped(waiting, most, more), capped(blocked, most), oldest_at and oldest_at.astimezone(UTC),
+            until and until.astimezone(UTC), limit, workers,
         )
         for name, due, ahead, running, waiting, waiting_ahead, more, blocked, oldest_at, until, limit, workers in rows
     ]  # fmt: skip
-
-
-def _capped(number: int, more: bool) -> Count:
-    """What was counted up to one more, or not even that."""
-    return Count(min(number, MOST_COUNTED), more or number > MOST_COUNTED)
 
 
 @dataclass(frozen=True, slots=True)

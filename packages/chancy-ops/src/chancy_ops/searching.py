@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,8 +22,7 @@ _DECLARED = """
     LEFT JOIN (SELECT name AS declared_name, secrets FROM {schema}.task) AS declared ON declared_name = job.task
     """
 # Of what is large nothing is read; of what has secrets all, since they are found in what is whole.
-SEARCH = (
-    """
+_LINE = """
     SELECT looked_to, looked_back_to, id, task, queue, state::text, priority, attempt, max_attempts, crashes, worker,
         batch, {instants}, convert_to(left(unique_key, 200), 'UTF8'), convert_to(progress::text, 'UTF8'),
         CASE WHEN secrets IS NULL AND pg_column_size(arguments) <= 100000
@@ -32,7 +32,16 @@ SEARCH = (
         convert_to(left({schema}.of_last_error(errors, 'message'), 400), 'UTF8'),
         {schema}.of_last_error(errors, 'fingerprint'), convert_to(secrets::text, 'UTF8')
     FROM """.replace("{instants}", INSTANTS)
-    + FIND_JOBS.replace("ORDER BY nth", _DECLARED + "ORDER BY nth")
+SEARCH = _LINE + FIND_JOBS.replace("ORDER BY nth", _DECLARED + "ORDER BY nth")
+THESE = (
+    _LINE
+    + """
+    (SELECT id AS found_id, nth, NULL::bigint AS looked_to, NULL::timestamptz AS looked_back_to
+        FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS each (id, nth)) AS found
+    CROSS JOIN LATERAL (SELECT * FROM {schema}.any_job AS any_job WHERE any_job.id = found_id OFFSET 0) AS job
+    """
+    + _DECLARED
+    + "ORDER BY nth"
 )
 
 
@@ -102,6 +111,17 @@ def search(
         return found
 
     return Statement(SEARCH, params, parse_lines, name="search")
+
+
+def these_lines(ids: Sequence[int]) -> Statement[Found[JobLine]]:
+    """The jobs with these ids, a line each, in this order; those that are not there are missing."""
+    return Statement(THESE, {"ids": list(ids)}, parse_found(_parse_line), name="lines")
+
+
+def lines_in(which: JobFilter, states: Collection[State], limit: int) -> Statement[Found[JobLine]]:
+    """Those that fit and are in one of these states, a line each."""
+    params = which.params(states) | {"words": None, "limit": limit, "before": None, "seconds": LOOK_SECONDS}
+    return Statement(SEARCH, params, parse_found(_parse_line), name="search")
 
 
 def whole_jobs(which: JobFilter, limit: int, *, words: str | None, before: int | None) -> Statement[Found[JobRow]]:

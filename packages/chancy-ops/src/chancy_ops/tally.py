@@ -104,14 +104,7 @@ _THROUGHPUT = """
         SELECT place, min(at) AS at, min(queue) AS queue, min(task) AS task, sum(waited) AS waited, sum(ran) AS ran,
             outcome AS kind, NULL::smallint AS bucket, sum(jobs)::bigint AS n
         FROM each GROUP BY place, outcome
-        UNION ALL
-        SELECT place, NULL, NULL, NULL, 0, 0, 'wait', wait.bucket, sum(wait.n)::bigint
-        FROM each CROSS JOIN unnest(wait_buckets, wait_counts) AS wait (bucket, n)
-        GROUP BY place, wait.bucket
-        UNION ALL
-        SELECT place, NULL, NULL, NULL, 0, 0, 'run', run.bucket, sum(run.n)::bigint
-        FROM each CROSS JOIN unnest(run_buckets, run_counts) AS run (bucket, n)
-        GROUP BY place, run.bucket
+        {histograms}
     )
     SELECT (SELECT since FROM asked), (SELECT least(until, now) FROM asked), min(at), min(queue), min(task),
         sum(waited), sum(ran), array_agg(kind), array_agg(bucket), array_agg(n)
@@ -120,9 +113,21 @@ _THROUGHPUT = """
     ORDER BY place
 """
 
+_HISTOGRAMS = """
+        UNION ALL
+        SELECT place, NULL, NULL, NULL, 0, 0, 'wait', wait.bucket, sum(wait.n)::bigint
+        FROM each CROSS JOIN unnest(wait_buckets, wait_counts) AS wait (bucket, n)
+        GROUP BY place, wait.bucket
+        UNION ALL
+        SELECT place, NULL, NULL, NULL, 0, 0, 'run', run.bucket, sum(run.n)::bigint
+        FROM each CROSS JOIN unnest(run_buckets, run_counts) AS run (bucket, n)
+        GROUP BY place, run.bucket
+"""
 
-def _text(span: Span, by: By, *, series: bool) -> str:
+
+def _text(span: Span, by: By, *, series: bool, spread: bool = True) -> str:
     pieces = {
+        "histograms": _HISTOGRAMS if spread else "",
         "at": "date_trunc('{span}', every.at, 'UTC')" if series else "NULL::timestamptz",
         "queue": "every.queue" if by in ("queue", "queue and task") else "NULL::text",
         "task": "every.task" if by in ("task", "queue and task") else "NULL::text",
@@ -138,6 +143,7 @@ def _text(span: Span, by: By, *, series: bool) -> str:
 THROUGHPUT = {
     (span, by, series): _text(span, by, series=series) for span in _LENGTHS for by in _BYS for series in (False, True)
 }
+OUTCOMES = _text("minute", "nothing", series=True, spread=False)
 
 
 @verb
@@ -182,6 +188,17 @@ def throughput(
     return Statement(made, params, lambda rows: _parse(rows, series), name="throughput")
 
 
+@verb
+def minutes(
+    since: timedelta, /, *, queue: str | None = None, task: str | None = None, schema: str | None = None
+) -> Statement[list[Throughput]]:
+    """What came out how, minute by minute since so long ago; without how long it took, of which all but some
+    milliseconds of such a look are. One round trip.
+    """
+    params = {"since": None, "ago": in_seconds(since), "until": None, "queue": queue, "task": task}
+    return Statement(OUTCOMES, params, lambda rows: _parse(rows, "minute"), name="minutes")
+
+
 LATELY = timedelta(minutes=10)
 
 
@@ -206,7 +223,7 @@ def lately_of(rows: Sequence[Throughput]) -> defaultdict[str, Lately]:
 
 
 DEPTHS = """
-    SELECT at, ready, waiting, scheduled, running, oldest
+    SELECT at, ready, waiting, scheduled, blocked, running, oldest
     FROM {schema}.depth
     WHERE queue = %(queue)s::text AND at >= {schema}.clock() - %(ago)s::interval
     ORDER BY at
@@ -224,6 +241,8 @@ class Depth:
     waiting: int
     """Of the ready ones, those that wait for a limit or for their turn."""
     scheduled: int
+    blocked: int
+    """By jobs that they need."""
     running: int
     oldest: float | None
     """For how many seconds the longest waiting of the ready ones was due."""

@@ -1,8 +1,8 @@
 """`--processes N`: one command keeps N workers running, each a process of its own.
 
 A child that dies is declared dead at once, so that its jobs run again within a second or two and not when its lease
-is over, and is started anew. One that hangs is killed, where a service manager would do that to a single worker. The
-children stop when this process does, however it ends.
+is over, and is started anew. One that hangs, or that does not come to an end when it is told to, is killed, where a
+service manager would do that to a single worker. The children stop when this process does, however it ends.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .life import signals
 from .life.health import answering, ask, pet_service_watchdog, seconds_of_watchdog, tell_service_manager
 from .life.rescue import declare_dead, take_back_some
 from .metrics.pages import pages_for
-from .supervision.parent import ended_with_this, ending_with_parent
+from .supervision.parent import TO_END_SECONDS, ended_with_this, ending_with_parent
 from .supervision.silence import Ear
 from .tally.tally import Tally
 
@@ -93,11 +93,15 @@ class Processes:
         async with answering("0.0.0.0", self._health_port, self._problems, pages):  # noqa: S104 - see `WorkerConfig`
             keepers = [asyncio.create_task(self._keep(number)) for number in range(self._count)]
             tell_service_manager("READY=1")
-            petting = asyncio.create_task(pet_service_watchdog(_no_problems))
+            beside = [
+                asyncio.create_task(pet_service_watchdog(_no_problems)),
+                asyncio.create_task(self._kill_who_stays()),
+            ]
             try:
                 await asyncio.gather(*keepers)
             finally:
-                petting.cancel()
+                for task in beside:
+                    task.cancel()
         if self._helpers:
             await asyncio.wait(self._helpers, timeout=_LAST_WORDS)
         return self._refused
@@ -120,6 +124,18 @@ class Processes:
         tell_service_manager("STOPPING=1")
         for child in self._children.values():
             child.send_signal(signal.SIGTERM)
+
+    async def _kill_who_stays(self) -> None:
+        """A job that blocks the event loop keeps its worker from hearing that it is to stop."""
+        await self._stopping.wait()
+        await asyncio.sleep(self._grace + TO_END_SECONDS)
+        for child in self._children.values():
+            log.error(
+                "worker process %d has not come to an end in its grace of %.0f s and %.0f s more, and is killed: "
+                "a job may block its event loop",
+                child.pid, self._grace, TO_END_SECONDS,
+            )  # fmt: skip
+            child.kill()
 
     async def _keep(self, number: int) -> None:
         command = list(self._command)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.machinery
+import importlib.util
 import os
 import subprocess
 import sys
@@ -127,6 +128,7 @@ def run(command: Sequence[str], look: Look, say: Callable[[str], object], *, gra
             if changed:
                 say(f"{_named(changed)} changed: the worker is started again")
                 _end(child)
+                _forget_bytecode(changed)
                 continue
             if (code := child.wait()) == 0:
                 return code
@@ -135,7 +137,7 @@ def run(command: Sequence[str], look: Look, say: Callable[[str], object], *, gra
                 time.sleep(LOOK_SECONDS)
             else:
                 say(f"the worker has ended with {code}; it is started again when a file changes")
-                _wait_for_change(watched, lambda: asked)
+                _forget_bytecode(_wait_for_change(watched, lambda: asked))
     return 0
 
 
@@ -146,6 +148,15 @@ def _wait_for_change(watched: Watched, is_over: Callable[[], bool]) -> list[Path
             return changed
         time.sleep(LOOK_SECONDS)
     return []
+
+
+def _forget_bytecode(changed: Iterable[Path]) -> None:
+    """Python takes bytecode for that of a file which has the same size and was written in the same second: of two saves
+    in a second the first one would run on.
+    """
+    for path in changed:
+        with contextlib.suppress(OSError, NotImplementedError):
+            Path(importlib.util.cache_from_source(path)).unlink(missing_ok=True)
 
 
 def _named(changed: Iterable[Path]) -> str:

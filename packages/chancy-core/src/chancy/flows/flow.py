@@ -1,5 +1,5 @@
-"""Graphs of bound jobs: found from their ends, and said as one JSON, which goes to the database in one statement, and
-from a child process to its worker.
+"""Graphs of bound jobs: found from their ends, and said as plain data, which goes to the database in one statement, and
+as one JSON from a child process to its worker.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from chancy.job import NewJob
 
 
-class Node(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One job of a flow, as `insert_flow` reads it. JSON within JSON, so that a NUL in it is none for Postgres."""
+class Node(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """One job of a flow."""
 
     task: str
     queue: str
@@ -101,7 +101,8 @@ def is_new(job: Any) -> bool:
 
 def flow_of(order: Order, schema: str, target: Later | None = None) -> Flow:
     """What is said of them to the database. Raises `InvalidOption` for a unique job, and for one of another schema."""
-    needed = {order.places[id(need.job)] for job in order.jobs for need in job.needs if is_new(need.job)}
+    places = order.places
+    needed = {places[id(need.job)] for job in order.jobs for need in job.needs if id(need.job) in places}
     goal = 0 if target is None else _place(target, order, schema)
     nodes = [_node(job, order, place in needed or place == goal, schema) for place, job in enumerate(order.jobs, 1)]
     return Flow(tuple(nodes), goal)
@@ -116,7 +117,7 @@ def _node(job: NewJob[Any], order: Order, needed: bool, schema: str) -> Node:
         )
     options = job.options
     delay = None if options.delay is None else in_seconds(options.delay)
-    kinds = _kinds(job, order, schema)
+    kinds = _kinds(job, order, schema) if job.needs else {}
     return Node(
         job.task,
         options.queue,
@@ -129,8 +130,8 @@ def _node(job: NewJob[Any], order: Order, needed: bool, schema: str) -> Node:
         None if options.limits is None else encode_json(options.limits).decode(),
         None if job.gates is None else job.gates.decode(),
         None if job.meta is None else job.meta.decode(),
-        tuple(kinds) or None,
-        "".join(kinds.values()),
+        tuple(kinds) if kinds else None,
+        "".join(kinds.values()) if kinds else "",
         needed or None,
     )
 
@@ -140,14 +141,15 @@ def _kinds(job: NewJob[Any], order: Order, schema: str) -> dict[int, str]:
     kinds: dict[int, str] = {}
     for need in job.needs:
         place = _place(need, order, schema)
-        kinds[place] = min(kinds.get(place, need.kind), need.kind, key="sae".index)
+        if kinds.setdefault(place, need.kind) != need.kind:
+            kinds[place] = min(kinds[place], need.kind, key="sae".index)
     return kinds
 
 
 def _place(need: Later, order: Order, schema: str) -> int:
     job = need.job
-    if is_new(job):
-        return order.places[id(job)]
+    if (place := order.places.get(id(job))) is not None:
+        return place
     if job.schema != schema:
         raise InvalidOption("jobs", f"job {job.id} ({job.task}) is in schema {job.schema!r}, and this is {schema!r}")
     return -int(job.id)
@@ -219,8 +221,3 @@ _decode = msgspec.json.Decoder(Flow).decode
 def flow_in(payload: bytes) -> Flow:
     """The same from its JSON."""
     return _decode(payload)
-
-
-def nodes_in(payload: bytes) -> Sequence[Node]:
-    """Those of a flow, from what `insert_flow` is given."""
-    return msgspec.json.decode(payload, type=tuple[Node, ...])

@@ -129,7 +129,7 @@ def _parse_requeues(rows: Rows) -> list[Requeue]:
 
 
 # Upwards from those that are given: whatever they needed in vain. Then downwards from all of these: whatever was ended
-# because of them. A job that somebody has cancelled, and not a look, has no such error.
+# because of them, by a look and not by somebody.
 SELECT_DOOMED = """
     WITH RECURSIVE above AS (
         SELECT given.id FROM unnest(%(ids)s::bigint[]) AS given (id)
@@ -149,9 +149,7 @@ SELECT_DOOMED = """
         SELECT need.job FROM below
         CROSS JOIN LATERAL (
             SELECT need.job FROM {schema}.need AS need
-            WHERE need.needs = below.id AND need.doomed_at IS NOT NULL AND EXISTS (
-                SELECT FROM {schema}.history AS past
-                WHERE past.id = need.job AND past.error_kind = 'NeedFailed')
+            WHERE need.needs = below.id AND need.by_a_look
         ) AS need
     ),
     chosen AS MATERIALIZED (
@@ -192,7 +190,7 @@ BLOCK_AGAIN = """
              needed)
         SELECT id, task, queue, priority, 'blocked', attempt, max_attempts, claims, crashes, run_at, submitted_at,
             started_at, arguments, retry, limits, gates, errors, unique_key, unique_until, batch, meta, needs, becomes,
-            needed
+            coalesce(needed, (SELECT true FROM {schema}.need AS need WHERE need.needs = doomed.id LIMIT 1))
         FROM doomed
         ORDER BY id
         ON CONFLICT DO NOTHING
@@ -202,7 +200,7 @@ BLOCK_AGAIN = """
         DELETE FROM {schema}.history WHERE id = ANY (%(ids)s::bigint[]) AND id IN (SELECT id FROM back)
     ),
     alive AS (
-        UPDATE {schema}.need SET doomed_at = NULL
+        UPDATE {schema}.need SET doomed_at = NULL, by_a_look = NULL
         WHERE job = ANY (ARRAY(SELECT id FROM back)) AND doomed_at IS NOT NULL
         RETURNING needs
     )

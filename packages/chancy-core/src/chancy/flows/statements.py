@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
-from chancy.arguments.codec import encode_json
 from chancy.arguments.submits import surrounded
 from chancy.history.moving import keeping
 from chancy.model import Rows, Statement, Steps
 from chancy.wires.literals import of_numbers, of_texts
 
+from .columns import FLOW, columns_of
 from .flow import Flow, Order, flow_of, order_of
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ MOST = 500
 """Jobs a look, and a transaction."""
 
 INSERT_FLOW = """
-    SELECT made.ids, made.at, pg_current_xact_id()::text FROM {schema}.insert_flow(%(flow)s::json) AS made
-"""
+    SELECT made.ids, made.at, pg_current_xact_id()::text FROM {schema}.insert_flow({flow}) AS made
+""".replace("{flow}", FLOW)
 
 
 class Inserted(NamedTuple):
@@ -42,17 +42,17 @@ class Inserted(NamedTuple):
     transaction: str
 
 
-def insert_flow(flow: Flow, jobs: Sequence[NewJob[Any]]) -> Statement[Inserted]:
-    """Add the jobs of a flow, those that need others blocked; one round trip. `jobs` are the same, in their order.
+def insert_flow(flow: Flow) -> Statement[Inserted]:
+    """Add the jobs of a flow, those that need others blocked; one round trip.
 
     Holds the rows of jobs that were there and are needed until the caller's transaction ends; workers' rounds pass them
     by.
     """
     return Statement(
         INSERT_FLOW,
-        {"flow": msgspec.Raw(encode_json(flow.nodes))},
+        columns_of(flow.nodes),
         lambda rows: Inserted(list(rows[0][0]), rows[0][1].astimezone(UTC), rows[0][2]),
-        jobs,
+        flow.nodes,
         name="insert_flow",
     )
 
@@ -64,7 +64,7 @@ def submit_graph(
     order = order_of(ends)
 
     def send(jobs: Sequence[NewJob[Any]]) -> Steps[list[Job[Any]]]:
-        made: Inserted = yield insert_flow(flow_of(Order(list(jobs), order.places), schema), jobs)
+        made: Inserted = yield insert_flow(flow_of(Order(list(jobs), order.places), schema))
         return [handle(job, schema, id_, made.transaction, made.at) for id_, job in zip(made.ids, jobs, strict=True)]
 
     made = yield from surrounded(order.jobs, send)
@@ -149,7 +149,7 @@ END_BLOCKED = keeping(
     {kept},
     {apart},
     doomed AS (
-        UPDATE {schema}.need SET doomed_at = {schema}.clock()
+        UPDATE {schema}.need SET doomed_at = {schema}.clock(), by_a_look = true
         WHERE job = ANY (ARRAY(SELECT id FROM judged WHERE verdict <> 'succeeded'))
     ),
     met AS (
@@ -272,9 +272,9 @@ def tell_all() -> Looks[int]:
 
 BECOME = """
     SELECT went.fate, went.other
-    FROM {schema}.become(%(id)s::bigint, %(fence)s::integer, %(lease)s::bigint, %(flow)s::json, %(target)s::bigint,
+    FROM {schema}.become(%(id)s::bigint, %(fence)s::integer, %(lease)s::bigint, {flow}, %(target)s::bigint,
         %(others)s::bigint[]) AS went
-"""
+""".replace("{flow}", FLOW)
 
 
 class Becoming(NamedTuple):
@@ -292,8 +292,9 @@ def become(job_id: int, fence: int, lease: int, flow: Flow) -> Statement[Becomin
         "id": job_id,
         "fence": fence,
         "lease": lease,
-        "flow": msgspec.Raw(encode_json(flow.nodes)),
         "target": flow.target,
         "others": of_numbers(flow.others),
     }
-    return Statement(BECOME, params, lambda rows: Becoming(*rows[0]), name="become")
+    return Statement(
+        BECOME, params | columns_of(flow.nodes), lambda rows: Becoming(*rows[0]), flow.nodes, name="become"
+    )

@@ -47,8 +47,12 @@ def joined(words: Sequence[str]) -> str:
 def one_line(text: str, longest: int = _LONGEST_TEXT) -> str:
     """What somebody else has written: on one line, at most so many characters, and nothing that a terminal obeys."""
     words = " ".join(text[: 4 * longest].split())
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
+    safe = words if words.isprintable() else "".join(map(_printable, words))
     return safe if len(safe) <= longest and len(text) <= 4 * longest else f"{safe[: longest - 1]}…"
+
+
+def _printable(c: str) -> str:
+    return c if c.isprintable() else c.encode("unicode_escape").decode()
 
 
 def argument(name: str) -> str:

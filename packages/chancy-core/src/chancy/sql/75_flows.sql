@@ -27,7 +27,7 @@ $$;
 -- Adds the jobs of a flow: of each what it needs, by its place in here (from 1) or, below zero, by its id. Those that need
 -- anything are blocked, their arguments in pieces. One that needs nothing that is still live is released at once; what has
 -- to end because of a need is left to the workers' looks.
-CREATE OR REPLACE FUNCTION {schema}.insert_flow(flow json, OUT ids bigint[], OUT at timestamptz)
+CREATE OR REPLACE FUNCTION {schema}.insert_flow(flow {schema}.flow, OUT ids bigint[], OUT at timestamptz)
     LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off
@@ -40,17 +40,15 @@ DECLARE
     gone bigint[];
 BEGIN
     at := {schema}.clock();
-    ids := ARRAY(SELECT nextval('{schema}.job_id_seq') FROM generate_series(1, json_array_length(flow)));
+    ids := ARRAY(SELECT nextval('{schema}.job_id_seq') FROM generate_series(1, cardinality(flow.tasks)));
     WITH given AS MATERIALIZED (
         SELECT node.*, ids[node.nth] AS id, ARRAY(
                 SELECT CASE WHEN need.place > 0 THEN ids[need.place] ELSE -need.place END
-                FROM unnest(node.needs) WITH ORDINALITY AS need (place, nth)
+                FROM unnest(node.needs::bigint[]) WITH ORDINALITY AS need (place, nth)
                 ORDER BY need.nth
             ) AS whom
-        FROM ROWS FROM (json_to_recordset(flow) AS (
-                task text, queue text, priority smallint, max_attempts smallint, run_at timestamptz, delay interval,
-                arguments text, retry text, limits text, gates text, meta text, needs bigint[], kinds text,
-                needed boolean)) WITH ORDINALITY
+        FROM unnest(flow.tasks, flow.queues, flow.priorities, flow.max_attempts, flow.run_at, flow.delays, flow.arguments,
+                flow.retries, flow.limits, flow.gates, flow.metas, flow.needs, flow.kinds, flow.needed) WITH ORDINALITY
             AS node (task, queue, priority, max_attempts, run_at, delay, arguments, retry, limits, gates, meta, needs,
                 kinds, needed, nth)
     ),
@@ -59,18 +57,18 @@ BEGIN
             (id, task, queue, priority, state, max_attempts, run_at, submitted_at, arguments, retry, limits, gates,
              parked, meta, needs, needed)
         SELECT id, task, queue, priority, CASE WHEN needs IS NULL THEN 'ready' ELSE 'blocked' END::{schema}.state,
-            max_attempts, coalesce(run_at, at + delay, at), at, arguments::json, retry::json, limits::json,
-            gates::json, CASE WHEN needs IS NULL THEN gates::json->>'key' END, meta::json, nullif(whom, '{}'), needed
+            max_attempts, coalesce(run_at, at + delay, at), at, arguments, retry, limits, gates,
+            CASE WHEN needs IS NULL THEN gates->>'key' END, meta, nullif(whom, '{}'), needed
         FROM given
         ORDER BY nth
     ),
     edges AS (
         INSERT INTO {schema}.need (job, needs, kind)
-        SELECT given.id, need.id, substr(given.kinds, need.nth::integer, 1)::"char"
-        FROM given CROSS JOIN LATERAL unnest(given.whom) WITH ORDINALITY AS need (id, nth)
+        SELECT given.id, need.id, need.kind::"char"
+        FROM given CROSS JOIN LATERAL unnest(given.whom, string_to_array(given.kinds, NULL)) AS need (id, kind)
     )
     SELECT array_agg(DISTINCT given.queue) FILTER (WHERE given.needs IS NULL),
-        (SELECT array_agg(DISTINCT -need) FROM given AS node CROSS JOIN LATERAL unnest(node.needs) AS need WHERE need < 0)
+        (SELECT array_agg(DISTINCT -need) FROM given AS node CROSS JOIN LATERAL unnest(node.needs::bigint[]) AS need WHERE need < 0)
     INTO bells, others
     FROM given;
     IF others IS NOT NULL THEN
@@ -288,7 +286,8 @@ $$;
 -- zero by its id. All of it, or nothing: where the claim is no longer its own, or its end was asked for, `fate` is 'lost';
 -- 'done' where it has happened already; 'cycle' where that job needs this one.
 CREATE OR REPLACE FUNCTION {schema}.become(
-    id bigint, fence integer, lease bigint, flow json, target bigint, others bigint[], OUT fate text, OUT other bigint
+    id bigint, fence integer, lease bigint, flow {schema}.flow, target bigint, others bigint[], OUT fate text,
+    OUT other bigint
 )
     LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
@@ -314,13 +313,12 @@ BEGIN
         RETURN;
     END IF;
     IF others <> '{}' THEN
+        -- Also by way of what was ended before its needs were met: it would wait again when it is requeued.
         WITH RECURSIVE above AS (
             SELECT given.id FROM unnest(others) AS given (id)
             UNION
             SELECT need.needs FROM above
-            CROSS JOIN LATERAL (
-                SELECT need.needs FROM {schema}.need AS need WHERE need.job = above.id AND need.doomed_at IS NULL
-            ) AS need
+            CROSS JOIN LATERAL (SELECT need.needs FROM {schema}.need AS need WHERE need.job = above.id) AS need
         )
         SELECT 'cycle' INTO fate FROM above WHERE above.id = become.id;
         IF fate IS NOT NULL THEN
@@ -336,6 +334,6 @@ BEGIN
     SET state = 'blocked', becomes = other, worker = NULL, progress = NULL, parked = NULL, slots = NULL
     WHERE job.id = become.id;
     INSERT INTO {schema}.need (job, needs, kind) VALUES (become.id, other, 'r')
-    ON CONFLICT ON CONSTRAINT need_pkey DO UPDATE SET kind = 'r', doomed_at = NULL;
+    ON CONFLICT ON CONSTRAINT need_pkey DO UPDATE SET kind = 'r', doomed_at = NULL, by_a_look = NULL;
 END
 $$;

@@ -272,9 +272,11 @@ CREATE OR REPLACE FUNCTION {schema}.count_waiting(
     SET jit = off SET max_parallel_workers_per_gather = 0 SET lock_timeout = '1s'
     AS $$
     WITH RECURSIVE lane AS (
-        (SELECT job.queue, job.priority FROM {schema}.job AS job
-         WHERE job.state = 'ready' AND job.parked IS NULL AND (only_queue IS NULL OR job.queue = only_queue)
-         ORDER BY job.queue, job.priority DESC LIMIT 1)
+        SELECT first.queue, first.priority FROM (
+            SELECT job.queue, job.priority FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue >= coalesce(only_queue, '')
+            ORDER BY job.queue, job.priority DESC LIMIT 1) AS first
+        WHERE first.queue = coalesce(only_queue, first.queue)
         UNION ALL
         SELECT coalesce(below.queue, following.queue), coalesce(below.priority, following.priority) FROM lane
         LEFT JOIN LATERAL (
@@ -289,9 +291,11 @@ CREATE OR REPLACE FUNCTION {schema}.count_waiting(
         WHERE coalesce(below.queue, following.queue) IS NOT NULL
     ),
     parked_queue AS (
-        (SELECT job.queue FROM {schema}.job AS job
-         WHERE job.state = 'ready' AND job.parked IS NOT NULL AND (only_queue IS NULL OR job.queue = only_queue)
-         ORDER BY job.queue LIMIT 1)
+        SELECT first.queue FROM (
+            SELECT job.queue FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue >= coalesce(only_queue, '')
+            ORDER BY job.queue LIMIT 1) AS first
+        WHERE first.queue = coalesce(only_queue, first.queue)
         UNION ALL
         SELECT following.queue FROM parked_queue CROSS JOIN LATERAL (
             SELECT job.queue FROM {schema}.job AS job
@@ -299,9 +303,11 @@ CREATE OR REPLACE FUNCTION {schema}.count_waiting(
             ORDER BY job.queue LIMIT 1) AS following
     ),
     blocked_queue AS (
-        (SELECT job.queue FROM {schema}.job AS job
-         WHERE job.state = 'blocked' AND job.worker IS NULL AND (only_queue IS NULL OR job.queue = only_queue)
-         ORDER BY job.queue LIMIT 1)
+        SELECT first.queue FROM (
+            SELECT job.queue FROM {schema}.job AS job
+            WHERE job.state = 'blocked' AND job.worker IS NULL AND job.queue >= coalesce(only_queue, '')
+            ORDER BY job.queue LIMIT 1) AS first
+        WHERE first.queue = coalesce(only_queue, first.queue)
         UNION ALL
         SELECT following.queue FROM blocked_queue CROSS JOIN LATERAL (
             SELECT job.queue FROM {schema}.job AS job
@@ -373,14 +379,17 @@ DECLARE
     before bigint;
     is_capped boolean;
     found record;
+    block_bytes constant integer := current_setting('block_size');
     began timestamptz;
     piece double precision;
-    block double precision := 1 + pg_relation_size('{schema}.job') / current_setting('block_size')::integer;
+    block double precision := 1 + pg_relation_size('{schema}.job') / block_bytes;
     -- What is asked for by its age alone lies near the end.
     first_block constant double precision := CASE
         WHEN coalesce(since, until) IS NOT NULL AND coalesce(tasks::text, batch::text, kind, fingerprint) IS NULL
-        THEN greatest(block - 6000, 0) ELSE 0 END;
-    day timestamptz;
+        THEN greatest(block - 2000, 0) ELSE 0 END;
+    behind bigint := -9223372036854775808;
+    seen bigint;
+    day record;
     earliest timestamptz;
     from_at timestamptz;
     to_at timestamptz;
@@ -408,7 +417,8 @@ BEGIN
             WHERE past.state <> 'succeeded' ORDER BY past.finished_at, past.id LIMIT 1;
         piece := CASE WHEN batch IS NULL THEN 86400 ELSE 1e9 END; -- seconds
         is_capped := cardinality(open_ends) > 1 AND coalesce(tasks::text, batch::text, kind, fingerprint) IS NULL;
-        WHILE to_at > earliest AND open_ends <> '{}' AND looks > 0 AND clock_timestamp() < over_at LOOP
+        WHILE to_at > earliest AND open_ends <> '{}' AND looks > 0 LOOP
+            EXIT WHEN began IS NOT NULL AND clock_timestamp() >= over_at; -- of each there is a first piece
             began := clock_timestamp();
             from_at := to_at - least(piece, 1e9) * interval '1 second';
             before := looks;
@@ -446,12 +456,37 @@ BEGIN
         unsure := unsure || CASE WHEN found.more THEN array_remove(open_live, 'blocked') ELSE '{}' END;
         open_live := '{}';
     END IF;
-    piece := 4000;
-    WHILE block > first_block AND open_live <> '{}' AND clock_timestamp() < over_at LOOP
+    IF batch IS NOT NULL THEN -- by the index of batches, twice as many as are counted
+        looks := 2 * most;
+        seen := 10000;
+        WHILE open_live <> '{}' AND seen = 10000 AND looks > 0 LOOP
+            looks := looks - seen;
+            seen := 0;
+            FOR found IN EXECUTE 'SELECT CASE WHEN state = ''ready'' AND run_at > {schema}.clock() THEN ''scheduled''
+                    ELSE state::text END AS state, count(*) AS jobs, max(id) AS last
+                FROM (SELECT id, state, run_at FROM {schema}.job WHERE id > $10 AND (' || {schema}.live_states(open_live)
+                || ') AND ' || of_live || ' ORDER BY id LIMIT 10000) AS few GROUP BY 1'
+                USING queue, tasks, batch, kind, fingerprint, since, until, NULL::text, NULL::timestamptz, behind
+            LOOP
+                seen := seen + found.jobs;
+                behind := greatest(behind, found.last);
+                jobs := found.jobs + coalesce((counted->>found.state)::bigint, 0);
+                counted := counted || jsonb_build_object(found.state, jobs);
+            END LOOP;
+            open_live := ARRAY(SELECT each FROM unnest(open_live) AS each
+                WHERE coalesce((counted->>each)::bigint, 0) <= most);
+        END LOOP;
+        unsure := unsure || CASE WHEN seen = 10000 THEN open_live ELSE '{}' END;
+        open_live := '{}';
+    END IF;
+    piece := 1000;
+    began := NULL;
+    WHILE block > first_block AND open_live <> '{}' LOOP
+        EXIT WHEN began IS NOT NULL AND clock_timestamp() >= over_at;
         began := clock_timestamp();
         FOR found IN EXECUTE 'SELECT CASE WHEN state = ''ready'' AND run_at > {schema}.clock() THEN ''scheduled''
                 ELSE state::text END AS state, count(*) AS jobs
-            FROM {schema}.job WHERE ' || CASE WHEN batch IS NULL THEN 'ctid >= $10 AND ctid < $11 AND (' ELSE '(' END
+            FROM {schema}.job WHERE ctid >= $10 AND ctid < $11 AND ('
             || {schema}.live_states(open_live) || ') AND ' || of_live || ' GROUP BY 1'
             USING queue, tasks, batch, kind, fingerprint, since, until, NULL::text, NULL::timestamptz,
                 format('(%s,0)', greatest(block - piece, first_block)::bigint)::tid, format('(%s,0)', block::bigint)::tid
@@ -462,34 +497,51 @@ BEGIN
                 open_live := array_remove(open_live, found.state);
             END IF;
         END LOOP;
-        block := CASE WHEN batch IS NULL THEN greatest(block - piece, first_block)::bigint ELSE 0 END;
+        block := greatest(block - piece, first_block)::bigint;
         piece := {schema}.next_piece(piece, clock_timestamp() - began, over_at - clock_timestamp());
     END LOOP;
     IF block > 0 THEN
         unsure := unsure || open_live;
     END IF;
 
-    -- What succeeded, day by day.
+    -- What succeeded, day by day, and each from the end of its table; those of a batch by their index.
     IF 'succeeded' = ANY (states) THEN
-        SELECT max(to_date(right(child.relname, 8), 'YYYYMMDD'))::timestamp AT TIME ZONE 'UTC',
-            min(to_date(right(child.relname, 8), 'YYYYMMDD'))::timestamp AT TIME ZONE 'UTC' INTO day, earliest
-        FROM pg_class AS child
-        WHERE child.relnamespace = '{schema}'::regnamespace AND child.relkind = 'r'
-            AND child.relname ~ '^history(_[0-9]+d)?_[0-9]{8}$';
-        day := least(day, until);
         jobs := 0;
-        WHILE day > coalesce(greatest(earliest, since) - interval '1 day', 'infinity') AND jobs <= most LOOP
-            IF clock_timestamp() >= over_at THEN
-                unsure := unsure || 'succeeded'::text;
-                EXIT;
-            END IF;
-            EXECUTE 'SELECT count(*) FROM (SELECT FROM {schema}.history WHERE finished_at >= $10 AND finished_at < $11
-                AND state = ''succeeded'' AND ' || of_past
-                || CASE WHEN day < since THEN ' ORDER BY id DESC' ELSE '' END || ' LIMIT $12) AS few' INTO found
-                USING queue, tasks, batch, kind, fingerprint, since, until, NULL::text, NULL::timestamptz,
-                    day, day + interval '1 day', most + 1 - jobs;
-            jobs := jobs + found.count;
-            day := day - interval '1 day';
+        began := NULL;
+        piece := 500;
+        <<days>>
+        FOR day IN
+            SELECT to_date(right(child.relname, 8), 'YYYYMMDD')::timestamp AT TIME ZONE 'UTC' AS begins,
+                1 + max(pg_relation_size(child.oid)) / block_bytes AS blocks
+            FROM pg_class AS child
+            WHERE child.relnamespace = '{schema}'::regnamespace AND child.relkind = 'r'
+                AND child.relname ~ '^history(_[0-9]+d)?_[0-9]{8}$'
+            GROUP BY begins
+            HAVING max(pg_relation_size(child.oid)) > 0
+            ORDER BY begins DESC
+        LOOP
+            CONTINUE WHEN day.begins >= until;
+            EXIT WHEN day.begins + interval '1 day' <= since;
+            block := day.blocks;
+            WHILE block > 0 LOOP
+                EXIT days WHEN jobs > most;
+                IF began IS NOT NULL AND clock_timestamp() >= over_at THEN
+                    unsure := unsure || 'succeeded'::text;
+                    EXIT days;
+                END IF;
+                began := clock_timestamp();
+                EXECUTE 'SELECT count(*) FROM (SELECT FROM {schema}.history
+                    WHERE finished_at >= $10 AND finished_at < $11 AND state = ''succeeded'' AND '
+                    || CASE WHEN batch IS NULL THEN 'ctid >= $13 AND ctid < $14 AND ' ELSE '' END
+                    || of_past || ' LIMIT $12) AS few' INTO found
+                    USING queue, tasks, batch, kind, fingerprint, since, until, NULL::text, NULL::timestamptz,
+                        day.begins, day.begins + interval '1 day', most + 1 - jobs,
+                        format('(%s,0)', greatest(block - piece, 0)::bigint)::tid, format('(%s,0)', block::bigint)::tid;
+                jobs := jobs + found.count;
+                piece := least(piece, block); -- a day that is nearly empty says nothing about the next one
+                block := CASE WHEN batch IS NULL THEN block - piece ELSE 0 END;
+                piece := greatest(500, {schema}.next_piece(piece, clock_timestamp() - began, over_at - clock_timestamp()));
+            END LOOP;
         END LOOP;
         counted := counted || jsonb_build_object('succeeded', jobs);
     END IF;
@@ -538,45 +590,59 @@ CREATE OR REPLACE FUNCTION {schema}.look_at_failures(
     SET plan_cache_mode = force_custom_plan
     AS $$
 #variable_conflict use_column
+DECLARE
+    nearest timestamptz := since;
 BEGIN
-    RETURN QUERY
-    WITH looked_at AS MATERIALIZED (
-        SELECT past.id, past.task, past.error_kind, past.fingerprint, past.finished_at FROM {schema}.history AS past
-        WHERE past.state <> 'succeeded' AND past.state IN ('failed', 'discarded')
-            AND past.finished_at >= coalesce(look_at_failures.since, '-infinity')
-            AND past.finished_at < coalesce(look_at_failures.until, 'infinity')
-            AND (look_at_failures.queue IS NULL OR past.queue = look_at_failures.queue)
-            AND (look_at_failures.tasks IS NULL OR past.task = ANY (look_at_failures.tasks))
-        ORDER BY past.finished_at DESC, past.id DESC
-        LIMIT look_at_failures.most
-    ),
-    by_task AS (
-        SELECT each.fingerprint, each.error_kind, each.task, count(*) AS jobs, min(each.finished_at) AS first_at,
-            max(each.finished_at) AS last_at
-        FROM looked_at AS each
-        GROUP BY each.fingerprint, each.error_kind, each.task
-    ),
-    alike AS (
-        SELECT each.fingerprint, each.error_kind, sum(each.jobs)::bigint AS jobs, min(each.first_at) AS first_at,
-            max(each.last_at) AS last_at, array_agg(each.task ORDER BY each.task) AS tasks
-        FROM by_task AS each
-        GROUP BY each.fingerprint, each.error_kind
-        ORDER BY jobs DESC, last_at DESC
-        LIMIT look_at_failures.groups
-    )
-    SELECT alike.fingerprint, alike.error_kind, alike.jobs, alike.first_at, alike.last_at, alike.tasks, newest.id,
-        {schema}.of_last_error(newest.errors, 'message'),
-        (SELECT CASE WHEN count(*) >= look_at_failures.most THEN min(each.finished_at) END FROM looked_at AS each)
-    FROM alike
-    CROSS JOIN LATERAL (
-        SELECT past.id, past.errors FROM {schema}.history AS past
-        WHERE past.state <> 'succeeded' AND past.finished_at = alike.last_at
-            AND past.fingerprint IS NOT DISTINCT FROM alike.fingerprint
-            AND past.error_kind IS NOT DISTINCT FROM alike.error_kind
-        ORDER BY past.finished_at DESC, past.id DESC
-        LIMIT 1
-    ) AS newest
-    ORDER BY alike.jobs DESC, alike.last_at DESC;
+    -- Of a task or a queue the newest hundred thousand of all are looked through first, and the others if none of those fits.
+    IF coalesce(look_at_failures.queue, look_at_failures.tasks::text) IS NOT NULL THEN
+        SELECT greatest(since, past.finished_at) INTO nearest FROM {schema}.history AS past
+        WHERE past.state <> 'succeeded' AND past.finished_at < coalesce(look_at_failures.until, 'infinity')
+        ORDER BY past.finished_at DESC, past.id DESC OFFSET 100000 LIMIT 1;
+        nearest := coalesce(nearest, since);
+    END IF;
+    LOOP
+        RETURN QUERY
+        WITH looked_at AS MATERIALIZED (
+            SELECT past.id, past.task, past.error_kind, past.fingerprint, past.finished_at FROM {schema}.history AS past
+            WHERE past.state <> 'succeeded' AND past.state IN ('failed', 'discarded')
+                AND past.finished_at >= coalesce(nearest, '-infinity')
+                AND past.finished_at < coalesce(look_at_failures.until, 'infinity')
+                AND (look_at_failures.queue IS NULL OR past.queue = look_at_failures.queue)
+                AND (look_at_failures.tasks IS NULL OR past.task = ANY (look_at_failures.tasks))
+            ORDER BY past.finished_at DESC, past.id DESC
+            LIMIT look_at_failures.most
+        ),
+        by_task AS (
+            SELECT each.fingerprint, each.error_kind, each.task, count(*) AS jobs, min(each.finished_at) AS first_at,
+                max(each.finished_at) AS last_at
+            FROM looked_at AS each
+            GROUP BY each.fingerprint, each.error_kind, each.task
+        ),
+        alike AS (
+            SELECT each.fingerprint, each.error_kind, sum(each.jobs)::bigint AS jobs, min(each.first_at) AS first_at,
+                max(each.last_at) AS last_at, array_agg(each.task ORDER BY each.task) AS tasks
+            FROM by_task AS each
+            GROUP BY each.fingerprint, each.error_kind
+            ORDER BY jobs DESC, last_at DESC
+            LIMIT look_at_failures.groups
+        )
+        SELECT alike.fingerprint, alike.error_kind, alike.jobs, alike.first_at, alike.last_at, alike.tasks, newest.id,
+            {schema}.of_last_error(newest.errors, 'message'),
+            (SELECT CASE WHEN count(*) >= look_at_failures.most THEN min(each.finished_at)
+                WHEN nearest IS DISTINCT FROM since THEN nearest END FROM looked_at AS each)
+        FROM alike
+        CROSS JOIN LATERAL (
+            SELECT past.id, past.errors FROM {schema}.history AS past
+            WHERE past.state <> 'succeeded' AND past.finished_at = alike.last_at
+                AND past.fingerprint IS NOT DISTINCT FROM alike.fingerprint
+                AND past.error_kind IS NOT DISTINCT FROM alike.error_kind
+            ORDER BY past.finished_at DESC, past.id DESC
+            LIMIT 1
+        ) AS newest
+        ORDER BY alike.jobs DESC, alike.last_at DESC;
+        EXIT WHEN FOUND OR nearest IS NOT DISTINCT FROM since;
+        nearest := since;
+    END LOOP;
 END
 $$;
 
@@ -654,10 +720,10 @@ BEGIN
 END
 $$;
 
--- The queues that have live jobs, are taken by a worker, or are paused or limited. Names and priorities are found by
+-- The queues that have live jobs, are taken by a worker, or are paused or limited; or one of them. Names and priorities are found by
 -- skipping through the indexes of what is ready; of each queue at most so many jobs of a kind are counted, and one more. Of jobs that wait for a limit or their turn there may be more of each kind than was counted of both.
 CREATE OR REPLACE FUNCTION {schema}.look_at_queues(
-    most integer,
+    most integer, only_queue text,
     OUT queue text, OUT ready bigint, OUT scheduled bigint, OUT running bigint, OUT waiting bigint, OUT waiting_ahead bigint,
     OUT more_waiting boolean, OUT blocked bigint, OUT oldest_at timestamptz, OUT paused_until timestamptz,
     OUT concurrency integer, OUT workers bigint
@@ -667,21 +733,27 @@ CREATE OR REPLACE FUNCTION {schema}.look_at_queues(
     SET jit = off SET max_parallel_workers_per_gather = 0 SET lock_timeout = '1s'
     AS $$
     WITH RECURSIVE ready_queue AS (
-        (SELECT job.queue FROM {schema}.job AS job
-         WHERE job.state = 'ready' AND job.parked IS NULL ORDER BY job.queue LIMIT 1)
+        SELECT first.queue FROM (
+            SELECT job.queue FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue >= coalesce(only_queue, '')
+            ORDER BY job.queue LIMIT 1) AS first
+        WHERE first.queue = coalesce(only_queue, first.queue)
         UNION ALL
         SELECT following.queue FROM ready_queue CROSS JOIN LATERAL (
             SELECT job.queue FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue > ready_queue.queue
+            WHERE only_queue IS NULL AND job.state = 'ready' AND job.parked IS NULL AND job.queue > ready_queue.queue
             ORDER BY job.queue LIMIT 1) AS following
     ),
     parked_queue AS (
-        (SELECT job.queue FROM {schema}.job AS job
-         WHERE job.state = 'ready' AND job.parked IS NOT NULL ORDER BY job.queue LIMIT 1)
+        SELECT first.queue FROM (
+            SELECT job.queue FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue >= coalesce(only_queue, '')
+            ORDER BY job.queue LIMIT 1) AS first
+        WHERE first.queue = coalesce(only_queue, first.queue)
         UNION ALL
         SELECT following.queue FROM parked_queue CROSS JOIN LATERAL (
             SELECT job.queue FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue > parked_queue.queue
+            WHERE only_queue IS NULL AND job.state = 'ready' AND job.parked IS NOT NULL AND job.queue > parked_queue.queue
             ORDER BY job.queue LIMIT 1) AS following
     ),
     lane AS (
@@ -729,12 +801,15 @@ CREATE OR REPLACE FUNCTION {schema}.look_at_queues(
         GROUP BY parked_queue.queue
     ),
     blocked_queue AS (
-        (SELECT job.queue FROM {schema}.job AS job
-         WHERE job.state = 'blocked' AND job.worker IS NULL ORDER BY job.queue LIMIT 1)
+        SELECT first.queue FROM (
+            SELECT job.queue FROM {schema}.job AS job
+            WHERE job.state = 'blocked' AND job.worker IS NULL AND job.queue >= coalesce(only_queue, '')
+            ORDER BY job.queue LIMIT 1) AS first
+        WHERE first.queue = coalesce(only_queue, first.queue)
         UNION ALL
         SELECT following.queue FROM blocked_queue CROSS JOIN LATERAL (
             SELECT job.queue FROM {schema}.job AS job
-            WHERE job.state = 'blocked' AND job.worker IS NULL AND job.queue > blocked_queue.queue
+            WHERE only_queue IS NULL AND job.state = 'blocked' AND job.worker IS NULL AND job.queue > blocked_queue.queue
             ORDER BY job.queue LIMIT 1) AS following
     ),
     blocked AS (
@@ -771,5 +846,67 @@ CREATE OR REPLACE FUNCTION {schema}.look_at_queues(
     FULL JOIN taken USING (queue)
     FULL JOIN paused USING (queue)
     FULL JOIN {schema}.queue_limit AS queue_limit USING (queue)
+    WHERE queue = coalesce(only_queue, queue)
     ORDER BY queue
+$$;
+
+-- What is due, by queue and task, for whoever looks whether somebody takes it: of each queue and priority the first `most`
+-- that could begin, and of each queue so many that wait for a limit or their turn. There may be `more` where so many were
+-- found. `oldest_at` is of those that could begin.
+CREATE OR REPLACE FUNCTION {schema}.look_at_work(
+    most integer, OUT queue text, OUT task text, OUT due bigint, OUT more boolean, OUT oldest_at timestamptz
+) RETURNS SETOF record
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET jit = off SET max_parallel_workers_per_gather = 0 SET lock_timeout = '1s'
+    SET enable_seqscan = off SET enable_bitmapscan = off
+    AS $$
+    WITH RECURSIVE lane AS (
+        (SELECT job.queue, job.priority FROM {schema}.job AS job
+         WHERE job.state = 'ready' AND job.parked IS NULL ORDER BY job.queue, job.priority DESC LIMIT 1)
+        UNION ALL
+        SELECT coalesce(below.queue, following.queue), coalesce(below.priority, following.priority) FROM lane
+        LEFT JOIN LATERAL (
+            SELECT job.queue, job.priority FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = lane.queue AND job.priority < lane.priority
+            ORDER BY job.priority DESC LIMIT 1) AS below ON true
+        LEFT JOIN LATERAL (
+            SELECT job.queue, job.priority FROM {schema}.job AS job
+            WHERE below.queue IS NULL AND job.state = 'ready' AND job.parked IS NULL AND job.queue > lane.queue
+            ORDER BY job.queue, job.priority DESC LIMIT 1) AS following ON true
+        WHERE coalesce(below.queue, following.queue) IS NOT NULL
+    ),
+    parked_queue AS (
+        (SELECT job.queue FROM {schema}.job AS job
+         WHERE job.state = 'ready' AND job.parked IS NOT NULL ORDER BY job.queue LIMIT 1)
+        UNION ALL
+        SELECT following.queue FROM parked_queue CROSS JOIN LATERAL (
+            SELECT job.queue FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue > parked_queue.queue
+            ORDER BY job.queue LIMIT 1) AS following
+    ),
+    each AS (
+        SELECT lane.queue, few.task, count(*) AS due, min(few.run_at) AS oldest_at, sum(count(*)) OVER few >= most AS more
+        FROM lane CROSS JOIN LATERAL (
+            SELECT job.task, job.run_at FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = lane.queue
+                AND job.priority = lane.priority AND job.run_at <= {schema}.clock()
+            ORDER BY job.run_at, job.id LIMIT most) AS few
+        GROUP BY lane.queue, lane.priority, few.task
+        WINDOW few AS (PARTITION BY lane.queue, lane.priority)
+        UNION ALL
+        SELECT parked_queue.queue, few.task, count(*) FILTER (WHERE few.run_at <= {schema}.clock()), NULL,
+            sum(count(*)) OVER few >= most
+        FROM parked_queue CROSS JOIN LATERAL (
+            SELECT job.task, job.run_at FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = parked_queue.queue
+            ORDER BY job.priority DESC, job.parked COLLATE "C", job.run_at, job.id LIMIT most) AS few
+        GROUP BY parked_queue.queue, few.task
+        WINDOW few AS (PARTITION BY parked_queue.queue)
+    )
+    SELECT each.queue, each.task, sum(each.due)::bigint, bool_or(each.more), min(each.oldest_at)
+    FROM each
+    WHERE each.due > 0
+    GROUP BY each.queue, each.task
+    ORDER BY each.queue, each.task
 $$;

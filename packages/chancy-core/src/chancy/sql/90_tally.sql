@@ -85,8 +85,7 @@ END
 $$;
 
 -- Writes down how deep the queues are, if nobody has in this minute, as `look_at_queues` has it: each number up to 10,000, of
--- 200 queues at most. Samples are kept for two days, and
--- those of full hours for 35.
+-- 200 queues at most. Samples are kept for two days, and those of full hours for 35.
 CREATE OR REPLACE FUNCTION {schema}.sample_depth() RETURNS void
     LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
@@ -101,12 +100,12 @@ BEGIN
         OR EXISTS (SELECT FROM {schema}.depth WHERE at = minute) THEN
         RETURN;
     END IF;
-    INSERT INTO {schema}.depth (at, queue, ready, waiting, scheduled, running, oldest)
+    INSERT INTO {schema}.depth (at, queue, ready, waiting, scheduled, blocked, running, oldest)
     SELECT minute, each.queue, least(each.ready + each.waiting, 10000), least(each.waiting, 10000),
-        least(each.scheduled + each.waiting_ahead, 10000), least(each.running, 10000),
+        least(each.scheduled + each.waiting_ahead, 10000), least(each.blocked, 10000), least(each.running, 10000),
         extract(epoch FROM {schema}.clock() - each.oldest_at)::float8
-    FROM {schema}.look_at_queues(10000) AS each
-    WHERE each.ready + each.waiting + each.waiting_ahead + each.scheduled + each.running > 0
+    FROM {schema}.look_at_queues(10000, NULL) AS each
+    WHERE each.ready + each.waiting + each.waiting_ahead + each.scheduled + each.blocked + each.running > 0
     ORDER BY each.queue
     LIMIT 200
     ON CONFLICT DO NOTHING;

@@ -9,7 +9,7 @@ from typing import Any
 
 from chancy.errors import InvalidConnection
 
-from .wire import CLOSED, Query, Rows, Standing
+from .wire import BUSY, CLOSED, Query, Rows, Standing
 
 
 class Asyncpg:
@@ -23,7 +23,12 @@ class Asyncpg:
         if self._conn.is_closed():
             raise InvalidConnection(CLOSED)
         text, params = query.dollars()
-        return await self._conn.fetch(text, *params)  # type: ignore[no-any-return]
+        try:
+            return await self._conn.fetch(text, *params)  # type: ignore[no-any-return]
+        except Exception as error:
+            if is_busy(error):
+                raise InvalidConnection(BUSY) from error
+            raise
 
     async def run(self, script: str) -> None:
         """Not prepared."""
@@ -39,3 +44,8 @@ class Asyncpg:
     def block(self) -> AbstractAsyncContextManager[Any]:
         """Its own."""
         return self._conn.transaction()  # type: ignore[no-any-return]
+
+
+def is_busy(error: Exception) -> bool:
+    """Whether asyncpg refuses to do two things at once; SQLAlchemy says it in its words, too."""
+    return "another operation is in progress" in str(error)

@@ -13,7 +13,8 @@ from typing import Any, ClassVar, TypeVar
 
 from chancy.errors import InvalidConnection
 
-from .wire import CLOSED, Query, Rows, Standing, encoding_of, has_failed
+from .asyncpg import is_busy
+from .wire import BUSY, CLOSED, Query, Rows, Standing, encoding_of, has_failed
 
 T = TypeVar("T")
 
@@ -21,6 +22,8 @@ _NO_PARAMETERS: Mapping[str, Any] = {"no_parameters": True}
 """A text without them goes to the driver as it is: else some take each `%%` for one `%`, and some do not."""
 _NO_STREAM: Mapping[str, Any] = {"stream_results": False, "yield_per": None}
 """A cursor of the server's is for queries alone."""
+_TWO_AT_ONCE = "isce"
+"""SQLAlchemy's own code for what a session refuses while it does something else."""
 
 
 class SqlAlchemy:
@@ -161,7 +164,12 @@ class AsyncSqlAlchemy:
         await self._within(lambda wire: stack.close())
 
     async def _within(self, act: Callable[[SqlAlchemy], T]) -> T:
-        return await self._conn.run_sync(lambda conn: act(self._made(conn)))  # type: ignore[no-any-return]
+        try:
+            return await self._conn.run_sync(lambda conn: act(self._made(conn)))  # type: ignore[no-any-return]
+        except Exception as error:
+            if is_busy(error) or getattr(error, "code", None) == _TWO_AT_ONCE:
+                raise InvalidConnection(BUSY) from error
+            raise
 
 
 class AsyncSqlAlchemyOfSession(AsyncSqlAlchemy):

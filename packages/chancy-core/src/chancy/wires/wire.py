@@ -27,6 +27,11 @@ Rows: TypeAlias = Sequence[tuple[Any, ...]]
 
 CLOSED = "this connection is closed: submit on one that is open"
 """What every stack says of one on which nothing can be sent any more."""
+BUSY = (
+    "this connection is in the middle of something else, and connections of asyncpg and sessions of SQLAlchemy do one "
+    "thing at a time: do one after the other, or give each a connection of its own"
+)
+"""What is said of one that is asked by two at once, as by `asyncio.gather`. psycopg's have the second wait."""
 
 
 class Standing(Enum):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from chancy.wires.connections import PsycopgConn
 
 
-QUEUES = ("QUEUE", "READY", "WAITING", "SCHEDULED", "RUNNING", "IN/S", "OUT/S", "FAILED", "OLDEST", "PAUSED")
+QUEUES = ("QUEUE", "READY", "WAITING", "SCHEDULED", "BLOCKED", "RUNNING", "IN/S", "OUT/S", "FAILED", "OLDEST", "PAUSED")
 
 
 def tables(frame: Frame) -> list[tuple[str, Table]]:
@@ -48,10 +48,7 @@ def tables(frame: Frame) -> list[tuple[str, Table]]:
     return [
         (
             f"queues: {len(queues)}",
-            Table(
-                ("QUEUE", "READY", "WAITING", "SCHEDULED", "RUNNING", "IN/S", "OUT/S", "FAILED", "OLDEST", "PAUSED"),
-                queues,
-            ),
+            Table(QUEUES, queues),
         ),
         (
             f"running: {shown}",
@@ -64,9 +61,10 @@ def tables(frame: Frame) -> list[tuple[str, Table]]:
 def _queue_line(name: str, row: QueueRow | None, frame: Frame) -> tuple[Any, ...]:
     rates = (a_second(frame.submits.get(name, 0)), a_second(frame.completions.get(name, 0)), frame.failed.get(name, 0))
     if row is None:
-        return (name, 0, 0, 0, 0, *rates, None, None)
+        return (name, 0, 0, 0, 0, 0, *rates, None, None)
     oldest = None if row.oldest_at is None else lasting((frame.at - row.oldest_at).total_seconds())
-    return (name, row.ready, row.waiting, row.scheduled, row.running, *rates, oldest, until(row.paused_until))
+    paused = until(row.paused_until)
+    return (name, row.ready, row.waiting, row.scheduled, row.blocked, row.running, *rates, oldest, paused)
 
 
 def _bar(progress: Progress | None) -> str | None:

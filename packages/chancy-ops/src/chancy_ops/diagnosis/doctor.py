@@ -29,11 +29,11 @@ def doctor(
 ) -> list[Finding] | Coroutine[Any, Any, list[Finding]]:
     """Look at everything that has ever kept jobs from running; what was found, in a fixed order.
 
-    Each check gives one finding that all is well, or one for each thing that is not. About 22 round trips, of which one
-    reads every live job; where the doorbell seems dead, some seconds more. Writes nothing and waits for no lock, and
-    rings once, so that idle workers look. Best on a connection in autocommit: in a transaction the time stands still,
-    and nobody can be rung. What other users' sessions do can be seen by
-    members of pg_read_all_stats only. Of a schema that is older than this version that alone is told.
+    Each check gives one finding that all is well, or one for each thing that is not. About 22 round trips; where the
+    doorbell seems dead, some seconds more. Writes nothing and waits for no lock, and rings once, so that idle workers
+    look. Best on a connection in autocommit: in a transaction the time stands still, and nobody can be rung. What other
+    users' sessions do can be seen by members of pg_read_all_stats only. Of a schema that is older than this version
+    that alone is told.
     """
     where = schema_in_use(schema)
     return perform(conn, _examine(where, conn), where)

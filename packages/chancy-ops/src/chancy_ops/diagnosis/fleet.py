@@ -11,6 +11,7 @@ from chancy.model import Pause, Rows, Statement, Steps
 from chancy.options.phrases import argument, counted, jobs_named, moment, one_line, span
 from chancy.schema import named
 from chancy.wires.literals import of_texts
+from chancy_ops.counting import Count, sum_of
 
 from .findings import Finding, Patience, Severity, unless_any
 
@@ -29,6 +30,9 @@ _LOOKS, _LOOK_PAUSE = 5, 0.4
 _UNSEEN_LOOKS = 1
 """So many more where no session is seen: one may be between two statements that tell its schema."""
 _MOST_SLOTS = 100_000
+MOST_WORK = 2_000
+"""So many due jobs of a queue and priority are looked at, those first that have waited for the longest: what nobody
+takes comes to be among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +59,9 @@ class Work:
 
     queue: str
     task: str
-    due: int
+    due: Count
     oldest_at: datetime | None
     """When the oldest of those was due that have no gates."""
-    gated: bool
-    """Whether any of them has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +109,7 @@ HANDS = """
     LEFT JOIN {schema}.offer AS offer ON offer.worker = worker.id
     ORDER BY worker.name, worker.id
 """
-WORK = """
-    SELECT queue, task, count(*), min(run_at) FILTER (WHERE parked IS NULL), bool_or(parked IS NOT NULL)
-    FROM {schema}.job WHERE state = 'ready' AND run_at <= {schema}.clock()
-    GROUP BY queue, task
-    ORDER BY queue, task
-"""
+WORK = "SELECT queue, task, due, more, oldest_at FROM {schema}.look_at_work(%(most)s::integer)"
 CLOSED = """
     SELECT kind, name, paused_at, CASE WHEN isfinite(until) THEN until END FROM {schema}.pause
     WHERE until > {schema}.clock()
@@ -121,13 +118,17 @@ CLOSED = """
 
 
 def fleet() -> Steps[Fleet]:
-    """Three round trips, of which one reads every live job."""
+    """Three round trips, of which one reads what is due: of each queue and priority what has been for the longest."""
     now, hands = yield Statement(
         HANDS, {}, lambda rows: (rows[0][0], [Hand(*row[1:]) for row in rows if row[1] is not None]), name="hands"
     )
-    work: list[Work] = yield Statement(WORK, {}, lambda rows: [Work(*row) for row in rows], name="work")
+    work: list[Work] = yield Statement(WORK, {"most": MOST_WORK}, _parse_work, name="work")
     closed: list[Closed] = yield Statement(CLOSED, {}, lambda rows: [Closed(*row) for row in rows], name="closed")
     return Fleet(now, hands, work, closed)
+
+
+def _parse_work(rows: Rows) -> list[Work]:
+    return [Work(queue, task, Count(due, more), oldest_at) for queue, task, due, more, oldest_at in rows]
 
 
 def leases(fleet: Fleet) -> list[Finding]:
@@ -154,9 +155,9 @@ def leases(fleet: Fleet) -> list[Finding]:
 def queues(fleet: Fleet) -> list[Finding]:
     """Whether somebody takes each queue in which jobs are due."""
     taken = {queue for hand in fleet.alive for queue in hand.queues}
-    due: dict[str, int] = {}
+    due: dict[str, Count] = {}
     for work in fleet.work:
-        due[work.queue] = due.get(work.queue, 0) + work.due
+        due[work.queue] = sum_of(due.get(work.queue, 0), work.due)
     bad = [
         Finding(
             "queues",
@@ -276,11 +277,10 @@ def waiting(fleet: Fleet, patience: Patience = WAITING) -> Steps[list[Finding]]:
     most two round trips.
     """
     able = [Able(work.oldest_at, work.queue, work.task) for work in fleet.able_work if work.oldest_at]
-    if gated := sorted({work.queue for work in fleet.able_work if work.gated}):
-        let_in = Statement(
-            LET_IN, {"queues": of_texts(gated)}, lambda rows: [Able(*row) for row in rows], name="let_in"
-        )
-        open_ = {(work.queue, work.task) for work in fleet.able_work}
+    open_ = {(work.queue, work.task) for work in fleet.able_work}
+    if open_:
+        params: dict[str, object] = {"queues": of_texts(sorted({queue for queue, _ in open_}))}
+        let_in = Statement(LET_IN, params, lambda rows: [Able(*row) for row in rows], name="let_in")
         able += [each for each in (yield let_in) if (each.queue, each.task) in open_]
     if not able:
         return [Finding("waiting", Severity.OK, "no job waits that could run.")]

@@ -14,7 +14,7 @@ from .findings import Finding, Severity, unless_any
 STRANDED = """
     SELECT count(*), (array_agg(stranded.id ORDER BY stranded.id))[1:3] FROM (
         SELECT job.id FROM {schema}.job AS job
-        WHERE job.state = 'blocked' AND job.submitted_at < {schema}.clock() - interval '1 min'
+        WHERE job.state = 'blocked' AND job.worker IS NULL AND job.submitted_at < {schema}.clock() - interval '1 min'
             AND NOT EXISTS (
                 SELECT FROM {schema}.need AS need
                 CROSS JOIN LATERAL (SELECT FROM {schema}.job AS alive WHERE alive.id = need.needs LIMIT 1) AS live
@@ -32,7 +32,7 @@ STRANDED = """
 
 
 def needs() -> Statement[list[Finding]]:
-    """Whether a blocked job waits for nothing any more. Reads the live jobs."""
+    """Whether a blocked job waits for nothing any more. Reads the blocked jobs."""
 
     def parse(rows: Sequence[Sequence[Any]]) -> list[Finding]:
         count, some = rows[0]

@@ -34,7 +34,8 @@ AROUND = """
         (SELECT count(*) FROM live WHERE takes), (SELECT count(*) FROM live WHERE takes AND knows),
         ARRAY(SELECT DISTINCT unnest(queues) FROM live ORDER BY 1),
         (SELECT concurrency FROM {schema}.queue_limit WHERE queue = %(queue)s::text),
-        coalesce(worker.name, dead.name), worker.expires_at, dead.died_at
+        coalesce(worker.name, dead.name), worker.expires_at, dead.died_at,
+        EXISTS (SELECT FROM {schema}.need AS need WHERE need.job = %(id)s::bigint AND need.by_a_look)
     FROM (SELECT) AS always
     LEFT JOIN {schema}.job AS job ON job.id = %(id)s::bigint
     LEFT JOIN {schema}.pause AS queue_pause
@@ -71,6 +72,8 @@ class Around:
     """That it ran on last, if anything is still known about it."""
     expires_at: datetime | None
     died_at: datetime | None
+    in_vain: bool
+    """It was ended because of what it needs, and not by somebody."""
 
 
 def around(job: JobRow) -> Statement[Around]:

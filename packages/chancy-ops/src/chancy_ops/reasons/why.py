@@ -155,7 +155,7 @@ def _finished(job: JobRow, seen: Around) -> Why:
         return Why(Reason.FINISHED, f"{sentence} in attempt {_attempt(job)}, and {result}.")
     if job.attempt:
         sentence += f" in attempt {_attempt(job)}"
-    if job.errors and job.errors[-1].kind == "NeedFailed":
+    if seen.in_vain and job.errors and job.errors[-1].kind == "NeedFailed":
         again = f"`chancy requeue {job.id}` runs what is to blame again, and goes on from there"
         return Why(Reason.FINISHED, f"{sentence} because {one_line(job.errors[-1].message)}; {again}.")
     if job.errors and job.state is not State.CANCELLED:

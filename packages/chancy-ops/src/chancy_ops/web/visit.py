@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from typing import TypeAlias, TypeVar
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
@@ -23,6 +25,9 @@ from .shared import Shared
 from .shown import query_of
 from .sweeps import Sweeps
 
+T = TypeVar("T")
+U = TypeVar("U")
+Look: TypeAlias = Callable[[PsycopgAsyncConn], Awaitable[T]]
 MOST_POSTED = 1024**2
 
 
@@ -80,6 +85,16 @@ class Visit:
         """A connection that can write nothing."""
         return self.desk.connections.looking()
 
+    async def at_once(self, one: Look[T], other: Look[U]) -> tuple[T, U]:
+        """What two looks find that need nothing of each other, each on a connection of its own. Not for who has one
+        already: who waits for a second one while others do the same waits for ever.
+        """
+        return await asyncio.gather(self._look(one), self._look(other))
+
+    async def _look(self, look: Look[T]) -> T:
+        async with self.looking() as conn:
+            return await look(conn)
+
     def line(self, line: JobLine) -> JobLine:
         """The same job, as it may be shown: of secrets it has none, of what the application hides it may."""
         return Hiding({}, self.desk.redact).line(line)
@@ -95,6 +110,10 @@ class Visit:
     def page(self, template: str, /, *, status: int = 200, **values: object) -> Response:
         """The page, or that it is as it was."""
         return self.desk.pages.made(self, template, status, values)
+
+    def page_of(self, seen: object, template: str, /, values: Callable[[], Mapping[str, object]]) -> Response:
+        """The same of what many have `seen`; all `values` follow from that."""
+        return self.desk.pages.made_once(self, template, seen, values)
 
     def to(self, path: str, /, **asked: object) -> str:
         """The address of another page."""

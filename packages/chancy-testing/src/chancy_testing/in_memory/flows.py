@@ -11,7 +11,7 @@ from datetime import timedelta
 import msgspec
 
 from chancy.arguments.codec import encode_json
-from chancy.flows.flow import Node, Pieces, nodes_in
+from chancy.flows.flow import Node, Pieces
 from chancy.job import NewJob
 from chancy.model import MAX_PAYLOAD_BYTES, AttemptError, Options
 from chancy.options.limits import Limit
@@ -42,11 +42,10 @@ def _look_at(memory: Memory, job_id: int) -> None:
     if lost is None and any(memory.jobs.get(need) is None for need in kinds):
         lost = next(need for need in kinds if need not in memory.jobs)
     if lost is not None:
-        memory.doomed[job_id] = memory.needs.pop(job_id)
         _end(memory, kept, _why(memory, kept, lost), State.CANCELLED if kept.row.becomes is None else State.FAILED)
         return
-    del memory.needs[job_id]
     if kept.row.becomes is not None:
+        del memory.needs[job_id]
         memory.finish(kept, State.SUCCEEDED, memory.jobs[kept.row.becomes].row.result)
         return
     pieces = msgspec.json.decode(kept.row.arguments, type=Pieces)
@@ -60,6 +59,7 @@ def _look_at(memory: Memory, job_id: int) -> None:
         error = AttemptError(attempt=kept.row.attempt, kind="InvalidArguments", message=said)
         _end(memory, kept, error, State.FAILED)
         return
+    del memory.needs[job_id]
     run_at = kept.row.run_at if pieces.delay is None else now() + _delay(pieces.delay)
     memory.jobs[job_id] = kept.with_row(state=State.READY, arguments=whole, run_at=run_at)
     memory.due.append(job_id)
@@ -84,8 +84,9 @@ def _why(memory: Memory, kept: Kept, culprit: int) -> AttemptError:
 
 
 def _end(memory: Memory, kept: Kept, error: AttemptError, state: State) -> None:
+    memory.doomed[kept.row.id] = memory.needs.pop(kept.row.id)
     errors = encode_json([*kept.row.errors, error][-10:])
-    kept = msgspec.structs.replace(kept, errors=errors).with_row(errors=parse_errors(errors))
+    kept = msgspec.structs.replace(kept, errors=errors, by_a_look=True).with_row(errors=parse_errors(errors))
     memory.finish(kept, state)
 
 
@@ -131,7 +132,7 @@ def insert(memory: Memory, nodes: Sequence[Node], transaction: str) -> list[int]
 
 def _insert_flow(memory: Memory, asked: Asked) -> Iterator[Row]:
     transaction = asked.transaction or "0"
-    ids = insert(memory, nodes_in(bytes(asked.params["flow"])), transaction)
+    ids = insert(memory, asked.adds, transaction)
     yield ids, memory.jobs[ids[0]].row.submitted_at, transaction
 
 
@@ -145,7 +146,7 @@ def _become(memory: Memory, asked: Asked) -> Iterator[Row]:
     if kept.row.id in _above(memory, _numbers(params["others"])):
         yield "cycle", -target if target < 0 else None
         return
-    ids = insert(memory, nodes_in(bytes(params["flow"])), kept.transaction)
+    ids = insert(memory, asked.adds, kept.transaction)
     other = ids[target - 1] if target > 0 else -target
     memory.jobs[kept.row.id] = kept.with_row(state=State.BLOCKED, becomes=other, worker=None, progress=None)
     memory.needs[kept.row.id] = {other: "r"}
@@ -157,7 +158,8 @@ def _above(memory: Memory, jobs: set[int]) -> set[int]:
     found, left = set[int](), set(jobs)
     while left:
         found |= left
-        left = {need for job in left for need in memory.needs.get(job, ())} - found
+        kinds = [memory.needs.get(job) or memory.doomed.get(job, {}) for job in left]
+        left = {need for each in kinds for need in each} - found
     return found
 
 
@@ -176,26 +178,22 @@ def _select_doomed(memory: Memory, asked: Asked) -> Iterator[Row]:
     left = set(found)
     while left:
         found |= left
-        left = {job for job, kinds in memory.doomed.items() if left & set(kinds) and _was_doomed(memory, job)} - found
+        left = {job for job, kinds in memory.doomed.items() if left & set(kinds) and memory.jobs[job].by_a_look} - found
     over = [job for job in sorted(found) if job in memory.jobs and memory.jobs[job].row.state in FINISHED]
     yield [job for job in over if job not in memory.doomed], [job for job in over if job in memory.doomed]
 
 
 def _in_vain(memory: Memory, job: int, need: int) -> bool:
     state = memory.jobs[need].row.state if need in memory.jobs else None
-    return memory.doomed[job][need] != "e" and state in FINISHED and state is not State.SUCCEEDED
-
-
-def _was_doomed(memory: Memory, job: int) -> bool:
-    errors = memory.jobs[job].row.errors
-    return bool(errors) and errors[-1].kind == "NeedFailed"
+    return memory.doomed[job][need] != "e" and (state is None or (state in FINISHED and state is not State.SUCCEEDED))
 
 
 def _block_again(memory: Memory, asked: Asked) -> Iterator[Row]:
     ids = sorted(_numbers(asked.params["ids"]))
     for job_id in ids:
         memory.needs[job_id] = memory.doomed.pop(job_id)
-        memory.jobs[job_id] = memory.jobs[job_id].with_row(state=State.BLOCKED, finished_at=None)
+        back = memory.jobs[job_id].with_row(state=State.BLOCKED, finished_at=None)
+        memory.jobs[job_id] = msgspec.structs.replace(back, by_a_look=False)
         memory.ended.update(memory.needs[job_id])  # some may be over
     yield ids, []
 

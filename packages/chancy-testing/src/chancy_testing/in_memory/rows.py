@@ -24,6 +24,8 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     unique: UniqueKey | None = None
     errors: bytes | None = None
     meta: bytes | None = None
+    by_a_look: bool = False
+    """It was ended because of what it needs, and not by somebody."""
     delays: tuple[timedelta, ...] = ()
     """After which delay each retry was due; all of them were made at once."""
 

@@ -182,7 +182,7 @@ class Asked:
     """A statement, as far as its answer depends on it."""
 
     params: Mapping[str, Any]
-    adds: Sequence[NewJob[Any]]
+    adds: Sequence[Any]
     transaction: str | None
     """The block that the caller is in, if any."""
 

@@ -22,7 +22,7 @@ PATIENCE = 2.0
 LOOK = """
     WITH RECURSIVE {in_use}
     SELECT 'oldest', in_use.queue,
-        max(extract(epoch FROM {schema}.clock())::float8 - extract(epoch FROM oldest.run_at)::float8), 0, 0, 0, 0
+        max(extract(epoch FROM {schema}.clock())::float8 - extract(epoch FROM oldest.run_at)::float8), 0, 0, 0, 0, 0
     FROM in_use CROSS JOIN LATERAL (
         SELECT job.run_at FROM {schema}.job AS job
         WHERE job.state = 'ready' AND job.parked IS NULL
@@ -32,12 +32,12 @@ LOOK = """
     GROUP BY in_use.queue
     UNION ALL
     SELECT 'oldest', look.queue,
-        extract(epoch FROM {schema}.clock())::float8 - extract(epoch FROM waits.run_at)::float8, 0, 0, 0, 0
+        extract(epoch FROM {schema}.clock())::float8 - extract(epoch FROM waits.run_at)::float8, 0, 0, 0, 0, 0
     FROM unnest(%(looking)s::text[]) AS look (queue)
     CROSS JOIN LATERAL {schema}.oldest_with_room(look.queue) AS waits
     WHERE waits.run_at IS NOT NULL
     UNION ALL
-    SELECT 'depth', queue, 0, ready, waiting, scheduled, running FROM {schema}.depth
+    SELECT 'depth', queue, 0, ready, waiting, scheduled, blocked, running FROM {schema}.depth
     WHERE at = (SELECT max(at) FROM {schema}.depth) AND at > {schema}.clock() - interval '3 minutes'
 """.replace("{in_use}", IN_USE)
 

@@ -16,6 +16,7 @@ class Depth(msgspec.Struct, frozen=True):
     waiting: int = 0
     """Of the ready ones."""
     scheduled: int = 0
+    blocked: int = 0
     running: int = 0
 
 

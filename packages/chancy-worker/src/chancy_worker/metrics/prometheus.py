@@ -112,7 +112,7 @@ def _families(workers: Mapping[str, Numbers | None], of_parent: Sequence[Counted
     told = "For how long the longest waiting job that could begin has been due."
     yield gauge("chancy_oldest_ready_seconds", told, ["queue"], oldest)
     if seen.depths is not None:
-        kinds = ("ready", "waiting", "scheduled", "running")
+        kinds = ("ready", "waiting", "scheduled", "blocked", "running")
         depths: Values = {
             (queue, kind): float(getattr(depth, kind)) for queue, depth in seen.depths.items() for kind in kinds
         }

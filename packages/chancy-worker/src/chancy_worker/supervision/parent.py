@@ -18,8 +18,9 @@ ENDS_WITH = "CHANCY_WORKER_ENDS_WITH"
 """The environment variable that tells a process with which other one it ends."""
 
 LOOK_SECONDS = 0.5
-TO_END_SECONDS = 15.0
-"""That an orderly stop may take beside the grace: see `life.stopping`."""
+TO_END_SECONDS = 22.0
+"""That an orderly stop may take beside the grace: 1 to obey, 10 to write the last verdicts (`life.stopping`), 10 to
+leave a lifespan, and one for what Python itself ends."""
 
 
 def ended_with_this(env: Mapping[str, str]) -> dict[str, str]:

@@ -34,6 +34,7 @@ CREATE TABLE {schema}.depth (
     ready integer NOT NULL,     -- due, and could begin
     waiting integer NOT NULL,   -- for a limit or for their turn
     scheduled integer NOT NULL,
+    blocked integer NOT NULL,   -- by jobs that they need
     running integer NOT NULL,
     oldest double precision,    -- for how many seconds the longest waiting of the ready ones was due
     PRIMARY KEY (at, queue)

@@ -37,8 +37,8 @@ async def remedy_of(visit: Visit, conn: PsycopgAsyncConn, job: JobRow, why: Why)
         case Reason.SCHEDULED | Reason.RETRY:
             return Remedy(Action.EDIT, f"jobs/{job.id}/edit", "Run it now", {"run_at": "0s", "seen": seen_of(job)})
         case Reason.LIMIT:
-            queues = await chancy_ops.queues(conn, schema=visit.schema)
-            if any(queue.name == job.queue and queue.limit is not None for queue in queues):
+            queues = await chancy_ops.queues(conn, queue=job.queue, schema=visit.schema)
+            if any(queue.limit is not None for queue in queues):
                 label = f"Lift the limit of queue {one_line(job.queue, 40)}"
                 return Remedy(Action.LIMIT, "queue/limit", label, {"name": job.queue, "concurrency": ""})
     return None

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-import chancy
 import chancy_ops
-from chancy import DuplicateJob, JobRow, UnknownJob
+from chancy import DuplicateJob, UnknownJob
 from chancy.errors import InvalidOption
+from chancy.run import perform
 from chancy.wires.connections import PsycopgAsyncConn
-from chancy_ops import JobFilter
+from chancy_ops import JobFilter, JobLine
 from chancy_ops.overview import clock
+from chancy_ops.searching import these_lines
 from chancy_ops.sweeping import KINDS, SweepKind
 from chancy_ops.web.access.users import Action
 from chancy_ops.web.asked import FILTERS, filter_asked, read
@@ -94,21 +96,22 @@ async def _ticked(visit: Visit, kind: SweepKind, ticked: Sequence[str]) -> Respo
     chosen = [_tick(each) for each in ticked[:MOST_TICKED]]
     if not chosen:
         raise HTTPException(400, "No job was ticked. Go back, and tick some.")
-    rows: list[tuple[JobRow, str]] = []
     async with visit.looking() as conn:
         now = await clock(conn, schema=visit.schema)
-        for job_id, seen in chosen:
-            try:
-                row = await chancy.get(conn, job_id, schema=visit.schema)
-            except UnknownJob:
-                continue
-            rows.append((row, seen))
+        rows = await _lines(visit, conn, chosen)
     fit = [(row, seen) for row, seen in rows if row.state in kind.fits and seen_of(row) == seen]
     others = [row for row, seen in rows if row.state not in kind.fits or seen_of(row) != seen]
     return visit.page(
         "ticked.html", kind=kind, jobs=[row for row, _ in fit], others=others, gone=len(chosen) - len(rows), now=now,
         ticks=[f"{row.id}:{seen}" for row, seen in fit],
     )  # fmt: skip
+
+
+async def _lines(visit: Visit, conn: PsycopgAsyncConn, chosen: Sequence[tuple[int, str]]) -> list[tuple[JobLine, str]]:
+    """Those that are there, as they are now, and how they were seen. One round trip, however many."""
+    seen = dict(chosen)
+    looking: Any = perform(conn, these_lines(list(seen)), visit.schema)
+    return [(line, seen[line.id]) for line in await looking]
 
 
 def _tick(text: str) -> tuple[int, str]:
@@ -155,10 +158,10 @@ async def ticked(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     kind = _kind(visit, text_of(form, "verb"))
     chosen = [_tick(text) for name, text in pairs if name == "job"][:MOST_TICKED]
     done, left = list[int](), 0
-    for job_id, seen in sorted(chosen):
+    as_seen = {line.id for line, seen in await _lines(visit, conn, chosen) if seen_of(line) == seen}
+    for job_id in sorted(dict(chosen)):
         try:
-            row = await chancy.get(conn, job_id, schema=visit.schema)
-            changed = seen_of(row) == seen and await kind.one(conn, job_id, schema=visit.schema)
+            changed = job_id in as_seen and await kind.one(conn, job_id, schema=visit.schema)
         except (UnknownJob, DuplicateJob):
             changed = False
         if changed:

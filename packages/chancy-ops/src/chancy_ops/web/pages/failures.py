@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Any
+
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 import chancy
 import chancy_ops
+from chancy import JobRow
+from chancy.model import Found
+from chancy.run import perform
 from chancy.states import State
+from chancy.wires.connections import PsycopgAsyncConn
+from chancy_ops import JobLine
+from chancy_ops.jobs import BROKEN
 from chancy_ops.matching import JobFilter
 from chancy_ops.overview import clock
+from chancy_ops.searching import lines_in
 from chancy_ops.web.access.users import Action
 from chancy_ops.web.asked import window_asked
 from chancy_ops.web.pages.jobs import glance
@@ -38,11 +48,16 @@ async def failure(visit: Visit) -> Response:
     if fingerprint is None:
         raise HTTPException(404)
     which = JobFilter(fingerprint=fingerprint)
-    async with visit.looking() as conn:
+
+    async def list_them(conn: PsycopgAsyncConn) -> tuple[datetime, Found[JobLine], JobRow | None]:
         now = await clock(conn, schema=schema)
-        counts = await glance(conn, which, schema)
-        found = await chancy_ops.search(conn, which, limit=JOBS_SHOWN, schema=schema)
-        sample = None if not found else await chancy.get(conn, found[0].id, schema=schema)
+        looking: Any = perform(conn, lines_in(which, BROKEN, JOBS_SHOWN), schema)
+        found: Found[JobLine] = await looking
+        if not found:  # such as are tried again, or have been cancelled since
+            found = await chancy_ops.search(conn, which, limit=JOBS_SHOWN, schema=schema)
+        return now, found, await chancy.get(conn, found[0].id, schema=schema) if found else None
+
+    (now, found, sample), counts = await visit.at_once(list_them, lambda conn: glance(conn, which, schema))
     error = None
     if sample is not None:
         error = next((each for each in reversed(sample.errors) if each.fingerprint == fingerprint), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
@@ -12,10 +13,12 @@ from starlette.responses import Response
 
 import chancy
 import chancy_ops
+from chancy.model import Found
 from chancy.registry import registered
 from chancy.run import perform
 from chancy.states import State
 from chancy.wires.connections import PsycopgAsyncConn
+from chancy_ops import JobLine
 from chancy_ops.counting import count_jobs
 from chancy_ops.graphs import branches
 from chancy_ops.matching import JobFilter
@@ -31,7 +34,7 @@ SHOWN = 50
 LOGS_SHOWN = 500
 BRANCHES_SHOWN = 500
 """Lines of a graph."""
-GLANCE = 0.05
+GLANCE = 0.02
 COUNTED_FOR = 5.0
 """Seconds for which counts are shown again."""
 
@@ -45,11 +48,16 @@ async def jobs(visit: Visit) -> Response:
     before = read(asked, "before", int)
     async with visit.looking() as conn:
         now = await clock(conn, schema=visit.schema)
-        which = filter_asked(asked, now)
-        found = await chancy_ops.search(conn, which, words=words, limit=SHOWN, before=before, schema=visit.schema)
-    counts = None
-    if words is None and before is None:
-        counts = await counted(visit, asked, now)
+    which = filter_asked(asked, now)
+
+    async def list_them() -> Found[JobLine]:
+        async with visit.looking() as conn:
+            return await chancy_ops.search(conn, which, words=words, limit=SHOWN, before=before, schema=visit.schema)
+
+    async def count_them() -> dict[State, chancy_ops.Count] | None:
+        return await counted(visit, asked, now) if words is None and before is None else None
+
+    found, counts = await asyncio.gather(list_them(), count_them())
     said = {name: asked[name] for name in FILTERS if name in asked} | ({"text": words} if words else {})
     older = found.looked_to if found.looked_to is not None else found[-1].id if len(found) == SHOWN else None
     return visit.page(
@@ -59,7 +67,7 @@ async def jobs(visit: Visit) -> Response:
 
 
 async def glance(conn: PsycopgAsyncConn, which: JobFilter, schema: str) -> dict[State, chancy_ops.Count]:
-    """How many there are, by state, as far as a twentieth of a second tells: of many it says so many at least."""
+    """How many there are, by state, as far as a fiftieth of a second tells: of many it says so many at least."""
     counting: Any = perform(conn, count_jobs(which, seconds=GLANCE), schema)
     counts: dict[State, chancy_ops.Count] = await counting
     return counts

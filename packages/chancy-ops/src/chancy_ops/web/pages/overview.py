@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -10,14 +11,18 @@ from starlette.responses import Response
 import chancy_ops
 from chancy.states import State
 from chancy.tally.tally import Tallied
+from chancy.wires.connections import PsycopgAsyncConn
 from chancy_ops import JobLine, QueueRow, Throughput, WorkerRow
 from chancy_ops.matching import JobFilter
 from chancy_ops.overview import clock
+from chancy_ops.tally import minutes
 from chancy_ops.web.charts import bars
+from chancy_ops.web.pages.queues import at_a_glance
 from chancy_ops.web.pages.workers import by_worker
 from chancy_ops.web.visit import Visit
 
 MINUTES = 60
+MOST_QUEUES = 50
 MOST_CELLS = 200
 """Running jobs that are shown, the newest."""
 
@@ -37,23 +42,41 @@ class Seen:
 async def overview(visit: Visit) -> Response:
     """The same for everybody, so it is asked once for all."""
     seen = await visit.desk.shared.get("overview", visit.desk.every * 0.9, lambda: look(visit))
-    return visit.page(
-        "overview.html", seen=seen, now=seen.now, cells=by_worker(seen.running),
-        chart=bars(seen.minutes, seen.now, MINUTES),
-    )  # fmt: skip
+    return visit.page_of(
+        seen,
+        "overview.html",
+        lambda: {
+            "seen": seen,
+            "now": seen.now,
+            "queues": longest_due(seen.queues),
+            "cells": by_worker(seen.running),
+            "chart": bars(seen.minutes, seen.now, MINUTES),
+        },
+    )
+
+
+def longest_due(queues: Sequence[QueueRow]) -> Sequence[QueueRow]:
+    """All of them, or if they are many, those in which something has been due for the longest; by name."""
+    ordered = sorted(queues, key=lambda row: (row.oldest_at is None, row.oldest_at, row.name))
+    return sorted(ordered[:MOST_QUEUES], key=lambda row: row.name)
 
 
 async def look(visit: Visit) -> Seen:
-    """Six round trips, none of which reads more than it shows."""
+    """Six round trips, none of which reads more than it shows: what was done beside what there is."""
     schema, hour = visit.schema, timedelta(minutes=MINUTES)
-    async with visit.looking() as conn:
+
+    async def done(conn: PsycopgAsyncConn) -> tuple[datetime, list[Throughput], list[Throughput]]:
         now = await clock(conn, schema=schema)
         tasks = await chancy_ops.throughput(conn, since=hour, by="task", schema=schema)
-        return Seen(
-            now,
-            await chancy_ops.queues(conn, schema=schema),
-            await chancy_ops.throughput(conn, since=hour, by="nothing", every="minute", schema=schema),
-            sorted(tasks, key=lambda row: (-row.finished - row.outcomes.get(Tallied.RETRIED, 0), row.task or "")),
+        tasks.sort(key=lambda row: (-row.finished - row.outcomes.get(Tallied.RETRIED, 0), row.task or ""))
+        return now, await minutes(conn, hour, schema=schema), tasks
+
+    async def there(conn: PsycopgAsyncConn) -> tuple[list[QueueRow], list[WorkerRow], list[JobLine]]:
+        return (
+            await at_a_glance(conn, schema),
             await chancy_ops.workers(conn, schema=schema),
             await chancy_ops.search(conn, JobFilter(state=State.RUNNING), limit=MOST_CELLS, schema=schema),
         )
+
+    (now, flow, tasks), (queues, workers, running) = await visit.at_once(done, there)
+    return Seen(now, queues, flow, tasks, workers, running)
