@@ -33,8 +33,12 @@ from contenders import (
     CHANCY_400,
     CHANCY_CHILD,
     CHANCY_FAST,
+    CHANCY_KEYED,
     CHANCY_SYNC,
     CHANCY_THREAD,
+    CHANCY_UNKEYED,
+    CHANCY_UNLIMITED,
+    CHANCY_WIDE,
     CONTENDERS,
     DRAMATIQ,
     FLOOR,
@@ -93,6 +97,18 @@ def samples(quick: bool) -> dict[str, dict[str, Sample]]:
         "sync": {
             **drains([CHANCY_THREAD, CHANCY_CHILD, PROCRASTINATE_THREAD, *full(PGQUEUER_THREAD)], share),
             "pipes": lambda _: measures.round_trips(20_000),
+        },
+        "limits": {
+            contender.key: partial(
+                measures.drain_by_many, contender=contender, jobs=int(contender.jobs * share), processes=8
+            )
+            for contender in (CHANCY_KEYED, CHANCY_UNKEYED)
+        },
+        "limits not reached": {
+            contender.key: partial(
+                measures.drain_by_many, contender=contender, jobs=int(contender.jobs * share), processes=16
+            )
+            for contender in full(CHANCY_WIDE, CHANCY_UNLIMITED)
         },
         "slots": {
             **each(measures.busy_slots, [CHANCY], jobs=int(20_000 * share)),

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 import chancy
-from chancy import Chancy, Queue, task
+from chancy import Chancy, Limit, Queue, task
 from chancy_worker import Worker
 from chancy_worker.__about__ import __version__
 from chancy_worker.cli import runner
@@ -48,7 +48,21 @@ async def stamped(number: int) -> None:
     stamp(number)
 
 
-TASKS = {"noop": noop, "thread": thread, "child": child, "sleep": sleep, "stamp": stamped}
+@task(name="keyed", limits=[Limit.concurrency(3, key=lambda number: number % 50)])
+async def keyed(number: int) -> None:
+    """Nothing, three at a time of each key."""
+    begun()
+
+
+@task(name="wide", limits=[Limit.concurrency(10_000)])
+async def wide(number: int) -> None:
+    """10 ms, under a limit that nobody comes near."""
+    await doze()
+
+
+TASKS = {
+    "noop": noop, "thread": thread, "child": child, "sleep": sleep, "stamp": stamped, "keyed": keyed, "wide": wide
+}  # fmt: skip
 
 
 def prepare(dsn: str) -> None:

@@ -26,8 +26,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-KINDS = ("noop", "thread", "sleep", "stamp", "child")
-"""Async and empty; sync and empty; async for 10 ms; async, and tells when it began; sync and empty, in a process."""
+KINDS = ("noop", "thread", "sleep", "stamp", "child", "keyed", "wide")
+"""Async and empty; sync and empty; async for 10 ms; async, and tells when it began; sync and empty, in a process; async
+and empty, three at a time of each of 50 keys; async for 10 ms, 10,000 at a time."""
 
 SLEEP_SECONDS = 0.01
 

@@ -25,6 +25,10 @@ CHANCY_FAST = _chancy(
 )
 CHANCY_THREAD = _chancy("chancy-thread", "Chancy, in threads", kind="thread", jobs=20_000)
 CHANCY_CHILD = _chancy("chancy-child", "Chancy, in child processes", kind="child", jobs=20_000)
+CHANCY_KEYED = _chancy("chancy-keyed", "Chancy, 3 at a time of each of 50 keys", kind="keyed", jobs=30_000)
+CHANCY_UNKEYED = _chancy("chancy-unkeyed", "Chancy, without a limit", jobs=30_000)
+CHANCY_WIDE = _chancy("chancy-wide", "Chancy, 10,000 at a time", kind="wide", jobs=20_000)
+CHANCY_UNLIMITED = _chancy("chancy-unlimited", "Chancy, without a limit", kind="sleep", jobs=20_000)
 
 PGQUEUER = _pgqueuer("pgqueuer", "pgqueuer on asyncpg, tuned", setting="best", jobs=30_000)
 PGQUEUER_SHIPPED = _pgqueuer("pgqueuer-shipped", "pgqueuer on asyncpg as shipped")

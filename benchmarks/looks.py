@@ -147,8 +147,8 @@ TALLY = """
 """
 TALLIES = {"minute": "2 days", "hour": "35 days", "day": "400 days"}
 DEPTH = """
-    INSERT INTO chancy.depth
-    SELECT at, 'mail', 10000, 0, 10000, 40, 12
+    INSERT INTO chancy.depth (at, queue, ready, waiting, scheduled, running, blocked, oldest)
+    SELECT at, 'mail', 10000, 0, 10000, 40, 0, 12
     FROM generate_series(now() - interval '2 days', now(), interval '1 min') AS at
 """
 

@@ -79,6 +79,30 @@ def drain(site: Site, contender: Contender, jobs: int, processes: int = 1) -> Fi
         }
 
 
+def drain_by_many(site: Site, contender: Contender, jobs: int, processes: int) -> Figures:
+    """By workers that wait for it, since so many do not start in the same moment: from the commit of all jobs to the
+    completion of the last.
+    """
+    with site.run(contender) as run:
+        run.work(contender.kind, processes)
+        _wait_for(lambda: len(run.conn.execute("SELECT FROM chancy.worker").fetchall()) == processes, 60)
+        time.sleep(1)
+        filling = run.begin("fill", contender.kind, str(jobs), str(jobs))
+        _wait_for(lambda: run.conn.execute(run.left).fetchone()[0], 60)
+        began = time.monotonic()
+        python, postgres, wal = run.worker_seconds(), site.postgres_seconds(), site.wal_bytes()
+        ended = run.empty_at()
+        filling.communicate()
+        python, postgres = run.worker_seconds() - python, site.postgres_seconds() - postgres
+        return {
+            "rate": jobs / (ended - began),
+            "cpu_us": (python + postgres) / jobs * 1e6,
+            "python_us": python / jobs * 1e6,
+            "postgres_us": postgres / jobs * 1e6,
+            "wal_bytes": (site.wal_bytes() - wal) / jobs,
+        }
+
+
 def busy_slots(site: Site, contender: Contender, jobs: int) -> Figures:
     """Jobs that sleep for 10 ms: the share of the slots' time that is spent in jobs."""
     with site.run(contender) as run:

@@ -28,6 +28,10 @@ LARGER_ROOMS = {
 }
 """More than a room's lines: how many, and why."""
 LARGER_WINGS = {
+    "chancy_worker/claims": (
+        830,
+        "forms of one statement, of the same pieces: a reader needs the plain one, and perhaps another",
+    ),
     "chancy_ops/command": (1_400, "a file a command: a reader needs one of them"),
     "chancy_ops/web": (
         2_300,

@@ -87,6 +87,7 @@ async def test_the_end_of_a_batch_is_seen_promptly_by_four_workers_and_costs_its
                     for first in range(0, len(jobs), 5000):
                         site.submit(*jobs[first : first + 5000])
             await all_finished(site, 100)
+            await eventually(lambda: not site.rows("SELECT FROM {}.batch WHERE finished_at IS NULL"))
             took[kind].append(time.monotonic() - start)
     plain, batch = (statistics.median(took[kind]) for kind in ("plain", "batch"))
     say(f"submit and drain 20,000: {plain:.2f} s plain, {batch:.2f} s as a batch ({plain / batch:.2f})")

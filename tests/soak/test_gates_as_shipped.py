@@ -10,12 +10,13 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import gate_attack_tasks as attacked
 import gate_patience_tasks as tasks
 import pytest
 from worker_help import all_finished, eventually, states
 
 import chancy_ops
-from chancy import submit_many
+from chancy import Limit, submit_many
 from chancy.run import send
 from chancy_worker.claims.statement import play_round
 from chancy_worker.claims.wanted import Wanted
@@ -65,7 +66,7 @@ async def test_never_more_than_three_of_a_key_while_workers_are_killed(site, tmp
             worker.end()
         say(f"{phase}: {took[phase]:.1f} s, {kills} kills, {states(site)}")
         assert not (folder / "too_many").exists()
-        site.conn.execute(f"TRUNCATE {site.schema}.history, {site.schema}.worker, {site.schema}.dead_worker")
+        site.conn.execute(f"TRUNCATE {site.schema}.history, {site.schema}.worker, {site.schema}.dead_worker CASCADE")
     owned = site.one("SELECT count(*) FROM {}.slot AS slot WHERE chancy.is_owned(slot.job, slot.fence)")
     ratio = took["unlimited"] / took["limited"]
     say(f"limited / unlimited: {ratio:.2f}; slots still owned after the kills: {owned}")
@@ -156,3 +157,94 @@ async def test_a_limit_that_is_lowered_and_raised_holds_from_the_next_claim(site
     say(f"limit and most that ran: {seen}; {states(site)}")
     assert all(highest <= most for most, highest in seen)
     assert all(highest >= most * 0.8 for most, highest in seen)
+
+
+LOGGED = """
+    CREATE TABLE {0}.begun (gate text, most integer, seconds double precision, at timestamptz);
+    CREATE FUNCTION {0}.log_begin() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        INSERT INTO {0}.begun
+        SELECT gate.name, gate.most, gate.per, NEW.started_at
+        FROM json_to_recordset(NEW.gates::json->'gates') AS gate (name text, most integer, per double precision)
+        WHERE gate.per IS NOT NULL;
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER log_begin AFTER UPDATE ON {0}.job FOR EACH ROW
+        WHEN (OLD.state = 'ready' AND NEW.state = 'running' AND NEW.gates IS NOT NULL) EXECUTE FUNCTION {0}.log_begin();
+"""
+TOO_MANY = """
+    SELECT gate.name, count(*)::integer, max(gate.most)
+    FROM {0}.job AS job
+    CROSS JOIN LATERAL json_to_recordset(job.gates::json->'gates')
+        AS gate (name text, most integer, per double precision)
+    WHERE job.state = 'running' AND gate.per IS NULL
+    GROUP BY gate.name HAVING count(*) > max(gate.most)
+"""
+TOO_FAST = """
+    SELECT gate, at, later FROM (
+        SELECT gate, seconds, at, lead(at, most) OVER (PARTITION BY gate, most ORDER BY at) AS later FROM {0}.begun
+    ) AS each
+    WHERE later < at + seconds * interval '1 s'
+"""
+ATTACK_SECONDS, KILL_SECONDS = 75.0, 2.0
+
+
+async def test_no_gate_lets_in_one_too_many_while_workers_are_killed_and_limits_change(site, say):
+    """Seen from the rows, at one moment after the other: each look is a snapshot."""
+    site.conn.execute(LOGGED.format(site.schema))
+    queues = ["--queue", "default=60", "--queue", "limited=20"]
+    where = ["--dsn", site.dsn, "--schema", site.schema]
+
+    def start(size):
+        return [site.run("-m", "chancy_worker", "gate_attack_tasks", *queues, *where) for _ in range(size)]
+
+    workers = start(4)
+    await site.started(*workers)
+    submitted = looks = kills = 0
+    bound = limit = 10
+    chancy_ops.limit(site.conn, "limited", concurrency=limit, schema=site.schema)
+    begin = killed_at = changed_at = time.monotonic()
+    while (now := time.monotonic()) < begin + ATTACK_SECONDS:
+        assert site.rows(TOO_MANY.replace("{0}", site.schema)) == []
+        running = site.one("SELECT count(*) FROM {}.job WHERE state = 'running' AND queue = 'limited'")
+        assert running <= bound, (running, bound, limit)
+        bound = limit if running <= limit else bound
+        looks += 1
+        if now > changed_at + 1:
+            changed_at = now
+            most = random.choice([1, 2, 5, 8])
+            if site.one("SELECT count(*) FROM {}.job") < 6_000:
+                vary = attacked.varying.using(limits=[Limit.concurrency(most, key="varying")])
+                keys = [int(random.paretovariate(1)) % 40 for _ in range(1500)]
+                jobs = [attacked.three_a_key.bind(key) for key in keys]
+                jobs += [attacked.twenty_a_second.bind(key % 5) for key in keys[:60]]
+                jobs += [attacked.two_a_key_and_fifty_a_second.bind(key) for key in keys[:40]]
+                jobs += [attacked.sixty.bind(key) for key in keys[:600]] + [vary.bind(key) for key in keys[:80]]
+                jobs += [attacked.of_a_limited_queue.bind(key) for key in keys[:150]]
+                jobs += [attacked.plain.bind(key) for key in keys[:100]]
+                random.shuffle(jobs)
+                submit_many(site.conn, jobs, schema=site.schema)
+                submitted += len(jobs)
+            limit = random.choice([0, 1, 3, 10, 25])
+            bound = max(bound, limit)
+            chancy_ops.limit(site.conn, "limited", concurrency=limit, schema=site.schema)
+        if now > killed_at + KILL_SECONDS:
+            killed_at = now
+            victim = random.choice([worker for worker in workers if worker.code is None])
+            victim.signal(signal.SIGKILL)
+            workers += start(1)
+            kills += 1
+        await asyncio.sleep(0.002)
+    chancy_ops.limit(site.conn, "limited", concurrency=None, schema=site.schema)
+    while site.one("SELECT EXISTS (SELECT FROM {}.job)"):
+        assert site.rows(TOO_MANY.replace("{0}", site.schema)) == []
+        looks += 1
+        assert time.monotonic() < begin + ATTACK_SECONDS + 150, states(site)
+        await asyncio.sleep(0.005)
+    took = time.monotonic() - begin
+    owned = site.one(
+        "SELECT count(*) FROM {0}.slot AS slot WHERE {0}.is_owned(slot.job, slot.fence)".replace("{0}", site.schema)
+    )
+    say(f"{submitted} jobs in {took:.0f} s, {kills} kills, {looks} looks, {states(site)}; slots still owned: {owned}")
+    assert (states(site), owned) == ({"succeeded": submitted}, 0)
+    assert site.rows(TOO_FAST.replace("{0}", site.schema)) == []

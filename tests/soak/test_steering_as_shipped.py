@@ -27,7 +27,7 @@ FAILED = """
     RETURNING id
 """
 REQUEUE = """
-import sys, psycopg, chancy
+import sys, psycopg, chancy_ops
 from chancy_ops import JobFilter
 from chancy import State
 dsn, schema = sys.argv[1:]
@@ -70,7 +70,7 @@ def test_a_hundred_thousand_are_requeued_and_claims_go_on_undisturbed(site, say)
     took = time.monotonic() - began
     end = time.monotonic() + 15
     after = rounds(site, worker, lambda: time.monotonic() < end)
-    assert process.text.splitlines() == ["10000", f"Swept(changed={MANY}, left=0)"]
+    assert process.text.splitlines() == ["10000", f"Swept(changed={MANY}, left=0, stopped=False)"]
     assert site.rows("SELECT count(*) FROM {0}.job WHERE queue = 'old'") == [(MANY,)]
     say(
         f"{MANY:,} requeued in {took:.1f} s; claims p50/p99/max in ms: before {told(before)}, meanwhile {told(during)}, "

@@ -21,7 +21,7 @@ from chancy.current import CurrentJob
 from chancy.run import send
 from chancy_worker import WorkerConfig
 from chancy_worker.attempts.verdict import Completion, cancelled, released, succeeded
-from chancy_worker.claims.gates import Gatekeeper, _Place, reach
+from chancy_worker.claims.gates import Ending, Gatekeeper, _Place, ending_of, reach
 from chancy_worker.claims.plans import plans_of_gates
 from chancy_worker.claims.statement import play_round
 from chancy_worker.claims.wanted import START, Circle, Flow, Wanted
@@ -45,6 +45,17 @@ def play(site, worker, verdicts=(), *, want=100, spot="", goes_round=True, suspe
     """A round of a worker that has to do with gates."""
     wanted = Wanted({"default": want} if want else {}, gated={"default": Circle(goes_round, spot, suspects=suspects)})
     return send(conn or site.conn, play_round(worker, list(verdicts), wanted), site.schema)
+
+
+def hand_on(site, worker, *jobs, want=100, marks=None, looking=(), without=()):
+    """A round that hands on the slots of these, which have succeeded, and does no more than that."""
+    wanted = Wanted(
+        {"default": want} if want else {}, looking=looking, without=without,
+        gated={"default": Circle(marks=marks or {}, hands_on=True, leaving=len(jobs))},
+        places={job.id: job.slot_at for job in jobs if job.slot_at is not None},
+    )  # fmt: skip
+    assert wanted.hands_on
+    return send(site.conn, play_round(worker, [succeeded(job, b"1") for job in jobs], wanted), site.schema)
 
 
 def due_in(keeper):
@@ -292,6 +303,192 @@ def test_a_place_is_not_handed_on_to_a_job_with_a_lower_limit_before_there_is_ro
     say(site, 5, 2)
     claimed = [len(play(site, worker, [succeeded(job, b"1")]).claimed) for job in jobs]
     assert claimed == [0, 0, 0, 1, 1]
+
+
+def test_who_hands_on_gives_each_place_to_the_next_under_the_same_key_the_most_urgent_first(site, worker):
+    jobs = site.submit(*[tasks.two_a_customer.bind(f"c{n % 3}") for n in range(18)])
+    (urgent,) = site.submit(tasks.two_a_customer.using(priority=5).bind("c1"))
+    (low,) = site.submit(tasks.two_a_customer.using(priority=-5).bind("c2"))
+    by_key = {f"c{n}": [job.id for job in jobs[n::3]] for n in range(3)}
+    by_key["c1"].insert(0, urgent.id)
+    by_key["c2"].append(low.id)
+    begun = play(site, worker).claimed
+    while begun:
+        assert site.count("running") == len(begun)
+        for key, waiting in by_key.items():
+            mine = [job.id for job in begun if json.loads(job.arguments)["customer"] == key]
+            assert mine == waiting[: len(mine)], key
+            del waiting[: len(mine)]
+        places = len(begun)
+        answer = hand_on(site, worker, *begun)
+        assert {job.parked for job in answer.claimed} <= {job.parked for job in begun}
+        begun = sorted(answer.claimed, key=lambda job: (-job.priority, job.id))
+        (said,) = answer.admissions
+        assert (said.admitted, said.more, said.again) == (len(begun), len(begun) < places, False)
+    assert by_key == {"c0": [], "c1": [], "c2": []}
+    owners = site.rows("SELECT gate, n, opens_at = '-infinity' FROM {}.slot ORDER BY 1, 2")
+    assert [(n, is_free) for _, n, is_free in owners] == [(1, True), (2, True)] * 3
+
+
+def test_a_place_that_is_handed_on_belongs_to_the_claim_that_has_got_it(site, worker):
+    site.submit(*[tasks.three.bind() for _ in range(9)])
+    first = play(site, worker).claimed
+    second = hand_on(site, worker, *first[:2]).claimed
+    running = site.rows("SELECT id, claims, slots[1] FROM {}.job WHERE state = 'running' ORDER BY 3")
+    assert [n for _, _, n in running] == [1, 2, 3]
+    assert site.rows("SELECT job, fence, n FROM {}.slot WHERE opens_at IS NULL ORDER BY 3") == running
+    assert ids(play(site, worker)) == []
+    assert len(second) == 2
+    assert len(hand_on(site, worker, *second, first[2]).claimed) == 3
+
+
+def test_who_hands_on_finds_a_slot_where_it_was_left_and_one_that_has_moved_is_free_all_the_same(site, worker):
+    site.submit(*[tasks.three.bind() for _ in range(12)])
+    begun = hand_on(site, worker, *play(site, worker).claimed).claimed
+    places = site.rows("SELECT job, ctid::text FROM {}.slot ORDER BY 1")
+    assert sorted((job.id, job.slot_at) for job in begun) == places
+    assert [job.slot_at is None for job in hand_on(site, worker, *begun[:1]).claimed] == [False]
+    site.conn.execute(f"INSERT INTO {site.schema}.slot SELECT 'other', n FROM generate_series(1, 500) AS n")
+    site.conn.execute(f"UPDATE {site.schema}.slot SET n = n WHERE job = {begun[1].id}")  # as VACUUM FULL would
+    answer = hand_on(site, worker, *begun[1:])
+    assert len(answer.claimed) == 1
+    assert len(play(site, worker).claimed) == 1
+    assert site.count("running") == 3
+
+
+def test_who_hands_on_goes_on_behind_the_marks(site, worker):
+    site.submit(*[tasks.three.bind() for _ in range(9)])
+    first = play(site, worker)
+    answer = hand_on(site, worker, *first.claimed, marks=first.gate_marks["default"])
+    assert len(answer.claimed) == 3
+    behind = {lane: (at, id_ + 1) for lane, (at, id_) in answer.gate_marks["default"].items()}
+    assert ids(hand_on(site, worker, *answer.claimed, marks=behind)) == [answer.claimed[-1].id + n for n in (2, 3)]
+
+
+def test_nobody_is_handed_a_place_of_a_limit_that_he_says_is_lower(site, worker):
+    site.submit(*[tasks.three.using(limits=[Limit.concurrency(5, key="it")]).bind() for _ in range(9)])
+    jobs = play(site, worker).claimed
+    say(site, 5, 2)
+    assert [len(hand_on(site, worker, job).claimed) for job in jobs] == [0] * 5
+    assert len(play(site, worker).claimed) == 2
+
+
+def test_nobody_is_handed_a_place_on_while_shares_leave_no_room_for_it(site, worker):
+    submit_of_twenty(site, 60)
+    by_share(site, send(site.conn, register("other", 60), site.schema), want=4)
+    site.rows("UPDATE {}.share SET most = 10 RETURNING 1")
+    jobs = play(site, worker).claimed
+    site.rows("UPDATE {}.share SET most = 10 RETURNING 1")  # as no worker would: more than is left
+    assert (len(jobs), ids(hand_on(site, worker, *jobs))) == (16, [])
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [
+        pytest.param("crashes = 1, attempt = 1", id="a suspect"),
+        pytest.param(
+            "arguments = json_build_object('s', (SELECT string_agg(md5(n::text), '') FROM generate_series(1, 300) AS n))",
+            id="a large one",
+        ),
+        pytest.param("gates = replace(gates::text, '\"most\":3', '\"most\":4')::json", id="one of another limit"),
+    ],
+)
+def test_a_place_is_handed_on_to_none_but_a_usual_job_under_the_same_limit(site, worker, stranger):
+    site.submit(*[tasks.three.bind() for _ in range(6)])
+    jobs = play(site, worker).claimed
+    assert len(site.rows("UPDATE {}.job SET " + stranger + " WHERE state = 'ready' RETURNING 1")) == 3
+    answer = hand_on(site, worker, *jobs)
+    assert (ids(answer), answer.admissions[0].more) == ([], True)
+    assert len(play(site, worker, suspects=2).claimed) == (1 if "crashes" in stranger else 3)
+
+
+def test_where_jobs_without_limits_wait_no_place_is_handed_on_past_them(site, worker):
+    site.submit(*[tasks.three.bind() for _ in range(3)])
+    jobs = play(site, worker).claimed
+    (plain,) = site.submit(worker_tasks.add.bind(1, 2))
+    site.submit(*[tasks.three.bind() for _ in range(3)])
+    answer = hand_on(site, worker, *jobs, looking=("default",))
+    assert (ids(answer), [job.parked for job in answer.claimed]) == ([plain.id], [None])
+    assert (answer.admissions[0].admitted, answer.admissions[0].more) == (0, True)
+    assert len(play(site, worker).claimed) == 3
+
+
+def test_who_hands_on_takes_no_more_than_it_has_room_for_and_tells_others_of_the_rest(site, worker):
+    site.submit(*[tasks.three.bind() for _ in range(9)])
+    jobs = play(site, worker).claimed
+    answer = hand_on(site, worker, *jobs, want=1)
+    assert (len(answer.claimed), answer.admissions[0].again) == (1, True)
+    assert site.rows("SELECT count(*)::int FROM {}.slot WHERE opens_at = '-infinity'") == [(2,)]
+    assert len(play(site, worker).claimed) == 2
+
+
+def test_who_was_declared_dead_hands_on_to_nobody_and_the_place_is_free(site, worker):
+    site.submit(*[tasks.three.bind() for _ in range(6)])
+    jobs = play(site, worker).claimed
+    send(site.conn, declare_dead(worker=worker), site.schema)
+    answer = hand_on(site, worker, *jobs)
+    assert (answer.settled, answer.holding, answer.claimed) == (3, False, [])
+    assert site.rows("SELECT DISTINCT opens_at = '-infinity' FROM {}.slot") == [(True,)]
+
+
+def test_a_place_is_handed_on_only_to_a_task_that_has_room_and_is_known(site):
+    knows = offering(site, tasks.shared_one, tasks.shared_two)
+    site.submit(*[tasks.shared_one.bind() for _ in range(4)], *[tasks.shared_two.bind() for _ in range(2)])
+    jobs = play(site, knows).claimed
+    answer = hand_on(site, knows, *jobs, without=(tasks.shared_one.name,))
+    assert [job.task for job in answer.claimed] == [tasks.shared_two.name] * 2
+    other = offering(site, tasks.three)
+    assert ids(hand_on(site, other, *answer.claimed)) == []
+
+
+def test_two_that_hand_on_under_one_key_pass_each_other_by(site, worker):
+    site.submit(*[tasks.three.bind() for _ in range(9)])
+    jobs = play(site, worker).claimed
+    site.conn.execute("SET lock_timeout = '1ms'")
+    wanted = Wanted({"default": 9}, gated={"default": Circle(hands_on=True, leaving=1)})
+    with psycopg.connect(site.dsn) as one:
+        first = send(one, play_round(worker, [succeeded(jobs[0], b"1")], wanted), site.schema)
+        second = hand_on(site, worker, *jobs[1:])
+        one.commit()
+    assert [len(answer.claimed) for answer in (first, second)] == [1, 2]
+    assert not set(ids(first)) & set(ids(second))
+    assert site.count("running") == 3
+
+
+def ended(keeper, queue, jobs, state=State.SUCCEEDED):
+    return keeper.wish({queue: 100}, {queue: ending_of([(job.parked, state) for job in jobs])})
+
+
+def test_a_worker_hands_on_without_looking_further_as_long_as_all_places_find_somebody(site, worker):
+    site.submit(*[tasks.two_a_customer.bind(f"c{n % 5}") for n in range(35)])
+    keeper, free = Gatekeeper(), {"default": 100}
+    keeper.looked(["default"], ["default"])
+    begun, wish = [], keeper.wish(free, {})
+    hands_on = []
+    while True:
+        wanted = Wanted(free, gated=wish)
+        hands_on.append(wanted.hands_on)
+        answer = send(site.conn, play_round(worker, [succeeded(job, b"1") for job in begun], wanted), site.schema)
+        keeper.learn(wish, free, answer, 0.0)
+        begun = answer.claimed
+        if not begun:
+            break
+        assert len(begun) <= 10
+        wish = ended(keeper, "default", begun)
+    assert hands_on == [False, False, True, True, False]  # 10, 10 handed on after a circle, 10, 5, and none
+    assert site.count("succeeded") == 35
+
+
+@pytest.mark.parametrize("other", ["it goes back", "a group", "two limits"])
+def test_what_goes_back_or_has_passed_more_than_one_limit_is_seen_to_by_who_looks_further(site, worker, other):
+    limited = {"a group": tasks.in_turn.bind("a", 1), "two limits": tasks.one_a_customer_of_three.bind("c")}
+    site.submit(limited.get(other, tasks.three.bind()))
+    keeper = Gatekeeper()
+    (job,) = play(site, worker).claimed
+    keeper.wish({}, {"default": Ending()})
+    keeper._places["default"].hands_on = True
+    state = State.READY if other == "it goes back" else State.SUCCEEDED
+    assert not Wanted({"default": 1}, gated=ended(keeper, "default", [job], state)).hands_on
 
 
 def test_admission_goes_round_in_a_circle(site, worker):

@@ -352,6 +352,37 @@ class Life(RuleBasedStateMachine):
             assert (claim.attempt, claim.max_attempts, claim.fence, claim.crashes) == astuple(row)[1:5]
             self.claims[claim.id, claim.fence] = claim
 
+    @precondition(lambda self: any(row.gated for row in self.rows.values()))
+    @rule(
+        worker=one_of("alive") | one_of("workers"),
+        said=st.tuples(a_claim, endings, delays),
+        want=st.integers(0, 2),
+        locked=st.none() | one_of("rows"),
+    )
+    def hand_on(self, worker, said, want, locked):
+        """A round that hands on the slot of a job that is over, and does nothing else for the limit."""
+        (job, fence), ending, delay = said
+        verdict, under = ENDINGS[ending](self.claims[job, fence], delay), self.claims[job, fence].lease
+        ours = self.rows[job].is_held_by(fence) and self.rows[job].worker == under and job != locked
+        wanted = Wanted({"default": want} if want else {}, gated={"default": Circle(hands_on=True, leaving=1)})
+        with self.somebody_locking(locked):
+            answer = self.send(play_round(worker, [verdict], wanted, under=under, text=PATIENT_ROUND))
+        assert answer.settled == ours
+        leaves = ours and self.rows[job].gated and verdict.state in FINISHED
+        if ours:
+            self.rows[job] = self.rows[job].ended(ending, delay)
+        waiting = {
+            job
+            for job, row in self.rows.items()
+            if row.state == "ready" and row.gated and not row.crashes and job != locked
+        }
+        assert len(answer.claimed) == (leaves and worker in self.alive and want > 0 and bool(waiting))
+        for claim in answer.claimed:
+            assert claim.id in waiting
+            row = self.rows[claim.id] = self.rows[claim.id].claimed(worker)
+            assert (claim.attempt, claim.max_attempts, claim.fence, claim.crashes) == astuple(row)[1:5]
+            self.claims[claim.id, claim.fence] = claim
+
     @rule(claim=a_claim, commit=st.booleans())
     def complete_in_the_handlers_transaction(self, claim, commit):
         job, fence = claim

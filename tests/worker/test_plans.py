@@ -396,6 +396,23 @@ async def test_a_full_limit_costs_an_admission_one_look_however_many_wait(link, 
     assert seen.blocks.total() <= 41 * 50, seen.blocks  # 17 a key
 
 
+async def test_a_round_that_hands_slots_on_reads_what_ends_what_follows_and_their_slots(link, deep):
+    async with link.conn.transaction(force_rollback=True):
+        begun = (await link.send(admit(deep.worker, 82))).claimed  # two of each key
+        wanted = Wanted({"gated": 100}, gated={"gated": Circle(hands_on=True, leaving=82)})
+        verdicts = [Completion(job.id, job.fence, State.SUCCEEDED, b"3") for job in begun]
+        seen = await watch(link, play_round(deep.worker, verdicts, wanted))
+    assert seen.written("claimed") == 82
+    places = [node["Actual Rows"] for node in seen.within("handed_on") if node["Node Type"] == "Tid Scan"]
+    assert places == [82]
+    assert seen.indexes("following") == {"job_parked"}
+    assert seen.indexes("left_slot") == {"slot_pkey"}
+    assert seen.indexes("vacant") == {"slot_pkey", "share_pkey"}
+    assert not seen.types("following", "claimed", "handed_on") & {"Sort", "Incremental Sort", "Bitmap Heap Scan"}
+    assert_every_scan_has_its_place(seen)
+    assert seen.blocks.total() <= 82 * 90, seen.blocks
+
+
 async def test_a_round_that_claims_by_a_share_of_a_limit_reads_what_it_claims_and_one_row_of_its_share(link, deep):
     wide = "concurrency(wide)"
     found = fill("SELECT gates::text FROM {schema}.job WHERE queue = 'wide' LIMIT 1", deep.schema)

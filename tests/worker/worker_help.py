@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -266,12 +267,14 @@ class Site:
         self.conn.close()
 
     def _forget_the_dead(self) -> None:
-        """Leases of processes that are no more: a schema in which there are none is used by the next test as well."""
+        """Leases of processes that are no more, or never were: a schema without any is used by the next test as well."""
         self.conn.execute("SET lock_timeout = '500ms'")
-        names = [(id_, name.rpartition(":")[2]) for id_, name in self.rows("SELECT id, name FROM {}.worker")]
-        dead = [id_ for id_, pid in names if pid.isdecimal() and not is_alive(int(pid))]
-        if dead:
-            self.rows("DELETE FROM {}.worker WHERE id = ANY (%s) RETURNING id", dead)
+        names = {id_: name.rpartition(":") for id_, name in self.rows("SELECT id, name FROM {}.worker")}
+        living = [
+            id_ for id_, (host, _, pid) in names.items() if host == socket.gethostname() and is_alive(int(pid or 0))
+        ]
+        if len(living) < len(names):
+            self.rows("DELETE FROM {}.worker WHERE id <> ALL (%s) RETURNING id", living)
 
 
 def clean_tasks() -> None:

@@ -14,7 +14,9 @@ CREATE OR REPLACE FUNCTION {schema}.taken(gate text) RETURNS SETOF integer
     AS $$
     SELECT slot.n FROM {schema}.slot AS slot
     WHERE slot.gate = taken.gate
-        AND CASE WHEN slot.opens_at IS NULL THEN {schema}.is_owned(slot.job, slot.fence)
+        AND CASE WHEN slot.opens_at IS NULL THEN EXISTS ( -- as `is_owned`, without a call for each
+                SELECT FROM {schema}.job AS owner
+                WHERE owner.id = slot.job AND owner.claims = slot.fence AND owner.worker IS NOT NULL)
             ELSE slot.opens_at > {schema}.clock() END
 $$;
 
@@ -306,25 +308,6 @@ BEGIN
 END
 $$;
 
--- Where to look for jobs that are parked under a key: in the priorities that have marks for it, behind those, or in all.
-CREATE OR REPLACE FUNCTION {schema}.lanes_of(this {schema}.claim, key text)
-    RETURNS TABLE (priority smallint, run_at timestamptz, job bigint)
-    LANGUAGE plpgsql STABLE ROWS 1
-    SET search_path = pg_catalog, pg_temp
-    AS $$
-#variable_conflict use_column
-BEGIN
-    IF key = ANY (this.marked) THEN
-        RETURN QUERY SELECT mark.priority, mark.run_at, mark.job
-            FROM unnest(this.marked, this.marked_lanes, this.marked_instants, this.marked_jobs)
-                AS mark (key, priority, run_at, job)
-            WHERE mark.key = lanes_of.key;
-    ELSE
-        RETURN QUERY SELECT lane, '-infinity'::timestamptz, 0::bigint FROM unnest({schema}.parked_lanes(this.queue)) AS lane;
-    END IF;
-END
-$$;
-
 -- Whether a text that jobs are parked under is the name of one limit of concurrency, and nothing else: see `chancy.gates`.
 CREATE OR REPLACE FUNCTION {schema}.is_one_limit(parked text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -348,9 +331,60 @@ CREATE OR REPLACE FUNCTION {schema}.parked_lanes(queue text) RETURNS smallint[]
     SELECT ARRAY(SELECT in_use.priority FROM in_use)
 $$;
 
+-- Where a circle through the keys of a priority goes on behind `after`, and up to `until` if that is said: at the first key
+-- of which a job is due whose first gate is not full. `parked` is that key, or null if there is none; `spot` is what was
+-- passed until then, `looked` how many keys that took, of up to `looks`; `next_at` when time alone may open one of those.
+-- A gate of more than 100 is not counted here, and taken for open.
+CREATE OR REPLACE FUNCTION {schema}.next_open(queue text, lane smallint, after text, until text, looks integer)
+    RETURNS TABLE (parked text, gates json, spot text, looked integer, next_at timestamptz)
+    LANGUAGE sql STABLE ROWS 1
+    AS $$
+    WITH RECURSIVE walk AS (
+        SELECT NULL::text AS parked, NULL::json AS gates, next_open.after AS past, 0 AS looked, NULL::timestamptz AS opens_at
+        UNION ALL
+        SELECT head.parked, head.gates,
+            CASE WHEN head.run_at > {schema}.clock() THEN head.parked
+                WHEN first.is_full THEN pg_catalog.concat(pg_catalog."left"(head.parked, first."to"), ' ') END,
+            walk.looked + 1,
+            CASE WHEN head.run_at > {schema}.clock() THEN head.run_at
+                WHEN first.is_full AND first.per IS NOT NULL THEN (
+                    SELECT slot.opens_at FROM {schema}.slot AS slot
+                    WHERE slot.gate = first.name AND slot.opens_at > {schema}.clock()
+                    ORDER BY slot.opens_at LIMIT 1) END
+        FROM walk
+        CROSS JOIN LATERAL (
+            SELECT job.parked, job.run_at, job.gates::json AS gates FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = next_open.queue
+                AND job.priority = next_open.lane AND job.parked COLLATE "C" > walk.past
+            ORDER BY job.parked COLLATE "C", job.run_at, job.id
+            LIMIT 1
+        ) AS head
+        LEFT JOIN LATERAL (
+            SELECT gate.name, gate."to", gate.per, gate.most <= 100 AND gate.most <= (
+                SELECT pg_catalog.count(*) FROM (SELECT FROM {schema}.taken(gate.name) LIMIT gate.most) AS taken) AS is_full
+            FROM pg_catalog.json_to_record(head.gates->'gates'->0)
+                AS gate (name text, most integer, "to" integer, per double precision)
+            WHERE head.run_at <= {schema}.clock()
+        ) AS first ON true
+        WHERE walk.past IS NOT NULL AND walk.looked < looks
+            AND (next_open.until IS NULL OR head.parked COLLATE "C" <= next_open.until)
+    )
+    SELECT last.parked, last.gates, passed.spot, last.looked, passed.next_at
+    FROM (
+        SELECT pg_catalog.max(walk.looked) AS looked, pg_catalog.min(walk.opens_at) AS next_at,
+            (pg_catalog.array_agg(walk.past ORDER BY walk.looked DESC) FILTER (WHERE walk.past IS NOT NULL))[1] AS spot
+        FROM walk
+    ) AS passed
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN walk.past IS NULL THEN walk.parked END AS parked, walk.gates, walk.looked
+        FROM walk WHERE walk.looked = passed.looked
+    ) AS last
+$$;
+
 -- The slots that are left go to the next that wait for the same gate, where each is the job's only one: to those of the
--- highest priority, as `let_in` would, and up to the first suspect or large job. The gate need not be looked at, since as many leave it as enter; except where not
--- all say the same limit.
+-- highest priority, as `let_in` would, and up to the first suspect or large job. The gate need not be looked at, since as
+-- many leave it as enter; except where not all say the same limit. (A round that does nothing else has this among its own
+-- pieces: `chancy_worker.claims.pieces`.)
 CREATE OR REPLACE FUNCTION {schema}.hand_on(
     this {schema}.claim, leaving {schema}.leaving[], free integer
 ) RETURNS {schema}.job[]
@@ -375,10 +409,18 @@ BEGIN
         SELECT gate.parked, gate.gates, gate.numbers
         FROM gate
         CROSS JOIN LATERAL (SELECT (gate.gates::json->'gates'->0->>'most')::integer AS most OFFSET 0) AS each
-        WHERE each.most >= (
-                SELECT slot.n FROM {schema}.slot AS slot WHERE slot.gate = gate.parked ORDER BY slot.n DESC LIMIT 1)
-            + (SELECT coalesce(sum(share.most), 0) FROM {schema}.share AS share
-               WHERE share.kind = 'gate' AND share.name = gate.parked)
+        WHERE NOT EXISTS (
+            SELECT FROM {schema}.slot AS slot
+            WHERE slot.gate = gate.parked AND slot.n > each.most - (
+                SELECT coalesce(sum(share.most), 0)::integer FROM {schema}.share AS share
+                WHERE share.kind = 'gate' AND share.name = gate.parked))
+    ),
+    mark AS MATERIALIZED (
+        SELECT * FROM unnest(this.marked, this.marked_lanes, this.marked_instants, this.marked_jobs)
+            AS mark (key, priority, run_at, job)
+    ),
+    in_use AS MATERIALIZED (
+        SELECT {schema}.parked_lanes(this.queue) AS lanes
     )
     SELECT array_agg(each.place) AS places, array_agg(each.id) AS jobs, array_agg(each.claims) AS fences,
         array_agg(each.n) AS numbers, array_agg(each.parked) AS gates
@@ -390,7 +432,12 @@ BEGIN
             SELECT array_agg(job.ctid) AS places, array_agg(job.id) AS jobs, array_agg(job.claims) AS fences
             FROM (
                 SELECT job.*, bool_or(job.is_special) OVER (ROWS UNBOUNDED PRECEDING) AS is_behind
-                FROM {schema}.lanes_of(this, vacant.parked) AS lane
+                FROM ( -- in the priorities that have marks for it, behind those, or in all
+                    SELECT mark.priority, mark.run_at, mark.job FROM mark WHERE mark.key = vacant.parked
+                    UNION ALL
+                    SELECT lane, '-infinity', 0 FROM unnest((SELECT lanes FROM in_use)) AS lane
+                    WHERE vacant.parked <> ALL (this.marked)
+                ) AS lane
                 CROSS JOIN LATERAL (
                     SELECT job.ctid, job.id, job.claims, job.gates::text AS gates,
                         job.crashes > 0 OR {schema}.weight(job.arguments, job.errors) > 0 AS is_special
@@ -501,24 +548,21 @@ BEGIN
             LOOP
                 more := looks = 0 OR cardinality(entered) >= free;
                 EXIT WHEN more;
-                looks := looks - 1;
-                SELECT job.parked, job.run_at, job.gates INTO head FROM {schema}.job AS job
-                WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = this.queue
-                    AND job.priority = lane AND job.parked COLLATE "C" > spot
-                ORDER BY job.parked COLLATE "C", job.run_at, job.id
-                LIMIT 1;
+                SELECT * INTO head FROM {schema}.next_open(
+                    this.queue, lane, spot, CASE WHEN wrapped AND origin <> '' THEN origin END, looks);
+                next_at := least(next_at, head.next_at);
                 IF head.parked IS NULL THEN
-                    spot := '';
+                    spot := head.spot;
+                    looks := looks - head.looked;
+                    CONTINUE WHEN looks = 0;
+                    looks := looks - 1; -- which has found nobody
+                    spot := CASE WHEN wrapped AND origin <> '' THEN spot ELSE '' END;
                     EXIT WHEN wrapped;
                     wrapped := true;
                     CONTINUE;
                 END IF;
-                EXIT WHEN wrapped AND origin <> '' AND head.parked COLLATE "C" > origin;
+                looks := looks - head.looked;
                 spot := head.parked;
-                IF head.run_at > {schema}.clock() THEN
-                    next_at := least(next_at, head.run_at);
-                    CONTINUE;
-                END IF;
                 SELECT * INTO passed FROM {schema}.let_in(
                     this, lane, head.parked,
                     CASE WHEN head.gates->>'turn' IS NULL THEN free - cardinality(entered) ELSE 1 END,

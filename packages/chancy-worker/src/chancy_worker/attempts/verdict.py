@@ -52,6 +52,8 @@ class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     last transactions, when Postgres gives out ids and fences again."""
     share: str | None = None
     """The limit of which this worker's share it runs in, if so; then it has no slot."""
+    slot_at: str | None = None
+    """Where its only slot is in the table, as Postgres says it, if that is known."""
 
     @property
     def owner(self) -> Owner:

@@ -71,7 +71,7 @@ _ID, _RUN_AT, _PRIORITY = map(attrgetter, ("id", "run_at", "priority"))
 def parse_answer(rows: Rows, worker: int) -> Answer:
     """What the rows of a round mean that claimed under the lease `worker`."""
     (settled, holding, queues, priorities, ahead, parked, at_limit, answers, needed, *_), *claimed_rows = rows
-    claimed = [Claimed(*(row[0], *row[_FIRST_OF_JOB:-1], worker, row[-1])) for row in claimed_rows]
+    claimed = [Claimed(*(row[0], *row[_FIRST_OF_JOB:-2], worker, *row[-2:])) for row in claimed_rows]
     _sort(claimed)
     marks: dict[tuple[str, int], Mark] = {}
     gate_marks: dict[str, dict[tuple[int, str], Mark]] = {}

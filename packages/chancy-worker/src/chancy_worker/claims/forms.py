@@ -1,7 +1,8 @@
 """The forms of the round: which pieces its text has for which round.
 
 Each kind (of plain jobs alone, with suspects, of parked jobs that are admitted, of these with suspects, of a limit that
-flows) is there in four ways: locked rows are waited for or passed by, large jobs are weighed or come without arguments.
+flows, of slots that are handed on) is there in four ways: locked rows are waited for or passed by, large jobs are
+weighed or come without arguments.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ _UNWEIGHED = {
     "bytes_of_suspect": "",
     "bytes_of_plain": "",
     "bytes_of_ready": "",
+    "bytes_of_chosen": "",
+    "no_bytes": "",
     "weighed": "",
     "within": "",
     "arguments": "CASE WHEN {size} <= {large} THEN job.arguments::json END",
@@ -45,6 +48,8 @@ _WEIGHED = {
     "bytes_of_suspect": ", suspect.bytes",
     "bytes_of_plain": ", plain.bytes",
     "bytes_of_ready": ", ready.bytes",
+    "bytes_of_chosen": ", chosen.bytes",
+    "no_bytes": ", 0",
     "weighed": ", ready.bytes, sum(ready.bytes) OVER (ROWS UNBOUNDED PRECEDING) AS total",
     "within": """
                 AND (chosen.total <= want.bytes OR chosen.total - chosen.bytes < want.bytes)""",
@@ -54,6 +59,7 @@ _WEIGHED = {
 
 _NTH = "array_position(%(again_ids)s::bigint[], job.id)"
 _DONE_NTH = "array_position(%(done_ids)s::bigint[], job.id)"
+_NTH_TAKEN = "array_position((SELECT slots FROM taken)::tid[], slot.ctid)"
 
 
 def _filled(text: str, slots: Mapping[str, str]) -> str:
@@ -69,29 +75,37 @@ _PLACES = {
     "place_of_suspect": ", suspect.priority, suspect.run_at, suspect.id",
     "place_of_plain": ", plain.priority, plain.run_at, plain.id",
 }
-_PLAIN = {
+_CLAIMED = {
+    **dict.fromkeys(("slots", "and_entered", "handed_on", "entered"), ""),
+    **dict.fromkeys(("key", "share", "slot_at"), "NULL"),
+}
+_PLAIN = _CLAIMED | {
     "chosen": "",
     "first": _filled(pieces.PLAIN_FIRST, _NOWHERE),
-    "slots": "",
-    "and_entered": "",
     "answers": "NULL::text",
-    "entered": "",
 }
-_ADMITTING = {
+_ADMITTING = _CLAIMED | {
     "chosen": pieces.ADMIT.replace("{plain_first}", _filled(pieces.PLAIN_FIRST, _PLACES)),
     "first": pieces.BESIDE,
-    "slots": "",
     "and_entered": pieces.AND_ENTERED,
     "answers": pieces.ANSWERS,
     "entered": pieces.ENTERED,
 }
-_FLOWS = {
+_FLOWS = _CLAIMED | {
     "chosen": pieces.FLOW,
     "first": pieces.FLOWING,
     "slots": ", slots = NULL",
-    "and_entered": "",
+    "share": "parked",
     "answers": "(SELECT to_json(free)::text FROM flow)",
-    "entered": "",
+}
+_HANDS_ON = _CLAIMED | {
+    "chosen": pieces.HAND_ON.replace("{plain_first}", _filled(pieces.PLAIN_FIRST, _NOWHERE)),
+    "first": pieces.FOLLOWING,
+    "slots": pieces.GIVEN,
+    "key": "parked",
+    "slot_at": pieces.SLOT_AT,
+    "handed_on": pieces.HANDED_ON.replace("{nth_taken}", _NTH_TAKEN),
+    "answers": pieces.HANDED,
 }
 
 
@@ -156,12 +170,16 @@ ADMITTING_WITH_SUSPECTS = _like(_with_suspects(_ADMITTING, _PLACES))
 """The same with suspects that are not parked."""
 FLOWING = _like(_without_suspects(_FLOWS, _NOWHERE))
 """The four for rounds that claim of one limit that is far from full, by this worker's share of it."""
+HANDING_ON = _like(_without_suspects(_HANDS_ON, _NOWHERE))
+"""The four for rounds that hand slots on, and admit nobody else."""
 
 
 def form_of(wanted: Wanted, way: str) -> str:
     """The text for what is wanted, in one of the four ways, which is called by its plain form."""
     if wanted.flow is not None:
         return FLOWING[way]
+    if wanted.hands_on:
+        return HANDING_ON[way]
     if wanted.gated:
         return (ADMITTING_WITH_SUSPECTS if wanted.suspects else ADMITTING)[way]
     return WITH_SUSPECTS[way] if wanted.suspects else way

@@ -12,9 +12,11 @@ import time
 from collections.abc import Collection, KeysView, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from chancy.keys.gates import SEPARATOR
 from chancy.model import Statement
+from chancy.states import State
 from chancy.wires.literals import of_numbers, of_texts
 
 from .answer import Answer
@@ -22,6 +24,11 @@ from .wanted import Circle, Flow, Held, Mark
 
 PAUSE_SECONDS = 0.02
 """Between two times that a queue is gone through, where the first has found nothing, or might find the same again."""
+
+BARREN_SHARE = 10
+"""So many times as long as it has taken a worker waits that has gone through a queue and found nobody but those to whom
+its own jobs left their slots: so that takes a tenth of the time at most.
+"""
 
 LEAST_MEMORY_SECONDS = 0.05
 """How long the marks are good for, or twenty times as long as the look without them has taken."""
@@ -79,6 +86,23 @@ MOST_MARKS = 64
 """Of a queue: with more keys there are few dead entries under each."""
 
 
+class Ending(NamedTuple):
+    """The jobs with slots, of one queue, that end with a round."""
+
+    keys: Collection[str] = ()
+    """What they were parked under."""
+    jobs: int = 0
+    simple: bool = False
+    """Each was of one limit of concurrency alone, and none goes back, to its place before those that wait behind it."""
+
+
+def ending_of(jobs: Collection[tuple[str, State]]) -> Ending:
+    """Of what each was parked under, and the state of its verdict."""
+    keys = {key for key, _ in jobs}
+    are_limits = all(key.startswith("concurrency(") and SEPARATOR not in key for key in keys)
+    return Ending(keys, len(jobs), are_limits and State.READY not in {state for _, state in jobs})
+
+
 @dataclass(slots=True)
 class _Place:
     """What is known of a queue: where its circle was left, and when to go on. And since the last one who could be
@@ -101,6 +125,8 @@ class _Place:
     """A share of it was not to be had: until then its slots are counted."""
     held_up: bool = False
     """The next one had no room where it runs, and must not be passed by: each round asks for it first."""
+    hands_on: bool = False
+    """When slots were left of late, all found somebody, without a circle."""
     forgets_at: float = 0.0
     """Then all are looked at from the start: something may have appeared behind the marks, or under another key."""
 
@@ -117,7 +143,7 @@ class _Place:
         """Go on behind these; those of the highest priority come first."""
         if marks.keys() <= self.marks.keys():
             self.marks.update(marks)
-        elif len(self.marks) + len(marks) <= MOST_MARKS:
+        elif len(self.marks.keys() | marks.keys()) <= MOST_MARKS:
             self.marks = dict(sorted({**self.marks, **marks}.items(), key=lambda mark: -mark[0][0]))
         else:
             self.forget()
@@ -177,9 +203,9 @@ class Gatekeeper:
         place = self._places.get(queue)
         return place is not None and place.flows and now < place.forgets_at
 
-    def flow(self, free: Collection[str], ending: Mapping[str, set[str]]) -> Flow | None:
-        """A limit that a round may claim from by a share of it, if there is one. `ending` are the keys of jobs with
-        slots that end now, by queue: those of any other limit have to be handed on.
+    def flow(self, free: Collection[str], ending: Mapping[str, Ending]) -> Flow | None:
+        """A limit that a round may claim from by a share of it, if there is one. `ending` are the jobs with slots that
+        end now, by queue: those of any other limit have to be handed on.
         """
         now = time.monotonic()
         for queue in free:
@@ -187,7 +213,7 @@ class Gatekeeper:
             if place is None or place.limit is None or not place.counts_until <= now < place.forgets_at:
                 continue
             key, gates = place.limit
-            if all(keys == {key} and of == queue for of, keys in ending.items()):
+            if all(set(end.keys) == {key} and of == queue for of, end in ending.items()):
                 return Flow(queue, key, gates, {lane: mark for (lane, _), mark in place.marks.items()})
         return None
 
@@ -226,7 +252,7 @@ class Gatekeeper:
     def wish(
         self,
         free: Collection[str],
-        ending: Collection[str],
+        ending: Mapping[str, Ending],
         suspects: Mapping[str, int] = MappingProxyType({}),
         in_line: Collection[str] = (),
     ) -> Mapping[str, Circle]:
@@ -245,8 +271,13 @@ class Gatekeeper:
             place = self._places.setdefault(queue, _Place())
             if place.forgets_at <= now:
                 place.forget()
-            flows = queue in due and place.flows
-            wish[queue] = Circle(queue in due, place.spot, place.marks, flows, suspects.get(queue, 0))
+            end, is_due = ending.get(queue, Ending()), queue in due
+            hands_on = end.simple and place.hands_on and not is_due
+            marks = place.marks
+            if hands_on:
+                marks = {lane: mark for lane, mark in marks.items() if lane[1] in end.keys}
+            flows, suspect = is_due and place.flows, suspects.get(queue, 0)
+            wish[queue] = Circle(is_due, place.spot, marks, flows, suspect, hands_on, end.jobs)
         return wish
 
     def learn(self, wish: Mapping[str, Circle], free: Mapping[str, int], answer: Answer, took: float) -> None:
@@ -258,6 +289,8 @@ class Gatekeeper:
         for done in answer.admissions:
             place = self._places[done.queue]
             place.held_up = done.held_up
+            if leaving := wish[done.queue].leaving:
+                place.hands_on = done.admitted >= leaving and (place.hands_on or done.stopped_at is None)
             if not place.marks:
                 place.forgets_at = now + max(LEAST_MEMORY_SECONDS, 20 * took)
             place.learn(answer.gate_marks.get(done.queue, {}))
@@ -267,7 +300,8 @@ class Gatekeeper:
                 if done.more:
                     place.next_at = now
             else:
-                self._rests_until = now + max(PAUSE_SECONDS, 2 * took)
+                found = done.admitted > wish[done.queue].leaving
+                self._rests_until = now + max(PAUSE_SECONDS, (2 if found else BARREN_SHARE) * took)
                 if place.origin is None:
                     place.opens_at = math.inf
                 place.opens_at = min(place.opens_at, math.inf if done.next_in is None else now + done.next_in)

@@ -25,7 +25,9 @@ finds nothing writes nothing.
 
 `admitted` is in a form of its own, for rounds that have to do with gates: when a job with gates has ended, or when some
 that are parked may run. What `admit` does is claimed by then, and is seen by nothing else here. `flow` is in a third
-form, for a limit that is far from full: who waits for it is claimed as anybody else, by this worker's share of it.
+form, for a limit that is far from full: who waits for it is claimed as anybody else, by this worker's share of it. And
+`following` is in a fourth, for rounds that do no more than hand slots on, each to the next who waits for the same limit
+and for no other: these are claimed with all others, and no function is called for any of them.
 
 A plan is made once a connection, often while the table is empty, and has to serve for a million rows, too. So the
 rows to write are found one by one, LATERAL, and are addressed by ctid; the planner has no join of `job` with anything
@@ -140,7 +142,7 @@ CLAIM = """
             WHERE chosen.task <> ALL (%(full)s::text[]){within}
         ))
         RETURNING job.*
-    )
+    ){handed_on}
     SELECT
         (SELECT jobs FROM settled),
         EXISTS (SELECT FROM {schema}.worker WHERE id = %(worker)s::bigint),
@@ -164,13 +166,13 @@ CLAIM = """
             THEN {schema}.ring(ARRAY(SELECT DISTINCT queue FROM returned))::text END,
         NULL::text, NULL::text, NULL::smallint, NULL::smallint, NULL::integer, NULL::smallint,
         NULL::json, NULL::json, NULL::json, NULL::json, NULL::text, NULL::bigint, NULL::smallint, NULL::timestamptz,
-        NULL::float8, NULL::timestamptz, NULL::json, NULL::text
+        NULL::float8, NULL::timestamptz, NULL::json, NULL::text, NULL::text
     UNION ALL
     SELECT id, true, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        task, queue, attempt, max_attempts, claims, crashes, {arguments}, retry, limits, {errors}, NULL, batch,
+        task, queue, attempt, max_attempts, claims, crashes, {arguments}, retry, limits, {errors}, {key}, batch,
         priority, {run_at},
         CASE WHEN {refused_of_late} THEN extract(epoch FROM {schema}.clock() - job.refused_at)::float8 END,
-        {submitted_at}, meta::json, parked
+        {submitted_at}, meta::json, {share}, {slot_at}
     FROM claimed AS job{entered}
 """
 # Nobody has tried it for a while where all workers were away, or its queue was paused: then the time counts anew.
@@ -291,7 +293,7 @@ ENTERED = """
         task, queue, attempt, max_attempts, claims, crashes, job.arguments::json, retry, limits, job.errors, parked,
         batch, priority, {run_at},
         CASE WHEN {refused_of_late} THEN extract(epoch FROM {schema}.clock() - job.refused_at)::float8 END,
-        {submitted_at}, meta::json, NULL
+        {submitted_at}, meta::json, NULL, NULL
     FROM (SELECT job.* FROM admitted CROSS JOIN LATERAL unnest(admitted.entered) AS job) AS job"""
 ANSWERS = """(SELECT json_agg(json_build_array(queue, cardinality(entered), stopped_at, next_in, more, again,
             CASE WHEN {schema}.is_one_limit(entered[1].parked) THEN entered[1].gates::text END, held_up))::text
@@ -343,3 +345,149 @@ FLOWING = """SELECT ready.ctid, ready.task{weighed}
                     LIMIT (SELECT free FROM flow))
                 ) AS ready
                 LIMIT want.free"""
+HAND_ON = """    chosen AS MATERIALIZED (
+        SELECT want.queue, first.*
+        FROM allowed AS want
+        CROSS JOIN LATERAL (
+                {plain_first}
+        ) AS first
+    ),
+    left_slot AS MATERIALIZED (
+        SELECT gone.queue, gone.parked, gone.gates::text AS gates, own.place, own.n
+        FROM finished AS gone
+        CROSS JOIN LATERAL (
+            SELECT slot.ctid AS place, slot.n FROM {schema}.slot AS slot
+            WHERE slot.ctid = (%(done_places)s::tid[])[gone.nth]
+                AND slot.gate = gone.parked AND slot.n = gone.slots[1]
+                AND slot.job = gone.id AND slot.fence = gone.claims
+            UNION ALL
+            SELECT slot.ctid, slot.n FROM {schema}.slot AS slot
+            WHERE (%(done_places)s::tid[])[gone.nth] IS NULL
+                AND slot.gate = gone.parked AND slot.n = gone.slots[1]
+                AND slot.job = gone.id AND slot.fence = gone.claims
+        ) AS own
+        WHERE gone.slots IS NOT NULL
+    ),
+    vacant AS MATERIALIZED (
+        SELECT gate.*
+        FROM (
+            SELECT queue, parked, gates, array_agg(place) AS places, array_agg(n) AS numbers
+            FROM left_slot GROUP BY queue, parked, gates
+        ) AS gate
+        WHERE gate.queue <> ALL (ARRAY(SELECT queue FROM chosen))
+            AND NOT EXISTS (
+                SELECT FROM {schema}.slot AS slot
+                WHERE slot.gate = gate.parked AND slot.n > (gate.gates::json->'gates'->0->>'most')::integer - (
+                    SELECT coalesce(sum(share.most), 0)::integer FROM {schema}.share AS share
+                    WHERE share.kind = 'gate' AND share.name = gate.parked))
+    ),
+    mark AS MATERIALIZED (
+        SELECT * FROM unnest(%(marked_queues)s::text[], %(marked_keys)s::text[], %(marked_lanes)s::smallint[],
+            %(marked_run_at)s::timestamptz[], %(marked_ids)s::bigint[]) AS mark (queue, key, priority, run_at, id)
+    ),
+    lanes_of AS MATERIALIZED (
+        SELECT queue, {schema}.parked_lanes(queue) AS priorities FROM allowed
+    ),
+    known AS MATERIALIZED (
+        SELECT {known} AS tasks
+    ),
+    following AS MATERIALIZED (
+        SELECT want.queue, next.*
+        FROM allowed AS want
+        CROSS JOIN LATERAL (
+            SELECT one.*
+            FROM vacant
+            CROSS JOIN LATERAL (
+                SELECT array_agg(job.place) AS places, array_agg(job.task) AS tasks, array_agg(job.id) AS jobs,
+                    array_agg(job.claims) AS fences
+                FROM (
+                    SELECT job.*, bool_or(job.is_special) OVER (ROWS UNBOUNDED PRECEDING) AS is_behind
+                    FROM (
+                        SELECT mark.priority, mark.run_at, mark.id FROM mark
+                        WHERE mark.queue = want.queue AND mark.key = vacant.parked
+                        UNION ALL
+                        SELECT lane.priority, '-infinity', 0
+                        FROM unnest((SELECT priorities FROM lanes_of WHERE lanes_of.queue = want.queue))
+                            AS lane (priority)
+                        WHERE vacant.parked <> ALL (ARRAY(SELECT key FROM mark WHERE mark.queue = want.queue))
+                    ) AS lane
+                    CROSS JOIN LATERAL (
+                        SELECT job.ctid AS place, job.id, job.claims, job.task, job.gates::text AS gates,
+                            {schema}.weight(job.arguments, job.errors) > 0 AS is_special
+                        FROM {schema}.job AS job
+                        WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.crashes = 0
+                            AND job.queue = want.queue AND job.priority = lane.priority
+                            AND job.parked COLLATE "C" = vacant.parked
+                            AND (job.run_at, job.id) > (lane.run_at, lane.id) AND job.run_at <= {schema}.clock()
+                            AND job.task <> ALL ((SELECT tasks FROM left_out)::text[])
+                            AND job.task <> ALL (%(full)s::text[])
+                            AND ((SELECT tasks FROM known) = '{}' OR job.task = ANY ((SELECT tasks FROM known)::text[]))
+                        ORDER BY job.run_at, job.id
+                        LIMIT cardinality(vacant.numbers)
+                        FOR UPDATE SKIP LOCKED
+                    ) AS job
+                    LIMIT cardinality(vacant.numbers)
+                ) AS job
+                WHERE job.gates = vacant.gates AND NOT job.is_behind
+            ) AS first
+            CROSS JOIN LATERAL unnest(
+                first.places, first.tasks, first.jobs, first.fences,
+                vacant.places[1:cardinality(first.jobs)], vacant.numbers[1:cardinality(first.jobs)]
+            ) AS one (place, task, id, claims, slot, n)
+            WHERE vacant.queue = want.queue
+            LIMIT want.free
+        ) AS next
+    ),
+    given AS MATERIALIZED (
+        SELECT array_agg(id) AS jobs, array_agg(n) AS numbers FROM following
+    ),
+"""
+FOLLOWING = """SELECT ready.ctid, ready.task{weighed}
+                FROM (
+                    SELECT chosen.ctid, chosen.task{bytes_of_chosen} FROM chosen WHERE chosen.queue = want.queue
+                    UNION ALL
+                    SELECT next.place, next.task{no_bytes} FROM following AS next WHERE next.queue = want.queue
+                ) AS ready"""
+GIVEN = """, slots = CASE WHEN job.parked IS NOT NULL THEN ARRAY[((SELECT numbers FROM given)::integer[])[
+                array_position((SELECT jobs FROM given)::bigint[], job.id)]] END"""
+HANDED_ON = """,
+    taken AS MATERIALIZED (
+        SELECT array_agg(slot) AS slots, array_agg(id) AS jobs, array_agg(claims + 1) AS fences FROM following
+        WHERE id = ANY (ARRAY(SELECT id FROM claimed WHERE parked IS NOT NULL))
+    ),
+    handed_on AS (
+        UPDATE {schema}.slot AS slot
+        SET job = coalesce(((SELECT jobs FROM taken)::bigint[])[{nth_taken}], slot.job),
+            fence = coalesce(((SELECT fences FROM taken)::integer[])[{nth_taken}], slot.fence),
+            opens_at = CASE WHEN {nth_taken} IS NULL THEN '-infinity'::timestamptz END
+        WHERE slot.ctid = ANY (ARRAY(SELECT place FROM left_slot))
+        RETURNING slot.ctid AS place, slot.job, slot.opens_at IS NULL AS is_taken
+    ),
+    taken_at AS MATERIALIZED (
+        SELECT array_agg(place) AS places, array_agg(job) AS jobs FROM handed_on WHERE is_taken
+    ),
+    over AS MATERIALIZED (
+        SELECT gone.*, gone.slots > gone.admitted AND gone.admitted >= gone.free AND EXISTS (
+            SELECT FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = gone.queue) AS tells
+        FROM (
+            SELECT gone.queue, count(*) AS slots,
+                (SELECT count(*) FROM claimed WHERE claimed.queue = gone.queue AND parked IS NOT NULL) AS admitted,
+                coalesce((SELECT free FROM allowed WHERE allowed.queue = gone.queue), 0) AS free
+            FROM left_slot AS gone GROUP BY gone.queue
+        ) AS gone
+    )"""
+SLOT_AT = """(((SELECT places FROM taken_at)::tid[])[
+            array_position((SELECT jobs FROM taken_at)::bigint[], job.id)])::text"""
+HANDED = """(SELECT json_agg(json_build_array(queue, admitted, NULL, NULL, slots > admitted AND free > 0,
+            tells AND (SELECT count({schema}.ring(others.queue)::text) FROM over AS others WHERE others.tells) >= 0,
+            (SELECT gates::text FROM claimed WHERE claimed.queue = over.queue AND parked IS NOT NULL LIMIT 1), false
+        ))::text
+        FROM over)"""
+"""A slot is found by the place at which the claim that ends has left it, if that is known: by its number every version
+of it is read that anybody's snapshot keeps, and there is one a job; idle workers that wait at the doorbell keep those
+of two seconds. For the same reason no number is looked for but those that would be too many.
+
+A slot that this statement takes from a claim needs no lock: nobody else touches it before that is over. To whom none
+is given is free for anybody; and where there is no room for those who wait, others are told.
+"""

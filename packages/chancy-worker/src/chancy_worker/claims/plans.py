@@ -19,6 +19,7 @@ FUNCTIONS_OF_GATES = """
         ROW(0, '', '{}', '{}', '{}', 0, 0, NULL, '{}', '{}', '{}', '{}', '{}', '{}', '{}')::{schema}.claim,
         0::smallint, '', 1, 1, NULL) AS entered
     CROSS JOIN {schema}.free_slots('', 0, 1, '', '') AS vacant
+    CROSS JOIN {schema}.next_open('', 0::smallint, '', NULL, 1) AS head
 """
 
 
@@ -29,6 +30,7 @@ def plans_of_gates() -> list[Statement[object]]:
     nowhere = {"": 1}
     return [
         play_round(0, (), Wanted(nowhere, gated={"": Circle(goes_round=True)})),
+        play_round(0, (), Wanted(nowhere, gated={"": Circle(hands_on=True)})),
         play_round(0, (), Wanted(nowhere, flow=Flow("-", "", "{}", {}))),
         Statement(FUNCTIONS_OF_GATES, {}, lambda rows: None),
     ]

@@ -43,6 +43,7 @@ def play_round(
             "states": of_texts(map(_STATE, done)),
             "results": JsonColumn(map(_RESULT, done)),
             "done_errors": _errors_of(done),
+            "done_places": of_texts(wanted.places.get(v.id) for v in done) if wanted.hands_on else None,
             "again_ids": of_numbers(map(_ID, again)),
             "again_fences": of_numbers(map(_FENCE, again)),
             "delays": of_intervals([None if v.snooze == "kept" else v.delay for v in again]),

@@ -32,6 +32,10 @@ class Circle(NamedTuple):
     """Those of the marks have filled all the room until now: ask them first."""
     suspects: int = 0
     """Whether one suspect may be among them: 0 none, 1 one that may run beside others, 2 one of any kind."""
+    hands_on: bool = False
+    """Nothing but slots that are left is given, each to the next who waits for the same limit and for no other."""
+    leaving: int = 0
+    """So many slots are left by the jobs that end with this round."""
 
 
 class Flow(NamedTuple):
@@ -74,8 +78,16 @@ class Wanted(msgspec.Struct, frozen=True):
     """Queues of whose limit it had less than it could have used."""
     gated: Mapping[str, Circle] = {}
     """Queues with parked jobs to be admitted, and of jobs with slots that end now."""
+    places: Mapping[int, str] = {}
+    """Where the slots of jobs that end now are, by the jobs' ids, as far as that is known."""
     flow: Flow | None = None
     """Not together with suspects."""
+
+    @property
+    def hands_on(self) -> bool:
+        """Whether all that is to be done for parked jobs is to hand slots on."""
+        alone = bool(self.gated) and not (self.suspects or self.in_line)
+        return alone and all(circle.hands_on for circle in self.gated.values())
 
     def holds_of(self, held: Held) -> tuple[int | None, int | None]:
         """Before the verdicts, and after them."""

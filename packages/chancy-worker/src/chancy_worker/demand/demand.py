@@ -17,7 +17,7 @@ from chancy.states import State
 from chancy_worker.attempts.refusals import Refusals
 from chancy_worker.attempts.verdict import Claimed, Completion
 from chancy_worker.claims.answer import Answer
-from chancy_worker.claims.gates import Gatekeeper
+from chancy_worker.claims.gates import Ending, Gatekeeper, ending_of
 from chancy_worker.claims.portions import Portion
 from chancy_worker.claims.wanted import Circle, Flow, Wanted
 from chancy_worker.config import Timing
@@ -107,14 +107,19 @@ class Demand:
         """
         return self.appetite.is_hungry(queue) and not self.gates.flows(queue, now)
 
-    def _ending(self, verdicts: Iterable[Completion]) -> dict[str, set[str]]:
-        """Of the jobs with slots whose verdicts these are, what they were parked under, by queue."""
-        ending: dict[str, set[str]] = {}
+    def _ending(self, verdicts: Iterable[Completion]) -> dict[str, Ending]:
+        """The jobs with slots whose verdicts these are, by queue."""
+        ending: dict[str, list[tuple[str, State]]] = {}
         for verdict in verdicts:
             job = self._holdings.jobs.get((verdict.id, verdict.fence))
             if job is not None and job.parked is not None:
-                ending.setdefault(job.queue, set()).add(job.parked)
-        return ending
+                ending.setdefault(job.queue, []).append((job.parked, verdict.state))
+        return {queue: ending_of(jobs) for queue, jobs in ending.items()}
+
+    def _places_of(self, verdicts: Iterable[Completion]) -> dict[int, str]:
+        """Where the slots of these jobs are, as far as that is known."""
+        jobs = [self._holdings.jobs.get((verdict.id, verdict.fence)) for verdict in verdicts]
+        return {job.id: job.slot_at for job in jobs if job is not None and job.slot_at is not None}
 
     def within_limits(self, wanted: Wanted, verdicts: Sequence[Completion], lease: int) -> Wanted:
         """What this round has to do with limits and turns, and with what ends now of those."""
@@ -132,7 +137,8 @@ class Demand:
         # Of those whose verdicts are not in this round, nothing ends.
         all_end = not (self._outbox or self._outbox.postponed)
         holds = self._holdings.of(lease, wanted.free, None if flow is None else flow.key, all_end=all_end)
-        return replace(wanted, holds=holds, pressing=self.appetite.at_limit, gated=gated, flow=flow)
+        places = self._places_of(verdicts) if ending else {}
+        return replace(wanted, holds=holds, pressing=self.appetite.at_limit, gated=gated, flow=flow, places=places)
 
     def free(self, queues: Iterable[str], ahead: Mapping[str, int]) -> dict[str, int]:
         """How many more jobs of each of these queues there is room for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,7 +12,6 @@ from starlette.responses import Response
 import chancy_ops
 from chancy.states import State
 from chancy.tally.tally import Tallied
-from chancy.wires.connections import PsycopgAsyncConn
 from chancy_ops import JobLine, QueueRow, Throughput, WorkerRow
 from chancy_ops.matching import JobFilter
 from chancy_ops.overview import clock
@@ -23,6 +23,8 @@ from chancy_ops.web.visit import Visit
 
 MINUTES = 60
 MOST_QUEUES = 50
+SELDOMER = 4
+"""What was done is asked for so many times more seldom than what there is: workers say it every ten seconds."""
 MOST_CELLS = 200
 """Running jobs that are shown, the newest."""
 
@@ -65,18 +67,21 @@ async def look(visit: Visit) -> Seen:
     """Six round trips, none of which reads more than it shows: what was done beside what there is."""
     schema, hour = visit.schema, timedelta(minutes=MINUTES)
 
-    async def done(conn: PsycopgAsyncConn) -> tuple[datetime, list[Throughput], list[Throughput]]:
-        now = await clock(conn, schema=schema)
-        tasks = await chancy_ops.throughput(conn, since=hour, by="task", schema=schema)
-        tasks.sort(key=lambda row: (-row.finished - row.outcomes.get(Tallied.RETRIED, 0), row.task or ""))
-        return now, await minutes(conn, hour, schema=schema), tasks
+    async def done() -> tuple[list[Throughput], list[Throughput]]:
+        async with visit.looking() as conn:
+            tasks = await chancy_ops.throughput(conn, since=hour, by="task", schema=schema)
+            tasks.sort(key=lambda row: (-row.finished - row.outcomes.get(Tallied.RETRIED, 0), row.task or ""))
+            return await minutes(conn, hour, schema=schema), tasks
 
-    async def there(conn: PsycopgAsyncConn) -> tuple[list[QueueRow], list[WorkerRow], list[JobLine]]:
-        return (
-            await at_a_glance(conn, schema),
-            await chancy_ops.workers(conn, schema=schema),
-            await chancy_ops.search(conn, JobFilter(state=State.RUNNING), limit=MOST_CELLS, schema=schema),
-        )
+    async def there() -> tuple[datetime, list[QueueRow], list[WorkerRow], list[JobLine]]:
+        async with visit.looking() as conn:
+            return (
+                await clock(conn, schema=schema),
+                await at_a_glance(conn, schema),
+                await chancy_ops.workers(conn, schema=schema),
+                await chancy_ops.search(conn, JobFilter(state=State.RUNNING), limit=MOST_CELLS, schema=schema),
+            )
 
-    (now, flow, tasks), (queues, workers, running) = await visit.at_once(done, there)
+    counted = visit.desk.shared.get("done", visit.desk.every * SELDOMER, done)
+    (flow, tasks), (now, queues, workers, running) = await asyncio.gather(counted, there())
     return Seen(now, queues, flow, tasks, workers, running)
