@@ -197,7 +197,7 @@ async def test_to_a_role_that_may_not_look_it_is_said_once_what_it_lacks(open_da
         shell.conn.execute(chancy.grants({"producer": role}, schema=shell.schema))
         async with Pages(open_dashboard(dsn=make_conninfo(chancy_dsn, user=role))) as pages:
             page = await pages("/", 403)
-        assert f"The dashboard's role {role} may not look at this (permission denied for" in page.text
+        assert f"role {role} may not look at this (permission denied for" in page.text
         assert f"`chancy grants --schema {shell.schema} --viewer {role}`" in page.text
         assert "Go to the overview" not in page.text
         assert "<nav" not in page.text

@@ -452,7 +452,7 @@ def test_the_line_that_a_command_ends_with_has_the_format_of_its_log(site):
     process = run_cli(site, "json", "--log-format", "json")
     last = json.loads(process.text.splitlines()[-1])
     assert process.code == 2
-    assert (last["level"], "has no task" in last["message"]) == ("CRITICAL", True)
+    assert (last["level"], "has no task" in last["message"]) == ("critical", True)
 
 
 def test_what_postgres_refuses_at_the_start_is_told_without_advice_about_where_it_is(site):
