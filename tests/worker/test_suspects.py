@@ -229,11 +229,13 @@ async def test_a_rescue_says_failed_of_what_failed_and_cancelled_of_what_was_to_
     send(site.conn, play_round(dead, [], Wanted({"default": 3}, looking=("default",))), site.schema)
     chancy.cancel(site.conn, stopped.id, schema=site.schema)
     send(site.conn, declare_dead(worker=dead), site.schema)
-    async with working(site.app()):
+    async with working(site.app(), WorkerConfig(timing=FAST, grace=1)):
         await all_finished(site)
     states = [site.row(job).state for job in (failed, stopped, again)]
     assert states == [State.FAILED, State.CANCELLED, State.SUCCEEDED]
-    said = [(record.levelname, record.getMessage()) for record in caplog.records if "dead workers" in record.message]
+    said = [
+        (record.levelname, record.getMessage()) for record in caplog.records if "dead workers" in record.getMessage()
+    ]
     assert said == [
         ("WARNING", "took back 1 jobs of dead workers"),
         ("ERROR", "1 jobs of dead workers had no attempt left, and have failed"),
