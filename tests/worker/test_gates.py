@@ -171,7 +171,7 @@ def test_what_waits_for_a_limit_has_no_age_until_that_has_room(site, worker):
     assert oldest(site) is None
     three = next(job for job in claimed if job.task == tasks.three.name)
     chancy_ops.pause(site.conn, "default", schema=site.schema)
-    play(site, worker, [Completion(three, succeeded(b"null"))], want=0)
+    play(site, worker, [succeeded(three, b"null")], want=0)
     assert oldest(site) == site.row(jobs[3]).run_at
 
 

@@ -97,7 +97,8 @@ async def test_a_coroutine_that_blocks_the_loop_is_named_and_costs_its_worker_no
 
 
 async def test_a_loop_that_no_job_blocks_is_warned_of(site, caplog):
-    async with working(site.app(), QUICK):
+    async with working(site.app(), QUICK) as worker:
+        await worker.begun.wait()
         time.sleep(2.5)
     said = [(r.levelname, r.getMessage()) for r in caplog.records if "event loop is blocked" in r.getMessage()]
     assert [level for level, _ in said] == ["WARNING"]

@@ -89,6 +89,7 @@ KNOWN = """
         WHEN 'schedule' THEN EXISTS (SELECT FROM {schema}.schedule WHERE name = %(name)s::text)
         WHEN 'task' THEN EXISTS (SELECT FROM {schema}.task WHERE name = %(name)s::text)
             OR EXISTS (SELECT FROM {schema}.offer WHERE %(name)s::text = ANY (tasks))
+            OR EXISTS (SELECT FROM {schema}.job WHERE task = %(name)s::text)
         ELSE EXISTS (SELECT FROM {schema}.offer WHERE %(name)s::text = ANY (queues))
             OR EXISTS (SELECT FROM {schema}.task WHERE queue = %(name)s::text)
             OR EXISTS (
@@ -103,7 +104,7 @@ KNOWN = """
 """
 STRANGE = {
     "queue": "no worker takes it, no task is in it by default, and no job waits or runs in it",
-    "task": "no worker has ever known it",
+    "task": "no worker has ever known it, and no job of it waits or runs",
     "schedule": "there is none of this name",
 }
 """What is so of a name that nobody knows."""
