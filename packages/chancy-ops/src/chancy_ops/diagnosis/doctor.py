@@ -18,6 +18,7 @@ from . import server as server_checks
 from .findings import Finding, Severity
 from .flows import held, needs
 from .steps import waits
+from .waiting import waiting
 
 
 @overload
@@ -47,7 +48,7 @@ def _examine(schema: str, conn: SyncConn | AsyncConn) -> Steps[list[Finding]]:
     fleet = yield from fleet_checks.fleet()
     for fleet_check in (fleet_checks.leases, fleet_checks.queues, fleet_checks.tasks):
         found += fleet_check(fleet)
-    found += yield from fleet_checks.waiting(fleet)
+    found += yield from waiting(fleet)
     found += yield from fleet_checks.doorbell(fleet)
     if (yield AskStanding()) is Standing.AUTOCOMMIT:
         found += yield from fleet_checks.listeners(fleet)

@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 from chancy.model import Pause, Rows, Statement, Steps
 from chancy.options.phrases import argument, counted, jobs_named, moment, one_line, span
 from chancy.schema import named
-from chancy.wires.literals import of_texts
 from chancy_ops.counting import Count, sum_of
 
 from .findings import Finding, Patience, Severity, unless_any
 
-WAITING = Patience(timedelta(minutes=5), timedelta(hours=1))
-"""Of a job that could run."""
 SKEWED = Patience(timedelta(seconds=1), timedelta(seconds=30))
 """Of a worker's clock, whichever way."""
 FORGOTTEN = timedelta(days=1)
@@ -244,59 +240,6 @@ def schedules(fleet: Fleet, grace: timedelta = UNTICKED) -> Statement[list[Findi
         return unless_any(bad, "schedules", "none is late.")
 
     return Statement(LATE, {"grace": grace}, parse, name="late")
-
-
-OLDEST = """
-    SELECT id FROM {schema}.job
-    WHERE state = 'ready' AND parked IS NULL AND queue = %(queue)s::text AND task = %(task)s::text
-        AND run_at = %(at)s::timestamptz
-    ORDER BY id LIMIT 1
-"""
-
-
-LET_IN = """
-    SELECT waits.run_at, look.queue, waits.task, waits.job
-    FROM unnest(%(queues)s::text[]) AS look (queue) CROSS JOIN LATERAL {schema}.oldest_with_room(look.queue) AS waits
-    WHERE waits.run_at IS NOT NULL
-    ORDER BY waits.run_at
-"""
-
-
-class Able(NamedTuple):
-    """A job that could run."""
-
-    at: datetime
-    queue: str
-    task: str
-    job: int | None = None
-    """Its id, where it is known by now."""
-
-
-def waiting(fleet: Fleet, patience: Patience = WAITING) -> Steps[list[Finding]]:
-    """How long the oldest job waits that could run: not paused, its limits have room, and a worker would take it. At
-    most two round trips.
-    """
-    able = [Able(work.oldest_at, work.queue, work.task) for work in fleet.able_work if work.oldest_at]
-    open_ = {(work.queue, work.task) for work in fleet.able_work}
-    if open_:
-        params: dict[str, object] = {"queues": of_texts(sorted({queue for queue, _ in open_}))}
-        let_in = Statement(LET_IN, params, lambda rows: [Able(*row) for row in rows], name="let_in")
-        able += [each for each in (yield let_in) if (each.queue, each.task) in open_]
-    if not able:
-        return [Finding("waiting", Severity.OK, "no job waits that could run.")]
-    oldest = min(able, key=lambda each: each.at)
-    severity = patience.with_age(fleet.now - oldest.at)
-    message = f"the oldest job that could run has been due for {span(fleet.now - oldest.at)}"
-    if severity is Severity.OK:
-        return [Finding("waiting", severity, f"{message}.")]
-    if (job := oldest.job) is None:
-        params = {"queue": oldest.queue, "task": oldest.task, "at": oldest.at}
-        job = yield Statement(OLDEST, params, lambda rows: rows[0][0] if rows else None, name="oldest")
-    if job is None:
-        return [Finding("waiting", Severity.OK, f"{message}, and was claimed just now.")]
-    message += f": job {job} of task {one_line(oldest.task)} in queue '{one_line(oldest.queue)}'."
-    remedy = f"Ask `chancy why {job}`; if the workers are busy, start more."
-    return [Finding("waiting", severity, message, remedy)]
 
 
 # A waiter in line counts as much as who holds the lock. (Who rings takes it shared.)
