@@ -19,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-from finding import unfound
+from finding import put_in_order, unanswered, unfound
 from reference import as_text, commands, reference
 
 HERE = Path(__file__).parent
@@ -180,12 +180,12 @@ def _text_of(outside: Path) -> str:
     if outside.suffix == ".md":
         return outside.read_text(encoding="utf-8")
     if outside.is_file():
-        return f"# {name}\n\n{_fenced(outside)}"
+        return f"# `{name}`\n\n{_fenced(outside)}"
     files = [path for path in sorted(outside.rglob("*")) if path.suffix in SHOWN and path.is_file()]
     files = [path for path in files if not {"__pycache__", "migrations"} & set(path.parts)]
     readme = outside / "README.md"
-    head = readme.read_text(encoding="utf-8") if readme.exists() else f"# {name}\n"
-    parts = [f"## {path.relative_to(outside).as_posix()}\n\n{_fenced(path)}" for path in files if path != readme]
+    head = readme.read_text(encoding="utf-8") if readme.exists() else f"# `{name}`\n"
+    parts = [f"## `{path.relative_to(outside).as_posix()}`\n\n{_fenced(path)}" for path in files if path != readme]
     return "\n\n".join([head, *[part for part in parts if part]])
 
 
@@ -231,6 +231,21 @@ def _first_sentence(text: str) -> str:
     return ""
 
 
+def misread(site: Site, html: Path) -> Iterator[str]:
+    """What is written for people and would not be shown as it is written, each with its page.
+
+    Markdown takes `__init__` outside of code for bold type, and a list that follows a line of a paragraph, in a page or
+    in a docstring, for more of the paragraph.
+    """
+    for name, text in site.pages.items():
+        plain = re.sub(r"`[^`]*`", "", FENCE.sub("", text))
+        yield from (f"{name}: {found}" for found in re.findall(r"(?<![\w.])__\w+__", plain))
+    for page in sorted(html.rglob("*.html")):
+        plain = re.sub(r"<pre.*?</pre>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for found in re.findall(r"<p>(?:(?!</p>).)*?\n((?:[-*+]|\d+\.) [^\n]{0,60})", plain, re.DOTALL):
+            yield f"{page.relative_to(html)}: the list of {found!r} runs into the text before it"
+
+
 def put_together() -> Site:
     """The whole site, before it is made HTML."""
     site = Site()
@@ -258,8 +273,15 @@ def main() -> int:
     what = ["serve"] if serve else ["build", "--strict", "--clean"]
     code = subprocess.run([sys.executable, "-m", "zensical", *what], cwd=OUT, check=False).returncode
     if code == 0 and not serve:
+        put_in_order(OUT / "html" / "search.json")
         if lost := unfound(OUT / "html" / "search.json"):
             print(f"the search would not find: {', '.join(lost)}")
+            return 1
+        if lost := unanswered(OUT / "html"):
+            print(f"the search would not answer as it should: {'; '.join(lost)}")
+            return 1
+        if wrong := list(misread(site, OUT / "html")):
+            print("\n".join(wrong))
             return 1
         print(f"{len(site.pages)} pages: {OUT / 'html' / 'index.html'}")
     return code

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import psycopg
 import pytest
 
 import chancy
 from chancy import DevelopmentSchema
+from chancy.__main__ import main
+from chancy.migrations.migrate import steps
 
 SNAPSHOT = Path(__file__).parent / "schema.txt"
 
@@ -64,3 +67,26 @@ def test_a_schema_of_a_development_version_is_told_as_one_and_left_alone(databas
     with pytest.raises(DevelopmentSchema, match="drop it"):
         chancy.migrate(database.conn, schema=database.schema)
     assert database.rows("SELECT max(number) FROM {}.migration") == [(11,)]
+
+
+def test_the_command_of_core_says_what_a_schema_lacks_and_changes_nothing(database, chancy_dsn, capsys):
+    site = ["migrate", "--check", "--dsn", chancy_dsn, "--schema"]
+    assert main([*site, database.schema]) == 0
+    assert main([*site, "never_migrated"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"schema {database.schema}: is up to date", f"schema never_migrated: lacks {', '.join(s.name for s in steps())}"
+    ]  # fmt: skip
+    assert database.rows("SELECT to_regnamespace('never_migrated')") == [(None,)]
+
+
+def test_a_role_that_may_not_migrate_is_told_who_may(database, chancy_dsn, capsys):
+    database.conn.execute("DROP ROLE IF EXISTS chancy_guest")
+    database.conn.execute("CREATE ROLE chancy_guest LOGIN")
+    try:
+        dsn = psycopg.conninfo.make_conninfo(chancy_dsn, user="chancy_guest")
+        assert main(["migrate", "--dsn", dsn, "--schema", database.schema]) == 2
+    finally:
+        database.conn.execute("DROP ROLE chancy_guest")
+    said = capsys.readouterr().err
+    assert f"role chancy_guest may not migrate schema {database.schema} (permission denied for schema" in said
+    assert "as the role that owns it" in said

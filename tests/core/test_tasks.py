@@ -13,7 +13,17 @@ import sys
 import pytest
 
 import chancy
-from chancy import AsyncTask, InvalidConnection, InvalidTask, Task, task
+from chancy import (
+    AsyncTask,
+    Backoff,
+    InvalidArguments,
+    InvalidConnection,
+    InvalidOption,
+    InvalidTask,
+    Limit,
+    Task,
+    task,
+)
 from chancy.registry import registered
 from chancy_testing import eager
 
@@ -98,6 +108,56 @@ def test_using_gives_another_task_and_leaves_the_first_alone():
 def test_options_that_no_row_can_hold_are_refused_at_decoration():
     with pytest.raises(InvalidTask, match="priority"):
         task(priority=1000)(double.function)
+
+
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    {
+        "timeout": r"limits=\[Limit\.time\(",
+        "memory_limit": r"limits=\[Limit\.memory\(",
+        "max_retries": "max_attempts=, which counts the first",
+        "retries": "max_attempts=",
+        "rate_limit": r"limits=\[Limit\.rate\(",
+        "countdown": r"using\(delay=60\)\.submit",
+        "delay": r"using\(delay=60\)\.submit",
+        "eta": r"using\(run_at=…\)\.submit",
+        "crontab": r"schedule=every\(minutes=5\)",
+        "retry_backoff": r"retry=Backoff\(",
+        "prioritty": "you may mean priority=$",
+        "colour": r"keep_logs, schedule, aliases\)$",
+    }.items(),
+)
+def test_an_option_that_others_have_is_refused_with_what_there_is_and_what_was_meant(option, meant):
+    before = dict(registered())
+    with pytest.raises(
+        InvalidTask, match=rf"double cannot be a task: {option}: is no option .there are: name, queue.*{meant}"
+    ):
+        task(**{option: 5})(double.function)
+    assert dict(registered()) == before
+
+
+def test_what_using_does_not_know_is_refused_likewise():
+    with pytest.raises(InvalidArguments, match=r"is no option .there are: queue, .*using\(delay=60\)"):
+        double.using(countdown=5)
+    with pytest.raises(InvalidArguments, match=r"limits=\[Limit\.time\("):
+        double.using(timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: Backoff(2),
+            r"Backoff: say its parts by name, as in Backoff\(base=5, .*max_attempts=, got Backoff\(2\)",
+        ),
+        (lambda: Backoff(max=60), r"maximum=3600.*got Backoff\(max=60\)"),
+        (lambda: Limit(60), r"Limit: say what it limits: Limit\.time\(60\) in seconds"),
+        (lambda: Limit(seconds=60), r"Limit\.time\(60\)"),
+    ],
+)
+def test_a_value_that_is_written_otherwise_says_how_it_is_written(make, message):
+    with pytest.raises(InvalidOption, match=message):
+        make()
 
 
 SCRIPT = """

@@ -211,7 +211,9 @@ def dashboard(names: Names) -> Names:
 
     async def logged_in(request: Any) -> Any: ...
 
-    os.environ.setdefault("CHANCY_DASHBOARD_SECRET", "of the pages that are read here")
+    for name in ("CHANCY_DASHBOARD_SECRET", "SHOP_SECRET"):
+        os.environ.setdefault(name, "of the pages that are read here")
+    os.environ.setdefault("DASHBOARD_DSN", "postgresql:///shop")
     return {"django_application": django_application, "logged_in": logged_in}
 
 

@@ -1,4 +1,4 @@
-"""Pages whose code is a program of its own: docs/guides/embedding.md, django.md."""
+"""Pages whose code is a program of its own: docs/guides/embedding.md, django.md, and the login of dashboard.md."""
 
 from __future__ import annotations
 
@@ -50,6 +50,33 @@ def test_a_web_program_has_its_worker_beside_it(tmp_path, env):
     program = snippets(GUIDES / "embedding.md", "python")[1].text
     asked = "\nfrom fastapi.testclient import TestClient\n\nwith TestClient(web) as client:\n    print(client.get('/').status_code)\n"
     assert python(tmp_path, env, program + asked) == "404\n"
+
+
+LOGIN = """
+
+from fastapi.testclient import TestClient
+
+
+def password_is_right(email, password):
+    return password == "right"
+
+
+with TestClient(app, base_url="https://testserver", follow_redirects=False) as client:
+    print(client.get("/queue/").headers["location"])
+    print(client.get("/login").status_code)
+    wrong = client.post("/login", data={"email": "<ann>", "password": "wrong"})
+    print("&lt;ann&gt;" in wrong.text, client.get("/queue/").status_code)
+    print(client.post("/login", data={"email": "ann@example.com", "password": "right"}).headers["location"])
+    print(client.get("/queue/").status_code)
+"""
+
+
+def test_who_logs_in_by_the_ten_lines_of_the_page_is_let_into_the_dashboard(tmp_path, env):
+    mounted, login = [each.text for each in snippets(GUIDES / "dashboard.md", "python")[:2]]
+    env |= {"DASHBOARD_DSN": env["CHANCY_DSN"], "SHOP_SECRET": "of a test"}
+    mounted = mounted.replace("auth=who)", "auth=lambda request: user(request), schema=os.environ['CHANCY_SCHEMA'])")
+    shown = python(tmp_path, env, mounted + login + LOGIN)
+    assert shown.split("\n") == ["/login", "200", "True 303", "/queue/", "200", ""]
 
 
 DJANGO = """

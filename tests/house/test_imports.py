@@ -56,6 +56,7 @@ ORDER = {
 PURE = {
     "chancy": """
         errors options/phrases states tally/tally registry schema wires/literals wires/wire model options/limits options/outcomes options/plain options/retry
+        options/spelling
         carried/arrival carried/flaws carried/models carried/secrets arguments/codec arguments/functions
         arguments/words history/moving history/retention history/rules
         keys/gates keys/key keys/statements keys/unique schedules/recurrence statements batches/values

@@ -73,7 +73,7 @@ def test_a_public_name_says_what_it_is(package, name, file):
 
 
 CALLS = {
-    "@task": [name for name in inspect.signature(chancy.task).parameters if name != "function"],
+    "@task": [each.name for each in inspect.signature(chancy.task).parameters.values() if each.kind is each.KEYWORD_ONLY],
     "using": list(OptionChanges.__annotations__),
     **{
         f"{module.__name__}.{name}": [

@@ -25,6 +25,7 @@ WITHOUT_ANSWER = {
     "finish_unfinished": "of workers, and of drain",
     "go_on_sweep": "of a person's act",
     "graph": "of the command",
+    "is_known": "as pause",
     "lines": "of a page",
     "limits": "in memory nothing runs beside anything",
     "measure": "of `chancy top`",

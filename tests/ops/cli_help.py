@@ -22,6 +22,7 @@ import pytest
 from psycopg import sql
 
 import chancy
+from chancy.__about__ import __version__
 from chancy_ops.cli import main
 
 HERE = Path(__file__).parent
@@ -135,11 +136,12 @@ class Shell:
         )
         self.rows(
             """INSERT INTO {0}.offer (worker, queues, tasks, signatures, version, listens)
-            VALUES (%s, %s, %s, array_fill(''::text, ARRAY[%s]), '0.1.0', true) RETURNING worker""",
+            VALUES (%s, %s, %s, array_fill(''::text, ARRAY[%s]), %s, true) RETURNING worker""",
             worker,
             list(queues),
             list(tasks),
             len(tasks),
+            __version__,
         )
         self.rows(
             """UPDATE {0}.job SET state = 'running', attempt = 1, claims = 1, worker = %s, started_at = {0}.clock(),

@@ -151,7 +151,10 @@ def test_a_role_that_may_not(shell):
     shell.conn.execute("CREATE ROLE nobody_cli LOGIN")
     try:
         dsn = psycopg.conninfo.make_conninfo(shell.dsn, user="nobody_cli")
-        assert "permission denied for schema" in one_line(shell("jobs", dsn=dsn))
+        said = one_line(shell("jobs", dsn=dsn))
+        assert f"role nobody_cli may not look at this (permission denied for schema {shell.schema})" in said
+        assert f"`chancy grants --schema {shell.schema} --viewer nobody_cli`" in said
+        assert "--operator nobody_cli`" in one_line(shell("cancel", "1", dsn=dsn))
     finally:
         shell.conn.execute("DROP ROLE nobody_cli")
 

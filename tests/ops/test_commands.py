@@ -14,6 +14,8 @@ import pytest
 
 import chancy
 import chancy_ops
+from chancy import Limit
+from chancy.__about__ import __version__
 from chancy.migrations.migrate import newest, steps
 from chancy_ops.cli import COMMANDS, main
 
@@ -155,7 +157,7 @@ def test_queues_are_told_with_what_waits_and_what_holds_them_up(shell, tasks):
     answer = shell("queues")
     assert answer.lines[0][:5] == ["QUEUE", "READY", "WAITING", "SCHEDULED", "BLOCKED"]
     assert answer.lines[1][:8] == ["mail", "1", "0", "1", "0", "0", "0", "5"]
-    assert answer.lines[1][-1] == "resumed"
+    assert answer.out.splitlines()[1].endswith("until resumed")
     (told,) = shell("queues", "--json").document["queues"]
     assert (told["name"], told["ready"], told["scheduled"], told["limit"]) == ("mail", 1, 1, 5)
     assert told["paused_until"].startswith("9999-12-31T")
@@ -163,6 +165,30 @@ def test_queues_are_told_with_what_waits_and_what_holds_them_up(shell, tasks):
     assert shell("resume", "mail").out == "queue mail was not paused\n"
     assert shell("limit", "mail", "none").out == "queue mail has no limit\n"
     assert shell("queues", "--json").document["queues"][0]["paused_until"] is None
+
+
+def test_a_name_that_nobody_knows_is_done_as_it_says_and_warned_of(shell, tasks):
+    strange = [
+        ("pause", "nosuch"), ("limit", "nosuch", 3), ("resume", "nosuch"), ("pause", "--task", "shop_tasks.nosuch"),
+        ("resume", "--task", "shop_tasks.nosuch"), ("resume", "--schedule", "nosuch"),
+    ]  # fmt: skip
+    for said in strange:
+        answer = shell(*said)
+        assert answer.code == 0
+        assert answer.err.startswith("chancy: is ")
+        assert "nosuch misspelt? " in answer.err
+        assert "nosuch" in answer.out
+    assert shell("pause", "--schedule", "nosuch").code == 1
+
+
+def test_a_name_that_somebody_knows_is_not_warned_of(shell, tasks):
+    held = tasks.welcome.using(limits=[Limit.concurrency(1)], queue="held").bind(1)
+    later = tasks.welcome.using(delay=timedelta(hours=1), queue="later").bind(1)
+    (job, *_) = shell.submit(tasks.welcome.bind(1), held, later)
+    shell.run(job, queues=["mail", "taken"])
+    for queue in ("mail", "held", "later", "taken"):
+        assert shell("pause", queue).err == ""
+    assert shell("pause", "--task", "shop_tasks.welcome").err == ""
 
 
 def test_a_pause_has_an_end_by_the_databases_clock(shell, chancy_clock):
@@ -183,7 +209,7 @@ def test_workers_are_told(shell, tasks):
     worker = shell.run(job)
     answer = shell("workers")
     assert answer.lines[0][:4] == ["ID", "WORKER", "VERSION", "RUNNING"]
-    assert answer.lines[1][:4] == [str(worker), "web-1:77", "0.1.0", "1"]
+    assert answer.lines[1][:4] == [str(worker), "web-1:77", __version__, "1"]
     assert "+0.004 s" in answer.out
     (told,) = shell("workers", "--json").document["workers"]
     assert (told["name"], told["running"], told["queues"], told["clock_ahead"]) == ("web-1:77", 1, ["mail"], 0.004)

@@ -18,6 +18,7 @@ import pytest
 from cli_help import ESCAPES
 
 import chancy
+from chancy.__about__ import __version__
 from chancy.registry import registered
 from chancy.tally.tally import bucket_of
 from chancy_ops.cli import COMMANDS
@@ -109,6 +110,10 @@ def test_the_screens_are_what_the_command_shows(shell, shop, monkeypatch):
         return
     for line, before, now in seen:
         assert before == now, line
+
+
+def test_the_screens_are_of_this_version():
+    assert set(re.findall(r"web-1:77   (\d+\.\d+\.\d+)", GUIDE.read_text(encoding="utf-8"))) == {__version__}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

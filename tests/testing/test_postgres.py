@@ -173,3 +173,20 @@ def test_a_temporary_folder_with_a_comma_in_its_name(monkeypatch):
             assert conn.execute("SELECT 1").fetchone() == (1,)
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(("options", "extra"), [([], False), (["--for-libpq"], True)])
+def test_the_address_that_the_command_prints_is_in_words_of_every_driver(options, extra):
+    folder = Path(f"/tmp/chancy-told-{os.getpid()}-{time.monotonic_ns()}")  # as above
+    command = [sys.executable, "-m", "chancy_testing.server", str(folder), *options]
+    try:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+            address = server.stdout.readline().strip()
+            with psycopg.connect(address) as conn:
+                assert conn.execute("SELECT 1").fetchone() == (1,)
+            server.stdin.close()
+            assert server.wait(60) == 0
+    finally:
+        subprocess.run(["rm", "-rf", str(folder)], check=True)
+    assert (address.partition("?")[2].count("&") > 1) is extra
+    assert ("channel_binding" in address) is extra

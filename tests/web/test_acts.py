@@ -173,6 +173,16 @@ async def test_a_queue_is_paused_resumed_limited_and_kept(shell, pages):
     assert [verb for verb, *_ in acts(shell)] == ["pause", "resume", "limit", "limit", "keep", "keep"]
 
 
+async def test_a_name_that_nobody_knows_is_said_to_be_one(shell, pages):
+    for kind, act, said in [
+        ("queue", "pause", "unknown"), ("queue", "limit", "unknown"), ("queue", "resume", "unknown"),
+        ("queue", "resume", "strange"), ("task", "pause", "unknown"),
+    ]:  # fmt: skip
+        answer = await pages.post(f"/{kind}/{act}", {"name": "nosuch"}, BY_PAGE)
+        assert leads_to(answer) == f"/{kind}?name=nosuch&did={said}"
+    assert "nobody knows this name" in (await pages("/queue?name=nosuch&did=unknown")).text
+
+
 @pytest.mark.parametrize(
     ("act", "typed"),
     [
@@ -388,7 +398,8 @@ async def test_a_role_that_may_only_look_is_refused_every_act(shell, open_dashbo
                 fields["until"] = "2099-01-01T00:00Z"
             answer = await pages.post(path.format(job=job), fields, BY_PAGE)
             assert answer.status == 403
-            assert "has no right to that: see what `chancy grants` prints" in answer.text
+            assert f"role {role} may not do that (permission denied" in answer.text
+            assert f"chancy grants --schema {shell.schema} --operator {role}`" in answer.text
         assert tables() == before
     finally:
         shell.conn.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(role)))

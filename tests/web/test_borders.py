@@ -190,6 +190,22 @@ async def test_a_role_that_may_only_look_sees_every_page_and_changes_nothing(
         shell.conn.execute(sql.SQL("DROP ROLE {0}").format(sql.Identifier(role)))
 
 
+async def test_to_a_role_that_may_not_look_it_is_said_once_what_it_lacks(open_dashboard, shell, chancy_dsn):
+    role = f"producer_{shell.schema}"[:60]
+    shell.conn.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+    try:
+        shell.conn.execute(chancy.grants({"producer": role}, schema=shell.schema))
+        async with Pages(open_dashboard(dsn=make_conninfo(chancy_dsn, user=role))) as pages:
+            page = await pages("/", 403)
+        assert f"role {role} may not look at this (permission denied for" in page.text
+        assert f"`chancy grants --schema {shell.schema} --viewer {role}`" in page.text
+        assert "Go to the overview" not in page.text
+        assert "<nav" not in page.text
+    finally:
+        shell.conn.execute(sql.SQL("DROP OWNED BY {0}").format(sql.Identifier(role)))
+        shell.conn.execute(sql.SQL("DROP ROLE {0}").format(sql.Identifier(role)))
+
+
 async def test_a_link_with_a_token_is_exchanged_for_a_cookie_that_no_script_and_no_other_site_has(open_dashboard):
     async with Pages(open_dashboard(auth=by_token("secret-token", name="ann"))) as pages:
         await pages("/", 401)

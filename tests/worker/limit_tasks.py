@@ -165,6 +165,17 @@ def cooperative(gate: str) -> str:
     return "gate"
 
 
+@task(max_attempts=2)
+def heed(how: str) -> str:
+    """Looks whether somebody wants it to stop, and then ends as it is told."""
+    while not current_job().cancelled:
+        time.sleep(0.01)
+    ends = {"snoozes": Snooze(0), "retries": Retry(), "fails": ValueError("stopped"), "discards": Discard("stopped")}
+    if how in ends:
+        raise ends[how]
+    return "all the same"
+
+
 @task
 async def effect(dsn: str, table: str, how: str) -> str:
     """Writes its effect and its completion in one transaction; then it goes on in different ways."""

@@ -15,7 +15,7 @@ from worker_help import ONLY_WOKEN, eventually, working
 
 import chancy
 import chancy_ops
-from chancy import Queue, State
+from chancy import Limit, Queue, State
 from chancy.model import Pause, Statement
 from chancy.run import perform, send
 from chancy_ops import Severity
@@ -126,10 +126,13 @@ def test_the_oldest_job_that_could_run_is_named_with_its_age(site, age, severity
         worker_tasks.add.bind(1, 2),
         worker_tasks.add.bind(1, 2),
         worker_tasks.add.using(queue="paused").bind(1, 2),
-        worker_tasks.add.using(group="g").bind(1, 2),
+        worker_tasks.add.using(limits=[Limit.concurrency(1)]).bind(1, 2),
     )
     hand(site, queues=["paused"])
     chancy_ops.pause(site.conn, "paused", schema=site.schema)
+    site.one(
+        "INSERT INTO {}.slot (gate, n, opens_at) VALUES ('concurrency(worker_tasks.add)', 1, 'infinity') RETURNING n"
+    )
     aged(site, "job", "run_at", age)
     site.one("UPDATE {}.job SET run_at = run_at + interval '1 s' WHERE id = %s RETURNING id", other.id)
     site.one("UPDATE {}.job SET run_at = run_at - interval '1 h' WHERE id = %s RETURNING id", paused.id)
@@ -139,6 +142,20 @@ def test_the_oldest_job_that_could_run_is_named_with_its_age(site, age, severity
     assert found["waiting"].severity is severity
     assert f": job {old.id} of task worker_tasks.add in queue 'default'." in found["waiting"].message
     assert found["waiting"].remedy == f"Ask `chancy why {old.id}`; if the workers are busy, start more."
+
+
+def test_a_job_whose_limits_and_group_have_room_is_one_that_could_run(site):
+    hand(site)
+    limited, grouped = site.submit(
+        worker_tasks.add.using(limits=[Limit.concurrency(1)]).bind(1, 2), worker_tasks.add.using(group="g").bind(1, 2)
+    )
+    aged(site, "job", "run_at", "6 minutes")
+    for job in (limited, grouped):
+        site.one("UPDATE {}.job SET run_at = run_at - interval '1 minute' WHERE id = %s RETURNING id", job.id)
+        assert f": job {job.id} of task worker_tasks.add" in wrong(site)["waiting"].message
+        site.one("UPDATE {}.job SET run_at = run_at + interval '1 minute' WHERE id = %s RETURNING id", job.id)
+    chancy_ops.pause(site.conn, task=worker_tasks.add, schema=site.schema)
+    assert "waiting" not in wrong(site)
 
 
 def test_a_worker_whose_clock_is_wrong_is_named(site):

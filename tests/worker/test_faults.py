@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import time
@@ -11,6 +12,7 @@ from datetime import timedelta
 
 import psycopg
 import pytest
+from psycopg import sql
 from worker_help import FAST, Proxy, Site, all_finished, eventually, kill_one_of_two, states, warm_up, working
 from worker_tasks import (
     add,
@@ -444,6 +446,32 @@ def test_bad_input_gets_one_line_that_says_what_to_do_and_exit_code_2(site, tmp_
         assert words in process.text.splitlines()[-1]
         assert process.text.splitlines()[-1].startswith("chancy-worker: ")
         assert "Traceback" not in process.text
+
+
+def test_the_line_that_a_command_ends_with_has_the_format_of_its_log(site):
+    process = run_cli(site, "json", "--log-format", "json")
+    last = json.loads(process.text.splitlines()[-1])
+    assert process.code == 2
+    assert (last["level"], "has no task" in last["message"]) == ("critical", True)
+
+
+def test_what_postgres_refuses_at_the_start_is_told_without_advice_about_where_it_is(site):
+    role = f"chancy_bare_{site.schema[-6:]}"
+    site.conn.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+    try:
+        dsn = psycopg.conninfo.make_conninfo(site.dsn, user=role)
+        for more, words in [
+            ([], f"role {role} lacks what a worker needs (permission denied for schema {site.schema})"),
+            (["--migrate"], f"role {role} may not migrate schema {site.schema}"),
+        ]:
+            process = run_cli(site, "worker_tasks", "--dsn", dsn, "--schema", site.schema, *more)
+            assert process.code == 2
+            last = process.text.splitlines()[-1]
+            assert words in last
+            assert "--dsn" not in last
+            assert ("--worker" in last) == (not more)
+    finally:
+        site.conn.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
 def test_a_queue_that_no_task_has_is_told_and_taken(caplog):

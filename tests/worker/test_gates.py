@@ -27,6 +27,7 @@ from chancy_worker.claims.statement import play_round
 from chancy_worker.claims.wanted import START, Circle, Flow, Wanted
 from chancy_worker.life.lease import Offer, register
 from chancy_worker.life.rescue import declare_dead, take_back
+from chancy_worker.metrics.looks import look
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +135,54 @@ async def test_a_slot_is_free_again_after_a_retry_a_failure_and_a_release(site):
         await eventually(lambda: site.count("succeeded") == 5)
     assert tasks.most == {"alone": 1}
     assert site.rows("SELECT parked FROM {}.job") == [("concurrency(gate_tasks.alone)",)]
+
+
+def oldest(site):
+    """As `chancy queues` and as a scrape has it."""
+    (row,) = chancy_ops.queues(site.conn, schema=site.schema)
+    seen = send(site.conn, look(["default", "none"], sampled=True), site.schema).oldest
+    assert seen.keys() == ({"default"} if row.oldest_at else set())
+    return row.oldest_at
+
+
+@pytest.mark.parametrize("paused", [False, True])
+@pytest.mark.parametrize(
+    "new",
+    [
+        tasks.three.bind(),
+        tasks.one_a_customer_of_three.bind("c"),
+        tasks.five_in_half_a_second.bind(),
+        tasks.in_turn.bind("t", 1),
+    ],
+    ids=lambda new: new.task,
+)
+def test_what_no_limit_and_no_turn_keeps_waiting_has_an_age_as_jobs_without_them(site, new, paused):
+    if paused:
+        chancy_ops.pause(site.conn, "default", schema=site.schema)
+    job, _ = site.submit(new, new)
+    assert oldest(site) == site.row(job).run_at
+
+
+def test_what_waits_for_a_limit_has_no_age_until_that_has_room(site, worker):
+    site.submit(*[tasks.five_in_half_a_second.bind() for _ in range(6)])
+    jobs = site.submit(*[tasks.three.bind() for _ in range(5)])
+    claimed = play(site, worker).claimed
+    assert len(claimed) == 8
+    assert oldest(site) is None
+    three = next(job for job in claimed if job.task == tasks.three.name)
+    chancy_ops.pause(site.conn, "default", schema=site.schema)
+    play(site, worker, [succeeded(three, b"null")], want=0)
+    assert oldest(site) == site.row(jobs[3]).run_at
+
+
+def test_behind_a_full_limit_the_next_key_is_looked_at_and_the_oldest_counts(site, worker):
+    *_, with_room = site.submit(*[tasks.two_a_customer.bind(customer) for customer in "aaabbc"])
+    assert len(play(site, worker, want=4).claimed) == 4
+    _, earlier = site.submit(tasks.two_a_customer.bind("d"), tasks.two_a_customer.bind("e"))
+    site.rows("UPDATE {}.job SET run_at = run_at - interval '1 h' WHERE id = %s RETURNING 1", earlier.id)
+    assert oldest(site) == site.row(earlier).run_at
+    site.rows("UPDATE {}.job SET run_at = run_at + interval '9 h' WHERE id = %s RETURNING 1", earlier.id)
+    assert oldest(site) == site.row(with_room).run_at
 
 
 def test_a_dead_workers_slots_are_given_back_by_the_rescue(site, worker):

@@ -87,10 +87,21 @@ async def test_a_coroutine_that_blocks_the_loop_is_named_and_costs_its_worker_no
         (job,) = site.submit(tasks.last_async.bind("block"))
         (row,) = await finished(site, job)
         assert list(site.workers()) == [lease]
-    (said,) = [r.getMessage() for r in caplog.records if "event loop is blocked" in r.getMessage()]
+    ((said, level),) = [
+        (r.getMessage(), r.levelname) for r in caplog.records if "event loop is blocked" in r.getMessage()
+    ]
+    assert level == "ERROR"
     assert f"job {job.id} (limit_tasks.last_async)" in said
     assert "limit_tasks.py" in said
     assert row.attempt == 1
+
+
+async def test_a_loop_that_no_job_blocks_is_warned_of(site, caplog):
+    async with working(site.app(), QUICK) as worker:
+        await worker.begun.wait()
+        time.sleep(2.5)
+    said = [(r.levelname, r.getMessage()) for r in caplog.records if "event loop is blocked" in r.getMessage()]
+    assert [level for level, _ in said] == ["WARNING"]
 
 
 async def test_a_lease_is_kept_while_the_loop_is_blocked_for_longer_than_the_lease(site, tmp_path):

@@ -135,6 +135,20 @@ def test_no_role_can_do_more_than_its_part(site, as_role, kind, verb):
         verb(conn)
 
 
+async def test_a_worker_whose_role_has_no_right_at_all_says_so_and_what_gives_it(site, as_role):
+    dsn = as_role()
+    with pytest.raises(MissingRights, match=r"role chancy_stranger_.* lacks what a worker needs .*--worker chancy_str"):
+        await worker_with(site.app(dsn=dsn), WorkerConfig(timing=FAST)).start()
+
+
+def test_the_error_of_a_verb_says_what_would_give_the_right_and_stays_what_it_is(site, as_role):
+    with connected(as_role("viewer")) as conn, pytest.raises(psycopg.errors.InsufficientPrivilege) as caught:
+        worker_tasks.add.submit(conn, 1, 2)
+    (note,) = caught.value.__notes__
+    assert "has no right to that (permission denied for" in note
+    assert f"`chancy grants --schema {site.schema}` prints, with --producer ROLE to submit, --worker ROLE" in note
+
+
 async def test_a_worker_without_its_rights_says_at_its_start_what_it_lacks(site, as_role):
     dsn = as_role("producer")
     with pytest.raises(MissingRights, match=r"lacks what a worker needs .*`chancy grants --worker chancy_producer_"):

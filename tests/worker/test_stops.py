@@ -78,6 +78,29 @@ async def test_a_thread_sees_that_it_is_cancelled_and_what_it_returns_counts(sit
     assert site.row(job).result == b'"saw it"'
 
 
+@pytest.mark.parametrize(
+    ("how", "attempts", "state"),
+    [
+        ("snoozes", 2, State.CANCELLED),
+        ("snoozes", 1, State.CANCELLED),
+        ("retries", 2, State.CANCELLED),
+        ("retries", 1, State.FAILED),
+        ("fails", 2, State.CANCELLED),
+        ("fails", 1, State.FAILED),
+        ("discards", 2, State.DISCARDED),
+        ("returns", 2, State.SUCCEEDED),
+    ],
+)
+async def test_what_becomes_of_a_cancelled_thread_that_has_looked_is_what_it_raises(site, how, attempts, state):
+    """As the table in docs/guides/submitting.md says."""
+    async with working(site.app(), QUICK):
+        (job,) = site.submit(limit_tasks.heed.using(max_attempts=attempts).bind(how))
+        await running(site, job)
+        job.cancel(site.conn)
+        row = await eventually(lambda: (row := site.row(job)).finished_at and row)
+    assert (row.state, row.attempt) == (state, 1)
+
+
 async def test_a_job_that_is_cancelled_while_it_fails_is_not_tried_again(site, tmp_path, monkeypatch):
     """The one rule: what would make it ready again makes it cancelled."""
     monkeypatch.setattr(Ear, "cancelled", lambda self, notify, lease: None)

@@ -10,13 +10,16 @@ import limit_tasks
 from worker_help import FAST, all_finished, eventually, states, working
 from worker_tasks import add, count_neighbours, gates, kill_my_worker, nap, note, notes, pass_gate, see_running
 
+import chancy
 import chancy_ops
 from chancy import Queue, State
 from chancy.run import send
 from chancy_worker import Timing, WorkerConfig
+from chancy_worker.claims.statement import play_round
+from chancy_worker.claims.wanted import Wanted
 from chancy_worker.connection.link import Link
 from chancy_worker.life.lease import register
-from chancy_worker.life.rescue import DECLARE_DEAD, TAKE_BACK
+from chancy_worker.life.rescue import DECLARE_DEAD, TAKE_BACK, declare_dead
 from chancy_worker.life.suspects import FIRST, MOST
 
 NEVER_HARMLESS = WorkerConfig(timing=Timing(harmless=3600), grace=1)
@@ -217,6 +220,27 @@ async def test_a_job_with_a_single_attempt_is_over_with_its_worker(site):
     site.spawn()
     await all_finished(site)
     assert {(site.row(job).state, site.row(job).errors[-1].kind) for job in jobs} == {(State.FAILED, "WorkerDied")}
+
+
+async def test_a_rescue_says_failed_of_what_failed_and_cancelled_of_what_was_to_stop(site, caplog):
+    caplog.set_level("INFO", "chancy.worker")
+    dead = send(site.conn, register("dead", 60), site.schema)
+    failed, stopped, again = site.submit(nap.using(max_attempts=1).bind(0), nap.bind(0), nap.bind(0))
+    send(site.conn, play_round(dead, [], Wanted({"default": 3}, looking=("default",))), site.schema)
+    chancy.cancel(site.conn, stopped.id, schema=site.schema)
+    send(site.conn, declare_dead(worker=dead), site.schema)
+    async with working(site.app(), WorkerConfig(timing=FAST, grace=1)):
+        await all_finished(site)
+    states = [site.row(job).state for job in (failed, stopped, again)]
+    assert states == [State.FAILED, State.CANCELLED, State.SUCCEEDED]
+    said = [
+        (record.levelname, record.getMessage()) for record in caplog.records if "dead workers" in record.getMessage()
+    ]
+    assert said == [
+        ("WARNING", "took back 1 jobs of dead workers"),
+        ("ERROR", "1 jobs of dead workers had no attempt left, and have failed"),
+        ("INFO", "1 jobs of dead workers had been asked to stop, and are cancelled"),
+    ]
 
 
 async def test_a_poison_job_takes_nobodys_last_attempt_where_everybody_has_two(site):

@@ -475,11 +475,11 @@ def test_how_deep_the_queues_are_is_written_down_once_a_minute(site, chancy_cloc
     send(site.conn, sample(), site.schema)
     columns = "queue, ready, waiting, scheduled, blocked, running, oldest"
     assert site.rows(f"SELECT {columns} FROM {{}}.depth ORDER BY queue") == [
-        ("default", 4, 4, 1, 0, 1, 30.0), ("late", 0, 0, 0, 1, 0, None), ("mail", 2, 0, 0, 0, 0, 30.0),
+        ("default", 8, 4, 1, 0, 1, 30.0), ("late", 0, 0, 0, 1, 0, None), ("mail", 2, 0, 0, 0, 0, 30.0),
     ]  # fmt: skip
     chancy_clock.set(NOON + timedelta(seconds=60))
     send(site.conn, sample(), site.schema)
-    assert site.rows("SELECT ready FROM {}.depth WHERE queue = 'default' ORDER BY at") == [(4,), (5,)]
+    assert site.rows("SELECT ready FROM {}.depth WHERE queue = 'default' ORDER BY at") == [(8,), (9,)]
 
 
 def test_samples_of_full_hours_are_kept_longer(site, chancy_clock):

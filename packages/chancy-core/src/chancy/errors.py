@@ -145,7 +145,7 @@ class UnsupportedDatabase(ChancyError):
 
 
 class MissingRights(ChancyError):
-    """The role of this connection may not do what a worker has to."""
+    """The role of this connection may not do what a worker has to, or a migration."""
 
 
 class UnknownJob(ChancyError):

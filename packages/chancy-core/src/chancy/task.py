@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, overload
@@ -24,9 +24,10 @@ from .keys.key import UniqueKeys, unique_of
 from .keys.unique import Unique
 from .model import JobRow, Options
 from .options.limits import KeyFunction, Limit, Place, PlaceWish, SharedLimit, checked_key, divided, place_of, wish_of
-from .options.plain import Duration, flag, several, shown
+from .options.plain import Duration, flag, kept, several, shown
 from .options.plain import name as name_of
 from .options.retry import DEFAULT_BACKOFF, Backoff, RetryFunction, checked_retry, delay_of
+from .options.spelling import refuse_others
 from .registry import register
 from .run import awaited, backend, perform
 from .schedules.recurrence import When, declared
@@ -199,15 +200,11 @@ class BaseTask(Generic[P, R]):
         is submitted. `after` are jobs that have to succeed before it begins.
         Raises `InvalidArguments` for an option that cannot go into a row.
         """
-        unknown = changes.keys() - OptionChanges.__annotations__.keys()
-        if unknown:
-            raise InvalidArguments(
-                self.name, min(unknown), f"is no option (there are: {', '.join(OptionChanges.__annotations__)})"
-            )
         given: dict[str, Any] = dict(changes)
         group, unique, after = given.pop("group", None), given.pop("unique", None), given.pop("after", ())
         named: tuple[SharedLimit, ...] = ()
         try:
+            refuse_others(changes, OptionChanges.__annotations__)
             if "limits" in given:
                 given["limits"], named = divided(given["limits"])
             options = replace(self.options, **given)
@@ -320,6 +317,7 @@ def task(
     keep_logs: bool = False,
     schedule: When | None = None,
     aliases: Iterable[str] = (),
+    **others: object,
 ) -> BaseTask[..., Any] | TaskDecorator:
     """Make a typed function a task: it can still be called, and it can be submitted.
 
@@ -349,7 +347,7 @@ def task(
     """
     if isinstance(function, str):
         raise InvalidTask(function, f"say its name as an option: @task(name={function!r})")
-    limits, aliases = _kept(limits), _kept(aliases)
+    limits, aliases = kept(limits), kept(aliases)
 
     def make(function: Callable[..., Any]) -> BaseTask[..., Any]:
         if isinstance(function, BaseTask):
@@ -357,6 +355,7 @@ def task(
         function = checked_function(function)
         full_name = task_name(function, name)
         try:
+            refuse_others(others, _OPTIONS)
             own, together = divided(limits)
             given = (name_of("aliases", alias) for alias in several("aliases", aliases, "names"))
             older = tuple(dict.fromkeys(alias for alias in given if alias != full_name))
@@ -399,6 +398,5 @@ def task(
     return make(function) if function is not None else TaskDecorator(make)
 
 
-def _kept(values: Any) -> Any:
-    """What comes only once, for the next function of the same decorator."""
-    return tuple(values) if isinstance(values, Iterator) else values
+_OPTIONS = tuple(each.name for each in inspect.signature(task).parameters.values() if each.kind is each.KEYWORD_ONLY)
+"""Of `@task`."""

@@ -28,7 +28,7 @@ class QueueRow:
     blocked: Count
     """Those that wait for other jobs."""
     oldest_at: datetime | None
-    """When the longest waiting ready job was due, of those that could begin."""
+    """When the longest waiting ready job was due, of those that no limit and no turn keeps waiting."""
     paused_until: datetime | None
     """`WITHOUT_END` is until somebody resumes it; None is not paused."""
     limit: int | None

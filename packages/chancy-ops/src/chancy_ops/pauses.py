@@ -6,7 +6,7 @@ from datetime import datetime
 
 from chancy.errors import InvalidOption, UnknownSchedule
 from chancy.model import Statement, Steps, TaskName, names_of
-from chancy.options.plain import Duration, text
+from chancy.options.plain import Duration, text, word
 from chancy.options.plain import name as name_of
 from chancy.schedules.schedule import pause_schedule, resume_schedule, schedule_name
 from chancy.schema import schema_in_use
@@ -81,6 +81,40 @@ def resume(
         if kind == "schedule"
         else Statement(RESUME, {"kind": kind, "names": names}, bool, name="resume")
     )
+
+
+# A pause or a limit of a name makes nobody know it.
+KNOWN = """
+    SELECT CASE %(kind)s::text
+        WHEN 'schedule' THEN EXISTS (SELECT FROM {schema}.schedule WHERE name = %(name)s::text)
+        WHEN 'task' THEN EXISTS (SELECT FROM {schema}.task WHERE name = %(name)s::text)
+            OR EXISTS (SELECT FROM {schema}.offer WHERE %(name)s::text = ANY (tasks))
+            OR EXISTS (SELECT FROM {schema}.job WHERE task = %(name)s::text)
+        ELSE EXISTS (SELECT FROM {schema}.offer WHERE %(name)s::text = ANY (queues))
+            OR EXISTS (SELECT FROM {schema}.task WHERE queue = %(name)s::text)
+            OR EXISTS (
+                SELECT FROM {schema}.job WHERE state = 'ready' AND parked IS NULL AND queue = %(name)s::text)
+            OR EXISTS (
+                SELECT FROM {schema}.job WHERE state = 'ready' AND parked IS NOT NULL AND queue = %(name)s::text)
+            OR EXISTS (
+                SELECT FROM {schema}.job WHERE state = 'blocked' AND worker IS NULL AND queue = %(name)s::text)
+            OR EXISTS (
+                SELECT FROM {schema}.job WHERE state = 'running' AND worker IS NOT NULL AND queue = %(name)s::text)
+        END
+"""
+STRANGE = {
+    "queue": "no worker takes it, no task is in it by default, and no job waits or runs in it",
+    "task": "no worker has ever known it, and no job of it waits or runs",
+    "schedule": "there is none of this name",
+}
+"""What is so of a name that nobody knows."""
+
+
+@verb
+def is_known(kind: str, name: str, /, *, schema: str | None = None) -> Statement[bool]:
+    """Whether anybody knows a queue, task or schedule of this name: if not it may be misspelt. One round trip."""
+    params = {"kind": word("kind", kind, STRANGE), "name": text("name", name)}
+    return Statement(KNOWN, params, lambda rows: bool(rows[0][0]), name="is_known")
 
 
 def _named(queue: str | None, task: TaskName | None, schedule: str | None) -> tuple[str, list[str]]:

@@ -237,9 +237,9 @@ class Depth:
     at: datetime
     """UTC."""
     ready: int
-    """Due, and could begin."""
+    """Due jobs, also those that wait for a limit or for their turn."""
     waiting: int
-    """For a limit or for their turn."""
+    """Of the ready ones, those that wait for a limit or for their turn."""
     scheduled: int
     blocked: int
     """By jobs that they need."""

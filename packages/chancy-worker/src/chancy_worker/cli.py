@@ -21,10 +21,11 @@ import psycopg
 
 from chancy import modules
 from chancy.app import Chancy, Queue
-from chancy.errors import ChancyError
+from chancy.errors import ChancyError, MissingRights
 from chancy.migrations.migrate import migrate
 from chancy.registry import registered
 from chancy.wires.connections import PsycopgAsyncConn
+from chancy.wires.failures import denied
 
 from . import init, reloading
 from .__about__ import __version__
@@ -181,15 +182,20 @@ def serve(
         say_refused()
     except psycopg.Error as error:
         code = 1 if PARENT in os.environ else 2
-        message = f"{' '.join(str(error).split())}; {say_where}"
-    print(f"{name}: {message}", file=sys.stderr)
+        message = " ".join(str(error).split())
+        if error.sqlstate is None:  # of a connection that was not made
+            message += f"; {say_where}"
+    print(setting.last_words(options.log_format, name, message), file=sys.stderr)
     return code
 
 
 async def brought_up_to_date(app: Chancy) -> None:
     """Migrate. No silence of the server is waited for longer than the longest statement may take."""
     async with _connected(app, "migrate") as conn:
-        await migrate(conn, schema=app.schema_name)
+        try:
+            await migrate(conn, schema=app.schema_name)
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise MissingRights(denied(error, conn.info.user, app.schema_name, "owner")) from None
 
 
 async def reached(app: Chancy) -> None:

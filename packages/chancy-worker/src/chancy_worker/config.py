@@ -31,7 +31,7 @@ class Timing:
     look: float = 5.0
     """The fallback look of an idle worker; every wakeup may be lost."""
     unheard: float = 10.0
-    """A job claimed this long ago in our name that we do not know was claimed by a round whose answer was lost."""
+    """Jobs claimed in our name longer ago than this, which we do not hold, come from a round whose reply was lost."""
     harmless: float = 10.0
     """A suspect that has run for so long is taken for one that kills nobody."""
     round: float = 8.0

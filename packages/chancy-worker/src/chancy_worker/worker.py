@@ -11,8 +11,10 @@ import asyncio
 import contextlib
 import contextvars
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Self
+
+import psycopg
 
 from chancy.app import AsyncChancy, Chancy
 from chancy.errors import MissingRights
@@ -20,11 +22,13 @@ from chancy.migrations.migrate import check_version
 from chancy.migrations.roles import missing_rights
 from chancy.registry import registered
 from chancy.task import BaseTask
+from chancy.wires.failures import denied
 
 from . import forks, places
 from .attempts.logs import listening
 from .claims.plans import plans_of_gates
 from .config import WorkerConfig
+from .connection.link import Link
 from .connection.links import Links
 from .connection.pooler import session_behind
 from .engine import Engine
@@ -154,18 +158,19 @@ class Worker:
         stack.push_async_callback(self._close_executors, engine)
 
         await engine.link.connect()
-        await engine.link.walk(check_version(app.schema_name))
-        if lacking := await engine.link.send(missing_rights()):
-            raise MissingRights(lacking)
-        for part in engine.parts:
-            await part.declare(engine.link)
-        if not links.is_lent and any(task.gates for task in self._tasks.values()):
-            for statement in plans_of_gates():
-                await engine.link.send(statement)
+        with _naming_rights(engine.link, app.schema_name):
+            await engine.link.walk(check_version(app.schema_name))
+            if lacking := await engine.link.send(missing_rights()):
+                raise MissingRights(lacking)
+            for part in engine.parts:
+                await part.declare(engine.link)
+            if not links.is_lent and any(task.gates for task in self._tasks.values()):
+                for statement in plans_of_gates():
+                    await engine.link.send(statement)
 
-        await engine.life.connect()
-        stack.push_async_callback(engine.heart.stop, engine.life)
-        await engine.lease.take(engine.life)  # from here on outages are waited for
+            await engine.life.connect()
+            stack.push_async_callback(engine.heart.stop, engine.life)
+            await engine.lease.take(engine.life)  # from here on outages are waited for
 
         stack.push_async_callback(engine.end)
         engine.begin()
@@ -218,3 +223,15 @@ class Worker:
 
     async def _hangs(self) -> list[str]:
         return self._engine.health.hangs() if self._engine else []
+
+
+@contextlib.contextmanager
+def _naming_rights(link: Link, schema: str) -> Iterator[None]:
+    """Raise `MissingRights` where Postgres refuses one: a role may lack even what it takes to ask for its rights, or
+    have been granted them before a table was there.
+    """
+    try:
+        yield
+    except psycopg.errors.InsufficientPrivilege as error:
+        role = link.conn.info.user if link.conn is not None else ""
+        raise MissingRights(denied(error, role, schema, "worker")) from None

@@ -189,6 +189,9 @@ class Signature:
 
     def _with_numbers(self, values: dict[str, Any], error: Exception) -> tuple[bytes, Any, Any]:
         """The same with each boolean as the number that it is, where a boolean is not meant."""
+        for name, value in values.items():
+            if hasattr(type(value), "__chancy_hole__"):  # at once: graphs have thousands, and to explain takes longest
+                raise InvalidArguments(self.task, name, "is the result of a job that is not known yet") from None
         plain = {name: as_numbers(value) if name in self.numbers else value for name, value in values.items()}
         try:
             if all(plain[name] is value for name, value in values.items()):

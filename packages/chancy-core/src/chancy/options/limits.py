@@ -16,6 +16,7 @@ import msgspec
 from chancy.errors import InvalidOption
 
 from .plain import LONGEST_DELAY, Duration, duration, number, one_of, several, shown, text, word
+from .spelling import Spelled
 
 SHORTEST, LONGEST_WINDOW = timedelta(milliseconds=1), timedelta(days=366)
 LARGEST_MEMORY = 2**63 - 1
@@ -64,13 +65,17 @@ def checked_key(option: str, key: object) -> Any:
     return key
 
 
-class Limit(msgspec.Struct, frozen=True):
+class Limit(msgspec.Struct, frozen=True, metaclass=Spelled):
     """One limit of a job: seconds of wall time, or bytes of memory."""
 
     type: LimitType
     value: float
 
     Type: ClassVar[_Types] = LimitType
+    SPELLING: ClassVar[str] = (
+        "what it limits: Limit.time(60) in seconds, Limit.memory(1024**3) in bytes, Limit.concurrency(5) or "
+        "Limit.rate(10, per=60)"
+    )
 
     def __post_init__(self) -> None:
         type_ = one_of("type", self.type, LimitType)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -178,6 +178,11 @@ def several(option: str, values: object, what: str) -> tuple[Any, ...]:
     if isinstance(values, (str, bytes, bytearray, Mapping)) or not isinstance(values, Iterable):
         raise InvalidOption(option, f"expected a list of {what}, got {shown(values)}")
     return tuple(values)
+
+
+def kept(values: Any) -> Any:
+    """What comes only once, for the next function of the same decorator."""
+    return tuple(values) if isinstance(values, Iterator) else values
 
 
 def base_of(value: object) -> object:

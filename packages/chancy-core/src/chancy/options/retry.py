@@ -8,13 +8,14 @@ import random
 from collections.abc import Callable
 from datetime import timedelta
 from numbers import Real
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import msgspec
 
 from chancy.errors import InvalidOption
 
 from .plain import Duration, amount, duration, shown
+from .spelling import Spelled
 
 Delay: TypeAlias = timedelta | float
 """A number is seconds."""
@@ -34,7 +35,7 @@ def delay_of(given: object) -> timedelta:
         return timedelta.max if given == abs(given) else timedelta.min
 
 
-class Backoff(msgspec.Struct, frozen=True, kw_only=True):
+class Backoff(msgspec.Struct, frozen=True, kw_only=True, metaclass=Spelled):
     """Exponential delays: `base * factor ** (attempt - 1)`, at most `maximum`, spread by `jitter`.
 
     `jitter` is a fraction: 0.25 moves each delay by up to a quarter either way, so that jobs which failed
@@ -45,6 +46,11 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
     factor: float = 3.0
     maximum: timedelta = timedelta(hours=1)
     jitter: float = 0.25
+
+    SPELLING: ClassVar[str] = (
+        "its parts by name, as in Backoff(base=5, factor=3, maximum=3600, jitter=0.25): the first delay and the "
+        "longest in seconds, or as a timedelta; how often is max_attempts="
+    )
 
     if TYPE_CHECKING:
 

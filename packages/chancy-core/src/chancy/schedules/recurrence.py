@@ -91,9 +91,14 @@ def every(
         raise InvalidOption("interval", f"expected 1 s to {LONGEST.days} days, got more than anything lasts") from None
     if interval is not None and parts:
         raise InvalidOption("interval", "give either an interval or its days, hours, minutes and seconds")
+    if interval is None and not parts:
+        raise InvalidOption("interval", f"it says nothing that lasts: {_AS_IN}")
     return checked(
         Every(parts if interval is None else duration("interval", interval), missed, _overlap(missed, overlap))
     )
+
+
+_AS_IN = "say how long it is from tick to tick, as in every(minutes=5), every(hours=1) or every(timedelta(seconds=30))"
 
 
 def _overlap(missed: Missed, overlap: Overlap | None) -> Overlap:

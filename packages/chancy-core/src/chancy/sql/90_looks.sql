@@ -646,6 +646,80 @@ BEGIN
 END
 $$;
 
+-- Whether a gate of `most` has a place that nobody has, or is about to take. One of a rate that has only just become free is
+-- as good as taken: where jobs wait for it, there always is one.
+CREATE OR REPLACE FUNCTION {schema}.has_room(gate text, most integer) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+    SELECT most > (
+        SELECT count(*) FROM (
+            SELECT FROM {schema}.slot AS slot
+            WHERE slot.gate = has_room.gate
+                AND CASE WHEN slot.opens_at IS NULL THEN {schema}.is_owned(slot.job, slot.fence)
+                    ELSE slot.opens_at > {schema}.clock() - interval '10 seconds' END
+            LIMIT greatest(most, 0)) AS held
+    ) + (
+        SELECT count(*) FROM (
+            SELECT FROM {schema}.share WHERE share.kind = 'gate' AND share.name = has_room.gate LIMIT 1) AS shared
+        CROSS JOIN LATERAL (
+            SELECT FROM {schema}.job AS job
+            WHERE job.state = 'running' AND job.worker IS NOT NULL AND job.parked = has_room.gate AND job.slots IS NULL
+        ) AS within
+    )
+$$;
+
+-- Of the due jobs of a queue that have gates, the one that waits longest although all of its gates have room: what keeps
+-- it waiting is neither its limits nor its group. Looks at the first 200 keys, each of which says for all who wait under it,
+-- and for a tenth of a second at most, since whoever asks does so every few seconds.
+CREATE OR REPLACE FUNCTION {schema}.oldest_with_room(
+    queue text, OUT run_at timestamptz, OUT job bigint, OUT task text
+)
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+#variable_conflict use_column
+DECLARE
+    over_at constant timestamptz := clock_timestamp() + interval '100 ms';
+    looks integer := 200;
+    lane smallint;
+    spot text;
+    head record;
+    gate record;
+    full_to integer;
+BEGIN
+    FOREACH lane IN ARRAY {schema}.parked_lanes(oldest_with_room.queue) LOOP
+        spot := '';
+        WHILE looks > 180 OR looks > 0 AND clock_timestamp() < over_at LOOP
+            looks := looks - 1;
+            SELECT job.id, job.task, job.parked, job.run_at, job.gates INTO head FROM {schema}.job AS job
+            WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = oldest_with_room.queue
+                AND job.priority = lane AND job.parked COLLATE "C" > spot
+            ORDER BY job.parked COLLATE "C", job.run_at, job.id
+            LIMIT 1;
+            EXIT WHEN head.parked IS NULL;
+            spot := head.parked;
+            CONTINUE WHEN head.run_at > {schema}.clock() OR head.run_at >= oldest_with_room.run_at;
+            full_to := NULL;
+            FOR gate IN SELECT * FROM json_to_recordset(head.gates->'gates') AS each (name text, most integer, "to" integer)
+            LOOP
+                IF NOT {schema}.has_room(gate.name, gate.most) THEN
+                    full_to := gate."to";
+                    EXIT;
+                END IF;
+            END LOOP;
+            IF full_to IS NULL THEN
+                oldest_with_room.run_at := head.run_at;
+                oldest_with_room.job := head.id;
+                oldest_with_room.task := head.task;
+            ELSE
+                spot := left(head.parked, full_to) || ' '; -- past all who wait for this gate
+            END IF;
+        END LOOP;
+    END LOOP;
+END
+$$;
+
 -- The queues that have live jobs, are taken by a worker, or are paused or limited; or one of them. Names and priorities are found by
 -- skipping through the indexes of what is ready; of each queue at most so many jobs of a kind are counted, and one more. Of jobs that wait for a limit or their turn there may be more of each kind than was counted of both.
 CREATE OR REPLACE FUNCTION {schema}.look_at_queues(
@@ -761,7 +835,9 @@ CREATE OR REPLACE FUNCTION {schema}.look_at_queues(
         SELECT name AS queue, until FROM {schema}.pause WHERE kind = 'queue' AND until > {schema}.clock()
     )
     SELECT queue, coalesce(unparked.due, 0), coalesce(unparked.ahead, 0), coalesce(at_work.jobs, 0), coalesce(parked.due, 0),
-        coalesce(parked.ahead, 0), coalesce(parked.more, false), coalesce(blocked.jobs, 0), unparked.oldest_at, paused.until,
+        coalesce(parked.ahead, 0), coalesce(parked.more, false), coalesce(blocked.jobs, 0),
+        least(unparked.oldest_at, (
+            SELECT waits.run_at FROM {schema}.oldest_with_room(queue) AS waits WHERE parked.due > 0)), paused.until,
         queue_limit.concurrency, coalesce(taken.workers, 0)
     FROM unparked
     FULL JOIN parked USING (queue)

@@ -101,8 +101,8 @@ BEGIN
         RETURN;
     END IF;
     INSERT INTO {schema}.depth (at, queue, ready, waiting, scheduled, blocked, running, oldest)
-    SELECT minute, each.queue, least(each.ready, 10000), least(each.waiting + each.waiting_ahead, 10000),
-        least(each.scheduled, 10000), least(each.blocked, 10000), least(each.running, 10000),
+    SELECT minute, each.queue, least(each.ready + each.waiting, 10000), least(each.waiting, 10000),
+        least(each.scheduled + each.waiting_ahead, 10000), least(each.blocked, 10000), least(each.running, 10000),
         extract(epoch FROM {schema}.clock() - each.oldest_at)::float8
     FROM {schema}.look_at_queues(10000, NULL) AS each
     WHERE each.ready + each.waiting + each.waiting_ahead + each.scheduled + each.blocked + each.running > 0

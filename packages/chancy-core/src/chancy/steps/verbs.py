@@ -23,7 +23,7 @@ def steps(job_id: int, /, *, limit: int = 1000, schema: str | None = None) -> St
     """What is kept of the steps of a job, live or finished: what it has done, for what it sleeps or waits, and what it
     was told, oldest first.
 
-    One round trip, no lock. Empty for a job without any, and for one that there is not. Raises `InvalidOption`, a
+    One round trip, no lock. Empty for a job without any, and for an unknown one. Raises `InvalidOption`, a
     `ValueError`.
     """
     return select_steps(identity("job_id", job_id), number("limit", limit, 0))

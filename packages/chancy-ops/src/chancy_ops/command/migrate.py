@@ -12,7 +12,7 @@ from chancy_ops.terminal.screen import answer
 from chancy_ops.terminal.site import Site, command
 
 
-@command("migrate")
+@command("migrate", needs="owner")
 @click.option("--print", "shown", is_flag=True, help="Print the SQL and send nothing.")
 @click.option("--after", type=int, default=0, metavar="N", help="With --print: only steps above number N.")
 @click.option("--check", is_flag=True, help="Change nothing; end with 1 and the names if something is missing.")

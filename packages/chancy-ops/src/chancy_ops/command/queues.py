@@ -30,7 +30,7 @@ def queues(site: Site) -> None:
     Table(
         (
             "QUEUE", "READY", "WAITING", "SCHEDULED", "BLOCKED", "RUNNING", "WORKERS", "LIMIT", "OUT/S", "FAILED",
-            "OLDEST", "PAUSED UNTIL",
+            "OLDEST", "PAUSED",
         ),
         [
             (

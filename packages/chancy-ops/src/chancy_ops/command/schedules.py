@@ -34,7 +34,7 @@ def schedules(site: Site) -> None:
                 row.name,
                 row.task,
                 when(row),
-                f"paused until {until(row.paused_until)}" if row.paused_until else row.next_at,
+                f"paused {until(row.paused_until)}" if row.paused_until else row.next_at,
                 row.last_at,
                 row.last_job,
                 row.note,
@@ -57,7 +57,7 @@ def when(row: chancy.ScheduleRow) -> str:
     return f"{ticks.expression} {ticks.timezone}" if isinstance(ticks, chancy.Cron) else f"every {ticks.interval}"
 
 
-@command("run-now")
+@command("run-now", needs="operator")
 @click.argument("schedule")
 def run_now(site: Site, schedule: str) -> None:
     """Have a schedule tick now, besides its own times. A worker sees to it within seconds."""

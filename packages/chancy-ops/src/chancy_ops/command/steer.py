@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import chancy
 import chancy_ops
+from chancy_ops.pauses import STRANGE, is_known
 from chancy_ops.terminal.faults import DONE, NOT_DONE
-from chancy_ops.terminal.screen import answer
+from chancy_ops.terminal.screen import answer, harmless
 from chancy_ops.terminal.site import Site, command
 from chancy_ops.terminal.times import age, instant, written
 
+if TYPE_CHECKING:
+    from chancy.wires.connections import PsycopgConn
 
-@command("edit")
+
+@command("edit", needs="operator")
 @click.argument("job_id", metavar="ID", type=int)
 @click.option("--priority", type=int, help="From -100 to 100; larger runs sooner.")
 @click.option("--run-at", callback=instant, metavar="INSTANT", help="Due at this instant: 2026-11-25T18:00Z.")
@@ -52,7 +56,14 @@ def _named(queue: str | None, task: str | None, schedule: str | None) -> tuple[s
     return given[0]
 
 
-@command("pause")
+def _warn_of(site: Site, conn: PsycopgConn, kind: str, name: str) -> None:
+    """Say so if nobody knows the name. It is done all the same: it may be a name of tomorrow."""
+    if not is_known(conn, kind, name, schema=site.schema):
+        said = f"chancy: is {kind} {name} misspelt? {STRANGE[kind]}"
+        click.echo(harmless(said), err=True)
+
+
+@command("pause", needs="operator")
 @click.argument("queue", required=False)
 @click.option("--task", metavar="NAME", help="A task, in whatever queue.")
 @click.option("--schedule", metavar="NAME", help="A schedule.")
@@ -80,11 +91,12 @@ def pause(
         chancy_ops.pause(conn, queue, task=task, schedule=schedule, until=until, schema=site.schema)
         what: dict[str, Any] = {kind: name, "until": until}
         site.note(conn, "pause", **what)
+        _warn_of(site, conn, kind, name)
     end = "it is resumed" if until is None else written(until)
     answer(site.json, {kind: name, "paused": True, "until": until}, f"{kind} {name} is paused until {end}")
 
 
-@command("resume")
+@command("resume", needs="operator")
 @click.argument("queue", required=False)
 @click.option("--task", metavar="NAME", help="A task, in whatever queue.")
 @click.option("--schedule", metavar="NAME", help="A schedule.")
@@ -96,6 +108,7 @@ def resume(site: Site, queue: str | None, task: str | None, schedule: str | None
         if was:
             what: dict[str, Any] = {kind: name}
             site.note(conn, "resume", **what)
+        _warn_of(site, conn, kind, name)
     said = f"{kind} {name} goes on" if was else f"{kind} {name} was not paused"
     answer(site.json, {kind: name, "paused": False, "was_paused": was}, said)
 
@@ -106,7 +119,7 @@ def _most(ctx: click.Context, param: click.Parameter, text: str) -> int | None:
     return None if text == "none" else int(text)
 
 
-@command("limit")
+@command("limit", needs="operator")
 @click.argument("queue")
 @click.argument("most", metavar="N|none", callback=_most)
 def limit(site: Site, queue: str, most: int | None) -> None:
@@ -117,5 +130,6 @@ def limit(site: Site, queue: str, most: int | None) -> None:
     with site.connect() as conn, conn.transaction():
         chancy_ops.limit(conn, queue, concurrency=most, schema=site.schema)
         site.note(conn, "limit", queue=queue, concurrency=most)
+        _warn_of(site, conn, "queue", queue)
     said = f"queue {queue} has no limit" if most is None else f"queue {queue} runs at most {most} at a time"
     answer(site.json, {"queue": queue, "limit": most}, said)

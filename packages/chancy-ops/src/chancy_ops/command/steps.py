@@ -47,7 +47,7 @@ def _result(step: StepRow) -> str:
     return "" if step.result is None else one_line(step.result.decode("utf-8", "backslashreplace"), 60)
 
 
-@command("signal")
+@command("signal", needs="operator")
 @click.argument("job_id", metavar="ID", type=int)
 @click.argument("name", metavar="NAME")
 @click.argument("value", metavar="[JSON]", default="null")
@@ -71,7 +71,7 @@ def signal(site: Site, job_id: int, name: str, value: str) -> int:
     return DONE if told else NOT_DONE
 
 
-@command("forget-steps")
+@command("forget-steps", needs="operator")
 @click.argument("job_id", metavar="ID", type=int)
 @click.option("--step", "names", multiple=True, metavar="NAME", help="This one; may be given several times.")
 def forget_steps(site: Site, job_id: int, names: tuple[str, ...]) -> None:

@@ -14,7 +14,7 @@ from chancy_ops.terminal.site import Site, command
 from chancy_ops.terminal.times import age, instant
 
 
-@command("submit")
+@command("submit", needs="operator")
 @click.argument("name", metavar="TASK")
 @click.argument("arguments", metavar="[KEY=VALUE]...", nargs=-1)
 @click.option("--module", "modules", multiple=True, metavar="MODULE", help="Import this first; then TASK is a name.")

@@ -109,7 +109,7 @@ def _choice(function: Callable[..., int]) -> Callable[..., int]:
     return run
 
 
-@command("cancel")
+@command("cancel", needs="operator")
 @_choice
 def cancel(site: Site, chosen: Chosen) -> int:
     """Stop jobs: those named, or all that fit everything that is said of them.
@@ -119,7 +119,7 @@ def cancel(site: Site, chosen: Chosen) -> int:
     return _sweep(site, chosen, "cancel")
 
 
-@command("requeue")
+@command("requeue", needs="operator")
 @click.option(
     "--attempts",
     type=click.IntRange(1, 32_767),
@@ -139,7 +139,7 @@ def requeue(site: Site, chosen: Chosen, attempts: int | None) -> int:
     return _sweep(site, chosen, "requeue", attempts)
 
 
-@command("delete")
+@command("delete", needs="operator")
 @_choice
 def delete(site: Site, chosen: Chosen) -> int:
     """Delete jobs that wait or are finished: those named, or all that fit everything that is said of them.
@@ -149,7 +149,7 @@ def delete(site: Site, chosen: Chosen) -> int:
     return _sweep(site, chosen, "delete")
 
 
-@command("stop")
+@command("stop", needs="operator")
 @click.argument("audit_id", metavar="ID", type=int)
 def stop(site: Site, audit_id: int) -> int:
     """Stop what somebody does to many jobs, here or elsewhere, after its next batch. What is done stays done.

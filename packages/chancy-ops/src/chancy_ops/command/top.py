@@ -17,7 +17,7 @@ from chancy_ops.terminal.faults import Refusal
 from chancy_ops.terminal.keys import keys
 from chancy_ops.terminal.screen import Table, document, heading, on_terminal
 from chancy_ops.terminal.site import Site, command
-from chancy_ops.terminal.times import a_second, is_endless, lasting, written
+from chancy_ops.terminal.times import a_second, lasting, until, written
 
 from .queues import described, described_queue
 
@@ -63,9 +63,7 @@ def _queue_line(name: str, row: QueueRow | None, frame: Frame) -> tuple[Any, ...
     if row is None:
         return (name, 0, 0, 0, 0, 0, *rates, None, None)
     oldest = None if row.oldest_at is None else lasting((frame.at - row.oldest_at).total_seconds())
-    paused = None
-    if row.paused_until is not None:
-        paused = "yes" if is_endless(row.paused_until) else written(row.paused_until)
+    paused = until(row.paused_until)
     return (name, row.ready, row.waiting, row.scheduled, row.blocked, row.running, *rates, oldest, paused)
 
 

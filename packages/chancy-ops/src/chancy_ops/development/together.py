@@ -50,7 +50,8 @@ def ending() -> Iterator[threading.Event]:
 @contextlib.contextmanager
 def postgres(place: Folder, log: Log) -> Iterator[tuple[str, Program]]:
     """The server of this project while the block lasts, and where it is. Raises `Refusal` where it does not start."""
-    command = [sys.executable, "-m", "chancy_testing.server", str(place.postgres), "--wait", str(TO_STOP_SECONDS)]
+    command = [sys.executable, "-m", "chancy_testing.server", str(place.postgres), "--for-libpq"]
+    command += ["--wait", str(TO_STOP_SECONDS)]
     server = Program("postgres", command, os.environ, log)
     try:
         if not (dsn := server.first_line()):

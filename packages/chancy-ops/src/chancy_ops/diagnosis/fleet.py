@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from chancy.model import Pause, Rows, Statement, Steps
 from chancy.options.phrases import argument, counted, jobs_named, moment, one_line, span
 from chancy.schema import named
+from chancy.wires.literals import of_texts
 from chancy_ops.counting import Count, sum_of
 
 from .findings import Finding, Patience, Severity, unless_any
@@ -59,7 +61,7 @@ class Work:
     task: str
     due: Count
     oldest_at: datetime | None
-    """When the oldest of those was due that need not be let in any more."""
+    """When the oldest of those was due that have no gates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,12 @@ class Fleet:
         """What is due and neither its queue nor its task is paused."""
         closed = {(each.kind, each.name) for each in self.closed}
         return [work for work in self.work if work.due and not {("queue", work.queue), ("task", work.task)} & closed]
+
+    @property
+    def able_work(self) -> list[Work]:
+        """What of that a worker would take."""
+        can = {(queue, task) for hand in self.alive for queue in hand.queues for task in hand.tasks}
+        return [work for work in self.open_work if (work.queue, work.task) in can]
 
 
 HANDS = """
@@ -246,25 +254,48 @@ OLDEST = """
 """
 
 
+LET_IN = """
+    SELECT waits.run_at, look.queue, waits.task, waits.job
+    FROM unnest(%(queues)s::text[]) AS look (queue) CROSS JOIN LATERAL {schema}.oldest_with_room(look.queue) AS waits
+    WHERE waits.run_at IS NOT NULL
+    ORDER BY waits.run_at
+"""
+
+
+class Able(NamedTuple):
+    """A job that could run."""
+
+    at: datetime
+    queue: str
+    task: str
+    job: int | None = None
+    """Its id, where it is known by now."""
+
+
 def waiting(fleet: Fleet, patience: Patience = WAITING) -> Steps[list[Finding]]:
-    """How long the oldest job waits that could run: not paused, let in, and a worker would take it. At most one round
-    trip.
+    """How long the oldest job waits that could run: not paused, its limits have room, and a worker would take it. At
+    most two round trips.
     """
-    can = {(queue, task) for hand in fleet.alive for queue in hand.queues for task in hand.tasks}
-    able = [(work.oldest_at, work) for work in fleet.open_work if work.oldest_at and (work.queue, work.task) in can]
+    able = [Able(work.oldest_at, work.queue, work.task) for work in fleet.able_work if work.oldest_at]
+    open_ = {(work.queue, work.task) for work in fleet.able_work}
+    if open_:
+        params: dict[str, object] = {"queues": of_texts(sorted({queue for queue, _ in open_}))}
+        let_in = Statement(LET_IN, params, lambda rows: [Able(*row) for row in rows], name="let_in")
+        able += [each for each in (yield let_in) if (each.queue, each.task) in open_]
     if not able:
         return [Finding("waiting", Severity.OK, "no job waits that could run.")]
-    at, oldest = min(able, key=lambda each: each[0])
-    severity = patience.with_age(fleet.now - at)
-    message = f"the oldest job that could run has been due for {span(fleet.now - at)}"
+    oldest = min(able, key=lambda each: each.at)
+    severity = patience.with_age(fleet.now - oldest.at)
+    message = f"the oldest job that could run has been due for {span(fleet.now - oldest.at)}"
     if severity is Severity.OK:
         return [Finding("waiting", severity, f"{message}.")]
-    params = {"queue": oldest.queue, "task": oldest.task, "at": at}
-    ids: list[int] = yield Statement(OLDEST, params, lambda rows: [row[0] for row in rows], name="oldest")
-    if not ids:
+    if (job := oldest.job) is None:
+        params = {"queue": oldest.queue, "task": oldest.task, "at": oldest.at}
+        job = yield Statement(OLDEST, params, lambda rows: rows[0][0] if rows else None, name="oldest")
+    if job is None:
         return [Finding("waiting", Severity.OK, f"{message}, and was claimed just now.")]
-    message += f": job {ids[0]} of task {one_line(oldest.task)} in queue '{one_line(oldest.queue)}'."
-    remedy = f"Ask `chancy why {ids[0]}`; if the workers are busy, start more."
+    message += f": job {job} of task {one_line(oldest.task)} in queue '{one_line(oldest.queue)}'."
+    remedy = f"Ask `chancy why {job}`; if the workers are busy, start more."
     return [Finding("waiting", severity, message, remedy)]
 
 

@@ -41,9 +41,9 @@ from .steps import OpenRest, open_rests
 
 _TRIES = 5
 _AT_ONCE = timedelta(seconds=1)
-"""What a worker with room needs at most, where it hears of the job."""
+"""The longest start delay of an idle worker that is notified."""
 _SUSPICIOUS = timedelta(seconds=10)
-"""Twice what a worker with room needs at most, where it does not."""
+"""Twice the longest start delay of one that polls: what is later is suspicious."""
 
 
 class Reason(StrEnum):

@@ -28,6 +28,8 @@ class Site:
     dsn: str
     schema: str
     json: bool
+    needs: str = "viewer"
+    """Which kind of role the command needs: see `chancy grants`."""
 
     @contextmanager
     def connect(self) -> Iterator[PsycopgConn]:
@@ -51,14 +53,18 @@ class Site:
 
     @contextmanager
     def connect_to_any(self) -> Iterator[PsycopgConn]:
-        """A connection in autocommit, whatever is there."""
+        """A connection in autocommit, whatever is there. What its role has no right to is a `Refusal` within."""
         import psycopg
 
         from chancy.wires.dsn import understood
+        from chancy.wires.failures import denied
 
         options: dict[str, Any] = {"connect_timeout": 10, "fallback_application_name": "chancy"}
         with psycopg.connect(understood(self.dsn), autocommit=True, prepare_threshold=None, **options) as conn:
-            yield conn
+            try:
+                yield conn
+            except psycopg.errors.InsufficientPrivilege as error:
+                raise Refusal(denied(error, conn.info.user, self.schema, self.needs)) from error
 
     def version(self, conn: PsycopgConn) -> Version:
         """How far the schema is; `Refusal` where it is newer than this command."""
@@ -108,13 +114,13 @@ def _remember(ctx: click.Context, parameter: click.Parameter, value: object) -> 
         ctx.ensure_object(dict)[parameter.name] = value
 
 
-def site_of(ctx: click.Context) -> Site:
+def site_of(ctx: click.Context, needs: str = "viewer") -> Site:
     """What the options have said."""
     from chancy.schema import checked, schema_in_use
 
     said = ctx.ensure_object(dict)
     schema = checked(schema_in_use(said.get("schema")))
-    return Site(said.get("dsn", os.environ.get("CHANCY_DSN", "")), schema, said.get("json", False))
+    return Site(said.get("dsn", os.environ.get("CHANCY_DSN", "")), schema, said.get("json", False), needs)
 
 
 class _Command(click.Command):
@@ -123,13 +129,18 @@ class _Command(click.Command):
         self.params += site_options()
 
 
-def command(name: str) -> Callable[[Callable[Concatenate[Site, P], int | None]], click.Command]:
-    """Make a function a command, whose first argument is the site. What it returns is the command's code."""
+def command(
+    name: str, *, needs: str = "viewer"
+) -> Callable[[Callable[Concatenate[Site, P], int | None]], click.Command]:
+    """Make a function a command, whose first argument is the site. What it returns is the command's code.
+
+    `needs` is the kind of role of the database that it takes to do it.
+    """
 
     def make(function: Callable[Concatenate[Site, P], int | None]) -> click.Command:
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> int | None:
-            return function(site_of(click.get_current_context()), *args, **kwargs)
+            return function(site_of(click.get_current_context(), needs), *args, **kwargs)
 
         return click.command(name, cls=_Command)(run)
 

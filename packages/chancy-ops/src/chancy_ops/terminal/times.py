@@ -81,10 +81,10 @@ def is_endless(instant: datetime) -> bool:
 
 
 def until(instant: datetime | None) -> str:
-    """Until when something is paused."""
+    """Until when something is paused, to be read by itself or behind the word "paused"."""
     if instant is None:
         return "-"
-    return "resumed" if is_endless(instant) else written(instant)
+    return f"until {'resumed' if is_endless(instant) else written(instant)}"
 
 
 def written(instant: datetime) -> str:

@@ -20,6 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from chancy.app import Chancy
 from chancy.errors import ChancyError, InvalidOption, SchemaOutdated, UnknownBatch, UnknownJob
+from chancy.wires.failures import denied
 from chancy_ops.redaction import Redact
 
 from .access.borders import HEADERS, READS, WRITES, refused_host, refused_origin
@@ -143,11 +144,17 @@ class Dashboard:
 
     async def _sorry(self, request: Request, error: Exception) -> Response:
         status, said = told(error)
+        alone = False
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            alone = request.method in READS  # any other page would say the same
+            kind = "viewer" if alone else "operator"
+            role = denied(error, self._desk.connections.role, self._desk.schema, kind)
+            said = f"The dashboard's {role}; or give the dashboard the connection string of a role that may."
         if status >= 500:
             log.warning("%s %s: %s", request.method, request.url.path, error, exc_info=not isinstance(error, Busy))
         if USER not in request.scope:
             return PlainTextResponse(said + "\n", status)
-        return self._visit(request).page("sorry.html", status=status, said=said)
+        return self._visit(request).page("sorry.html", status=status, said=said, alone=alone)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: object) -> AsyncIterator[None]:
@@ -178,9 +185,7 @@ SORRY: Mapping[type[Exception], tuple[int, str | None]] = {
     ),
     psycopg.errors.LockNotAvailable: (503, "Somebody holds what was asked for: a migration may be running."),
     psycopg.errors.ReadOnlySqlTransaction: (403, "This dashboard is read-only: nothing was changed."),
-    psycopg.errors.InsufficientPrivilege: (
-        403, "The dashboard's role of the database has no right to that: see what `chancy grants` prints.",
-    ),
+    psycopg.errors.InsufficientPrivilege: (403, None),
     psycopg.OperationalError: (503, "Postgres cannot be reached. The log of this process says more."),
 }  # fmt: skip
 """What is told about which error; None is what it says itself."""

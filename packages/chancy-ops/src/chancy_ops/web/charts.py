@@ -49,9 +49,9 @@ def bars(points: Sequence[Throughput], now: datetime, minutes: int, *, name: str
 def steps(points: Sequence[Depth], now: datetime, minutes: int, *, name: str = "depth") -> Markup:
     """How many jobs were ready or waited, minute by minute; of a minute of which nothing is known there is nothing."""
     first = now - timedelta(minutes=minutes)
-    highest = ceiling(max((each.ready + each.waiting for each in points), default=1))
+    highest = ceiling(max((each.ready for each in points), default=1))
     step = (WIDTH - LEFT) / minutes
-    last = f"{points[-1].ready:,} ready, {points[-1].waiting:,} waiting" if points else "nothing"
+    last = f"{points[-1].ready:,} ready, {points[-1].waiting:,} of them waiting" if points else "nothing"
     parts = [
         Markup('<svg viewBox="0 0 {} {}" role="img" aria-labelledby="{}-t {}-d" class="chart">').format(
             WIDTH, HEIGHT, name, name
@@ -62,10 +62,10 @@ def steps(points: Sequence[Depth], now: datetime, minutes: int, *, name: str = "
     parts += [_line(share, highest) for share in (0.0, 0.5, 1.0)]
     for each in points:
         x = LEFT + max((each.at - first).total_seconds() / 60, 0) * step
-        said = f"{each.at:%H:%M}Z: {each.ready:,} ready, {each.waiting:,} waiting, {each.running:,} running"
+        said = f"{each.at:%H:%M}Z: {each.ready:,} ready, {each.waiting:,} of them waiting, {each.running:,} running"
         parts.append(Markup('<g class="bar"><title>{}</title>').format(said))
         below = 0.0
-        for kind, number in (("ready", each.ready), ("waiting", each.waiting)):
+        for kind, number in (("ready", max(each.ready - each.waiting, 0)), ("waiting", each.waiting)):
             share = number / highest
             parts.append(
                 Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="d-{}"/>').format(

@@ -56,6 +56,8 @@ class Connections:
 
     def __init__(self, conninfo: Callable[[], str], *, read_only: bool, most: int = MOST_CONNECTIONS) -> None:
         self.read_only = read_only
+        self.role = ""
+        """As whom it was connected last."""
         self._conninfo = conninfo
         self._most = most
         self._here: WeakKeyDictionary[asyncio.AbstractEventLoop, _Here] = WeakKeyDictionary()
@@ -134,6 +136,7 @@ class Connections:
             else:
                 return conn
         conn = await connected(self._conninfo)
+        self.role = conn.info.user
         await conn.execute(begin)
         return conn
 

@@ -34,6 +34,8 @@ SAID: Mapping[str, str] = {
     "ticks": "It ticks with the next look of a worker, within seconds.",
     "unscheduled": "The schedule is gone.",
     "left": "Nothing was changed: it was so already, or has gone on.",
+    "unknown": "Done. But nobody knows this name: no worker has it, and no job waits or runs under it. Is it misspelt?",
+    "strange": "Nothing was changed: nobody knows this name, which may be misspelt.",
     "stops": "It stops after its next batch.",
     "swept": "Done.",
     "some": "Done, but for some that had gone on, and were left as they were.",

@@ -26,6 +26,11 @@ def main() -> int:
     options.add_argument(
         "--wait", type=float, default=0.0, metavar="S", help="seconds for a server that is just ending in the folder"
     )
+    options.add_argument(
+        "--for-libpq",
+        action="store_true",
+        help="print where it is with words that outdo libpq's variables, and that other drivers do not know",
+    )
     asked = options.parse_args()
     try:
         server = begun(asked.folder, asked.wait)
@@ -33,7 +38,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     with server, contextlib.suppress(KeyboardInterrupt):
-        print(server.dsn, flush=True)
+        print(server.dsn if asked.for_libpq else server.address, flush=True)
         follow(asked.folder / "log")
         sys.stdin.read()
     return 0

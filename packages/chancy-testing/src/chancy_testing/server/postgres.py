@@ -100,6 +100,9 @@ class Postgres:
     """
 
     dsn: str
+    """For libpq, in whatever environment."""
+    address: str
+    """The same server in words that every driver knows."""
 
     def __init__(
         self, directory: Path | None = None, *, settings: Mapping[str, str] = QUICK, version: int | None = None
@@ -178,7 +181,8 @@ class Postgres:
         self._await_ready(self._guard, home)
         self._running = True
         words = "".join(f"&{word}" for variable, word in _WORDS_OF_VARIABLES.items() if variable in os.environ)
-        self.dsn = f"postgresql://postgres@/postgres?host={quote(str(sockets), safe='')}&port=5432{_OWN_WORDS}{words}"
+        self.address = f"postgresql://postgres@/postgres?host={quote(str(sockets), safe='')}&port=5432"
+        self.dsn = f"{self.address}{_OWN_WORDS}{words}"
 
     def _await_ready(self, guard: subprocess.Popen[str], home: Path) -> None:
         deadline = time.monotonic() + START_SECONDS

@@ -1,5 +1,5 @@
-"""What jobs log, from `logging` to the database: each attempt has a book, within bounds, and what is in the books waits
-here until it is written down, once a second, of all jobs at once.
+"""What jobs log, from `logging` to the database: each attempt collects records in a `Book` of bounded size, and once a
+second the worker writes the records of all of them.
 
 What an attempt has said is true whoever owns the job by now. Only where the row says that there never was such a claim,
 as after a failover that has lost it, its records are of another job that had the same id, and are not kept.

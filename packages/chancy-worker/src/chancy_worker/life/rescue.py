@@ -157,6 +157,10 @@ class TakenBack(NamedTuple):
     attempts: Sequence[tuple[str, str, str, int]]
     """Of which queue, of which task, how they came out, and how many."""
 
+    def came_out(self, outcome: str) -> int:
+        """How many of them came out so."""
+        return sum(jobs for _, _, each, jobs in self.attempts if each == outcome)
+
 
 def take_back(*, tallies: bool = True) -> Statement[TakenBack]:
     """Take back up to 500 jobs of dead workers.
@@ -274,7 +278,11 @@ async def take_back_some(link: Link, rescued: Callable[[], None], tally: Tally, 
     if not taken.again and not taken.over:
         return False
     tally.taken_back(taken.attempts)
-    tell = log.error if taken.over else log.warning
-    tell("took back %d jobs of dead workers; %d more had no attempt left, and have failed", taken.again, taken.over)
+    if taken.again:
+        log.warning("took back %d jobs of dead workers", taken.again)
+    if failed := taken.came_out("failed"):
+        log.error("%d jobs of dead workers had no attempt left, and have failed", failed)
+    if cancelled := taken.came_out("cancelled"):
+        log.info("%d jobs of dead workers had been asked to stop, and are cancelled", cancelled)
     rescued()
     return True

@@ -85,7 +85,8 @@ class Watchdog:
             return
         if not self._complained:
             self._complained = True
-            log.error("the event loop is blocked: %s", self._culprit())
+            level, culprit = self._culprit()
+            log.log(level, "the event loop is blocked: %s", culprit)
         now = time.monotonic()
         if (
             blocked < MOST_SECONDS
@@ -121,19 +122,21 @@ class Watchdog:
         if answer.holding:
             lease.extended_at = time.monotonic()
 
-    def _culprit(self) -> str:
-        """What the loop's thread is doing, and for which job."""
+    def _culprit(self) -> tuple[int, str]:
+        """What the loop's thread is doing, and for which job. An error is a job that holds it: one can do something
+        about that. A busy machine may hold up the worker's own steps, too.
+        """
         frame: FrameType | None = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 - documented so
         if frame is None:
-            return "and its thread is gone"
+            return logging.ERROR, "and its thread is gone"
         where = f"in {frame.f_code.co_qualname} ({frame.f_code.co_filename}:{frame.f_lineno})"
         while frame is not None:
             if frame.f_code is call_async.__code__:
                 with contextlib.suppress(KeyError):
                     job = frame.f_locals["job"]
-                    return (
+                    return logging.ERROR, (
                         f"job {job.id} ({job.task}) has held it for more than {LATE_SECONDS:.0f} s, {where}; all other "
                         f"async jobs of this worker wait. Await what it waits for, or make its function a plain one"
                     )
             frame = frame.f_back
-        return f"for more than {LATE_SECONDS:.0f} s, {where}"
+        return logging.WARNING, f"for more than {LATE_SECONDS:.0f} s, {where}"

@@ -39,6 +39,17 @@ def set_up(log_format: str, level: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
+def last_words(log_format: str, name: str, message: str) -> str:
+    """Why a command ends, as a line in the format of its log: for whoever reads that by a program. It goes through no
+    logger, since a module may have configured them to say nothing.
+    """
+    if log_format != "json":
+        return f"{name}: {message}"
+    level = logging.CRITICAL
+    record = {"name": "chancy.worker", "levelno": level, "levelname": logging.getLevelName(level), "msg": message}
+    return JsonFormatter().format(logging.makeLogRecord(record))
+
+
 def turn_on(*, job_lines: bool) -> None:
     """Let the worker speak after a module that has configured logging: `logging.config` turns off all loggers that it
     is not told of, and with them every warning. Who wants none says so by a level.

@@ -31,6 +31,12 @@ LOOK = """
     ) AS oldest
     GROUP BY in_use.queue
     UNION ALL
+    SELECT 'oldest', look.queue,
+        extract(epoch FROM {schema}.clock())::float8 - extract(epoch FROM waits.run_at)::float8, 0, 0, 0, 0, 0
+    FROM unnest(%(looking)s::text[]) AS look (queue)
+    CROSS JOIN LATERAL {schema}.oldest_with_room(look.queue) AS waits
+    WHERE waits.run_at IS NOT NULL
+    UNION ALL
     SELECT 'depth', queue, 0, ready, waiting, scheduled, blocked, running FROM {schema}.depth
     WHERE at = (SELECT max(at) FROM {schema}.depth) AND at > {schema}.clock() - interval '3 minutes'
 """.replace("{in_use}", IN_USE)
@@ -40,7 +46,10 @@ def look(queues: Collection[str], *, sampled: bool) -> Statement[Seen]:
     """Of these queues. Where depths are `sampled`, one that has none has nothing to do."""
 
     def parse(rows: Rows) -> Seen:
-        oldest = {queue: max(seconds, 0.0) for kind, queue, seconds, *_ in rows if kind == "oldest"}
+        oldest: dict[str, float] = {}
+        for kind, queue, seconds, *_ in rows:
+            if kind == "oldest":  # of jobs without gates, and of those whose gates have room
+                oldest[queue] = max(seconds, oldest.get(queue, 0.0))
         depths = {queue: Depth(*numbers) for kind, queue, _, *numbers in rows if kind == "depth"}
         if sampled:
             depths = dict.fromkeys(queues, Depth()) | depths

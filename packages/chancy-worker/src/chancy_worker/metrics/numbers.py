@@ -14,6 +14,7 @@ class Depth(msgspec.Struct, frozen=True):
 
     ready: int = 0
     waiting: int = 0
+    """Of the ready ones."""
     scheduled: int = 0
     blocked: int = 0
     running: int = 0

@@ -116,7 +116,12 @@ def _families(workers: Mapping[str, Numbers | None], of_parent: Sequence[Counted
         depths: Values = {
             (queue, kind): float(getattr(depth, kind)) for queue, depth in seen.depths.items() for kind in kinds
         }
-        yield gauge("chancy_depth", "Live jobs, sampled once a minute; at most 10,000.", ["queue", "state"], depths)
+        yield gauge(
+            "chancy_depth",
+            "Live jobs, once a minute, up to 10,000; those that wait for a limit or turn are ready, too.",
+            ["queue", "state"],
+            depths,
+        )
 
 
 def _by_task(counted: Sequence[Counted]) -> Mapping[tuple[str, str], list[Counted]]:

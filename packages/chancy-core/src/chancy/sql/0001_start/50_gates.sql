@@ -17,7 +17,11 @@ CREATE TABLE {schema}.slot (
     fence integer,
     opens_at timestamptz,  -- from then on it is free; null: when the claim is over
     PRIMARY KEY (gate, n)
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+) WITH (
+    fillfactor = 20, -- each job makes a version, and one on another page is told from all others
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_cost_delay = 0
+);
 CREATE INDEX slot_free ON {schema}.slot (gate, opens_at) WHERE opens_at IS NOT NULL;
 
 -- A claim that this statement has ended: what `admit` hands on. Of one that was refused nothing has begun, so that it does

@@ -15,6 +15,7 @@ import chancy_ops
 from chancy import JobRow
 from chancy.errors import InvalidOption
 from chancy.wires.connections import PsycopgAsyncConn
+from chancy_ops.pauses import is_known
 from chancy_ops.terminal.times import read_age, read_instant
 from chancy_ops.web.said import seen_of
 from chancy_ops.web.visit import Visit
@@ -56,6 +57,13 @@ def leads(visit: Visit, form: Mapping[str, str], said: str, path: str, /, **aske
     page, _, query = following.partition("?")
     kept = "&".join(part for part in query.split("&") if part and not part.startswith("did="))
     return RedirectResponse(f"{visit.root}{page}?{kept + '&' if kept else ''}did={said}", 303)
+
+
+async def known_as(visit: Visit, conn: PsycopgAsyncConn, said: str, kind: str, name: str) -> str:
+    """The same word about what was done; or, of a name that nobody knows, one that says so."""
+    if await is_known(conn, kind, name, schema=visit.schema):
+        return said
+    return "strange" if said == "left" else "unknown"
 
 
 def text_of(form: Mapping[str, str], name: str) -> str:

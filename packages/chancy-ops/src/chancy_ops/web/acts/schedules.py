@@ -9,7 +9,7 @@ import chancy_ops
 from chancy.wires.connections import PsycopgAsyncConn
 from chancy_ops.web.visit import Visit
 
-from .doing import leads, noted, text_of, until_said, when_of
+from .doing import known_as, leads, noted, text_of, until_said, when_of
 
 
 async def run_now(visit: Visit, conn: PsycopgAsyncConn) -> Response:
@@ -37,7 +37,8 @@ async def resume(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     was = await chancy_ops.resume(conn, schedule=name, schema=visit.schema)
     if was:
         await noted(visit, conn, "resume", schedule=name)
-    return leads(visit, form, "resumed" if was else "left", "schedules")
+    said = await known_as(visit, conn, "resumed" if was else "left", "schedule", name)
+    return leads(visit, form, said, "schedules")
 
 
 async def unschedule(visit: Visit, conn: PsycopgAsyncConn) -> Response:

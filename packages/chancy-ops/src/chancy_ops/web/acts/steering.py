@@ -12,7 +12,7 @@ from chancy.registry import registered
 from chancy.wires.connections import PsycopgAsyncConn
 from chancy_ops.web.visit import Visit
 
-from .doing import leads, noted, number_of, text_of, until_said, when_of
+from .doing import known_as, leads, noted, number_of, text_of, until_said, when_of
 
 
 async def pause_queue(visit: Visit, conn: PsycopgAsyncConn) -> Response:
@@ -21,7 +21,7 @@ async def pause_queue(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     name, until = text_of(form, "name"), when_of(form, "until")
     await chancy_ops.pause(conn, name, until=until, schema=visit.schema)
     await noted(visit, conn, "pause", queue=name, until=until_said(until))
-    return leads(visit, form, "paused", "queue", name=name)
+    return leads(visit, form, await known_as(visit, conn, "paused", "queue", name), "queue", name=name)
 
 
 async def resume_queue(visit: Visit, conn: PsycopgAsyncConn) -> Response:
@@ -31,7 +31,8 @@ async def resume_queue(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     was = await chancy_ops.resume(conn, name, schema=visit.schema)
     if was:
         await noted(visit, conn, "resume", queue=name)
-    return leads(visit, form, "resumed" if was else "left", "queue", name=name)
+    said = "resumed" if was else "left"
+    return leads(visit, form, await known_as(visit, conn, said, "queue", name), "queue", name=name)
 
 
 async def limit(visit: Visit, conn: PsycopgAsyncConn) -> Response:
@@ -40,7 +41,8 @@ async def limit(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     name, most = text_of(form, "name"), number_of(form, "concurrency")
     await chancy_ops.limit(conn, name, concurrency=most, schema=visit.schema)
     await noted(visit, conn, "limit", queue=name, concurrency=most)
-    return leads(visit, form, "unlimited" if most is None else "limited", "queue", name=name)
+    said = "unlimited" if most is None else "limited"
+    return leads(visit, form, await known_as(visit, conn, said, "queue", name), "queue", name=name)
 
 
 async def keep(visit: Visit, conn: PsycopgAsyncConn) -> Response:
@@ -52,7 +54,7 @@ async def keep(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     chosen = Keep(**{what: days(number) for what, number in rules.items()}) if rules else None
     await chancy_ops.keep(conn, name, chosen, schema=visit.schema)
     await noted(visit, conn, "keep", queue=name, days=rules)
-    return leads(visit, form, "kept", "queue", name=name)
+    return leads(visit, form, await known_as(visit, conn, "kept", "queue", name), "queue", name=name)
 
 
 async def pause_task(visit: Visit, conn: PsycopgAsyncConn) -> Response:
@@ -61,7 +63,7 @@ async def pause_task(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     name, until = text_of(form, "name"), when_of(form, "until")
     await chancy_ops.pause(conn, task=registered().get(name, name), until=until, schema=visit.schema)
     await noted(visit, conn, "pause", task=name, until=until_said(until))
-    return leads(visit, form, "paused", "task", name=name)
+    return leads(visit, form, await known_as(visit, conn, "paused", "task", name), "task", name=name)
 
 
 async def resume_task(visit: Visit, conn: PsycopgAsyncConn) -> Response:
@@ -71,4 +73,5 @@ async def resume_task(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     was = await chancy_ops.resume(conn, task=registered().get(name, name), schema=visit.schema)
     if was:
         await noted(visit, conn, "resume", task=name)
-    return leads(visit, form, "resumed" if was else "left", "task", name=name)
+    said = "resumed" if was else "left"
+    return leads(visit, form, await known_as(visit, conn, said, "task", name), "task", name=name)
