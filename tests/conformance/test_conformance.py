@@ -16,22 +16,25 @@ from conformance.cases import CASES
 
 
 @pytest.fixture(scope="module")
-def conns(chancy_dsn):
-    """One of each kind, on which case after case runs: half of what a short one takes is to be known to the server."""
-    kinds = {
-        "sync": psycopg.connect(chancy_dsn, autocommit=True),
-        "async": on_a_loop_of_its_own(psycopg.AsyncConnection.connect(chancy_dsn, autocommit=True)),
-    }
-    yield kinds
-    kinds["sync"].close()
-    on_a_loop_of_its_own(kinds["async"].close())
+def conn(chancy_dsn):
+    """On which case after case runs: half of what a short one takes is to be known to the server.
+
+    An async one has a lock that belongs to a loop, so there each case has its own.
+    """
+    with psycopg.connect(chancy_dsn, autocommit=True) as conn:
+        yield conn
 
 
 @pytest.fixture(params=["sync", "async"])
-def on_postgres(request, conns, chancy_schema):
-    conn = conns[request.param]
-    yield OnPostgres(conn, chancy_schema)
-    assert conn.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
+def on_postgres(request, chancy_dsn, chancy_schema):
+    if request.param == "sync":
+        conn = request.getfixturevalue("conn")
+        yield OnPostgres(conn, chancy_schema)
+        assert conn.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
+    else:
+        conn = on_a_loop_of_its_own(psycopg.AsyncConnection.connect(chancy_dsn, autocommit=True))
+        yield OnPostgres(conn, chancy_schema)
+        on_a_loop_of_its_own(conn.close())
 
 
 @pytest.fixture(params=["sync", "async"])

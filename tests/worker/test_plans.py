@@ -386,7 +386,7 @@ async def test_an_admission_reads_one_job_a_key_and_those_that_it_admits(link, d
     seen = await watch(link, admit(deep.worker, 60))
     assert_every_scan_has_its_place(seen)
     assert seen.blocks["slot"] >= 60  # it did admit them
-    assert seen.blocks.total() <= 60 * 70, seen.blocks  # 24 a job
+    assert seen.blocks.total() <= 60 * 72, seen.blocks  # 67 a job; 71 on Postgres 16
 
 
 async def test_a_full_limit_costs_an_admission_one_look_however_many_wait(link, deep):
