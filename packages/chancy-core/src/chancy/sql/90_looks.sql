@@ -6,8 +6,8 @@
 -- sees. `jit` would take seconds over plans that run for milliseconds, and other processors belong to the workers.
 
 -- The conditions, each with its parameter: 1 queue, 2 tasks, 3 batch, 4 kind, 5 fingerprint, 6 since, 7 until, 8 words,
--- 9 until when there is time to look for those. Whoever looks for words could guess a secret by them: jobs of tasks with
--- secrets are passed by.
+-- 9 until when there is time to look for those: then any job will do, so that the limit ends the piece, which is not
+-- shown. Whoever looks for words could guess a secret by them: jobs of tasks with secrets are passed by.
 CREATE OR REPLACE FUNCTION {schema}.conditions(
     live boolean, queue text, tasks text[], batch bigint, kind text, fingerprint text, since timestamptz, until timestamptz,
     words text
@@ -16,20 +16,24 @@ CREATE OR REPLACE FUNCTION {schema}.conditions(
     SET search_path = pg_catalog, pg_temp
     AS $$
     SELECT concat_ws(' AND ', 'true',
+        CASE WHEN batch IS NOT NULL THEN 'batch = $3' END,
+        CASE WHEN since IS NULL THEN NULL WHEN live THEN 'submitted_at >= $6' ELSE 'finished_at >= $6' END,
+        CASE WHEN until IS NULL THEN NULL WHEN live THEN 'submitted_at < $7' ELSE 'finished_at < $7' END,
+        CASE WHEN words IS NULL THEN nullif(each.conditions, '') ELSE
+            'CASE WHEN clock_timestamp() >= $9 THEN true ELSE ' || each.conditions END)
+    FROM concat_ws(' AND ',
         CASE WHEN queue IS NOT NULL THEN 'queue = $1' END,
         CASE WHEN tasks IS NOT NULL THEN 'task = ANY ($2)' END,
-        CASE WHEN batch IS NOT NULL THEN 'batch = $3' END,
         CASE WHEN kind IS NULL THEN NULL WHEN live THEN
             'strpos(errors::text, $4) > 0 AND {schema}.of_last_error(errors, ''kind'') = $4'
             ELSE 'error_kind = $4' END,
         CASE WHEN fingerprint IS NULL THEN NULL WHEN live THEN
             'strpos(errors::text, $5) > 0 AND {schema}.of_last_error(errors, ''fingerprint'') = $5'
             ELSE 'fingerprint = $5' END,
-        CASE WHEN since IS NULL THEN NULL WHEN live THEN 'submitted_at >= $6' ELSE 'finished_at >= $6' END,
-        CASE WHEN until IS NULL THEN NULL WHEN live THEN 'submitted_at < $7' ELSE 'finished_at < $7' END,
         CASE WHEN words IS NOT NULL THEN
-            'CASE WHEN clock_timestamp() < $9 THEN (strpos(arguments::text, $8) > 0 OR strpos(errors::text, $8) > 0)
-                AND task <> ALL (ARRAY(SELECT name FROM {schema}.task AS declared WHERE secrets IS NOT NULL)) END' END)
+            '(strpos(arguments::text, $8) > 0 OR strpos(errors::text, $8) > 0)
+                AND task <> ALL (ARRAY(SELECT name FROM {schema}.task AS declared WHERE secrets IS NOT NULL)) END' END
+        ) AS each (conditions)
 $$;
 
 -- The condition that a live job is in one of these states; NULL if none of them is a live one's. What is ready and what is
