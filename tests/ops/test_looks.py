@@ -104,6 +104,10 @@ def asked(sql, which=JobFilter(), **more):  # noqa: B008
     return Statement(sql, params, list)
 
 
+HOLE = """
+INSERT INTO {schema}.job (id, task, queue, priority, state, max_attempts, run_at, submitted_at, arguments)
+VALUES (1000000000000, 'shop_tasks.welcome', 'mail', 0, 'ready', 3, now(), now(), '{}')
+"""
 FAILED = JobFilter(state=State.FAILED)
 LATELY = datetime.now(UTC) - timedelta(hours=1)
 LIST = 1_000
@@ -156,6 +160,18 @@ def test_a_look_reads_what_it_shows(deep, conn, name):
     statement, most = LOOKS[name]
     blocks = blocks_of(conn, deep, statement)
     assert blocks.total() <= most, blocks.most_common(6)
+
+
+@pytest.mark.parametrize("which", [JobFilter(), JobFilter(queue="none")], ids=["of all", "of a queue that is not there"])
+def test_a_search_behind_a_hole_in_the_ids_ends_in_time(deep, conn, which):
+    """Over the hole its pieces grow, until one has all jobs."""
+    conn.execute(fill(HOLE, deep))
+    try:
+        blocks = blocks_of(conn, deep, asked(SEARCH, which, words="nowhere", seconds=0.02))
+        through = blocks_of(conn, deep, asked(SEARCH, which, words="nowhere", seconds=60.0))
+    finally:
+        conn.execute(fill("DELETE FROM {schema}.job WHERE id = 1000000000000", deep))
+    assert blocks.total() < through.total() / 2, blocks.most_common(6)
 
 
 def test_looks_are_not_compiled_and_leave_other_processors_alone(deep, conn):
