@@ -162,7 +162,9 @@ def test_a_look_reads_what_it_shows(deep, conn, name):
     assert blocks.total() <= most, blocks.most_common(6)
 
 
-@pytest.mark.parametrize("which", [JobFilter(), JobFilter(queue="none")], ids=["of all", "of a queue that is not there"])
+@pytest.mark.parametrize(
+    "which", [JobFilter(), JobFilter(queue="none")], ids=["of all", "of a queue that is not there"]
+)
 def test_a_search_behind_a_hole_in_the_ids_ends_in_time(deep, conn, which):
     """Over the hole its pieces grow, until one has all jobs."""
     conn.execute(fill(HOLE, deep))
