@@ -20,7 +20,7 @@ CREATE OR REPLACE FUNCTION {schema}.conditions(
         CASE WHEN since IS NULL THEN NULL WHEN live THEN 'submitted_at >= $6' ELSE 'finished_at >= $6' END,
         CASE WHEN until IS NULL THEN NULL WHEN live THEN 'submitted_at < $7' ELSE 'finished_at < $7' END,
         CASE WHEN words IS NULL THEN nullif(each.conditions, '') ELSE
-            'CASE WHEN clock_timestamp() >= $9 THEN true ELSE ' || each.conditions END)
+            'CASE WHEN clock_timestamp() >= $9 THEN true ELSE ' || each.conditions || ' END' END)
     FROM concat_ws(' AND ',
         CASE WHEN queue IS NOT NULL THEN 'queue = $1' END,
         CASE WHEN tasks IS NOT NULL THEN 'task = ANY ($2)' END,
@@ -32,7 +32,7 @@ CREATE OR REPLACE FUNCTION {schema}.conditions(
             ELSE 'fingerprint = $5' END,
         CASE WHEN words IS NOT NULL THEN
             '(strpos(arguments::text, $8) > 0 OR strpos(errors::text, $8) > 0)
-                AND task <> ALL (ARRAY(SELECT name FROM {schema}.task AS declared WHERE secrets IS NOT NULL)) END' END
+                AND task <> ALL (ARRAY(SELECT name FROM {schema}.task AS declared WHERE secrets IS NOT NULL))' END
         ) AS each (conditions)
 $$;
 
@@ -266,14 +266,10 @@ BEGIN
 END
 $$;
 
--- How many jobs wait, of each kind up to `most` and one more, of all queues together or of one: by the claim's indexes, whose
--- queues and priorities are found by skipping. Of jobs that wait for a limit or their turn there may be `more` of either kind.
-CREATE OR REPLACE FUNCTION {schema}.count_waiting(
-    most integer, only_queue text, OUT ready bigint, OUT scheduled bigint, OUT blocked bigint, OUT more boolean
-)
+-- The queues and priorities in which jobs are ready that wait for no limit and no turn, from the top of each; of one queue
+-- alone if it is said. Found by skipping through the index of what is ready, as the queues of the next two by theirs.
+CREATE OR REPLACE FUNCTION {schema}.ready_lanes(only_queue text) RETURNS TABLE (queue text, priority smallint)
     LANGUAGE sql STABLE
-    SET search_path = pg_catalog, pg_temp
-    SET jit = off SET max_parallel_workers_per_gather = 0 SET lock_timeout = '1s'
     AS $$
     WITH RECURSIVE lane AS (
         SELECT first.queue, first.priority FROM (
@@ -293,8 +289,15 @@ CREATE OR REPLACE FUNCTION {schema}.count_waiting(
                 AND job.state = 'ready' AND job.parked IS NULL AND job.queue > lane.queue
             ORDER BY job.queue, job.priority DESC LIMIT 1) AS following ON true
         WHERE coalesce(below.queue, following.queue) IS NOT NULL
-    ),
-    parked_queue AS (
+    )
+    SELECT lane.queue, lane.priority FROM lane
+$$;
+
+-- The queues in which jobs wait for a limit or their turn; or one of them.
+CREATE OR REPLACE FUNCTION {schema}.parked_queues(only_queue text) RETURNS TABLE (queue text)
+    LANGUAGE sql STABLE
+    AS $$
+    WITH RECURSIVE parked_queue AS (
         SELECT first.queue FROM (
             SELECT job.queue FROM {schema}.job AS job
             WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue >= coalesce(only_queue, '')
@@ -305,8 +308,15 @@ CREATE OR REPLACE FUNCTION {schema}.count_waiting(
             SELECT job.queue FROM {schema}.job AS job
             WHERE only_queue IS NULL AND job.state = 'ready' AND job.parked IS NOT NULL AND job.queue > parked_queue.queue
             ORDER BY job.queue LIMIT 1) AS following
-    ),
-    blocked_queue AS (
+    )
+    SELECT parked_queue.queue FROM parked_queue
+$$;
+
+-- The queues in which jobs wait for other jobs; or one of them.
+CREATE OR REPLACE FUNCTION {schema}.blocked_queues(only_queue text) RETURNS TABLE (queue text)
+    LANGUAGE sql STABLE
+    AS $$
+    WITH RECURSIVE blocked_queue AS (
         SELECT first.queue FROM (
             SELECT job.queue FROM {schema}.job AS job
             WHERE job.state = 'blocked' AND job.worker IS NULL AND job.queue >= coalesce(only_queue, '')
@@ -317,6 +327,21 @@ CREATE OR REPLACE FUNCTION {schema}.count_waiting(
             SELECT job.queue FROM {schema}.job AS job
             WHERE only_queue IS NULL AND job.state = 'blocked' AND job.worker IS NULL AND job.queue > blocked_queue.queue
             ORDER BY job.queue LIMIT 1) AS following
+    )
+    SELECT blocked_queue.queue FROM blocked_queue
+$$;
+
+-- How many jobs wait, of each kind up to `most` and one more, of all queues together or of one, by the claim's
+-- indexes. Of jobs that wait for a limit or their turn there may be `more` of either kind.
+CREATE OR REPLACE FUNCTION {schema}.count_waiting(
+    most integer, only_queue text, OUT ready bigint, OUT scheduled bigint, OUT blocked bigint, OUT more boolean
+)
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET jit = off SET max_parallel_workers_per_gather = 0 SET lock_timeout = '1s'
+    AS $$
+    WITH lane AS MATERIALIZED (
+        SELECT each.queue, each.priority FROM {schema}.ready_lanes(only_queue) AS each
     ),
     due AS (
         SELECT count(*) AS jobs FROM (
@@ -340,7 +365,7 @@ CREATE OR REPLACE FUNCTION {schema}.count_waiting(
         SELECT count(*) FILTER (WHERE few.run_at <= {schema}.clock()) AS due,
             count(*) FILTER (WHERE few.run_at > {schema}.clock()) AS ahead, count(*) > most AS more
         FROM (
-            SELECT each.run_at FROM parked_queue CROSS JOIN LATERAL (
+            SELECT each.run_at FROM {schema}.parked_queues(only_queue) AS parked_queue CROSS JOIN LATERAL (
                 SELECT job.run_at FROM {schema}.job AS job
                 WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = parked_queue.queue
                 ORDER BY job.priority DESC, job.parked COLLATE "C", job.run_at, job.id LIMIT most + 1) AS each
@@ -348,7 +373,7 @@ CREATE OR REPLACE FUNCTION {schema}.count_waiting(
     ),
     blocked AS (
         SELECT count(*) AS jobs FROM (
-            SELECT FROM blocked_queue CROSS JOIN LATERAL (
+            SELECT FROM {schema}.blocked_queues(only_queue) AS blocked_queue CROSS JOIN LATERAL (
                 SELECT FROM {schema}.job AS job
                 WHERE job.state = 'blocked' AND job.worker IS NULL AND job.queue = blocked_queue.queue
                 ORDER BY job.id LIMIT most + 1) AS each
@@ -724,8 +749,9 @@ BEGIN
 END
 $$;
 
--- The queues that have live jobs, are taken by a worker, or are paused or limited; or one of them. Names and priorities are found by
--- skipping through the indexes of what is ready; of each queue at most so many jobs of a kind are counted, and one more. Of jobs that wait for a limit or their turn there may be more of each kind than was counted of both.
+-- The queues that have live jobs, are taken by a worker, or are paused or limited; or one of them. Of each queue at most so
+-- many jobs of a kind are counted, and one more. Of jobs that wait for a limit or their turn there may be more of each kind
+-- than was counted of both.
 CREATE OR REPLACE FUNCTION {schema}.look_at_queues(
     most integer, only_queue text,
     OUT queue text, OUT ready bigint, OUT scheduled bigint, OUT running bigint, OUT waiting bigint, OUT waiting_ahead bigint,
@@ -736,40 +762,11 @@ CREATE OR REPLACE FUNCTION {schema}.look_at_queues(
     SET search_path = pg_catalog, pg_temp
     SET jit = off SET max_parallel_workers_per_gather = 0 SET lock_timeout = '1s'
     AS $$
-    WITH RECURSIVE ready_queue AS (
-        SELECT first.queue FROM (
-            SELECT job.queue FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue >= coalesce(only_queue, '')
-            ORDER BY job.queue LIMIT 1) AS first
-        WHERE first.queue = coalesce(only_queue, first.queue)
-        UNION ALL
-        SELECT following.queue FROM ready_queue CROSS JOIN LATERAL (
-            SELECT job.queue FROM {schema}.job AS job
-            WHERE only_queue IS NULL AND job.state = 'ready' AND job.parked IS NULL AND job.queue > ready_queue.queue
-            ORDER BY job.queue LIMIT 1) AS following
+    WITH lane AS MATERIALIZED (
+        SELECT each.queue, each.priority FROM {schema}.ready_lanes(only_queue) AS each
     ),
-    parked_queue AS (
-        SELECT first.queue FROM (
-            SELECT job.queue FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue >= coalesce(only_queue, '')
-            ORDER BY job.queue LIMIT 1) AS first
-        WHERE first.queue = coalesce(only_queue, first.queue)
-        UNION ALL
-        SELECT following.queue FROM parked_queue CROSS JOIN LATERAL (
-            SELECT job.queue FROM {schema}.job AS job
-            WHERE only_queue IS NULL AND job.state = 'ready' AND job.parked IS NOT NULL AND job.queue > parked_queue.queue
-            ORDER BY job.queue LIMIT 1) AS following
-    ),
-    lane AS (
-        SELECT ready_queue.queue, top.priority FROM ready_queue CROSS JOIN LATERAL (
-            SELECT job.priority FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = ready_queue.queue
-            ORDER BY job.priority DESC LIMIT 1) AS top
-        UNION ALL
-        SELECT lane.queue, below.priority FROM lane CROSS JOIN LATERAL (
-            SELECT job.priority FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = lane.queue AND job.priority < lane.priority
-            ORDER BY job.priority DESC LIMIT 1) AS below
+    ready_queue AS (
+        SELECT DISTINCT lane.queue FROM lane
     ),
     unparked AS (
         SELECT ready_queue.queue,
@@ -798,27 +795,15 @@ CREATE OR REPLACE FUNCTION {schema}.look_at_queues(
     parked AS (
         SELECT parked_queue.queue, count(*) FILTER (WHERE few.run_at <= {schema}.clock()) AS due,
             count(*) FILTER (WHERE few.run_at > {schema}.clock()) AS ahead, count(*) > most AS more
-        FROM parked_queue CROSS JOIN LATERAL (
+        FROM {schema}.parked_queues(only_queue) AS parked_queue CROSS JOIN LATERAL (
             SELECT job.run_at FROM {schema}.job AS job
             WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = parked_queue.queue
             ORDER BY job.priority DESC, job.parked COLLATE "C", job.run_at, job.id LIMIT most + 1) AS few
         GROUP BY parked_queue.queue
     ),
-    blocked_queue AS (
-        SELECT first.queue FROM (
-            SELECT job.queue FROM {schema}.job AS job
-            WHERE job.state = 'blocked' AND job.worker IS NULL AND job.queue >= coalesce(only_queue, '')
-            ORDER BY job.queue LIMIT 1) AS first
-        WHERE first.queue = coalesce(only_queue, first.queue)
-        UNION ALL
-        SELECT following.queue FROM blocked_queue CROSS JOIN LATERAL (
-            SELECT job.queue FROM {schema}.job AS job
-            WHERE only_queue IS NULL AND job.state = 'blocked' AND job.worker IS NULL AND job.queue > blocked_queue.queue
-            ORDER BY job.queue LIMIT 1) AS following
-    ),
     blocked AS (
         SELECT blocked_queue.queue, count(*) AS jobs
-        FROM blocked_queue CROSS JOIN LATERAL (
+        FROM {schema}.blocked_queues(only_queue) AS blocked_queue CROSS JOIN LATERAL (
             SELECT FROM {schema}.job AS job
             WHERE job.state = 'blocked' AND job.worker IS NULL AND job.queue = blocked_queue.queue
             ORDER BY job.id LIMIT most + 1) AS few
@@ -865,33 +850,9 @@ CREATE OR REPLACE FUNCTION {schema}.look_at_work(
     SET jit = off SET max_parallel_workers_per_gather = 0 SET lock_timeout = '1s'
     SET enable_seqscan = off SET enable_bitmapscan = off
     AS $$
-    WITH RECURSIVE lane AS (
-        (SELECT job.queue, job.priority FROM {schema}.job AS job
-         WHERE job.state = 'ready' AND job.parked IS NULL ORDER BY job.queue, job.priority DESC LIMIT 1)
-        UNION ALL
-        SELECT coalesce(below.queue, following.queue), coalesce(below.priority, following.priority) FROM lane
-        LEFT JOIN LATERAL (
-            SELECT job.queue, job.priority FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = lane.queue AND job.priority < lane.priority
-            ORDER BY job.priority DESC LIMIT 1) AS below ON true
-        LEFT JOIN LATERAL (
-            SELECT job.queue, job.priority FROM {schema}.job AS job
-            WHERE below.queue IS NULL AND job.state = 'ready' AND job.parked IS NULL AND job.queue > lane.queue
-            ORDER BY job.queue, job.priority DESC LIMIT 1) AS following ON true
-        WHERE coalesce(below.queue, following.queue) IS NOT NULL
-    ),
-    parked_queue AS (
-        (SELECT job.queue FROM {schema}.job AS job
-         WHERE job.state = 'ready' AND job.parked IS NOT NULL ORDER BY job.queue LIMIT 1)
-        UNION ALL
-        SELECT following.queue FROM parked_queue CROSS JOIN LATERAL (
-            SELECT job.queue FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue > parked_queue.queue
-            ORDER BY job.queue LIMIT 1) AS following
-    ),
-    each AS (
+    WITH each AS (
         SELECT lane.queue, few.task, count(*) AS due, min(few.run_at) AS oldest_at, sum(count(*)) OVER few >= most AS more
-        FROM lane CROSS JOIN LATERAL (
+        FROM {schema}.ready_lanes(NULL) AS lane CROSS JOIN LATERAL (
             SELECT job.task, job.run_at FROM {schema}.job AS job
             WHERE job.state = 'ready' AND job.parked IS NULL AND job.queue = lane.queue
                 AND job.priority = lane.priority AND job.run_at <= {schema}.clock()
@@ -901,7 +862,7 @@ CREATE OR REPLACE FUNCTION {schema}.look_at_work(
         UNION ALL
         SELECT parked_queue.queue, few.task, count(*) FILTER (WHERE few.run_at <= {schema}.clock()), NULL,
             sum(count(*)) OVER few >= most
-        FROM parked_queue CROSS JOIN LATERAL (
+        FROM {schema}.parked_queues(NULL) AS parked_queue CROSS JOIN LATERAL (
             SELECT job.task, job.run_at FROM {schema}.job AS job
             WHERE job.state = 'ready' AND job.parked IS NOT NULL AND job.queue = parked_queue.queue
             ORDER BY job.priority DESC, job.parked COLLATE "C", job.run_at, job.id LIMIT most) AS few
