@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 from every_verb import LOOKS, VERBS, WRITES, count, exported, fill, told
+from odd_settings import each_with_each
 from psycopg.conninfo import make_conninfo
 
 import chancy
@@ -32,15 +33,6 @@ SETTINGS = {
     "no path": {"search_path": ""},
     "compiled": {"jit": "on", "jit_above_cost": "0", "plan_cache_mode": "force_generic_plan"},
 }
-ENCODINGS = ["utf8", "latin1", "sql_ascii"]
-PAIRS = [
-    pytest.param(
-        settings, encoding, id=f"{name}-{encoding}", marks=() if (row + column) % 3 == 0 else pytest.mark.every_stack
-    )
-    for row, (name, settings) in enumerate(SETTINGS.items())
-    for column, encoding in enumerate(ENCODINGS)
-]
-"""Each with each, of which on every commit each setting is tried with one encoding, and each encoding with four."""
 
 NOW = datetime.now(UTC)
 
@@ -83,7 +75,7 @@ def as_ever(chancy_dsn):
             conn.execute(f"DROP SCHEMA {name} CASCADE")
 
 
-@pytest.mark.parametrize(("settings", "encoding"), PAIRS)
+@pytest.mark.parametrize(("settings", "encoding"), each_with_each(SETTINGS))
 def test_every_verb_answers_and_writes_the_same(as_ever, database, chancy_clock, settings, encoding):
     chancy_clock.set(NOW)
     things = fill(database.conn, database.schema)

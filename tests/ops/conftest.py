@@ -1,4 +1,4 @@
-"""`shop_tasks` and `cli_help` are found under their plain names, here and in processes of the command."""
+"""`shop_tasks`, `cli_help` and what core has for its own tests are found under their plain names, here and in processes of the command."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import shop_tasks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from odd_settings import each_with_each
 from psycopg.conninfo import make_conninfo
 
 from chancy_ops.cli import COMMANDS
@@ -21,15 +22,6 @@ SETTINGS = {
     "no path": {"search_path": "pg_temp"},
     "compiled": {"jit": "on", "jit_above_cost": "0", "plan_cache_mode": "force_generic_plan"},
 }
-ENCODINGS = ["utf8", "latin1", "sql_ascii"]
-PAIRS = [
-    pytest.param(
-        settings, encoding, id=f"{name}-{encoding}", marks=() if (row + column) % 3 == 0 else pytest.mark.every_stack
-    )
-    for row, (name, settings) in enumerate(SETTINGS.items())
-    for column, encoding in enumerate(ENCODINGS)
-]
-"""Each with each, of which on every commit each setting is tried with one encoding, and each encoding with four."""
 LOOKS = [
     ["audit"],
     ["batch", "{batch}"],
@@ -94,7 +86,7 @@ def filled(shell, tasks):
     return {"waiting": waiting, "failed": failed, "batch": made.id, "sweep": sweep}
 
 
-@pytest.mark.parametrize(("settings", "encoding"), PAIRS)
+@pytest.mark.parametrize(("settings", "encoding"), each_with_each(SETTINGS))
 def test_every_command_answers_the_same_and_does_its_part(shell, filled, settings, encoding):
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     odd = make_conninfo(shell.dsn, options=options, client_encoding=encoding)

@@ -16,10 +16,10 @@ from web_help import BY_PAGE, Pages
 import chancy
 import chancy_ops
 from chancy import State
-from chancy.run import perform
 from chancy_ops import JobFilter
 from chancy_ops.web import OPERATE, Action, User
 from chancy_ops.web.acts import sweeps as on_many
+from chancy_ops.web.connections import answer_of
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ async def test_two_hundred_ticked_jobs_are_looked_at_in_one_round_trip(shell, pa
     shell.finish(*ids)
     said = []
     monkeypatch.setattr(
-        on_many, "perform", lambda conn, asked, schema: said.append(asked.name) or perform(conn, asked, schema)
+        on_many, "answer_of", lambda conn, asked, schema: said.append(asked.name) or answer_of(conn, asked, schema)
     )
     monkeypatch.setattr(chancy, "get", None)
     asked = "&".join(f"job={job}:failed:1" for job in (*ids, ids[0], 2**40))

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from .errors import ChancyError
-from .migrations.migrate import migrate, printed, steps, version
+from .migrations.migrate import migrate, printed, steps_after, version
 from .run import perform
 from .schema import checked, schema_in_use
 from .wires.dsn import understood
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _checked(conn: psycopg.Connection, schema: str) -> int:
     found: Any = perform(conn, version(), schema)
-    missing = [step.name for step in steps() if step.number > found.number]
+    missing = [step.name for step in steps_after(found.number)]
     print(f"schema {schema}: " + (f"lacks {', '.join(missing)}" if missing else "is up to date"))
     return 1 if missing else 0
 

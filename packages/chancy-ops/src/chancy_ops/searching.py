@@ -96,12 +96,25 @@ def search(
     `InvalidOption`, a `ValueError`.
     """
     asked = filter_of(which)
-    params = asked.params(asked.states) | {
-        "words": None if words is None else text("words", words),
-        "limit": number("limit", limit, 0),
-        "before": None if before is None else number("before", before, 0, LARGEST_ID),
-        "seconds": LOOK_SECONDS,
-    }
+    return lines_in(
+        asked,
+        asked.states,
+        number("limit", limit, 0),
+        words=None if words is None else text("words", words),
+        before=None if before is None else number("before", before, 0, LARGEST_ID),
+    )
+
+
+def these_lines(ids: Sequence[int]) -> Statement[Found[JobLine]]:
+    """The jobs with these ids, a line each, in this order; those that are not there are missing."""
+    return Statement(THESE, {"ids": list(ids)}, parse_found(_parse_line), name="lines")
+
+
+def lines_in(
+    which: JobFilter, states: Collection[State], limit: int, *, words: str | None = None, before: int | None = None
+) -> Statement[Found[JobLine]]:
+    """Those that fit and are in one of these states, a line each."""
+    params = which.params(states) | {"words": words, "limit": limit, "before": before, "seconds": LOOK_SECONDS}
     parse = parse_found(_parse_line)
 
     def parse_lines(rows: Rows) -> Found[JobLine]:
@@ -111,17 +124,6 @@ def search(
         return found
 
     return Statement(SEARCH, params, parse_lines, name="search")
-
-
-def these_lines(ids: Sequence[int]) -> Statement[Found[JobLine]]:
-    """The jobs with these ids, a line each, in this order; those that are not there are missing."""
-    return Statement(THESE, {"ids": list(ids)}, parse_found(_parse_line), name="lines")
-
-
-def lines_in(which: JobFilter, states: Collection[State], limit: int) -> Statement[Found[JobLine]]:
-    """Those that fit and are in one of these states, a line each."""
-    params = which.params(states) | {"words": None, "limit": limit, "before": None, "seconds": LOOK_SECONDS}
-    return Statement(SEARCH, params, parse_found(_parse_line), name="search")
 
 
 def whole_jobs(which: JobFilter, limit: int, *, words: str | None, before: int | None) -> Statement[Found[JobRow]]:

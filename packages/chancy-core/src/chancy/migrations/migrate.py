@@ -41,6 +41,11 @@ def steps() -> tuple[Step, ...]:
     return tuple(Step(int(folder.name[:4]), folder.name, _text(folder)) for folder in folders)
 
 
+def steps_after(number: int) -> list[Step]:
+    """Those that a schema lacks which is at this number."""
+    return [step for step in steps() if step.number > number]
+
+
 @functools.cache
 def functions() -> str:
     """The functions and views, as this version has them."""
@@ -168,7 +173,7 @@ def _apply(schema: str) -> Steps[list[str]]:
         found = Version(0, None)
     else:
         found = yield from version()
-    missing = [step for step in steps() if step.number > found.number]
+    missing = steps_after(found.number)
     if not missing and found.schema in (None, schema):
         return []
     for step in missing:
@@ -195,7 +200,7 @@ def printed(schema: str | None = None, after: int = 0) -> str:
     """The SQL of every step with a number above `after`, and of the functions, for a person to read and run: in one
     transaction, with the guards of `migrate`. Run twice, it fails and changes nothing.
     """
-    missing = [step for step in steps() if step.number > after]
+    missing = steps_after(after)
     parts = [f"{READ_COMMITTED};", f"{PATH};", f"{textwrap.dedent(LOCK).strip()};", textwrap.dedent(NOTHING_BEFORE)]
     parts += [] if after else [f"{CREATE_SCHEMA};", f"{textwrap.dedent(CREATE_LEDGER).strip()};\n"]
     parts += [PRINTED_RECORD % (step.number, step.name) for step in missing]

@@ -6,7 +6,7 @@ import click
 import psycopg
 
 import chancy
-from chancy.migrations.migrate import printed, steps
+from chancy.migrations.migrate import printed, steps_after
 from chancy_ops.terminal.faults import DONE, NOT_DONE, Refusal
 from chancy_ops.terminal.screen import answer
 from chancy_ops.terminal.site import Site, command
@@ -28,7 +28,7 @@ def migrate(site: Site, shown: bool, after: int, check: bool) -> int:
         return DONE
     with site.connect_to_any() as conn:
         found = site.version(conn)
-        missing = [step.name for step in steps() if step.number > found.number]
+        missing = [step.name for step in steps_after(found.number)]
         if not check:
             try:
                 missing = chancy.migrate(conn, schema=site.schema)

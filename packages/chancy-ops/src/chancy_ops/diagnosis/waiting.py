@@ -21,8 +21,6 @@ OLDEST = """
         AND run_at = %(at)s::timestamptz
     ORDER BY id LIMIT 1
 """
-
-
 LET_IN = """
     SELECT waits.run_at, look.queue, waits.task, waits.job
     FROM unnest(%(queues)s::text[]) AS look (queue) CROSS JOIN LATERAL {schema}.oldest_with_room(look.queue) AS waits
@@ -45,8 +43,9 @@ def waiting(fleet: Fleet, patience: Patience = WAITING) -> Steps[list[Finding]]:
     """How long the oldest job waits that could run: not paused, its limits have room, and a worker would take it. At
     most two round trips.
     """
-    able = [Able(work.oldest_at, work.queue, work.task) for work in fleet.able_work if work.oldest_at]
-    open_ = {(work.queue, work.task) for work in fleet.able_work}
+    could = fleet.able_work
+    able = [Able(work.oldest_at, work.queue, work.task) for work in could if work.oldest_at]
+    open_ = {(work.queue, work.task) for work in could}
     if open_:
         params: dict[str, object] = {"queues": of_texts(sorted({queue for queue, _ in open_}))}
         let_in = Statement(LET_IN, params, lambda rows: [Able(*row) for row in rows], name="let_in")

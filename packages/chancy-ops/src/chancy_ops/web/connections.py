@@ -11,12 +11,17 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from chancy.model import Statement
+from chancy.run import perform
 from chancy.wires.connections import PsycopgAsyncConn
+
+T = TypeVar("T")
 
 MOST_CONNECTIONS = 3
 PATIENCE = 5.0
@@ -152,6 +157,13 @@ class Connections:
             conn.pgconn.finish()
         if here.idle:
             self._tidy_later(here)
+
+
+async def answer_of(conn: PsycopgAsyncConn, asked: Statement[T], schema: str) -> T:
+    """What the database answers to something that is no verb."""
+    answering: Any = perform(conn, asked, schema)
+    answered: T = await answering
+    return answered
 
 
 async def connected(conninfo: Callable[[], str]) -> PsycopgAsyncConn:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, KeysView, Mapping
+from collections.abc import Collection, Iterable, KeysView, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from chancy.keys.gates import SEPARATOR
 from chancy.model import Statement
 from chancy.states import State
 from chancy.wires.literals import of_numbers, of_texts
+from chancy_worker.attempts.verdict import Claimed
 
 from .answer import Answer
 from .wanted import Circle, Flow, Held, Mark
@@ -94,6 +95,14 @@ class Ending(NamedTuple):
     jobs: int = 0
     simple: bool = False
     """Each was of one limit of concurrency alone, and none goes back, to its place before those that wait behind it."""
+
+
+def endings_of(leaving: Iterable[tuple[Claimed, State]]) -> dict[str, Ending]:
+    """By queue, of these jobs with slots and the states of their verdicts."""
+    by_queue: dict[str, list[tuple[str, State]]] = {}
+    for job, state in leaving:
+        by_queue.setdefault(job.queue, []).append((job.parked or "", state))
+    return {queue: ending_of(jobs) for queue, jobs in by_queue.items()}
 
 
 def ending_of(jobs: Collection[tuple[str, State]]) -> Ending:

@@ -233,14 +233,22 @@ ALLOWED = """allowed AS MATERIALIZED (
         WHERE want.queue <> ALL (ARRAY(SELECT name FROM paused WHERE kind = 'queue'))
     )"""
 
-ADMIT = """    chosen AS MATERIALIZED (
+CHOSEN = """    chosen AS MATERIALIZED (
         SELECT want.queue, first.*
         FROM allowed AS want
         CROSS JOIN LATERAL (
                 {plain_first}
         ) AS first
     ),
-    ended_claim AS MATERIALIZED (
+"""
+MARKED = """    mark AS MATERIALIZED (
+        SELECT * FROM unnest(%(marked_queues)s::text[], %(marked_keys)s::text[], %(marked_lanes)s::smallint[],
+            %(marked_run_at)s::timestamptz[], %(marked_ids)s::bigint[]) AS mark (queue, key, priority, run_at, id)
+    ),
+"""
+ADMIT = (
+    CHOSEN
+    + """    ended_claim AS MATERIALIZED (
         SELECT queue, ROW(id, claims, parked, gates, slots, refused)::{schema}.leaving AS leaving
         FROM (
             SELECT queue, id, claims, parked, gates, slots, false AS refused FROM finished
@@ -249,11 +257,9 @@ ADMIT = """    chosen AS MATERIALIZED (
         ) AS over
         WHERE slots IS NOT NULL
     ),
-    mark AS MATERIALIZED (
-        SELECT * FROM unnest(%(marked_queues)s::text[], %(marked_keys)s::text[], %(marked_lanes)s::smallint[],
-            %(marked_run_at)s::timestamptz[], %(marked_ids)s::bigint[]) AS mark (queue, key, priority, run_at, id)
-    ),
-    admitted AS MATERIALIZED (
+"""
+    + MARKED
+    + """    admitted AS MATERIALIZED (
         SELECT want.queue, answer.*
         FROM unnest(%(gated)s::text[], %(flows)s::boolean[], %(goes_round)s::boolean[], %(spots)s::text[],
             %(gated_bytes)s::integer[], %(gated_suspects)s::smallint[])
@@ -279,6 +285,7 @@ ADMIT = """    chosen AS MATERIALIZED (
         ) AS answer
     ),
 """
+)
 KNOWN = "coalesce((SELECT tasks FROM {schema}.offer WHERE worker = %(worker)s::bigint), '{}')"
 """The tasks that this worker offers; none is any."""
 BESIDE = """SELECT chosen.* FROM chosen WHERE chosen.queue = want.queue
@@ -345,14 +352,9 @@ FLOWING = """SELECT ready.ctid, ready.task{weighed}
                     LIMIT (SELECT free FROM flow))
                 ) AS ready
                 LIMIT want.free"""
-HAND_ON = """    chosen AS MATERIALIZED (
-        SELECT want.queue, first.*
-        FROM allowed AS want
-        CROSS JOIN LATERAL (
-                {plain_first}
-        ) AS first
-    ),
-    left_slot AS MATERIALIZED (
+HAND_ON = (
+    CHOSEN
+    + """    left_slot AS MATERIALIZED (
         SELECT gone.queue, gone.parked, gone.gates::text AS gates, own.place, own.n
         FROM finished AS gone
         CROSS JOIN LATERAL (
@@ -381,11 +383,9 @@ HAND_ON = """    chosen AS MATERIALIZED (
                     SELECT coalesce(sum(share.most), 0)::integer FROM {schema}.share AS share
                     WHERE share.kind = 'gate' AND share.name = gate.parked))
     ),
-    mark AS MATERIALIZED (
-        SELECT * FROM unnest(%(marked_queues)s::text[], %(marked_keys)s::text[], %(marked_lanes)s::smallint[],
-            %(marked_run_at)s::timestamptz[], %(marked_ids)s::bigint[]) AS mark (queue, key, priority, run_at, id)
-    ),
-    lanes_of AS MATERIALIZED (
+"""
+    + MARKED
+    + """    lanes_of AS MATERIALIZED (
         SELECT queue, {schema}.parked_lanes(queue) AS priorities FROM allowed
     ),
     known AS MATERIALIZED (
@@ -442,6 +442,7 @@ HAND_ON = """    chosen AS MATERIALIZED (
         SELECT array_agg(id) AS jobs, array_agg(n) AS numbers FROM following
     ),
 """
+)
 FOLLOWING = """SELECT ready.ctid, ready.task{weighed}
                 FROM (
                     SELECT chosen.ctid, chosen.task{bytes_of_chosen} FROM chosen WHERE chosen.queue = want.queue

@@ -17,7 +17,7 @@ from chancy.states import State
 from chancy_worker.attempts.refusals import Refusals
 from chancy_worker.attempts.verdict import Claimed, Completion
 from chancy_worker.claims.answer import Answer
-from chancy_worker.claims.gates import Ending, Gatekeeper, ending_of
+from chancy_worker.claims.gates import Gatekeeper, endings_of
 from chancy_worker.claims.portions import Portion
 from chancy_worker.claims.wanted import Circle, Flow, Wanted
 from chancy_worker.config import Timing
@@ -91,7 +91,7 @@ class Demand:
         """Queues in which parked jobs may run now, and those of jobs with slots that end: they are handed on."""
         due = self.gates.due(now)
         if self.gated_ends:
-            due += self._ending(self._outbox)
+            due += [job.queue for job, _ in self._leaving(self._outbox)]
         return due
 
     def _leaving_limits(self) -> set[str]:
@@ -107,23 +107,15 @@ class Demand:
         """
         return self.appetite.is_hungry(queue) and not self.gates.flows(queue, now)
 
-    def _ending(self, verdicts: Iterable[Completion]) -> dict[str, Ending]:
-        """The jobs with slots whose verdicts these are, by queue."""
-        ending: dict[str, list[tuple[str, State]]] = {}
-        for verdict in verdicts:
-            job = self._holdings.jobs.get((verdict.id, verdict.fence))
-            if job is not None and job.parked is not None:
-                ending.setdefault(job.queue, []).append((job.parked, verdict.state))
-        return {queue: ending_of(jobs) for queue, jobs in ending.items()}
-
-    def _places_of(self, verdicts: Iterable[Completion]) -> dict[int, str]:
-        """Where the slots of these jobs are, as far as that is known."""
-        jobs = [self._holdings.jobs.get((verdict.id, verdict.fence)) for verdict in verdicts]
-        return {job.id: job.slot_at for job in jobs if job is not None and job.slot_at is not None}
+    def _leaving(self, verdicts: Iterable[Completion]) -> list[tuple[Claimed, State]]:
+        """The jobs with slots whose verdicts these are, and how they end."""
+        jobs = [(self._holdings.jobs.get((verdict.id, verdict.fence)), verdict.state) for verdict in verdicts]
+        return [(job, state) for job, state in jobs if job is not None and job.parked is not None]
 
     def within_limits(self, wanted: Wanted, verdicts: Sequence[Completion], lease: int) -> Wanted:
         """What this round has to do with limits and turns, and with what ends now of those."""
-        ending = self._ending(verdicts) if self.gated_ends else {}
+        leaving = self._leaving(verdicts) if self.gated_ends else []
+        ending = endings_of(leaving)
         if not wanted.free:
             return replace(wanted, gated=self.gates.wish((), ending)) if ending else wanted
         flow: Flow | None = None
@@ -137,7 +129,7 @@ class Demand:
         # Of those whose verdicts are not in this round, nothing ends.
         all_end = not (self._outbox or self._outbox.postponed)
         holds = self._holdings.of(lease, wanted.free, None if flow is None else flow.key, all_end=all_end)
-        places = self._places_of(verdicts) if ending else {}
+        places = {job.id: job.slot_at for job, _ in leaving if job.slot_at is not None}
         return replace(wanted, holds=holds, pressing=self.appetite.at_limit, gated=gated, flow=flow, places=places)
 
     def free(self, queues: Iterable[str], ahead: Mapping[str, int]) -> dict[str, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -11,7 +10,6 @@ from starlette.responses import Response
 import chancy_ops
 from chancy import DuplicateJob, UnknownJob
 from chancy.errors import InvalidOption
-from chancy.run import perform
 from chancy.wires.connections import PsycopgAsyncConn
 from chancy_ops import JobFilter, JobLine
 from chancy_ops.overview import clock
@@ -19,6 +17,7 @@ from chancy_ops.searching import these_lines
 from chancy_ops.sweeping import KINDS, SweepKind
 from chancy_ops.web.access.users import Action
 from chancy_ops.web.asked import FILTERS, filter_asked, read
+from chancy_ops.web.connections import answer_of
 from chancy_ops.web.pages.jobs import jobs
 from chancy_ops.web.said import seen_of
 from chancy_ops.web.sweeps import TooMany
@@ -110,8 +109,8 @@ async def _ticked(visit: Visit, kind: SweepKind, ticked: Sequence[str]) -> Respo
 async def _lines(visit: Visit, conn: PsycopgAsyncConn, chosen: Sequence[tuple[int, str]]) -> list[tuple[JobLine, str]]:
     """Those that are there, as they are now, and how they were seen. One round trip, however many."""
     seen = dict(chosen)
-    looking: Any = perform(conn, these_lines(list(seen)), visit.schema)
-    return [(line, seen[line.id]) for line in await looking]
+    lines = await answer_of(conn, these_lines(list(seen)), visit.schema)
+    return [(line, seen[line.id]) for line in lines]
 
 
 def _tick(text: str) -> tuple[int, str]:

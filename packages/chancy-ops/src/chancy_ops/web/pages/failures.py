@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -12,7 +11,6 @@ import chancy
 import chancy_ops
 from chancy import JobRow
 from chancy.model import Found
-from chancy.run import perform
 from chancy.states import State
 from chancy.wires.connections import PsycopgAsyncConn
 from chancy_ops import JobLine
@@ -22,6 +20,7 @@ from chancy_ops.overview import clock
 from chancy_ops.searching import lines_in
 from chancy_ops.web.access.users import Action
 from chancy_ops.web.asked import window_asked
+from chancy_ops.web.connections import answer_of
 from chancy_ops.web.pages.jobs import glance
 from chancy_ops.web.visit import Visit
 
@@ -51,8 +50,7 @@ async def failure(visit: Visit) -> Response:
 
     async def list_them(conn: PsycopgAsyncConn) -> tuple[datetime, Found[JobLine], JobRow | None]:
         now = await clock(conn, schema=schema)
-        looking: Any = perform(conn, lines_in(which, BROKEN, JOBS_SHOWN), schema)
-        found: Found[JobLine] = await looking
+        found = await answer_of(conn, lines_in(which, BROKEN, JOBS_SHOWN), schema)
         if not found:  # such as are tried again, or have been cancelled since
             found = await chancy_ops.search(conn, which, limit=JOBS_SHOWN, schema=schema)
         return now, found, await chancy.get(conn, found[0].id, schema=schema) if found else None

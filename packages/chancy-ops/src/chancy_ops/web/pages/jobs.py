@@ -6,7 +6,6 @@ import asyncio
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
-from typing import Any
 
 import msgspec
 from starlette.responses import Response
@@ -15,7 +14,6 @@ import chancy
 import chancy_ops
 from chancy.model import Found
 from chancy.registry import registered
-from chancy.run import perform
 from chancy.states import State
 from chancy.wires.connections import PsycopgAsyncConn
 from chancy_ops import JobLine
@@ -26,6 +24,7 @@ from chancy_ops.overview import clock
 from chancy_ops.web.access.users import Action
 from chancy_ops.web.acts.remedies import remedy_of
 from chancy_ops.web.asked import FILTERS, filter_asked, read
+from chancy_ops.web.connections import answer_of
 from chancy_ops.web.shared import Shared
 from chancy_ops.web.shown import readable
 from chancy_ops.web.visit import Visit
@@ -68,9 +67,7 @@ async def jobs(visit: Visit) -> Response:
 
 async def glance(conn: PsycopgAsyncConn, which: JobFilter, schema: str) -> dict[State, chancy_ops.Count]:
     """How many there are, by state, as far as a fiftieth of a second tells: of many it says so many at least."""
-    counting: Any = perform(conn, count_jobs(which, seconds=GLANCE), schema)
-    counts: dict[State, chancy_ops.Count] = await counting
-    return counts
+    return await answer_of(conn, count_jobs(which, seconds=GLANCE), schema)
 
 
 async def counted(visit: Visit, asked: dict[str, str], now: datetime) -> dict[State, chancy_ops.Count]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 import chancy_ops
-from chancy.run import perform
 from chancy.states import State
 from chancy.wires.connections import PsycopgAsyncConn
 from chancy_ops import QueueRow
@@ -19,6 +17,7 @@ from chancy_ops.overview import clock, look_at_queues
 from chancy_ops.tally import LATELY, Lately, lately_of, minutes
 from chancy_ops.web.asked import first
 from chancy_ops.web.charts import bars, steps
+from chancy_ops.web.connections import answer_of
 from chancy_ops.web.visit import Visit
 
 MINUTES = 60
@@ -44,9 +43,7 @@ async def queues(visit: Visit) -> Response:
 
 async def at_a_glance(conn: PsycopgAsyncConn, schema: str) -> list[QueueRow]:
     """All queues, with what waits in them up to a thousand: each may be asked for alone."""
-    looking: Any = perform(conn, look_at_queues(most=AT_A_GLANCE), schema)
-    rows: list[QueueRow] = await looking
-    return rows
+    return await answer_of(conn, look_at_queues(most=AT_A_GLANCE), schema)
 
 
 async def queue(visit: Visit) -> Response:
