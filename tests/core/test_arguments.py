@@ -321,7 +321,7 @@ CARRIED_NOWHERE = [
     (UsedUp, "an InitVar is used up when the object is made, .*: make it a field"),
     (OfItself, "OfItself makes the default of 'double' of its other fields: set it in __attrs_post_init__"),
     (Point | OtherPoint, "JSON cannot tell them apart: make them models of Pydantic, or Structs with tag=True"),
-    (str | bytes, "JSON has one kind of text: annotate one of them"),
+    (str | bytes, "JSON cannot tell them apart: take one of them"),
 ]
 
 

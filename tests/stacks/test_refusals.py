@@ -178,8 +178,9 @@ def test_a_schema_that_is_not_there_is_told_as_such_on_every_stack(name, chancy_
     from stacks import play
 
     def ask(actor):
-        with pytest.raises(chancy.SchemaOutdated, match="run `python -m chancy migrate --schema nowhere`"):
+        with pytest.raises(chancy.SchemaOutdated, match="run `python -m chancy migrate --schema nowhere`") as refused:
             yield chancy.jobs(actor.conn, schema="nowhere")
+        assert name.startswith("Django") is ("run `python manage.py migrate`, with chancy_django" in str(refused.value))
 
     play(BY_NAME[name], chancy_dsn, ask, autocommit=True)
 

@@ -103,6 +103,7 @@ class SchemaOutdated(ChancyError):
         *,
         was: str | None = None,
         lacks: str | None = None,
+        in_django: bool = False,
     ) -> None:
         self.schema = schema
         self.found = found
@@ -117,10 +118,10 @@ class SchemaOutdated(ChancyError):
         else:
             state = f"is at migration {found}" if found else "has not been migrated"
             state += f", this version of Chancy needs migration {needed}"
-        super().__init__(
-            f"schema {schema!r} {state}: "
-            f"run `python -m chancy migrate --schema {schema}` (or start the worker with --migrate)"
-        )
+        run = f"run `python -m chancy migrate --schema {schema}` (or start the worker with --migrate)"
+        if in_django:
+            run = f"run `python manage.py migrate`, with chancy_django among INSTALLED_APPS; without it {run}"
+        super().__init__(f"schema {schema!r} {state}: {run}")
 
 
 class DevelopmentSchema(ChancyError):

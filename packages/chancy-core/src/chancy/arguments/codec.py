@@ -15,7 +15,6 @@ from operator import attrgetter
 from typing import Any, Protocol
 
 import msgspec
-from msgspec import inspect as types
 
 from chancy.carried.arrival import (
     Trust,
@@ -25,25 +24,14 @@ from chancy.carried.arrival import (
     takes_booleans,
     takes_sequences,
     trust,
-    walked,
 )
-from chancy.carried.flaws import kept_back, no_json, refused
+from chancy.carried.flaws import unfit
 from chancy.carried.models import Carrier, Reader, carrier_of, encoder, holds_models
 from chancy.errors import InvalidArguments, InvalidResult, InvalidTask
 from chancy.model import MAX_PAYLOAD_BYTES
 from chancy.options.plain import base_of
 
-from .words import (
-    NO_NAN,
-    argument_in,
-    hinted,
-    holds_nan,
-    too_large,
-    unplaced,
-    unread,
-    with_the_way_out,
-    without_a_word,
-)
+from .words import NO_NAN, argument_in, hinted, holds_nan, too_large, unplaced, unread, with_the_way_out
 
 _NO_MUTABLE_DEFAULT = (list, dict, set, bytearray)
 
@@ -340,14 +328,11 @@ def _carried(task: str, what: str, annotation: Any) -> Carrier | None:
     try:
         if holds_models(annotation):
             return carrier_of(annotation)
-        if (unknown := refused(annotation)) is None:
-            msgspec.json.Decoder(annotation)
-            nodes = list(walked(types.type_info(annotation)))
-            unknown = next((no_json(node.cls) for node in nodes if isinstance(node, types.CustomType)), kept_back(nodes))
+        wrong = unfit(annotation)
     except Exception as error:
-        raise InvalidTask(task, f"{what} has a type that cannot be carried as JSON: {without_a_word(error)}") from None
-    if unknown is not None:
-        raise InvalidTask(task, f"{what} has a type that cannot be carried as JSON: {unknown}")
+        wrong = str(error)
+    if wrong is not None:
+        raise InvalidTask(task, f"{what} has a type that cannot be carried as JSON: {wrong}")
     return None
 
 

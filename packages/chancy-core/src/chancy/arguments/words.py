@@ -13,12 +13,13 @@ from chancy.model import MAX_PAYLOAD_BYTES
 
 NO_NAN = "NaN and infinity cannot be carried as JSON"
 _ANNOTATE = "annotate it as what it is, or give what its annotation says"
-_CHANGED = "its class changes it when it is made (__post_init__), or keeps it to itself (_name): carry what it is made of"
+_CHANGED = (
+    "its class changes it when it is made (__post_init__), or keeps it to itself (_name): carry what it is made of"
+)
 _CHANGED_BY_A_MODEL = (
     "carry what it is made of: what a model changes on its way (a validator, a serializer) or keeps out of its JSON "
     "(exclude=, a private attribute) does not arrive"
 )
-_UNIONS = "Type unions may not contain more than one"
 
 
 def with_the_way_out(found: str, of_models: bool) -> str:
@@ -28,16 +29,6 @@ def with_the_way_out(found: str, of_models: bool) -> str:
     if " would arrive as another one" not in found or ", at " not in found:
         return f"{found}; {_ANNOTATE}"
     return f"{found}; {_CHANGED_BY_A_MODEL if of_models else _CHANGED}"
-
-
-def without_a_word(error: Exception) -> str:
-    """Of a union whose members JSON cannot tell apart, in msgspec's words, and what to do; any other error as it is."""
-    said = str(error)
-    if said.startswith(f"{_UNIONS} str-like"):
-        return f"{said}; JSON has one kind of text: annotate one of them"
-    if said.startswith(_UNIONS):
-        return f"{said}; JSON cannot tell them apart: make them models of Pydantic, or Structs with tag=True"
-    return said
 
 
 def holds_nan(value: Any) -> bool:

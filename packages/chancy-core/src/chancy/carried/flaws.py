@@ -9,18 +9,20 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterat
 from pathlib import PurePath
 from typing import Any
 
+import msgspec
 from msgspec import inspect as types
 
 from chancy.options.phrases import one_line
 
-from .arrival import fields_of, is_model, parts, reached, within
+from .arrival import fields_of, is_model, parts, reached, walked, within
 
 _NO_VALUES = (type, Callable, Iterator, Generator, AsyncIterator)
 _COLLECTIONS = ("builtins", "collections", "collections.abc")
-_OF_ONE_PROCESS = ("_io", "asyncio", "asyncpg", "psycopg", "psycopg2", "psycopg_pool", "socket", "sqlalchemy", "threading")
+_OF_ONE_PROCESS = ("_io", "asyncpg", "psycopg", "psycopg2", "psycopg_pool", "socket", "sqlalchemy", "threading")
 _TABLE_OF_ROWS = ("db_table", "table_name", "tablename")
 """What Django and Tortoise, peewee and Piccolo call it."""
 _SECRET = "a secret says asterisks in JSON: pass where it is kept"  # noqa: S105
+_UNIONS = "Type unions may not contain more than one"
 _USED_UP = "an InitVar is used up when the object is made, and its JSON does not have it: make it a field"
 
 
@@ -40,20 +42,36 @@ def no_json(kind: Any) -> str:
     return f"{name}: pass a text, a number or an id, or make it a dataclass, a Struct or a model of Pydantic"
 
 
-def refused(annotation: Any) -> str | None:
-    """Of a type without models: what msgspec would say in words of its own, or would take and could not read."""
+def unfit(annotation: Any) -> str | None:
+    """Why msgspec does not carry a type without models, and what to do."""
     for part in parts(annotation):
-        kind = typing.get_origin(part) or part
-        if isinstance(part, dataclasses.InitVar):
-            return _USED_UP
-        if isinstance(kind, type) and is_row(kind):
-            return no_json(kind)
-        for attribute in getattr(kind, "__attrs_attrs__", ()):
-            if getattr(attribute.default, "takes_self", False):
-                return (
-                    f"{kind.__qualname__} makes the default of {attribute.name!r} of its other fields: "
-                    f"set it in __attrs_post_init__"
-                )
+        if (found := _unfit(part)) is not None:
+            return found
+    try:
+        msgspec.json.Decoder(annotation)
+        nodes = list(walked(types.type_info(annotation)))
+    except Exception as error:
+        said = str(error)
+        if not said.startswith(_UNIONS):
+            return said
+        apart = "take one of them" if "str-like" in said else "make them models of Pydantic, or Structs with tag=True"
+        return f"{said}; JSON cannot tell them apart: {apart}"
+    return next((no_json(node.cls) for node in nodes if isinstance(node, types.CustomType)), kept_back(nodes))
+
+
+def _unfit(part: Any) -> str | None:
+    """What msgspec would say in words that help nobody, or would take and could not read."""
+    kind = typing.get_origin(part) or part
+    if isinstance(part, dataclasses.InitVar):
+        return _USED_UP
+    if isinstance(kind, type) and is_row(kind):
+        return no_json(kind)
+    for attribute in getattr(kind, "__attrs_attrs__", ()):
+        if getattr(attribute.default, "takes_self", False):
+            return (
+                f"{kind.__qualname__} makes the default of {attribute.name!r} of its other fields: set it in "
+                f"__attrs_post_init__"
+            )
     return None
 
 
