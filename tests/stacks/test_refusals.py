@@ -28,11 +28,16 @@ from chancy_testing.attempts import on_a_loop_of_its_own
 from stacks import BY_NAME, STACKS, alias_of, async_engine, engine, for_asyncpg, set_up_django
 
 WITH_THE_REMEDY = {
-    7: "got builtins.int",
-    "postgresql://db": "got builtins.str: connect with it first",
+    7: "got int: give the connection before everything else",
+    "postgresql://db": "got str: connect with it first",
+    orm.Session: "got type: it is a class: give one that is made and open",
     sqlalchemy.create_engine("postgresql+psycopg://"): r"Engine: take one with `with engine\.begin\(\) as conn:`",
     sqlalchemy.create_engine("postgresql+psycopg://").begin(): r"enter it, with `with … as conn:`",
     sa_asyncio.create_async_engine("postgresql+asyncpg://"): r"`async with engine\.begin\(\) as conn:`",
+    sa_asyncio.create_async_engine("postgresql+asyncpg://").begin(): r"enter it, with `async with … as conn:`",
+    sa_asyncio.async_sessionmaker(sa_asyncio.create_async_engine("postgresql+asyncpg://")).begin(): (
+        r"enter it, with `async with … as session:`"
+    ),
     orm.sessionmaker(): r"`with sessions\.begin\(\) as session:`",
     sa_asyncio.async_sessionmaker(): r"`async with sessions\.begin\(\) as session:`",
     orm.Session().begin(): "give the session whose transaction it is",
@@ -60,7 +65,7 @@ def test_a_pool_of_asyncpg_and_a_coroutine_are_refused_with_the_remedy():
         with pytest.raises(InvalidConnection, match=r"`async with pool\.acquire\(\) as conn:`"):
             plain.submit(asyncpg.create_pool(), 1)
         coming = asyncio.sleep(0)
-        with pytest.raises(InvalidConnection, match=r"got builtins\.coroutine: await it first"):
+        with pytest.raises(InvalidConnection, match=r"got coroutine: await it first"):
             plain.submit(coming, 1)
         await coming
 
@@ -178,9 +183,8 @@ def test_a_schema_that_is_not_there_is_told_as_such_on_every_stack(name, chancy_
     from stacks import play
 
     def ask(actor):
-        with pytest.raises(chancy.SchemaOutdated, match="run `python -m chancy migrate --schema nowhere`") as refused:
+        with pytest.raises(chancy.SchemaOutdated, match="run `python -m chancy migrate --schema nowhere`"):
             yield chancy.jobs(actor.conn, schema="nowhere")
-        assert name.startswith("Django") is ("run `python manage.py migrate`, with chancy_django" in str(refused.value))
 
     play(BY_NAME[name], chancy_dsn, ask, autocommit=True)
 

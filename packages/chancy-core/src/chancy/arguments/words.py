@@ -27,7 +27,7 @@ def with_the_way_out(found: str, of_models: bool) -> str:
     its class has a hand in it.
     """
     if " would arrive as another one" not in found or ", at " not in found:
-        return f"{found}; {_ANNOTATE}"
+        return f"{found}; {_ANNOTATE}{' (a model makes one by `model_validate`)' if of_models else ''}"
     return f"{found}; {_CHANGED_BY_A_MODEL if of_models else _CHANGED}"
 
 

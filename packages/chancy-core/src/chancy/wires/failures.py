@@ -29,8 +29,7 @@ def meaning(error: BaseException, schema: str) -> Exception | None:
         # counts is the innermost statement, or function.
         ours = not inside or f"{schema}." in inside or f'"{schema}".' in inside
         if state in _MISSING:
-            in_django = type(error).__module__.startswith("django.")
-            return SchemaOutdated(schema, lacks=message, in_django=in_django) if ours else None
+            return SchemaOutdated(schema, lacks=message) if ours else None
         if state == "42501" and ours:
             # The error stays the stack's own, whoever catches it: who reads its traceback finds the way out there.
             error.add_note(denied(error, "", schema))
