@@ -203,7 +203,6 @@ URLS = {
 }
 
 
-@pytest.mark.parametrize("url", URLS)
 @pytest.mark.parametrize("url", ["sqlite:///jobs.db", "mysql+pymysql://app@db/shop", "redis://localhost"])
 def test_a_url_that_leads_to_another_database_is_refused_by_its_name(url):
     with pytest.raises(
@@ -218,6 +217,7 @@ def test_an_engine_is_refused_with_what_to_give_of_it():
         Chancy(sqlalchemy.create_engine("postgresql+psycopg://"))
 
 
+@pytest.mark.parametrize("url", URLS)
 def test_a_url_of_sqlalchemy_means_to_libpq_what_it_means_to_its_driver(url):
     assert conninfo_to_dict(Chancy(url).conninfo) == conninfo_to_dict(URLS[url])
     assert conninfo_to_dict(Chancy(sqlalchemy.make_url(url)).conninfo)["host"] == conninfo_to_dict(URLS[url])["host"]

@@ -83,6 +83,29 @@ def test_what_leads_to_another_database_is_refused_by_its_name(tmp_path):
             plain.submit(conn, 1)
 
 
+class Cursorless:
+    pass
+
+
+class WithCursors:
+    def cursor(self): ...
+
+
+def test_only_who_could_be_spoken_to_hears_of_wires():
+    with pytest.raises(InvalidConnection, match=r"Cursorless: give the connection before everything else$"):
+        plain.submit(Cursorless(), 1)
+    with pytest.raises(
+        InvalidConnection, match=r"before everything else, or `chancy\.register` the wire of this kind$"
+    ):
+        plain.submit(WithCursors(), 1)
+
+
+def test_a_cursor_of_djangos_is_refused_with_the_remedy(chancy_dsn):
+    with contextlib.closing(connections[alias_of(chancy_dsn, "cursor")]) as conn, conn.cursor() as cursor:
+        with pytest.raises(InvalidConnection, match=r"CursorWrapper: give `connection`, or `connections\[alias\]`"):
+            plain.submit(cursor, 1)
+
+
 def closed(dsn):
     """One of each stack, as it is after its end."""
     for conn in psycopg.connect(dsn), psycopg2.connect(dsn), engine("psycopg", dsn, False).connect():

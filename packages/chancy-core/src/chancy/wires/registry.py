@@ -59,6 +59,7 @@ _REMEDIES = {
     "sqlalchemy.ext.asyncio.session.AsyncSessionTransaction": "give the session whose transaction it is",
     "sqlalchemy.pool.base._ConnectionFairy": "give the session or the `sqlalchemy.Connection` that it comes from",
     "django.utils.connection.BaseConnectionHandler": "give `connection`, or `connections[alias]`",
+    "django.db.backends.utils.CursorWrapper": "give `connection`, or `connections[alias]`",
     "asyncpg.pool.Pool": _ASYNC_WITH.format("pool.acquire() as conn"),
     "asyncpg.pool.PoolAcquireContext": _ASYNC_WITH.format("pool.acquire() as conn"),
     "asyncpg.transaction.Transaction": "give the connection whose transaction it is",
@@ -125,7 +126,8 @@ def _find(kind: type) -> Kind:
                 module, _, attribute = wire.partition(":")
                 wire = getattr(importlib.import_module(module), attribute)
             return Kind(is_async, wire)
-    remedy = next((_REMEDIES[name] for name in names if name in _REMEDIES), _FIRST)
+    usual = _FIRST if hasattr(kind, "cursor") or hasattr(kind, "execute") else _FIRST.partition(",")[0]
+    remedy = next((_REMEDIES[name] for name in names if name in _REMEDIES), usual)
     raise InvalidConnection(
         f"the first argument is your connection: expected one of psycopg, SQLAlchemy, Django, asyncpg or psycopg2, "
         f"got {names[0].removeprefix('builtins.')}: {remedy}"
