@@ -13,6 +13,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.core.paginator import Paginator
+from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
@@ -32,6 +33,8 @@ MOST = 10_000
 """Jobs that are counted."""
 AT_ONCE = 1_000
 """Jobs that one action goes through."""
+VIA = "django admin"
+"""What the audit says that has acted."""
 _LOG_LINES = 200
 _LONGEST_ID = 19
 _RUNNING = "id = ANY (ARRAY(SELECT id FROM {schema}.job WHERE state = 'running' LIMIT 10000))"
@@ -196,24 +199,26 @@ class JobAdmin(admin.ModelAdmin):
     @admin.action(description="Cancel", permissions=["change"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
         """`chancy.cancel` of each."""
-        self._each(request, queryset, chancy.cancel, "cancelled, or asked to stop")
+        self._each(request, queryset, "cancel", chancy.cancel, "cancelled, or asked to stop")
 
     @admin.action(description="Run again", permissions=["change"])
     def run_again(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
         """`chancy.requeue` of each."""
-        self._each(request, queryset, chancy.requeue, "ready again")
+        self._each(request, queryset, "requeue", chancy.requeue, "ready again")
 
     @admin.action(description="Delete", permissions=["remove"])
     def remove(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
         """`chancy_ops.delete` of each."""
-        self._each(request, queryset, chancy_ops.delete, "deleted")
+        self._each(request, queryset, "delete", chancy_ops.delete, "deleted")
 
-    def _each(self, request: HttpRequest, queryset: QuerySet[Job], verb: Callable[[Any, int], bool], done: str) -> None:
-        connection, ids = connection_in_use(), list(queryset.values_list("pk", flat=True)[: AT_ONCE + 1])
+    def _each(
+        self, request: HttpRequest, queryset: QuerySet[Job], did: str, verb: Callable[[Any, int], bool], done: str
+    ) -> None:
+        ids = list(queryset.values_list("pk", flat=True)[: AT_ONCE + 1])
         changed, refused = 0, list[str]()
         for job_id in ids[:AT_ONCE]:
             try:
-                changed += verb(connection, job_id)
+                changed += _noted(request, did, verb, job_id)
             except chancy.ChancyError as error:
                 refused.append(str(error))
         left = len(ids[:AT_ONCE]) - changed
@@ -223,6 +228,21 @@ class JobAdmin(admin.ModelAdmin):
         if len(ids) > AT_ONCE:
             words = f"There are more than {AT_ONCE:,}, which is as far as this went: `chancy` does any number."
             self.message_user(request, words, messages.WARNING)
+
+
+def _noted(request: HttpRequest, did: str, verb: Callable[[Any, int], bool], job_id: int) -> bool:
+    """Whether it has changed something; then who has done that is written down in the same transaction."""
+    connection = connection_in_use()
+    with transaction.atomic(using=connection.alias):
+        changed = verb(connection, job_id)
+        if changed:
+            chancy_ops.note(connection, did, {"job": job_id}, who=_name_of(request), via=VIA)
+    return changed
+
+
+def _name_of(request: HttpRequest) -> str:
+    """As he logs in. The audit wants a name; one may be empty where a project has users of its own."""
+    return str(request.user.get_username()) or f"user {request.user.pk}"
 
 
 def _row(job: Job) -> chancy.JobRow:

@@ -1,6 +1,7 @@
 """Who did what: whoever acts for a person notes it, in the transaction of the act.
 
-The verbs themselves write nothing of the kind: code that calls them is no person. The command and the dashboard do.
+The verbs themselves write nothing of the kind: code that calls them is no person. The command, the dashboard and
+Django's admin do.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class AuditRow:
     """When its transaction began."""
     who: str
     via: str
-    """What acted for him: `command`, `dashboard`."""
+    """What acted for him: `command`, `dashboard`, `django admin`."""
     verb: str
     what: Mapping[str, Any]
     """Whom it was done to, and how: `{"job": 7}`, or of many what they had in common."""

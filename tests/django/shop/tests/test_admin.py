@@ -11,6 +11,7 @@ from shop import tasks
 from shop.api import task_started
 
 import chancy
+import chancy_ops
 from chancy_django import admin
 from chancy_django.models import Job
 from chancy_django.testing import drain
@@ -86,6 +87,28 @@ class Admin(TestCase):
         self.assertEqual({row.state for row in chancy.jobs(connection)}, {"cancelled"})
         self.assertContains(self.act("remove", failed, waiting), "2 deleted")
         self.assertEqual(chancy.jobs(connection), [])
+
+    def test_who_did_what_is_in_the_audit(self):
+        failed = tasks.boom.enqueue()
+        drain()
+        waiting = tasks.ship.enqueue(1)
+        for action in ("run_again", "cancel", "remove"):
+            self.act(action, failed, waiting)
+        done = [(row.who, row.via, row.verb, row.what["job"], row.changed) for row in chancy_ops.audit(connection)]
+        by_boss = [
+            ("boss", "django admin", verb, int(job.id), 1)
+            for verb, job in (
+                ("requeue", failed), ("cancel", waiting), ("cancel", failed), ("delete", waiting), ("delete", failed),
+            )
+        ]  # fmt: skip
+        self.assertCountEqual(done, by_boss)
+
+    def test_what_cannot_be_noted_is_not_done(self):
+        waiting = tasks.ship.enqueue(1)
+        with mock.patch.object(chancy_ops, "note", side_effect=chancy.InvalidOption("who", "no name")):
+            self.assertContains(self.act("cancel", waiting), "0 cancelled, or asked to stop, 1 left as they were")
+        self.assertEqual([row.state for row in chancy.jobs(connection)], ["ready"])
+        self.assertEqual(chancy_ops.audit(connection), [])
 
     def test_a_key_that_another_job_has_is_told(self):
         first = tasks.once.enqueue(1)

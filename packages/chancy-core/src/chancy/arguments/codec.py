@@ -10,12 +10,10 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Protocol
 
 import msgspec
-from msgspec import inspect as types
 
 from chancy.carried.arrival import (
     Trust,
@@ -25,15 +23,14 @@ from chancy.carried.arrival import (
     takes_booleans,
     takes_sequences,
     trust,
-    walked,
 )
-from chancy.carried.flaws import kept_back
+from chancy.carried.flaws import unfit
 from chancy.carried.models import Carrier, Reader, carrier_of, encoder, holds_models
 from chancy.errors import InvalidArguments, InvalidResult, InvalidTask
 from chancy.model import MAX_PAYLOAD_BYTES
 from chancy.options.plain import base_of
 
-from .words import NO_NAN, WAY_OUT, WAY_OUT_OF_MODELS, argument_in, hinted, holds_nan, too_large, unplaced, unread
+from .words import NO_NAN, argument_in, hinted, holds_nan, too_large, unplaced, unread, with_the_way_out
 
 _NO_MUTABLE_DEFAULT = (list, dict, set, bytearray)
 
@@ -48,8 +45,7 @@ class Decoder(Protocol):
         """Raises whatever a class of the user's raises."""
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(msgspec.Struct, frozen=True):
     """What a task takes and gives, compiled once at decoration."""
 
     task: str
@@ -209,7 +205,7 @@ class Signature:
             payload = self.encode_value(plain)
             return payload, self.result.decode(payload)
         except Exception:
-            raise InvalidResult(self.task, hinted(str(error))) from None
+            raise InvalidResult(self.task, hinted(str(error), value)) from None
 
     def _compare(self, given: Any, arrived: Any, payload: bytes) -> None:
         """Raise `InvalidArguments` for the first argument that would arrive as something else."""
@@ -222,8 +218,8 @@ class Signature:
             except Exception as error:  # it is nested too deeply, or a class of its own fails to compare
                 found = f"it cannot be compared with what would arrive: {type(error).__name__}: {error}"
             if found is not None:
-                way_out = WAY_OUT_OF_MODELS if name in self.carriers else WAY_OUT
-                raise InvalidArguments(self.task, name, NO_NAN if holds_nan(value) else f"{found}; {way_out}")
+                said = with_the_way_out(found, name in self.carriers)
+                raise InvalidArguments(self.task, name, NO_NAN if holds_nan(value) else said)
 
     def _compare_result(self, value: Any, arrived: Any, payload: bytes) -> None:
         """Raise `InvalidResult` where a part of it would be lost. The effects of the job are there: the kinds of its
@@ -238,7 +234,7 @@ class Signature:
         if found is not None and holds_nan(value):
             raise InvalidResult(self.task, NO_NAN)
         if found is not None and is_lost(value, arrived):
-            raise InvalidResult(self.task, f"{found}; {WAY_OUT}")
+            raise InvalidResult(self.task, with_the_way_out(found, of_models=False))
 
     def _encodable(self, name: str, value: Any) -> bool:
         try:
@@ -259,7 +255,7 @@ class Signature:
             name = next((name for name, value in values.items() if not self._encodable(name, value)), None)
         if name is not None and holds_nan(values.get(name)):
             return InvalidArguments(self.task, name, NO_NAN)
-        return InvalidArguments(self.task, name, hinted(unplaced(error)))
+        return InvalidArguments(self.task, name, hinted(unplaced(error), values.get(name or "")))
 
 
 def signature_of(function: Callable[..., Any], task: str) -> Signature:
@@ -330,13 +326,11 @@ def _carried(task: str, what: str, annotation: Any) -> Carrier | None:
     try:
         if holds_models(annotation):
             return carrier_of(annotation)
-        msgspec.json.Decoder(annotation)
-        nodes = list(walked(types.type_info(annotation)))
-        unknown = next((repr(node.cls) for node in nodes if isinstance(node, types.CustomType)), kept_back(nodes))
+        wrong = unfit(annotation)
     except Exception as error:
-        raise InvalidTask(task, f"{what} has a type that cannot be carried as JSON: {error}") from None
-    if unknown is not None:
-        raise InvalidTask(task, f"{what} has a type that cannot be carried as JSON: {unknown}")
+        wrong = str(error)
+    if wrong is not None:
+        raise InvalidTask(task, f"{what} has a type that cannot be carried as JSON: {wrong}")
     return None
 
 

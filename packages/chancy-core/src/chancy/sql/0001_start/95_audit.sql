@@ -4,7 +4,7 @@ CREATE TABLE {schema}.audit (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at {schema}.instant NOT NULL,
     who text NOT NULL,
-    via text NOT NULL,       -- 'command', 'dashboard', or what else acts for somebody
+    via text NOT NULL,       -- 'command', 'dashboard', 'django admin', or what else acts for somebody
     verb text NOT NULL,
     what {schema}.fields NOT NULL, -- whom it was done to, and how
     fits bigint,             -- of a sweep: how many fitted when it began
