@@ -235,7 +235,8 @@ def said_and_ended(text, form):
     for line in text.splitlines():
         if form == "json":
             entry = json.loads(line)
-            if entry.get("task") == "said_tasks.say_once":
+            # One that was claimed ahead, and waited too long on a busy machine, has a line of its way back, too.
+            if entry.get("task") == "said_tasks.say_once" and entry.get("state") != "released":
                 yield ("ended" if entry["logger"] == "chancy.job" else "said"), entry["job"]
         elif found := (OWN if form == "own" else PLAIN).match(line):
             yield "said", int(found[1])
