@@ -252,7 +252,7 @@ async def test_another_site_can_neither_post_nor_frame_nor_read(browser, shell, 
     from chancy_ops.web import app
 
     async def pause(visit, conn):
-        await chancy_ops.pause(conn, (await visit.posted())["queue"], schema=visit.schema)
+        await chancy_ops.pause(conn, visit.posted()["queue"], schema=visit.schema)
         return visit.go("queues")
 
     monkeypatch.setattr(app, "ACTS", {"/test/pause": Act(Action.PAUSE, pause)})

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import urlencode
 
 import pytest
-from web_help import HOST, Pages
+import shop_tasks
+from psycopg import sql as psql
+from web_help import BY_PAGE, HOST, Pages
 
+import chancy
 import chancy_ops
 
 MARKUP = '"><img src=x onerror="alert(1)"><script>alert(1)</script>{{ 7777 * 7777 }}</pre></title>'
@@ -49,6 +53,132 @@ async def test_a_name_is_a_text_wherever_it_stands_and_leads_where_it_should(she
         assert "60481729" not in page.text, place
         assert not [c for c in page.html if not (c.isprintable() or c in "\n\t")], place
         assert not [link for link in page.links if link.lower().startswith(("javascript:", "//", "data:"))], place
+
+
+async def test_what_handlers_people_and_producers_have_said_of_a_job_is_a_text_too(shell, pages):
+    """Meta, log, tracebacks, steps, schedules, limits, batches, and who has done what."""
+    (plain,) = [len(page.all("script")) for page in [await pages("/")]]
+    for name in (MARKUP, CONTROLS, "🦆" * 40, "x" * 400):
+        job = put(shell, task="said", queue="said")
+        shell.run(job, json.dumps({"fraction": 0.1, "note": name}), queues=["said"])
+        said = json.dumps(name)
+        error = json.dumps(
+            [{"attempt": 1, "kind": name, "message": name, "traceback": name, "worker": name, "fingerprint": "f"}]
+        )
+        shell.rows("UPDATE {}.job SET errors = %s::json, meta = %s::json WHERE id = %s RETURNING 1", error,
+                   json.dumps({name[:60]: name}), job)  # fmt: skip
+        entry = json.dumps({"level": name, "logger": name, "message": name, "traceback": name})
+        shell.rows("INSERT INTO {0}.log (job, attempt, n, at, entry) VALUES (%s, 1, 1, {0}.clock(), %s::json) RETURNING 1",
+                   job, entry)  # fmt: skip
+        shell.rows("""INSERT INTO {0}.step (job, name, kind, attempt, result, kept_at)
+            VALUES (%s, %s, 'step', 1, %s::json, {0}.clock()) RETURNING 1""", job, name, said)  # fmt: skip
+        chancy.schedule(shell.conn, name, shop_tasks.welcome.bind(1), chancy.every(hours=25), schema=shell.schema)
+        shell.rows("UPDATE {}.schedule SET note = %s WHERE name = %s RETURNING 1", name, name)
+        shell.rows(
+            "INSERT INTO {}.slot (gate, n, job, fence) VALUES (%s, 1, %s, 1) RETURNING 1", f"concurrency({name} k=", job
+        )
+        chancy_ops.note(shell.conn, name, {name: name}, who=name, via=name)
+    found = await pages.crawl(most=300)
+    assert {place: status for place, status in found.items() if status != 200} == {}
+    for place in found:
+        if "/static/" in place:
+            continue
+        page = await pages(place.removeprefix(HOST))
+        assert not page.all("img"), place
+        assert len(page.all("script")) == plain, place
+        assert page.html.count("<h1>") == 1, place
+        assert "60481729" not in page.text, place
+        assert not [c for c in page.html if not (c.isprintable() or c in "\n\t")], place
+
+
+async def test_a_schema_may_be_called_anything(shell, open_dashboard, chancy_dsn):
+    schema = "we\"ird' --; {x} é"
+    shell.conn.execute(psql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(psql.Identifier(schema)))
+    try:
+        chancy.migrate(shell.conn, schema=schema)
+        chancy.submit_many(shell.conn, [shop_tasks.welcome.bind(n) for n in range(3)], schema=schema)
+        async with Pages(open_dashboard(schema=schema)) as pages:
+            found = await pages.crawl()
+            assert {place: status for place, status in found.items() if status != 200} == {}
+            answer = await pages.post("/queue/pause", {"name": "mail"}, BY_PAGE)
+            assert answer.status == 303
+            assert "pause" in (await pages("/audit")).text
+    finally:
+        shell.conn.execute(psql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(psql.Identifier(schema)))
+
+
+NUMBERS = [
+    "9" * 19,
+    "9" * 30,
+    "-1",
+    "9223372036854775807",
+    "9223372036854775808",
+    "0",
+    "1e3",
+    "0x1",
+    "\u0661",
+    "9" * 5000,
+]
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda n: n[:20])
+async def test_a_number_that_is_none_or_that_no_column_holds_is_told_and_no_error_of_ours(shell, pages, number):
+    put(shell)
+    for path in (
+        f"/jobs/{number}", f"/jobs/{number}/again", f"/jobs?batch={number}", f"/jobs?before={number}",
+        f"/batch?id={number}", f"/batches?before={number}", f"/audit?before={number}", f"/sweep?id={number}",
+        f"/workers?after={number}:x", f"/sweep?verb=delete&job={number}:waits:0",
+        f"/sweep?verb=requeue&attempts={number}&state=failed", f"/jobs?since={number}d",
+    ):  # fmt: skip
+        answer = await pages.client.get(path)
+        assert answer.status_code in (200, 400, 404, 409), (path, answer.text[:500])
+    before = shell.rows("SELECT * FROM {}.job")
+    for path, data in (
+        (f"/jobs/{number}/cancel", {"seen": "waits:0"}), ("/sweep/stop", {"id": number}),
+        ("/sweep/ticked", {"verb": "delete", "job": f"{number}:waits:0"}), ("/jobs/404/edit", {"priority": number}),
+        ("/queue/limit", {"name": "none", "concurrency": f"{number}x"}), ("/queue/pause", {"name": "none", "until": f"{number}w"}),
+        ("/sweep", {"verb": "delete", "until": "2001-01-01T00:00Z", "batch": number}),
+    ):  # fmt: skip
+        answer = await pages.post(path, data, BY_PAGE)
+        assert answer.status in (303, 400, 404, 409), (path, answer.text[:500])
+    assert shell.rows("SELECT * FROM {}.job") == before
+
+
+@pytest.mark.parametrize(
+    "name", ["\0", "a\0b", "\ud800", "x" * 70_000, "%", "\u202e", "' OR 1=1 --", "{schema}", "%(queue)s"]
+)
+async def test_whatever_is_asked_for_is_answered_and_asks_for_nothing_else(things, pages, name):
+    for path, field in (
+        ("/jobs", "queue"), ("/jobs", "task"), ("/jobs", "error"), ("/jobs", "fingerprint"), ("/jobs", "text"),
+        ("/jobs", "since"), ("/jobs", "state"), ("/jobs", "did"), ("/queue", "name"), ("/task", "name"),
+        ("/task/submit", "name"), ("/failure", "fingerprint"), ("/audit", "who"), ("/audit", "verb"),
+        ("/queues", "after"), ("/workers", "after"), ("/sweep", "verb"), ("/schedules", "did"),
+    ):  # fmt: skip
+        query = urlencode({field: name}, errors="surrogatepass")
+        answer = await pages.client.get(f"{path}?{query}")
+        assert answer.status_code in (200, 400, 404), (path, field, answer.status_code, answer.text[:500])
+        assert f">{things.ready.id}</a>" not in answer.text or field in ("did", "text", "after"), (path, field)
+
+
+async def test_rows_of_odd_shapes_are_shown(shell, pages):
+    """A clock that is off by years, memory that nobody has, a graph with a missing need, a worker nobody knows."""
+    first, second = put(shell, task="odd"), put(shell, task="odd")
+    worker = shell.run(first, queues=[f"q{n}" for n in range(300)], tasks=[f"t{n}" for n in range(300)])
+    shell.rows(
+        """UPDATE {0}.worker SET clock_ahead = 1e9, memory = 9223372036854775807, memory_of_children = 0,
+        memory_at = {0}.clock() + interval '9 years', started_at = {0}.clock() + interval '1 year',
+        expires_at = {0}.clock() + interval '900 years' WHERE id = %s RETURNING 1""", worker,
+    )  # fmt: skip
+    shell.rows("UPDATE {}.job SET state = 'blocked' WHERE id = %s RETURNING 1", second)
+    shell.rows("INSERT INTO {}.need (job, needs) VALUES (%s, 987654321) RETURNING 1", second)
+    shell.rows(
+        'UPDATE {}.job SET worker = 4711, progress = \'{{"fraction": 7e9, "note": ""}}\' WHERE id = %s RETURNING 1',
+        first,
+    )
+    found = await pages.crawl(most=150)
+    assert {place: status for place, status in found.items() if status != 200 and "987654321" not in place} == {}
+    assert "987654321" in (await pages(f"/jobs/{second}")).text
+    assert "8,796,093,022,208 MiB" in (await pages("/workers")).text
 
 
 @pytest.mark.parametrize(
