@@ -417,7 +417,7 @@ def everything(shell):
 def test_every_act_is_in_these_tests():
     from chancy_ops.web.routes import ACTS
 
-    assert {path.replace("{id:int}", "{job}") for path in ACTS} == {path for path, _ in EVERY_ACT}
+    assert {path.replace("{id:job}", "{job}") for path in ACTS} == {path for path, _ in EVERY_ACT}
 
 
 @pytest.mark.parametrize(("path", "right"), EVERY_ACT, ids=lambda value: str(value))

@@ -233,10 +233,8 @@ async def test_a_form_that_never_comes_whole_is_refused_and_changes_nothing(acts
 async def test_a_form_of_too_many_fields_or_of_no_text_is_told_so(acts, pages, shell):
     page = await pages.post("/test/pause", {f"f{n}": "" for n in range(10_001)}, BY_PAGE)
     assert (page.status, "more than 10,000 fields" in page.text) == (400, True)
-    for data in (b"queue=%00", b"queue=a%00b", b"\xff\xfe=\x00", b"%", b"=&=&;;"):
-        answer = await pages.client.post("/test/pause", content=data, headers=BY_PAGE)
-        assert answer.status_code in (400, 500), data
-        assert "Traceback" not in answer.text
+    for data in (b"queue=%00", b"queue=a%00b", b"queue=&\xff\xfe=\x00&%&=&;;"):
+        assert (await pages.client.post("/test/pause", content=data, headers=BY_PAGE)).status_code == 400, data
     assert shell.rows("SELECT name FROM {}.pause") == []
 
 

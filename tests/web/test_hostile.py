@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 import shop_tasks
+from act_help import forms_of, press
 from psycopg import sql as psql
 from web_help import BY_PAGE, HOST, Pages
 
 import chancy
 import chancy_ops
+import chancy_ops.web
 
 MARKUP = '"><img src=x onerror="alert(1)"><script>alert(1)</script>{{ 7777 * 7777 }}</pre></title>'
 CONTROLS = "a\x1b[31mb\x07c\u202ed\u2066e\x7ff\u2028g"
@@ -70,8 +74,8 @@ async def test_what_handlers_people_and_producers_have_said_of_a_job_is_a_text_t
         entry = json.dumps({"level": name, "logger": name, "message": name, "traceback": name})
         shell.rows("INSERT INTO {0}.log (job, attempt, n, at, entry) VALUES (%s, 1, 1, {0}.clock(), %s::json) RETURNING 1",
                    job, entry)  # fmt: skip
-        shell.rows("""INSERT INTO {0}.step (job, name, kind, attempt, result, kept_at)
-            VALUES (%s, %s, 'step', 1, %s::json, {0}.clock()) RETURNING 1""", job, name, said)  # fmt: skip
+        shell.rows("""INSERT INTO {0}.step (job, name, kind, at, attempt, result, kept_at)
+            VALUES (%s, %s, 'step', {0}.clock(), 1, %s::json, {0}.clock()) RETURNING 1""", job, name, said)  # fmt: skip
         chancy.schedule(shell.conn, name, shop_tasks.welcome.bind(1), chancy.every(hours=25), schema=shell.schema)
         shell.rows("UPDATE {}.schedule SET note = %s WHERE name = %s RETURNING 1", name, name)
         shell.rows(
@@ -91,8 +95,44 @@ async def test_what_handlers_people_and_producers_have_said_of_a_job_is_a_text_t
         assert not [c for c in page.html if not (c.isprintable() or c in "\n\t")], place
 
 
-async def test_a_schema_may_be_called_anything(shell, open_dashboard, chancy_dsn):
-    schema = "we\"ird' --; {x} é"
+UNSEEN = ["a\u200db", "a\u00a0b", "\u202eb", "a\tb", "a\nb", "\U0001f468\u200d\U0001f469", "\ue000", " a "]
+"""What a page shows as an escape, if at all: family emoji, spaces that do not break, marks of direction."""
+
+
+@pytest.mark.parametrize("name", UNSEEN, ids=ascii)
+async def test_a_button_is_about_what_it_stands_beside_whatever_that_is_called(shell, pages, name):
+    put(shell, queue=name, task=name)
+    query = urlencode({"name": name})
+    await press(pages, f"/queue?{query}", "/queue/pause")
+    await press(pages, f"/task?{query}", "/task/pause")
+    assert shell.rows("SELECT kind, name FROM {}.pause ORDER BY kind") == [("queue", name), ("task", name)]
+    planned = await pages(f"/sweep?verb=delete&{urlencode({'queue': name})}")
+    assert forms_of(planned)["/sweep"].fields["queue"] == name
+    (job,) = shell.submit(shop_tasks.welcome.bind(1, greeting=name))
+    await press(pages, f"/jobs/{job}/again", "/task/submit")
+    first, second = [json.loads(row.arguments) for row in chancy.jobs(shell.conn, queue="mail", schema=shell.schema)]
+    assert first == second
+
+
+def test_every_value_of_a_form_comes_back_as_it_is():
+    folder = Path(chancy_ops.web.__file__).parent / "templates"
+    values = [
+        (file.name, said)
+        for file in folder.rglob("*.html")
+        for said in re.findall(r'<(?:input|option|button)\b[^>]*?\bvalue="(\{\{.*?\}\})"', file.read_text())
+    ]
+    assert len(values) > 15
+    assert [each for each in values if not each[1].endswith("| as_typed }}") and "seen" not in each[1]] == []
+
+
+@pytest.mark.parametrize("schema", ['we"ird', "a; DROP SCHEMA public", "{schema}", "é", "", "x" * 400, "pg_catalog"])
+async def test_a_schema_with_a_name_that_none_has_is_refused_before_anything_is_sent(open_dashboard, schema):
+    with pytest.raises(chancy.ChancyError):
+        open_dashboard(schema=schema)
+
+
+async def test_a_schema_with_a_word_of_sql_as_its_name_is_one_as_any_other(shell, open_dashboard):
+    schema = "Select_From"
     shell.conn.execute(psql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(psql.Identifier(schema)))
     try:
         chancy.migrate(shell.conn, schema=schema)
@@ -100,8 +140,7 @@ async def test_a_schema_may_be_called_anything(shell, open_dashboard, chancy_dsn
         async with Pages(open_dashboard(schema=schema)) as pages:
             found = await pages.crawl()
             assert {place: status for place, status in found.items() if status != 200} == {}
-            answer = await pages.post("/queue/pause", {"name": "mail"}, BY_PAGE)
-            assert answer.status == 303
+            assert (await pages.post("/queue/pause", {"name": "mail"}, BY_PAGE)).status == 303
             assert "pause" in (await pages("/audit")).text
     finally:
         shell.conn.execute(psql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(psql.Identifier(schema)))
@@ -116,7 +155,7 @@ NUMBERS = [
     "0",
     "1e3",
     "0x1",
-    "\u0661",
+    "\u0661\u0661",
     "9" * 5000,
 ]
 
@@ -145,7 +184,7 @@ async def test_a_number_that_is_none_or_that_no_column_holds_is_told_and_no_erro
 
 
 @pytest.mark.parametrize(
-    "name", ["\0", "a\0b", "\ud800", "x" * 70_000, "%", "\u202e", "' OR 1=1 --", "{schema}", "%(queue)s"]
+    "name", ["\0", "a\0b", "\ud800", "x" * 20_000, "%", "\u202e", "' OR 1=1 --", "{schema}", "%(queue)s"]
 )
 async def test_whatever_is_asked_for_is_answered_and_asks_for_nothing_else(things, pages, name):
     for path, field in (
@@ -170,7 +209,7 @@ async def test_rows_of_odd_shapes_are_shown(shell, pages):
         expires_at = {0}.clock() + interval '900 years' WHERE id = %s RETURNING 1""", worker,
     )  # fmt: skip
     shell.rows("UPDATE {}.job SET state = 'blocked' WHERE id = %s RETURNING 1", second)
-    shell.rows("INSERT INTO {}.need (job, needs) VALUES (%s, 987654321) RETURNING 1", second)
+    shell.rows("INSERT INTO {}.need (job, needs, kind) VALUES (%s, 987654321, 'a') RETURNING 1", second)
     shell.rows(
         'UPDATE {}.job SET worker = 4711, progress = \'{{"fraction": 7e9, "note": ""}}\' WHERE id = %s RETURNING 1',
         first,
@@ -251,10 +290,6 @@ async def test_an_address_that_is_no_text_is_answered(pages):
 
 
 async def test_a_template_never_takes_a_text_for_markup():
-    from pathlib import Path
-
-    import chancy_ops.web
-
     folder = Path(chancy_ops.web.__file__).parent
     templates = list((folder / "templates").rglob("*.html"))
     assert len(templates) > 10

@@ -56,6 +56,16 @@ async def test_the_overview_says_what_waits_what_came_out_and_who_works(things, 
     assert "3 succeeded" in page.text  # in a bar of the chart
 
 
+async def test_behind_the_last_of_a_list_is_said_to_be_nothing_more_and_not_that_there_is_none(things, shell, pages):
+    chancy_ops.note(shell.conn, "cancel", {"job": 1}, who="ann", via="test", schema=shell.schema)
+    for path in (
+        "/workers?after=9:~", "/queues?after=~", "/schedules?after=~", "/limits?after=~", "/batches?before=1", "/audit?before=1"
+    ):  # fmt: skip
+        page = await pages(path)
+        assert "Nothing comes behind this." in page.text, path
+        assert "No worker is alive" not in page.text
+
+
 async def test_workers_are_shown_with_their_memory_and_since_when_it_is_known(shell, pages):
     (job,) = shell.submit(shop_tasks.welcome.bind(1))
     shell.run(job)

@@ -166,8 +166,8 @@ class Engine:
             seen=seen,
         )
 
-    def _processes(self) -> list[int]:
-        return [pid for executor in self.executors.values() for pid in executor.processes]
+    def _processes(self) -> Sequence[int]:
+        return places.processes(self.executors)
 
     def _recovered(self) -> None:
         """There is room again in a place where there was none."""

@@ -52,8 +52,9 @@ class Pages:
             finalize=shown.printed, trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
         filters: dict[str, Callable[..., Any]] = {
-            "age": shown.age, "cut": shown.cut, "for_": shown.for_, "length": shown.length, "moment": shown.moment,
-            "one_line": one_line, "rate": a_second, "seen": seen_of, "size": size,
+            "age": shown.age, "as_typed": shown.as_typed, "cut": shown.cut, "for_": shown.for_,
+            "length": shown.length, "moment": shown.moment, "one_line": one_line, "rate": a_second, "seen": seen_of,
+            "size": size,
         }  # fmt: skip
         self._jinja.filters |= filters
         content = b"".join(file.read_bytes() for file in sorted(STATIC.iterdir()))

@@ -150,7 +150,8 @@ async def form_of(request: Request) -> list[tuple[str, str]]:
     except TimeoutError:
         raise HTTPException(408, "The form did not arrive in time. Nothing was changed: press again.") from None
     try:
-        return parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MOST_FIELDS)
+        text = body.decode("utf-8", "replace").replace("%0D%0A", "%0A")  # browsers end lines so, whatever the value had
+        return parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_FIELDS)
     except ValueError:
         raise InvalidOption("form", f"it has more than {MOST_FIELDS:,} fields") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -46,10 +46,6 @@ class Executor(Protocol):
     @property
     def problem(self) -> str | None:
         """Why none can begin there at the moment, for whoever asks how the worker is; None if all is well."""
-
-    @property
-    def processes(self) -> Collection[int]:
-        """The ids of those that it has for that, beside the worker's own."""
 
     async def run(self, attempt: Attempt, /) -> Completion:
         """Call the task's function and return the verdict."""

@@ -15,7 +15,6 @@ class Loop:
 
     size: int | None = None
     problem: str | None = None
-    processes: tuple[int, ...] = ()
 
     def __init__(self, surround: Surround | None = None) -> None:
         self._surround = surround

@@ -76,8 +76,6 @@ class Threads:
     What is under `_changing` is changed by any thread, all else by the loop's.
     """
 
-    processes: tuple[int, ...] = ()
-
     def __init__(self, most: int, surround: Surround | None = None) -> None:
         self._most = most
         self._surround = surround

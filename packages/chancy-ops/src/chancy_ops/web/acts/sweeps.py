@@ -10,6 +10,7 @@ from starlette.responses import Response
 import chancy_ops
 from chancy import DuplicateJob, UnknownJob
 from chancy.errors import InvalidOption
+from chancy.options.plain import identity
 from chancy.wires.connections import PsycopgAsyncConn
 from chancy_ops import JobFilter, JobLine
 from chancy_ops.overview import clock
@@ -115,9 +116,9 @@ async def _lines(visit: Visit, conn: PsycopgAsyncConn, chosen: Sequence[tuple[in
 
 def _tick(text: str) -> tuple[int, str]:
     id_, _, seen = text.partition(":")
-    if not id_.isdecimal() or len(id_) > 19:
+    if not (id_.isascii() and id_.isdecimal()) or len(id_) > 19:
         raise InvalidOption("job", f"expected a job and how it was seen, got {text[:40]!r}")
-    return int(id_), seen
+    return identity("job", int(id_)), seen
 
 
 async def sweep(visit: Visit, conn: PsycopgAsyncConn) -> Response:
