@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
+from pathlib import Path
+
 import psycopg
 import pytest
 
@@ -16,20 +20,24 @@ async def keep(case, stack, dsn, schema):
         await go_on_awaiting(case(OnPostgres(actor.conn, schema, drained)))
 
 
-def pytest_generate_tests(metafunc):
-    """Each promise on each stack, of which on every commit each is tried on one: those have their promises in turn.
+def pairs(asked_for):
+    """Each promise with each stack that an expression of marks asks for, of which on every commit each is tried on one.
 
-    tests/conformance has each promise on psycopg, sync and async, besides. What is not asked for is not made: six
-    thousand cases would be thrown away by each process.
+    Those have their promises in turn; tests/conformance has each promise on psycopg, sync and async, besides. What is
+    not asked for is not made: six thousand cases would be thrown away by each process.
     """
-    every = "not every_stack" not in metafunc.config.option.markexpr
-    pairs = [
+    every = asked_for.split(" and ")[-1] != "not every_stack"
+    return [
         pytest.param(case, stack, marks=() if often else pytest.mark.every_stack, id=f"{case.__name__}-{stack.name}")
         for number, case in enumerate(CASES)
         for stack in STACKS
         if (often := stack.name == OFTEN[number % len(OFTEN)]) or every
     ]
-    metafunc.parametrize(("case", "stack"), pairs)
+
+
+def pytest_generate_tests(metafunc):
+    if "case" in metafunc.fixturenames:
+        metafunc.parametrize(("case", "stack"), pairs(metafunc.config.option.markexpr))
 
 
 def test_a_promise_is_kept_on_every_stack(case, stack, chancy_dsn, chancy_schema):
@@ -38,3 +46,14 @@ def test_a_promise_is_kept_on_every_stack(case, stack, chancy_dsn, chancy_schema
     else:
         with stack.opened(chancy_dsn, True) as actor, psycopg.connect(chancy_dsn, autocommit=True) as drained:
             go_on(case(OnPostgres(actor.conn, chancy_schema, drained)))
+
+
+def test_the_run_of_all_stacks_asks_for_each_promise_on_each_and_a_commit_for_each_on_one():
+    house = Path(__file__).parents[2]
+    environments = tomllib.loads((house / "hatch.toml").read_text(encoding="utf-8"))["envs"]
+    for script in environments["stacks"]["scripts"]["run"]:
+        (asked_for,) = re.findall(r'-m "(.*?)"', script)
+        assert len(pairs(asked_for)) == len(CASES) * len(STACKS)
+    options = tomllib.loads((house / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]
+    (asked_for,) = [option for option in options["addopts"] if "every_stack" in option]
+    assert len(pairs(asked_for)) == len(CASES)

@@ -341,16 +341,37 @@ class Life(RuleBasedStateMachine):
         with self.somebody_locking(locked):
             answer = self.send(play_round(worker, verdicts, wanted, under=under, text=PATIENT_ROUND))
         assert answer.settled == ours
+        leaves = ours and self.rows[job].has_a_slot
         if ours:
             self.rows[job] = self.rows[job].ended(ending, delay)
-        full = any(row.has_a_slot for row in self.rows.values())
-        waiting = {job for job, row in self.rows.items() if row.state == "ready" and row.gated and job != locked}
-        assert len(answer.claimed) == (worker in self.alive and want > 0 and not full and bool(waiting))
+        line = self.waiting_in_line()
+        if worker not in self.alive or want == 0 or any(row.has_a_slot for row in self.rows.values()):
+            line = []
+        admitted = self.next_in(line, locked, handed_on=leaves)
+        assert [claim.id for claim in answer.claimed] == [job for job in [admitted] if job is not None]
+        if line and admitted is None:  # whoever is next is locked by somebody
+            assert [done.again for done in answer.admissions] == [True]
         for claim in answer.claimed:
-            assert claim.id in waiting
             row = self.rows[claim.id] = self.rows[claim.id].claimed(worker)
             assert (claim.attempt, claim.max_attempts, claim.fence, claim.crashes) == astuple(row)[1:5]
             self.claims[claim.id, claim.fence] = claim
+
+    def waiting_in_line(self):
+        """Who waits for the limit, the first first; a claim does not move anybody."""
+        ids = [job for (job,) in self.execute("SELECT id FROM {}.job ORDER BY run_at, id")]
+        return [job for job in ids if self.rows[job].state == "ready" and self.rows[job].gated]
+
+    def next_in(self, line, locked, handed_on):
+        """Who of these is let in, where there is room for one. The first of all says of which kind it is, even if
+        somebody has its row: a suspect, which is that one, or one that is none. A slot that is left goes to the first
+        whose row is free, if that is no suspect.
+        """
+        free = [job for job in line if job != locked]
+        if handed_on and free and not self.rows[free[0]].crashes:
+            return free[0]
+        if line and self.rows[line[0]].crashes:
+            return line[0] if line[0] != locked else None
+        return next((job for job in free if not self.rows[job].crashes), None)
 
     @precondition(lambda self: any(row.gated for row in self.rows.values()))
     @rule(

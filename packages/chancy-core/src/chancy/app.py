@@ -18,6 +18,7 @@ from datetime import timedelta
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 import psycopg
 
 from .current import CurrentJob
@@ -38,8 +39,7 @@ Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 Surround = Callable[[CurrentJob], AbstractContextManager[Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
+class Queue(msgspec.Struct, frozen=True):
     """A named stream of jobs, and how many of them one worker process runs at a time.
 
     `keep` is how long its finished jobs are kept, stored in the schema when a worker starts; None leaves what is
@@ -51,8 +51,8 @@ class Queue:
     keep: Keep | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", name_of("name", self.name))
-        object.__setattr__(self, "concurrency", number("concurrency", self.concurrency, 1))
+        msgspec.structs.force_setattr(self, "name", name_of("name", self.name))
+        msgspec.structs.force_setattr(self, "concurrency", number("concurrency", self.concurrency, 1))
         if not (self.keep is None or isinstance(self.keep, Keep)):
             raise InvalidOption("keep", f"expected a Keep, got {shown(self.keep)}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
@@ -101,27 +100,23 @@ class Statement(msgspec.Struct, Generic[T_co], frozen=True):
     """The same in other words, which are faster where the driver prepares them, and only there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
+class Script(msgspec.Struct, frozen=True):
     """Several statements in one text, without parameters and rows: a migration."""
 
     sql: str
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(msgspec.Struct, frozen=True):
     """Wait this long, in seconds, before the next step."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class LetGo:
+class LetGo(msgspec.Struct, frozen=True):
     """End the transaction of a connection that was `FRESH` before looks of ours began one, so that it holds nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class AskStanding:
+class AskStanding(msgspec.Struct, frozen=True):
     """Ask where the connection stands; the answer is a `Standing`."""
 
 
@@ -131,8 +126,7 @@ gives, which on an async connection is awaited.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(msgspec.Struct, frozen=True):
     """How and when a job runs: what `@task` sets, and what `using` changes for one submit.
 
     Whatever was given, its fields are of exactly these kinds, and fit into a row. Raises `InvalidOption`.
@@ -149,11 +143,11 @@ class Options:
     delay: timedelta | None = None
 
     def __post_init__(self) -> None:
-        _become(self, "queue", name("queue", self.queue))
-        _become(self, "priority", priority_of(self.priority))
-        _become(self, "max_attempts", attempts_of("max_attempts", self.max_attempts))
+        msgspec.structs.force_setattr(self, "queue", name("queue", self.queue))
+        msgspec.structs.force_setattr(self, "priority", priority_of(self.priority))
+        msgspec.structs.force_setattr(self, "max_attempts", attempts_of("max_attempts", self.max_attempts))
         if self.limits is not None:
-            _become(self, "limits", _limits(self.limits))
+            msgspec.structs.force_setattr(self, "limits", _limits(self.limits))
         if not isinstance(self.retry, (Backoff, type(None))):
             raise InvalidOption(
                 "retry",
@@ -163,13 +157,9 @@ class Options:
         if self.run_at is not None and self.delay is not None:
             raise InvalidOption("delay", "give either run_at or delay")
         if self.run_at is not None:
-            _become(self, "run_at", instant("run_at", self.run_at))
+            msgspec.structs.force_setattr(self, "run_at", instant("run_at", self.run_at))
         if self.delay is not None:
-            _become(self, "delay", duration("delay", self.delay))
-
-
-def _become(frozen: object, field: str, value: object) -> None:
-    object.__setattr__(frozen, field, value)
+            msgspec.structs.force_setattr(self, "delay", duration("delay", self.delay))
 
 
 def _limits(given: object) -> tuple[Limit, ...]:

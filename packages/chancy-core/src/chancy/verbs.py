@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC
 from typing import Any, TypeVar
 
@@ -186,8 +185,7 @@ CANCEL_JOBS = keeping(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Cancellation:
+class Cancellation(msgspec.Struct, frozen=True):
     """Whether the job was stopped or asked to stop; where it was when the statement began."""
 
     done: bool

@@ -17,6 +17,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import NoReturn, get_args
 
+import msgspec
 import psycopg
 
 from chancy import modules
@@ -294,7 +295,7 @@ def told(app: Chancy, options: argparse.Namespace) -> Chancy:
         if value is not None and value < 1:
             raise Refusal(f"{name} must be at least 1")
     kept = {queue.name: queue.keep for queue in app.queues}
-    queues = [replace(queue, keep=kept.get(queue.name)) for queue in map(_queue, options.queue)]
+    queues = [msgspec.structs.replace(queue, keep=kept.get(queue.name)) for queue in map(_queue, options.queue)]
     return replace(
         app,
         queues=tuple(queues or app.queues),

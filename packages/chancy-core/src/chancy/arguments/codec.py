@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Protocol
 
@@ -48,8 +47,7 @@ class Decoder(Protocol):
         """Raises whatever a class of the user's raises."""
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(msgspec.Struct, frozen=True):
     """What a task takes and gives, compiled once at decoration."""
 
     task: str

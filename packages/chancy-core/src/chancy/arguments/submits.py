@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from chancy.job import Job, NewJob
 
 
+# No Struct: `inspect.signature` of one looks its types up, and these come from a room that imports this one.
 @dataclass(slots=True)
 class Submit:
     """Jobs on their way into the database, in one statement."""

@@ -43,6 +43,7 @@ class BatchProgress(msgspec.Struct, frozen=True, kw_only=True):
     """When its callbacks were submitted, or would have been; None while a job is live, and for a moment after."""
 
 
+# No Struct: `inspect.signature` of one looks its types up, and these come from a room that imports this one.
 @dataclass(frozen=True, slots=True)
 class Callback:
     """A task for the end of a batch, with all its arguments but the first one."""

@@ -6,7 +6,6 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -55,13 +54,12 @@ async def _call_async(function: Callable[[], Any]) -> Any:
     return (await answer) if inspect.isawaitable(answer) else answer
 
 
-@dataclass(slots=True)
-class _Ended:
+class _Ended(msgspec.Struct):
     """The jobs of one graph that are over, by their identities."""
 
-    results: dict[int, bytes] = field(default_factory=dict)
-    errors: dict[int, Exception] = field(default_factory=dict)
-    outcomes: dict[int, bytes] = field(default_factory=dict)
+    results: dict[int, bytes] = msgspec.field(default_factory=dict)
+    errors: dict[int, Exception] = msgspec.field(default_factory=dict)
+    outcomes: dict[int, bytes] = msgspec.field(default_factory=dict)
 
     def fill(self, need: Later) -> bytes:
         """What a need has come to, as JSON."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -86,7 +85,7 @@ def _without(signature: Signature, names: frozenset[str]) -> Signature:
 def _made_without(signature: Signature, names: frozenset[str]) -> Signature:
     carriers = {name: carrier for name, carrier in signature.carriers.items() if name not in names}
     struct = _narrowed(signature.struct, names)
-    return replace(
+    return msgspec.structs.replace(
         signature,
         names=(),
         keywords=signature_names(signature) - names,

@@ -5,8 +5,9 @@ runs again.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from chancy.model import Rows, Statement, Steps
 from chancy.registry import Known, registered
@@ -89,8 +90,7 @@ REQUEUE_JOBS = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Requeue:
+class Requeue(msgspec.Struct, frozen=True):
     """Whether the job is ready again, and whether it exists. If it is finished and unique: its task, its key, and the
     live job that had that key when the statement began.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
@@ -192,16 +191,15 @@ def end_blocked(look: Look) -> Statement[EndedBlocked]:
 _COUNTS = msgspec.json.Decoder(list[tuple[str, str, str, int]])
 
 
-@dataclass(slots=True)
-class Told:
+class Told(msgspec.Struct):
     """What has come of looks."""
 
-    needed: set[int] = field(default_factory=set)
+    needed: set[int] = msgspec.field(default_factory=set)
     """What has ended by that, and is needed itself."""
     released: int = 0
-    seen: list[int] = field(default_factory=list)
+    seen: list[int] = msgspec.field(default_factory=list)
     """As `Look.seen`."""
-    counts: list[tuple[str, str, str, int]] = field(default_factory=list)
+    counts: list[tuple[str, str, str, int]] = msgspec.field(default_factory=list)
     """Of what has ended by that."""
 
 

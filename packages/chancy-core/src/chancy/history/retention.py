@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from chancy.errors import InvalidOption
 from chancy.options.plain import Duration, amount, duration
@@ -17,8 +18,7 @@ def days(number: float) -> timedelta:
     return timedelta(days=amount("days", number))
 
 
-@dataclass(frozen=True, slots=True)
-class Keep:
+class Keep(msgspec.Struct, frozen=True):
     """How long the finished jobs of a queue are kept after their end, each at most a day longer.
 
     None follows the schema's own retention, `Chancy(keep=…)`. Zero leaves no row at all: nobody can look at such a job
@@ -46,7 +46,7 @@ class Keep:
 
     def __post_init__(self) -> None:
         for what, given in self._times().items():
-            object.__setattr__(self, what, whole_days(what, given, timedelta(0)))
+            msgspec.structs.force_setattr(self, what, whole_days(what, given, timedelta(0)))
         if self.results is not None and self.succeeded is not None and self.results > self.succeeded:
             raise InvalidOption("results", f"{self.results} is longer than the jobs are kept, {self.succeeded}")
 
@@ -61,7 +61,7 @@ class Keep:
         return {what: time.days for what, time in self._times().items()}
 
     def _times(self) -> dict[str, timedelta]:
-        every = {field.name: getattr(self, field.name) for field in fields(self)}
+        every = {name: getattr(self, name) for name in self.__struct_fields__}
         return {what: time for what, time in every.items() if time is not None}
 
 

@@ -9,7 +9,6 @@ passed over at once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -49,8 +48,7 @@ class Passes(msgspec.Struct, frozen=True, omit_defaults=True):
     """The length of the key up to and with its group; 0 is no group."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """One limit of a task, or its group: what it adds to the text that a job is parked under."""
 
     start: str
@@ -70,8 +68,7 @@ class Part:
         return {"start": self.start, "names": None if self.key is None else self.key.names, **limit}
 
 
-@dataclass(frozen=True, slots=True)
-class Gates:
+class Gates(msgspec.Struct, frozen=True):
     """The limits and the group of a task, in the order in which a job passes them."""
 
     task: str

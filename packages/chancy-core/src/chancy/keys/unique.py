@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, get_args
+
+import msgspec
 
 from chancy.model import OnConflict, Until
 from chancy.options.limits import KeyFunction, checked_key
@@ -14,8 +15,7 @@ from chancy.options.plain import Duration, duration, word
 SHORTEST, LONGEST = timedelta(milliseconds=1), timedelta(days=366)
 
 
-@dataclass(frozen=True, slots=True)
-class Unique:
+class Unique(msgspec.Struct, frozen=True):
     """Of all jobs of a task with the same key, one is live at a time.
 
     `key=lambda order_id: order_id` takes arguments of the task by their names; a text is the key itself; None is all of
@@ -50,7 +50,7 @@ class Unique:
             "on_conflict": word("on_conflict", self.on_conflict, get_args(OnConflict)),
         }
         for field, value in plain.items():
-            object.__setattr__(self, field, value)
+            msgspec.structs.force_setattr(self, field, value)
 
 
 class SubmitOutcome(StrEnum):

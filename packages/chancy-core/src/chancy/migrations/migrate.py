@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 import textwrap
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any, overload
+
+import msgspec
 
 from chancy.errors import DevelopmentSchema, InvalidConnection, SchemaOutdated, UnsupportedDatabase
 from chancy.history.moving import make_partitions
@@ -25,8 +26,7 @@ from .transaction import perform_in_transaction
 DAYS_AHEAD = 7
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """What changes the tables: the files of `0001_start`, say, in order."""
 
     number: int
@@ -106,8 +106,7 @@ RECORD = "INSERT INTO {schema}.migration (number, name) VALUES (%(number)s::inte
 PRINTED_RECORD = "INSERT INTO {schema}.migration (number, name) VALUES (%d, '%s');"
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(msgspec.Struct, frozen=True):
     """What a schema is."""
 
     number: int

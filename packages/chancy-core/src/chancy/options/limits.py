@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
@@ -36,8 +35,7 @@ KeyFunction: TypeAlias = Callable[..., object]
 """Takes some of the task's arguments, by their names: `lambda customer_id: customer_id`."""
 
 
-@dataclass(frozen=True, slots=True)
-class SharedLimit:
+class SharedLimit(msgspec.Struct, frozen=True):
     """What jobs may do together, over all workers: so many run at a time, or begin in any window of time."""
 
     most: int
@@ -48,10 +46,10 @@ class SharedLimit:
     """What shares the limit: all jobs of the task, those with the same key, or all that name this text."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "most", number("most", self.most, 1, 100_000))
+        msgspec.structs.force_setattr(self, "most", number("most", self.most, 1, 100_000))
         if self.per is not None:
-            object.__setattr__(self, "per", duration("per", self.per, SHORTEST, LONGEST_WINDOW))
-        object.__setattr__(self, "key", checked_key("key", self.key))
+            msgspec.structs.force_setattr(self, "per", duration("per", self.per, SHORTEST, LONGEST_WINDOW))
+        msgspec.structs.force_setattr(self, "key", checked_key("key", self.key))
 
 
 def checked_key(option: str, key: object) -> Any:

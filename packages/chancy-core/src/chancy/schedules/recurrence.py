@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import chain, islice, takewhile
 from types import ModuleType
@@ -189,8 +188,7 @@ def _zone(name: str) -> tzinfo:
         ) from None
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(msgspec.Struct, frozen=True):
     """What is to be done about one schedule now: which ticks get a job, and when to look again."""
 
     run: tuple[datetime, ...]

@@ -6,7 +6,6 @@ A worker that knows the task looks at the row when it is due and submits (`chanc
 from __future__ import annotations
 
 from contextvars import Context
-from dataclasses import fields, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -49,7 +48,7 @@ class Changes(msgspec.Struct, frozen=True):
     """What travelled beside the job when it was bound."""
 
 
-_OPTIONS = [option.name for option in fields(Options) if option.name in Changes.__struct_fields__]
+_OPTIONS = [option for option in Options.__struct_fields__ if option in Changes.__struct_fields__]
 _decode_changes = msgspec.json.Decoder(Changes).decode
 _decode_when: msgspec.json.Decoder[When] = msgspec.json.Decoder(Cron | Every)
 
@@ -65,7 +64,7 @@ def job_of(task: BaseTask[..., Any], arguments: bytes, changes: bytes, tick: dat
     unique = plain.unique if changed.unique is msgspec.UNSET else changed.unique
     return msgspec.structs.replace(
         plain,
-        options=replace(plain.options, run_at=tick, **named),
+        options=msgspec.structs.replace(plain.options, run_at=tick, **named),
         gates=plain.gates if changed.gates is msgspec.UNSET else changed.gates and encode_json(changed.gates),
         unique=unique and msgspec.structs.replace(unique, others=task.aliases),  # it may have been renamed since
         meta=Context().run(meta_now, task.name, None if changed.meta is msgspec.UNSET else bytes(changed.meta)),

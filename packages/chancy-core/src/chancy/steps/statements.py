@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -78,8 +77,7 @@ REST = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Rest:
+class Rest(msgspec.Struct, frozen=True):
     """What an attempt has to do at a sleep or a wait."""
 
     fate: str
@@ -166,8 +164,7 @@ FORGET_STEPS = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Forgotten:
+class Forgotten(msgspec.Struct, frozen=True):
     """How many steps were forgotten, and where the job was."""
 
     count: int

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+import msgspec
 from typing_extensions import ParamSpec
 
 from chancy import run
@@ -31,13 +31,12 @@ T = TypeVar("T")
 _NOW = timedelta(0)
 
 
-@dataclass(slots=True)
-class Journal:
+class Journal(msgspec.Struct):
     """What an attempt knows of its job's steps."""
 
     known: dict[str, bytes | None] | None = None
     """Those that earlier attempts have done; a large result is None. None is not read yet."""
-    begun: set[str] = field(default_factory=set)
+    begun: set[str] = msgspec.field(default_factory=set)
     """The names that this attempt has used."""
     suspended: Suspended | None = None
     """What has ended this attempt."""

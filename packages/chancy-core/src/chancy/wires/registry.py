@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+import msgspec
 
 from chancy.errors import InvalidConnection, InvalidOption
 from chancy.options.plain import flag, shown, text
@@ -17,8 +18,7 @@ from .wire import AsyncWire, Wire
 Made: TypeAlias = Callable[[Any], Wire | AsyncWire]
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(msgspec.Struct, frozen=True):
     """A class of connections: whether what is sent through one is awaited, and what makes its wire."""
 
     is_async: bool

@@ -11,7 +11,6 @@ import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Protocol, TypeAlias
@@ -47,8 +46,7 @@ class Standing(Enum):
     """The transaction has failed, and takes nothing more but its end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(msgspec.Struct, frozen=True):
     """One statement and its parameters, to be asked for in the form that a driver takes.
 
     `encoding` says what the connection speaks, in Python's or Postgres' word. It is asked where JSON has other

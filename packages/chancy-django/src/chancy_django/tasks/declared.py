@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 from django.utils import timezone
 
 import chancy
@@ -130,13 +130,13 @@ def _awaited(task: Any, func: Callable[..., Any]) -> Callable[..., Any]:
 def _unique(task: Any, unique: Unique | None) -> Unique | None:
     if unique is None or isinstance(unique.key, str):
         return unique
-    return replace(unique, key=_key(task, "unique", unique.key or _every_argument(task)))
+    return msgspec.structs.replace(unique, key=_key(task, "unique", unique.key or _every_argument(task)))
 
 
 def _limit(task: Any, limit: Any) -> Any:
     if not isinstance(limit, SharedLimit) or not callable(limit.key):
         return limit
-    return replace(limit, key=_key(task, "limits", limit.key))
+    return msgspec.structs.replace(limit, key=_key(task, "limits", limit.key))
 
 
 def _key(task: Any, option: str, key: Any) -> Any:
