@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Generator
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+ROOT = Path(__file__).parents[1]
 
 TOGETHER = ("tests/django/",)
 """Folders whose files share an environment that takes long to make: one process has them all."""
@@ -35,6 +42,81 @@ FIRST = [
     "tests/core/",
 ]
 """What takes longest, so that no process is left with it at the end while the others have nothing to do."""
+
+
+SHARED = "CHANCY_TESTS_SHARE"
+"""The variable with the folder of what is made once for all processes of a run, and lasts as long as it does."""
+_shared = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Each new Postgres of the tests, in this process and in all that it starts, has a copy of the data of the first."""
+    if SHARED in os.environ or os.name == "nt":
+        return
+    from chancy_testing.server.postgres import give, unprivileged
+
+    config.stash[_shared] = shared = tempfile.TemporaryDirectory(prefix="tests-", dir="/tmp")
+    (seed := Path(shared.name) / "seed").mkdir()
+    give(Path(shared.name), unprivileged())
+    give(seed, unprivileged())
+    os.environ[SHARED] = shared.name
+    os.environ.setdefault("CHANCY_PG_SEED", str(seed))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if (shared := config.stash.get(_shared, None)) is not None:
+        if os.environ["CHANCY_PG_SEED"].startswith(shared.name):
+            del os.environ["CHANCY_PG_SEED"]
+        del os.environ[SHARED]
+        shared.cleanup()
+
+
+@pytest.fixture(scope="session")
+def uv() -> str:
+    """The program; the test is skipped where there is none, and fails in CI."""
+    known = [os.environ.get("HATCH_UV"), shutil.which("uv"), *map(str, ROOT.glob(".hatch/*/tool/bin/uv"))]
+    found = next((path for path in known if path and shutil.which(path)), None)
+    if found is None:
+        lacking = "there is no uv to build wheels with; `python3 dev.py test` brings one"
+        pytest.fail(lacking) if os.environ.get("CI") else pytest.skip(lacking)
+    return found
+
+
+@pytest.fixture(scope="session")
+def wheels(uv: str) -> Callable[..., list[Path]]:
+    """The wheels of these packages as they are in this checkout: each is built once for all processes of a run.
+
+    (uv's own cache of what it has built from a folder takes notice of pyproject.toml alone.)
+    """
+    import fcntl
+
+    folder = Path(os.environ[SHARED]) / "wheels"
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHONPATH", "VIRTUAL_ENV"))}
+
+    def built(*names: str) -> list[Path]:
+        folder.mkdir(exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for name in names:
+                if not (folder / name).exists():
+                    source = ROOT / "packages" / f"chancy-{name}"
+                    command = [uv, "build", "--quiet", "--wheel", "--out-dir", str(folder / name), str(source)]
+                    subprocess.run(command, cwd=folder, env=env, check=True, timeout=240)
+        return [wheel for name in names for wheel in (folder / name).glob("*.whl")]
+
+    return built
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """What is collected stays to the end: no search for garbage goes through it, now or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -203,6 +203,20 @@ URLS = {
 }
 
 
+@pytest.mark.parametrize("url", ["sqlite:///jobs.db", "mysql+pymysql://app@db/shop", "redis://localhost"])
+def test_a_url_that_leads_to_another_database_is_refused_by_its_name(url):
+    with pytest.raises(
+        InvalidDSN, match=f"it leads to {url.partition(':')[0].partition('+')[0]}, and jobs are rows of"
+    ):
+        with Chancy(url):
+            pass
+
+
+def test_an_engine_is_refused_with_what_to_give_of_it():
+    with pytest.raises(InvalidOption, match="got an Engine: give its `url`"):
+        Chancy(sqlalchemy.create_engine("postgresql+psycopg://"))
+
+
 @pytest.mark.parametrize("url", URLS)
 def test_a_url_of_sqlalchemy_means_to_libpq_what_it_means_to_its_driver(url):
     assert conninfo_to_dict(Chancy(url).conninfo) == conninfo_to_dict(URLS[url])

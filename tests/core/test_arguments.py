@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import socket
 import sys
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable
+from dataclasses import InitVar, dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Optional, TypedDict
 from uuid import UUID
 
+import attrs
 import msgspec
+import peewee
 import psycopg
 import pytest
+from sqlalchemy import orm
 
 import chancy
 from chancy import InvalidArguments, InvalidConnection, InvalidResult, InvalidTask, task
+from chancy.arguments.codec import signature_of
 
 
 class Size(Enum):
@@ -260,6 +267,90 @@ def test_a_function_that_cannot_be_carried_is_refused_at_decoration(function, na
     with pytest.raises(InvalidTask, match=named):
         task(function)
     assert f"{__name__}.{function.__qualname__}" not in chancy.registry.registered()
+
+
+@dataclass
+class UsedUp:
+    number: int
+    seed: InitVar[int]
+
+
+@attrs.define
+class OfItself:
+    number: int
+    double: int = attrs.field(default=attrs.Factory(lambda self: self.number * 2, takes_self=True))
+
+
+class Base(orm.DeclarativeBase):
+    pass
+
+
+class Row(Base):
+    __tablename__ = "row"
+    id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+
+
+class DataclassBase(orm.MappedAsDataclass, orm.DeclarativeBase):
+    pass
+
+
+class RowThatIsADataclass(DataclassBase):
+    __tablename__ = "row"
+    id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+
+
+class RowOfPeewee(peewee.Model):
+    pass
+
+
+@dataclass
+class OtherPoint:
+    x: int
+
+
+CARRIED_NOWHERE = [
+    (Row, "Row is a row of your database: pass its id"),
+    (list[RowThatIsADataclass], "RowThatIsADataclass is a row of your database: pass its id"),
+    (RowOfPeewee, "RowOfPeewee is a row of your database: pass its id"),
+    (orm.Session, r"sqlalchemy\.orm\.session\.Session belongs to this process: make one in the function"),
+    (psycopg.Connection, "belongs to this process: make one in the function"),
+    (Path, r"pathlib\.Path: pass its text, a str"),
+    (deque[int], r"collections\.deque: annotate a list, a dict or a set"),
+    (Callable[[], int], "is made of code, and has no JSON: pass what the function needs to find it"),
+    (complex, "complex: pass a text, a number or an id, or make it a dataclass, a Struct or a model of Pydantic"),
+    (UsedUp, "an InitVar is used up when the object is made, .*: make it a field"),
+    (OfItself, "OfItself makes the default of 'double' of its other fields: set it in __attrs_post_init__"),
+    (Point | OtherPoint, "JSON cannot tell them apart: make them models of Pydantic, or Structs with tag=True"),
+    (str | bytes, "JSON cannot tell them apart: take one of them"),
+]
+
+
+@pytest.mark.parametrize(("annotation", "way_out"), CARRIED_NOWHERE, ids=lambda given: str(given)[:30])
+def test_a_type_that_cannot_be_carried_is_refused_with_the_way_out(annotation, way_out):
+    def function(x) -> None: ...
+
+    for given_as in ({"x": annotation, "return": None}, {"x": int, "return": annotation}):
+        function.__annotations__ = given_as
+        with pytest.raises(InvalidTask, match=way_out) as refused:
+            signature_of(function, "takes")
+        assert "github" not in str(refused.value).lower()
+
+
+@dataclass
+class Louder:
+    word: str
+
+    def __post_init__(self) -> None:
+        self.word += "!"
+
+
+@task(name="core.louder")
+def louder(word: Louder) -> None: ...
+
+
+def test_what_its_class_changes_on_its_way_is_refused_with_the_way_out():
+    with pytest.raises(InvalidArguments, match=r"at \.word; its class changes it .*__post_init__.*: carry what it is"):
+        louder.bind(Louder("hey"))
 
 
 WITH_TYPE_STATEMENTS = """

@@ -28,11 +28,16 @@ from chancy_testing.attempts import on_a_loop_of_its_own
 from stacks import BY_NAME, STACKS, alias_of, async_engine, engine, for_asyncpg, set_up_django
 
 WITH_THE_REMEDY = {
-    7: "got builtins.int",
-    "postgresql://db": "got builtins.str: connect with it first",
+    7: "got int: give the connection before everything else",
+    "postgresql://db": "got str: connect with it first",
+    orm.Session: "got type: it is a class: give one that is made and open",
     sqlalchemy.create_engine("postgresql+psycopg://"): r"Engine: take one with `with engine\.begin\(\) as conn:`",
     sqlalchemy.create_engine("postgresql+psycopg://").begin(): r"enter it, with `with … as conn:`",
     sa_asyncio.create_async_engine("postgresql+asyncpg://"): r"`async with engine\.begin\(\) as conn:`",
+    sa_asyncio.create_async_engine("postgresql+asyncpg://").begin(): r"enter it, with `async with … as conn:`",
+    sa_asyncio.async_sessionmaker(sa_asyncio.create_async_engine("postgresql+asyncpg://")).begin(): (
+        r"enter it, with `async with … as session:`"
+    ),
     orm.sessionmaker(): r"`with sessions\.begin\(\) as session:`",
     sa_asyncio.async_sessionmaker(): r"`async with sessions\.begin\(\) as session:`",
     orm.Session().begin(): "give the session whose transaction it is",
@@ -60,7 +65,7 @@ def test_a_pool_of_asyncpg_and_a_coroutine_are_refused_with_the_remedy():
         with pytest.raises(InvalidConnection, match=r"`async with pool\.acquire\(\) as conn:`"):
             plain.submit(asyncpg.create_pool(), 1)
         coming = asyncio.sleep(0)
-        with pytest.raises(InvalidConnection, match=r"got builtins\.coroutine: await it first"):
+        with pytest.raises(InvalidConnection, match=r"got coroutine: await it first"):
             plain.submit(coming, 1)
         await coming
 
@@ -76,6 +81,29 @@ def test_what_leads_to_another_database_is_refused_by_its_name(tmp_path):
     with contextlib.closing(connections[alias]) as conn:
         with pytest.raises(InvalidConnection, match=f"Django's database '{alias}' is sqlite, and jobs are rows of"):
             plain.submit(conn, 1)
+
+
+class Cursorless:
+    pass
+
+
+class WithCursors:
+    def cursor(self): ...
+
+
+def test_only_who_could_be_spoken_to_hears_of_wires():
+    with pytest.raises(InvalidConnection, match=r"Cursorless: give the connection before everything else$"):
+        plain.submit(Cursorless(), 1)
+    with pytest.raises(
+        InvalidConnection, match=r"before everything else, or `chancy\.register` the wire of this kind$"
+    ):
+        plain.submit(WithCursors(), 1)
+
+
+def test_a_cursor_of_djangos_is_refused_with_the_remedy(chancy_dsn):
+    with contextlib.closing(connections[alias_of(chancy_dsn, "cursor")]) as conn, conn.cursor() as cursor:
+        with pytest.raises(InvalidConnection, match=r"CursorWrapper: give `connection`, or `connections\[alias\]`"):
+            plain.submit(cursor, 1)
 
 
 def closed(dsn):

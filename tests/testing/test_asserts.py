@@ -104,3 +104,9 @@ async def test_values_are_compared_as_the_function_would_get_them(conn):
 async def test_an_argument_that_the_task_does_not_have_is_an_error_of_the_test(conn):
     with pytest.raises(TypeError, match="takes"):
         await now(assert_submitted(conn, send, adress="ann"))
+
+
+def test_what_is_no_task_of_chancys_is_refused_by_its_kind(chancy_conn):
+    for ask in submitted, assert_submitted, refute_submitted:
+        with pytest.raises(TypeError, match=r"expected what `chancy\.task` has made, got a function"):
+            ask(chancy_conn, now)

@@ -52,12 +52,8 @@ class Site:
 
     uv: str
     folder: Path
+    wheels: list[Path]
     made: dict[tuple[str, tuple[str, ...]], Path] = field(default_factory=dict)
-
-    def build(self):
-        for package in ("core", "worker", "testing"):
-            source = ROOT / "packages" / f"chancy-{package}"
-            run(self.uv, "build", "--quiet", "--wheel", "--out-dir", self.folder / "dist", source, cwd=self.folder)
 
     def python(self, pytest_version, *without):
         """The interpreter of an environment with what the shop needs, but for these packages.
@@ -71,8 +67,7 @@ class Site:
             else:
                 run(self.uv, "venv", "--quiet", "--no-project", "--python", sys.executable, place, cwd=self.folder)
             python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-            wheels = sorted((self.folder / "dist").glob("*.whl"))
-            needed = ["--requirements", "pyproject.toml", "--group", "test", f"pytest{pytest_version}", *wheels]
+            needed = ["--requirements", "pyproject.toml", "--group", "test", f"pytest{pytest_version}", *self.wheels]
             run(self.uv, "pip", "install", "--quiet", "--python", python, *needed, cwd=SHOP)
             if without:
                 run(self.uv, "pip", "uninstall", "--quiet", "--python", python, *without, cwd=SHOP)
@@ -81,15 +76,8 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The wheels of this checkout, built once a process of our own pytest."""
-    known = [os.environ.get("HATCH_UV"), shutil.which("uv"), *ROOT.glob(".hatch/*/tool/bin/uv")]
-    uv = next((str(path) for path in known if path and shutil.which(path)), None)
-    if uv is None:
-        lacking = "there is no uv to build wheels with; `python3 dev.py test` brings one"
-        pytest.fail(lacking) if os.environ.get("CI") else pytest.skip(lacking)
-    site = Site(uv, tmp_path_factory.mktemp("downstream"))
-    site.build()
+def site(tmp_path_factory, uv, wheels):
+    site = Site(uv, tmp_path_factory.mktemp("downstream"), wheels("core", "worker", "testing"))
     yield site
     shutil.rmtree(site.folder)  # pytest would keep those of three runs, and they are large
 

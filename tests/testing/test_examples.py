@@ -111,3 +111,41 @@ def test_the_shop_on_fastapi_serves_as_its_readme_says(database, tmp_path):
         print((tmp_path / "log").read_text())
     with psycopg.connect(database.replace("+asyncpg", "")) as conn:
         assert conn.execute("SELECT count(*) FROM chancy.worker").fetchone() == (0,)
+
+
+GUIDE = EXAMPLES.parent / "docs" / "guides" / "fastapi.md"
+COPIED = """
+import builtins, dis, sys
+from shop.web import NewOrder, Placed, web
+
+def asked_for(code):
+    for each in dis.get_instructions(code):
+        if each.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            yield each.argval
+    for inner in code.co_consts:
+        if hasattr(inner, "co_code"):
+            yield from asked_for(inner)
+
+for text in sys.stdin.read().split("=====")[1:]:
+    code, names = compile(text, "guide", "exec"), dict(NewOrder=NewOrder, Placed=Placed, web=web)
+    exec(code, names)
+    missing = set(asked_for(code)) - names.keys() - vars(builtins).keys()
+    assert not missing, missing
+"""
+
+
+def test_the_guides_snippets_have_all_that_they_name_when_they_are_copied_into_the_shop():
+    text = GUIDE.read_text(encoding="utf-8").partition("\n## Tests")[0]
+    snippets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(snippets) == 4
+    given = "".join(f"=====\n{snippet}" for snippet in snippets)
+    done = subprocess.run(
+        [sys.executable, "-c", COPIED],
+        cwd=FASTAPI,
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

@@ -26,7 +26,7 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-@pytest.mark.parametrize("number", range(200))
+@pytest.mark.parametrize("number", range(40))
 def test_sees_its_own_job_alone(number, chancy_conn, chancy_schema):
     job = add.submit(chancy_conn, number, 1)
     chancy_conn.commit()
@@ -74,15 +74,15 @@ def temporary():
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_two_hundred_tests_in_two_processes_share_a_database_and_leave_nothing_in_it(project, chancy_dsn):
+def test_many_tests_in_two_processes_share_a_database_and_leave_nothing_in_it(project, chancy_dsn):
     project.write("test_many.py", MANY)
     before = schemas(chancy_dsn)
-    project.passes(200, "-n", "2", CHANCY_TEST_DSN=chancy_dsn)
+    project.passes(40, "-n", "2", CHANCY_TEST_DSN=chancy_dsn)
     assert schemas(chancy_dsn) == before
 
 
 def test_many_tests_with_a_server_for_each_process_leave_nothing_on_the_disk(project, temporary):
-    project.write("test_many.py", MANY.replace("200", "20"))
+    project.write("test_many.py", MANY.replace("40", "20"))
     project.passes(20, "-n", "2", TMPDIR=str(temporary))
     assert [path.name for path in temporary.iterdir() if not path.name.startswith("pytest-of-")] == []
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from chancy_testing.server.postgres import Postgres
+from chancy_testing.server.postgres import Postgres, give, unprivileged
 
 OWNER = """
 import sys, time
@@ -74,6 +74,24 @@ def test_the_server_and_its_files_are_gone_after_its_owner_was_killed():
     owner.stdout.close()
     eventually(lambda: not reachable(dsn))
     eventually(lambda: not Path(folder).exists())
+
+
+def test_a_server_begins_with_the_new_data_of_the_first_where_a_folder_for_them_is_named(monkeypatch):
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        give(Path(folder), unprivileged())
+        monkeypatch.setenv("CHANCY_PG_SEED", folder)
+        with ThreadPoolExecutor(3) as pool:  # whichever of them is the first
+            assert len(list(pool.map(lambda _: made_in_a_server("first"), range(3)))) == 3
+        assert len(list(Path(folder).glob("*/PG_VERSION"))) == 1
+        assert made_in_a_server("second") == made_in_a_server("third")
+
+
+def made_in_a_server(name):
+    """Which data it has; what others have made in theirs is not there."""
+    with Postgres() as server, psycopg.connect(server.dsn) as conn:
+        conn.execute(f"CREATE TABLE {name} AS SELECT 7 AS number")
+        assert conn.execute("SELECT relname FROM pg_stat_user_tables").fetchall() == [(name,)]
+        return conn.execute("SELECT system_identifier FROM pg_control_system()").fetchone()
 
 
 def test_two_servers_start_at_the_same_time():

@@ -97,7 +97,7 @@ async def claiming(send, queues=("mail",), **more):
             "queues": [Queue(queue, 3) for queue in queues],
             "timing": Timing(look=60),
             "wakeups": Poll(),
-            "slots": SimpleNamespace(tasks={"t"}, room=Room, begin=started.append),
+            "slots": SimpleNamespace(tasks={"t"}, room=Room, begin=started.append, is_bounded=False),
             "refusals": Refusals("w:1", queues, {}),
             "ends": SimpleNamespace(settled=nothing, written=nothing, came_out=nothing, flush=lambda: None),
             "batches": None,
@@ -186,6 +186,24 @@ async def test_what_a_round_has_claimed_is_held_and_begins_before_anything_else_
         database.answer(NOTHING, found(second))  # its verdict goes with the next one, and is not found
         await asyncio.wait_for(asked.wait(), 10)
         assert (mine.started, set(mine.held)) == ([first, second], {(1, 1), (2, 1)})
+
+
+@pytest.mark.parametrize("is_bounded", [False, True], ids=["in the loop", "where there is room for a few"])
+async def test_where_more_waits_jobs_begin_while_the_next_round_is_on_its_way(database, is_bounded):
+    three, began, send = [job(n) for n in range(3)], [], database.send
+
+    async def sending(statement):
+        began.append([*mine.started])
+        return await send(statement)
+
+    database.send = sending
+    database.answer(found(*three))
+    async with claiming(database, ["mail", "post"]) as mine:
+        mine._acceptance._slots.is_bounded = is_bounded
+        await played(database, 1)
+        # A round has to know what is left of room that is counted as jobs begin.
+        assert began == [[], three if is_bounded else []]
+        assert mine.started == three
 
 
 async def test_a_claim_that_is_seen_before_the_answer_of_its_round_is_not_given_back(database):

@@ -207,7 +207,8 @@ def _secret_text(option: str, value: object) -> str:
         value = value.render_as_string(hide_password=False)
     if isinstance(value, str):
         return str.__str__(value)
-    raise InvalidOption(option, f"expected a connection string of libpq, got {a_kind(value)}")
+    remedy = ": give its `url`" if hasattr(getattr(value, "url", None), "render_as_string") else ""  # an Engine
+    raise InvalidOption(option, f"expected a connection string of libpq, got {a_kind(value)}{remedy}")
 
 
 def _is_module_name(name: object) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, overload
+
+import msgspec
 
 from .arguments.meta import parsed
 from .errors import ChancyError, InvalidConnection, LeaseLost
@@ -25,8 +26,11 @@ LONGEST_NOTE = 500
 """Characters of a note about the progress."""
 
 
-@dataclass(slots=True)
-class CurrentJob(Stepwise):
+def _nobody(job: object, progress: Progress) -> None:
+    """Listens."""
+
+
+class CurrentJob(Stepwise, msgspec.Struct):
     """One attempt, seen from inside its handler. What it does step by step is `steps/stepwise.py`."""
 
     id: int
@@ -39,26 +43,29 @@ class CurrentJob(Stepwise):
     """The worker's lease ran out: another worker may run this job now, and nothing that this attempt says counts."""
     cancelled: bool = False
     """Somebody has asked for the end of this attempt. A thread has to look here, since it cannot be stopped."""
-    fence: int = field(default=0, repr=False)
-    schema: str = field(default="", repr=False)
-    encode_result: Callable[[Any], bytes] = field(default=bytes, repr=False)
-    report: Callable[[CurrentJob, Progress], None] = field(default=lambda job, progress: None, repr=False)
+    fence: int = 0
+    schema: str = ""
+    encode_result: Callable[[Any], bytes] = bytes
+    report: Callable[[CurrentJob, Progress], None] = _nobody
     """Takes what `progress` is told to the worker."""
-    book: object = field(default=None, repr=False)
+    book: object = None
     """What keeps its log records, in the worker's terms; None if its task does not ask for it."""
-    lease: int = field(default=0, repr=False)
+    lease: int = 0
     """Of the worker, when it claimed the job: with the fence, whose the row is."""
     worker: str = ""
     """The name of the worker that runs it."""
-    claimed: Any = field(default=None, repr=False)
+    claimed: Any = None
     """What the claim has brought, in the worker's terms."""
-    since: Any = field(default=None, repr=False)
+    since: Any = None
     """When the attempt began and what is known of it since, in the worker's terms."""
     stopped: str = ""
     """Why this attempt is being stopped, as a phrase: its time limit is over, its worker stops. For what is around it;
     a child process is not told."""
-    journal: Journal | None = field(default=None, repr=False)
+    journal: Journal | None = None
     """What it knows of its job's steps, from the first one on."""
+
+    def __repr__(self) -> str:
+        return f"CurrentJob({', '.join(f'{name}={getattr(self, name)!r}' for name in _SHOWN)})"
 
     @property
     def submitted_at(self) -> datetime:
@@ -137,6 +144,8 @@ class CurrentJob(Stepwise):
         if not (yield complete_job(self.id, self.fence, self.lease, encoded)):
             raise LeaseLost(self.id, self.task)
 
+
+_SHOWN = ("id", "task", "queue", "attempt", "max_attempts", "lease_lost", "cancelled", "worker", "stopped")
 
 running_attempt: ContextVar[CurrentJob] = ContextVar("chancy_running_attempt")
 """Set by worker, eager and drain around the handler; threads get a copy."""

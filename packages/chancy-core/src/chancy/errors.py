@@ -33,6 +33,8 @@ The outcomes that a handler raises on purpose (`Retry`, `Snooze`, `Discard`) are
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class ChancyError(Exception):
     """The root of the tree. `except ChancyError` never swallows an outcome."""
@@ -95,6 +97,9 @@ class InvalidDSN(ChancyError):
 class SchemaOutdated(ChancyError):
     """The schema in the database is older than this version of Chancy, or is not there at all."""
 
+    remedy: ClassVar[str] = "run `python -m chancy migrate --schema {schema}` (or start the worker with --migrate)"
+    """What to do, in this process: a program that migrates in another way has that said here."""
+
     def __init__(
         self,
         schema: str,
@@ -117,10 +122,7 @@ class SchemaOutdated(ChancyError):
         else:
             state = f"is at migration {found}" if found else "has not been migrated"
             state += f", this version of Chancy needs migration {needed}"
-        super().__init__(
-            f"schema {schema!r} {state}: "
-            f"run `python -m chancy migrate --schema {schema}` (or start the worker with --migrate)"
-        )
+        super().__init__(f"schema {schema!r} {state}: {self.remedy.format(schema=schema)}")
 
 
 class DevelopmentSchema(ChancyError):

@@ -25,6 +25,7 @@ class ChancyConfig(AppConfig):
         from .settings import forget, settings_in_use
 
         chancy.configure(schema=settings_in_use().schema)
+        chancy.SchemaOutdated.remedy = "run `python manage.py migrate`"
         checks.register(check_settings, TAG)
         checks.register(check_tasks, TAG)
         checks.register(check_database, TAG, checks.Tags.database)

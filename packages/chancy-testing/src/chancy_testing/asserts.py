@@ -12,6 +12,7 @@ from typing_extensions import ParamSpec
 
 from chancy.job import Job
 from chancy.model import JobRow, Options, Statement
+from chancy.options.plain import a_kind
 from chancy.registry import registered
 from chancy.run import perform
 from chancy.schema import schema_in_use
@@ -121,7 +122,7 @@ def _refute_submitted(task: BaseTask[..., Any], wanted: dict[str, Any]) -> Steps
 
 def _rows(task: BaseTask[..., Any]) -> Steps[list[JobRow]]:
     """Under each of its names, oldest first."""
-    rows: list[JobRow] = yield select_jobs(MOST, tasks=list(task.names), seconds=PATIENCE_SECONDS)
+    rows: list[JobRow] = yield select_jobs(MOST, tasks=list(_checked(task).names), seconds=PATIENCE_SECONDS)
     return sorted(rows, key=lambda row: row.id)
 
 
@@ -129,8 +130,18 @@ def _handle(row: JobRow, task: BaseTask[..., R], schema: str) -> Job[R]:
     return Job(row.id, row.task, row.queue, schema, None, task.signature.decode_result, None, row.submitted_at)
 
 
+def _checked(task: BaseTask[P, R]) -> BaseTask[P, R]:
+    """Raises `TypeError` for what is no task of Chancy's."""
+    if isinstance(task, BaseTask):
+        return task
+    raise TypeError(
+        f"expected what `chancy.task` has made, got {a_kind(task)} (of a task of Django's ask "
+        f"`chancy_django.models.Job.objects.filter(task=…)`)"
+    )
+
+
 def _named(task: BaseTask[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    signature = task.signature
+    signature = _checked(task).signature
     known = {*signature.names, *signature.keyword_only}
     if len(args) > len(signature.names) or not kwargs.keys() <= known:
         raise TypeError(f"{task.name} takes {', '.join(known) or 'no arguments'}; got {args} and {kwargs}")

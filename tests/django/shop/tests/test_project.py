@@ -10,6 +10,7 @@ from django.core.management import call_command
 from django.db import connection, connections
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
+from django.db.transaction import atomic
 from django.test import SimpleTestCase, TestCase, TransactionTestCase, override_settings
 from shop import tasks
 
@@ -138,6 +139,10 @@ class Checks(TestCase):
         warning = self.found(databases=["default"])["chancy.W001"]
         self.assertIsInstance(warning, djangos.Warning)
         self.assertIn("manage.py migrate", warning.hint)
+
+    def test_who_needs_a_schema_that_is_not_there_hears_of_djangos_own_command(self):
+        with self.assertRaisesRegex(chancy.SchemaOutdated, "run `python manage.py migrate`$"), atomic():
+            chancy.jobs(connection, schema="nowhere")
 
     def test_a_task_that_no_worker_would_find(self):
         import shop.elsewhere

@@ -14,7 +14,6 @@ from operator import attrgetter
 from typing import Any, Protocol
 
 import msgspec
-from msgspec import inspect as types
 
 from chancy.carried.arrival import (
     Trust,
@@ -24,15 +23,14 @@ from chancy.carried.arrival import (
     takes_booleans,
     takes_sequences,
     trust,
-    walked,
 )
-from chancy.carried.flaws import kept_back
+from chancy.carried.flaws import unfit
 from chancy.carried.models import Carrier, Reader, carrier_of, encoder, holds_models
 from chancy.errors import InvalidArguments, InvalidResult, InvalidTask
 from chancy.model import MAX_PAYLOAD_BYTES
 from chancy.options.plain import base_of
 
-from .words import NO_NAN, WAY_OUT, WAY_OUT_OF_MODELS, argument_in, hinted, holds_nan, too_large, unplaced, unread
+from .words import NO_NAN, argument_in, hinted, holds_nan, too_large, unplaced, unread, with_the_way_out
 
 _NO_MUTABLE_DEFAULT = (list, dict, set, bytearray)
 
@@ -220,8 +218,8 @@ class Signature(msgspec.Struct, frozen=True):
             except Exception as error:  # it is nested too deeply, or a class of its own fails to compare
                 found = f"it cannot be compared with what would arrive: {type(error).__name__}: {error}"
             if found is not None:
-                way_out = WAY_OUT_OF_MODELS if name in self.carriers else WAY_OUT
-                raise InvalidArguments(self.task, name, NO_NAN if holds_nan(value) else f"{found}; {way_out}")
+                said = with_the_way_out(found, name in self.carriers)
+                raise InvalidArguments(self.task, name, NO_NAN if holds_nan(value) else said)
 
     def _compare_result(self, value: Any, arrived: Any, payload: bytes) -> None:
         """Raise `InvalidResult` where a part of it would be lost. The effects of the job are there: the kinds of its
@@ -236,7 +234,7 @@ class Signature(msgspec.Struct, frozen=True):
         if found is not None and holds_nan(value):
             raise InvalidResult(self.task, NO_NAN)
         if found is not None and is_lost(value, arrived):
-            raise InvalidResult(self.task, f"{found}; {WAY_OUT}")
+            raise InvalidResult(self.task, with_the_way_out(found, of_models=False))
 
     def _encodable(self, name: str, value: Any) -> bool:
         try:
@@ -328,13 +326,11 @@ def _carried(task: str, what: str, annotation: Any) -> Carrier | None:
     try:
         if holds_models(annotation):
             return carrier_of(annotation)
-        msgspec.json.Decoder(annotation)
-        nodes = list(walked(types.type_info(annotation)))
-        unknown = next((repr(node.cls) for node in nodes if isinstance(node, types.CustomType)), kept_back(nodes))
+        wrong = unfit(annotation)
     except Exception as error:
-        raise InvalidTask(task, f"{what} has a type that cannot be carried as JSON: {error}") from None
-    if unknown is not None:
-        raise InvalidTask(task, f"{what} has a type that cannot be carried as JSON: {unknown}")
+        wrong = str(error)
+    if wrong is not None:
+        raise InvalidTask(task, f"{what} has a type that cannot be carried as JSON: {wrong}")
     return None
 
 

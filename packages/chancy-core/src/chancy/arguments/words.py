@@ -12,11 +12,23 @@ from chancy.carried.arrival import plainly
 from chancy.model import MAX_PAYLOAD_BYTES
 
 NO_NAN = "NaN and infinity cannot be carried as JSON"
-WAY_OUT = "annotate it as what it is, or give what its annotation says"
-WAY_OUT_OF_MODELS = (
-    "annotate it as what it is; what a model keeps out of its JSON (by exclude=, a serializer, an alias, a private "
-    "attribute) is not carried"
+_ANNOTATE = "annotate it as what it is, or give what its annotation says"
+_CHANGED = (
+    "its class changes it when it is made (__post_init__), or keeps it to itself (_name): carry what it is made of"
 )
+_CHANGED_BY_A_MODEL = (
+    "carry what it is made of: what a model changes on its way (a validator, a serializer) or keeps out of its JSON "
+    "(exclude=, a private attribute) does not arrive"
+)
+
+
+def with_the_way_out(found: str, of_models: bool) -> str:
+    """What would arrive otherwise, and what to do about it: of another kind it is annotated wrongly, of the same kind
+    its class has a hand in it.
+    """
+    if " would arrive as another one" not in found or ", at " not in found:
+        return f"{found}; {_ANNOTATE}{' (a model makes one by `model_validate`)' if of_models else ''}"
+    return f"{found}; {_CHANGED_BY_A_MODEL if of_models else _CHANGED}"
 
 
 def holds_nan(value: Any) -> bool:
@@ -60,9 +72,15 @@ def argument_in(error: Exception) -> str | None:
     return None
 
 
+_UNKNOWN = "Encoding objects of type "
+
+
 def hinted(said: str) -> str:
     """Of what msgspec says when it cannot encode: most likely nothing is annotated, and it is a model."""
-    return f"{said}; annotate it as what it is" if said.startswith("Encoding objects of type") else said
+    if not said.startswith(_UNKNOWN):
+        return said
+    kind = said.removeprefix(_UNKNOWN).partition(" is ")[0]
+    return f"there is a {kind} in it, of which its annotation does not tell: annotate it as what it is"
 
 
 def unread(error: Exception) -> str:

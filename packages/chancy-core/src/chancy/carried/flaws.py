@@ -1,4 +1,4 @@
-"""Why values of a type could never arrive as they were, as far as its classes say that."""
+"""Why values of a type could never arrive as they were, as far as its classes say that, and what to give instead."""
 
 from __future__ import annotations
 
@@ -6,17 +6,79 @@ import dataclasses
 import importlib
 import typing
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
+import msgspec
 from msgspec import inspect as types
 
 from chancy.options.phrases import one_line
 
-from .arrival import fields_of, is_model, parts, reached, within
+from .arrival import fields_of, is_model, parts, reached, walked, within
 
 _NO_VALUES = (type, Callable, Iterator, Generator, AsyncIterator)
+_COLLECTIONS = ("builtins", "collections", "collections.abc")
+_OF_ONE_PROCESS = ("_io", "asyncpg", "psycopg", "psycopg2", "psycopg_pool", "socket", "sqlalchemy", "threading")
+_TABLE_OF_ROWS = ("db_table", "table_name", "tablename")
+"""What Django and Tortoise, peewee and Piccolo call it."""
 _SECRET = "a secret says asterisks in JSON: pass where it is kept"  # noqa: S105
+_UNIONS = "Type unions may not contain more than one"
 _USED_UP = "an InitVar is used up when the object is made, and its JSON does not have it: make it a field"
+
+
+def no_json(kind: Any) -> str:
+    """Of a class that neither msgspec nor Pydantic carries: what to pass in its place."""
+    name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+    if is_row(kind):
+        return f"{name} is a row of your database: pass its id"
+    if kind.__module__.partition(".")[0] in _OF_ONE_PROCESS:
+        return f"{name} belongs to this process: make one in the function, or open one there"
+    if kind in _NO_VALUES:
+        return f"{name} is made of code, and has no JSON: pass what the function needs to find it"
+    if issubclass(kind, PurePath):
+        return f"{name}: pass its text, a str"
+    if issubclass(kind, Iterable) and kind.__module__ in _COLLECTIONS:
+        return f"{name}: annotate a list, a dict or a set"
+    return f"{name}: pass a text, a number or an id, or make it a dataclass, a Struct or a model of Pydantic"
+
+
+def unfit(annotation: Any) -> str | None:
+    """Why msgspec does not carry a type without models, and what to do."""
+    for part in parts(annotation):
+        if (found := _unfit(part)) is not None:
+            return found
+    try:
+        msgspec.json.Decoder(annotation)
+        nodes = list(walked(types.type_info(annotation)))
+    except Exception as error:
+        said = str(error)
+        if not said.startswith(_UNIONS):
+            return said
+        apart = "take one of them" if "str-like" in said else "make them models of Pydantic, or Structs with tag=True"
+        return f"{said}; JSON cannot tell them apart: {apart}"
+    return next((no_json(node.cls) for node in nodes if isinstance(node, types.CustomType)), kept_back(nodes))
+
+
+def _unfit(part: Any) -> str | None:
+    """What msgspec would say in words that help nobody, or would take and could not read."""
+    kind = typing.get_origin(part) or part
+    if isinstance(part, dataclasses.InitVar):
+        return _USED_UP
+    if isinstance(kind, type) and is_row(kind):
+        return no_json(kind)
+    for attribute in getattr(kind, "__attrs_attrs__", ()):
+        if getattr(attribute.default, "takes_self", False):
+            return (
+                f"{kind.__qualname__} makes the default of {attribute.name!r} of its other fields: set it in "
+                f"__attrs_post_init__"
+            )
+    return None
+
+
+def is_row(kind: Any) -> bool:
+    """Whether it is a class of rows: of SQLAlchemy, Django, peewee, Tortoise or Piccolo."""
+    about = getattr(kind, "_meta", None)
+    return hasattr(kind, "__mapper__") or any(hasattr(about, name) for name in _TABLE_OF_ROWS)
 
 
 def kept_back(nodes: Iterable[types.Type]) -> str | None:
@@ -72,7 +134,10 @@ def _flaws_of(kind: Any) -> Iterator[str]:
         if field.exclude is True and field.is_required():
             yield f"field {name!r} is required, and exclude=True keeps it out of its JSON"
         elif not _reads_what_it_writes(name, field, config):
-            yield f"field {name!r} is written under another name than it is read by: give it one alias"
+            yield (
+                f"field {name!r} is written as {field.serialization_alias or name!r}, and not read by that name: give "
+                f"it one alias= in place of the two, and have it read by that (validate_by_alias)"
+            )
         elif _hides([field.annotation, *field.metadata]):
             yield f"field {name!r}: {_SECRET}"
 

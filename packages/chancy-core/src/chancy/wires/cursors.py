@@ -14,6 +14,7 @@ from psycopg.pq import Format
 from psycopg.pq.abc import PGconn
 from psycopg.types import TypesRegistry
 from psycopg.types.array import register_all_arrays
+from psycopg.types.string import ByteaBinaryLoader
 
 from .literals import JsonColumn, escaped
 
@@ -52,6 +53,10 @@ class _BinaryJsonLoader(_JsonLoader):
     format = Format.BINARY
 
 
+_BINARY_JSON = _BinaryJsonLoader if psycopg.pq.__impl__ == "python" else ByteaBinaryLoader
+"""In binary JSON is its text; what psycopg has in C for bytes gives it without a call of Python's."""
+
+
 def _as_psycopg_comes() -> AdaptersMap:
     """Its own adapters, without what the application has registered for the whole process."""
     adapters = AdaptersMap(types=TypesRegistry())
@@ -66,7 +71,7 @@ ADAPTERS = _as_psycopg_comes()
 ADAPTERS.register_dumper(msgspec.Raw, _JsonDumper)
 ADAPTERS.register_dumper(JsonColumn, _JsonColumnDumper)
 ADAPTERS.register_loader("json", _JsonLoader)
-ADAPTERS.register_loader("json", _BinaryJsonLoader)
+ADAPTERS.register_loader("json", _BINARY_JSON)
 
 
 class _TextLoader(Loader):

@@ -22,6 +22,7 @@ _OF_DRIVERS = {
 }  # fmt: skip
 """What drivers are told in such a URL and libpq does not know. All else that it does not know is refused: it may be a
 misspelt `sslmode`."""
+_OTHERS = frozenset({"amqp", "mariadb", "mongodb", "mssql", "mysql", "oracle", "redis", "rediss", "sqlite"})
 _NAMES = {"database": "dbname", "ssl": "sslmode", "timeout": "connect_timeout", "username": "user"}
 _SSL = {"true": "require", "false": "disable", "1": "require", "0": "disable"}
 _HOST = re.compile(r"[\w.:%~,/ -]*|[/@][^@\n]*")
@@ -65,6 +66,9 @@ def _said_to_libpq(query: str) -> str:
 
 
 def _hint(dsn: str) -> str:
+    scheme = dsn.partition("://")[0].partition("+")[0]
+    if scheme in _OTHERS:
+        return f"it leads to {scheme}, and jobs are rows of Postgres"
     if "://" in dsn:
         return "in a URL, %, @, /, : and # of a user or password have to be percent-encoded"
     if dsn.startswith("postgres"):

@@ -6,6 +6,7 @@ text, which the SQL casts, one prepared statement serves every call, and a row c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,6 +15,7 @@ from chancy.errors import InvalidOption
 from chancy.options.plain import Duration, duration, instant, shown
 
 _MANY_SECONDS = 2_000_000_000
+_QUOTED = re.compile(rb'["\\]')
 
 
 def of_numbers(values: Iterable[int]) -> str:
@@ -88,6 +90,8 @@ class JsonColumn(tuple[bytes | None, ...]):
 
     def literal(self) -> bytes:
         r"""`{"{\"x\": 1}",NULL}`"""
+        if self and None not in self and not _QUOTED.search(b",".join(self)):  # type: ignore[arg-type]
+            return b'{"' + b'","'.join(self) + b'"}'  # type: ignore[arg-type]
         return b"{" + b",".join(map(_quoted_json, self)) + b"}"
 
 

@@ -44,8 +44,11 @@ _WITH, _ASYNC_WITH = "take one with `with {}:`", "take one with `async with {}:`
 _REMEDIES = {
     "builtins.str": "connect with it first",
     "builtins.coroutine": "await it first",
+    "builtins.type": "it is a class: give one that is made and open",
     "contextlib._GeneratorContextManager": "enter it, with `with … as conn:`",
     "contextlib._AsyncGeneratorContextManager": "enter it, with `async with … as conn:`",
+    "sqlalchemy.ext.asyncio.session._AsyncSessionContextManager": "enter it, with `async with … as session:`",
+    "sqlalchemy.ext.asyncio.base.GeneratorStartableContext": "enter it, with `async with … as conn:`",
     "sqlalchemy.engine.base.Engine": _WITH.format("engine.begin() as conn"),
     "sqlalchemy.ext.asyncio.engine.AsyncEngine": _ASYNC_WITH.format("engine.begin() as conn"),
     "sqlalchemy.orm.session.sessionmaker": _WITH.format("sessions.begin() as session"),
@@ -56,6 +59,7 @@ _REMEDIES = {
     "sqlalchemy.ext.asyncio.session.AsyncSessionTransaction": "give the session whose transaction it is",
     "sqlalchemy.pool.base._ConnectionFairy": "give the session or the `sqlalchemy.Connection` that it comes from",
     "django.utils.connection.BaseConnectionHandler": "give `connection`, or `connections[alias]`",
+    "django.db.backends.utils.CursorWrapper": "give `connection`, or `connections[alias]`",
     "asyncpg.pool.Pool": _ASYNC_WITH.format("pool.acquire() as conn"),
     "asyncpg.pool.PoolAcquireContext": _ASYNC_WITH.format("pool.acquire() as conn"),
     "asyncpg.transaction.Transaction": "give the connection whose transaction it is",
@@ -73,6 +77,7 @@ _REMEDIES = {
     "sqlite3.Connection": "it leads to SQLite, and jobs are rows of Postgres",
 }
 """What people give in place of a connection, and what to give instead."""
+_FIRST = "give the connection before everything else, or `chancy.register` the wire of this kind"
 _found: dict[type, Kind] = {}
 
 
@@ -121,10 +126,11 @@ def _find(kind: type) -> Kind:
                 module, _, attribute = wire.partition(":")
                 wire = getattr(importlib.import_module(module), attribute)
             return Kind(is_async, wire)
-    remedy = next((_REMEDIES[name] for name in names if name in _REMEDIES), "")
+    usual = _FIRST if hasattr(kind, "cursor") or hasattr(kind, "execute") else _FIRST.partition(",")[0]
+    remedy = next((_REMEDIES[name] for name in names if name in _REMEDIES), usual)
     raise InvalidConnection(
         f"the first argument is your connection: expected one of psycopg, SQLAlchemy, Django, asyncpg or psycopg2, "
-        f"got {names[0]}{remedy and ': ' + remedy}"
+        f"got {names[0].removeprefix('builtins.')}: {remedy}"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -47,20 +47,26 @@ class Executor(Protocol):
     def problem(self) -> str | None:
         """Why none can begin there at the moment, for whoever asks how the worker is; None if all is well."""
 
-    async def run(self, attempt: Attempt, /) -> Completion:
-        """Call the task's function and return the verdict."""
+    def run(self, attempt: Attempt, /) -> Coroutine[Any, Any, Completion]:
+        """Call the task's function and return the verdict. Raises nothing but `CancelledError`."""
 
     async def close(self) -> None:
         """Take no more, and leave nothing behind that could be ended."""
 
 
-async def perform(attempt: Attempt, executor: Executor, middleware: Sequence[Middleware], schema: str) -> Completion:
-    """Run the job's function where it belongs, inside the middleware, and say how it went."""
+def perform(
+    attempt: Attempt, executor: Executor, middleware: Sequence[Middleware], schema: str
+) -> Coroutine[Any, Any, Completion]:
+    """Run the job's function where it belongs, inside the middleware, and say how it went. To be called and awaited in
+    a context of the attempt's own.
+    """
     running_attempt.set(attempt.current)
     attempt_schema.set(schema)
+    return _perform_within(middleware, attempt, executor) if middleware else executor.run(attempt)
+
+
+async def _perform_within(middleware: Sequence[Middleware], attempt: Attempt, executor: Executor) -> Completion:
     try:
-        if not middleware:
-            return await executor.run(attempt)
         run = functools.partial(executor.run, attempt)
         return await go_through(middleware, run, attempt.job, attempt.current, attempt.since)
     except asyncio.CancelledError:

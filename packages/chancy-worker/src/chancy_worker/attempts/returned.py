@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import NoneType
 from typing import Any, NamedTuple
 
 from chancy.errors import InvalidArguments, InvalidOption, InvalidResult
@@ -13,6 +14,9 @@ from chancy.task import BaseTask
 from chancy_worker import forks
 
 from .verdict import Claimed, Completion, Since, failure, succeeded
+
+_OF_NOTHING = (NoneType, Any)
+"""Of these None is null and comes back as None: most functions return nothing, and that needs no proof."""
 
 
 class _Said(NamedTuple):
@@ -39,6 +43,8 @@ def returned(job: Claimed, task: BaseTask[..., Any], result: Any, since: Since) 
         result = as_said(job, result, since, forks.depth)
     if type(result) is _Said:
         return result.verdict
+    if result is None and getattr(task.signature.result, "type", None) in _OF_NOTHING:
+        return succeeded(job, b"null")
     try:
         return succeeded(job, task.signature.encode_result(result))
     except InvalidResult as error:

@@ -19,6 +19,9 @@ from chancy_worker.words import MAX_MESSAGE_BYTES, safe, words_of
 
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 
+OVERHEAD_BYTES = 64
+"""Of a verdict in a round, beside its result and its errors."""
+
 Owner: TypeAlias = tuple[int, int, int]
 """Whose a row is: the job's id, the fence of the claim, and the lease under which it was made."""
 
@@ -108,7 +111,7 @@ class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     @property
     def size(self) -> int:
         """Bytes that it adds to a round."""
-        return 64 + len(self.result or b"") + len(self.errors or b"")
+        return OVERHEAD_BYTES + len(self.result or b"") + len(self.errors or b"")
 
 
 class Since(msgspec.Struct, gc=False):

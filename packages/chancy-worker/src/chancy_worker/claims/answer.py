@@ -65,7 +65,8 @@ class Answer:
 
 _FIRST_OF_JOB = 10
 """Of a claimed job's row: id, true, and then empty columns, which the first row has."""
-_ID, _RUN_AT, _PRIORITY = map(attrgetter, ("id", "run_at", "priority"))
+_ID, _RUN_AT, _PRIORITY, _CRASHES = map(attrgetter, ("id", "run_at", "priority", "crashes"))
+_LANE = attrgetter("queue", "priority", "parked", "share")
 
 
 def parse_answer(rows: Rows, worker: int) -> Answer:
@@ -76,9 +77,9 @@ def parse_answer(rows: Rows, worker: int) -> Answer:
     marks: dict[tuple[str, int], Mark] = {}
     gate_marks: dict[str, dict[tuple[int, str], Mark]] = {}
     # The last of each, since they are in order; a suspect comes before its turn.
-    last = {(job.queue, job.priority, job.parked or job.share): job for job in claimed if not job.crashes}
-    for (queue, priority, key), job in last.items():
-        if key is None:
+    harmless = [job for job in claimed if not job.crashes] if any(map(_CRASHES, claimed)) else claimed
+    for (queue, priority, *keys), job in dict(zip(map(_LANE, harmless), harmless, strict=True)).items():
+        if (key := keys[0] or keys[1]) is None:
             marks[queue, priority] = job.run_at, job.id
         else:
             gate_marks.setdefault(queue, {})[priority, key] = job.run_at, job.id

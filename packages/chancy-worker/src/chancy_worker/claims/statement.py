@@ -30,8 +30,10 @@ def play_round(
     """
     if len(set(map(_ID, verdicts))) < len(verdicts):
         verdicts = list({verdict.id: verdict for verdict in sorted(verdicts, key=attrgetter("fence"))}.values())
-    done = [v for v in verdicts if v.state is not State.READY]
-    again = [v for v in verdicts if v.state is State.READY]
+    done, again = verdicts, list[Completion]()
+    if State.READY in map(_STATE, verdicts):
+        done = [v for v in verdicts if v.state is not State.READY]
+        again = [v for v in verdicts if v.state is State.READY]
     return Statement(
         form_of(wanted, text),
         params_of_parked(wanted)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import repeat
 from operator import attrgetter
 from typing import NamedTuple, TypeAlias
 
@@ -73,7 +74,7 @@ class Holdings:
 
     def let_go(self, keys: Iterable[Key]) -> Gone:
         """The database has their verdicts."""
-        claims = [self.jobs.pop(key, None) for key in keys]
+        claims = list(map(self.jobs.pop, keys, repeat(None)))
         jobs = list(filter(None, claims))
         queues = Counter(map(_QUEUE, jobs))
         for queue, n in queues.items():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from types import MappingProxyType
 
-from chancy_worker.attempts.verdict import Completion, without_data
+from chancy_worker.attempts.verdict import OVERHEAD_BYTES, Completion, without_data
 
 log = logging.getLogger("chancy.worker")
 
@@ -19,7 +19,7 @@ MOST_CUTS = 5
 """So many times a verdict goes out alone and the connection breaks over it, before it is taken for too large."""
 LARGE_VERDICT_BYTES = 1024**2
 
-_SIZE = attrgetter("size")
+_RESULT, _ERRORS = map(attrgetter, ("result", "errors"))
 
 
 class Outbox:
@@ -31,6 +31,8 @@ class Outbox:
     def __init__(self, large: Mapping[tuple[int, int], int] = MappingProxyType({})) -> None:
         self._large = large
         self._waiting: deque[Completion] = deque()
+        self.add = self._waiting.append
+        """One more."""
         self._most, self._most_bytes = MAX_ROUND_VERDICTS, MAX_ROUND_BYTES
         self._searched: int | None = None
         """How many at most go into a round while one that cannot be stored is looked for."""
@@ -44,10 +46,6 @@ class Outbox:
 
     def __iter__(self) -> Iterator[Completion]:
         return iter(self._waiting)
-
-    def add(self, verdict: Completion) -> None:
-        """One more."""
-        self._waiting.append(verdict)
 
     def postpone(self, seconds: float, verdict: Completion, told: Callable[[], None]) -> None:
         """Send this one again after a pause, as when somebody has locked its row; `told` is called then."""
@@ -67,7 +65,7 @@ class Outbox:
         """What goes with the next round: at most 8 MiB, moved arguments included, but always one."""
         most = self._most if self._searched is None else min(self._most, self._searched)
         taken = list(self._waiting)
-        if not self._large and len(taken) <= most and sum(map(_SIZE, taken)) <= self._most_bytes:
+        if not self._large and len(taken) <= most and _sizes(taken) <= self._most_bytes:
             self._waiting.clear()
             return taken
         taken.clear()
@@ -141,3 +139,9 @@ class Outbox:
         log.error("the verdict of job %d could not be stored (%s); it fails without its data", verdict.id, reason)
         self._bared.add((verdict.id, verdict.fence))
         self._waiting.appendleft(without_data(verdict, reason))
+
+
+def _sizes(verdicts: Sequence[Completion]) -> int:
+    """The sum of their `size`."""
+    results, errors = filter(None, map(_RESULT, verdicts)), filter(None, map(_ERRORS, verdicts))
+    return OVERHEAD_BYTES * len(verdicts) + sum(map(len, results)) + sum(map(len, errors))

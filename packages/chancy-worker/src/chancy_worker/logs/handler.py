@@ -12,8 +12,10 @@ import os
 import stat
 import sys
 import types
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import TextIO
 
 from chancy_worker import forks
@@ -79,18 +81,16 @@ class Lines(logging.StreamHandler[TextIO]):
 
     def _parts(self) -> Iterator[str]:
         """What waits, each as much as can be written whole."""
-        part: list[str] = []
-        size = 0
-        for _ in range(len(self._waiting)):
-            line = self._waiting.popleft()
-            length = len(line) if line.isascii() else len(line.encode("utf-8", "backslashreplace"))
-            if part and size + length > self._whole:
-                yield "".join(part)
-                part, size = [], 0
-            part.append(line)
-            size += length
-        if part:
-            yield "".join(part)
+        lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        text = "".join(lines)
+        sizes = map(len, lines if text.isascii() else [line.encode("utf-8", "backslashreplace") for line in lines])
+        ends = [*accumulate(sizes)]
+        begun = written = 0
+        while begun < len(lines):
+            # As many as fit, and one that is longer than that alone.
+            end = max(bisect_right(ends, written + self._whole, begun), begun + 1)
+            yield "".join(lines[begun:end])
+            begun, written = end, ends[end - 1]
 
 
 def _whole_in(stream: TextIO) -> int:

@@ -46,16 +46,20 @@ class JobLines:
         self._form: Form = plain_form()
         self._is_open = False
         """Whether it is known who listens: until the next flush."""
+        self._takes_infos = False
+        """Then also: whether anybody listens to lines of what has gone well."""
         self._timer: asyncio.TimerHandle | None = None
 
     def tell(self, job: Claimed, verdict: Completion, seconds: float) -> None:
         """An attempt is over. What it raised is let go of."""
-        level = level_of(verdict)
-        if not job_log.isEnabledFor(level):
+        level = logging.INFO if verdict.state is State.SUCCEEDED else level_of(verdict)
+        if not self._is_open:
+            self._open()
+        if not (self._takes_infos if level == logging.INFO else job_log.isEnabledFor(level)):
             pass
         elif level >= logging.ERROR:
             _tell_all(job, verdict, level, seconds, _exc_info(job, verdict))
-        elif (listener := self._listener if self._is_open else self._open()) is None:
+        elif (listener := self._listener) is None:
             _tell_all(job, verdict, level, seconds)
         else:
             try:
@@ -72,8 +76,9 @@ class JobLines:
             listener, self._listener = self._listener, None
             listener.flush()
 
-    def _open(self) -> Lines | None:
+    def _open(self) -> None:
         self._is_open = True
+        self._takes_infos = job_log.isEnabledFor(logging.INFO)
         with contextlib.suppress(Exception):  # what somebody has put into logging
             self._listener = only_listener(job_log)
         if self._listener is not None:
@@ -81,7 +86,6 @@ class JobLines:
             self._form = json_form() if is_json else plain_form()
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(LATE_SECONDS, self._late)
-        return self._listener
 
     def _late(self) -> None:
         self._timer = None
@@ -111,13 +115,19 @@ def _tell_all(job: Claimed, verdict: Completion, level: int, seconds: float, exc
 
 def plain_form() -> Form:
     """As `PlainFormatter` writes such a record."""
-    second, stamp = 0, ""
+    clock, second, stamp = time.time, 0, ""
+    good = f"{logging.getLevelName(logging.INFO):<7} chancy.job: job"
 
     def form(job: Claimed, verdict: Completion, level: int, seconds: float) -> str:
         nonlocal second, stamp
-        at = time.time()
+        at = clock()
         if (now := int(at)) != second:
             second, stamp = now, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
+        if verdict.state is State.SUCCEEDED and not verdict.note:  # nearly all of them, and as below
+            return (
+                f"{stamp},{int((at - now) * 1000):03d} {good} {job.id} {job.task} succeeded attempt "
+                f"{job.attempt}/{job.max_attempts} {seconds:.3f}s\n"
+            )
         return (
             f"{stamp},{int((at - now) * 1000):03d} {logging.getLevelName(level):<7} chancy.job: "
             f"{_message(job, verdict, seconds)}\n"

@@ -1,7 +1,8 @@
 """What a round's answer means for jobs: those that it brings begin, those whose verdicts it has written are let go.
 
 Nothing here waits for anything: what the database has under this worker's name is held before anybody can ask.
-What is seldom is looked for once an answer, and not once a job.
+What is seldom is looked for once an answer, and not once a job. Plain jobs are begun when the rounds wait next, and so
+while the database has the next round already: nobody gets a turn of the loop in between.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ BUSY_PAUSE = 0.05
 """Seconds, after which a verdict is sent again whose row somebody had locked."""
 
 _KEY = attrgetter("id", "fence")
+_STATE = attrgetter("state")
+_ARGUMENTS, _CRASHES, _TASK, _BATCH = map(attrgetter, ("arguments", "crashes", "task", "batch"))
 
 
 class Rounds(Protocol):
@@ -55,6 +58,10 @@ class Slots(Protocol):
 
     def room(self) -> Room:
         """What there is room for; to be asked once before each claim."""
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether what `room` says changes with each job that begins."""
 
     def begin(self, job: Claimed, /) -> None:
         """Start it as soon as there is room. Its end is told by `Ends.ended`."""
@@ -101,6 +108,7 @@ class Acceptance:
         self._refusals = refusals
         self._ends = ends
         self._batches = batches
+        self._put_off: Sequence[Claimed] = ()
 
     def take(self, answer: Answer, wanted: Wanted, under: int, lease: int) -> Mapping[str, int]:
         """Start what was claimed under that lease, while the worker has this one; how many came of each queue."""
@@ -120,14 +128,29 @@ class Acceptance:
             self._holdings.unsure_of = under
         if twice or why or late:
             self._turn_back(jobs, twice, why, late)
-        else:
-            begin, tasks = self._slots.begin, self._slots.tasks
+        elif self._slots.is_bounded or not self._are_plain(jobs):
             for job in jobs:
-                if job.arguments and job.task in tasks and not job.crashes:
-                    begin(job)
-                else:
-                    self.accept(job)
+                self.accept(job)
+        else:
+            self._put_off = jobs
         return got
+
+    def begin(self) -> None:
+        """Start what was taken and put off."""
+        if self._put_off:
+            jobs, self._put_off = self._put_off, ()
+            begin = self._slots.begin
+            for job in jobs:
+                begin(job)
+
+    def _are_plain(self, jobs: Sequence[Claimed]) -> bool:
+        """Whether nothing of them changes what the next round asks for."""
+        tasks = self._slots.tasks
+        return (
+            all(map(_ARGUMENTS, jobs))
+            and not any(map(_CRASHES, jobs))
+            and all(task in tasks for task in set(map(_TASK, jobs)))
+        )
 
     def _turn_back(self, jobs: Sequence[Claimed], twice: Collection[Key], why: str, late: Collection[str]) -> None:
         """Some of these go back unbegun."""
@@ -175,6 +198,8 @@ class Acceptance:
         if self._demand.portion.let_go(keys):
             self._rounds.wake()
         self._ends.written(gone.jobs, gone.queues)
+        if not fates and len(gone.jobs) == len(verdicts) and _went_well(verdicts) and not any(map(_BATCH, gone.jobs)):
+            return
         for verdict, job in zip(verdicts, gone.claims, strict=True):
             if job is None:
                 self._demand.appetite.look_again()  # it was claimed unheard, and is back at its place, wherever that is
@@ -194,3 +219,7 @@ class Acceptance:
         elif fate != "done":
             self._ends.settled(verdict, fate)
         return fate != "busy"
+
+
+def _went_well(verdicts: Sequence[Completion]) -> bool:
+    return [*map(_STATE, verdicts)].count(State.SUCCEEDED) == len(verdicts)

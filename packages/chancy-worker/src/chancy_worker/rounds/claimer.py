@@ -37,6 +37,7 @@ from chancy_worker.held.outbox import Outbox
 from chancy_worker.held.unheard import Unheard
 
 from .acceptance import Acceptance, Ends, Slots
+from .meanwhile import before_each_wait
 from .mending import Mending
 from .questions import Questions
 from .told import Batches, Flows
@@ -126,8 +127,10 @@ class Claimer:
         if verdict.state is not State.SUCCEEDED or job.parked is not None or job.crashes or self._appetite.at_limit:
             self._demand.ended(job, verdict)
             if verdict.state is State.BLOCKED:
-                return self._flows.becomes(job, verdict)
-        return self.write(verdict)
+                self._flows.becomes(job, verdict)
+                return
+        self.outbox.add(verdict)
+        self.changed.set()
 
     def write(self, verdict: Completion) -> None:
         """With the next round."""
@@ -156,6 +159,9 @@ class Claimer:
 
     async def work(self) -> None:
         """Play rounds until stopped and empty."""
+        await before_each_wait(self._rounds(), self._acceptance.begin)
+
+    async def _rounds(self) -> None:
         while not self.is_over:
             self.changed.clear()
             self.turned_at = time.monotonic()

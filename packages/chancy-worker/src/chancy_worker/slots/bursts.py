@@ -96,7 +96,8 @@ class Bursts(Generic[C, R]):
                 attempt.carrier = me
                 holders = sys.getrefcount(me)
                 try:
-                    work, step = self._perform(attempt), contextvars.copy_context().run
+                    step = contextvars.copy_context().run
+                    work = step(self._perform, attempt)
                     try:
                         waits_for = step(work.send, None)
                     except StopIteration as end:

@@ -79,6 +79,11 @@ class Slots:
         """What may be claimed; to be asked once before each claim."""
         return self._space.room(self._turnstile.ahead())
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there is a place with room for a few only, to which tasks of this worker belong, or a job came."""
+        return self._space.is_bounded
+
     def begin(self, job: Claimed) -> None:
         """Start a claimed job as soon as it has a slot and, where it runs, room; give it back if that takes long."""
         try:

@@ -61,6 +61,11 @@ class Space:
                 without += self._names[place]
         return Room(bounds, without, ahead)
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether any place has room for a few only, as far as is known."""
+        return bool(self._bounded)
+
     def claim(self, running: Running) -> bool:
         """It is to run here, as soon as it can; False where its memory limit is above the whole budget.
 
