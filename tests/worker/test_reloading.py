@@ -189,8 +189,8 @@ async def test_the_next_worker_stands_by_and_begins_with_a_change_and_none_is_le
         (now,) = await eventually(site.workers, 60)
         assert site.workers()[now] != next_one  # it has no lease
         edition(EDITION.format(number=number))
+        await eventually(lambda next_one=next_one: set(site.workers().values()) == {next_one}, 60)
         assert await result_of(site, submit(site, "edition")) == number
-        assert set(site.workers().values()) == {next_one}
     (next_one,) = await eventually(lambda: standing_by(site, watching), 60)
     watching.signal(signal.SIGKILL)
     await eventually(lambda: is_gone(next_one), 60)

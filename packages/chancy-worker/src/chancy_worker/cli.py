@@ -157,12 +157,8 @@ def reloaded(command: Sequence[str], options: argparse.Namespace) -> int:
     def say(sentence: str) -> None:
         print(f"chancy-worker: {sentence}", file=sys.stderr, flush=True)
 
-    def ahead(line: int) -> list[str]:
-        python, _, _, *arguments = command
-        return [python, "-m", "chancy_worker.standby", str(line), *arguments]
-
     look = functools.partial(reloading.modules_in, reloading.folders_of(options.target))
-    return reloading.run(command, look, say, grace=options.grace, ahead=ahead)
+    return reloading.run(command, look, say, grace=options.grace, ahead=reloading.standing_by(command))
 
 
 def serve(

@@ -81,6 +81,12 @@ def without_reload(words: Sequence[str]) -> list[str]:
     return [word for word in words if not ("--reload".startswith(word) and word.startswith("--re"))]
 
 
+def standing_by(command: Sequence[str]) -> Callable[[int], list[str]]:
+    """Of `python -m chancy_worker …` the command that waits until it is told to begin, on the pipe of a number."""
+    python, _, _, *arguments = command
+    return lambda line: [python, "-m", "chancy_worker.standby", str(line), *arguments]
+
+
 class Watched:
     """The files, and what they were like when they were last looked at."""
 

@@ -20,9 +20,9 @@ from .visit import Visit
 
 
 class _JobId(Convertor[int]):
-    """The id of a job in a path: no more digits than one has."""
+    """The id of a job in a path: of five thousand digits Python makes no number."""
 
-    regex = "[0-9]{1,19}"
+    regex = "[0-9]{1,100}"
 
     def convert(self, value: str) -> int:
         return int(value)

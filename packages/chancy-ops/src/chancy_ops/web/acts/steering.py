@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
+import msgspec
 from starlette.responses import Response
 
 import chancy_ops
@@ -49,7 +48,7 @@ async def keep(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     """Days, by how jobs end; where nothing is typed, as the schema has it."""
     form = visit.posted()
     name = text_of(form, "name")
-    given = {field.name: number_of(form, field.name) for field in fields(Keep)}
+    given = {field.name: number_of(form, field.name) for field in msgspec.structs.fields(Keep)}
     rules = {what: number for what, number in given.items() if number is not None}
     chosen = Keep(**{what: days(number) for what, number in rules.items()}) if rules else None
     await chancy_ops.keep(conn, name, chosen, schema=visit.schema)
