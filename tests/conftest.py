@@ -110,12 +110,11 @@ def wheels(uv: str) -> Callable[..., list[Path]]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, Any, Any]:
-    """What is collected stays to the end: no search for garbage goes through it, now or later."""
+    """What is collected stays to the end: no search for garbage goes through it meanwhile."""
     gc.disable()
     try:
         return (yield)
     finally:
-        gc.freeze()
         gc.enable()
 
 

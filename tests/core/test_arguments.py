@@ -348,6 +348,13 @@ class Louder:
 def louder(word: Louder) -> None: ...
 
 
+def test_a_row_in_the_place_of_its_id_is_refused_with_the_way_out():
+    with pytest.raises(InvalidArguments, match=r"argument 'second' .*Row is a row of your database: pass its id$"):
+        shaped.bind(1, Row(id=7))
+    with pytest.raises(InvalidResult, match=r"Row is a row of your database: pass its id$"):
+        shaped.signature.encode_result(Row(id=7))
+
+
 def test_what_its_class_changes_on_its_way_is_refused_with_the_way_out():
     with pytest.raises(InvalidArguments, match=r"at \.word; its class changes it .*__post_init__.*: carry what it is"):
         louder.bind(Louder("hey"))

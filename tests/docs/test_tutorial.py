@@ -32,21 +32,14 @@ pytestmark = [
 FILE = re.compile(r"# (\w+\.py)(, continued)?\n")
 
 
-ROOTS = [ROOT / "packages" / f"chancy-{name}" for name in ("core", "worker", "testing", "ops")]
-
-
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory):
+def programs(tmp_path_factory, uv, wheels):
     """The folder of the programs of a fresh environment: what `pip install 'chancy-ops[dev,web]'` brings."""
-    known = [os.environ.get("HATCH_UV"), shutil.which("uv"), *ROOT.glob(".hatch/*/tool/bin/uv")]
-    uv = next((str(path) for path in known if path and shutil.which(path)), None)
-    if uv is None:
-        pytest.fail("there is no uv to make an environment with") if os.environ.get("CI") else pytest.skip("no uv")
     place = tmp_path_factory.mktemp("tutorial") / "env"
-    dev = f"{ROOTS[-1]}[dev,web]"
+    *roots, ops = map(str, wheels("core", "worker", "testing", "ops"))
     for command in (
         ["venv", "--quiet", "--no-project", "--python", sys.executable, str(place)],
-        ["pip", "install", "--quiet", "--python", str(place / "bin/python"), *map(str, ROOTS[:-1]), dev],
+        ["pip", "install", "--quiet", "--python", str(place / "bin/python"), *roots, f"{ops}[dev,web]"],
     ):
         subprocess.run([uv, *command], check=True, timeout=240)
     return place / "bin"

@@ -95,6 +95,14 @@ def test_a_port_that_somebody_has_is_said(shell):
     assert "cannot listen at 127.0.0.1 port" in answer.err
 
 
+def test_or_it_takes_another_one_if_it_may(serve):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        served = serve("--port", str(taken), "--or-another")
+        assert served.port != taken
+        assert asked(served.port, "/healthz")[0] == 200
+
+
 def test_another_address_wants_a_proxy_that_knows_who_comes(shell, monkeypatch):
     monkeypatch.delenv("CHANCY_DASHBOARD_SECRET", raising=False)
     answer = shell("dashboard", "--host", "0.0.0.0")

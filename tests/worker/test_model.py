@@ -535,7 +535,7 @@ def test_whatever_happens_to_jobs_the_rows_say_what_the_model_says(chancy_dsn, c
         run_state_machine_as_test(
             seed(part)(life) if "CI" in os.environ else life,
             settings=settings(
-                max_examples=50,
+                max_examples=int(os.environ.get("CHANCY_MODEL_EXAMPLES", "16")),
                 stateful_step_count=40,
                 deadline=None,
                 database=None,

@@ -205,7 +205,7 @@ class Signature(msgspec.Struct, frozen=True):
             payload = self.encode_value(plain)
             return payload, self.result.decode(payload)
         except Exception:
-            raise InvalidResult(self.task, hinted(str(error))) from None
+            raise InvalidResult(self.task, hinted(str(error), value)) from None
 
     def _compare(self, given: Any, arrived: Any, payload: bytes) -> None:
         """Raise `InvalidArguments` for the first argument that would arrive as something else."""
@@ -255,7 +255,7 @@ class Signature(msgspec.Struct, frozen=True):
             name = next((name for name, value in values.items() if not self._encodable(name, value)), None)
         if name is not None and holds_nan(values.get(name)):
             return InvalidArguments(self.task, name, NO_NAN)
-        return InvalidArguments(self.task, name, hinted(unplaced(error)))
+        return InvalidArguments(self.task, name, hinted(unplaced(error), values.get(name or "")))
 
 
 def signature_of(function: Callable[..., Any], task: str) -> Signature:

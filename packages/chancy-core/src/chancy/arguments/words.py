@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from chancy.carried.arrival import plainly
+from chancy.carried.flaws import is_row, no_json
 from chancy.model import MAX_PAYLOAD_BYTES
 
 NO_NAN = "NaN and infinity cannot be carried as JSON"
@@ -75,10 +76,12 @@ def argument_in(error: Exception) -> str | None:
 _UNKNOWN = "Encoding objects of type "
 
 
-def hinted(said: str) -> str:
-    """Of what msgspec says when it cannot encode: most likely nothing is annotated, and it is a model."""
+def hinted(said: str, value: object = None) -> str:
+    """Of what msgspec says when it cannot encode: most likely nothing is annotated, and it is a model; or a row."""
     if not said.startswith(_UNKNOWN):
         return said
+    if is_row(type(value)):
+        return no_json(type(value))
     kind = said.removeprefix(_UNKNOWN).partition(" is ")[0]
     return f"there is a {kind} in it, of which its annotation does not tell: annotate it as what it is"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import socket
@@ -32,6 +33,7 @@ MISSING = "chancy dashboard needs what `pip install 'chancy-ops[web]'` brings ({
 @click.argument("modules", metavar="[MODULE]...", nargs=-1)
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Listen at this address.")
 @click.option("--port", type=click.IntRange(0, 65_535), default=8610, show_default=True, help="0 takes a free one.")
+@click.option("--or-another", is_flag=True, help="Take a free port where somebody has that one.")
 @click.option("--read-only", is_flag=True, help="Postgres refuses whatever would change anything.")
 @click.option("--auth-header", metavar="NAME", help="A proxy says in this header who comes.")
 @click.option("--until-input-ends", is_flag=True, help="End when standard input does: with who has started it.")
@@ -41,6 +43,7 @@ def dashboard(
     modules: tuple[str, ...],
     host: str,
     port: int,
+    or_another: bool,
     read_only: bool,
     auth_header: str | None,
     names: tuple[str, ...],
@@ -67,7 +70,7 @@ def dashboard(
         pass  # whatever is wrong with the database or the schema is told here, and not in a browser
     token = secrets.token_urlsafe(24)
     app = _made(Dashboard, site, host, read_only, auth_header, names, token)
-    with closing(_listening(host, port)) as listener:
+    with closing(_listening(host, port, or_another=or_another)) as listener:
         place = f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         link = f"http://{place}/" + ("" if auth_header else f"?token={token}")
         answer(site.json, {"url": link}, f"The dashboard of schema {site.schema} is at {link}")
@@ -117,7 +120,7 @@ def _end_with_input(server: Server) -> None:
     server.should_exit = True
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def _listening(host: str, port: int, *, or_another: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -126,5 +129,7 @@ def _listening(host: str, port: int) -> socket.socket:
         listener.listen()  # from here on a browser is answered, if a moment later
     except OSError as error:
         listener.close()
+        if or_another and port and error.errno == errno.EADDRINUSE:
+            return _listening(host, 0, or_another=False)
         raise Refusal(f"cannot listen at {host} port {port}: {error.strerror}; --port 0 takes a free one") from None
     return listener

@@ -10,7 +10,6 @@ import importlib.util
 import json
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -95,7 +94,7 @@ def dashboard(target: str, dsn: str, schema: str, log: Log) -> Iterator[str]:
     if not all(map(importlib.util.find_spec, ("jinja2", "starlette", "uvicorn"))):
         yield "comes with chancy-ops[web]"
         return
-    site = ["--dsn", dsn, "--schema", schema, "--json", "--until-input-ends", "--port", str(_free(PORT))]
+    site = ["--dsn", dsn, "--schema", schema, "--json", "--until-input-ends", "--port", str(PORT), "--or-another"]
     command = [sys.executable, "-m", "chancy_ops", "dashboard", *site]
     for modules in [target.partition(":")[0]], []:  # without them, where they cannot be imported yet
         pages = Program("dashboard", [*command, *modules], os.environ, log)
@@ -115,17 +114,6 @@ def _link(said: str, pages: Program) -> str:
         lines.append(pages.first_line())
     pages.follow()
     return str(json.loads("".join(lines))["url"])
-
-
-def _free(port: int) -> int:
-    """The port, or 0 if somebody has it."""
-    with socket.socket() as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            tried.bind(("127.0.0.1", port))
-        except OSError:
-            return 0
-    return port
 
 
 def until_ended(programs: Sequence[Program], asked: threading.Event) -> int:
