@@ -34,6 +34,7 @@ from contenders import (
     CHANCY_CHILD,
     CHANCY_FAST,
     CHANCY_KEYED,
+    CHANCY_NARROW,
     CHANCY_SYNC,
     CHANCY_THREAD,
     CHANCY_UNKEYED,
@@ -102,7 +103,7 @@ def samples(quick: bool) -> dict[str, dict[str, Sample]]:
             contender.key: partial(
                 measures.drain_by_many, contender=contender, jobs=int(contender.jobs * share), processes=8
             )
-            for contender in (CHANCY_KEYED, CHANCY_UNKEYED)
+            for contender in (CHANCY_KEYED, CHANCY_NARROW, CHANCY_UNKEYED)
         },
         "limits not reached": {
             contender.key: partial(

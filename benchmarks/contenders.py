@@ -27,6 +27,10 @@ CHANCY_THREAD = _chancy("chancy-thread", "Chancy, in threads", kind="thread", jo
 CHANCY_CHILD = _chancy("chancy-child", "Chancy, in child processes", kind="child", jobs=20_000)
 CHANCY_KEYED = _chancy("chancy-keyed", "Chancy, 3 at a time of each of 50 keys", kind="keyed", jobs=30_000)
 CHANCY_UNKEYED = _chancy("chancy-unkeyed", "Chancy, without a limit", jobs=30_000)
+CHANCY_NARROW = _chancy(
+    "chancy-narrow", "Chancy, without a limit, 19 at a time", setting="best", concurrency=19, jobs=30_000
+)
+"""Eight of these have 152 jobs at a time; 50 keys of three have 150."""
 CHANCY_WIDE = _chancy("chancy-wide", "Chancy, 10,000 at a time", kind="wide", jobs=20_000)
 CHANCY_UNLIMITED = _chancy("chancy-unlimited", "Chancy, without a limit", kind="sleep", jobs=20_000)
 

@@ -91,6 +91,7 @@ RATIOS = (
     Ratio("sync in threads / procrastinate's threads", "sync", "chancy-thread", "procrastinate-thread", 2),
     Ratio("in child processes / bare round trips over a pipe", "sync", "chancy-child", "pipes", 0.4),
     Ratio("8 workers, 3 at a time of each of 50 keys / without", "limits", "chancy-keyed", "chancy-unkeyed", 0.75),
+    Ratio("the same / without a limit, as many at a time", "limits", "chancy-keyed", "chancy-narrow", 0.75),
     Ratio(
         "16 workers, 10,000 at a time, jobs of 10 ms / without a limit",
         "limits not reached",

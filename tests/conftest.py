@@ -138,6 +138,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByFile(config, log)
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """What has to do with no server is the same on each version of it."""
+    if "chancy_dsn" not in getattr(item, "fixturenames", ()) and not hasattr(getattr(item, "module", None), "Postgres"):
+        item.add_marker("any_postgres")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Among several processes, what takes longest is begun first."""

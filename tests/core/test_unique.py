@@ -570,7 +570,7 @@ def test_what_the_guide_shows_is_so(database):
 
 # Many at once.
 
-PROCESSES, KEYS = 16, int(os.environ.get("CHANCY_KEYS", "200"))
+PROCESSES, KEYS = 16, int(os.environ.get("CHANCY_KEYS", "100"))
 """With CHANCY_KEYS=1000 it takes a minute of processor."""
 
 SUBMITTERS = """

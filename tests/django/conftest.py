@@ -23,8 +23,6 @@ from psycopg.conninfo import make_conninfo
 
 ROOT = Path(__file__).parents[2]
 SHOP = ROOT / "tests" / "django" / "shop"
-PACKAGES = [ROOT / "packages" / f"chancy-{name}" for name in ("core", "worker", "ops", "testing", "django")]
-
 NEWEST = ["django>=6.0"]
 OLDEST = ["django==5.2.*", "django-tasks>=0.12"]
 _OURS = ("CHANCY_", "DJANGO_", "HATCH_", "PYTEST_", "PYTHONHOME", "PYTHONPATH", "SHOP_", "VIRTUAL_ENV")
@@ -81,11 +79,6 @@ class Site:
         return self.run("-c", "import django; print(django.__version__)").strip()
 
 
-def uv():
-    known = [os.environ.get("HATCH_UV"), shutil.which("uv"), *ROOT.glob(".hatch/*/tool/bin/uv")]
-    return next((str(path) for path in known if path and shutil.which(path)), None)
-
-
 def newer_python():
     """One that takes the newest Django, if there is one on this machine."""
     if sys.version_info >= (3, 12):
@@ -103,16 +96,13 @@ def _lacking(what):
 
 
 @pytest.fixture(scope="session")
-def another(tmp_path_factory):
+def another(tmp_path_factory, uv, wheels):
     """The interpreter of an environment with the other Django."""
     wanted, python = (OLDEST, sys.executable) if sys.version_info >= (3, 12) else (NEWEST, newer_python())
-    if (tool := uv()) is None:
-        _lacking("there is no uv to make an environment with; `python3 dev.py test` brings one")
     if python is None:
         _lacking("there is no Python here that the newest Django would run on")
     place = tmp_path_factory.mktemp("django") / "env"
-    made = [tool, "venv", "--quiet", "--no-project", "--python", python, str(place)]
-    editable = [word for package in PACKAGES for word in ("--editable", str(package))]
+    made = [uv, "venv", "--quiet", "--no-project", "--python", python, str(place)]
     needed = [
         *wanted,
         "psycopg[pool]",
@@ -122,7 +112,8 @@ def another(tmp_path_factory):
         "pip",
         "setuptools>=77",
     ]
-    filled = [tool, "pip", "install", "--quiet", "--python", str(place / "bin" / "python"), *needed, *editable]
+    ours = map(str, wheels("core", "worker", "ops", "testing", "django"))
+    filled = [uv, "pip", "install", "--quiet", "--python", str(place / "bin" / "python"), *needed, *ours]
     for command in (made, filled):
         done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

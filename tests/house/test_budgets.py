@@ -44,12 +44,11 @@ LARGER_WINGS = {
 }
 
 
-@pytest.mark.parametrize(
-    "room", [room for package in FOLDERS for room in rooms_of(package)], ids=lambda r: f"{r.package}/{r.path}"
-)
-def test_a_room_is_read_in_ten_minutes(room):
-    most, why = LARGER_ROOMS.get(f"{room.package}/{room.path}", (ROOM, ""))
-    assert room.lines <= most, why
+def test_a_room_is_read_in_ten_minutes():
+    rooms = {f"{room.package}/{room.path}": room for package in FOLDERS for room in rooms_of(package)}
+    assert len(rooms) > 300
+    larger = {name: (room.lines, LARGER_ROOMS.get(name, (ROOM, ""))) for name, room in rooms.items()}
+    assert {name: (lines, most, why) for name, (lines, (most, why)) in larger.items() if lines > most} == {}
 
 
 def test_an_exception_is_one():

@@ -124,9 +124,9 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("dsn", BROKEN)
-@every_command
-def test_a_broken_connection_string_is_never_repeated(capsys, line, dsn):
-    assert SECRET not in one_line(Shell(capsys, dsn, "chancy")(*line))
+def test_a_broken_connection_string_is_never_repeated_by_any_command(capsys, dsn):
+    said = {name: one_line(Shell(capsys, dsn, "chancy")(name, *rest)) for name, rest in COMMAND_LINES.items()}
+    assert {name: line for name, line in said.items() if SECRET in line} == {}
 
 
 @pytest.mark.parametrize("command", ["chancy_worker shop_tasks", "chancy migrate"])

@@ -90,14 +90,14 @@ def shop(tmp_path):
 
 
 def run_pytest(python, shop, *arguments, **settings):
-    """In two processes unless told otherwise, with a place for temporary files that is not ours."""
+    """With a place for temporary files that is not ours."""
     basetemp = f"--basetemp={shop.parent / 'temporary'}"
-    return run(python, "-m", "pytest", "-n", "2", basetemp, *arguments, cwd=shop, **settings)
+    return run(python, "-m", "pytest", basetemp, *arguments, cwd=shop, **settings)
 
 
-@pytest.mark.parametrize(("version", "mode"), [("==8.*", "strict"), ("==9.*", "auto")])
-def test_the_tests_of_a_shop_pass_with_pytest_asyncio_in_each_mode(site, shop, version, mode):
-    said = run_pytest(site.python(version), shop, "-o", f"asyncio_mode={mode}")
+@pytest.mark.parametrize(("version", "mode", "processes"), [("==8.*", "strict", 2), ("==9.*", "auto", 0)])
+def test_the_tests_of_a_shop_pass_with_pytest_asyncio_in_each_mode(site, shop, version, mode, processes):
+    said = run_pytest(site.python(version), shop, "-o", f"asyncio_mode={mode}", "-n", processes)
     assert f"pytest-{version[2]}." in said
     assert f"asyncio: mode=Mode.{mode.upper()}" in said
     assert f"= {sum(TESTS.values())} passed in " in said
@@ -110,9 +110,7 @@ def test_the_tests_of_a_shop_pass_with_the_plugin_of_anyio_alone(site, shop, cha
 
 
 def test_the_tests_in_memory_need_no_database(site, shop):
-    said = run_pytest(
-        site.python("==9.*"), shop, "-n", "0", "tests/test_tasks.py", CHANCY_TEST_DSN="host=/there/is/none"
-    )
+    said = run_pytest(site.python("==9.*"), shop, "tests/test_tasks.py", CHANCY_TEST_DSN="host=/there/is/none")
     assert f"= {TESTS['test_tasks']} passed in " in said
 
 

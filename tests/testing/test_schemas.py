@@ -9,6 +9,7 @@ import pytest
 from psycopg import sql
 
 import chancy
+import chancy_ops
 from chancy_testing.clock import Clock
 from chancy_testing.server.schemas import EVERY_SCHEMA, Schemas
 
@@ -65,6 +66,23 @@ def test_a_schema_whose_clock_was_moved_is_used_again_without_the_days_that_this
             assert conn.execute(days).fetchone() == (6,)
             schemas.give_back(first)
             assert schemas.take() == first
+        schemas.give_back(first)
+
+
+def test_a_schema_in_which_a_queue_keeps_its_jobs_and_results_longer_is_used_again_without_what_this_has_made(
+    chancy_dsn,
+):
+    with Schemas(chancy_dsn) as schemas, psycopg.connect(chancy_dsn, autocommit=True) as conn:
+        first = schemas.take()
+        for days in (3, 30):
+            chancy_ops.keep(
+                conn, "mail", chancy.Keep(succeeded=timedelta(days=days), results=timedelta(days=1)), schema=first
+            )
+            made = sql.SQL("SELECT to_regclass({})").format(sql.Literal(f"{first}.history_{days}d"))
+            assert conn.execute(made).fetchone() != (None,)
+            schemas.give_back(first)
+            assert schemas.take() == first
+            assert conn.execute(made).fetchone() == (None,)
         schemas.give_back(first)
 
 

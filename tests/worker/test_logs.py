@@ -398,7 +398,7 @@ async def test_a_wrong_word_about_itself_is_refused_in_words_wherever_a_job_runs
             "InvalidOption: fraction: expected a fraction from 0 to 1, got nan",
             "InvalidOption: note: expected a text, got None",
             "InvalidOption: note: expected a text, got 5",
-            f"InvalidConnection: {conn} builtins.NoneType",
+            f"InvalidConnection: {conn} NoneType: give the connection before everything else",
             f"InvalidConnection: {conn} builtins.str: connect with it first",
         ]
 

@@ -190,7 +190,7 @@ async def test_a_job_that_is_cancelled_in_its_step_has_not_done_it(site, effects
 
 @pytest.mark.parametrize("kind", ["order", "order_in_thread"])
 async def test_effects_in_the_transaction_of_a_step_are_there_once_whatever_workers_die(site, kind, effects):
-    jobs = site.submit(*[getattr(tasks, kind).bind(site.dsn) for _ in range(60)])
+    jobs = site.submit(*[getattr(tasks, kind).bind(site.dsn) for _ in range(24)])
     processes = [site.spawn(), site.spawn()]
     await site.started(*processes)
     for _ in range(3):
@@ -202,7 +202,7 @@ async def test_effects_in_the_transaction_of_a_step_are_there_once_whatever_work
         processes.pop(0).end()
         processes.append(site.spawn())
     await all_finished(site, 60)
-    assert [job.result(site.conn) for job in jobs] == [30] * 60
+    assert [job.result(site.conn) for job in jobs] == [30] * 24
     seen = effects()
     once = {(job.id, f"book {number}") for job in jobs for number in range(5)}
     assert {effect for effect in seen if effect[1].startswith("book")} == once

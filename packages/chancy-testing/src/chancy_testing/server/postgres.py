@@ -105,7 +105,7 @@ class Postgres:
     and must be new, empty or one of ours. `settings` are Postgres' own, by name: `QUICK` for tests, `DURABLE` for data
     that stay. `version` chooses between the wheel's 18 and 16, and so does
     CHANCY_PG_VERSION; CHANCY_PG_BIN names a folder of binaries and wins over both. CHANCY_PG_SEED names a folder where
-    the first server leaves a copy of its new data, and each later one begins with that: a fifth of the time.
+    the first server leaves a copy of its new data, and each later one begins with that: a fifth of the work of initdb.
     """
 
     dsn: str

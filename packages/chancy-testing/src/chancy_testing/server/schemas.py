@@ -73,9 +73,11 @@ EMPTY = """
     END
     $$
 """
+# And what has days of its own: the part of the history that is kept for so many.
 DAYS = """
     SELECT relname::text FROM pg_class JOIN pg_namespace ON relnamespace = pg_namespace.oid
-    WHERE nspname = {schema} AND relkind = 'r' AND relname ~ '^(history|log|step)_[0-9]{{8}}$'
+    WHERE nspname = {schema} AND relkind IN ('r', 'p')
+        AND relname ~ '^((history|log|step)_[0-9]{{8}}|history(_result)?_[0-9]+d(_[0-9]{{8}})?)$'
 """
 EVERY_SCHEMA = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'chancy\\_test\\_%'"
 TRY_RUN = "SELECT pg_try_advisory_lock(%s::integer, %s::integer)"
@@ -137,7 +139,7 @@ class Schemas:
             self._in_use.append(name)
 
     def _is_as_it_was_made(self, name: str) -> bool:
-        """But for rows, and after the days have gone which a clock that was moved has made."""
+        """But for rows, and after the days have gone which a clock that was moved has made, or what a queue keeps."""
         if self._shape(name) == self._shapes[name]:
             return True
         if not (new := self._days_of(name) - self._days[name]):
