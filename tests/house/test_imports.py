@@ -35,7 +35,7 @@ ORDER = {
         children threads life parts demand rounds metrics
         lifespan places engine
         supervision reloading worker processes
-        cli standby __main__ __init__
+        cli __main__ __init__
     """,
     "chancy_ops": """
         auditing redaction forms pauses queue matching counting jobs graphs fingerprints searching overview sweeping tally

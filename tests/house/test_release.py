@@ -47,3 +47,17 @@ def test_a_change_of_no_kind_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(release, "CHANGES", tmp_path)
     with pytest.raises(SystemExit, match=r"name it the-bell\.added\.md"):
         release.fragments()
+
+
+def test_the_oldest_row_of_the_stacks_has_what_core_says_is_old_enough():
+    root = Path(__file__).parents[2]
+    wants = tomllib.loads((root / "packages/chancy-core/pyproject.toml").read_text(encoding="utf-8"))["project"]
+    row = tomllib.loads((root / "hatch.toml").read_text(encoding="utf-8"))["envs"]["stacks"]["overrides"]["matrix"]
+    old = {
+        re.split(r"[\[=]", each["value"])[0]: each["value"].partition("==")[2]
+        for each in row["versions"]["extra-dependencies"]
+        if each["if"] == ["old"]
+    }
+    floors = {re.split(r"[\[>]", each)[0]: each.partition(">=")[2] for each in wants["dependencies"]}
+    for name in "msgspec", "psycopg":
+        assert old[name].removesuffix(".0") == floors[name]

@@ -399,7 +399,7 @@ async def test_a_wrong_word_about_itself_is_refused_in_words_wherever_a_job_runs
             "InvalidOption: note: expected a text, got None",
             "InvalidOption: note: expected a text, got 5",
             f"InvalidConnection: {conn} NoneType: give the connection before everything else",
-            f"InvalidConnection: {conn} builtins.str: connect with it first",
+            f"InvalidConnection: {conn} str: connect with it first",
         ]
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from worker_help import eventually, process_facts
@@ -167,48 +165,6 @@ async def test_a_change_is_taken_what_ran_goes_back_and_a_mistake_waits_to_be_me
     worker.signal(signal.SIGTERM)
     await eventually(lambda: worker.code == 0, 60)
     assert site.workers() == {}
-
-
-def standing_by(site, watching):
-    """The ids of processes that wait to be the next worker of this one. One that has begun is called the same."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, IndexError, ValueError):
-            words = (place / "cmdline").read_bytes().split(b"\0")
-            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == watching.pid and b"chancy_worker.standby" in words:
-                found.append(int(place.name))
-    return [pid for pid in found if pid not in site.workers().values()]
-
-
-async def test_the_next_worker_stands_by_and_begins_with_a_change_and_none_is_left_at_the_end(site, edition):
-    edition(EDITION.format(number=1))
-    watching = started(site)
-    for number in (2, 3):
-        (next_one,) = await eventually(lambda: standing_by(site, watching), 60)
-        (now,) = await eventually(site.workers, 60)
-        assert site.workers()[now] != next_one  # it has no lease
-        edition(EDITION.format(number=number))
-        await eventually(lambda next_one=next_one: set(site.workers().values()) == {next_one}, 60)
-        assert await result_of(site, submit(site, "edition")) == number
-    (next_one,) = await eventually(lambda: standing_by(site, watching), 60)
-    watching.signal(signal.SIGKILL)
-    await eventually(lambda: is_gone(next_one), 60)
-    await eventually(lambda: site.workers() == {}, 60)
-
-
-async def test_a_change_of_what_the_next_worker_has_imported_already_has_another_one_begin(tmp_path):
-    begun = tmp_path / "begun"
-    program = f"open({str(begun)!r}, 'a').write('x'); import time; time.sleep(60)"
-    following = reloading.Next([sys.executable, "-c", program], lambda line: [sys.executable, "-c", program])
-    following._prepare_at = 0
-    following.prepare()
-    process, _ = following._ready
-    following.forget([tmp_path / "shop.py"])
-    assert process.poll() is None
-    following.forget([tmp_path / "shop.py", Path(reloading.__file__)])
-    assert process.poll() is not None
-    assert following._ready is None
 
 
 async def test_a_worker_that_a_job_kills_is_started_again(site, edition):

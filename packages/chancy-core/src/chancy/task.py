@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, overload
 
-import msgspec
 from typing_extensions import ParamSpec, Unpack
 
 from .arguments.codec import Signature, signature_of
@@ -208,7 +207,7 @@ class BaseTask(Generic[P, R]):
             refuse_others(changes, OptionChanges.__annotations__)
             if "limits" in given:
                 given["limits"], named = divided(given["limits"])
-            options = msgspec.structs.replace(self.options, **given)
+            options = self.options.but(**given)
             wait_for = after_of(several("after", after, "jobs"))
             if callable(group):
                 raise InvalidOption("group", _NO_FUNCTION)

@@ -158,7 +158,7 @@ def reloaded(command: Sequence[str], options: argparse.Namespace) -> int:
         print(f"chancy-worker: {sentence}", file=sys.stderr, flush=True)
 
     look = functools.partial(reloading.modules_in, reloading.folders_of(options.target))
-    return reloading.run(command, look, say, grace=options.grace, ahead=reloading.standing_by(command))
+    return reloading.run(command, look, say, grace=options.grace)
 
 
 def serve(

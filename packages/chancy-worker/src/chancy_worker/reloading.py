@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import importlib.machinery
 import importlib.util
-import math
 import os
 import subprocess
 import sys
@@ -31,8 +30,6 @@ SHARE = 0.05
 """Of a core that looking may take: where there are many files, it is done less often."""
 _A_MOMENT = 0.3
 """Seconds that running jobs get when a file has changed; then they are given back, their attempt refunded."""
-_BEGUN = 1.5
-"""Seconds, after which a worker has begun, most likely."""
 _TO_END = 5.0
 """Seconds, after its grace, before a worker is killed."""
 
@@ -81,12 +78,6 @@ def without_reload(words: Sequence[str]) -> list[str]:
     return [word for word in words if not ("--reload".startswith(word) and word.startswith("--re"))]
 
 
-def standing_by(command: Sequence[str]) -> Callable[[int], list[str]]:
-    """Of `python -m chancy_worker …` the command that waits until it is told to begin, on the pipe of a number."""
-    python, _, _, *arguments = command
-    return lambda line: [python, "-m", "chancy_worker.standby", str(line), *arguments]
-
-
 class Watched:
     """The files, and what they were like when they were last looked at."""
 
@@ -106,71 +97,8 @@ class Watched:
         return sorted(path for path in now.keys() | before.keys() if now.get(path) != before.get(path))
 
 
-class Next:
-    """The worker that begins next. Where it can be told apart from the program (`ahead`), its process is started before
-    it is needed: an interpreter and its imports take as long as all else, on a busy machine longer than one waits for
-    a change.
-    """
-
-    def __init__(self, command: Sequence[str], ahead: Callable[[int], Sequence[str]] | None) -> None:
-        """`ahead` is the command of one that waits until it is told to begin, on the pipe of this number."""
-        self._command = command
-        self._ahead = ahead if os.name != "nt" else None
-        self._ready: tuple[subprocess.Popen[bytes], int] | None = None
-        self._prepare_at = math.inf
-
-    def begin(self) -> subprocess.Popen[bytes]:
-        """Its process, which begins now. A session of its own: Ctrl-C reaches it through us, once."""
-        self._prepare_at = time.monotonic() + _BEGUN
-        if (ready := self._ready) is not None:
-            self._ready = None
-            process, line = ready
-            with contextlib.suppress(OSError), os.fdopen(line, "wb", buffering=0) as told:
-                told.write(b"1")
-                return process
-            process.wait()
-        return subprocess.Popen(self._command, env=ended_with_this(os.environ), start_new_session=True)
-
-    def prepare(self) -> None:
-        """Have one ready, when the one before has had the processor for its own beginning."""
-        if self._ahead is None or self._ready is not None or time.monotonic() < self._prepare_at:
-            return
-        theirs, ours = os.pipe()
-        try:
-            process = subprocess.Popen(
-                self._ahead(theirs), env=ended_with_this(os.environ), pass_fds=[theirs], start_new_session=True
-            )
-        except BaseException:
-            os.close(ours)
-            raise
-        finally:
-            os.close(theirs)
-        self._ready = process, ours
-
-    def forget(self, changed: Iterable[Path]) -> None:
-        """Drop it, if one of these files is part of what it has imported, as this process has."""
-        files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-        if not files.isdisjoint(map(str, changed)):
-            self.close()
-
-    def close(self) -> None:
-        """Nothing is left of it."""
-        if self._ready is not None:
-            (process, line), self._ready = self._ready, None
-            os.close(line)
-            process.kill()
-            process.wait()
-
-
-def run(
-    command: Sequence[str],
-    look: Look,
-    say: Callable[[str], object],
-    *,
-    grace: float = 0.0,
-    ahead: Callable[[int], Sequence[str]] | None = None,
-) -> int:
-    """Keep the command running until a signal, or until it ends by itself and well; its exit code. `ahead`: see `Next`.
+def run(command: Sequence[str], look: Look, say: Callable[[str], object], *, grace: float = 0.0) -> int:
+    """Keep the command running until a signal, or until it ends by itself and well; its exit code.
 
     Where it could not even start, the next change may be what mends it. One that was killed, as by a job that takes all
     memory, is started again at once.
@@ -187,24 +115,20 @@ def run(
     def is_over() -> bool:
         return asked or children[0].poll() is not None
 
-    with (
-        signals.taken(stop),
-        ending_with_parent(stop, grace + _TO_END),
-        contextlib.closing(Next(command, ahead)) as following,
-    ):
+    with signals.taken(stop), ending_with_parent(stop, grace + _TO_END):
         while not asked:
-            child = following.begin()
+            # A session of its own: Ctrl-C reaches it through us, once.
+            child = subprocess.Popen(command, env=ended_with_this(os.environ), start_new_session=True)
             children[:] = [child]
             if asked:
                 child.terminate()
-            changed = _wait_for_change(watched, is_over, following)
+            changed = _wait_for_change(watched, is_over)
             if asked:
                 return _ended(child, grace + _TO_END)
             if changed:
                 say(f"{_named(changed)} changed: the worker is started again")
                 _end(child)
                 _forget_bytecode(changed)
-                following.forget(changed)
                 continue
             if (code := child.wait()) == 0:
                 return code
@@ -213,18 +137,15 @@ def run(
                 time.sleep(LOOK_SECONDS)
             else:
                 say(f"the worker has ended with {code}; it is started again when a file changes")
-                changed = _wait_for_change(watched, lambda: asked, following)
-                _forget_bytecode(changed)
-                following.forget(changed)
+                _forget_bytecode(_wait_for_change(watched, lambda: asked))
     return 0
 
 
-def _wait_for_change(watched: Watched, is_over: Callable[[], bool], following: Next) -> list[Path]:
+def _wait_for_change(watched: Watched, is_over: Callable[[], bool]) -> list[Path]:
     """What has changed; nothing if it is over before."""
     while not is_over():
         if changed := watched.changed():
             return changed
-        following.prepare()
         time.sleep(LOOK_SECONDS)
     return []
 

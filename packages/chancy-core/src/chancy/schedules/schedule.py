@@ -64,7 +64,7 @@ def job_of(task: BaseTask[..., Any], arguments: bytes, changes: bytes, tick: dat
     unique = plain.unique if changed.unique is msgspec.UNSET else changed.unique
     return msgspec.structs.replace(
         plain,
-        options=msgspec.structs.replace(plain.options, run_at=tick, **named),
+        options=plain.options.but(run_at=tick, **named),
         gates=plain.gates if changed.gates is msgspec.UNSET else changed.gates and encode_json(changed.gates),
         unique=unique and msgspec.structs.replace(unique, others=task.aliases),  # it may have been renamed since
         meta=Context().run(meta_now, task.name, None if changed.meta is msgspec.UNSET else bytes(changed.meta)),

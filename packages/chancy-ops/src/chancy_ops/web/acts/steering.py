@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 from starlette.responses import Response
 
 import chancy_ops
@@ -48,7 +47,7 @@ async def keep(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     """Days, by how jobs end; where nothing is typed, as the schema has it."""
     form = visit.posted()
     name = text_of(form, "name")
-    given = {field.name: number_of(form, field.name) for field in msgspec.structs.fields(Keep)}
+    given = {name: number_of(form, name) for name in Keep.__struct_fields__}
     rules = {what: number for what, number in given.items() if number is not None}
     chosen = Keep(**{what: days(number) for what, number in rules.items()}) if rules else None
     await chancy_ops.keep(conn, name, chosen, schema=visit.schema)
