@@ -29,7 +29,7 @@ ORDER = {
         app __main__ __init__
     """,
     "chancy_worker": """
-        config forks init words fingerprint mistakes versions
+        config memory forks init words fingerprint mistakes versions
         attempts connection logs
         tally slots claims held child doorbell
         children threads life parts demand rounds metrics

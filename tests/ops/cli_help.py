@@ -130,8 +130,10 @@ class Shell:
     ) -> int:
         """A live worker has claimed it; the worker's id."""
         ((worker,),) = self.rows(
-            """INSERT INTO {0}.worker (name, started_at, expires_at, clock_ahead)
-            VALUES (%s, {0}.clock(), {0}.clock() + interval '1 h', 0.004) RETURNING id""",
+            """INSERT INTO {0}.worker (name, started_at, expires_at, clock_ahead, memory, memory_of_children, memory_at)
+            VALUES (%s, {0}.clock(), {0}.clock() + interval '1 h', 0.004, 100663296, 251658240,
+                {0}.clock() - interval '3 s')
+            RETURNING id""",
             WORKER,
         )
         self.rows(

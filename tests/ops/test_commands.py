@@ -211,8 +211,13 @@ def test_workers_are_told(shell, tasks):
     assert answer.lines[0][:4] == ["ID", "WORKER", "VERSION", "RUNNING"]
     assert answer.lines[1][:4] == [str(worker), "web-1:77", __version__, "1"]
     assert "+0.004 s" in answer.out
+    assert " 336 MiB " in answer.out
     (told,) = shell("workers", "--json").document["workers"]
     assert (told["name"], told["running"], told["queues"], told["clock_ahead"]) == ("web-1:77", 1, ["mail"], 0.004)
+    assert (told["memory"], told["memory_of_children"]) == (96 * 1024**2, 240 * 1024**2)
+    assert datetime.fromisoformat(told["memory_at"]) > datetime.fromisoformat(told["started_at"]) - timedelta(seconds=9)
+    shell.rows("UPDATE {}.worker SET memory = NULL, memory_of_children = NULL, memory_at = NULL RETURNING 1")
+    assert "MiB" not in shell("workers").out
 
 
 def test_a_job_that_waits_is_edited_and_another_is_left_alone(shell, tasks, chancy_clock):

@@ -59,3 +59,26 @@ def pack(
     to: Address | None = None,
     pin: Annotated[str, Secret()] = "",
 ) -> None: ...
+
+
+class Card(msgspec.Struct):
+    owner: str
+    pin: Annotated[Literal["1", "2"], Secret()] = "1"
+
+
+class Checked(msgspec.Struct):
+    pin: Annotated[str, Secret()]
+
+    def __post_init__(self) -> None:
+        if len(self.pin) != 4:
+            raise ValueError(f"{self.pin} has not four digits")
+
+
+@task(name="acts.hides", queue="mail")
+def hides(
+    mode: Annotated[Literal["slow", "fast"], Secret()],
+    number: Annotated[int, Secret()],
+    card: Card,
+    other: Card,
+    checked: Checked,
+) -> None: ...

@@ -126,6 +126,50 @@ async def test_a_button_that_is_pressed_twice_does_it_once(shell, pages, state_o
     assert acts(shell) == [("cancel", {"job": job}, 1)]
 
 
+@pytest.mark.parametrize(
+    ("act", "state"),
+    [("cancel", "ready"), ("requeue", "failed"), ("edit", "scheduled"), ("delete", "ready"), ("delete", "failed")],
+)
+async def test_a_form_that_is_posted_again_later_by_the_back_button_changes_nothing_more(shell, pages, act, state):
+    (job,) = shell.submit(greet.using(delay=7200 if state == "scheduled" else 0).bind("ann"))
+    if state == "failed":
+        shell.finish(job)
+    fields = forms_of(await pages(f"/jobs/{job}"))[f"/jobs/{job}/{act}"].fields | {"priority": "7", "run_at": ""}
+    assert (await pages.post(f"/jobs/{job}/{act}", fields, BY_PAGE)).status == 303
+    after, noted = shell.rows("SELECT * FROM {}.any_job"), acts(shell)
+    again = await pages.post(f"/jobs/{job}/{act}", fields, BY_PAGE)
+    assert again.status in (303, 404, 409)
+    assert shell.rows("SELECT * FROM {}.any_job") == after
+    assert len(noted) == 1
+    if act != "edit":  # the same priority once more is what was asked for
+        assert acts(shell) == noted
+
+
+async def test_of_two_who_act_at_once_one_is_told_that_the_job_has_gone_on(shell, open_dashboard):
+    for _ in range(5):
+        (job,) = shell.submit(greet.bind("ann"))
+        shell.finish(job)
+        before = len(acts(shell))
+        async with Pages(open_dashboard()) as ann, Pages(open_dashboard()) as bob:
+            forms = forms_of(await ann(f"/jobs/{job}"))
+            requeued, deleted = await asyncio.gather(
+                ann.post(f"/jobs/{job}/requeue", forms[f"/jobs/{job}/requeue"].fields, BY_PAGE),
+                bob.post(f"/jobs/{job}/delete", forms[f"/jobs/{job}/delete"].fields, BY_PAGE),
+            )
+        noted = [verb for verb, *_ in acts(shell)[before:]]
+        left = shell.rows("SELECT state::text FROM {}.any_job WHERE id = %s", job)
+        assert (noted, left) in ((["requeue"], [("ready",)]), (["delete"], []), (["requeue", "delete"], []))
+        assert {requeued.status, deleted.status} <= {303, 404, 409}
+
+
+async def test_a_name_never_becomes_a_header(shell, pages):
+    for name in ("a\r\nSet-Cookie: a=b", "a\nLocation: //evil.example", "//evil.example", "\\evil", "?x=1#y", "%0d%0a"):
+        answer = await pages.post("/queue/pause", {"name": name}, BY_PAGE)
+        assert leads_to(answer).startswith("/queue?name=")
+        assert "set-cookie" not in answer.answer.headers
+        assert len(answer.answer.headers.get_list("location")) == 1
+
+
 async def test_an_unknown_job_is_told(pages):
     answer = await pages.post("/jobs/404/cancel", {"seen": "waits:0"}, BY_PAGE)
     assert (answer.status, "404" in answer.text) == (404, True)
@@ -281,6 +325,27 @@ async def test_what_is_wrong_is_told_beside_each_field_and_what_was_typed_stays(
     assert len(wrong) == 6
 
 
+async def test_a_secret_that_is_wrong_is_repeated_neither_in_its_field_nor_in_what_is_said_of_it(shell, pages, caplog):
+    answer = await press(
+        pages, "/task/submit?name=acts.hides", "/task/submit",
+        **{
+            "argument-mode": "XYZZY-1", "argument-number": "XYZZY-2", "argument-card": '{"owner": "ann", "pin": "XYZZY-3"}',
+            "argument-other": '{"owner": "XYZZY-4"', "argument-checked": '{"pin": "XYZZY-5"}',
+        },
+    )  # fmt: skip
+    assert answer.status == 400
+    assert "XYZZY" not in answer.html
+    assert "expected a whole number" in answer.text
+    assert (
+        answer.text.count("it is not said what is wrong with it") == 3
+    )  # a literal, a field of one, a check of its own
+    form = forms_of(answer)["/task/submit"]
+    assert json.loads(form.fields["argument-card"]) == {"owner": "ann", "pin": "[secret]"}
+    assert form.fields["argument-other"] == ""
+    assert "XYZZY" not in caplog.text
+    assert acts(shell) == []
+
+
 async def test_a_job_is_submitted_again_with_changes(shell, pages):
     (job,) = shell.submit(pack.using(priority=9).bind("ann", 30, flag=False, to=Address("Long", 3), pin="4711"))
     page = await pages(f"/jobs/{job}")
@@ -352,7 +417,7 @@ def everything(shell):
 def test_every_act_is_in_these_tests():
     from chancy_ops.web.routes import ACTS
 
-    assert {path.replace("{id:int}", "{job}") for path in ACTS} == {path for path, _ in EVERY_ACT}
+    assert {path.replace("{id:job}", "{job}") for path in ACTS} == {path for path, _ in EVERY_ACT}
 
 
 async def test_without_its_right_nothing_of_any_act_is_done(shell, open_dashboard, everything):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import httpx
 import psycopg
 import pytest
@@ -15,12 +17,13 @@ import chancy_ops
 from chancy.errors import InvalidOption
 from chancy_ops.web import OPERATE, VIEW, Action, Dashboard, User, by_header, by_token
 from chancy_ops.web import routes as web_routes
+from chancy_ops.web import visit as web_visit
 from chancy_ops.web.access.borders import HEADERS, LOOPBACK, refused_origin
 from chancy_ops.web.routes import Act
 
 
 async def pause_it(visit, conn):
-    fields = await visit.posted()
+    fields = visit.posted()
     await chancy_ops.pause(conn, fields["queue"], schema=visit.schema)
     return visit.go("queue", name=fields["queue"])
 
@@ -130,6 +133,109 @@ async def test_what_another_site_posts_is_refused_before_anybody_is_asked(acts, 
 async def test_there_are_no_other_methods(pages, method):
     answer = await pages.client.request(method, "/", headers=BY_PAGE)
     assert answer.status_code == 405
+
+
+async def test_to_ask_for_the_head_of_an_act_does_nothing_and_of_a_page_answers_without_it(acts, pages, shell):
+    for headers in ({}, BY_PAGE):
+        answer = await pages.client.request("HEAD", "/test/pause?queue=mail", headers=headers)
+        assert answer.status_code == 405
+        assert "access-control-allow-origin" not in answer.headers
+    assert (await pages.client.request("HEAD", "/jobs")).status_code == 200
+    assert shell.rows("SELECT name FROM {}.pause") == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static/%2e%2e%2fapp.py",
+        "/static//etc/passwd", "/static/%2fetc%2fpasswd", "/static/..%5capp.py", "/static/live.js%00", "/static/",
+        "/static/.", "/static/live.js/..", "/static/templates/base.html", "/static/%00",
+    ],
+)  # fmt: skip
+async def test_nothing_but_script_and_style_is_served_as_a_file(pages, path):
+    answer = await pages.client.get(path)
+    assert answer.status_code in (307, 400, 401, 404, 405), path
+    for said in ("import ", "root:", "{% ", "DOCTYPE"):
+        assert said not in answer.text
+
+
+async def test_behind_the_way_to_a_file_is_no_way_past_the_door(open_dashboard, things):
+    async with Pages(open_dashboard(auth=lambda request: None)) as pages:
+        for path in ("/static/../jobs", "/static/%2e%2e/jobs", "/static/..%2fjobs", "/healthz/../jobs", "/healthz/"):
+            answer = await pages.client.get(path)
+            assert answer.status_code in (401, 404), path
+            assert "every_verb" not in answer.text
+
+
+@pytest.mark.parametrize("host", ["[", "a b", "[::1", "::", "x" * 5000, "evil.example/..", '"><script>', "h:99999999"])
+async def test_a_host_that_is_none_is_no_error_of_ours(pages, host):
+    for path, status in (("/", 200), ("/nothing", 404), ("/jobs?state=lost", 400)):
+        page = await pages(path, status, headers={"Host": host})
+        assert "<script>" not in page.html
+
+
+class Slow:
+    """Somebody who has begun to post a form, and goes on when the gate is open."""
+
+    def __init__(self, app, path, first=b"queue=", rest=b"mail"):
+        self.gate, self.begun, self.said = asyncio.Event(), asyncio.Event(), []
+        self.parts = [first, rest]
+        scope = {
+            "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
+            "scheme": "http", "server": ("127.0.0.1", 8610), "root_path": "", "http_version": "1.1",
+            "headers": [(b"host", b"127.0.0.1:8610"), (b"sec-fetch-site", b"same-origin")],
+        }  # fmt: skip
+        self.task = asyncio.create_task(app(scope, self.receive, self.send))
+
+    async def receive(self):
+        if len(self.parts) == 1:
+            self.begun.set()
+            await self.gate.wait()
+        if not self.parts:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": self.parts.pop(0), "more_body": bool(self.parts)}
+
+    async def send(self, message):
+        self.said.append(message)
+
+    @property
+    def status(self):
+        return self.said[0]["status"]
+
+
+async def test_forms_that_come_slowly_keep_nobody_from_a_page_or_an_act(acts, open_dashboard, shell):
+    dashboard = open_dashboard()
+    slow = [Slow(dashboard, "/test/pause") for _ in range(20)]
+    for each in slow:
+        await each.begun.wait()
+    async with Pages(dashboard) as pages:
+        await pages("/workers")
+        assert (await pages.post("/test/pause", {"queue": "other"}, BY_PAGE)).status == 303
+    for each in slow:
+        each.gate.set()
+        await each.task
+    assert {each.status for each in slow} == {303}
+    assert shell.rows("SELECT name FROM {}.pause ORDER BY name") == [("mail",), ("other",)]
+
+
+async def test_a_form_that_never_comes_whole_is_refused_and_changes_nothing(acts, open_dashboard, shell, monkeypatch):
+    monkeypatch.setattr(web_visit, "SLOWEST_FORM", 0.05)
+    slow = Slow(open_dashboard(), "/test/pause", first=b"queue=mail")
+    await slow.task
+    assert slow.status == 408
+    cut = Slow(open_dashboard(), "/test/pause", first=b"queue=mail")
+    cut.parts = []
+    await cut.task
+    assert cut.status == 400
+    assert shell.rows("SELECT name FROM {}.pause") == []
+
+
+async def test_a_form_of_too_many_fields_or_of_no_text_is_told_so(acts, pages, shell):
+    page = await pages.post("/test/pause", {f"f{n}": "" for n in range(10_001)}, BY_PAGE)
+    assert (page.status, "more than 10,000 fields" in page.text) == (400, True)
+    for data in (b"queue=%00", b"queue=a%00b", b"queue=&\xff\xfe=\x00&%&=&;;"):
+        assert (await pages.client.post("/test/pause", content=data, headers=BY_PAGE)).status_code == 400, data
+    assert shell.rows("SELECT name FROM {}.pause") == []
 
 
 async def test_an_act_is_done_in_its_own_transaction_and_leads_to_a_page(acts, pages, shell):

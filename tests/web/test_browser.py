@@ -13,6 +13,7 @@ import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 import pytest_asyncio
@@ -248,11 +249,22 @@ const tried = async (...how) => {{ try {{ await fetch(...how) }} catch {{}} }};
 </script>"""
 
 
+async def test_a_form_is_about_the_name_that_it_was_made_for_whatever_characters_are_in_it(browser, server, shell):
+    names = ["a\x1b[31mb", "a\x85b", "a\u200db", "a\nb", "\u202ex", " a "]
+    async with opened(browser, []) as page:
+        for name in names:
+            await page.goto(f"{server.place}/queue?{urlencode({'name': name})}")
+            await page.locator("summary", has_text="Pause").click()
+            await page.get_by_role("button", name="Pause queue").click()
+            await page.get_by_text("nobody knows this name").wait_for()
+    assert {name for (name,) in shell.rows("SELECT name FROM {}.pause")} == set(names)
+
+
 async def test_another_site_can_neither_post_nor_frame_nor_read(browser, shell, chancy_dsn, chancy_schema, monkeypatch):
     from chancy_ops.web import app
 
     async def pause(visit, conn):
-        await chancy_ops.pause(conn, (await visit.posted())["queue"], schema=visit.schema)
+        await chancy_ops.pause(conn, visit.posted()["queue"], schema=visit.schema)
         return visit.go("queues")
 
     monkeypatch.setattr(app, "ACTS", {"/test/pause": Act(Action.PAUSE, pause)})

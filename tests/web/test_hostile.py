@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
-from web_help import HOST, Pages
+import shop_tasks
+from act_help import forms_of, press
+from psycopg import sql as psql
+from web_help import BY_PAGE, HOST, Pages
 
+import chancy
 import chancy_ops
+import chancy_ops.web
 
 MARKUP = '"><img src=x onerror="alert(1)"><script>alert(1)</script>{{ 7777 * 7777 }}</pre></title>'
 CONTROLS = "a\x1b[31mb\x07c\u202ed\u2066e\x7ff\u2028g"
@@ -49,6 +57,110 @@ async def test_a_name_is_a_text_wherever_it_stands_and_leads_where_it_should(she
         assert "60481729" not in page.text, place
         assert not [c for c in page.html if not (c.isprintable() or c in "\n\t")], place
         assert not [link for link in page.links if link.lower().startswith(("javascript:", "//", "data:"))], place
+
+
+UNSEEN = ["a\u200db", "a\u00a0b", "\u202eb", "a\tb", "a\nb", "\U0001f468\u200d\U0001f469", "\ue000", " a "]
+"""What a page shows as an escape, if at all: family emoji, spaces that do not break, marks of direction."""
+
+
+@pytest.mark.parametrize("name", UNSEEN, ids=ascii)
+async def test_a_button_is_about_what_it_stands_beside_whatever_that_is_called(shell, pages, name):
+    put(shell, queue=name, task=name)
+    query = urlencode({"name": name})
+    await press(pages, f"/queue?{query}", "/queue/pause")
+    await press(pages, f"/task?{query}", "/task/pause")
+    assert shell.rows("SELECT kind, name FROM {}.pause ORDER BY kind") == [("queue", name), ("task", name)]
+    planned = await pages(f"/sweep?verb=delete&{urlencode({'queue': name})}")
+    assert forms_of(planned)["/sweep"].fields["queue"] == name
+    (job,) = shell.submit(shop_tasks.welcome.bind(1, greeting=name))
+    await press(pages, f"/jobs/{job}/again", "/task/submit")
+    rows = chancy.jobs(shell.conn, queue="mail", schema=shell.schema)
+    assert [json.loads(row.arguments)["greeting"] for row in rows] == [name, name]
+
+
+def test_every_value_of_a_form_comes_back_as_it_is():
+    folder = Path(chancy_ops.web.__file__).parent / "templates"
+    values = [
+        (file.name, said)
+        for file in folder.rglob("*.html")
+        for said in re.findall(r'<(?:input|option|button)\b[^>]*?\bvalue="(\{\{.*?\}\})"', file.read_text())
+    ]
+    assert len(values) > 15
+    assert [each for each in values if not each[1].endswith("| as_typed }}") and "seen" not in each[1]] == []
+
+
+@pytest.mark.parametrize("schema", ['we"ird', "a; DROP SCHEMA public", "{schema}", "é", "", "x" * 400, "pg_catalog"])
+async def test_a_schema_with_a_name_that_none_has_is_refused_before_anything_is_sent(open_dashboard, schema):
+    with pytest.raises(chancy.ChancyError):
+        open_dashboard(schema=schema)
+
+
+async def test_a_schema_with_a_word_of_sql_as_its_name_is_one_as_any_other(shell, open_dashboard):
+    schema = "Select_From"
+    shell.conn.execute(psql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(psql.Identifier(schema)))
+    try:
+        chancy.migrate(shell.conn, schema=schema)
+        chancy.submit_many(shell.conn, [shop_tasks.welcome.bind(n) for n in range(3)], schema=schema)
+        async with Pages(open_dashboard(schema=schema)) as pages:
+            found = await pages.crawl()
+            assert {place: status for place, status in found.items() if status != 200} == {}
+            assert (await pages.post("/queue/pause", {"name": "mail"}, BY_PAGE)).status == 303
+            assert "pause" in (await pages("/audit")).text
+    finally:
+        shell.conn.execute(psql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(psql.Identifier(schema)))
+
+
+NUMBERS = [
+    "9" * 19,
+    "9" * 30,
+    "-1",
+    "9223372036854775807",
+    "9223372036854775808",
+    "0",
+    "1e3",
+    "0x1",
+    "\u0661\u0661",
+    "9" * 5000,
+]
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda n: n[:20])
+async def test_a_number_that_is_none_or_that_no_column_holds_is_told_and_no_error_of_ours(shell, pages, number):
+    put(shell)
+    for path in (
+        f"/jobs/{number}", f"/jobs/{number}/again", f"/jobs?batch={number}", f"/jobs?before={number}",
+        f"/batch?id={number}", f"/batches?before={number}", f"/audit?before={number}", f"/sweep?id={number}",
+        f"/workers?after={number}:x", f"/sweep?verb=delete&job={number}:waits:0",
+        f"/sweep?verb=requeue&attempts={number}&state=failed", f"/jobs?since={number}d",
+    ):  # fmt: skip
+        answer = await pages.client.get(path)
+        assert answer.status_code in (200, 400, 404, 409), (path, answer.text[:500])
+    before = shell.rows("SELECT * FROM {}.job")
+    for path, data in (
+        (f"/jobs/{number}/cancel", {"seen": "waits:0"}), ("/sweep/stop", {"id": number}),
+        ("/sweep/ticked", {"verb": "delete", "job": f"{number}:waits:0"}), ("/jobs/404/edit", {"priority": number}),
+        ("/queue/limit", {"name": "none", "concurrency": f"{number}x"}), ("/queue/pause", {"name": "none", "until": f"{number}w"}),
+        ("/sweep", {"verb": "delete", "until": "2001-01-01T00:00Z", "batch": number}),
+    ):  # fmt: skip
+        answer = await pages.post(path, data, BY_PAGE)
+        assert answer.status in (303, 400, 404, 409), (path, answer.text[:500])
+    assert shell.rows("SELECT * FROM {}.job") == before
+
+
+@pytest.mark.parametrize(
+    "name", ["\0", "a\0b", "\ud800", "x" * 20_000, "%", "\u202e", "' OR 1=1 --", "{schema}", "%(queue)s"]
+)
+async def test_whatever_is_asked_for_is_answered_and_asks_for_nothing_else(things, pages, name):
+    for path, field in (
+        ("/jobs", "queue"), ("/jobs", "task"), ("/jobs", "error"), ("/jobs", "fingerprint"), ("/jobs", "text"),
+        ("/jobs", "since"), ("/jobs", "state"), ("/jobs", "did"), ("/queue", "name"), ("/task", "name"),
+        ("/task/submit", "name"), ("/failure", "fingerprint"), ("/audit", "who"), ("/audit", "verb"),
+        ("/queues", "after"), ("/workers", "after"), ("/sweep", "verb"), ("/schedules", "did"),
+    ):  # fmt: skip
+        query = urlencode({field: name}, errors="surrogatepass")
+        answer = await pages.client.get(f"{path}?{query}")
+        assert answer.status_code in (200, 400, 404), (path, field, answer.status_code, answer.text[:500])
+        assert f">{things.ready.id}</a>" not in answer.text or field in ("did", "text", "after"), (path, field)
 
 
 @pytest.mark.parametrize(
@@ -121,10 +233,6 @@ async def test_an_address_that_is_no_text_is_answered(pages):
 
 
 async def test_a_template_never_takes_a_text_for_markup():
-    from pathlib import Path
-
-    import chancy_ops.web
-
     folder = Path(chancy_ops.web.__file__).parent
     templates = list((folder / "templates").rglob("*.html"))
     assert len(templates) > 10

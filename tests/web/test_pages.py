@@ -15,6 +15,7 @@ import chancy
 import chancy_ops
 from chancy_ops.web import OPERATE, VIEW, Action, User
 from chancy_ops.web.pages import doctor
+from chancy_ops.web.pages import jobs as jobs_page
 
 
 async def test_every_page_answers_where_there_is_nothing_at_all(pages):
@@ -55,6 +56,27 @@ async def test_the_overview_says_what_waits_what_came_out_and_who_works(things, 
     assert "3 succeeded" in page.text  # in a bar of the chart
 
 
+async def test_behind_the_last_of_a_list_is_said_to_be_nothing_more_and_not_that_there_is_none(things, shell, pages):
+    chancy_ops.note(shell.conn, "cancel", {"job": 1}, who="ann", via="test", schema=shell.schema)
+    for path in (
+        "/workers?after=9:~", "/queues?after=~", "/schedules?after=~", "/limits?after=~", "/batches?before=1", "/audit?before=1"
+    ):  # fmt: skip
+        page = await pages(path)
+        assert "Nothing comes behind this." in page.text, path
+        assert "No worker is alive" not in page.text
+
+
+async def test_workers_are_shown_with_their_memory_and_since_when_it_is_known(shell, pages):
+    (job,) = shell.submit(shop_tasks.welcome.bind(1))
+    shell.run(job)
+    page = await pages("/workers")
+    assert "96 MiB 240 MiB 3 s ago" in page.text
+    shell.rows("UPDATE {0}.worker SET memory_at = {0}.clock() - interval '7 min' RETURNING 1")
+    assert "96 MiB 240 MiB 7 min ago" in (await pages("/workers")).text
+    shell.rows("UPDATE {0}.worker SET memory = NULL, memory_of_children = NULL, memory_at = NULL RETURNING 1")
+    assert "unknown unknown -" in (await pages("/workers")).text
+
+
 async def test_jobs_are_filtered_by_the_address_and_searched_by_their_arguments(shell, pages):
     first, second, third = shell.submit(*[shop_tasks.welcome.bind(n, greeting=f"hello {n}") for n in (1, 22, 333)])
     shell.finish(first, message="the server said no", fingerprint="abc")
@@ -85,6 +107,22 @@ async def test_jobs_are_counted_by_state_and_more_than_ten_thousand_are_not(shel
     )
     page = await pages("/jobs?queue=many")
     assert "10,000+ ready" in page.text
+
+
+async def test_a_state_of_which_no_job_was_found_as_far_as_was_looked_is_not_said_to_have_none(
+    shell, pages, monkeypatch
+):
+    async def glance(conn, which, schema):
+        return {
+            chancy.State.READY: chancy_ops.Count(7, more=True),
+            chancy.State.SCHEDULED: chancy_ops.Count(0, more=True),
+        }
+
+    monkeypatch.setattr(jobs_page, "glance", glance)
+    page = await pages("/jobs?batch=1")
+    assert "7+ ready" in page.text
+    assert "scheduled: not counted" in page.text
+    assert "0+" not in page.text
 
 
 async def test_the_next_page_of_jobs_has_those_behind_the_last(shell, pages):

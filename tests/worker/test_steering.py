@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 
+import child_tasks
 import gate_tasks
 import psycopg
 import pytest
@@ -21,7 +24,8 @@ from chancy_worker import WorkerConfig
 from chancy_worker.attempts.verdict import succeeded
 from chancy_worker.claims.statement import play_round
 from chancy_worker.claims.wanted import Circle, Wanted
-from chancy_worker.life.lease import register
+from chancy_worker.life.lease import extend, register
+from chancy_worker.memory import Memory, measured
 
 AWAKE = WorkerConfig(timing=ONLY_WOKEN, grace=1)
 
@@ -313,6 +317,44 @@ async def test_the_queues_and_the_workers_are_listed(site):
         assert abs(chancy_ops.workers(site.conn, schema=site.schema)[0].clock_ahead) < timedelta(seconds=1)
         worker_tasks.gates["g"].set()
     assert chancy_ops.workers(site.conn, schema=site.schema) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process has is read from /proc")
+async def test_a_worker_says_how_much_memory_it_and_its_children_have_and_since_when(site):
+    def told():
+        return next(iter(chancy_ops.workers(site.conn, schema=site.schema)), None)
+
+    async with working(site.app()):
+        first = await eventually(lambda: (row := told()) and row.memory and row)
+        assert 2**20 < first.memory < 2**40
+        assert first.memory_of_children == 0
+        assert first.started_at <= first.memory_at <= first.expires_at
+        (job,) = site.submit(child_tasks.is_loaded.bind("json"))
+        await eventually(lambda: site.row(job).state is State.SUCCEEDED, 30)
+        later = await eventually(lambda: (row := told()).memory_of_children and row)
+        assert later.memory_of_children > 2**20
+        assert later.memory_at > first.memory_at
+
+
+def test_a_heartbeat_that_does_not_know_the_memory_leaves_what_was_said_with_its_time(site):
+    worker = send(site.conn, register("w", 60), site.schema)
+    send(site.conn, extend(worker, 60, None, 0), site.schema)
+    (row,) = chancy_ops.workers(site.conn, schema=site.schema)
+    assert (row.memory, row.memory_of_children, row.memory_at) == (None, None, None)
+    send(site.conn, extend(worker, 60, None, 0, memory=Memory(7, 8)), site.schema)
+    (said,) = chancy_ops.workers(site.conn, schema=site.schema)
+    send(site.conn, extend(worker, 60, None, 0, memory=Memory()), site.schema)
+    (row,) = chancy_ops.workers(site.conn, schema=site.schema)
+    assert (row.memory, row.memory_of_children, row.memory_at) == (7, 8, said.memory_at)
+    assert row.expires_at > said.expires_at
+
+
+def test_a_system_that_does_not_say_it_leaves_the_memory_unknown(monkeypatch):
+    def refused(*_):
+        raise OSError
+
+    monkeypatch.setattr(os, "open", refused)
+    assert measured([1]) == Memory(None, None)
 
 
 def test_a_round_passes_by_what_is_paused_without_saying_that_it_is_at_its_limit(site):

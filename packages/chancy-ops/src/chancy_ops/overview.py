@@ -89,13 +89,22 @@ class WorkerRow:
     """How far the worker's clock was ahead of the database's at its last extension, a `timedelta`. A few ms are the
     network's.
     """
+    memory: int | None
+    """Bytes that were resident in its process when it said so, at its last heartbeat; None is unknown, as of systems
+    other than Linux.
+    """
+    memory_of_children: int | None
+    """The same of its child processes together, and of their fork server: what these share is counted in each."""
+    memory_at: datetime | None
+    """When it said so. Of a worker whose event loop is blocked that may be long ago."""
 
 
 WORKERS = """
     SELECT worker.id, worker.name, worker.started_at, worker.expires_at,
         (SELECT count(*) FROM {schema}.job AS job WHERE job.worker = worker.id AND job.state = 'running'),
         coalesce(offer.queues, '{}'), coalesce(offer.tasks, '{}'), coalesce(offer.version, ''),
-        coalesce(offer.listens, true), worker.clock_ahead
+        coalesce(offer.listens, true), worker.clock_ahead, worker.memory, worker.memory_of_children,
+        worker.memory_at
     FROM {schema}.worker AS worker
     LEFT JOIN {schema}.offer AS offer ON offer.worker = worker.id
     WHERE worker.expires_at > {schema}.clock()
@@ -113,9 +122,11 @@ def _parse_workers(rows: Rows) -> list[WorkerRow]:
     return [
         WorkerRow(
             id_, name, started_at.astimezone(UTC), expires_at.astimezone(UTC), running, tuple(queues), tuple(tasks),
-            version, listens, None if ahead is None else timedelta(seconds=ahead),
+            version, listens, None if ahead is None else timedelta(seconds=ahead), memory, of_children,
+            memory_at and memory_at.astimezone(UTC),
         )
-        for id_, name, started_at, expires_at, running, queues, tasks, version, listens, ahead in rows
+        for id_, name, started_at, expires_at, running, queues, tasks, version, listens, ahead, memory, of_children,
+            memory_at in rows
     ]  # fmt: skip
 
 

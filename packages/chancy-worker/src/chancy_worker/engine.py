@@ -123,7 +123,7 @@ class Engine:
         )
         self.wakeups.wakes(self.claimer)
 
-        self.heart = Heart(self.lease, self.claimer, self.slots, self.wakeups, self.parts)
+        self.heart = Heart(self.lease, self.claimer, self.slots, self.wakeups, self.parts, self._processes)
         self.health = Health(self.link, self.lease, self.claimer, [self.wakeups, *self.executors.values()])
         rescuer = Rescuer(timing, self.claimer.rescued, self.tally, tallies=app.tally)
         self._living: list[Duty] = [self.heart, rescuer, self.looks]
@@ -165,6 +165,9 @@ class Engine:
             verdicts=len(self.claimer.outbox),
             seen=seen,
         )
+
+    def _processes(self) -> Sequence[int]:
+        return places.processes(self.executors)
 
     def _recovered(self) -> None:
         """There is room again in a place where there was none."""

@@ -73,6 +73,16 @@ def executors(
     return places
 
 
+def processes(executors: Mapping[Place, Executor]) -> Sequence[int]:
+    """The ids of the worker's child processes, and of their fork server."""
+    if sys.platform == "win32":
+        return ()
+    from .children.pool import Children
+
+    children = executors[Place.PROCESS]
+    return children.processes if isinstance(children, Children) else ()
+
+
 async def close(executors: Mapping[Place, Executor]) -> int:
     """Close all of them; how many threads are still busy, and left to themselves."""
     for executor in executors.values():

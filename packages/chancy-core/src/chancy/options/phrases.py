@@ -24,6 +24,11 @@ def moment(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def size(number: int | None) -> str:
+    """`120 MiB`, of bytes."""
+    return "unknown" if number is None else f"{number / 1024**2:,.0f} MiB"
+
+
 def counted(number: int, noun: str, most: int | None = None) -> str:
     """`1 job`, `1,200 jobs`; of what was counted up to `most` only, `more than 10,000 jobs`."""
     if most is not None and number > most:

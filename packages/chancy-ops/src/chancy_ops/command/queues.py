@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 import chancy_ops
+from chancy.options.phrases import size
 from chancy_ops import QueueRow, WorkerRow
 from chancy_ops.tally import lately
 from chancy_ops.terminal.screen import Table, document
@@ -50,18 +51,21 @@ def workers(site: Site) -> None:
     """The workers that are believed alive.
 
     LEASE is until when, unless the worker extends it; CLOCK by how much its own clock is ahead of the database's.
+    MEMORY is what was resident in its process and its child processes when it last said so, where the system says it
+    (Linux).
     """
     with site.connect() as conn:
         rows, now = chancy_ops.workers(conn, schema=site.schema), site.now(conn)
     if site.json:
         return document({"workers": [described(row) for row in rows]})
     Table(
-        ("ID", "WORKER", "VERSION", "RUNNING", "SINCE", "LEASE", "WAKEUPS", "CLOCK", "QUEUES", "TASKS"),
+        ("ID", "WORKER", "VERSION", "RUNNING", "SINCE", "LEASE", "WAKEUPS", "CLOCK", "MEMORY", "QUEUES", "TASKS"),
         [
             (
                 row.id, row.name, row.version, row.running, row.started_at,
                 lasting((row.expires_at - now).total_seconds()), "doorbell" if row.listens else "by the clock",
                 None if row.clock_ahead is None else f"{row.clock_ahead.total_seconds():+.3f} s",
+                None if row.memory is None else size(row.memory + (row.memory_of_children or 0)),
                 ", ".join(row.queues), len(row.tasks),
             )
             for row in rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -19,6 +20,18 @@ from .values import as_called, plain_value, value_typed, words
 OPTION = "option-"
 """Before the name of an option, where a name might be an argument's."""
 NOT_SHOWN = "a secret is not shown: type it again"
+
+NOT_REPEATED = "is not what the task takes; what was typed is a secret, so it is not said what is wrong with it"
+MISSING = "is missing"
+_OWN_WORDS = frozenset({MISSING, "expected a number", "expected a whole number", "expected true or false"})
+_TYPES_NAMED = (
+    r"`(?:(?:str|int|float|bool|null|array|object|bytes|date|time|datetime|duration|uuid|decimal)(?: \| )?)+`"
+)
+_WITHOUT_VALUES = re.compile(
+    rf"(?:Expected {_TYPES_NAMED}(?: [<>]=? -?[\d.]+)?(?:, got {_TYPES_NAMED})?"
+    r"|Object missing required field `\w+`)(?: - at `[^`]*`)?"
+    r"|expected JSON, in which a text has quotes: (?:JSON is malformed: [\w ()]+|Input data was truncated)"
+)
 
 OPTIONS: tuple[FormField, ...] = (
     FormField("queue", "text", required=False),
@@ -46,14 +59,44 @@ def read(
     except InvalidArguments as error:
         wrong_options[OPTION + (error.argument or "")] = error.reason
     if wrong or wrong_options:
-        return wrong | wrong_options
+        return _untold(task, wrong) | wrong_options
     try:
         by_position, by_name = as_called(task, values)
         new = chosen.bind(*by_position, **by_name)
     except InvalidArguments as error:
-        return {error.argument or "": error.reason}
+        return _untold(task, {error.argument or "": error.reason})
     said = msgspec.json.decode(new.arguments)
     return {way[0]: NOT_SHOWN for way in secrets_in(task.function).arguments if HIDDEN in at(said, way)} or new
+
+
+def _untold(task: AnyTask, wrong: Mapping[str, str]) -> dict[str, str]:
+    """The same, but for words that may repeat a secret: what a type or the task's own check says of a value may."""
+    secrets = {way[0] for way in secrets_in(task.function).arguments}
+    hushed = secrets | {""} if secrets else secrets
+    return {
+        name: said if name not in hushed or said in _OWN_WORDS or _WITHOUT_VALUES.fullmatch(said) else NOT_REPEATED
+        for name, said in wrong.items()
+    }
+
+
+def typed_before(task: AnyTask, texts: Mapping[str, str]) -> dict[str, str]:
+    """What was typed for each argument, to be shown once more: of secrets nothing, and nothing of a text with a secret
+    within, where that cannot be told from the rest.
+    """
+    secrets = secrets_in(task.function).arguments
+    shown = {}
+    for field in fields_of(task):
+        text, within = texts.get(field.name, ""), [way[1:] for way in secrets if way[0] == field.name]
+        if field.secret:
+            text = ""
+        elif within and text:
+            try:
+                msgspec.json.decode(text, type=msgspec.Raw)
+                text = typed(hidden(text.encode(), within), field.kind)
+            except (msgspec.DecodeError, ValueError, RecursionError):
+                text = ""
+        shown[field.name] = text
+    return shown
 
 
 def _arguments(task: AnyTask, texts: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -67,7 +110,7 @@ def _arguments(task: AnyTask, texts: Mapping[str, str]) -> tuple[dict[str, Any],
                 if text is not None and field.nullable:
                     values[field.name] = None
                 elif field.required:
-                    wrong[field.name] = "is missing"
+                    wrong[field.name] = MISSING
             else:
                 values[field.name] = value_typed(task, field, text)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:

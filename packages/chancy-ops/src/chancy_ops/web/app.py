@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from functools import partial
 
 import psycopg
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -31,7 +31,7 @@ from .rendering import STATIC, Pages
 from .routes import ACTS, PAGES, Act, Page
 from .shared import Shared
 from .sweeps import Sweeps
-from .visit import Desk, Visit, path_of
+from .visit import Desk, Visit, form_of, path_of
 
 log = logging.getLogger("chancy.dashboard")
 
@@ -129,16 +129,16 @@ class Dashboard:
         scope[USER] = user
         return None
 
-    def _visit(self, request: Request) -> Visit:
-        return Visit(request, request.scope[USER], self._desk)
+    def _visit(self, request: Request, form: Sequence[tuple[str, str]] = ()) -> Visit:
+        return Visit(request, request.scope[USER], self._desk, form)
 
     async def _look(self, page: Page, request: Request) -> Response:
         return await page(self._visit(request))
 
     async def _do(self, act: Act, request: Request) -> Response:
-        visit = self._visit(request)
-        if not visit.user.may(act.right):
-            raise HTTPException(403, f"{visit.user.name} has no right to {act.right}.")
+        if not request.scope[USER].may(act.right):
+            raise HTTPException(403, f"{request.scope[USER].name} has no right to {act.right}.")
+        visit = self._visit(request, await form_of(request))
         async with self._desk.connections.acting() as conn:
             return await act.do(visit, conn)
 
@@ -179,6 +179,7 @@ SORRY: Mapping[type[Exception], tuple[int, str | None]] = {
     InvalidOption: (400, None),
     SchemaOutdated: (503, None),
     ChancyError: (409, None),
+    ClientDisconnect: (400, "The form has not arrived whole: nothing was changed."),
     Busy: (503, "All connections of the dashboard are in use. Try again in a moment."),
     psycopg.errors.QueryCanceled: (
         503, "This look took longer than five seconds and was stopped: name a queue, a task or a shorter time.",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
-from chancy.options.phrases import one_line
+from chancy.options.phrases import one_line, size
 from chancy_ops.terminal.times import a_second
 
 from . import shown
@@ -52,8 +52,9 @@ class Pages:
             finalize=shown.printed, trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
         filters: dict[str, Callable[..., Any]] = {
-            "age": shown.age, "cut": shown.cut, "for_": shown.for_, "length": shown.length, "moment": shown.moment,
-            "one_line": one_line, "rate": a_second, "seen": seen_of,
+            "age": shown.age, "as_typed": shown.as_typed, "cut": shown.cut, "for_": shown.for_,
+            "length": shown.length, "moment": shown.moment, "one_line": one_line, "rate": a_second, "seen": seen_of,
+            "size": size,
         }  # fmt: skip
         self._jinja.filters |= filters
         content = b"".join(file.read_bytes() for file in sorted(STATIC.iterdir()))

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import Response
 
 from chancy.wires.connections import PsycopgAsyncConn
@@ -17,12 +18,27 @@ from .acts import steering, submits, sweeps
 from .pages import audit, batches, doctor, failures, jobs, limits, overview, queues, schedules, tasks, workers
 from .visit import Visit
 
+
+class _JobId(Convertor[int]):
+    """The id of a job in a path: of five thousand digits Python makes no number."""
+
+    regex = "[0-9]{1,100}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("job", _JobId())
+
 Page: TypeAlias = Callable[[Visit], Awaitable[Response]]
 
 PAGES: Mapping[str, Page] = {
     "/": overview.overview,
     "/jobs": jobs.jobs,
-    "/jobs/{id:int}": jobs.job,
+    "/jobs/{id:job}": jobs.job,
     "/failures": failures.failures,
     "/failure": failures.failure,
     "/queues": queues.queues,
@@ -38,7 +54,7 @@ PAGES: Mapping[str, Page] = {
     "/audit": audit.audit,
     "/sweep": sweeps.sweep_page,
     "/task/submit": submits.submit_form,
-    "/jobs/{id:int}/again": submits.again_form,
+    "/jobs/{id:job}/again": submits.again_form,
 }
 
 
@@ -53,12 +69,12 @@ class Act:
 
 
 ACTS: Mapping[str, Act] = {
-    "/jobs/{id:int}/cancel": Act(Action.CANCEL, on_job.cancel),
-    "/jobs/{id:int}/requeue": Act(Action.REQUEUE, on_job.requeue),
-    "/jobs/{id:int}/edit": Act(Action.EDIT, on_job.edit),
-    "/jobs/{id:int}/delete": Act(Action.DELETE, on_job.delete),
-    "/jobs/{id:int}/signal": Act(Action.SIGNAL, on_job.signal),
-    "/jobs/{id:int}/forget": Act(Action.SIGNAL, on_job.forget),
+    "/jobs/{id:job}/cancel": Act(Action.CANCEL, on_job.cancel),
+    "/jobs/{id:job}/requeue": Act(Action.REQUEUE, on_job.requeue),
+    "/jobs/{id:job}/edit": Act(Action.EDIT, on_job.edit),
+    "/jobs/{id:job}/delete": Act(Action.DELETE, on_job.delete),
+    "/jobs/{id:job}/signal": Act(Action.SIGNAL, on_job.signal),
+    "/jobs/{id:job}/forget": Act(Action.SIGNAL, on_job.forget),
     "/task/submit": Act(Action.SUBMIT, submits.submit),
     "/task/pause": Act(Action.PAUSE, steering.pause_task),
     "/task/resume": Act(Action.PAUSE, steering.resume_task),

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
 import msgspec
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from chancy.model import WITHOUT_END
 from chancy.options.phrases import span
@@ -20,6 +20,7 @@ MOST_SHOWN = 64 * 1024
 """Of a payload: fifteen megabytes of text keep a browser busy for nine seconds."""
 KINDS = {"": Markup(), "data-age": Markup(" data-age"), "data-since": Markup(" data-since")}
 """Whether the script says the age of an instant anew, or for how long it has been so."""
+_REFERENCE = Markup("&#x{:x};")
 _AGES = re.compile(r"(<time [^>]*data-(?:age|since)[^>]*>)[^<]*")
 
 
@@ -30,6 +31,18 @@ def printed(value: object) -> object:
     if value is None:
         return ""
     return harmless(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def as_typed(value: object) -> Markup:
+    """A value in a field of a form, which comes back as it is: what nobody sees goes as a character reference. (Those
+    of U+0080 to U+009F mean other characters to a browser.)
+    """
+    text = "" if value is None else str(value)
+    if text.isprintable():
+        return escape(text)
+    return Markup().join(
+        escape(c) if c.isprintable() or "\x80" <= c <= "\x9f" else _REFERENCE.format(ord(c)) for c in text
+    )
 
 
 def age(at: datetime | None, now: datetime) -> Markup | str:

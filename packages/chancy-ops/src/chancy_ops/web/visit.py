@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 from urllib.parse import parse_qsl
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -29,6 +30,9 @@ T = TypeVar("T")
 U = TypeVar("U")
 Look: TypeAlias = Callable[[PsycopgAsyncConn], Awaitable[T]]
 MOST_POSTED = 1024**2
+MOST_FIELDS = 10_000
+SLOWEST_FORM = 30.0
+"""Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,8 @@ class Visit:
     request: Request
     user: User
     desk: Desk
+    form: Sequence[tuple[str, str]] = ()
+    """What was posted, in its order: a name may be there several times."""
     began: float = field(default_factory=time.perf_counter)
 
     @property
@@ -123,18 +129,31 @@ class Visit:
         """To another page: what is posted ends so."""
         return RedirectResponse(self.to(path, **asked), 303)
 
-    async def posted(self) -> dict[str, str]:
-        """The fields of a form; of those of one name the last. Raises `InvalidOption` for more than a megabyte."""
-        return dict(await self.posted_pairs())
+    def posted(self) -> dict[str, str]:
+        """The fields of a form; of those of one name the last."""
+        return dict(self.form)
 
-    async def posted_pairs(self) -> list[tuple[str, str]]:
-        """All fields in their order: a name may be there several times."""
-        body = bytearray()
-        async for chunk in self.request.stream():
-            body += chunk
-            if len(body) > MOST_POSTED:
-                raise InvalidOption("form", "it has more than a megabyte")
-        return parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=10_000)
+
+async def form_of(request: Request) -> list[tuple[str, str]]:
+    """What was posted, once all of it is there: who sends it slowly holds nothing that others wait for.
+
+    Raises `InvalidOption` for more than a megabyte, or ten thousand fields, and `HTTPException` for what does not come
+    in half a minute.
+    """
+    body = bytearray()
+    try:
+        async with asyncio.timeout(SLOWEST_FORM):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MOST_POSTED:
+                    raise InvalidOption("form", "it has more than a megabyte")
+    except TimeoutError:
+        raise HTTPException(408, "The form did not arrive in time. Nothing was changed: press again.") from None
+    try:
+        text = body.decode("utf-8", "replace").replace("%0D%0A", "%0A")  # browsers end lines so, whatever the value had
+        return parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_FIELDS)
+    except ValueError:
+        raise InvalidOption("form", f"it has more than {MOST_FIELDS:,} fields") from None
 
 
 def path_of(path: str, prefix: str) -> str:

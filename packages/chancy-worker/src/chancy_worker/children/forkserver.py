@@ -75,6 +75,11 @@ class ForkServer:
             raise
         asyncio.get_running_loop().add_reader(self._line, self._read)
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._process.pid
+
     def fork(self, number: int, level: int) -> socket.socket:
         """Ask for a child; returns the worker's end of the line to it. Raises OSError."""
         ours, theirs = socket.socketpair()

@@ -13,6 +13,7 @@ import contextvars
 import logging
 import math
 import os
+import signal
 import time
 from collections.abc import Callable
 from enum import Enum
@@ -135,6 +136,12 @@ class Line(asyncio.Protocol):
     def starting_for(self) -> float:
         """Seconds that it has needed to be ready, and is not."""
         return 0.0 if self.is_ready else time.monotonic() - self.made_at
+
+    def kill_group(self) -> None:
+        """Without the help of the fork server, which hangs or is dead."""
+        if self.pid and not self.ended.done():
+            with contextlib.suppress(OSError):
+                os.killpg(self.pid, signal.SIGKILL)
 
     async def perform(self, attempt: Attempt) -> Completion | NoVerdict:
         """Order the job and wait for its verdict. Cancelled, it kills the child, or keeps it from beginning."""

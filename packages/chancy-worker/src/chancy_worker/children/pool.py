@@ -11,10 +11,8 @@ once, and goes on trying with growing pauses.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
-import os
 import signal
 import socket
 import sys
@@ -129,6 +127,12 @@ class Children:
         return most * self._depth
 
     @property
+    def processes(self) -> list[int]:
+        """The children, and the fork server."""
+        children = [line.pid for line in self._lines.values() if line.pid]
+        return children if self._server is None else [self._server.pid, *children]
+
+    @property
     def _depth(self) -> int:
         return max(1, int(AHEAD_SECONDS / (self._seconds + ROUND_TRIP_SECONDS)))
 
@@ -159,7 +163,7 @@ class Children:
             await asyncio.wait(self._helpers, timeout=ENDING_SECONDS)
         for line in self._lines.values():
             log.error("child process %d has not ended %.0f s after it was killed", line.pid, ENDING_SECONDS)
-            _kill_group(line)  # the fork server may hang
+            line.kill_group()  # the fork server may hang
         for helper in self._helpers:
             helper.cancel()
         if self._server is not None:
@@ -281,7 +285,7 @@ class Children:
         if not self._closed:
             log.error("%s, and its child processes with it; another one will be started", why)
         for line in self._lines.values():
-            _kill_group(line)
+            line.kill_group()
             line.end(why)
 
     def _changed(self, line: Line) -> None:
@@ -361,13 +365,6 @@ class Children:
 def _give_up(place: asyncio.Future[bool]) -> None:
     if not place.done():
         place.set_result(False)
-
-
-def _kill_group(line: Line) -> None:
-    """Without the help of the fork server."""
-    if line.pid and not line.ended.done():
-        with contextlib.suppress(OSError):
-            os.killpg(line.pid, signal.SIGKILL)
 
 
 def _why_it_never_began(how: Ended | str) -> str:

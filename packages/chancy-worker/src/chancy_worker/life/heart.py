@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 import psycopg
@@ -16,6 +16,7 @@ from chancy_worker.claims.wanted import Wanted
 from chancy_worker.connection.link import Link
 from chancy_worker.connection.turns import NextTurn
 from chancy_worker.doorbell.wakeups import Wakeups
+from chancy_worker.memory import measured
 from chancy_worker.slots.slots import Slots
 
 from .lease import Extension, Lease, extend
@@ -46,22 +47,33 @@ class Hears(Protocol):
 class Heart:
     """Extends the lease; gives back what was claimed in its name and is not among the held, and cancels what somebody
     wants to stop, should its notification have been lost. Tells the parts what was seen, and has the wakeups tested.
+
+    Says how much memory this process has, and the child processes, whose ids `children` gives.
     """
 
-    def __init__(self, lease: Lease, rounds: Rounds, slots: Slots, wakeups: Wakeups, parts: Sequence[Hears]) -> None:
+    def __init__(
+        self,
+        lease: Lease,
+        rounds: Rounds,
+        slots: Slots,
+        wakeups: Wakeups,
+        parts: Sequence[Hears],
+        children: Callable[[], Collection[int]],
+    ) -> None:
         self.due = NextTurn("lease")
         self._lease = lease
         self._rounds = rounds
         self._slots = slots
         self._wakeups = wakeups
         self._parts = parts
+        self._children = children
 
     async def turn(self, link: Link) -> float:
         """One beat."""
         await link.open()
         held = self._rounds.held
         known = set(held)  # its verdict may be written before the answer is read
-        news = await self._lease.extend(link, deaf=self._wakeups.problem is not None)
+        news = await self._lease.extend(link, deaf=self._wakeups.problem is not None, memory=measured(self._children()))
         if news.holding:
             if unheard := [claim for claim in news.claims if claim not in known and claim not in held]:
                 self._rounds.give_back(unheard)

@@ -15,6 +15,7 @@ from chancy.wires.literals import of_texts
 from chancy_worker.__about__ import __version__
 from chancy_worker.config import PROCESS, Timing
 from chancy_worker.connection.link import Link
+from chancy_worker.memory import UNKNOWN, Memory
 
 log = logging.getLogger("chancy.worker")
 
@@ -68,7 +69,10 @@ EXTEND = """
         UPDATE {schema}.worker
         SET expires_at = {schema}.clock() + %(lease)s::float8 * interval '1 s',
             clock_ahead = extract(epoch FROM %(own_clock)s::timestamptz - clock_timestamp()),
-            deaf = coalesce(%(deaf)s::boolean, deaf)
+            deaf = coalesce(%(deaf)s::boolean, deaf),
+            memory = coalesce(%(memory)s::bigint, memory),
+            memory_of_children = coalesce(%(memory_of_children)s::bigint, memory_of_children),
+            memory_at = CASE WHEN %(memory)s::bigint IS NULL THEN memory_at ELSE {schema}.clock() END
         WHERE id = %(worker)s::bigint
         RETURNING id
     )
@@ -103,13 +107,19 @@ class Extension:
 
 
 def extend(
-    worker: int, lease: float, after: datetime | None, unheard: float, deaf: bool | None = None
+    worker: int,
+    lease: float,
+    after: datetime | None,
+    unheard: float,
+    deaf: bool | None = None,
+    memory: Memory = UNKNOWN,
 ) -> Statement[Extension]:
     """Extend the lease from now. Seconds; `unheard` is how long ago a claim must be to be looked at. `deaf` is whether
-    the worker has found that it does not hear the doorbell, if it has looked.
+    the worker has found that it does not hear the doorbell, if it has looked. What is not known leaves what was.
     """
-    params = {"worker": worker, "lease": lease, "after": after, "unheard": unheard, "deaf": deaf}
-    return Statement(EXTEND, params | {"own_clock": datetime.now(UTC)}, _parse_extension)
+    said = {"deaf": deaf, "memory": memory.own, "memory_of_children": memory.children, "own_clock": datetime.now(UTC)}
+    params = {"worker": worker, "lease": lease, "after": after, "unheard": unheard}
+    return Statement(EXTEND, params | said, _parse_extension)
 
 
 def _parse_extension(rows: Rows) -> Extension:
@@ -135,9 +145,9 @@ class Lease:
         self._seen = None
         self.extended_at = time.monotonic()
 
-    async def extend(self, link: Link, *, deaf: bool) -> Extension:
+    async def extend(self, link: Link, *, deaf: bool, memory: Memory) -> Extension:
         """Extend it; or take a new one if it is gone."""
-        answer = await link.send(extend(self.id, self.timing.lease, self._seen, self.timing.unheard, deaf))
+        answer = await link.send(extend(self.id, self.timing.lease, self._seen, self.timing.unheard, deaf, memory))
         if not answer.holding:
             log.warning("worker %s (lease %d) was declared dead; its jobs may run elsewhere", self.name, self.id)
             self.id = 0  # what is claimed under that is nobody's, until there is another

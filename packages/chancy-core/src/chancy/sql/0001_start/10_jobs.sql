@@ -61,6 +61,9 @@ CREATE TABLE {schema}.worker (
     expires_at {schema}.instant NOT NULL,
     clock_ahead double precision, -- seconds by which the worker's own clock was ahead of the database's at the last extension
     deaf boolean NOT NULL DEFAULT false, -- it has found that the doorbell does not reach it
+    memory bigint, -- bytes that were resident in its process at `memory_at`; NULL is unknown, as the two below
+    memory_of_children bigint, -- in its child processes and their fork server
+    memory_at {schema}.instant,
     tallied bigint NOT NULL DEFAULT 0 -- the last of what it has said of its tally, by its own numbers (90_tally)
 ) WITH (fillfactor = 70, autovacuum_vacuum_threshold = 100, autovacuum_vacuum_scale_factor = 0);
 

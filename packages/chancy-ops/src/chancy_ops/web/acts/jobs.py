@@ -24,7 +24,7 @@ def _id(visit: Visit) -> int:
 
 async def cancel(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     """Stop it, or ask its worker to."""
-    form, job_id = await visit.posted(), _id(visit)
+    form, job_id = visit.posted(), _id(visit)
     row = await fenced(visit, conn, job_id, form.get("seen"))
     done = await chancy.cancel(conn, job_id, schema=visit.schema)
     if done:
@@ -35,7 +35,7 @@ async def cancel(visit: Visit, conn: PsycopgAsyncConn) -> Response:
 
 async def requeue(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     """Make it ready again."""
-    form, job_id = await visit.posted(), _id(visit)
+    form, job_id = visit.posted(), _id(visit)
     await fenced(visit, conn, job_id, form.get("seen"))
     attempts = number_of(form, "attempts")
     done = await chancy.requeue(conn, job_id, attempts=attempts, schema=visit.schema)
@@ -46,7 +46,7 @@ async def requeue(visit: Visit, conn: PsycopgAsyncConn) -> Response:
 
 async def edit(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     """Change when it is due, or its priority."""
-    form, job_id = await visit.posted(), _id(visit)
+    form, job_id = visit.posted(), _id(visit)
     await fenced(visit, conn, job_id, form.get("seen"))
     priority, when = number_of(form, "priority"), when_of(form, "run_at")
     if priority is None and when is None:
@@ -60,7 +60,7 @@ async def edit(visit: Visit, conn: PsycopgAsyncConn) -> Response:
 
 async def delete(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     """As if it had never been there."""
-    form, job_id = await visit.posted(), _id(visit)
+    form, job_id = visit.posted(), _id(visit)
     await fenced(visit, conn, job_id, form.get("seen"))
     if not await chancy_ops.delete(conn, job_id, schema=visit.schema):
         return leads(visit, form, "left", f"jobs/{job_id}")
@@ -70,7 +70,7 @@ async def delete(visit: Visit, conn: PsycopgAsyncConn) -> Response:
 
 async def signal(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     """Tell it what it waits for."""
-    form, job_id = await visit.posted(), _id(visit)
+    form, job_id = visit.posted(), _id(visit)
     name = text_of(form, "name")
     try:
         value = msgspec.json.decode(form.get("value", "").strip() or "null")
@@ -84,7 +84,7 @@ async def signal(visit: Visit, conn: PsycopgAsyncConn) -> Response:
 
 async def forget(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     """Have it do its steps again in its next attempt."""
-    form, job_id = await visit.posted(), _id(visit)
+    form, job_id = visit.posted(), _id(visit)
     gone = await chancy.forget_steps(conn, job_id, schema=visit.schema)
     if gone:
         await noted(visit, conn, "forget_steps", job=job_id, changed=gone)

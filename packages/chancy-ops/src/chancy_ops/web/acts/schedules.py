@@ -14,7 +14,7 @@ from .doing import known_as, leads, noted, text_of, until_said, when_of
 
 async def run_now(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     """Have it tick now, besides its own times."""
-    form = await visit.posted()
+    form = visit.posted()
     name = text_of(form, "name")
     await chancy.run_now(conn, name, schema=visit.schema)
     await noted(visit, conn, "run_now", schedule=name)
@@ -23,7 +23,7 @@ async def run_now(visit: Visit, conn: PsycopgAsyncConn) -> Response:
 
 async def pause(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     """Drop its ticks."""
-    form = await visit.posted()
+    form = visit.posted()
     name, until = text_of(form, "name"), when_of(form, "until")
     await chancy_ops.pause(conn, schedule=name, until=until, schema=visit.schema)
     await noted(visit, conn, "pause", schedule=name, until=until_said(until))
@@ -32,7 +32,7 @@ async def pause(visit: Visit, conn: PsycopgAsyncConn) -> Response:
 
 async def resume(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     """Let it tick again."""
-    form = await visit.posted()
+    form = visit.posted()
     name = text_of(form, "name")
     was = await chancy_ops.resume(conn, schedule=name, schema=visit.schema)
     if was:
@@ -43,7 +43,7 @@ async def resume(visit: Visit, conn: PsycopgAsyncConn) -> Response:
 
 async def unschedule(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     """Forget it."""
-    form = await visit.posted()
+    form = visit.posted()
     name = text_of(form, "name")
     was = await chancy.unschedule(conn, name, schema=visit.schema)
     if was:

@@ -15,7 +15,7 @@ from .doing import known_as, leads, noted, number_of, text_of, until_said, when_
 
 async def pause_queue(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     """Until it is resumed, or the time is over."""
-    form = await visit.posted()
+    form = visit.posted()
     name, until = text_of(form, "name"), when_of(form, "until")
     await chancy_ops.pause(conn, name, until=until, schema=visit.schema)
     await noted(visit, conn, "pause", queue=name, until=until_said(until))
@@ -24,7 +24,7 @@ async def pause_queue(visit: Visit, conn: PsycopgAsyncConn) -> Response:
 
 async def resume_queue(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     """Let its jobs begin again."""
-    form = await visit.posted()
+    form = visit.posted()
     name = text_of(form, "name")
     was = await chancy_ops.resume(conn, name, schema=visit.schema)
     if was:
@@ -35,7 +35,7 @@ async def resume_queue(visit: Visit, conn: PsycopgAsyncConn) -> Response:
 
 async def limit(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     """Over all workers; nothing typed lifts it."""
-    form = await visit.posted()
+    form = visit.posted()
     name, most = text_of(form, "name"), number_of(form, "concurrency")
     await chancy_ops.limit(conn, name, concurrency=most, schema=visit.schema)
     await noted(visit, conn, "limit", queue=name, concurrency=most)
@@ -45,7 +45,7 @@ async def limit(visit: Visit, conn: PsycopgAsyncConn) -> Response:
 
 async def keep(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     """Days, by how jobs end; where nothing is typed, as the schema has it."""
-    form = await visit.posted()
+    form = visit.posted()
     name = text_of(form, "name")
     given = {name: number_of(form, name) for name in Keep.__struct_fields__}
     rules = {what: number for what, number in given.items() if number is not None}
@@ -57,7 +57,7 @@ async def keep(visit: Visit, conn: PsycopgAsyncConn) -> Response:
 
 async def pause_task(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     """By all its names, where its code is here."""
-    form = await visit.posted()
+    form = visit.posted()
     name, until = text_of(form, "name"), when_of(form, "until")
     await chancy_ops.pause(conn, task=registered().get(name, name), until=until, schema=visit.schema)
     await noted(visit, conn, "pause", task=name, until=until_said(until))
@@ -66,7 +66,7 @@ async def pause_task(visit: Visit, conn: PsycopgAsyncConn) -> Response:
 
 async def resume_task(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     """By all its names, where its code is here."""
-    form = await visit.posted()
+    form = visit.posted()
     name = text_of(form, "name")
     was = await chancy_ops.resume(conn, task=registered().get(name, name), schema=visit.schema)
     if was:

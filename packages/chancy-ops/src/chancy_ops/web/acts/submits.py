@@ -12,7 +12,7 @@ from chancy import NewJob, SubmitOutcome
 from chancy.registry import registered
 from chancy.wires.connections import PsycopgAsyncConn
 from chancy_ops.forms.fields import AnyTask, fields_of
-from chancy_ops.forms.reading import OPTION, OPTIONS, read, typed_again
+from chancy_ops.forms.reading import OPTION, OPTIONS, read, typed_again, typed_before
 from chancy_ops.web.access.users import Action
 from chancy_ops.web.visit import Visit
 
@@ -73,14 +73,13 @@ def form_page(
 
 async def submit(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     """The job that is meant; or the form again, with a word beside each field that is wrong."""
-    form = await visit.posted()
+    form = visit.posted()
     task = known(text_of(form, "task"))
     typed = {name.removeprefix(ARGUMENT): text for name, text in form.items() if name.startswith(ARGUMENT)}
     options = {field.name: form.get(OPTION + field.name, "") for field in OPTIONS}
     new = read(task, typed, options)
     if not isinstance(new, NewJob):
-        shown = {field.name: "" if field.secret else typed.get(field.name, "") for field in fields_of(task)}
-        return form_page(visit, task, shown, options, new)
+        return form_page(visit, task, typed_before(task, typed), options, new)
     (job,) = await chancy.submit_many(conn, [new], schema=visit.schema)
     if job.outcome is SubmitOutcome.EXISTING:
         return visit.go(f"jobs/{job.id}", did="existing")

@@ -10,6 +10,7 @@ from starlette.responses import Response
 import chancy_ops
 from chancy import DuplicateJob, UnknownJob
 from chancy.errors import InvalidOption
+from chancy.options.plain import identity
 from chancy.wires.connections import PsycopgAsyncConn
 from chancy_ops import JobFilter, JobLine
 from chancy_ops.overview import clock
@@ -115,14 +116,14 @@ async def _lines(visit: Visit, conn: PsycopgAsyncConn, chosen: Sequence[tuple[in
 
 def _tick(text: str) -> tuple[int, str]:
     id_, _, seen = text.partition(":")
-    if not id_.isdecimal() or len(id_) > 19:
+    if not (id_.isascii() and id_.isdecimal()) or len(id_) > 19:
         raise InvalidOption("job", f"expected a job and how it was seen, got {text[:40]!r}")
-    return int(id_), seen
+    return identity("job", int(id_)), seen
 
 
 async def sweep(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     """Begin it, with the window that was counted. The page that it leads to shows how far it is."""
-    form = await visit.posted()
+    form = visit.posted()
     kind = _kind(visit, text_of(form, "verb"))
     asked = {name: form[name] for name in FILTERS if form.get(name)}
     if "until" not in asked:
@@ -142,7 +143,7 @@ async def sweep(visit: Visit, conn: PsycopgAsyncConn) -> Response:
 
 async def stop(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     """After its next batch, whichever process performs it."""
-    form = await visit.posted()
+    form = visit.posted()
     audit_id = number_of(form, "id") or 0
     done = audit_id > 0 and await chancy_ops.stop_sweep(conn, audit_id, schema=visit.schema)
     if done:
@@ -152,10 +153,9 @@ async def stop(visit: Visit, conn: PsycopgAsyncConn) -> Response:
 
 async def ticked(visit: Visit, conn: PsycopgAsyncConn) -> Response:
     """Those that were ticked and shown, if they are as they were seen; in one transaction."""
-    pairs = await visit.posted_pairs()
-    form = dict(pairs)
+    form = visit.posted()
     kind = _kind(visit, text_of(form, "verb"))
-    chosen = [_tick(text) for name, text in pairs if name == "job"][:MOST_TICKED]
+    chosen = [_tick(text) for name, text in visit.form if name == "job"][:MOST_TICKED]
     done, left = list[int](), 0
     as_seen = {line.id for line, seen in await _lines(visit, conn, chosen) if seen_of(line) == seen}
     for job_id in sorted(dict(chosen)):
