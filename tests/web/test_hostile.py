@@ -242,3 +242,60 @@ async def test_a_template_never_takes_a_text_for_markup():
         assert "autoescape" not in text, file
     for file in folder.rglob("*.py"):  # markup is made of constants, by `format`, which escapes
         assert "Markup(f" not in file.read_text(), file
+
+
+async def test_what_handlers_people_and_producers_have_said_of_a_job_is_a_text_too(shell, pages):
+    """Meta, log, tracebacks, steps, schedules, limits, batches, and who has done what."""
+    (plain,) = [len(page.all("script")) for page in [await pages("/")]]
+    for name in (MARKUP, CONTROLS, "🦆" * 40, "x" * 200):
+        job = put(shell, task="said", queue="said")
+        shell.run(job, json.dumps({"fraction": 0.1, "note": name}), queues=["said"])
+        said = json.dumps(name)
+        error = json.dumps(
+            [{"attempt": 1, "kind": name, "message": name, "traceback": name, "worker": name, "fingerprint": "f"}]
+        )
+        shell.rows("UPDATE {}.job SET errors = %s::json, meta = %s::json WHERE id = %s RETURNING 1", error,
+                   json.dumps({name[:60]: name}), job)  # fmt: skip
+        entry = json.dumps({"level": name, "logger": name, "message": name, "traceback": name})
+        shell.rows("INSERT INTO {0}.log (job, attempt, n, at, entry) VALUES (%s, 1, 1, {0}.clock(), %s::json) RETURNING 1",
+                   job, entry)  # fmt: skip
+        shell.rows("""INSERT INTO {0}.step (job, name, kind, at, attempt, result, kept_at)
+            VALUES (%s, %s, 'step', {0}.clock(), 1, %s::json, {0}.clock()) RETURNING 1""", job, name, said)  # fmt: skip
+        chancy.schedule(shell.conn, name, shop_tasks.welcome.bind(1), chancy.every(hours=25), schema=shell.schema)
+        shell.rows("UPDATE {}.schedule SET note = %s WHERE name = %s RETURNING 1", name, name)
+        shell.rows(
+            "INSERT INTO {}.slot (gate, n, job, fence) VALUES (%s, 1, %s, 1) RETURNING 1", f"concurrency({name} k=", job
+        )
+        chancy_ops.note(shell.conn, name, {name: name}, who=name, via=name)
+    found = await pages.crawl(most=300)
+    assert {place: status for place, status in found.items() if status != 200} == {}
+    for place in found:
+        if "/static/" in place:
+            continue
+        page = await pages(place.removeprefix(HOST))
+        assert not page.all("img"), place
+        assert len(page.all("script")) == plain, place
+        assert page.html.count("<h1>") == 1, place
+        assert "60481729" not in page.text, place
+        assert not [c for c in page.html if not (c.isprintable() or c in "\n\t")], place
+
+
+async def test_rows_of_odd_shapes_are_shown(shell, pages):
+    """A clock that is off by years, memory that nobody has, a graph with a missing need, a worker nobody knows."""
+    first, second = put(shell, task="odd"), put(shell, task="odd")
+    worker = shell.run(first, queues=[f"q{n}" for n in range(300)], tasks=[f"t{n}" for n in range(300)])
+    shell.rows(
+        """UPDATE {0}.worker SET clock_ahead = 1e9, memory = 9223372036854775807, memory_of_children = 0,
+        memory_at = {0}.clock() + interval '9 years', started_at = {0}.clock() + interval '1 year',
+        expires_at = {0}.clock() + interval '900 years' WHERE id = %s RETURNING 1""", worker,
+    )  # fmt: skip
+    shell.rows("UPDATE {}.job SET state = 'blocked' WHERE id = %s RETURNING 1", second)
+    shell.rows("INSERT INTO {}.need (job, needs, kind) VALUES (%s, 987654321, 'a') RETURNING 1", second)
+    shell.rows(
+        'UPDATE {}.job SET worker = 4711, progress = \'{{"fraction": 7e9, "note": ""}}\' WHERE id = %s RETURNING 1',
+        first,
+    )
+    found = await pages.crawl(most=150)
+    assert {place: status for place, status in found.items() if status != 200 and "987654321" not in place} == {}
+    assert "blocked" in (await pages(f"/jobs/{second}")).text
+    assert "8,796,093,022,208 MiB" in (await pages("/workers")).text
