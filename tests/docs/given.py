@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pydantic
-from snippets import Snippet
+from snippets import ROOT, Snippet
 
 import chancy
 import chancy_ops
@@ -126,9 +126,13 @@ def fastapi(names: Names) -> Names:
 
 @contextlib.contextmanager
 def a_shop(snippet: Snippet, names: Names) -> Iterator[None]:
-    """The package of the reader, while a snippet runs."""
-    ours = {"shop": types.ModuleType("shop"), "shop.tasks": types.ModuleType("shop.tasks")}
-    with unittest.mock.patch.dict(sys.modules, ours):
+    """The package that the page speaks of, while a snippet runs."""
+    with (
+        unittest.mock.patch.dict(sys.modules),
+        unittest.mock.patch.object(sys, "path", [str(ROOT / "examples" / "fastapi"), *sys.path]),
+    ):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "shop"]:
+            del sys.modules[name]  # of another page
         yield
 
 

@@ -53,7 +53,7 @@ class JobLines:
     def tell(self, job: Claimed, verdict: Completion, seconds: float) -> None:
         """An attempt is over. What it raised is let go of."""
         level = logging.INFO if verdict.state is State.SUCCEEDED else level_of(verdict)
-        if not self._is_open:
+        if level < logging.ERROR and not self._is_open:
             self._open()
         if not (self._takes_infos if level == logging.INFO else job_log.isEnabledFor(level)):
             pass
