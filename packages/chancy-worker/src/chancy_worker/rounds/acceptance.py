@@ -132,6 +132,7 @@ class Acceptance:
             for job in jobs:
                 self.accept(job)
         else:
+            self.begin()  # what an answer has brought for which nobody had to wait
             self._put_off = jobs
         return got
 
