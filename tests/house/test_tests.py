@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -56,3 +57,9 @@ def test_what_is_begun_first_is_there():
     }
     paths = [*said["FIRST"], *said["TOGETHER"]]
     assert [path for path in paths if not (TESTS.parent / path).exists()] == []
+
+
+def test_who_names_nothing_gets_all_tests_in_several_processes():
+    """hatch names the folder itself where nobody does, unless it is told not to; what is named is run in one process."""
+    tests = tomllib.loads((TESTS.parent / "hatch.toml").read_text(encoding="utf-8"))["envs"]["hatch-test"]
+    assert (tests["extra-args"], tests["default-args"]) == (["-n", "auto"], [])
