@@ -34,6 +34,21 @@ def put(shell, *, task="t", queue="q", arguments="{}", errors=None, key=None):
     return shell.rows(INSERT, task, queue, arguments, errors, key)[0][0]
 
 
+def pages_in(found):
+    return [place for place in found if "/static/" not in place]
+
+
+async def text_alone(pages, place, scripts):
+    """The page, on which nothing that was said has become a part of it: it has its own scripts, and so many."""
+    page = await pages(place.removeprefix(HOST))
+    assert not page.all("img"), place
+    assert len(page.all("script")) == scripts, place
+    assert page.html.count("<h1>") == 1, place
+    assert "60481729" not in page.text, place
+    assert not [c for c in page.html if not (c.isprintable() or c in "\n\t")], place
+    return page
+
+
 async def test_a_name_is_a_text_wherever_it_stands_and_leads_where_it_should(shell, pages):
     (plain,) = [len(page.all("script")) for page in [await pages("/")]]
     for name in NAMES:
@@ -46,16 +61,11 @@ async def test_a_name_is_a_text_wherever_it_stands_and_leads_where_it_should(she
         chancy_ops.limit(shell.conn, name, concurrency=1)
     found = await pages.crawl(most=300)
     assert {place: status for place, status in found.items() if status != 200} == {}
-    shown = [place for place in found if "/static/" not in place]
+    shown = pages_in(found)
     for kind in ("/queue?name=", "/task?name=", "/failure?fingerprint="):
         assert len([place for place in shown if kind in place]) >= len(NAMES), kind
     for place in shown:
-        page = await pages(place.removeprefix(HOST))
-        assert not page.all("img"), place
-        assert len(page.all("script")) == plain, place
-        assert page.html.count("<h1>") == 1, place
-        assert "60481729" not in page.text, place
-        assert not [c for c in page.html if not (c.isprintable() or c in "\n\t")], place
+        page = await text_alone(pages, place, plain)
         assert not [link for link in page.links if link.lower().startswith(("javascript:", "//", "data:"))], place
 
 
@@ -269,15 +279,8 @@ async def test_what_handlers_people_and_producers_have_said_of_a_job_is_a_text_t
         chancy_ops.note(shell.conn, name, {name: name}, who=name, via=name)
     found = await pages.crawl(most=300)
     assert {place: status for place, status in found.items() if status != 200} == {}
-    for place in found:
-        if "/static/" in place:
-            continue
-        page = await pages(place.removeprefix(HOST))
-        assert not page.all("img"), place
-        assert len(page.all("script")) == plain, place
-        assert page.html.count("<h1>") == 1, place
-        assert "60481729" not in page.text, place
-        assert not [c for c in page.html if not (c.isprintable() or c in "\n\t")], place
+    for place in pages_in(found):
+        await text_alone(pages, place, plain)
 
 
 async def test_rows_of_odd_shapes_are_shown(shell, pages):
