@@ -76,7 +76,7 @@ def argument_in(error: Exception) -> str | None:
 _UNKNOWN = "Encoding objects of type "
 
 
-def hinted(said: str, value: object = None) -> str:
+def hinted(said: str, value: object) -> str:
     """Of what msgspec says when it cannot encode: most likely nothing is annotated, and it is a model; or a row."""
     if not said.startswith(_UNKNOWN):
         return said

@@ -77,7 +77,8 @@ _REMEDIES = {
     "sqlite3.Connection": "it leads to SQLite, and jobs are rows of Postgres",
 }
 """What people give in place of a connection, and what to give instead."""
-_FIRST = "give the connection before everything else, or `chancy.register` the wire of this kind"
+_FIRST = "give the connection before everything else"
+_OR_REGISTER = f"{_FIRST}, or `chancy.register` the wire of this kind"
 _found: dict[type, Kind] = {}
 
 
@@ -126,7 +127,7 @@ def _find(kind: type) -> Kind:
                 module, _, attribute = wire.partition(":")
                 wire = getattr(importlib.import_module(module), attribute)
             return Kind(is_async, wire)
-    usual = _FIRST if hasattr(kind, "cursor") or hasattr(kind, "execute") else _FIRST.partition(",")[0]
+    usual = _OR_REGISTER if hasattr(kind, "cursor") or hasattr(kind, "execute") else _FIRST
     remedy = next((_REMEDIES[name] for name in names if name in _REMEDIES), usual)
     raise InvalidConnection(
         f"the first argument is your connection: expected one of psycopg, SQLAlchemy, Django, asyncpg or psycopg2, "

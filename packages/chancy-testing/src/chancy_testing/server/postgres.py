@@ -312,9 +312,10 @@ def binaries(version: int | None = None) -> Path:
 
 def seed(version: int | None) -> str:
     """Where the data of a new server of these binaries are or will be, for who has named a folder; else empty."""
-    named = os.environ.get("CHANCY_PG_SEED")
+    if not (named := os.environ.get("CHANCY_PG_SEED")):
+        return ""
     made_by = hashlib.sha256(os.fsencode(binaries(version))).hexdigest()[:16]
-    return str(Path(named).absolute() / made_by) if named else ""
+    return str(Path(named).absolute() / made_by)
 
 
 def within_reach(folder: Path, home: Path, user: User) -> Path:

@@ -78,8 +78,8 @@ def parse_answer(rows: Rows, worker: int) -> Answer:
     gate_marks: dict[str, dict[tuple[int, str], Mark]] = {}
     # The last of each, since they are in order; a suspect comes before its turn.
     harmless = [job for job in claimed if not job.crashes] if any(map(_CRASHES, claimed)) else claimed
-    for (queue, priority, *keys), job in dict(zip(map(_LANE, harmless), harmless, strict=True)).items():
-        if (key := keys[0] or keys[1]) is None:
+    for (queue, priority, gate, share), job in dict(zip(map(_LANE, harmless), harmless, strict=True)).items():
+        if (key := gate or share) is None:
             marks[queue, priority] = job.run_at, job.id
         else:
             gate_marks.setdefault(queue, {})[priority, key] = job.run_at, job.id

@@ -127,10 +127,8 @@ class Claimer:
         if verdict.state is not State.SUCCEEDED or job.parked is not None or job.crashes or self._appetite.at_limit:
             self._demand.ended(job, verdict)
             if verdict.state is State.BLOCKED:
-                self._flows.becomes(job, verdict)
-                return
-        self.outbox.add(verdict)
-        self.changed.set()
+                return self._flows.becomes(job, verdict)
+        return self.write(verdict)
 
     def write(self, verdict: Completion) -> None:
         """With the next round."""
