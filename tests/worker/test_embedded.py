@@ -21,7 +21,7 @@ from chancy import Queue, SchemaOutdated, State, task
 from chancy_testing.background import _open_connections
 from chancy_worker import WorkerConfig
 from chancy_worker.connection.link import Link
-from chancy_worker.life.lease import Lease
+from chancy_worker.life.lease import REGISTER, Lease
 from chancy_worker.life.watchdog import Watchdog
 from chancy_worker.rounds.claimer import Claimer
 
@@ -348,30 +348,34 @@ async def test_a_port_that_is_taken_leaves_neither_connections_nor_a_lease(site)
                 pass
 
 
-@pytest.mark.parametrize("step", range(6))
-async def test_a_start_that_is_stopped_or_cancelled_at_any_moment_leaves_nothing(site, monkeypatch, step):
-    """After so many statements."""
-    sent, there, send = 0, asyncio.Event(), Link.send
+@pytest.mark.parametrize("answered", [False, True], ids=["before Postgres has it", "before its answer is read"])
+@pytest.mark.parametrize("stops", [True, False], ids=["stopped", "cancelled"])
+async def test_a_start_that_is_broken_off_in_any_statement_leaves_nothing(site, monkeypatch, stops, answered):
+    sent, step, there, send = [], 0, asyncio.Event(), Link.send
 
     async def counted(self, statement):
-        nonlocal sent
-        sent += 1
-        if sent > step:
+        sent.append(statement.sql)
+        here = len(sent) == step
+        answer = await send(self, statement) if answered else None
+        if here:
             there.set()
             await asyncio.sleep(0.05)
-        return await send(self, statement)
+        return answer if answered else await send(self, statement)
 
     monkeypatch.setattr(Link, "send", counted)
-    for stop in (True, False):
-        sent = 0
+    seen = []
+    while REGISTER not in seen:
+        step += 1
+        sent.clear()
         there.clear()
         worker = worker_with(site.app(), WorkerConfig(timing=FAST, grace=1))
         run = asyncio.create_task(worker.start())
         await there.wait()
-        worker.stop() if stop else run.cancel()
-        with contextlib.nullcontext() if stop else pytest.raises(asyncio.CancelledError):
+        seen = sent[:step]
+        worker.stop() if stops else run.cancel()
+        with contextlib.nullcontext() if stops else pytest.raises(asyncio.CancelledError):
             await run
-        assert (_open_connections(), site.workers()) == ([], {})
+        assert (_open_connections(), site.workers()) == ([], {}), seen[-1]
 
 
 PROGRAM = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 import sys
 from dataclasses import dataclass, field
@@ -15,8 +14,8 @@ Pooler: TypeAlias = Literal["auto", "session", "transaction"]
 
 KNOWN_BY = "CHANCY_WORKER_KNOWN_BY"
 """The environment variable by which a parent tells a child what it is known by."""
-PROCESS = os.environ.pop(KNOWN_BY, "") or secrets.token_hex(8)
-"""What tells this process from all others. Taken out of the environment, which the programs that jobs start inherit."""
+KNOWN_TO_PARENT_BY = os.environ.pop(KNOWN_BY, "")
+"""Empty without a parent. Taken out of the environment, which the programs that jobs start inherit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,11 +89,12 @@ class Heart:
         Takes two seconds at most, and raises nothing of the database.
         """
         lease = self._lease
-        if not lease.id:
-            return
         with contextlib.suppress(psycopg.Error, TimeoutError):
             async with asyncio.timeout(LAST_WORD):
                 await link.open()  # a heartbeat without an answer, cancelled a moment ago, has cost it its connection
+                if not lease.id:  # asked to stop between the registration and its answer, it may be registered
+                    await link.send(declare_dead(process=lease.known_by))
+                    return
                 answer = await link.send(extend(lease.id, lease.timing.lease, None, 0.0))
                 unheard = [
                     Completion(id_, fence, State.READY, refund=True)

@@ -5,6 +5,7 @@ delete it (`rescue`).
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from chancy.model import Rows, Statement
 from chancy.wires.literals import of_texts
 from chancy_worker.__about__ import __version__
-from chancy_worker.config import PROCESS, Timing
+from chancy_worker.config import KNOWN_TO_PARENT_BY, Timing
 from chancy_worker.connection.link import Link
 from chancy_worker.memory import UNKNOWN, Memory
 
@@ -47,8 +48,8 @@ REGISTER = """
 
 
 def register(name: str, lease: float, offer: Offer = Offer(), process: str | None = None) -> Statement[int]:
-    """A new lease of so many seconds; returns its id, under which the worker claims. `process` is what its parent can
-    declare it dead by.
+    """A new lease of so many seconds; returns its id, under which the worker claims. `process` is what it can be
+    declared dead by, too: by its parent, which knows no id, and by itself where the answer was lost.
     """
     params = {
         "name": name,
@@ -135,13 +136,15 @@ class Lease:
         self.offer = offer
         self.timing = timing
         self.id = 0
+        self.known_by = KNOWN_TO_PARENT_BY or secrets.token_hex(8)
+        """What it can be given up by, where the answer that has its id never came."""
         self.extended_at = 0.0
         self._lost = lost
         self._seen: datetime | None = None
 
     async def take(self, link: Link) -> None:
         """Register, under a new id."""
-        self.id = await link.send(register(self.name, self.timing.lease, self.offer, PROCESS))
+        self.id = await link.send(register(self.name, self.timing.lease, self.offer, self.known_by))
         self._seen = None
         self.extended_at = time.monotonic()
 

@@ -11,8 +11,10 @@ const go = () => { clearTimeout(timer); if (!held && !document.hidden) look(); }
 async function look() {
   try {
     const answer = await fetch(location.href, { headers: { "X-Live": "1", "If-None-Match": etag } });
+    const html = await answer.text();
+    if (held) return; // since that was asked
     pace = Number(answer.headers.get("X-Pace")) || pace;
-    if (answer.status === 200) { put(await answer.text()); etag = answer.headers.get("ETag") || ""; }
+    if (answer.status === 200) { put(html); etag = answer.headers.get("ETag") || ""; }
     failed = answer.ok || answer.status === 304 ? 0 : failed + 1;
     say(failed ? `The server answers ${answer.status}: what is shown may be old.` : "");
   } catch {
