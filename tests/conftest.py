@@ -139,9 +139,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """What has to do with no server is the same on each version of it."""
+    """What has to do with no server is the same on each version of it. What makes an environment is a whole project."""
     if "chancy_dsn" not in getattr(item, "fixturenames", ()) and not hasattr(getattr(item, "module", None), "Postgres"):
         item.add_marker("any_postgres")
+    if "uv" in getattr(item, "fixturenames", ()):
+        item.add_marker("projects")
 
 
 @pytest.hookimpl(trylast=True)

@@ -121,7 +121,7 @@ def another(tmp_path_factory, uv, wheels):
     shutil.rmtree(place)
 
 
-@pytest.fixture(params=["here", "elsewhere"])
+@pytest.fixture(params=["here", pytest.param("elsewhere", marks=pytest.mark.projects)])
 def site(request, chancy_dsn):
     """Each of both."""
     python = sys.executable if request.param == "here" else request.getfixturevalue("another")

@@ -33,7 +33,7 @@ OTHERWISE = {
 }
 """Those that do not pass, and why they cannot."""
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.projects]
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ def test_the_tests_of_the_shop_on_fastapi_pass(chancy_dsn):
     assert "skipped" not in said
 
 
+@pytest.mark.projects
 def test_the_shop_on_fastapi_has_the_right_types(pytestconfig):
     cache = pytestconfig.cache.mkdir("types-fastapi")
     run("-m", "mypy", "--strict", f"--cache-dir={cache}", "shop", "tests")
