@@ -306,7 +306,7 @@ def test_an_attribute_that_its_class_keeps_to_itself_is_not_lost_silently():
     name = lambda name: dataclasses.make_dataclass("Attribute", ["name"])(name)  # noqa: E731
     Settings.__attrs_attrs__ = (name("url"), name("_retries"))
     assert difference(Settings("u", 3), Settings("u", 3)) is None
-    assert difference(Settings("u", 9), Settings("u", 3)) == "an int would arrive as another one, at ._retries"
+    assert str(difference(Settings("u", 9), Settings("u", 3))) == "an int would arrive as another one, at ._retries"
 
 
 def test_attributes_of_attrs_are_compared_too():

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from chancy.carried.arrival import (
+    Difference,
     Trust,
     as_numbers,
     difference,
@@ -216,7 +217,7 @@ class Signature(msgspec.Struct, frozen=True):
             try:
                 found = difference(value, getattr(arrived, name), name in self.sequences)
             except Exception as error:  # it is nested too deeply, or a class of its own fails to compare
-                found = f"it cannot be compared with what would arrive: {type(error).__name__}: {error}"
+                found = Difference(f"it cannot be compared with what would arrive: {type(error).__name__}: {error}")
             if found is not None:
                 said = with_the_way_out(found, name in self.carriers)
                 raise InvalidArguments(self.task, name, NO_NAN if holds_nan(value) else said)

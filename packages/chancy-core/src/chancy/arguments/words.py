@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from chancy.carried.arrival import plainly
+from chancy.carried.arrival import Difference, plainly
 from chancy.carried.flaws import is_row, no_json
 from chancy.model import MAX_PAYLOAD_BYTES
 
@@ -23,11 +23,11 @@ _CHANGED_BY_A_MODEL = (
 )
 
 
-def with_the_way_out(found: str, of_models: bool) -> str:
-    """What would arrive otherwise, and what to do about it: of another kind it is annotated wrongly, of the same kind
-    its class has a hand in it.
+def with_the_way_out(found: Difference, of_models: bool) -> str:
+    """What would arrive otherwise, and what to do about it: of another kind it is annotated wrongly, a part of the same
+    kind is its class's doing.
     """
-    if " would arrive as another one" not in found or ", at " not in found:
+    if not (found.of_same_kind and found.place):
         return f"{found}; {_ANNOTATE}{' (a model makes one by `model_validate`)' if of_models else ''}"
     return f"{found}; {_CHANGED_BY_A_MODEL if of_models else _CHANGED}"
 

@@ -101,10 +101,23 @@ def walked(node: types.Type) -> Iterator[types.Type]:
             waiting.extend(inner if isinstance(inner, tuple) else (inner,))
 
 
-def difference(given: Any, arrived: Any, loosely: bool = False) -> str | None:
-    """What would arrive otherwise than it was given, in words, and where; None where nothing would.
+class Difference(msgspec.Struct, frozen=True):
+    """What would arrive otherwise than it was given. No value is told, since errors go into logs."""
 
-    `loosely` takes a tuple for a list. No value is told, since errors go into logs.
+    how: str
+    place: str = ""
+    """Within what was given, as `.address[0]`."""
+    of_same_kind: bool = False
+    """Another value of the same kind would arrive: a class has a hand in it."""
+
+    def __str__(self) -> str:
+        return f"{self.how}, at {self.place}" if self.place else self.how
+
+
+def difference(given: Any, arrived: Any, loosely: bool = False) -> Difference | None:
+    """The first of what would arrive otherwise than it was given; None where nothing would.
+
+    `loosely` takes a tuple for a list.
     """
     kind: Any = type(arrived)
     if type(given) is type(arrived):
@@ -229,7 +242,7 @@ def _generic(model: Any) -> Any:
     return model.__pydantic_generic_metadata__["origin"]
 
 
-def _of_parts(given: Any, arrived: Any, parts: Parts, loosely: bool) -> str | None:
+def _of_parts(given: Any, arrived: Any, parts: Parts, loosely: bool) -> Difference | None:
     try:
         found = _first(parts.get(given), parts.get(arrived), loosely)
     except AttributeError:  # one that has no value
@@ -239,23 +252,23 @@ def _of_parts(given: Any, arrived: Any, parts: Parts, loosely: bool) -> str | No
     return None if found is None else _within(f".{parts.names[found[0]]}", found[1])
 
 
-def _of_items(given: Sequence[Any], arrived: Sequence[Any], loosely: bool) -> str | None:
+def _of_items(given: Sequence[Any], arrived: Sequence[Any], loosely: bool) -> Difference | None:
     if len(given) != len(arrived):
-        return f"{len(given)} items would arrive as {len(arrived)}"
+        return Difference(f"{len(given)} items would arrive as {len(arrived)}")
     found = _first(given, arrived, loosely)
     return None if found is None else _within(f"[{found[0]}]", found[1])
 
 
-def _of_keys(given: Mapping[Any, Any], arrived: dict[Any, Any], loosely: bool) -> str | None:
+def _of_keys(given: Mapping[Any, Any], arrived: dict[Any, Any], loosely: bool) -> Difference | None:
     if len(given) != len(arrived):
-        return f"{len(given)} keys would arrive as {len(arrived)}"
+        return Difference(f"{len(given)} keys would arrive as {len(arrived)}")
     if any(key not in given for key in arrived):
-        return "its keys would arrive as others"
+        return Difference("its keys would arrive as others")
     found = _first([given[key] for key in arrived], list(arrived.values()), loosely)
     return None if found is None else _within("[…]", found[1])
 
 
-def _of_members(given: Any, arrived: Any, loosely: bool) -> str | None:
+def _of_members(given: Any, arrived: Any, loosely: bool) -> Difference | None:
     """Of two sets: which of the members is which is their own word, whether they are the same is not."""
     if given != arrived:
         return _becomes(given, arrived)
@@ -265,7 +278,7 @@ def _of_members(given: Any, arrived: Any, loosely: bool) -> str | None:
     return None if found is None else _within("[…]", found[1])
 
 
-def _first(given: Sequence[Any], arrived: Sequence[Any], loosely: bool) -> tuple[int, str] | None:
+def _first(given: Sequence[Any], arrived: Sequence[Any], loosely: bool) -> tuple[int, Difference] | None:
     """The first of equally many that would arrive otherwise: its number, and how."""
     number = 0
     for one, other in zip(given, arrived, strict=True):
@@ -307,15 +320,13 @@ def _says_the_same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _within(step: str, found: str) -> str:
-    """The place stands at the end, and grows at its front."""
-    text, at, place = found.rpartition(", at ")
-    return f"{text}{at}{step}{place}" if at else f"{found}, at {step}"
+def _within(step: str, found: Difference) -> Difference:
+    return Difference(found.how, step + found.place, found.of_same_kind)
 
 
-def _becomes(given: Any, arrived: Any) -> str:
+def _becomes(given: Any, arrived: Any) -> Difference:
     one, other = _named(given), _named(arrived)
-    return f"{one} would arrive as {'another one' if one == other else other}"
+    return Difference(f"{one} would arrive as {'another one' if one == other else other}", of_same_kind=one == other)
 
 
 def _named(value: Any) -> str:
