@@ -39,12 +39,15 @@ ONLY_WOKEN = Timing(look=60)
 
 
 async def eventually(condition: Callable[[], T], within: float = 15.0) -> T:
-    """Poll until the condition holds."""
-    deadline = time.monotonic() + within
+    """Poll until the condition holds: first often, then ever less, since each look at rows takes as much processor time
+    as a job.
+    """
+    deadline, pause = time.monotonic() + within, 0.005
     while not (value := condition()):
         if time.monotonic() > deadline:
             pytest.fail(f"not within {within} s")
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, 0.05)
     return value
 
 
