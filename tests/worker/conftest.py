@@ -11,8 +11,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import worker_tasks
-from worker_help import Site, clean_tasks
+from worker_help import Site, clean_tasks, copied_fork_server
 
+from chancy_worker.children import forkserver
 from chancy_worker.connection.link import Link
 from chancy_worker.connection.sessions import LentSession, OwnSession
 from chancy_worker.parts.retention import drop_briefly, drop_overdue
@@ -25,6 +26,20 @@ def site(chancy_dsn, chancy_schema, tmp_path):
     site = Site(chancy_dsn, chancy_schema, tmp_path)
     yield site
     site.close()
+
+
+@pytest.fixture
+def started_children():
+    """For tests of what a fork server is started with, and of its death: it is no copy, but a start of Python."""
+
+
+@pytest.fixture(autouse=True)
+def copied_children(request):
+    """The fork servers of workers in here cost no start of Python: there are hundreds."""
+    with pytest.MonkeyPatch.context() as patch:  # and not `monkeypatch`, which is undone before the site is closed
+        if "started_children" not in request.fixturenames:
+            patch.setattr(forkserver, "_started", copied_fork_server)
+        yield
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ async def result(site, job):
 
 
 def command(site, module="child_tasks", *more):
-    return site.run("-m", "chancy_worker", module, "--dsn", site.dsn, "--schema", site.schema, "--grace", "1", *more)
+    return site.work(module, "--dsn", site.dsn, "--schema", site.schema, "--grace", "1", *more)
 
 
 def pool_of(worker) -> children.Children:
@@ -153,6 +153,7 @@ def also_imported(module, monkeypatch):
     return make
 
 
+@pytest.mark.usefixtures("started_children")
 async def test_a_preloaded_module_is_imported_once_for_all_children(site, module):
     name = module("to_preload", "import os\nIMPORTED_BY = os.getpid()\n")
     async with working(site.app(preload=[name]), WorkerConfig(timing=FAST, grace=1, children=1, recycle=1)) as worker:
@@ -162,6 +163,7 @@ async def test_a_preloaded_module_is_imported_once_for_all_children(site, module
     assert [by for _, by in found] == [server, server]
 
 
+@pytest.mark.usefixtures("started_children")
 async def test_children_draw_numbers_of_their_own_where_their_generators_are_preloaded(site, tmp_path):
     pytest.importorskip("numpy")
     async with working(site.app(preload=["numpy.random"]), WorkerConfig(timing=FAST, grace=1, children=1, recycle=1)):
@@ -170,6 +172,7 @@ async def test_children_draw_numbers_of_their_own_where_their_generators_are_pre
     assert one != other
 
 
+@pytest.mark.usefixtures("started_children")
 async def test_preloaded_modules_that_open_something_or_fail_are_named_and_children_start(site, module, caplog):
     names = [
         module("opens", "import socket\nPAIR = socket.socketpair()\n"),
@@ -324,6 +327,7 @@ async def test_whatever_ends_a_coroutine_is_a_failed_attempt_and_its_child_goes_
     assert (row.state, row.errors[-1].kind, row.errors[-1].message) == (State.FAILED, kind, message)
 
 
+@pytest.mark.usefixtures("started_children")
 async def test_the_death_of_the_fork_server_is_told_and_another_one_is_started(site, tmp_path, caplog):
     async with working(site.app(), ONE) as worker:
         (job,) = site.submit(tasks.wait.using(max_attempts=1).bind(str(tmp_path / "gate"), str(tmp_path / "pids")))
@@ -337,6 +341,7 @@ async def test_the_death_of_the_fork_server_is_told_and_another_one_is_started(s
     assert "the fork server died of SIGKILL" in caplog.text
 
 
+@pytest.mark.usefixtures("started_children")
 async def test_a_worker_whose_fork_server_hangs_stops_all_the_same(site, tmp_path, monkeypatch):
     monkeypatch.setattr(children, "ENDING_SECONDS", 0.5)
     monkeypatch.setattr(forkserver, "_CLOSE_SECONDS", 0.5)
@@ -422,6 +427,7 @@ async def is_done_when_there_is_one(site, job, port, caplog):
     assert caplog.text.count("child processes can be started again") == 1
 
 
+@pytest.mark.usefixtures("started_children")
 async def test_a_worker_without_a_free_file_works_without_children_until_it_has_some(
     site, port, monkeypatch, caplog, starts
 ):
@@ -460,6 +466,7 @@ async def test_a_child_that_dies_over_its_imports_is_told_of(site, port, also_im
         await waits_for_a_child(site, starts, port, caplog, "one died of SIGSEGV before it could take a job")
 
 
+@pytest.mark.usefixtures("started_children")
 async def test_a_fork_server_that_dies_over_its_imports_is_told_of(site, port, module, caplog, starts):
     name = module("deadly_to_preload", "import os\nos._exit(7)\n")
     async with working(site.app(preload=[name]), answering(port)):

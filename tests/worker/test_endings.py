@@ -24,8 +24,8 @@ QUEUES = {"one": ["default"], "many": ["default", *(f"queue{number}" for number 
 @pytest.fixture
 def worker(site, queues):
     arguments = [f"--queue={name}={LOOP_SLOTS if name == 'default' else 7}" for name in QUEUES[queues]]
-    return site.run(
-        "-m", "chancy_worker", "ending_tasks", *arguments, "--dsn", site.dsn, "--schema", site.schema,
+    return site.work(
+        "ending_tasks", *arguments, "--dsn", site.dsn, "--schema", site.schema,
         "--threads", str(THREADS), "--children", str(CHILDREN), "--grace", "1", "--loop", "asyncio",
     )  # fmt: skip
 

@@ -30,7 +30,12 @@ def loop(request):
 
 
 def start(site, *arguments, target="stubborn_tasks"):
-    return site.run("-m", "chancy_worker", target, "--dsn", site.dsn, "--schema", site.schema, *arguments)
+    return site.work(target, "--dsn", site.dsn, "--schema", site.schema, *arguments)
+
+
+def really_start(site, *arguments):
+    """Where it matters how Python itself was started, and what is there before this package is imported."""
+    return site.run("-m", "chancy_worker", "stubborn_tasks", "--dsn", site.dsn, "--schema", site.schema, *arguments)
 
 
 async def begun(site, worker, count=1):
@@ -78,7 +83,7 @@ async def test_what_a_job_raises_through_the_loop_ends_that_job_at_most(site, lo
 
 
 async def test_jobs_may_start_processes_in_each_way_wherever_they_run(site):
-    worker = start(site)
+    worker = really_start(site)
     jobs = [tasks.maps_in_child.bind(way) for way in tasks.WAYS]
     jobs += [tasks.maps_in_thread.bind(way) for way in tasks.WAYS[1:]]  # and a fork in a thread: see `has_a_pool`
     jobs += [tasks.calls_a_program.bind(), tasks.calls_a_program_in_child.bind()]
@@ -199,7 +204,7 @@ async def test_a_second_signal_ends_a_lifespan_that_waits_on_its_way_out(site, s
 
 async def test_a_signal_while_the_tasks_are_imported_ends_the_command(site, stubborn):
     stubborn("import")
-    worker = start(site)
+    worker = really_start(site)
     await eventually(lambda: "imports" in worker.text)
     worker.signal(signal.SIGTERM)
     assert await ended(worker, 8) == 0

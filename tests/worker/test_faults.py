@@ -397,7 +397,7 @@ async def test_an_open_reader_of_history_stops_no_completion_while_partitions_ar
 
 async def test_a_dead_child_of_processes_is_replaced_and_its_jobs_run_again_at_once(site, tmp_path):
     place = ["--dsn", site.dsn, "--schema", site.schema]
-    parent = site.run("-m", "chancy_worker", "worker_tasks", "--processes", "2", *place)
+    parent = site.work("worker_tasks", "--processes", "2", *place)
     await kill_one_of_two(site, parent, tmp_path / "gate")
 
 
@@ -407,7 +407,7 @@ async def test_processes_outlive_a_child_that_cannot_be_replaced_while_postgres_
             chancy.migrate(conn, schema="chancy")
         site = Site(server.dsn, "chancy", tmp_path)
         try:
-            parent = site.run("-m", "chancy_worker", "worker_tasks", "--processes", "2", "--dsn", server.dsn)
+            parent = site.work("worker_tasks", "--processes", "2", "--dsn", server.dsn)
             await eventually(lambda: len(site.workers()) == 2, 20)
             victim = min(site.workers().values())
             server.stop()
@@ -423,8 +423,8 @@ async def test_processes_outlive_a_child_that_cannot_be_replaced_while_postgres_
             site.close()
 
 
-def run_cli(site, *arguments: str):
-    process = site.run("-m", "chancy_worker", *arguments)
+def run_cli(site, *arguments: str, really: bool = False):
+    process = site.run("-m", "chancy_worker", *arguments) if really else site.work(*arguments)
     process.popen.wait(20)
     return process
 
@@ -441,7 +441,7 @@ def test_bad_input_gets_one_line_that_says_what_to_do_and_exit_code_2(site, tmp_
         (["worker_tasks", "--processes", "2", "--dsn", "host=127.0.0.1 port=1"], "--dsn"),
         (["worker_tasks", "--dsn", site.dsn, "--schema", "never_migrated"], "chancy migrate"),
     ]:
-        process = run_cli(site, *arguments)
+        process = run_cli(site, *arguments, really=arguments == ["no_such_module"])
         assert process.code == 2, arguments
         assert words in process.text.splitlines()[-1]
         assert process.text.splitlines()[-1].startswith("chancy-worker: ")

@@ -73,8 +73,8 @@ async def test_a_worker_whose_rounds_hang_is_not_ready(site, chancy_dsn, port, m
 
 
 async def test_the_parent_of_processes_answers_for_all_of_them(site, port):
-    parent = site.run(
-        "-m", "chancy_worker", "worker_tasks", "--processes", "2", "--dsn", site.dsn, "--schema", site.schema,
+    parent = site.work(
+        "worker_tasks", "--processes", "2", "--dsn", site.dsn, "--schema", site.schema,
         "--health-port", str(port),
     )  # fmt: skip
     await until_answered(port, 200)
@@ -96,9 +96,7 @@ async def test_the_parent_of_processes_feeds_systemds_watchdog_and_replaces_a_wo
         manager.settimeout(30)
         monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
         monkeypatch.setenv("WATCHDOG_USEC", "3000000")
-        parent = site.run(
-            "-m", "chancy_worker", "worker_tasks", "--processes", "2", "--dsn", site.dsn, "--schema", site.schema
-        )
+        parent = site.work("worker_tasks", "--processes", "2", "--dsn", site.dsn, "--schema", site.schema)
         said = {await asyncio.to_thread(manager.recv, 100) for _ in range(3)}
         assert said == {b"READY=1", b"WATCHDOG=1"}
         await eventually(lambda: len(site.workers()) == 2, 60)
@@ -203,7 +201,7 @@ async def test_a_port_that_is_taken_is_said_in_one_line(site):
         taken.listen()
         port = str(taken.getsockname()[1])
         place = ["--dsn", site.dsn, "--schema", site.schema]
-        worker = site.run("-m", "chancy_worker", "worker_tasks", "--health-port", port, *place)
+        worker = site.work("worker_tasks", "--health-port", port, *place)
         await eventually(lambda: worker.code == 2)
     assert f"chancy-worker: --health-port {port} cannot be had" in worker.text.splitlines()[-1]
     assert "Traceback" not in worker.text

@@ -220,7 +220,7 @@ def test_nothing_is_raised_where_nothing_can_be_written(tmp_path):
 def run(site):
     def run(module, *more):
         told = [word.format(dsn=site.dsn, schema=site.schema) for word in SITE]
-        return site.run("-m", "chancy_worker", module, *told, *more)
+        return site.work(module, *told, *more)
 
     return run
 

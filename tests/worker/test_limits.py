@@ -206,9 +206,7 @@ async def test_a_child_that_dies_takes_only_its_own_job_and_the_row_says_how(sit
 
 async def test_children_and_what_they_started_end_with_a_worker_that_is_killed(site, tmp_path):
     pids = tmp_path / "pids"
-    worker = site.run(
-        "-m", "chancy_worker", "limit_tasks", "--dsn", site.dsn, "--schema", site.schema, "--children", "2"
-    )
+    worker = site.work("limit_tasks", "--dsn", site.dsn, "--schema", site.schema, "--children", "2")
     site.submit(*[tasks.wait_in_process.bind(str(tmp_path / "never"), str(pids)) for _ in range(2)])
     await eventually(lambda: pids.exists() and len(pids.read_text().splitlines()) == 2)
     children = [int(line.split()[0]) for line in pids.read_text().splitlines()]
@@ -313,6 +311,7 @@ async def test_short_jobs_behind_one_that_takes_long_are_taken_back_and_go_elsew
     assert child not in {int(row.result) for row in rows}
 
 
+@pytest.mark.usefixtures("started_children")
 async def test_a_worker_that_stops_while_its_first_child_starts_leaves_nothing_behind(site):
     async with working(site.app(), QUICK):
         (job,) = site.submit(tasks.pid.bind())

@@ -32,7 +32,7 @@ async def log_of(site, form, *jobs, module="said_tasks"):
     """What a worker of its own has logged until these jobs were over, as lines or as objects."""
     more = ["--log-format", form]
     place = ["--dsn", site.dsn, "--schema", site.schema, "--queue", "said"]
-    worker = site.run("-m", "chancy_worker", module, *place, *more)
+    worker = site.work(module, *place, *more)
     await eventually(lambda: all(site.row(job).finished_at for job in jobs), 40)
     worker.signal(signal.SIGTERM)
     await eventually(lambda: worker.code == 0)

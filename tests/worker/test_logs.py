@@ -200,9 +200,7 @@ async def test_a_stop_of_the_worker_writes_what_is_left_first(site, monkeypatch)
 
 
 async def test_a_worker_process_that_is_killed_loses_a_second_at_most(site, tmp_path):
-    worker = site.run(
-        "-m", "chancy_worker", "log_tasks", "--dsn", site.dsn, "--schema", site.schema, "--queue", "default"
-    )
+    worker = site.work("log_tasks", "--dsn", site.dsn, "--schema", site.schema, "--queue", "default")
     (job,) = site.submit(tasks.speak_until.bind(str(tmp_path / "gate")))
     await eventually(lambda: len(messages(site, job)) > 100, 20)
     worker.signal(signal.SIGKILL)
@@ -319,7 +317,7 @@ async def test_a_lifespan_that_configures_logging_anew_takes_nothing_away(site):
 
 
 async def test_a_module_of_tasks_that_configures_logging_takes_nothing_away(site):
-    worker = site.run("-m", "chancy_worker", "configured_tasks", "--dsn", site.dsn, "--schema", site.schema)
+    worker = site.work("configured_tasks", "--dsn", site.dsn, "--schema", site.schema)
     await eventually(lambda: site.workers(), 30)
     said = {"says_on_the_loop": "on the loop", "says_in_a_thread": "in a thread", "says_in_a_child": "in a child"}
     ids = [site.one("SELECT {}.submit(%s)", f"configured_tasks.{name}") for name in said]

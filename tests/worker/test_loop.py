@@ -31,5 +31,5 @@ def test_without_uvloop_the_worker_runs_on_asyncio_and_who_insists_is_told_what_
 async def test_the_worker_says_which_loop_it_runs_on(site, wish):
     if wish == "uvloop":
         pytest.importorskip("uvloop")
-    worker = site.run("-m", "chancy_worker", "worker_tasks", "--loop", wish, "--dsn", site.dsn, "--schema", site.schema)
+    worker = site.work("worker_tasks", "--loop", wish, "--dsn", site.dsn, "--schema", site.schema)
     await eventually(lambda: f"event loop {wish}" in worker.text)

@@ -139,8 +139,8 @@ async def test_without_the_library_it_is_said_what_to_install(site, port, monkey
 
 
 async def test_the_parent_of_processes_answers_for_each_of_them(site, port):
-    parent = site.run(
-        "-m", "chancy_worker", "worker_tasks", "--processes", "2", "--dsn", site.dsn, "--schema", site.schema,
+    parent = site.work(
+        "worker_tasks", "--processes", "2", "--dsn", site.dsn, "--schema", site.schema,
         "--health-port", str(port),
     )  # fmt: skip
     await until_answered(port, 200)

@@ -280,7 +280,7 @@ async def test_a_dead_child_of_processes_behind_pgbouncer_is_replaced_and_one_wa
 ):
     before = await sessions_of(bouncer)
     place = ["--dsn", bouncer.dsn, "--schema", site.schema]
-    parent = site.run("-m", "chancy_worker", "worker_tasks", "--processes", "2", "--migrate", *place)
+    parent = site.work("worker_tasks", "--processes", "2", "--migrate", *place)
     await kill_one_of_two(site, parent, tmp_path / "gate")
     assert len(re.findall(r"WARNING.*pooler", parent.text)) == 1
     assert different(before, await sessions_of(bouncer)) == set()

@@ -128,7 +128,7 @@ def edition(tmp_path, monkeypatch, site):
 
 def started(site, *options):
     place = ["--dsn", site.dsn, "--schema", site.schema]
-    return site.run("-m", "chancy_worker", "editions", "--reload", "--grace", "20", *options, *place)
+    return site.work("editions", "--reload", "--grace", "20", *options, *place)
 
 
 def submit(site, name):

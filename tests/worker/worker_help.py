@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -23,12 +21,14 @@ from typing import Any, TypeVar
 import psycopg
 import pytest
 import worker_tasks
+from nursery import Copy, Nursery, nursery
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from chancy import Chancy, Job, JobRow, NewJob, Queue, State, get, submit_many
 from chancy.registry import registered
 from chancy_worker import Timing, Worker, WorkerConfig
+from chancy_worker.children import forkserver
 
 T = TypeVar("T")
 
@@ -115,70 +115,16 @@ def environment() -> dict[str, str]:
     }
 
 
-class Nursery:
-    """A process that has imported all that workers of `run_worker` need, and is copied for each: to start Python and to
-    import it takes a third of a second of processor. It ends with this process, and its workers with it.
-    """
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "run_worker.py"), "nursery"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment(),
-            start_new_session=True,
-        )
-
-        self._lock = threading.Lock()
-
-    def ask(self, **asked: Any) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with self._lock:
-            self._process.stdin.write(json.dumps(asked) + "\n")
-            self._process.stdin.flush()
-            return json.loads(self._process.stdout.readline())
-
-
-@functools.cache
-def nursery() -> Nursery:
-    return Nursery()
-
-
-class Born:
-    """A worker of the nursery, as `subprocess.Popen` has them."""
-
-    def __init__(self, told: str, log: Path) -> None:
-        self.returncode: int | None = None
-        log.touch()
-        self.pid = int(nursery().ask(told=told, log=str(log), env=environment(), folder=str(Path.cwd())))
-
-    def poll(self) -> int | None:
-        if self.returncode is None:
-            self.returncode = nursery().ask(poll=self.pid)
-        return self.returncode
-
-    def wait(self, timeout: float = 60.0) -> int:
-        deadline = time.monotonic() + timeout
-        while (code := self.poll()) is None:
-            if time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired(["a worker"], timeout)
-            time.sleep(0.005)
-        return code
-
-    def send_signal(self, number: int) -> None:
-        if self.poll() is None:  # the pid is its own until that has been asked
-            os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
+def copied_fork_server(line: int, path: tuple[str, ...]) -> Copy:
+    """What a worker in here calls to have its fork server: a copy of a process that has imported what that imports."""
+    program = forkserver._PROGRAM % (list(path), 3)
+    return nursery(forkserver.__name__).start("-c", program, env=os.environ, files=[1, 2, line], folder="/")
 
 
 class Process:
     """A worker process, whose log is in a file."""
 
-    def __init__(self, popen: subprocess.Popen[bytes] | Born, log: Path) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes] | Copy, log: Path) -> None:
         self.popen = popen
         self.pid = popen.pid
         self.log = log
@@ -238,8 +184,12 @@ class Site:
         self, *, concurrency: int = 20, grace: float = 5.0, timing: Timing = FAST, queues: Sequence[str] = ("default",)
     ) -> Process:
         told = {"dsn": self.dsn, "schema": self.schema, "concurrency": concurrency, "grace": grace, "queues": queues}
-        log = self._next_log()
-        return self._added(Process(Born(json.dumps(told | {"timing": asdict(timing)}), log), log))
+        told |= {"timing": asdict(timing)}
+        return self._copied(nursery("run_worker"), "run_worker", json.dumps(told))
+
+    def work(self, *arguments: str) -> Process:
+        """As `chancy-worker` with these arguments. Where the start itself is in question, `run` is a real one."""
+        return self._copied(nursery("chancy_worker.cli"), "chancy_worker", *arguments)
 
     def run(self, *command: str, own_group: bool = False) -> Process:
         log = self._next_log()
@@ -248,6 +198,12 @@ class Site:
                 [sys.executable, *command], env=environment(), stdout=out, stderr=out, start_new_session=own_group
             )
         return self._added(Process(popen, log))
+
+    def _copied(self, nursery: Nursery, module: str, *arguments: str) -> Process:
+        log = self._next_log()
+        with log.open("wb") as out:
+            files = [out.fileno()] * 2
+            return self._added(Process(nursery.start("-m", module, *arguments, env=environment(), files=files), log))
 
     def _next_log(self) -> Path:
         return self.folder / f"process-{len(self.processes)}.log"
