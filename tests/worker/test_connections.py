@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from worker_help import (
-    FAST,
+    MORTAL,
     PID,
     Proxy,
     Site,
@@ -418,7 +418,7 @@ async def test_a_worker_reconnects_while_handlers_hold_all_threads_of_the_defaul
 
 
 async def test_a_child_process_is_started_and_ends_while_handlers_hold_all_threads_of_the_default_executor(site):
-    async with working(site.app(), WorkerConfig(timing=FAST, grace=1, children=1, recycle=1)):
+    async with working(site.app(), WorkerConfig(timing=MORTAL, grace=1, children=1, recycle=1)):
         async with no_thread_to_be_had():
             jobs = site.submit(*[limit_tasks.pid.bind() for _ in range(3)])
             await all_finished(site)
@@ -457,7 +457,7 @@ async def test_an_idle_worker_whose_database_is_away_stops_at_once(site, chancy_
 
 async def test_an_idle_worker_whose_database_says_nothing_stops_at_once(site, chancy_dsn):
     async with Proxy(chancy_dsn) as proxy:
-        async with stopping(site, proxy.dsn, WorkerConfig(timing=replace(FAST, round=2), grace=60)):
+        async with stopping(site, proxy.dsn, WorkerConfig(timing=replace(MORTAL, round=2), grace=60)):
             await eventually(lambda: holds_the_bell(site))
             proxy.mute = True
             await asyncio.sleep(1.5)  # the heart beats, and gets no answer
@@ -557,7 +557,7 @@ async def test_a_worker_works_and_keeps_its_lease_whatever_its_role_is_set_to(tm
         # Somebody else is at the bell, so the worker waits in line for up to two seconds at a time.
         site.conn.execute(f"SELECT pg_advisory_lock('chancy'::regnamespace::oid::integer, {KEY})")
         app = site.app(dsn=make_conninfo(site.dsn, user="strange"), keep=timedelta(days=3))
-        config = WorkerConfig(timing=FAST, grace=1, pooler=pooler)
+        config = WorkerConfig(timing=MORTAL, grace=1, pooler=pooler)
         async with working(app, config):
             site.submit(
                 add.bind(1, 2),
@@ -569,7 +569,7 @@ async def test_a_worker_works_and_keeps_its_lease_whatever_its_role_is_set_to(tm
             lease = site.workers()
             await asyncio.sleep(1)
             assert pooler == "transaction" or "bell:" not in caplog.text
-            time.sleep(1.5 * FAST.lease)  # blocks the loop, for longer than its lease
+            time.sleep(1.5 * MORTAL.lease)  # blocks the loop, for longer than its lease
             (job,) = site.submit(add.bind(1, 2))
             await eventually(lambda: site.row(job).finished_at)
             assert site.workers() == lease
@@ -601,7 +601,7 @@ def proxy_elsewhere(dsn):
 
 
 def watching(dsn, schema):
-    lease = Lease("test", FAST, lambda: None)
+    lease = Lease("test", MORTAL, lambda: None)
     lease.id = 1
     return Watchdog(dsn, schema, lease)
 

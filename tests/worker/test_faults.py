@@ -8,12 +8,25 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from datetime import timedelta
 
 import psycopg
 import pytest
 from psycopg import sql
-from worker_help import FAST, Proxy, Site, all_finished, eventually, kill_one_of_two, states, warm_up, working
+from worker_help import (
+    FAST,
+    MORTAL,
+    SOON_MISSED,
+    Proxy,
+    Site,
+    all_finished,
+    eventually,
+    kill_one_of_two,
+    states,
+    warm_up,
+    working,
+)
 from worker_tasks import (
     add,
     end_badly,
@@ -70,7 +83,7 @@ async def test_the_jobs_of_a_killed_worker_run_again_and_its_neighbours_are_left
 
 async def test_a_verdict_that_comes_after_the_rescue_changes_nothing(site):
     gates["late"] = asyncio.Event()
-    async with working(site.app()) as frozen:
+    async with working(site.app(), SOON_MISSED) as frozen:
         (job,) = site.submit(first_waits.bind("late"))
         await eventually(lambda: site.count("running") == 1)
         # Its lease is gone, as after a long freeze; another worker takes the job back and runs it.
@@ -125,7 +138,7 @@ async def test_three_verdicts_that_cannot_be_stored_as_they_are_do_not_spoil_the
     gates["batch"] = asyncio.Event()
     good = site.submit(*[pass_gate.bind("batch") for _ in range(99)])
     bad = site.submit(*[end_badly.bind("batch", how) for how in ("nul", "surrogate", "result")])
-    async with working(site.app(concurrency=102)):
+    async with working(site.app(concurrency=102), SOON_MISSED):
         await eventually(lambda: site.count("running") == 102)
         gates["batch"].set()
         await all_finished(site)
@@ -139,7 +152,7 @@ async def test_three_verdicts_that_cannot_be_stored_as_they_are_do_not_spoil_the
 async def test_a_claim_that_the_database_refuses_is_not_blamed_on_the_verdicts_of_its_round(site, monkeypatch, number):
     """An integer out of range in what is wanted: an error of data, like a verdict that cannot be stored."""
     gates["claim"] = asyncio.Event()
-    async with working(site.app()) as worker:
+    async with working(site.app(), SOON_MISSED) as worker:
         jobs = site.submit(*[pass_gate.bind("claim") for _ in range(number)])
         await eventually(lambda: site.count("running") == number)
         wanted = claimer.Claimer._wanted
@@ -160,13 +173,13 @@ async def test_a_missing_partition_loses_no_completion(site):
         site.conn.execute(f'DROP TABLE "{site.schema}"."{name}"')
     app = site.app()
     (job,) = site.submit(add.bind(1, 2))
-    async with working(app):
+    async with working(app, SOON_MISSED):
         await eventually(lambda: site.row(job).state is State.SUCCEEDED)
 
 
 async def test_a_row_that_somebody_has_locked_holds_up_only_its_own_job(site):
     gates["locked"] = asyncio.Event()
-    async with working(site.app()):
+    async with working(site.app(), SOON_MISSED):
         (locked,) = site.submit(pass_gate.bind("locked"))
         await eventually(lambda: site.count("running") == 1)
         with psycopg.connect(site.dsn) as other:
@@ -182,13 +195,12 @@ async def test_a_row_that_somebody_has_locked_holds_up_only_its_own_job(site):
 async def test_jobs_of_a_claim_whose_answer_was_lost_start_soon_and_no_attempt_is_counted_twice(site, chancy_dsn):
     async with Proxy(chancy_dsn) as proxy, working(site.app(dsn=proxy.dsn)):
         await warm_up(site)
-        await proxy.answered()
-        proxy.mute = True
+        proxy.mute_from = add.name.encode()
         jobs = site.submit(*[add.bind(i, 1) for i in range(10)])
         # The claim is committed, and its answer is not delivered.
-        await eventually(lambda: site.count("running") == 10)
+        await eventually(lambda: proxy.mute and site.count("running") == 10)
         proxy.cut()
-        proxy.mute = False
+        proxy.mute, proxy.mute_from = False, None
         await eventually(lambda: site.count("succeeded") == 15, 20)
     assert {site.row(job).attempt for job in jobs} == {1}
 
@@ -208,7 +220,7 @@ async def test_a_verdict_that_is_written_while_the_heart_beats_is_not_taken_for_
         return answer
 
     monkeypatch.setattr(Link, "send", slowly)
-    async with working(site.app()):
+    async with working(site.app(), SOON_MISSED):
         (job,) = site.submit(pass_gate.bind("beat"))
         await eventually(lambda: site.row(job).finished_at)
         await asyncio.sleep(0.5)
@@ -229,7 +241,7 @@ async def test_a_job_whose_claim_is_answered_when_its_lease_is_lost_already_is_g
         return answer
 
     monkeypatch.setattr(Link, "send", slowly)
-    async with working(site.app()):
+    async with working(site.app(), SOON_MISSED):
         (job,) = site.submit(note.bind("once"))
         await eventually(lambda: site.row(job).finished_at)
     assert notes == ["once"]
@@ -240,7 +252,7 @@ async def test_a_verdict_of_before_a_failover_ends_no_job_that_has_got_its_id_si
     """A standby that has not got the last transactions gives their ids, and their fences, to others."""
     gates["lost"], gates["new"] = asyncio.Event(), asyncio.Event()
     (lost,) = site.submit(pass_gate.bind("lost"))
-    async with working(site.app()):
+    async with working(site.app(), SOON_MISSED):
         await eventually(lambda: site.row(lost).state is State.RUNNING)
         site.conn.execute(f'DELETE FROM "{site.schema}".job')
         site.conn.execute(f'ALTER TABLE "{site.schema}".job ALTER id RESTART WITH {lost.id}')
@@ -261,7 +273,7 @@ async def test_a_verdict_of_before_a_failover_ends_no_job_that_has_got_its_id_si
 async def test_of_two_workers_of_one_name_only_the_one_that_has_died_is_declared_dead(site):
     """In containers, host names and process ids are often the same."""
     gates["go"] = asyncio.Event()
-    config = WorkerConfig(name="web:7", timing=FAST, grace=1)
+    config = WorkerConfig(name="web:7", timing=MORTAL, grace=1)
     async with working(site.app(), config):
         (job,) = site.submit(pass_gate.bind("go"))
         await eventually(lambda: site.row(job).state is State.RUNNING)
@@ -278,13 +290,13 @@ async def test_of_two_workers_of_one_name_only_the_one_that_has_died_is_declared
 
 async def test_no_living_worker_is_declared_dead_when_the_databases_clock_is_set_forward(site, chancy_clock, caplog):
     gates["jump"] = asyncio.Event()
-    async with working(site.app()):
-        await asyncio.sleep(2 * FAST.lease)  # it looks for the dead by now
+    async with working(site.app(), SOON_MISSED):
+        await asyncio.sleep(2 * MORTAL.lease)  # it looks for the dead by now
         (job,) = site.submit(pass_gate.bind("jump"))
         await eventually(lambda: site.count("running") == 1)
         chancy_clock.move(timedelta(minutes=5))
         await eventually(lambda: "clock has jumped" in caplog.text)
-        await asyncio.sleep(1.5 * FAST.lease)  # and again
+        await asyncio.sleep(1.5 * MORTAL.lease)  # and again
         assert list(site.workers()) == [1]
         gates["jump"].set()
         await all_finished(site)
@@ -292,7 +304,7 @@ async def test_no_living_worker_is_declared_dead_when_the_databases_clock_is_set
 
 
 async def test_no_living_worker_is_declared_dead_after_a_time_in_which_nobody_could_write(tmp_path, monkeypatch):
-    monkeypatch.setattr(recovery, "LONGEST_SECONDS", FAST.lease / 3)
+    monkeypatch.setattr(recovery, "LONGEST_SECONDS", MORTAL.lease / 3)
     gates["dry"] = asyncio.Event()
     with Postgres() as server:
         with psycopg.connect(server.dsn) as conn:
@@ -300,14 +312,14 @@ async def test_no_living_worker_is_declared_dead_after_a_time_in_which_nobody_co
         site = Site(server.dsn, "chancy", tmp_path)
         site.conn.execute("SET default_transaction_read_only = off")
         try:
-            async with working(site.app()):
-                await asyncio.sleep(2 * FAST.lease)  # it looks for the dead by now
+            async with working(site.app(), SOON_MISSED):
+                await asyncio.sleep(2 * MORTAL.lease)  # it looks for the dead by now
                 (job,) = site.submit(pass_gate.bind("dry"))
                 await eventually(lambda: site.count("running") == 1)
                 for change in ("SET default_transaction_read_only = on", "RESET default_transaction_read_only"):
                     site.conn.execute(f"ALTER SYSTEM {change}")
                     site.conn.execute("SELECT pg_reload_conf()")
-                    await asyncio.sleep(2 * FAST.lease)
+                    await asyncio.sleep(2 * MORTAL.lease)
                 assert list(site.workers()) == [1]
                 gates["dry"].set()
                 await all_finished(site)
@@ -318,10 +330,12 @@ async def test_no_living_worker_is_declared_dead_after_a_time_in_which_nobody_co
 
 async def test_a_verdict_whose_answer_was_lost_is_written_once_and_not_called_late(site, chancy_dsn, caplog):
     gates["answer"] = asyncio.Event()
-    async with Proxy(chancy_dsn) as proxy, working(site.app(dsn=proxy.dsn)):
+    config = WorkerConfig(timing=replace(FAST, look=60), grace=1)  # no look is on its way when the verdict is due
+    async with Proxy(chancy_dsn) as proxy, working(site.app(dsn=proxy.dsn), config):
         await warm_up(site)
         (job,) = site.submit(pass_gate.bind("answer"))
         await eventually(lambda: site.count("running") == 1)
+        await asyncio.sleep(0.2)  # until the connection of rounds rests
         await proxy.answered()
         proxy.mute = True
         gates["answer"].set()
@@ -367,7 +381,7 @@ async def test_after_an_outage_longer_than_the_lease_no_job_of_a_living_worker_i
             jobs = site.submit(*[wait_for_file.bind(str(gate)) for _ in range(6)])
             await eventually(lambda: site.count("running") == 6)
             server.stop()
-            await asyncio.sleep(2 * FAST.lease)  # the outage itself
+            await asyncio.sleep(2 * MORTAL.lease)  # the outage itself
             server.start()
             site.conn = psycopg.connect(server.dsn, autocommit=True)
             await eventually(lambda: site.one("SELECT min(expires_at) > now() FROM {}.worker"))
@@ -495,7 +509,7 @@ async def test_a_rescuer_whose_connection_is_cut_again_and_again_still_rescues(s
         site.conn.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'chancy life'"
         )
-        time.sleep(FAST.lease / 3)
+        time.sleep(MORTAL.lease / 3)
         return site.row(job).attempt == 2
 
     await eventually(rescued)

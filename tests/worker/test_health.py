@@ -13,7 +13,7 @@ import time
 import psycopg
 import pytest
 import worker_tasks as tasks
-from worker_help import FAST, Proxy, Site, eventually, probed, until_answered, worker_with, working
+from worker_help import MORTAL, Proxy, Site, eventually, probed, until_answered, worker_with, working
 
 import chancy
 from chancy import State
@@ -26,17 +26,17 @@ pytestmark = pytest.mark.any_postgres
 
 
 async def test_a_worker_is_ready_live_and_answers_nothing_else(site, port):
-    async with working(site.app(), WorkerConfig(timing=FAST, grace=1, health_port=port)):
+    async with working(site.app(), WorkerConfig(timing=MORTAL, grace=1, health_port=port)):
         assert await until_answered(port, 200) == "200 OK\n"
         assert await probed(port, "/live") == (200, "200 OK\n")
         assert await probed(port, "/jobs") == (404, "404 Not Found\n")
-        await asyncio.sleep(2 * FAST.lease)
+        await asyncio.sleep(2 * MORTAL.lease)
         assert (await probed(port))[0] == 200
 
 
 async def test_a_full_worker_is_ready(site, port, monkeypatch):
     monkeypatch.setattr("chancy_worker.life.health.LONGEST_TURN", 2.5)
-    async with working(site.app(concurrency=1), WorkerConfig(timing=FAST, grace=1, health_port=port)):
+    async with working(site.app(concurrency=1), WorkerConfig(timing=MORTAL, grace=1, health_port=port)):
         site.submit(tasks.pass_gate.bind("never"))
         await eventually(lambda: site.count("running") == 1)
         await asyncio.sleep(4)
@@ -48,7 +48,7 @@ async def test_a_worker_is_live_and_not_ready_while_its_database_is_away(tmp_pat
         with psycopg.connect(server.dsn) as conn:
             chancy.migrate(conn, schema="chancy")
         site = Site(server.dsn, "chancy", tmp_path)
-        async with working(site.app(), WorkerConfig(timing=FAST, grace=1, health_port=port)):
+        async with working(site.app(), WorkerConfig(timing=MORTAL, grace=1, health_port=port)):
             await until_answered(port, 200)
             server.stop()
             said = await until_answered(port, 503)
@@ -62,7 +62,7 @@ async def test_a_worker_is_live_and_not_ready_while_its_database_is_away(tmp_pat
 async def test_a_worker_whose_rounds_hang_is_not_ready(site, chancy_dsn, port, monkeypatch):
     monkeypatch.setattr("chancy_worker.life.health.LONGEST_TURN", 1)
     async with Proxy(chancy_dsn) as proxy:
-        async with working(site.app(dsn=proxy.dsn), WorkerConfig(timing=FAST, grace=1, health_port=port)):
+        async with working(site.app(dsn=proxy.dsn), WorkerConfig(timing=MORTAL, grace=1, health_port=port)):
             await until_answered(port, 200)
             proxy.mute = True
             said = await until_answered(port, 503)
@@ -117,7 +117,7 @@ async def test_the_parent_of_processes_feeds_systemds_watchdog_and_replaces_a_wo
 async def test_who_connects_and_says_nothing_or_nonsense_leaves_no_trace(site, port, caplog):
     """A load balancer that looks whether somebody listens."""
     said = [b"", b"\r\n", b"GET\r\n", b"\x16\x03\x01\0\xff\n", b"GET " + b"x" * 200_000, b"GET /ready HTTP/1.1\r\n"]
-    async with working(site.app(), WorkerConfig(timing=FAST, grace=1, health_port=port)):
+    async with working(site.app(), WorkerConfig(timing=MORTAL, grace=1, health_port=port)):
         await until_answered(port, 200)
         for words in said * 3:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -144,7 +144,7 @@ async def test_systemds_watchdog_is_fed_while_the_database_is_away_and_jobs_run_
         manager.setblocking(False)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         monkeypatch.setenv("WATCHDOG_USEC", "200000")
-        async with working(site.app(), WorkerConfig(timing=FAST, grace=20)) as worker:
+        async with working(site.app(), WorkerConfig(timing=MORTAL, grace=20)) as worker:
             (job,) = site.submit(tasks.pass_gate.bind("go"))
             await eventually(lambda: site.count("running") == 1)
             server.stop()
@@ -162,7 +162,7 @@ async def test_systemds_watchdog_is_fed_while_the_database_is_away_and_jobs_run_
 
 async def test_systemds_watchdog_is_not_fed_where_rounds_stand_still_beside_a_whole_connection(site, monkeypatch):
     monkeypatch.setattr("chancy_worker.life.health.LONGEST_TURN", 0.5)
-    async with working(site.app(), WorkerConfig(timing=FAST, grace=1)) as worker:
+    async with working(site.app(), WorkerConfig(timing=MORTAL, grace=1)) as worker:
         await worker.begun.wait()
         assert await worker._hangs() == []
         stuck, go_on = asyncio.Event(), asyncio.Event()
@@ -189,7 +189,7 @@ async def test_a_worker_beside_a_program_tells_the_programs_service_manager_noth
         manager.setblocking(False)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         monkeypatch.setenv("WATCHDOG_USEC", "20000")
-        async with worker_with(site.app(), WorkerConfig(timing=FAST)).running():
+        async with worker_with(site.app(), WorkerConfig(timing=MORTAL)).running():
             await asyncio.sleep(0.1)
         with pytest.raises(BlockingIOError):
             manager.recv(100)
@@ -214,7 +214,7 @@ async def test_systemd_is_told_of_the_start_of_life_and_of_the_end(site, tmp_pat
         manager.settimeout(10)
         monkeypatch.setenv("NOTIFY_SOCKET", "notify")
         monkeypatch.setenv("WATCHDOG_USEC", "200000")
-        async with working(site.app(), WorkerConfig(timing=FAST, grace=1)):
+        async with working(site.app(), WorkerConfig(timing=MORTAL, grace=1)):
             told = [await asyncio.to_thread(manager.recv, 100) for _ in range(4)]
         rest = b""
         while rest != b"STOPPING=1":

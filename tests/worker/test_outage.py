@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import log_tasks
 import psycopg
 import pytest
-from worker_help import FAST, Proxy, Site, all_finished, eventually, holds_the_bell, working
+from worker_help import MORTAL, Proxy, Site, all_finished, eventually, holds_the_bell, working
 
 import chancy
 from chancy_testing.server.postgres import Postgres
@@ -108,7 +108,7 @@ async def test_all_connections_of_a_worker_speak_of_an_outage_with_one_voice(tmp
             chancy.migrate(conn, schema="chancy")
         site = Site(server.dsn, "chancy", tmp_path)
         try:
-            async with working(site.app(), WorkerConfig(timing=FAST, grace=1)) as worker:
+            async with working(site.app(), WorkerConfig(timing=MORTAL, grace=1)) as worker:
                 await eventually(lambda: holds_the_bell(site))
                 site.submit(*[log_tasks.speak_at_gate.bind("outage", 1, 1) for _ in range(3)])
                 await eventually(lambda: worker.busy == 3)
@@ -141,15 +141,15 @@ async def test_a_lost_doorbell_is_no_line_of_its_own(site, chancy_dsn, said, mon
     monkeypatch.setattr("chancy_worker.doorbell.hearing.SILENT_SECONDS", 0.2)
     async with (
         Proxy(chancy_dsn) as proxy,
-        working(site.app(dsn=proxy.dsn), WorkerConfig(timing=FAST, grace=1)) as worker,
+        working(site.app(dsn=proxy.dsn), WorkerConfig(timing=MORTAL, grace=1)) as worker,
     ):
         await eventually(lambda: holds_the_bell(site))
         proxy.closes = True
         proxy.cut()
         await eventually(lambda: worker._engine.wakeups.problem)
-        await asyncio.sleep(2 * FAST.extend)
+        await asyncio.sleep(2 * MORTAL.extend)
         proxy.closes = False
         await eventually(lambda: any(text.startswith("the database is back") for _, text in said()))
         await eventually(lambda: not worker._engine.wakeups.problem)
-        await asyncio.sleep(2 * FAST.extend)
+        await asyncio.sleep(2 * MORTAL.extend)
     assert not [text for _, text in said() if "doorbell" in text]

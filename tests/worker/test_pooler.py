@@ -12,7 +12,17 @@ from datetime import timedelta
 import psycopg
 import pytest
 from bouncer_help import Bouncer
-from worker_help import FAST, ONLY_WOKEN, Site, all_finished, eventually, kill_one_of_two, states, working
+from worker_help import (
+    MORTAL,
+    ONLY_WOKEN,
+    SOON_MISSED,
+    Site,
+    all_finished,
+    eventually,
+    kill_one_of_two,
+    states,
+    working,
+)
 from worker_tasks import add, add_in_thread, gates, nap, pass_gate, record, succeed_at, wait_for_file
 
 import chancy
@@ -70,7 +80,7 @@ def different(before, after):
 
 
 async def test_async_sync_retried_and_delayed_jobs_run_behind_pgbouncer_with_one_warning(site, bouncer, caplog):
-    async with working(site.app(dsn=bouncer.dsn)):
+    async with working(site.app(dsn=bouncer.dsn), SOON_MISSED):
         jobs = site.submit(
             add.bind(1, 2),
             add_in_thread.bind(3, 4),
@@ -110,7 +120,7 @@ async def test_no_session_lock_is_ever_taken_behind_pgbouncer(site, bouncer):
 
 async def test_nothing_of_the_worker_is_left_in_a_session_that_another_client_borrows(site, bouncer):
     before = await sessions_of(bouncer)
-    async with working(site.app(dsn=bouncer.dsn), WorkerConfig(timing=FAST, grace=1)):
+    async with working(site.app(dsn=bouncer.dsn), WorkerConfig(timing=MORTAL, grace=1)):
         for _ in range(5):
             site.submit(*[succeed_at.bind(2) for _ in range(20)])
             await all_finished(site)
@@ -121,12 +131,12 @@ async def test_nothing_of_the_worker_is_left_in_a_session_that_another_client_bo
 
 async def test_a_watchdog_behind_pgbouncer_keeps_the_lease_and_leaves_no_setting(site, bouncer, caplog):
     before = await sessions_of(bouncer)
-    async with working(site.app(dsn=bouncer.dsn), WorkerConfig(timing=FAST, grace=1)):
+    async with working(site.app(dsn=bouncer.dsn), WorkerConfig(timing=MORTAL, grace=1)):
         (job,) = site.submit(add.bind(1, 2))
         await eventually(lambda: site.row(job).finished_at)
         lease = set(site.workers())
         (expires,) = site.rows("SELECT expires_at FROM {}.worker")
-        time.sleep(1.5 * FAST.lease)  # blocks the loop, longer than its lease
+        time.sleep(1.5 * MORTAL.lease)  # blocks the loop, longer than its lease
         assert site.one("SELECT min(expires_at) FROM {}.worker") > expires[0]
         assert set(site.workers()) == lease
     assert "could not be extended" not in caplog.text
@@ -191,17 +201,17 @@ async def test_an_idle_worker_behind_pgbouncer_looks_less_and_less_often_and_sta
 
 
 async def test_a_running_job_is_cancelled_behind_pgbouncer(site, bouncer):
-    async with working(site.app(dsn=bouncer.dsn)):
+    async with working(site.app(dsn=bouncer.dsn), SOON_MISSED):
         (job,) = site.submit(pass_gate.bind("never"))
         await eventually(lambda: site.count("running") == 1)
         with psycopg.connect(bouncer.dsn, prepare_threshold=None) as conn:
             assert cancel(conn, job.id, schema=site.schema)
-        await eventually(lambda: site.row(job).state is State.CANCELLED, FAST.extend + 2)
+        await eventually(lambda: site.row(job).state is State.CANCELLED, MORTAL.extend + 2)
 
 
 async def test_a_locked_row_and_a_missing_partition_are_overcome_behind_pgbouncer(site, bouncer):
     """A round that fails leaves a connection that the next one can use."""
-    async with working(site.app(dsn=bouncer.dsn)):
+    async with working(site.app(dsn=bouncer.dsn), SOON_MISSED):
         (locked,) = site.submit(pass_gate.bind("locked"))
         await eventually(lambda: site.count("running") == 1)
         partitions = (
@@ -221,7 +231,7 @@ async def test_a_locked_row_and_a_missing_partition_are_overcome_behind_pgbounce
 async def test_a_handler_that_blocks_the_loop_finds_no_lock_held_by_a_round_of_its_own_worker(site, bouncer):
     """A round is one packet: with a COMMIT of its own it would wait for the loop, and the loop here for its lock."""
     site.conn.execute("SET lock_timeout = '5s'")
-    async with working(site.app(dsn=bouncer.dsn)):
+    async with working(site.app(dsn=bouncer.dsn), SOON_MISSED):
         site.submit(*[nap.bind(i / 2000) for i in range(1_000)])
         while site.one("SELECT EXISTS (SELECT FROM {}.job)"):
             site.conn.execute(f'BEGIN; LOCK TABLE "{site.schema}".history IN ACCESS EXCLUSIVE MODE; COMMIT')
@@ -306,7 +316,7 @@ async def test_an_open_reader_of_history_holds_up_the_drop_of_a_partition_and_no
     await link.connect()
     with psycopg.connect(site.dsn) as reader:
         reader.execute(f'SELECT count(*) FROM "{site.schema}".history')
-        async with working(site.app(dsn=bouncer.dsn)):
+        async with working(site.app(dsn=bouncer.dsn), SOON_MISSED):
             jobs = site.submit(*[nap.bind(i / 100) for i in range(50)])
             began = time.monotonic()
             with pytest.raises(psycopg.errors.LockNotAvailable):

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import worker_tasks as tasks
 from psycopg import sql
-from worker_help import FAST, eventually, is_alive, process_facts, working
+from worker_help import MORTAL, eventually, is_alive, process_facts, working
 
 import chancy
 from chancy import InvalidConnection, State
@@ -23,7 +23,7 @@ from chancy_worker.rounds.claimer import Claimer
 
 pytestmark = pytest.mark.any_postgres
 
-QUICK = WorkerConfig(timing=FAST, grace=1, children=2)
+QUICK = WorkerConfig(timing=MORTAL, grace=1, children=2)
 
 
 async def running(site, *jobs):
@@ -64,7 +64,7 @@ async def test_a_cancel_that_is_rolled_back_stops_nothing(site):
         with psycopg.connect(site.dsn) as conn:
             job.cancel(conn)
             conn.rollback()
-        await asyncio.sleep(2 * FAST.extend)
+        await asyncio.sleep(2 * MORTAL.extend)
         tasks.gates["go"].set()
         await eventually(lambda: site.row(job).state is State.SUCCEEDED)
 

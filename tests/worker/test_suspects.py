@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import replace
 
 import limit_tasks
-from worker_help import FAST, all_finished, eventually, states, working
+from worker_help import MORTAL, SOON_MISSED, all_finished, eventually, states, working
 from worker_tasks import add, count_neighbours, gates, kill_my_worker, nap, note, notes, pass_gate, see_running
 
 import chancy
@@ -119,7 +119,7 @@ async def test_those_that_can_run_in_company_come_first_and_nobody_is_beside_tho
 async def test_other_jobs_go_on_beside_a_suspect_that_has_to_be_alone(site):
     site.submit(pass_gate.bind("alone"), pass_gate.bind("alone"))
     make_suspects(site, max_attempts=2)
-    async with working(site.app()):
+    async with working(site.app(), SOON_MISSED):
         await begun(site, 1)
         others = site.submit(*[add.bind(1, n) for n in range(50)])
         await eventually(lambda: all(site.row(job).state is State.SUCCEEDED for job in others))
@@ -170,14 +170,14 @@ async def test_suspects_of_a_paused_task_or_queue_hold_up_no_others(site):
 async def test_suspects_whose_executor_is_full_wait_and_run_when_it_is_not(site):
     site.submit(*[limit_tasks.pid_slowly.bind() for _ in range(12)])
     make_suspects(site)
-    async with working(site.app(), WorkerConfig(timing=FAST, grace=1, children=1)):
+    async with working(site.app(), WorkerConfig(timing=MORTAL, grace=1, children=1)):
         await all_finished(site)
     assert states(site) == {"succeeded": 12}
 
 
 async def test_a_child_that_dies_makes_no_suspect(site):
     (job,) = site.submit(limit_tasks.die.using(max_attempts=1).bind("SIGKILL"))
-    async with working(site.app()):
+    async with working(site.app(), SOON_MISSED):
         await all_finished(site)
     assert (site.row(job).crashes, site.row(job).errors[-1].kind) == (0, "ProcessDied")
 
@@ -186,7 +186,7 @@ async def test_suspects_whose_workers_lease_is_lost_begin_anew_under_the_next(si
     jobs = site.submit(*[pass_gate.bind("lease") for _ in range(6)])
     make_suspects(site)
     running = "SELECT DISTINCT worker FROM {}.job WHERE state = 'running'"
-    async with working(site.app(), WorkerConfig(timing=replace(FAST, harmless=3600), grace=1)):
+    async with working(site.app(), WorkerConfig(timing=replace(MORTAL, harmless=3600), grace=1)):
         await begun(site, FIRST)
         ((first,),) = site.rows(running)
         site.rows("DELETE FROM {}.worker RETURNING id")
@@ -229,7 +229,7 @@ async def test_a_rescue_says_failed_of_what_failed_and_cancelled_of_what_was_to_
     send(site.conn, play_round(dead, [], Wanted({"default": 3}, looking=("default",))), site.schema)
     chancy.cancel(site.conn, stopped.id, schema=site.schema)
     send(site.conn, declare_dead(worker=dead), site.schema)
-    async with working(site.app(), WorkerConfig(timing=FAST, grace=1)):
+    async with working(site.app(), WorkerConfig(timing=MORTAL, grace=1)):
         await all_finished(site)
     states = [site.row(job).state for job in (failed, stopped, again)]
     assert states == [State.FAILED, State.CANCELLED, State.SUCCEEDED]
@@ -284,7 +284,7 @@ async def test_a_rescue_goes_on_at_once_while_there_is_more_to_take_back(site, m
         UPDATE {0}.job SET state = 'running', attempt = 1, claims = 1, started_at = now(),
             worker = (SELECT min(id) FROM {0}.worker) + id %% 7 RETURNING id
     """)
-    async with working(site.app()):
+    async with working(site.app(), SOON_MISSED):
         await eventually(lambda: looks[-1:] == [0])
     while looks[0] == "look" and looks[1] in ("look", 0):
         looks = looks[1:]

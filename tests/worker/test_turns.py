@@ -15,7 +15,7 @@ import limit_tasks
 import log_tasks
 import psycopg
 import worker_tasks
-from worker_help import FAST, PID, Proxy, all_finished, eventually, holds_the_bell, working
+from worker_help import MORTAL, PID, Proxy, all_finished, eventually, holds_the_bell, working
 
 import chancy
 from chancy import Queue
@@ -246,13 +246,13 @@ IDLE = ["chancy bell", "chancy claim", "chancy life"]
 
 async def test_an_idle_worker_holds_three_connections(site, monkeypatch):
     monkeypatch.setattr(engine, "IDLE_SECONDS", 0.2)
-    async with working(site.app(), WorkerConfig(timing=FAST, grace=1)) as worker:
+    async with working(site.app(), WorkerConfig(timing=MORTAL, grace=1)) as worker:
         await worker.begun.wait()
         await eventually(lambda: holds_the_bell(site))
         await until_only(site, IDLE)
         lease = site.one("SELECT expires_at FROM {}.worker")
         seen = set()
-        while site.one("SELECT expires_at FROM {}.worker") < lease + timedelta(seconds=FAST.lease):
+        while site.one("SELECT expires_at FROM {}.worker") < lease + timedelta(seconds=MORTAL.lease):
             seen.add(tuple(name for name in names(site) if name != "chancy watchdog"))  # beside a loop that is blocked
             await asyncio.sleep(0.05)
         assert seen == {tuple(IDLE)}
@@ -288,7 +288,7 @@ async def test_a_worker_of_which_everything_is_asked_holds_five_connections_at_m
     }
     seen, missing = set(), set(used)
     app = site.app(queues=[Queue("default", 20), Queue("lost", 1)])
-    async with working(app, WorkerConfig(timing=replace(FAST, upkeep=0.2), grace=1, children=2)):
+    async with working(app, WorkerConfig(timing=replace(MORTAL, upkeep=0.2), grace=1, children=2)):
         deadline = time.monotonic() + 30
         while missing and time.monotonic() < deadline:
             seen.add(tuple(name for name in names(site) if name != "chancy watchdog"))  # beside a loop that is blocked

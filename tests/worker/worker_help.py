@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,7 +33,11 @@ from chancy_worker.children import forkserver
 T = TypeVar("T")
 
 HERE = Path(__file__).parent
-FAST = Timing(lease=1.5, extend=0.5, rescue=0.3, look=1, unheard=1)
+FAST = Timing(extend=0.5, rescue=0.3, look=1, unheard=1)
+"""A worker with a lease that no busy machine costs it."""
+MORTAL = replace(FAST, lease=1.5)
+"""One that is missed soon."""
+SOON_MISSED = WorkerConfig(timing=MORTAL, grace=1)
 ONLY_WOKEN = Timing(look=60)
 """A worker that comes to work by the doorbell and its own clock, or within the test's deadline not at all."""
 
@@ -181,7 +185,12 @@ class Site:
         return {id_: int(name.rpartition(":")[2]) for id_, name in self.rows("SELECT id, name FROM {}.worker")}
 
     def spawn(
-        self, *, concurrency: int = 20, grace: float = 5.0, timing: Timing = FAST, queues: Sequence[str] = ("default",)
+        self,
+        *,
+        concurrency: int = 20,
+        grace: float = 5.0,
+        timing: Timing = MORTAL,
+        queues: Sequence[str] = ("default",),
     ) -> Process:
         told = {"dsn": self.dsn, "schema": self.schema, "concurrency": concurrency, "grace": grace, "queues": queues}
         told |= {"timing": asdict(timing)}
@@ -318,6 +327,8 @@ class Proxy:
         self._asking: set[int] = set()
         """Clients that have said something since their last whole answer."""
         self.mute = False
+        self.mute_from: bytes | None = None
+        """The word in an answer that makes it mute."""
         self.swallowed = bytearray()
         """The answers that were not handed on while it was mute."""
         self.closes = False
@@ -374,6 +385,8 @@ class Proxy:
                     self._deaf.add(number)
                 if not answers:
                     self._asking.add(number)
+                if answers and self.mute_from is not None and self.mute_from in data:
+                    self.mute = True
                 if answers and self.mute:
                     self.swallowed += data
                 elif number not in self._deaf:
