@@ -15,7 +15,7 @@ import psycopg
 import tally_tasks
 import worker_tasks
 from prometheus_client.parser import text_string_to_metric_families
-from worker_help import FAST, Proxy, all_finished, eventually, probed, until_answered, working
+from worker_help import MORTAL, Proxy, all_finished, eventually, probed, until_answered, working
 
 from chancy import Queue
 from chancy.run import send
@@ -50,7 +50,7 @@ def jobs(task, outcome, queue="default", **more):
 
 
 def config(port):
-    return WorkerConfig(timing=FAST, grace=1, health_port=port)
+    return WorkerConfig(timing=MORTAL, grace=1, health_port=port)
 
 
 async def test_what_a_scrape_says_is_what_ran(site, port):

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import psycopg
 import pytest
-from worker_help import all_finished, eventually, states, working
+from worker_help import SOON_MISSED, all_finished, eventually, states, working
 from worker_tasks import add, gates, pass_gate
 
 from chancy import State
@@ -248,7 +248,7 @@ async def test_a_rescue_reads_errors_that_are_no_list_and_counts_no_further_than
     site.conn.execute(f"UPDATE \"{site.schema}\".job SET errors = '7', attempt = 3 WHERE id = {jobs[1].id}")
     site.conn.execute(f'UPDATE "{site.schema}".job SET crashes = 32767 WHERE id IN ({jobs[2].id}, {jobs[1].id})')
     site.conn.execute(f'UPDATE "{site.schema}".worker SET expires_at = now() WHERE id = {dead}')
-    async with working(site.app()):
+    async with working(site.app(), SOON_MISSED):
         await all_finished(site, 20)
     found = {(row.state, row.errors[0].kind) for row in map(site.row, jobs)}
     assert found == {(State.SUCCEEDED, "WorkerDied"), (State.FAILED, "WorkerDied")}

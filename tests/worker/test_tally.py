@@ -15,7 +15,7 @@ import psycopg
 import pytest
 import tally_tasks
 import worker_tasks
-from worker_help import FAST, Proxy, all_finished, eventually, working
+from worker_help import MORTAL, Proxy, all_finished, eventually, working
 
 import chancy_ops
 from chancy import Queue, result_of
@@ -31,8 +31,8 @@ from chancy_worker.life.rescue import declare_dead
 from chancy_worker.parts.tally import fold, sample, say
 from chancy_worker.tally.tally import MOST_NAMES, OTHERS, Cell, Tally
 
-SOON = WorkerConfig(timing=replace(FAST, tally=0.1), grace=5)
-AT_THE_END = WorkerConfig(timing=replace(FAST, tally=3600), grace=5)
+SOON = WorkerConfig(timing=replace(MORTAL, tally=0.1), grace=5)
+AT_THE_END = WorkerConfig(timing=replace(MORTAL, tally=3600), grace=5)
 
 
 def tallied(site, **more):
@@ -134,7 +134,7 @@ async def test_a_job_that_was_asked_to_stop_and_fails_is_counted_as_cancelled_as
 
 async def test_of_jobs_that_come_out_in_every_way_only_what_a_killed_worker_had_not_said_is_missing(site):
     def spawn():
-        return site.spawn(queues=tally_tasks.QUEUES, timing=replace(FAST, tally=0.1), grace=0.0)
+        return site.spawn(queues=tally_tasks.QUEUES, timing=replace(MORTAL, tally=0.1), grace=0.0)
 
     site.submit(*[tally_tasks.tasks[n % 20].bind(n) for n in range(1500)])
     first, second = spawn(), spawn()

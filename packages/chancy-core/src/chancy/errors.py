@@ -324,4 +324,4 @@ class ProcessDied(AttemptStopped):
 
 
 def _mebibytes(size: int) -> str:
-    return f"{size / 1024**2:,.0f} MiB"
+    return f"{-(-size // 1024**2):,} MiB"  # rounded up: what is above a limit of so many says so
