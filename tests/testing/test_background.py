@@ -7,16 +7,26 @@ import os
 import time
 from datetime import timedelta
 from pathlib import Path
+from unittest import mock
 
 import psycopg
 import pytest
 
+import chancy
 from chancy import Chancy, task
 from chancy_testing import background
 from chancy_testing.background import InThread
 
 SOON = timedelta(seconds=20)
 held = []
+
+
+@pytest.fixture(autouse=True)
+def no_tasks_of_others():
+    """A worker's own process imports the modules of all tasks that are known here: as in a project with these alone."""
+    mine = {name: each for name, each in chancy.registry.tasks.items() if each.function.__module__ == __name__}
+    with mock.patch.dict(chancy.registry.tasks, mine, clear=True):
+        yield
 
 
 @task(queue="elsewhere")

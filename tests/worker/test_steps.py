@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
+from unittest import mock
 
 import psycopg
 import pytest
@@ -276,6 +277,7 @@ def test_a_job_that_is_deleted_takes_its_steps_along(site):
 # The guide.
 
 
+@mock.patch.dict(chancy.registry.tasks)
 def test_the_order_of_steps_md_is_charged_reserved_and_shipped_once(site, tmp_path, monkeypatch, capsys):
     guide = Path(__file__).parents[2] / "docs/guides/steps.md"
     program, says, forgets = re.findall(r"^```python\n(.*?)^```$", guide.read_text("utf-8"), re.DOTALL | re.MULTILINE)
