@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import step_tasks
 import worker_tasks
-from worker_help import MORTAL, Proxy, Site, all_finished, eventually, working
+from worker_help import MORTAL, SOON_MISSED, Proxy, Site, all_finished, eventually, working
 
 import chancy
 from chancy import State, result_of
@@ -86,12 +86,12 @@ async def test_a_step_that_was_committed_is_done_after_a_crash_of_postgres(tmp_p
         site = Site(server.dsn, "chancy", tmp_path)
         try:
             (job,) = site.submit(tasks.steps.bind(server.dsn, str(tmp_path), ""))
-            async with working(site.app(), WorkerConfig(timing=MORTAL, grace=1)):
+            async with working(site.app(), SOON_MISSED):
                 await eventually(lambda: site.row(job).state is State.SCHEDULED)
             server.stop(immediate=True)
             server.start()
             site.conn = psycopg.connect(server.dsn, autocommit=True)
-            async with working(site.app(), WorkerConfig(timing=MORTAL, grace=1)):
+            async with working(site.app(), SOON_MISSED):
                 await all_finished(site)
             assert job.result(site.conn) == ["outside", "inside"]
             found = site.conn.execute("SELECT name FROM public.step_effect ORDER BY name").fetchall()

@@ -15,7 +15,7 @@ import limit_tasks
 import psycopg
 import pytest
 import worker_tasks as tasks
-from worker_help import MORTAL, eventually, states, worker_with
+from worker_help import MORTAL, SOON_MISSED, eventually, states, worker_with
 
 from chancy import Queue, SchemaOutdated, State, task
 from chancy_testing.background import _open_connections
@@ -368,7 +368,7 @@ async def test_a_start_that_is_broken_off_in_any_statement_leaves_nothing(site, 
         step += 1
         sent.clear()
         there.clear()
-        worker = worker_with(site.app(), WorkerConfig(timing=MORTAL, grace=1))
+        worker = worker_with(site.app(), SOON_MISSED)
         run = asyncio.create_task(worker.start())
         await there.wait()
         seen = sent[:step]

@@ -437,8 +437,7 @@ async def test_processes_outlive_a_child_that_cannot_be_replaced_while_postgres_
             site.close()
 
 
-def run_cli(site, *arguments: str, really: bool = False):
-    process = site.run("-m", "chancy_worker", *arguments) if really else site.work(*arguments)
+def ended(process):
     process.popen.wait(20)
     return process
 
@@ -455,7 +454,8 @@ def test_bad_input_gets_one_line_that_says_what_to_do_and_exit_code_2(site, tmp_
         (["worker_tasks", "--processes", "2", "--dsn", "host=127.0.0.1 port=1"], "--dsn"),
         (["worker_tasks", "--dsn", site.dsn, "--schema", "never_migrated"], "chancy migrate"),
     ]:
-        process = run_cli(site, *arguments, really=arguments == ["no_such_module"])
+        is_about_imports = arguments == ["no_such_module"]  # a copy has other modules than a start
+        process = ended(site.run("-m", "chancy_worker", *arguments) if is_about_imports else site.work(*arguments))
         assert process.code == 2, arguments
         assert words in process.text.splitlines()[-1]
         assert process.text.splitlines()[-1].startswith("chancy-worker: ")
@@ -463,7 +463,7 @@ def test_bad_input_gets_one_line_that_says_what_to_do_and_exit_code_2(site, tmp_
 
 
 def test_the_line_that_a_command_ends_with_has_the_format_of_its_log(site):
-    process = run_cli(site, "json", "--log-format", "json")
+    process = ended(site.work("json", "--log-format", "json"))
     last = json.loads(process.text.splitlines()[-1])
     assert process.code == 2
     assert (last["level"], "has no task" in last["message"]) == ("critical", True)
@@ -478,7 +478,7 @@ def test_what_postgres_refuses_at_the_start_is_told_without_advice_about_where_i
             ([], f"role {role} lacks what a worker needs (permission denied for schema {site.schema})"),
             (["--migrate"], f"role {role} may not migrate schema {site.schema}"),
         ]:
-            process = run_cli(site, "worker_tasks", "--dsn", dsn, "--schema", site.schema, *more)
+            process = ended(site.work("worker_tasks", "--dsn", dsn, "--schema", site.schema, *more))
             assert process.code == 2
             last = process.text.splitlines()[-1]
             assert words in last

@@ -13,7 +13,7 @@ import time
 import psycopg
 import pytest
 import worker_tasks as tasks
-from worker_help import MORTAL, Proxy, Site, eventually, probed, until_answered, worker_with, working
+from worker_help import MORTAL, SOON_MISSED, Proxy, Site, eventually, probed, until_answered, worker_with, working
 
 import chancy
 from chancy import State
@@ -162,7 +162,7 @@ async def test_systemds_watchdog_is_fed_while_the_database_is_away_and_jobs_run_
 
 async def test_systemds_watchdog_is_not_fed_where_rounds_stand_still_beside_a_whole_connection(site, monkeypatch):
     monkeypatch.setattr("chancy_worker.life.health.LONGEST_TURN", 0.5)
-    async with working(site.app(), WorkerConfig(timing=MORTAL, grace=1)) as worker:
+    async with working(site.app(), SOON_MISSED) as worker:
         await worker.begun.wait()
         assert await worker._hangs() == []
         stuck, go_on = asyncio.Event(), asyncio.Event()
@@ -214,7 +214,7 @@ async def test_systemd_is_told_of_the_start_of_life_and_of_the_end(site, tmp_pat
         manager.settimeout(10)
         monkeypatch.setenv("NOTIFY_SOCKET", "notify")
         monkeypatch.setenv("WATCHDOG_USEC", "200000")
-        async with working(site.app(), WorkerConfig(timing=MORTAL, grace=1)):
+        async with working(site.app(), SOON_MISSED):
             told = [await asyncio.to_thread(manager.recv, 100) for _ in range(4)]
         rest = b""
         while rest != b"STOPPING=1":

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 import psycopg
-from worker_help import MORTAL, PID, Proxy, eventually, holds_the_bell, until_answered, working
+from worker_help import MORTAL, PID, SOON_MISSED, Proxy, eventually, holds_the_bell, until_answered, working
 from worker_tasks import add
 
 import chancy_ops
@@ -72,7 +72,7 @@ async def test_a_worker_that_hears_calls_itself_once_on_each_of_its_connections(
             called.extend(notify.payload for notify in conn.notifies(timeout=0.05))
             return len(called)
 
-        async with working(site.app(), WorkerConfig(timing=MORTAL, grace=1)):
+        async with working(site.app(), SOON_MISSED):
             await eventually(lambda: calls() == 1)
             await asyncio.sleep(5 * MORTAL.extend)
             assert calls() == 1

@@ -11,11 +11,10 @@ from types import SimpleNamespace
 import log_tasks
 import psycopg
 import pytest
-from worker_help import MORTAL, Proxy, Site, all_finished, eventually, holds_the_bell, working
+from worker_help import MORTAL, SOON_MISSED, Proxy, Site, all_finished, eventually, holds_the_bell, working
 
 import chancy
 from chancy_testing.server.postgres import Postgres
-from chancy_worker import WorkerConfig
 from chancy_worker.connection import outage
 from chancy_worker.connection.recovery import Recovery, Trouble
 
@@ -108,7 +107,7 @@ async def test_all_connections_of_a_worker_speak_of_an_outage_with_one_voice(tmp
             chancy.migrate(conn, schema="chancy")
         site = Site(server.dsn, "chancy", tmp_path)
         try:
-            async with working(site.app(), WorkerConfig(timing=MORTAL, grace=1)) as worker:
+            async with working(site.app(), SOON_MISSED) as worker:
                 await eventually(lambda: holds_the_bell(site))
                 site.submit(*[log_tasks.speak_at_gate.bind("outage", 1, 1) for _ in range(3)])
                 await eventually(lambda: worker.busy == 3)
@@ -141,7 +140,7 @@ async def test_a_lost_doorbell_is_no_line_of_its_own(site, chancy_dsn, said, mon
     monkeypatch.setattr("chancy_worker.doorbell.hearing.SILENT_SECONDS", 0.2)
     async with (
         Proxy(chancy_dsn) as proxy,
-        working(site.app(dsn=proxy.dsn), WorkerConfig(timing=MORTAL, grace=1)) as worker,
+        working(site.app(dsn=proxy.dsn), SOON_MISSED) as worker,
     ):
         await eventually(lambda: holds_the_bell(site))
         proxy.closes = True

@@ -120,7 +120,7 @@ async def test_no_session_lock_is_ever_taken_behind_pgbouncer(site, bouncer):
 
 async def test_nothing_of_the_worker_is_left_in_a_session_that_another_client_borrows(site, bouncer):
     before = await sessions_of(bouncer)
-    async with working(site.app(dsn=bouncer.dsn), WorkerConfig(timing=MORTAL, grace=1)):
+    async with working(site.app(dsn=bouncer.dsn), SOON_MISSED):
         for _ in range(5):
             site.submit(*[succeed_at.bind(2) for _ in range(20)])
             await all_finished(site)
@@ -131,7 +131,7 @@ async def test_nothing_of_the_worker_is_left_in_a_session_that_another_client_bo
 
 async def test_a_watchdog_behind_pgbouncer_keeps_the_lease_and_leaves_no_setting(site, bouncer, caplog):
     before = await sessions_of(bouncer)
-    async with working(site.app(dsn=bouncer.dsn), WorkerConfig(timing=MORTAL, grace=1)):
+    async with working(site.app(dsn=bouncer.dsn), SOON_MISSED):
         (job,) = site.submit(add.bind(1, 2))
         await eventually(lambda: site.row(job).finished_at)
         lease = set(site.workers())

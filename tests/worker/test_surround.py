@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from dataclasses import replace
 
 import msgspec
 import psycopg
@@ -24,14 +23,13 @@ pytestmark = pytest.mark.any_postgres
 SLOTS = 2
 
 
-PATIENT = replace(FAST, lease=15)
 """A lease that outlives a busy machine: nobody dies here."""
 
 
 @contextlib.asynccontextmanager
 async def working(site, surround, *more):
     app = site.app(queues=[Queue("default", SLOTS)], surround=surround)
-    worker = Worker(app, WorkerConfig(timing=PATIENT, grace=1, threads=SLOTS, children=1))
+    worker = Worker(app, WorkerConfig(timing=FAST, grace=1, threads=SLOTS, children=1))
     known = [value for value in vars(tasks).values() if isinstance(value, (chancy.Task, chancy.AsyncTask))]
     worker._tasks = {each.name: each for each in (*known, worker_tasks.pass_gate, *more)}
     async with at_work(worker):

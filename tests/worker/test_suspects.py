@@ -229,7 +229,7 @@ async def test_a_rescue_says_failed_of_what_failed_and_cancelled_of_what_was_to_
     send(site.conn, play_round(dead, [], Wanted({"default": 3}, looking=("default",))), site.schema)
     chancy.cancel(site.conn, stopped.id, schema=site.schema)
     send(site.conn, declare_dead(worker=dead), site.schema)
-    async with working(site.app(), WorkerConfig(timing=MORTAL, grace=1)):
+    async with working(site.app(), SOON_MISSED):
         await all_finished(site)
     states = [site.row(job).state for job in (failed, stopped, again)]
     assert states == [State.FAILED, State.CANCELLED, State.SUCCEEDED]

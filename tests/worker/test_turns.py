@@ -15,7 +15,7 @@ import limit_tasks
 import log_tasks
 import psycopg
 import worker_tasks
-from worker_help import MORTAL, PID, Proxy, all_finished, eventually, holds_the_bell, working
+from worker_help import MORTAL, PID, SOON_MISSED, Proxy, all_finished, eventually, holds_the_bell, working
 
 import chancy
 from chancy import Queue
@@ -246,7 +246,7 @@ IDLE = ["chancy bell", "chancy claim", "chancy life"]
 
 async def test_an_idle_worker_holds_three_connections(site, monkeypatch):
     monkeypatch.setattr(engine, "IDLE_SECONDS", 0.2)
-    async with working(site.app(), WorkerConfig(timing=MORTAL, grace=1)) as worker:
+    async with working(site.app(), SOON_MISSED) as worker:
         await worker.begun.wait()
         await eventually(lambda: holds_the_bell(site))
         await until_only(site, IDLE)
