@@ -64,6 +64,7 @@ def server(chancy_dsn, chancy_schema):
 async def opened(browser, said, **mode):
     """A tab; what it reports is added to `said`."""
     context = await browser.new_context(**mode)
+    context.set_default_timeout(120_000)  # a busy machine may need more than the usual half a minute
     page = await context.new_page()
     page.on("console", lambda message: said.append(f"{page.url}: {message.type}: {message.text}"))
     page.on("pageerror", lambda error: said.append(f"{page.url}: {error}"))
@@ -119,17 +120,18 @@ async def test_what_is_dark_differs_in_colours_alone(browser, server):
     assert [each for each in told if each[0] != ":root" or not each[1].startswith("--")] == []
 
 
-# Found and sent at once: between two calls the page may put another form in the place of the one that was found.
-PRESSED = """text => {
+# Found and sent at once: between two calls the page may put another form in the place of the one that was found. And
+# not before the call is answered: the page may be gone by then, and its answer with it.
+PRESSED = """text => setTimeout(() => {
     const button = [...document.querySelectorAll("main form[method=post] button")].find(each => each.textContent.includes(text));
     button.form.requestSubmit(button);
-}"""
-TYPED = """([name, typed]) => {
+})"""
+TYPED = """([name, typed]) => setTimeout(() => {
     const field = document.querySelector(`[name='${name}']`);
     field.value = typed;
     field.form.noValidate = true;
     field.form.requestSubmit();
-}"""
+})"""
 SWEEPING = """
     INSERT INTO {0}.audit (at, who, via, verb, what, fits, changed, skipped, seen_at)
     VALUES ({0}.clock(), 'bob', 'dashboard', 'requeue', '{{"state": "failed", "fingerprint": "5ade1fb7c0d3"}}', 1000, 400, 2,
@@ -181,7 +183,9 @@ async def test_each_page_on_the_way_to_an_act_is_so_too(browser, server, things,
         for path in ("/jobs/99999999", "/nowhere", "/sweep?verb=requeue"):
             await page.goto(server.place + path)
             await is_for_everybody(page, *SCHEMES[screen])
-    assert all("Failed to load resource: the server responded with a status of 40" in each for each in said), said
+    assert [
+        each for each in said if "Failed to load resource: the server responded with a status of 40" not in each
+    ] == []
 
 
 async def test_without_a_script_each_page_says_the_same_and_what_is_asked_is_answered(browser, server, things, shell):
@@ -282,6 +286,19 @@ async def test_the_first_stop_of_the_keyboard_leads_to_the_content(browser, serv
         assert await page.evaluate("document.activeElement.textContent") == "To the content"
         await page.keyboard.press("Enter")
         assert await page.evaluate("document.activeElement.id") == "main"
+
+
+async def test_a_double_click_submits_one_job_and_who_comes_back_may_submit_another(browser, server, shell):
+    said: list[str] = []
+    async with opened(browser, said) as page:
+        await page.goto(server.place + "/task/submit?name=acts.greet")
+        for jobs in (1, 2):
+            await page.fill("[name='argument-name']", "ann")
+            await page.locator("main form[method=post] button").first.dblclick(delay=30, no_wait_after=True)
+            await page.wait_for_url("**/jobs/*")
+            assert shell.rows("SELECT count(*) FROM {}.job") == [(jobs,)]
+            await page.go_back()
+    assert said == []
 
 
 EVIL = """<!doctype html><title>evil</title>

@@ -3,7 +3,7 @@
 const { every, now } = document.body.dataset;
 const ahead = now ? Date.now() - Number(now) : 0; // of the database's clock
 const fresh = document.getElementById("fresh"), hold = document.getElementById("hold");
-let etag = "", held = false, timer = 0, failed = 0, pace = Number(every);
+let etag = "", held = false, timer = 0, failed = 0, pace = Number(every), sent = false;
 
 const later = () => { clearTimeout(timer); if (!held && !document.hidden && document.querySelector("[data-live]")) timer = setTimeout(look, pace * Math.min(2 ** failed, 16)); };
 const go = () => { clearTimeout(timer); if (!held && !document.hidden) look(); };
@@ -77,6 +77,10 @@ function ages() {
     time.title = `${time.dateTime.slice(0, 19).replace("T", " ")}Z, here ${at.toLocaleString()}`;
   }
 }
+
+// The second click of two would make a second job. Who comes back may send again.
+addEventListener("submit", event => { sent ? event.preventDefault() : sent = true; });
+addEventListener("pageshow", () => { sent = false; });
 
 ages();
 if (document.querySelector("[data-live]")) {
