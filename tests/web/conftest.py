@@ -54,6 +54,17 @@ async def open_dashboard(chancy_dsn, chancy_schema):
 
 
 @pytest.fixture
+def sessions(shell):
+    """How many Postgres has of the dashboards of this test: those of the one before it may be about to end."""
+    ((since,),) = shell.rows("SELECT clock_timestamp()")
+    count = """
+        SELECT count(*) FROM pg_stat_activity
+        WHERE application_name = 'chancy dashboard' AND datname = current_database() AND backend_start > %s
+    """
+    return lambda: shell.rows(count, since)[0][0]
+
+
+@pytest.fixture
 async def pages(open_dashboard):
     """A browser without a window, in which the pages of one dashboard are opened by somebody who may do everything."""
     async with web_help.Pages(open_dashboard()) as pages:

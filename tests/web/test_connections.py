@@ -11,18 +11,14 @@ from chancy_ops.web import connections as rooms
 from chancy_ops.web.connections import Busy
 from chancy_ops.web.shared import Shared
 
-COUNT = (
-    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'chancy dashboard' AND datname = current_database()"
-)
 
-
-async def test_no_connection_is_opened_before_somebody_looks(open_dashboard, shell):
+async def test_no_connection_is_opened_before_somebody_looks(open_dashboard, sessions):
     async with Pages(open_dashboard()) as pages:
         await pages("/healthz")
         await pages("/static/live.js")
-        assert shell.rows(COUNT) == [(0,)]
+        assert sessions() == 0
         await asyncio.gather(*(pages(f"/jobs?queue={n}") for n in range(30)))
-        assert 1 <= shell.rows(COUNT)[0][0] <= 3
+        assert 1 <= sessions() <= 3
 
 
 async def test_who_finds_all_in_use_waits_and_is_told_when_that_was_too_long(open_dashboard, monkeypatch, things):
@@ -69,22 +65,23 @@ async def test_a_look_that_is_given_up_leaves_a_connection_as_new(open_dashboard
 async def test_a_look_that_takes_too_long_is_stopped_by_postgres(open_dashboard, monkeypatch):
     import psycopg
 
-    monkeypatch.setattr(rooms, "LOOKING", rooms.LOOKING.replace("'5s'", "'50ms'"))
     connections = open_dashboard()._desk.connections
-    async with connections.looking() as conn:
-        with pytest.raises(psycopg.errors.QueryCanceled):
-            await conn.execute("SELECT pg_sleep(60)")
+    with monkeypatch.context() as briefly:
+        briefly.setattr(rooms, "LOOKING", rooms.LOOKING.replace("'5s'", "'50ms'"))
+        async with connections.looking() as conn:
+            with pytest.raises(psycopg.errors.QueryCanceled):
+                await conn.execute("SELECT pg_sleep(60)")
     async with connections.looking() as conn:
         assert (await (await conn.execute("SHOW jit")).fetchone()) == ("off",)
 
 
-async def test_a_connection_that_nobody_uses_is_closed(open_dashboard, shell, monkeypatch):
+async def test_a_connection_that_nobody_uses_is_closed(open_dashboard, sessions, monkeypatch):
     monkeypatch.setattr(rooms, "IDLE", 0.05)
     connections = open_dashboard()._desk.connections
     async with connections.looking(), connections.looking():
-        assert shell.rows(COUNT) == [(2,)]
+        assert sessions() == 2
     async with asyncio.timeout(10):
-        while shell.rows(COUNT) != [(0,)]:
+        while sessions():
             await asyncio.sleep(0.01)
     await _one(connections)
 

@@ -35,6 +35,11 @@ def counted(shell, state):
     return chancy_ops.count(shell.conn, JobFilter(state=state), schema=shell.schema).get(state, 0)
 
 
+def changed(page):
+    """How many jobs the page of a sweep says that it has changed."""
+    return re.search(r'id="changed">([\d,]+)<', page.html)[1]
+
+
 async def over(pages, place):
     """The page of a sweep, when it has ended."""
     while "data-live" in (page := await pages(place)).html:
@@ -64,51 +69,51 @@ async def test_all_that_fit_are_counted_and_the_number_is_in_the_button(shell, p
     assert place == f"/sweep?id={row.id}"
 
 
+def slow(shell, gate, changed):
+    """Each batch waits for whoever holds this lock, once so many have been changed."""
+    shell.conn.execute(
+        sql.SQL(
+            """
+        CREATE FUNCTION {0}.wait() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF (SELECT max(changed) FROM {0}.audit) >= {2} THEN PERFORM pg_advisory_xact_lock_shared({1}); END IF;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER wait AFTER INSERT ON {0}.job FOR EACH STATEMENT EXECUTE FUNCTION {0}.wait()
+    """
+        ).format(sql.Identifier(shell.schema), sql.Literal(gate), sql.Literal(changed))
+    )
+
+
+@pytest.fixture
+def gate(shell, failed, request):
+    """Sweeps stand still at their first batch, or that after so many jobs, until it is opened."""
+    with psycopg.connect(shell.dsn, autocommit=True) as holder:
+        number = int(shell.rows("SELECT hashtext(%s)", shell.schema)[0][0])
+        slow(shell, number, getattr(request, "param", 0))
+        holder.execute("SELECT pg_advisory_lock(%s)", [number])
+        yield lambda: holder.execute("SELECT pg_advisory_unlock(%s)", [number])
+
+
+@pytest.mark.parametrize("gate", [400], indirect=True)
 async def test_many_failures_are_requeued_while_a_worker_works_and_two_browsers_see_how_far_it_is(
-    shell, open_dashboard, failed
+    shell, open_dashboard, gate
 ):
     """Two processes with a dashboard each; the second one sees what the first one does, and the number is exact."""
     async with Pages(open_dashboard()) as one, Pages(open_dashboard()) as other:
         async with working(shell.dsn, shell.schema, greet):
             form = forms_of(await one("/sweep?verb=requeue&state=failed"))["/sweep"]
             place = leads_to(await one.post("/sweep", form.fields, BY_PAGE))
-            seen = [set(), set()]
-            while True:
-                pages = [await each(place) for each in (one, other)]
-                for numbers, page in zip(seen, pages, strict=True):
-                    numbers.add(re.search(r'id="changed">([\d,]+)<', page.html)[1])
-                if all("data-live" not in page.html for page in pages):
-                    break
-                await asyncio.sleep(0)
+            for each in (one, other):
+                while changed(await each(place)) != "400":
+                    await asyncio.sleep(0.02)
+            gate()
+            for each in (one, other):
+                assert changed(await over(each, place)) == "1,000"
             await eventually(lambda: counted(shell, State.SUCCEEDED) == 1000)
-        assert all("1,000" in numbers for numbers in seen)
-        assert all(len(numbers) > 1 for numbers in seen)  # on its way, too
     (row,) = chancy_ops.audit(shell.conn, schema=shell.schema)
     assert (row.fits, row.changed, row.skipped) == (1000, 1000, 0)
     assert counted(shell, State.CANCELLED) == 1
-
-
-def slow(shell, gate):
-    """Each batch waits for whoever holds this lock."""
-    shell.conn.execute(
-        sql.SQL(
-            """
-        CREATE FUNCTION {0}.wait() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN PERFORM pg_advisory_xact_lock_shared({1}); RETURN NULL; END $$;
-        CREATE TRIGGER wait AFTER INSERT ON {0}.job FOR EACH STATEMENT EXECUTE FUNCTION {0}.wait()
-    """
-        ).format(sql.Identifier(shell.schema), sql.Literal(gate))
-    )
-
-
-@pytest.fixture
-def gate(shell, failed):
-    """Sweeps stand still at their first batch until it is opened."""
-    with psycopg.connect(shell.dsn, autocommit=True) as holder:
-        number = int(shell.rows("SELECT hashtext(%s)", shell.schema)[0][0])
-        slow(shell, number)
-        holder.execute("SELECT pg_advisory_lock(%s)", [number])
-        yield lambda: holder.execute("SELECT pg_advisory_unlock(%s)", [number])
 
 
 async def test_it_is_stopped_from_another_process_after_its_batch_and_the_same_again_does_the_rest(
