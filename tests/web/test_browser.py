@@ -135,8 +135,9 @@ TYPED = """([name, typed]) => setTimeout(() => {
 SWEEPING = """
     INSERT INTO {0}.audit (at, who, via, verb, what, fits, changed, skipped, seen_at)
     VALUES ({0}.clock(), 'bob', 'dashboard', 'requeue', '{{"state": "failed", "fingerprint": "5ade1fb7c0d3"}}', 1000, 400, 2,
-        {0}.clock()) RETURNING id
+        {0}.clock() + interval '1 hour') RETURNING id
 """
+"""Its process is not taken for lost, however long the pages before it take."""
 
 
 @pytest.mark.parametrize("screen", SCREENS)
