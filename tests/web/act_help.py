@@ -9,12 +9,12 @@ from html.parser import HTMLParser
 from urllib.parse import urljoin, urlsplit
 
 from web_help import BY_PAGE, Page
-from worker_help import at_work
+from worker_help import FAST, at_work
 
 import chancy_ops
 from chancy import Chancy, Queue
 from chancy.registry import registered
-from chancy_worker import Timing, Worker, WorkerConfig
+from chancy_worker import Worker, WorkerConfig
 
 
 @dataclass
@@ -101,7 +101,7 @@ async def working(dsn: str, schema: str, *tasks, queues=("default", "mail")):
     """A worker for these tasks, for as long as the block lasts."""
     app = Chancy(dsn, schema=schema, queues=[Queue(name=name) for name in queues])
     names = {task.name for task in tasks}
-    worker = Worker(app, WorkerConfig(timing=Timing(lease=1.5, extend=0.5, rescue=0.3, look=1, unheard=1), grace=1))
+    worker = Worker(app, WorkerConfig(timing=FAST, grace=1))
     worker._tasks = {name: known for name, known in registered().items() if known.name in names}
     async with at_work(worker):
         yield worker
