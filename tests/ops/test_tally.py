@@ -15,15 +15,16 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture
 def counted(shell):
-    """Two tasks in two queues, a minute ago and two hours ago."""
+    """Two tasks in two queues, a minute ago and two hours ago: all in these two minutes, whichever begins meanwhile."""
+    ((now,),) = shell.rows("SELECT {}.clock()")
 
     def count(ago, queue, task, outcome, jobs, wait, run):
         buckets = [[bucket_of(seconds)] for seconds in (wait, run)]
         shell.rows(
             "INSERT INTO {0}.tally (at, queue, task, outcome, jobs, waited, ran, wait_buckets, wait_counts, "
-            "run_buckets, run_counts) VALUES (date_trunc('minute', {0}.clock() - %s::interval), "
+            "run_buckets, run_counts) VALUES (date_trunc('minute', %s - %s::interval), "
             "%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING at",
-            ago, queue, task, outcome, jobs, wait * jobs, run * jobs, buckets[0], [jobs], buckets[1], [jobs],
+            now, ago, queue, task, outcome, jobs, wait * jobs, run * jobs, buckets[0], [jobs], buckets[1], [jobs],
         )  # fmt: skip
 
     count("1 min", "mail", "shop.welcome", "succeeded", 50, 0.1, 0.02)
