@@ -161,7 +161,7 @@ def test_from_one_file_to_a_job_that_is_done_and_the_next_start_goes_on_with_the
     with urllib.request.urlopen(said[4].split()[1], timeout=20) as answer:
         assert "You are in" in answer.read().decode()
     assert said[5] == "Ctrl-C ends all of it"
-    assert any(line.startswith("worker    | ") and "shop.edition" in line for line in said)
+    eventually(lambda: re.search(r"^worker    \| .*shop\.edition", command.log.read_text(), re.MULTILINE))
     assert (ann.folder / ".chancy/.gitignore").read_text() == "*\n"
     command.send_signal(signal.SIGINT)
     assert command.wait(60) == 0
