@@ -38,5 +38,5 @@ def one_submit_may_have_limits_of_its_own(g: Ground) -> Steps:
 def a_plain_function_that_takes_longer_than_its_time_limit_has_failed(g: Ground) -> Steps:
     row = yield from attempts_of(g, slow_sync, 0.1)
     assert (row.state, row.errors[-1].kind) == (State.FAILED, "TimeLimitExceeded")
-    row = yield from attempts_of(g, slow_sync, 0.0)
+    row = yield from attempts_of(g, slow_sync.using(limits=[Limit.time(60)]), 0.0)
     assert row.state is State.SUCCEEDED
