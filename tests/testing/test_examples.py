@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -88,18 +87,17 @@ def until(condition):
 
 
 def test_the_shop_on_fastapi_serves_as_its_readme_says(database, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     run("-m", "shop.database", SHOP_DATABASE=database)
     env = os.environ | {"SHOP_DATABASE": database}
     env.pop("CHANCY_SCHEMA", None)
-    with (tmp_path / "log").open("wb") as log:
+    log = tmp_path / "log"
+    with log.open("wb") as out:
         server = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "shop.web:web", "--port", str(port)],
-            cwd=FASTAPI, env=env, stdout=log, stderr=log,
+            [sys.executable, "-m", "uvicorn", "shop.web:web", "--port", "0"],
+            cwd=FASTAPI, env=env, stdout=out, stderr=out,
         )  # fmt: skip
     try:
+        port = until(lambda: re.search(r"running on http://127\.0\.0\.1:(\d+)", log.read_text()))[1]
         until(lambda: asked(port, "/jobs/1"))
         placed = asked(port, "/orders", {"article": "pen", "email": "ann@example.com"})
         done = until(lambda: ((seen := asked(port, f"/jobs/{placed['job']}"))["state"] == "succeeded" and seen) or None)
@@ -109,7 +107,7 @@ def test_the_shop_on_fastapi_serves_as_its_readme_says(database, tmp_path):
     finally:
         server.kill()
         server.wait()
-        print((tmp_path / "log").read_text())
+        print(log.read_text())
     with psycopg.connect(database.replace("+asyncpg", "")) as conn:
         assert conn.execute("SELECT count(*) FROM chancy.worker").fetchone() == (0,)
 
