@@ -18,6 +18,7 @@ from chancy import Backoff, Limit, SubmitOutcome, Unique, submit_many, task
 from chancy.wires.paramstyles import ParamStyle
 
 NAME = "žluť 日本 \\ % \" ' :x ? $1 %(y)s"
+NOW = datetime(2026, 11, 25, 9, 59, 59, 999_999, tzinfo=UTC)
 LATER = datetime(2044, 2, 3, 4, 5, 6, 789, tzinfo=UTC)
 
 
@@ -78,7 +79,7 @@ async def of_asyncpg(database, job, style):
 
 
 ROW = """
-    SELECT task, queue, priority, max_attempts, state, date_trunc('hour', run_at), arguments::text, retry::text,
+    SELECT task, queue, priority, max_attempts, state, run_at, arguments::text, retry::text,
         limits::text, gates::text, parked, unique_key, unique_until
     FROM {}.job WHERE id = %s
 """
@@ -89,7 +90,8 @@ ROW = """
     ("driver", "style"),
     [(of_psycopg, "pyformat"), (of_psycopg, "format"), (of_psycopg2, "pyformat"), (of_psycopg2, "format")],
 )
-def test_the_statement_of_a_job_adds_what_submit_adds(database, driver, style, name):
+def test_the_statement_of_a_job_adds_what_submit_adds(database, chancy_clock, driver, style, name):
+    chancy_clock.set(NOW)
     job = JOBS[name]
     made = driver(database, job, style)
     (sent,) = database.rows(ROW, made[0])
@@ -100,7 +102,8 @@ def test_the_statement_of_a_job_adds_what_submit_adds(database, driver, style, n
 
 
 @pytest.mark.parametrize("name", JOBS)
-async def test_so_it_does_in_asyncpg(database, name):
+async def test_so_it_does_in_asyncpg(database, chancy_clock, name):
+    chancy_clock.set(NOW)
     job = JOBS[name]
     made = await of_asyncpg(database, job, "numeric_dollar")
     (sent,) = database.rows(ROW, made["id"])
