@@ -87,7 +87,7 @@ RUN = """
 """
 TALLY = """
     INSERT INTO {0}.tally (at, queue, task, outcome, jobs, waited, ran, wait_buckets, wait_counts)
-    VALUES ({0}.clock() - interval '1 hour', 'default', %(task)s, 'succeeded', 3, 0.5, 0.1, '{{4,7}}', '{{1,2}}')
+    VALUES ({0}.clock() - interval '30 minutes', 'default', %(task)s, 'succeeded', 3, 0.5, 0.1, '{{4,7}}', '{{1,2}}')
 """
 DEPTH = "INSERT INTO {0}.depth VALUES ({0}.clock() - interval '1 hour', %(queue)s, 1, 2, 3, 4, 5, 6.5)"
 DECLARED = "INSERT INTO {0}.task (name, queue, gates) VALUES (%(task)s, 'default', %(gates)s::text::json)"
