@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import every_verb
 import web_help
 from cli_help import Shell
 
+from chancy_ops.web import connections
 from chancy_ops.web.pages import doctor, jobs
 
 
@@ -34,9 +36,11 @@ def things(shell):
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
-    """Counts are whole, and the doctor is done, however busy the machine is."""
+    """Counts are whole, the doctor is done, and who waits for a row gets it, however busy the machine is."""
     monkeypatch.setattr(jobs, "GLANCE", 20.0)
     monkeypatch.setattr(doctor, "PATIENCE", 20.0)
+    for name in ("LOOKING", "ACTING"):
+        monkeypatch.setattr(connections, name, re.sub(r"'\d+s'", "'60s'", getattr(connections, name)))
 
 
 @pytest.fixture

@@ -67,7 +67,9 @@ async def test_a_look_that_takes_too_long_is_stopped_by_postgres(open_dashboard,
 
     connections = open_dashboard()._desk.connections
     with monkeypatch.context() as briefly:
-        briefly.setattr(rooms, "LOOKING", rooms.LOOKING.replace("'5s'", "'50ms'"))
+        briefly.setattr(
+            rooms, "LOOKING", rooms.LOOKING.replace("statement_timeout = '60s'", "statement_timeout = '50ms'")
+        )
         async with connections.looking() as conn:
             with pytest.raises(psycopg.errors.QueryCanceled):
                 await conn.execute("SELECT pg_sleep(60)")
