@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import time
-from dataclasses import replace
 from datetime import timedelta
 
 import psycopg
@@ -95,6 +94,7 @@ async def test_a_verdict_that_comes_after_the_rescue_changes_nothing(site):
         await site.started(second)
         await eventually(lambda: site.row(job).state is State.SUCCEEDED)
         before = site.row(job)
+        await eventually(lambda: notes)  # it has heard that it was declared dead
         gates["late"].set()
         await eventually(lambda: not frozen.busy)
     assert site.row(job) == before
@@ -124,7 +124,7 @@ async def test_one_poison_job_ends_failed_and_costs_its_neighbours_no_more_than_
 
 
 async def test_sigterm_gives_back_what_does_not_finish_within_the_grace(site, tmp_path):
-    worker = site.spawn(grace=0.3)
+    worker = site.spawn(grace=0.3, timing=FAST)
     (job,) = site.submit(wait_for_file.bind(str(tmp_path / "never")))
     await eventually(lambda: site.count("running") == 1)
     worker.signal(signal.SIGTERM)
@@ -138,7 +138,7 @@ async def test_three_verdicts_that_cannot_be_stored_as_they_are_do_not_spoil_the
     gates["batch"] = asyncio.Event()
     good = site.submit(*[pass_gate.bind("batch") for _ in range(99)])
     bad = site.submit(*[end_badly.bind("batch", how) for how in ("nul", "surrogate", "result")])
-    async with working(site.app(concurrency=102), SOON_MISSED):
+    async with working(site.app(concurrency=102)):
         await eventually(lambda: site.count("running") == 102)
         gates["batch"].set()
         await all_finished(site)
@@ -152,7 +152,7 @@ async def test_three_verdicts_that_cannot_be_stored_as_they_are_do_not_spoil_the
 async def test_a_claim_that_the_database_refuses_is_not_blamed_on_the_verdicts_of_its_round(site, monkeypatch, number):
     """An integer out of range in what is wanted: an error of data, like a verdict that cannot be stored."""
     gates["claim"] = asyncio.Event()
-    async with working(site.app(), SOON_MISSED) as worker:
+    async with working(site.app()) as worker:
         jobs = site.submit(*[pass_gate.bind("claim") for _ in range(number)])
         await eventually(lambda: site.count("running") == number)
         wanted = claimer.Claimer._wanted
@@ -179,14 +179,14 @@ async def test_a_missing_partition_loses_no_completion(site):
 
 async def test_a_row_that_somebody_has_locked_holds_up_only_its_own_job(site):
     gates["locked"] = asyncio.Event()
-    async with working(site.app(), SOON_MISSED):
+    async with working(site.app()):
         (locked,) = site.submit(pass_gate.bind("locked"))
         await eventually(lambda: site.count("running") == 1)
         with psycopg.connect(site.dsn) as other:
             other.execute(f'SELECT FROM "{site.schema}".job WHERE id = %s FOR UPDATE', [locked.id])
             gates["locked"].set()
             others = site.submit(*[add.bind(i, i) for i in range(200)])
-            await eventually(lambda: site.count("succeeded") == 200, 10)
+            await eventually(lambda: site.count("succeeded") == 200)
             assert site.row(locked).state is State.RUNNING
         await eventually(lambda: site.row(locked).state is State.SUCCEEDED)
     assert {site.row(job).attempt for job in others} == {1}
@@ -220,7 +220,7 @@ async def test_a_verdict_that_is_written_while_the_heart_beats_is_not_taken_for_
         return answer
 
     monkeypatch.setattr(Link, "send", slowly)
-    async with working(site.app(), SOON_MISSED):
+    async with working(site.app()):
         (job,) = site.submit(pass_gate.bind("beat"))
         await eventually(lambda: site.row(job).finished_at)
         await asyncio.sleep(0.5)
@@ -241,7 +241,7 @@ async def test_a_job_whose_claim_is_answered_when_its_lease_is_lost_already_is_g
         return answer
 
     monkeypatch.setattr(Link, "send", slowly)
-    async with working(site.app(), SOON_MISSED):
+    async with working(site.app()):
         (job,) = site.submit(note.bind("once"))
         await eventually(lambda: site.row(job).finished_at)
     assert notes == ["once"]
@@ -252,7 +252,7 @@ async def test_a_verdict_of_before_a_failover_ends_no_job_that_has_got_its_id_si
     """A standby that has not got the last transactions gives their ids, and their fences, to others."""
     gates["lost"], gates["new"] = asyncio.Event(), asyncio.Event()
     (lost,) = site.submit(pass_gate.bind("lost"))
-    async with working(site.app(), SOON_MISSED):
+    async with working(site.app()):
         await eventually(lambda: site.row(lost).state is State.RUNNING)
         site.conn.execute(f'DELETE FROM "{site.schema}".job')
         site.conn.execute(f'ALTER TABLE "{site.schema}".job ALTER id RESTART WITH {lost.id}')
@@ -273,7 +273,7 @@ async def test_a_verdict_of_before_a_failover_ends_no_job_that_has_got_its_id_si
 async def test_of_two_workers_of_one_name_only_the_one_that_has_died_is_declared_dead(site):
     """In containers, host names and process ids are often the same."""
     gates["go"] = asyncio.Event()
-    config = WorkerConfig(name="web:7", timing=MORTAL, grace=1)
+    config = WorkerConfig(name="web:7", timing=FAST, grace=1)
     async with working(site.app(), config):
         (job,) = site.submit(pass_gate.bind("go"))
         await eventually(lambda: site.row(job).state is State.RUNNING)
@@ -330,19 +330,17 @@ async def test_no_living_worker_is_declared_dead_after_a_time_in_which_nobody_co
 
 async def test_a_verdict_whose_answer_was_lost_is_written_once_and_not_called_late(site, chancy_dsn, caplog):
     gates["answer"] = asyncio.Event()
-    config = WorkerConfig(timing=replace(FAST, look=60), grace=1)  # no look is on its way when the verdict is due
-    async with Proxy(chancy_dsn) as proxy, working(site.app(dsn=proxy.dsn), config):
+    async with Proxy(chancy_dsn) as proxy, working(site.app(dsn=proxy.dsn)):
         await warm_up(site)
         (job,) = site.submit(pass_gate.bind("answer"))
         await eventually(lambda: site.count("running") == 1)
-        await asyncio.sleep(0.2)  # until the connection of rounds rests
-        await proxy.answered()
-        proxy.mute = True
+        proxy.mute_to = b"answer"  # the result, which nobody says but with the verdict
         gates["answer"].set()
         await eventually(lambda: site.row(job).state is State.SUCCEEDED)
         before = site.row(job)
+        assert proxy.mute
         proxy.cut()
-        proxy.mute = False
+        proxy.mute, proxy.mute_to = False, None
         (after,) = site.submit(add.bind(1, 2))
         await eventually(lambda: site.row(after).state is State.SUCCEEDED, 20)
     assert site.row(job) == before
@@ -396,12 +394,12 @@ async def test_an_open_reader_of_history_stops_no_completion_while_partitions_ar
     site.conn.execute(f"SELECT \"{site.schema}\".make_partitions('2020-01-01', '2020-01-02')")
     with psycopg.connect(site.dsn) as reader:
         reader.execute(f'SELECT count(*) FROM "{site.schema}".history')
-        link = Link(site.dsn, site.schema, "upkeep", deadline=8, lock_timeout="30s")
+        link = Link(site.dsn, site.schema, "upkeep", deadline=60, lock_timeout="60s")
         await link.connect()
         dropping = asyncio.create_task(drop_overdue(link))
         async with working(site.app(), WorkerConfig(timing=Timing(upkeep=0.2), grace=1)):
             jobs = site.submit(*[add.bind(i, 1) for i in range(50)])
-            await eventually(lambda: site.count("succeeded") == 50, 5)
+            await eventually(lambda: site.count("succeeded") == 50)
         reader.rollback()
         with contextlib.suppress(psycopg.Error):  # the worker's own upkeep was first
             await dropping

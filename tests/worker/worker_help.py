@@ -324,11 +324,11 @@ class Proxy:
         self._rest = {key: place[key] for key in ("user", "dbname") if key in place}
         self._writers: list[asyncio.StreamWriter] = []
         self._deaf: set[int] = set()
-        self._asking: set[int] = set()
-        """Clients that have said something since their last whole answer."""
         self.mute = False
         self.mute_from: bytes | None = None
         """The word in an answer that makes it mute."""
+        self.mute_to: bytes | None = None
+        """The word of a client that makes it mute, before that is answered."""
         self.swallowed = bytearray()
         """The answers that were not handed on while it was mute."""
         self.closes = False
@@ -352,10 +352,6 @@ class Proxy:
     def deaf(self) -> int:
         """How many clients are not heard any more."""
         return len(self._deaf)
-
-    async def answered(self) -> None:
-        """Returns when everybody has been answered: what is done is seen by others before it is heard of by who did it."""
-        await eventually(lambda: not self._asking)
 
     def cut(self) -> None:
         while self._writers:
@@ -383,21 +379,17 @@ class Proxy:
                     data, rest = self._without_notifications(rest + data)
                 if not answers and self.deaf_to is not None and self.deaf_to in data:
                     self._deaf.add(number)
-                if not answers:
-                    self._asking.add(number)
+                if not answers and self.mute_to is not None and self.mute_to in data:
+                    self.mute = True
                 if answers and self.mute_from is not None and self.mute_from in data:
                     self.mute = True
                 if answers and self.mute:
                     self.swallowed += data
                 elif number not in self._deaf:
                     writer.write(data)
-                    if answers and data[-6:-1] == b"Z\x00\x00\x00\x05":  # ready for the next
-                        self._asking.discard(number)
             writer.close()
         except (ConnectionError, RuntimeError):
             writer.transport.abort()
-        finally:
-            self._asking.discard(number)
 
     def _without_notifications(self, data):
         """What is to be handed on of these answers, and the begin of one that is not whole yet."""
