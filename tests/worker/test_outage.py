@@ -107,17 +107,17 @@ async def test_all_connections_of_a_worker_speak_of_an_outage_with_one_voice(tmp
             chancy.migrate(conn, schema="chancy")
         site = Site(server.dsn, "chancy", tmp_path)
         try:
-            async with working(site.app(), SOON_MISSED) as worker:
+            async with working(site.app()) as worker:
                 await eventually(lambda: holds_the_bell(site))
                 site.submit(*[log_tasks.speak_at_gate.bind("outage", 1, 1) for _ in range(3)])
                 await eventually(lambda: worker.busy == 3)
                 before = len(said())
-                server.stop()
+                await asyncio.to_thread(server.stop)  # which may take long: a loop that is blocked is told of, too
                 log_tasks.gates["outage"].set()  # what they log and their verdicts have to wait
                 began = time.monotonic()
                 await eventually(lambda: len([text for _, text in said() if text.startswith("lost")]) == 3)
                 lasted = time.monotonic() - began
-                server.start()
+                await asyncio.to_thread(server.start)
                 await eventually(lambda: any(text.startswith("the database is back") for _, text in said()))
                 site.conn = psycopg.connect(server.dsn, autocommit=True)
                 await all_finished(site)
