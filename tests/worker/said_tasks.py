@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
+import threading
 from datetime import UTC, datetime
 from typing import Any
 
@@ -69,6 +72,12 @@ def say_worse_in_process() -> None:
 @task(queue="said")
 async def say_once(number: int) -> None:
     library.info("says %d", number)
+
+
+@task(queue="said")
+async def kill_my_worker_soon() -> None:
+    """From beside its loop, whatever that is at then."""
+    threading.Timer(0.02, os.kill, [os.getpid(), signal.SIGKILL]).start()
 
 
 class Own(ValueError):
