@@ -161,7 +161,9 @@ async def records_of(site, caplog, *jobs):
         ids = [job.id for job in site.submit(*jobs)]
         await all_finished(site)
     found = [record for record in caplog.records if record.name == "chancy.job"]
-    return [[record for record in found if record.chancy["job"] == id_] for id_ in ids]
+    # One that was claimed ahead, and waited too long on a busy machine, has a record of its way back, too.
+    told = [record for record in found if record.chancy["state"] != "released"]
+    return [[record for record in told if record.chancy["job"] == id_] for id_ in ids]
 
 
 async def test_a_final_failure_is_an_error_with_its_exception_and_one_that_is_tried_again_is_none(site, caplog):

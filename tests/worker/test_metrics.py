@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import psycopg
 import tally_tasks
 import worker_tasks
 from prometheus_client.parser import text_string_to_metric_families
-from worker_help import MORTAL, Proxy, all_finished, eventually, probed, until_answered, working
+from worker_help import FAST, SOON_MISSED, Proxy, all_finished, eventually, probed, until_answered, working
 
 from chancy import Queue
 from chancy.run import send
@@ -50,7 +51,7 @@ def jobs(task, outcome, queue="default", **more):
 
 
 def config(port):
-    return WorkerConfig(timing=MORTAL, grace=1, health_port=port)
+    return WorkerConfig(timing=FAST, grace=1, health_port=port)
 
 
 async def test_what_a_scrape_says_is_what_ran(site, port):
@@ -63,7 +64,7 @@ async def test_what_a_scrape_says_is_what_ran(site, port):
         await all_finished(site)
         await eventually(lambda: not worker._engine.claimer.held)
         site.submit(worker_tasks.pass_gate.bind("never"), worker_tasks.add.using(run_at=None, delay=3600).bind(1, 1))
-        await eventually(lambda: site.count("running") == 1)
+        await eventually(lambda: worker.busy == 1)
         found = await scraped(port)
     assert {key: n for key, n in found.items() if key[0] == "chancy_jobs_total"} == {
         jobs("add", "succeeded"): 30,
@@ -120,7 +121,7 @@ async def test_what_a_dead_worker_was_running_is_told_by_who_takes_it_back(site,
     await eventually(lambda: site.count("running") == 1, 30)
     tally_tasks.kill(site, dead)
     (site.folder / "gate").touch()
-    async with working(site.app(), config(port)) as worker:
+    async with working(site.app(), replace(SOON_MISSED, health_port=port)) as worker:
         await all_finished(site)
         await eventually(lambda: not worker._engine.claimer.held)
         found = await scraped(port)
