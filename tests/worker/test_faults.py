@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from datetime import timedelta
 
 import psycopg
@@ -49,6 +50,7 @@ from chancy_worker.claims.wanted import Wanted
 from chancy_worker.connection import recovery
 from chancy_worker.connection.link import Link
 from chancy_worker.life.lease import register
+from chancy_worker.life.rescue import NEVER, Rescuer
 from chancy_worker.parts.retention import drop_overdue
 from chancy_worker.processes import Processes
 from chancy_worker.rounds import claimer
@@ -288,15 +290,28 @@ async def test_of_two_workers_of_one_name_only_the_one_that_has_died_is_declared
     assert (site.row(job).state, site.row(job).attempt, site.row(job).crashes) == (State.SUCCEEDED, 1, 0)
 
 
+LASTING = replace(FAST, lease=4)
+"""Lives through an outage that is longer than its lease, and is not missed when a busy machine lets it wait."""
+
+
+async def looks_for_the_dead(worker):
+    """It has lost its patience, and has looked since."""
+    await worker.begun.wait()
+    (patience,) = [duty._patience for duty in worker._engine._living if isinstance(duty, Rescuer)]
+    await eventually(lambda: patience.latest > NEVER)
+    seen = patience._seen
+    await eventually(lambda: patience._seen != seen)
+
+
 async def test_no_living_worker_is_declared_dead_when_the_databases_clock_is_set_forward(site, chancy_clock, caplog):
     gates["jump"] = asyncio.Event()
-    async with working(site.app(), SOON_MISSED):
-        await asyncio.sleep(2 * MORTAL.lease)  # it looks for the dead by now
+    async with working(site.app(), WorkerConfig(timing=LASTING, grace=1)) as worker:
+        await looks_for_the_dead(worker)
         (job,) = site.submit(pass_gate.bind("jump"))
         await eventually(lambda: site.count("running") == 1)
         chancy_clock.move(timedelta(minutes=5))
         await eventually(lambda: "clock has jumped" in caplog.text)
-        await asyncio.sleep(1.5 * MORTAL.lease)  # and again
+        await looks_for_the_dead(worker)
         assert list(site.workers()) == [1]
         gates["jump"].set()
         await all_finished(site)
@@ -304,7 +319,7 @@ async def test_no_living_worker_is_declared_dead_when_the_databases_clock_is_set
 
 
 async def test_no_living_worker_is_declared_dead_after_a_time_in_which_nobody_could_write(tmp_path, monkeypatch):
-    monkeypatch.setattr(recovery, "LONGEST_SECONDS", MORTAL.lease / 3)
+    monkeypatch.setattr(recovery, "LONGEST_SECONDS", LASTING.lease / 3)
     gates["dry"] = asyncio.Event()
     with Postgres() as server:
         with psycopg.connect(server.dsn) as conn:
@@ -312,14 +327,17 @@ async def test_no_living_worker_is_declared_dead_after_a_time_in_which_nobody_co
         site = Site(server.dsn, "chancy", tmp_path)
         site.conn.execute("SET default_transaction_read_only = off")
         try:
-            async with working(site.app(), SOON_MISSED):
-                await asyncio.sleep(2 * MORTAL.lease)  # it looks for the dead by now
+            async with working(site.app(), WorkerConfig(timing=LASTING, grace=1)) as worker:
+                await looks_for_the_dead(worker)
                 (job,) = site.submit(pass_gate.bind("dry"))
                 await eventually(lambda: site.count("running") == 1)
-                for change in ("SET default_transaction_read_only = on", "RESET default_transaction_read_only"):
-                    site.conn.execute(f"ALTER SYSTEM {change}")
-                    site.conn.execute("SELECT pg_reload_conf()")
-                    await asyncio.sleep(2 * MORTAL.lease)
+                site.conn.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+                site.conn.execute("SELECT pg_reload_conf()")
+                await asyncio.sleep(1.25 * LASTING.lease)
+                site.conn.execute("ALTER SYSTEM RESET default_transaction_read_only")
+                site.conn.execute("SELECT pg_reload_conf()")
+                await eventually(lambda: site.one("SELECT expires_at > now() FROM {}.worker"))
+                await looks_for_the_dead(worker)
                 assert list(site.workers()) == [1]
                 gates["dry"].set()
                 await all_finished(site)
@@ -374,12 +392,12 @@ async def test_after_an_outage_longer_than_the_lease_no_job_of_a_living_worker_i
             chancy.migrate(conn, schema="chancy")
         site = Site(server.dsn, "chancy", tmp_path)
         try:
-            workers = [site.spawn(concurrency=3), site.spawn(concurrency=3)]
+            workers = [site.spawn(concurrency=3, timing=LASTING) for _ in range(2)]
             await site.started(*workers)
             jobs = site.submit(*[wait_for_file.bind(str(gate)) for _ in range(6)])
             await eventually(lambda: site.count("running") == 6)
             server.stop()
-            await asyncio.sleep(2 * MORTAL.lease)  # the outage itself
+            await asyncio.sleep(1.25 * LASTING.lease)  # the outage itself
             server.start()
             site.conn = psycopg.connect(server.dsn, autocommit=True)
             await eventually(lambda: site.one("SELECT min(expires_at) > now() FROM {}.worker"))
