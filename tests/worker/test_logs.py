@@ -88,7 +88,7 @@ async def test_the_records_of_a_hundred_jobs_at_once_are_found_with_their_own_in
         assert [entry.n for entry in entries] == list(range(first, first + 20))
         row = site.row(job)
         slack = timedelta(milliseconds=500)
-        assert row.started_at - slack < entries[0].at <= entries[-1].at < row.finished_at + slack
+        assert all(row.started_at - slack < entry.at < row.finished_at + slack for entry in entries)
         assert entries[0].at.utcoffset() == timedelta(0)
 
 
@@ -236,8 +236,7 @@ async def test_while_the_database_is_away_nothing_is_raised_at_handlers_and_late
                 assert await kept(site, again) == [[f"job {again.id} says {n}" for n in range(3)]]
         finally:
             site.close()
-    for job in jobs:
-        assert "ended" not in caplog.text, job
+    assert "ended in an error" not in caplog.text
 
 
 async def test_what_waits_for_a_slow_database_is_bounded_and_the_job_is_told_what_it_has_lost(site, monkeypatch):
