@@ -39,8 +39,9 @@ def eat(how: str) -> str:
             kept.append(bytes(1024 * 1024))
     elif how == "shared":
         with mmap.mmap(-1, 2 * GIB) as shared:
-            for page in range(0, 2 * GIB, 4096):
+            for page in range(0, 11 * GIB // 10, 4096):
                 shared[page] = 1
+            time.sleep(100)  # a busy worker sees it late
     elif how == "swallow":
         blocks = []
         while True:
