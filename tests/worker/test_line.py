@@ -137,7 +137,7 @@ async def test_a_scheduled_job_that_all_workers_know_of_wakes_two_of_them_and_be
         rounds.clear()
         await done(site, job)
         row = site.row(job)
-        assert row.started_at - row.run_at < timedelta(seconds=2)
+        assert row.started_at - row.run_at < timedelta(seconds=15)  # and not a minute, which a look is away
         assert len(rounds) <= 7
 
 
@@ -201,7 +201,7 @@ def said(monkeypatch):
 @pytest.fixture
 def patient(monkeypatch):
     """A look after a job may be slow, as on a busy machine: until then the key of its queue is kept."""
-    monkeypatch.setattr(bells, "KEEP_SECONDS", 0.5)
+    monkeypatch.setattr(bells, "KEEP_SECONDS", 15)
 
 
 @pytest.mark.usefixtures("patient")
@@ -213,6 +213,7 @@ async def test_a_job_that_comes_alone_moves_nobody_in_line_however_long_it_takes
         (job,) = site.submit(tasks.pass_gate.bind("long"))
         await begun(site, job)
         await asyncio.sleep(0.8)  # longer than a job may take and be nothing, and than the second in line waits
+        await eventually(lambda: not any(standing(worker)._leaving for worker in workers))  # what is kept, is for good
         assert (first(workers), second(workers)) == places
         release("long")
         await done(site, job)
