@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from worker_help import eventually, process_facts
@@ -32,13 +34,13 @@ def test_the_modules_of_a_program_are_watched_and_those_of_others_are_not(tmp_pa
     assert sorted(path.relative_to(tmp_path).as_posix() for path in found) == sorted(WATCHED)
 
 
-def test_what_is_new_written_or_gone_has_changed_once(tmp_path):
+def test_what_is_new_written_or_gone_has_changed_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(reloading, "SHARE", math.inf)  # it is never too early for another look, however long one took
     for name in "ab":
         (tmp_path / f"{name}.py").write_text("1")
     watched = reloading.Watched(lambda: reloading.modules_in([tmp_path]))
 
     def changed():
-        time.sleep(0.05)  # a look takes a share of the time
         return [path.name for path in watched.changed()]
 
     assert changed() == []
@@ -49,19 +51,21 @@ def test_what_is_new_written_or_gone_has_changed_once(tmp_path):
     assert changed() == []
 
 
-def test_looking_takes_no_more_than_its_share(tmp_path):
-    looks = []
+def test_looking_takes_no_more_than_its_share(monkeypatch):
+    now, looks = 100.0, []
 
     def slowly():
-        looks.append(1)
-        time.sleep(0.05)
+        nonlocal now
+        looks.append(now)
+        now += 0.5
         return {}
 
+    monkeypatch.setattr(reloading, "time", SimpleNamespace(monotonic=lambda: now))
     watched = reloading.Watched(slowly)
-    began = time.monotonic()
-    while time.monotonic() - began < 0.5:
+    while now < 112:
         watched.changed()
-    assert len(looks) == 2  # the first, and one; the next would be a second after that
+        now += 0.25
+    assert looks == [100, 100.5, 111]  # the first, and one; the next ten seconds after the end of that
 
 
 def test_the_package_of_the_module_is_watched_where_it_is_elsewhere(tmp_path, monkeypatch):

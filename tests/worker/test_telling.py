@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from chancy_worker.child import telling
 from chancy_worker.child.telling import APART_SECONDS, Lately
 
 pytestmark = pytest.mark.any_postgres
@@ -30,13 +31,17 @@ def test_who_speaks_in_a_tight_loop_is_heard_now_and_then_and_with_the_last_word
     assert len(words) <= 2 + (said[-1][0] - said[0][0]) / APART_SECONDS
 
 
-def test_what_waits_when_the_job_is_over_is_not_said():
+def test_what_waits_when_the_job_is_over_is_not_said(monkeypatch):
     said = []
     lately = Lately(said.append)
+    monkeypatch.setattr(telling, "APART_SECONDS", 600)  # however long it takes to say these
     lately.tell("first")
     lately.tell("second")
     lately.forget()
-    time.sleep(3 * APART_SECONDS)
+    monkeypatch.setattr(telling, "APART_SECONDS", 0)
+    with lately._changed:  # as if the time of what waits had come
+        lately._changed.notify()
+    time.sleep(0.1)
     assert said == ["first"]
     lately.tell("of the next job")
     assert said == ["first", "of the next job"]
