@@ -47,7 +47,7 @@ async def test_a_new_priority_in_a_full_queue_is_seen_while_another_queue_is_bus
     site.submit(*[tasks.nap.using(queue="small").bind(0.2) for _ in range(40)])
     site.submit(*[tasks.nap.using(queue="big").bind(0.01) for _ in range(3000)])
     async with working(site.app(queues=[Queue("big", 2), Queue("small", 1)]), CONFIG):
-        await eventually(lambda: site.one("SELECT count(*) FROM {}.history WHERE queue = 'small'") == 2)
+        await eventually(lambda: site.one("SELECT count(*) FROM {}.history WHERE queue = 'small'") >= 2)
         (urgent,) = site.submit(tasks.nap.using(queue="small", priority=100).bind(0))
         await eventually(lambda: site.row(urgent).state is State.SUCCEEDED)
         before = site.one(
@@ -62,7 +62,7 @@ async def test_a_job_behind_the_mark_of_a_full_queue_is_seen_while_another_queue
     site.submit(*[tasks.nap.using(queue="small").bind(0.2) for _ in range(40)])
     site.submit(*[tasks.nap.using(queue="big").bind(0.01) for _ in range(3000)])
     async with working(site.app(queues=[Queue("big", 2), Queue("small", 1)]), CONFIG):
-        await eventually(lambda: site.one("SELECT count(*) FROM {}.history WHERE queue = 'small'") == 2)
+        await eventually(lambda: site.one("SELECT count(*) FROM {}.history WHERE queue = 'small'") >= 2)
         (early,) = site.submit(tasks.nap.using(queue="small").bind(0))
         site.rows("UPDATE {}.job SET run_at = run_at - interval '1 h' WHERE id = %s RETURNING 1", early.id)
         await eventually(lambda: site.row(early).state is State.SUCCEEDED)

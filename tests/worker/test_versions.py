@@ -172,6 +172,7 @@ async def test_a_thousand_waiting_jobs_run_each_under_a_version_that_takes_them_
     assert site.rows("SELECT DISTINCT state::text, attempt, max_attempts FROM {}.history") == [("succeeded", 1, 1)]
     for (by, name, under), number in ended(site).items():
         assert under == by or (by, name) in EITHER, f"{number} jobs of {name}, submitted by the {by} version"
+    await eventually(lambda: before.code is not None)
     assert before.code == 0
 
 
@@ -190,7 +191,7 @@ def entry(site, job):
 async def test_a_job_with_arguments_that_do_not_fit_goes_back_unharmed_and_says_why(site, task, caplog):
     job = misfit(site, task)
     async with working(site.app()):
-        await eventually(lambda: site.one("SELECT claims FROM {}.any_job") == 2)  # it is offered again
+        await eventually(lambda: site.one("SELECT claims FROM {}.any_job") >= 2)  # it is offered again
         row = await eventually(lambda: (row := site.row(job)).state is State.SCHEDULED and row)
     assert (row.attempt, row.crashes, len(row.errors)) == (0, 0, 1)
     assert row.errors[0].kind == "InvalidArguments"
@@ -259,7 +260,7 @@ async def test_when_for_an_hour_nobody_could_take_it_the_job_fails_and_says_so(s
 
 
 async def test_not_while_a_worker_is_alive_that_has_another_version_of_the_task(site, soon):
-    other = send(site.conn, register("other", 60, Offer(["default"], [add.name], ["another"])), site.schema)
+    other = send(site.conn, register("other", 3600, Offer(["default"], [add.name], ["another"])), site.schema)
     job = misfit(site)
     async with working(site.app()):
         await eventually(lambda: entry(site, job))
@@ -281,7 +282,7 @@ async def test_the_hour_begins_anew_when_for_a_while_nobody_has_tried(site, soon
         long_ago(site, "59 minutes")
         claims = site.one("SELECT claims FROM {}.job")
         await eventually(lambda: site.one("SELECT claims FROM {}.job") > claims)
-    assert (site.row(job).state, site.row(job).attempt) == (State.SCHEDULED, 0)
+    assert (site.row(job).finished_at, site.row(job).attempt) == (None, 0)
 
 
 async def test_jobs_of_a_task_that_nobody_knows_fail_after_an_hour_and_say_so(site, soon):
@@ -297,7 +298,7 @@ async def test_jobs_of_a_task_that_nobody_knows_fail_after_an_hour_and_say_so(si
 
 
 async def test_those_of_one_that_another_live_worker_knows_are_left_alone(site, soon):
-    send(site.conn, register("other", 60, Offer(["default"], ["nobody.knows"], ["another"])), site.schema)
+    send(site.conn, register("other", 3600, Offer(["default"], ["nobody.knows"], ["another"])), site.schema)
     jobs = [site.one("SELECT {}.submit('nobody.knows')") for _ in range(3)]
     async with working(site.app()):
         await eventually(lambda: site.one("SELECT max(claims) FROM {}.job") == 1)
