@@ -102,6 +102,11 @@ def left(site):
     return site.workers(), connections
 
 
+async def nothing_is_left(site):
+    """The end of a session is noticed a moment after its client has ended."""
+    await soon(lambda: left(site) == ({}, []))
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("server", SERVERS)
 async def test_a_server_with_a_worker_ends_as_it_does_alone_and_running_jobs_go_back(
@@ -118,7 +123,7 @@ async def test_a_server_with_a_worker_ends_as_it_does_alone_and_running_jobs_go_
     await soon((tmp_path / "children").exists)
     program.signal(SIGNALS[number])
     assert await ends(program) == code
-    assert left(site) == ({}, [])
+    await nothing_is_left(site)
     assert [ended(site, job) for job in jobs] == [(State.READY, 0, 0)] * 2
 
 
@@ -133,7 +138,7 @@ async def test_jobs_that_end_within_the_grace_are_written_before_the_server_ends
     (tmp_path / "gate").touch()
     await ends(program)
     assert ended(site, job) == (State.SUCCEEDED, 1, 0)
-    assert left(site) == ({}, [])
+    await nothing_is_left(site)
 
 
 async def test_when_a_file_changes_the_job_goes_back_and_runs_again_in_the_new_process(site, serve, port, tmp_path):
@@ -156,7 +161,7 @@ async def test_when_a_file_changes_the_job_goes_back_and_runs_again_in_the_new_p
     assert ended(site, job) == (State.SUCCEEDED, 1, 0)
     program.signal(signal.SIGTERM)
     await ends(program)
-    await soon(lambda: left(site) == ({}, []))
+    await nothing_is_left(site)
 
 
 async def test_under_reload_ctrl_c_in_a_terminal_which_all_its_processes_hear_ends_them(site, serve, port, tmp_path):
@@ -166,7 +171,7 @@ async def test_under_reload_ctrl_c_in_a_terminal_which_all_its_processes_hear_en
     await running(site, job)
     os.killpg(program.pid, signal.SIGINT)
     await ends(program)
-    await soon(lambda: left(site) == ({}, []))
+    await nothing_is_left(site)
     assert ended(site, job) == (State.READY, 0, 0)
 
 
@@ -177,7 +182,7 @@ async def test_a_server_does_not_start_over_a_database_that_is_not_migrated_and_
     assert await ends(program) == code
     assert "SchemaOutdated" in program.text
     assert "never_migrated" in program.text
-    assert left(site) == ({}, [])
+    await nothing_is_left(site)
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -186,7 +191,7 @@ async def test_what_breaks_the_start_after_the_worker_has_begun_ends_the_worker(
     program = serve(server, BREAKS="1")
     assert await ends(program) == code
     assert "LookupError: no cache" in program.text
-    assert left(site) == ({}, [])
+    await nothing_is_left(site)
 
 
 async def test_a_port_that_is_taken_ends_the_worker_with_the_server(site, serve, port):
@@ -196,7 +201,7 @@ async def test_a_port_that_is_taken_ends_the_worker_with_the_server(site, serve,
         program = serve("uvicorn")
         assert await ends(program) not in (0, None)
     assert "address already in use" in program.text
-    assert left(site) == ({}, [])
+    await nothing_is_left(site)
 
 
 async def test_each_process_of_a_server_has_a_worker_of_its_own(site, serve, port):
@@ -207,4 +212,4 @@ async def test_each_process_of_a_server_has_a_worker_of_its_own(site, serve, por
     assert {site.row(job).state for job in jobs} == {State.SUCCEEDED}
     program.signal(signal.SIGTERM)
     await ends(program)
-    await soon(lambda: left(site) == ({}, []))
+    await nothing_is_left(site)
