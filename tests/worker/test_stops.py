@@ -5,44 +5,48 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 
 import limit_tasks
 import psycopg
 import pytest
 import worker_tasks as tasks
 from psycopg import sql
-from worker_help import MORTAL, eventually, is_alive, process_facts, working
+from worker_help import FAST, eventually, is_alive, process_facts, working
 
 import chancy
 from chancy import InvalidConnection, State
 from chancy.current import CurrentJob
-from chancy_worker import WorkerConfig
+from chancy_worker import Timing, WorkerConfig
 from chancy_worker.doorbell.ear import Ear
 from chancy_worker.rounds.claimer import Claimer
 
 pytestmark = pytest.mark.any_postgres
 
-QUICK = WorkerConfig(timing=MORTAL, grace=1, children=2)
+QUICK = WorkerConfig(timing=FAST, grace=1, children=2)
+ONE_BEAT = WorkerConfig(timing=Timing(lease=3600, extend=3600), grace=1, children=2)
+"""After its first heartbeat there is none within a test."""
 
 
 async def running(site, *jobs):
     await eventually(lambda: all(site.row(job).state is State.RUNNING for job in jobs))
 
 
+async def has_beaten(site):
+    await eventually(lambda: site.rows("SELECT FROM {}.worker WHERE clock_ahead IS NOT NULL"))
+
+
 async def test_a_cancelled_coroutine_and_a_cancelled_process_are_stopped_at_once(site, tmp_path):
-    async with working(site.app(), WorkerConfig(grace=1)):
+    async with working(site.app(), ONE_BEAT):
+        await has_beaten(site)
         loop, process = site.submit(
             tasks.pass_gate.bind("never"),
             limit_tasks.wait_in_process.bind(str(tmp_path / "never"), str(tmp_path / "pids")),
         )
         await running(site, loop, process)
         await eventually((tmp_path / "pids").exists)
-        began = time.monotonic()
         assert loop.cancel(site.conn) is True
         assert process.cancel(site.conn) is True
-        await eventually(lambda: site.count("cancelled") == 2, 2)
-        assert time.monotonic() - began < 2  # by the notification: a heartbeat would take up to 5 s
+        await eventually(lambda: site.count("cancelled") == 2)  # by the notification
     assert (site.row(loop).attempt, site.row(loop).errors) == (1, ())
     with pytest.raises(chancy.JobCancelled):
         loop.result(site.conn)
@@ -54,7 +58,7 @@ async def test_a_cancel_whose_notification_is_lost_arrives_with_the_heartbeat(si
         (job,) = site.submit(tasks.pass_gate.bind("never"))
         await running(site, job)
         job.cancel(site.conn)
-        await eventually(lambda: site.row(job).state is State.CANCELLED, 3)
+        await eventually(lambda: site.row(job).state is State.CANCELLED)
 
 
 async def test_a_cancel_that_is_rolled_back_stops_nothing(site):
@@ -64,7 +68,7 @@ async def test_a_cancel_that_is_rolled_back_stops_nothing(site):
         with psycopg.connect(site.dsn) as conn:
             job.cancel(conn)
             conn.rollback()
-        await asyncio.sleep(2 * MORTAL.extend)
+        await asyncio.sleep(2 * FAST.extend)
         tasks.gates["go"].set()
         await eventually(lambda: site.row(job).state is State.SUCCEEDED)
 
@@ -104,7 +108,8 @@ async def test_what_becomes_of_a_cancelled_thread_that_has_looked_is_what_it_rai
 async def test_a_job_that_is_cancelled_while_it_fails_is_not_tried_again(site, tmp_path, monkeypatch):
     """The one rule: what would make it ready again makes it cancelled."""
     monkeypatch.setattr(Ear, "cancelled", lambda self, notify, lease: None)
-    async with working(site.app(), WorkerConfig(grace=1)):  # the next heartbeat is far away
+    async with working(site.app(), ONE_BEAT):
+        await has_beaten(site)
         (job,) = site.submit(tasks.fail_at_gate.bind("go"))
         await running(site, job)
         job.cancel(site.conn)
@@ -183,7 +188,7 @@ def test_a_job_is_completed_in_a_transaction_and_under_its_fence_only(site):
 
 
 async def test_sigterm_under_load_ends_a_worker_within_its_grace_and_refunds_what_it_interrupts(site, tmp_path):
-    worker = site.spawn(concurrency=100, grace=1)
+    worker = site.spawn(concurrency=100, grace=1, timing=FAST)
     never = str(tmp_path / "never")
     jobs = site.submit(
         *[tasks.wait_for_file.bind(never) for _ in range(20)],
@@ -194,28 +199,26 @@ async def test_sigterm_under_load_ends_a_worker_within_its_grace_and_refunds_wha
     await running(site, *jobs)
     await eventually(lambda: (tmp_path / "pids").exists() and len((tmp_path / "pids").read_text().splitlines()) == 2)
     worker.signal(signal.SIGTERM)
-    told = time.monotonic()
-    await eventually(lambda: worker.code is not None, 8)
-    assert time.monotonic() - told < 3
+    await eventually(lambda: worker.code is not None, 8)  # to write verdicts it would have ten seconds more
     assert worker.code == 0
     assert {(site.row(job).state, site.row(job).attempt) for job in jobs} == {(State.READY, 0)}
     assert site.workers() == {}
     pids = [int(pid) for line in (tmp_path / "pids").read_text().splitlines() for pid in line.split()]
-    assert not any(map(is_alive, pids))
+    await eventually(lambda: not any(map(is_alive, pids)))  # a killed process ends when it has its turn
 
 
 async def test_sigterm_to_the_whole_group_leaves_children_the_grace(site, tmp_path):
     """As a service manager sends it."""
     gate, pids = tmp_path / "gate", tmp_path / "pids"
-    worker = site.spawn(grace=20)
+    worker = site.spawn(grace=20, timing=FAST)
     (job,) = site.submit(limit_tasks.wait_in_process.bind(str(gate), str(pids)))
-    await eventually(pids.exists)
+    await eventually(lambda: pids.exists() and pids.read_text())
     child = int(pids.read_text().split()[0])
     for pid in (worker.pid, process_facts(child)[1], child):
         os.kill(pid, signal.SIGTERM)
     await asyncio.sleep(0.5)
     gate.touch()
-    await eventually(lambda: worker.code is not None, 10)
+    await eventually(lambda: worker.code is not None)
     assert (worker.code, site.row(job).state, site.row(job).attempt) == (0, State.SUCCEEDED, 1)
 
 

@@ -7,8 +7,19 @@ from collections import Counter
 from dataclasses import replace
 
 import limit_tasks
-from worker_help import MORTAL, SOON_MISSED, all_finished, eventually, states, working
-from worker_tasks import add, count_neighbours, gates, kill_my_worker, nap, note, notes, pass_gate, see_running
+from worker_help import FAST, MORTAL, SOON_MISSED, all_finished, eventually, states, working
+from worker_tasks import (
+    add,
+    count_neighbours,
+    gates,
+    kill_my_worker,
+    nap,
+    note,
+    notes,
+    pass_gate,
+    see_running,
+    wait_for_file,
+)
 
 import chancy
 import chancy_ops
@@ -119,7 +130,7 @@ async def test_those_that_can_run_in_company_come_first_and_nobody_is_beside_tho
 async def test_other_jobs_go_on_beside_a_suspect_that_has_to_be_alone(site):
     site.submit(pass_gate.bind("alone"), pass_gate.bind("alone"))
     make_suspects(site, max_attempts=2)
-    async with working(site.app(), SOON_MISSED):
+    async with working(site.app()):
         await begun(site, 1)
         others = site.submit(*[add.bind(1, n) for n in range(50)])
         await eventually(lambda: all(site.row(job).state is State.SUCCEEDED for job in others))
@@ -170,14 +181,14 @@ async def test_suspects_of_a_paused_task_or_queue_hold_up_no_others(site):
 async def test_suspects_whose_executor_is_full_wait_and_run_when_it_is_not(site):
     site.submit(*[limit_tasks.pid_slowly.bind() for _ in range(12)])
     make_suspects(site)
-    async with working(site.app(), WorkerConfig(timing=MORTAL, grace=1, children=1)):
+    async with working(site.app(), WorkerConfig(timing=FAST, grace=1, children=1)):
         await all_finished(site)
     assert states(site) == {"succeeded": 12}
 
 
 async def test_a_child_that_dies_makes_no_suspect(site):
     (job,) = site.submit(limit_tasks.die.using(max_attempts=1).bind("SIGKILL"))
-    async with working(site.app(), SOON_MISSED):
+    async with working(site.app()):
         await all_finished(site)
     assert (site.row(job).crashes, site.row(job).errors[-1].kind) == (0, "ProcessDied")
 
@@ -199,11 +210,13 @@ async def test_suspects_whose_workers_lease_is_lost_begin_anew_under_the_next(si
     }
 
 
-async def test_the_jobs_of_a_killed_worker_are_claimed_once_more_each(site):
+async def test_the_jobs_of_a_killed_worker_are_claimed_once_more_each(site, tmp_path):
+    gate = tmp_path / "gate"
     first = site.spawn(concurrency=30)
-    jobs = site.submit(*[nap.bind(0.4) for _ in range(30)])
+    jobs = site.submit(*[wait_for_file.bind(str(gate)) for _ in range(30)])
     await eventually(lambda: site.count("running") == 30)
-    first.signal(signal.SIGKILL)
+    first.end()
+    gate.touch()
     site.spawn(concurrency=30)
     await all_finished(site)
     rows = [site.row(job) for job in jobs]
@@ -248,12 +261,13 @@ async def test_a_poison_job_takes_nobodys_last_attempt_where_everybody_has_two(s
     innocent = site.submit(*[nap.using(**two).bind(0.02) for _ in range(30)])
     (poison,) = site.submit(kill_my_worker.using(**two).bind())
     innocent += site.submit(*[nap.using(**two).bind(0.02) for _ in range(30)])
-    workers = [site.spawn(), site.spawn()]
+    lives = replace(MORTAL, lease=4)  # but for those that are killed, on a busy machine, too
+    workers = [site.spawn(timing=lives), site.spawn(timing=lives)]
 
     def keep_two_alive():
         for index, worker in enumerate(workers):
             if worker.code is not None:
-                workers[index] = site.spawn()
+                workers[index] = site.spawn(timing=lives)
         return site.one("SELECT count(*) FROM {}.job") == 0
 
     await eventually(keep_two_alive, 80)

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 import tally_tasks
 import worker_tasks
-from worker_help import MORTAL, Proxy, all_finished, eventually, working
+from worker_help import FAST, MORTAL, Proxy, all_finished, eventually, working
 
 import chancy_ops
 from chancy import Queue, result_of
@@ -31,8 +31,10 @@ from chancy_worker.life.rescue import declare_dead
 from chancy_worker.parts.tally import fold, sample, say
 from chancy_worker.tally.tally import MOST_NAMES, OTHERS, Cell, Tally
 
-SOON = WorkerConfig(timing=replace(MORTAL, tally=0.1), grace=5)
-AT_THE_END = WorkerConfig(timing=replace(MORTAL, tally=3600), grace=5)
+SOON = WorkerConfig(timing=replace(FAST, tally=0.1), grace=5)
+AT_THE_END = WorkerConfig(timing=replace(FAST, tally=3600), grace=5)
+TAKES_BACK = WorkerConfig(timing=replace(MORTAL, tally=0.1), grace=5)
+"""Soon, what those who died were running."""
 
 
 def tallied(site, **more):
@@ -142,7 +144,7 @@ async def test_of_jobs_that_come_out_in_every_way_only_what_a_killed_worker_had_
     deaths = [tally_tasks.kill(site, first)]
     second.signal(signal.SIGTERM)
     await eventually(lambda: second.code is not None)
-    async with working(site.app(queues=[Queue(name, 20) for name in tally_tasks.QUEUES]), SOON):
+    async with working(site.app(queues=[Queue(name, 20) for name in tally_tasks.QUEUES]), TAKES_BACK):
         await all_finished(site)
     ends, attempts = tally_tasks.compared(site)
     missing = sum(ends.values())
@@ -160,7 +162,7 @@ async def test_jobs_of_a_worker_that_was_killed_are_counted_by_who_takes_them_ba
     await eventually(lambda: site.count("running") == 2, 30)
     tally_tasks.kill(site, worker)
     (site.folder / "gate").touch()
-    async with working(site.app(), SOON):
+    async with working(site.app(), TAKES_BACK):
         await all_finished(site)
     assert site.row(last).state is State.FAILED
     assert site.row(again).attempt == 2
@@ -194,7 +196,7 @@ async def test_a_worker_whose_app_keeps_no_tally_writes_none(site):
     dead = send(site.conn, register("dead", 0.01), site.schema)
     site.submit(worker_tasks.add.bind(1, 2))
     send(site.conn, play_round(dead, [], Wanted({"default": 1}, looking=("default",))), site.schema)
-    async with working(site.app(tally=False), SOON):
+    async with working(site.app(tally=False), TAKES_BACK):
         await all_finished(site)
     assert [site.one(f"SELECT count(*) FROM {{}}.{table}") for table in ("tally", "tally_day", "depth")] == [0, 0, 0]
 
@@ -370,7 +372,7 @@ def test_means_and_percentiles_are_of_what_was_measured(told):
 
 
 def claimed(n, task="t", run_at=None):
-    run_at = run_at or datetime.now(UTC) - timedelta(seconds=3)
+    run_at = run_at or datetime.fromtimestamp(time.time() - 3, UTC)
     return Claimed(n, task, "q", 1, 3, 1, 0, b"{}", None, None, None, run_at=run_at)
 
 
@@ -384,6 +386,14 @@ def measured(tally, n, seconds=0.5):
             tally.measure(job, verdict, seconds)
 
 
+@pytest.fixture
+def still(monkeypatch):
+    """What happens takes no time."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+
+
+@pytest.mark.usefixtures("still")
 def test_each_attempt_is_measured_while_there_are_few():
     tally = Tally()
     measured(tally, 400)
@@ -407,6 +417,7 @@ def test_of_many_attempts_some_are_measured_and_stand_for_all(monkeypatch):
     assert calls["measured"] < 5 * 6000
 
 
+@pytest.mark.usefixtures("still")
 def test_waits_are_by_the_clock_of_the_database():
     tally = Tally()
     tally.ahead = 2.0

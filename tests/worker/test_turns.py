@@ -15,7 +15,7 @@ import limit_tasks
 import log_tasks
 import psycopg
 import worker_tasks
-from worker_help import MORTAL, PID, SOON_MISSED, Proxy, all_finished, eventually, holds_the_bell, working
+from worker_help import FAST, MORTAL, PID, Proxy, all_finished, eventually, holds_the_bell, working
 
 import chancy
 from chancy import Queue
@@ -64,7 +64,7 @@ async def sharing(dsn, schema, *duties):
 
 
 def connections(site):
-    return [pid for (pid,) in site.conn.execute(PID, ["chancy shared"])]
+    return [pid for (pid,) in site.conn.execute(f"{PID} AND backend_start >= %s", ["chancy shared", site.since])]
 
 
 async def test_all_who_are_due_have_a_turn_on_one_connection_and_who_is_not_has_none(site):
@@ -81,8 +81,7 @@ async def test_all_who_are_due_have_a_turn_on_one_connection_and_who_is_not_has_
 async def test_nobody_who_is_due_again_at_once_keeps_the_others_from_their_turns(site):
     greedy, slow = Asks("greedy", rest=0.0), Asks("slow", rest=0.05)
     async with sharing(site.dsn, site.schema, greedy, slow):
-        await eventually(lambda: slow.answers >= 5)
-        assert greedy.answers > slow.answers
+        await eventually(lambda: slow.answers >= 5 and greedy.answers > slow.answers)
 
 
 async def test_who_is_told_during_its_turn_has_another_one(site):
@@ -112,9 +111,10 @@ async def test_who_fails_has_ever_longer_pauses_and_keeps_nobody_else_waiting(si
         assert connections(site) == [pid]
         failing.statement = GOOD
         await eventually(lambda: failing.answers)
-    assert [record.getMessage() for record in caplog.records] == [
+    said = [record.getMessage() for record in caplog.records if record.name == "chancy.worker"]
+    assert said == [
         "failing: division by zero; trying again",
-        *[text for record in caplog.records[1:] if (text := record.getMessage()).startswith("failing: works again")],
+        *[text for text in said[1:] if text.startswith("failing: works again")],
     ]
 
 
@@ -231,7 +231,8 @@ NAMES = (
 
 
 def names(site):
-    return [name for (name,) in site.conn.execute(NAMES, [site.since])]
+    """Without the one that is there beside a loop that is blocked, as on a busy machine."""
+    return [name for (name,) in site.conn.execute(NAMES, [site.since]) if name != "chancy watchdog"]
 
 
 async def until_only(site, wanted):
@@ -246,14 +247,14 @@ IDLE = ["chancy bell", "chancy claim", "chancy life"]
 
 async def test_an_idle_worker_holds_three_connections(site, monkeypatch):
     monkeypatch.setattr(engine, "IDLE_SECONDS", 0.2)
-    async with working(site.app(), SOON_MISSED) as worker:
+    async with working(site.app()) as worker:
         await worker.begun.wait()
         await eventually(lambda: holds_the_bell(site))
         await until_only(site, IDLE)
         lease = site.one("SELECT expires_at FROM {}.worker")
         seen = set()
-        while site.one("SELECT expires_at FROM {}.worker") < lease + timedelta(seconds=MORTAL.lease):
-            seen.add(tuple(name for name in names(site) if name != "chancy watchdog"))  # beside a loop that is blocked
+        while site.one("SELECT expires_at FROM {}.worker") < lease + timedelta(seconds=3 * FAST.extend):
+            seen.add(tuple(names(site)))
             await asyncio.sleep(0.05)
         assert seen == {tuple(IDLE)}
         site.submit(worker_tasks.add.bind(1, 2))
@@ -291,7 +292,7 @@ async def test_a_worker_of_which_everything_is_asked_holds_five_connections_at_m
     async with working(app, WorkerConfig(timing=replace(MORTAL, upkeep=0.2), grace=1, children=2)):
         deadline = time.monotonic() + 30
         while missing and time.monotonic() < deadline:
-            seen.add(tuple(name for name in names(site) if name != "chancy watchdog"))  # beside a loop that is blocked
+            seen.add(tuple(names(site)))
             missing -= {what for what in missing if site.rows(used[what])[0][0]}
             await asyncio.sleep(0.005)
         gate.touch()
