@@ -49,8 +49,9 @@ def connected(dsn):
 
 MOVE = """
     CREATE OR REPLACE FUNCTION {}.clock() RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$ SELECT pg_catalog.now() + interval '%d days' $$
+    AS $$ SELECT pg_catalog.now() + interval '%d days' + interval '%f s' $$
 """
+"""So many days later, and first at noon: else a midnight may bring a day that is over, of which an hour later is soon."""
 
 
 OVER = "SELECT count(*) FROM {}.kept_days('0') WHERE over"
@@ -62,13 +63,14 @@ async def test_each_role_does_its_part_through_eight_days(site, as_role):
     task = worker_tasks.add
     site.conn.execute(f"{step_tasks.MAKE_EFFECTS}; GRANT INSERT ON public.step_effect TO PUBLIC")
     config = WorkerConfig(timing=FAST, grace=1)
+    until_noon = site.one("SELECT extract(epoch FROM interval '12 h' - (now() AT TIME ZONE 'UTC')::time)::float8")
     with (
         connected(dsns["producer"]) as producer,
         connected(dsns["viewer"]) as viewer,
         connected(dsns["operator"]) as operator,
     ):
         for day in range(1, 9):
-            site.conn.execute(sql.SQL(MOVE % day).format(sql.Identifier(site.schema)))
+            site.conn.execute(sql.SQL(MOVE % (day, until_noon)).format(sql.Identifier(site.schema)))
             async with working(site.app(dsn=dsns["worker"], keep=timedelta(days=2)), config):
                 job = task.submit(producer, 1, 2)
                 task.using(unique=Unique(within=timedelta(hours=1), on_conflict="replace")).submit(producer, 3, 4)
@@ -95,7 +97,7 @@ async def test_each_role_does_its_part_through_eight_days(site, as_role):
                 chancy_ops.keep(operator, "reports", Keep(succeeded=days(3)))
                 assert {each.check: each for each in chancy_ops.doctor(viewer)}["rights"].severity.value == "ok"
                 await eventually(lambda: site.one(OVER) == 0, 60)  # each day's worker drops what is over then
-        site.conn.execute(sql.SQL(MOVE % 12).format(sql.Identifier(site.schema)))
+        site.conn.execute(sql.SQL(MOVE % (12, until_noon)).format(sql.Identifier(site.schema)))
         link = Link(dsns["worker"], site.schema, "upkeep", deadline=20)
         await link.connect()
         assert await link.send(overdue()) != []
