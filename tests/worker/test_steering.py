@@ -39,7 +39,7 @@ async def test_a_paused_queue_starts_nothing_and_goes_on_at_once_when_it_is_resu
             await eventually(lambda: site.row(other).state is State.SUCCEEDED)
         assert states(site) == {"ready": 20, "succeeded": 1}
         assert chancy_ops.resume(site.conn, "default", schema=site.schema)
-        await all_finished(site, 5)
+        await all_finished(site)
 
 
 async def test_a_paused_task_lets_the_others_of_its_queue_pass(site):
@@ -51,7 +51,7 @@ async def test_a_paused_task_lets_the_others_of_its_queue_pass(site):
         await eventually(lambda: site.count("succeeded") == 9)
         assert worker_tasks.notes == []
         assert chancy_ops.resume(site.conn, task="worker_tasks.note", schema=site.schema)
-        await all_finished(site, 5)
+        await all_finished(site)
 
 
 async def test_what_runs_when_its_queue_is_paused_runs_on(site):
@@ -138,7 +138,7 @@ async def test_a_waiting_job_can_be_brought_forward_and_put_off(site):
     (job,) = site.submit(worker_tasks.add.using(delay=timedelta(hours=1)).bind(1, 2))
     async with working(site.app(), AWAKE):
         assert chancy_ops.edit(site.conn, job.id, run_at=datetime.now(UTC), schema=site.schema)
-        await all_finished(site, 5)
+        await all_finished(site)
     assert not chancy_ops.edit(site.conn, job.id, priority=5, schema=site.schema)
     (job,) = site.submit(worker_tasks.add.bind(1, 2))
     later = datetime.now(UTC) + timedelta(hours=1)
@@ -313,8 +313,13 @@ async def test_the_queues_and_the_workers_are_listed(site):
         (worker,) = chancy_ops.workers(site.conn, schema=site.schema)
         assert (worker.queues, worker.running, worker.listens) == (("default",), 1, True)
         assert "worker_tasks.add" in worker.tasks
-        await eventually(lambda: chancy_ops.workers(site.conn, schema=site.schema)[0].clock_ahead is not None, 10)
-        assert abs(chancy_ops.workers(site.conn, schema=site.schema)[0].clock_ahead) < timedelta(seconds=1)
+        # What a heartbeat takes to arrive is taken for a clock that is behind: on a busy machine the next one knows.
+        await eventually(
+            lambda: (
+                (ahead := chancy_ops.workers(site.conn, schema=site.schema)[0].clock_ahead) is not None
+                and abs(ahead) < timedelta(seconds=1)
+            )
+        )
         worker_tasks.gates["g"].set()
     assert chancy_ops.workers(site.conn, schema=site.schema) == []
 

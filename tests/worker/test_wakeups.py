@@ -57,7 +57,7 @@ async def test_a_worker_that_has_room_for_fewer_jobs_than_queues_finds_the_only_
         await eventually(lambda: site.workers())
         for queue in queues:
             site.submit(worker_tasks.add_in_thread.using(queue=queue.name).bind(1, 2))
-            await all_finished(site, 5)
+            await all_finished(site)
 
 
 async def test_workers_that_share_one_of_their_queues_hear_of_all_of_them(site):
@@ -74,4 +74,4 @@ async def test_workers_that_share_one_of_their_queues_hear_of_all_of_them(site):
         await asyncio.sleep(2)  # both have lain down
         for queue in [*others, shared] * 2:
             site.submit(worker_tasks.add.using(queue=queue).bind(1, 2))
-            await all_finished(site, 4)
+            await all_finished(site)

@@ -28,8 +28,8 @@ from chancy_worker.life.rescue import declare_dead, take_back
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 AT_NOON = "2026-11-25 12:00:00 UTC"
-QUIET = WorkerConfig(timing=Timing(lease=7200, look=60), grace=0, name="w:1")
-"""It comes to work by the doorbell alone, and is believed alive however a test moves the clock."""
+QUIET = WorkerConfig(timing=Timing(lease=7200, look=60, harmless=7200), grace=0, name="w:1")
+"""It comes to work by the doorbell alone, and is believed alive however a test moves the clock. Its suspects stay such."""
 
 
 @pytest.fixture(autouse=True)
