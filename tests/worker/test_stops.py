@@ -108,8 +108,7 @@ async def test_what_becomes_of_a_cancelled_thread_that_has_looked_is_what_it_rai
 async def test_a_job_that_is_cancelled_while_it_fails_is_not_tried_again(site, tmp_path, monkeypatch):
     """The one rule: what would make it ready again makes it cancelled."""
     monkeypatch.setattr(Ear, "cancelled", lambda self, notify, lease: None)
-    async with working(site.app(), ONE_BEAT):
-        await has_beaten(site)
+    async with working(site.app(), WorkerConfig(grace=1)):  # the next heartbeat is far away
         (job,) = site.submit(tasks.fail_at_gate.bind("go"))
         await running(site, job)
         job.cancel(site.conn)
