@@ -3,16 +3,18 @@
 import asyncio
 import itertools
 import logging
+from types import SimpleNamespace
 
 import pytest
 import worker_tasks as tasks
-from worker_help import FAST, eventually, working
+from worker_help import FAST, ONLY_WOKEN, eventually, working
 
 from chancy import Queue, State
 from chancy_worker import WorkerConfig
 from chancy_worker.attempts.verdict import EARLIEST
 from chancy_worker.demand import pace
 from chancy_worker.demand.pace import Pace
+from chancy_worker.slots import turnstile
 from chancy_worker.slots.turnstile import AHEAD_SECONDS, Turnstile
 
 
@@ -28,11 +30,32 @@ class Job:
         return self.name
 
 
+class Loop:
+    """The loop's clock and timers, at an instant that only the test moves."""
+
+    def __init__(self):
+        self._now, self._timers = 0.0, []
+
+    def time(self):
+        return self._now
+
+    def call_later(self, seconds, call):
+        self._timers.append((self._now + seconds, call))
+
+    def moves(self, seconds):
+        until = self._now + seconds
+        while due := [timer for timer in self._timers if timer[0] <= until]:
+            self._timers.remove(first := min(due, key=lambda timer: timer[0]))
+            self._now, call = first
+            call()
+        self._now = until
+
+
 class Site:
     """Two queues, of 2 slots and of 1."""
 
-    def __init__(self):
-        self.begun, self.sent_back, self.full = [], [], set()
+    def __init__(self, loop):
+        self.begun, self.sent_back, self.full, self.time_moves = [], [], set(), loop.moves
         self.turnstile = Turnstile({"mail": 2, "post": 1}, self._fits, self.begun.append, self._give_back)
 
     def _fits(self, job):
@@ -54,11 +77,13 @@ class Site:
 
 
 @pytest.fixture
-def gate():
-    return Site()
+def gate(monkeypatch):
+    loop = Loop()
+    monkeypatch.setattr(turnstile, "asyncio", SimpleNamespace(get_running_loop=lambda: loop))
+    return Site(loop)
 
 
-async def test_as_many_begin_as_there_are_slots_and_the_others_follow_in_order(gate):
+def test_as_many_begin_as_there_are_slots_and_the_others_follow_in_order(gate):
     a, b, c, d = gate.arrive("a", "b", "c", "d")
     assert gate.begun == [a, b]
     gate.leave(b)
@@ -67,44 +92,45 @@ async def test_as_many_begin_as_there_are_slots_and_the_others_follow_in_order(g
     assert gate.begun == [a, b, c, d]
 
 
-async def test_a_full_queue_holds_up_no_other(gate):
+def test_a_full_queue_holds_up_no_other(gate):
     gate.arrive("a", "b", "c")
     (x,) = gate.arrive("x", queue="post")
     assert x.inside
 
 
-async def test_what_waits_too_long_goes_back_and_never_begins(gate):
+def test_what_waits_too_long_goes_back_and_never_begins(gate):
     a, b, c = gate.arrive("a", "b", "c")
-    await asyncio.sleep(AHEAD_SECONDS * 2)
+    gate.time_moves(AHEAD_SECONDS * 2)
     assert gate.sent_back == [c]
     gate.leave(a)
     assert gate.begun == [a, b]
 
 
-async def test_what_came_to_its_end_while_it_waited_is_passed_over(gate):
+def test_what_came_to_its_end_while_it_waited_is_passed_over(gate):
     a, b, c, d = gate.arrive("a", "b", "c", "d")
     c.over = True
     gate.leave(a)
     assert gate.begun == [a, b, d]
-    await asyncio.sleep(AHEAD_SECONDS * 2)
+    gate.time_moves(AHEAD_SECONDS * 2)
     assert gate.sent_back == []
 
 
-async def test_who_goes_back_takes_along_all_that_wait_behind_it_in_its_queue(gate):
+def test_who_goes_back_takes_along_all_that_wait_behind_it_in_its_queue(gate):
     a, b, *waiting = gate.arrive("a", "b", "c", "d")
     x, y = gate.arrive("x", "y", queue="post")
-    await asyncio.sleep(AHEAD_SECONDS * 0.8)
+    gate.time_moves(AHEAD_SECONDS * 0.8)
     (e,) = gate.arrive("e")
     (z,) = gate.arrive("z", queue="post")
     gate.leave(x, "post")
-    await eventually(lambda: gate.sent_back)
+    gate.time_moves(AHEAD_SECONDS * 0.4)
     assert gate.sent_back == [*waiting, e]
     gate.leave(a)
     assert gate.begun == [a, b, x, y]
-    await eventually(lambda: z in gate.sent_back)
+    gate.time_moves(AHEAD_SECONDS)
+    assert gate.sent_back == [*waiting, e, z]
 
 
-async def test_whoever_goes_back_from_its_slot_takes_along_those_that_come_after_it_and_no_others(gate):
+def test_whoever_goes_back_from_its_slot_takes_along_those_that_come_after_it_and_no_others(gate):
     gate.arrive("a", "b")
     (c,) = gate.arrive("c", priority=5)
     d, e = gate.arrive("d", "e")
@@ -116,7 +142,7 @@ async def test_whoever_goes_back_from_its_slot_takes_along_those_that_come_after
     assert not c.over
 
 
-async def test_those_that_wait_begin_in_the_order_of_their_places_and_not_of_their_arrival(gate):
+def test_those_that_wait_begin_in_the_order_of_their_places_and_not_of_their_arrival(gate):
     a, b = gate.arrive("a", "b")
     c, d = gate.arrive("c", "d")
     low, high = *gate.arrive("low", priority=-1), *gate.arrive("high", priority=1)
@@ -125,7 +151,7 @@ async def test_those_that_wait_begin_in_the_order_of_their_places_and_not_of_the
     assert gate.begun == [a, b, high, c, d, low]
 
 
-async def test_one_that_has_no_thread_is_passed_where_there_are_several_slots_and_begins_as_soon_as_it_has_one(gate):
+def test_one_that_has_no_thread_is_passed_where_there_are_several_slots_and_begins_as_soon_as_it_has_one(gate):
     gate.full = {"thread"}
     t, u = gate.arrive("t", "u", place="thread")
     a, b = gate.arrive("a", "b")
@@ -143,7 +169,7 @@ async def test_one_that_has_no_thread_is_passed_where_there_are_several_slots_an
     assert gate.begun == [a, b, c, x, t, u]
 
 
-async def test_a_thread_that_is_free_lets_in_who_waits_for_it_in_another_queue(gate):
+def test_a_thread_that_is_free_lets_in_who_waits_for_it_in_another_queue(gate):
     (x,) = gate.arrive("x", queue="post", place="thread")
     gate.full = {"thread"}
     (t,) = gate.arrive("t", place="thread")
@@ -152,7 +178,7 @@ async def test_a_thread_that_is_free_lets_in_who_waits_for_it_in_another_queue(g
     assert gate.begun == [x, t]
 
 
-async def test_where_there_is_one_slot_nobody_passes_one_that_has_no_thread(gate):
+def test_where_there_is_one_slot_nobody_passes_one_that_has_no_thread(gate):
     gate.full = {"thread"}
     (t,) = gate.arrive("t", queue="post", place="thread")
     (x,) = gate.arrive("x", queue="post")
@@ -165,15 +191,15 @@ async def test_where_there_is_one_slot_nobody_passes_one_that_has_no_thread(gate
     assert gate.begun == [a, t, x]
 
 
-async def test_what_waits_for_a_thread_goes_back_as_what_waits_for_a_slot_does(gate):
+def test_what_waits_for_a_thread_goes_back_as_what_waits_for_a_slot_does(gate):
     gate.full = {"thread"}
     (t,) = gate.arrive("t", queue="post", place="thread")
     (x,) = gate.arrive("x", queue="post")
-    await eventually(lambda: gate.sent_back)
+    gate.time_moves(AHEAD_SECONDS * 2)
     assert (gate.sent_back, gate.begun) == ([t, x], [])
 
 
-async def test_as_many_are_asked_for_ahead_as_have_ended_and_no_more_than_there_are_slots(gate):
+def test_as_many_are_asked_for_ahead_as_have_ended_and_no_more_than_there_are_slots(gate):
     assert gate.turnstile.ahead() == {}
     for job in gate.arrive("a", "b"):
         gate.leave(job)
@@ -185,15 +211,15 @@ async def test_as_many_are_asked_for_ahead_as_have_ended_and_no_more_than_there_
     assert gate.turnstile.ahead() == {"mail": 2, "post": 1}
 
 
-async def test_where_jobs_no_longer_end_nothing_more_is_asked_for(gate):
+def test_where_jobs_no_longer_end_nothing_more_is_asked_for(gate):
     for job in gate.arrive("a", "b"):
         gate.leave(job)
     assert [gate.turnstile.ahead().get("mail", 0) for _ in range(4)] == [2, 1, 0, 0]
 
 
-async def test_what_was_sent_back_does_not_count_as_ended(gate):
+def test_what_was_sent_back_does_not_count_as_ended(gate):
     gate.arrive("a", "b", "c")
-    await asyncio.sleep(AHEAD_SECONDS * 2)
+    gate.time_moves(AHEAD_SECONDS * 2)
     assert gate.turnstile.ahead() == {}
 
 
@@ -257,13 +283,13 @@ def test_jobs_come_briskly_only_when_many_came_within_the_last_moments(monkeypat
         assert not jobs.is_brisk
 
 
-async def test_verdicts_of_a_brisk_stream_wait_for_no_more_than_the_next_round(site, monkeypatch):
+async def test_verdicts_of_a_brisk_stream_wait_for_no_more_than_the_next_round(site):
     """Every one of a stream is finished soon after it came, with no backlog and no doorbell."""
-    async with working(site.app()):
+    async with working(site.app(), WorkerConfig(timing=ONLY_WOKEN, grace=1)):
         for _ in range(40):
             jobs = site.submit(*[tasks.add.bind(1, number) for number in range(30)])
             await asyncio.sleep(0.005)
-        await eventually(lambda: site.rows("SELECT id FROM {}.job") == [], within=2)
+        await eventually(lambda: site.rows("SELECT id FROM {}.job") == [])
         lone = site.submit(tasks.add.bind(3, 4))
-        await eventually(lambda: site.row(lone[0]).finished_at, within=0.9)
+        await eventually(lambda: site.row(lone[0]).finished_at)
     assert all(site.row(job).state is State.SUCCEEDED for job in jobs)
