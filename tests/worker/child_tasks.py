@@ -254,7 +254,7 @@ def leave(what: str, note: str) -> int:
     elif what == "umask":
         os.umask(0o777)
     elif what == "alarm":
-        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        signal.setitimer(signal.ITIMER_REAL, 600)
     elif what == "handlers":
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -301,16 +301,17 @@ def leave_a_thread_at_last(gate: str) -> int:
 
 @task(executor="process")
 def look(file: str) -> list[Any]:
-    """What a job finds: pid, folder, the mode of a new file, what a program that fails returns, and its own words."""
+    """What a job finds: pid, folder, the mode of a new file, what a program that fails returns, handlers, no alarm, and
+    its own words.
+    """
     Path(file).touch()
     log.warning("seen by %d", current_job().id)
     print("on standard output", flush=True)
     failed = subprocess.run(["false"], check=False).returncode
     handler = signal.getsignal(signal.SIGTERM)
-    time.sleep(0.6)
     return [
         os.getpid(), str(Path.cwd()), Path(file).stat().st_mode & 0o777, failed,
-        callable(handler), signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN,
+        callable(handler), signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN, signal.getitimer(signal.ITIMER_REAL)[0],
     ]  # fmt: skip
 
 
@@ -335,13 +336,14 @@ LEFT: list[asyncio.Task[None]] = []
 
 
 @task(executor="process", keep_logs=True)
-async def open_and_wait(gate: str, spoken: str) -> int:
+async def open_and_wait(gate: str, spoken: str, heard: str) -> int:
     Path(gate).touch()
     while not Path(spoken).exists():
         await asyncio.sleep(0.01)
     log.warning("its own")
     current_job().progress(0.25, "its own")
-    await asyncio.sleep(0.3)  # what was said in the last tenth of a second is not passed on
+    while not Path(heard).exists():  # what was said in the last tenth of a second is not passed on
+        await asyncio.sleep(0.01)
     return os.getpid()
 
 
@@ -374,6 +376,14 @@ def orphan() -> None:
 
 @task
 def zombies() -> list[str]:
+    """Those that stay; each dead process is one for a moment."""
+    deadline = time.monotonic() + 10
+    while (found := _zombies()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+def _zombies() -> list[str]:
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

@@ -19,7 +19,7 @@ import child_tasks as tasks
 import msgspec
 import pytest
 import worker_tasks
-from worker_help import FAST, HERE, eventually, is_alive, process_facts, working
+from worker_help import FAST, HERE, eventually, is_alive, probed, process_facts, working
 
 import chancy
 from chancy import State
@@ -27,7 +27,6 @@ from chancy_worker import Timing, WorkerConfig
 from chancy_worker.child.frames import Recall
 from chancy_worker.children import forkserver
 from chancy_worker.children import pool as children
-from chancy_worker.life import health
 
 pytestmark = pytest.mark.any_postgres
 
@@ -114,7 +113,7 @@ async def test_the_program_is_imported_by_its_children_if_tasks_are_in_it_and_no
         worker = site.run(str(program))
         if name == "program_with_tasks":
             site.one("SELECT {}.submit('program_with_tasks.where', '{{}}')")
-            await eventually(lambda: site.count("succeeded") == 1)
+            await eventually(lambda: site.count("succeeded") == 1, 30)
             pid, module = json.loads(site.one("SELECT result::text FROM {}.any_job"))
             assert module == "__mp_main__"
             assert imports.read_text().split() == [str(worker.pid), pid]
@@ -241,12 +240,16 @@ async def test_a_fork_says_nothing_for_the_job_that_it_is_of(site, tmp_path, cap
 async def test_a_fork_keeps_neither_the_sessions_nor_the_port_of_its_dead_worker(site, tmp_path, port):
     own = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'chancy %%' AND datname = current_database()"
     others = site.rows(own)
+
+    def opened():
+        return [pid for (pid,) in set(site.rows(own)) - set(others)]
+
     worker = command(site, "child_tasks", "--health-port", str(port))
+    await eventually(lambda: len(opened()) >= 3)
     (job,) = site.submit(tasks.fork_and_leave.bind(str(tmp_path / "pids")))
     await finished(site, job)
     (pid,) = await pids_in(tmp_path / "pids")
-    sessions = [pid for (pid,) in set(site.rows(own)) - set(others)]
-    assert len(sessions) >= 3
+    sessions = opened()
     try:
         worker.signal(signal.SIGKILL)
         await eventually(lambda: worker.code is not None)
@@ -396,7 +399,7 @@ def starts(monkeypatch):
     return starts
 
 
-UNASKED = Timing(lease=1.5, extend=0.5, rescue=0.3, look=60, unheard=10)
+UNASKED = Timing(extend=0.5, rescue=0.3, look=60, unheard=10)
 """What an idle worker does within a minute of its last job, it does not because it looks."""
 
 
@@ -408,7 +411,8 @@ async def waits_for_a_child(site, starts, port, caplog, words):
     """A job that needs a child, unharmed while others run. It is told in `/ready`, and once in the log."""
     (job,) = site.submit(tasks.me.bind())
     await eventually(lambda: words in caplog.text)
-    (problem,) = await health.ask(port)
+    _, problems = await probed(port)
+    (problem,) = problems.splitlines()
     assert problem.startswith("no child process can be started: ")
     assert words in problem
     seen = len(starts)
@@ -423,7 +427,7 @@ async def waits_for_a_child(site, starts, port, caplog, words):
 
 async def is_done_when_there_is_one(site, job, port, caplog):
     await results(site, job)
-    assert await health.ask(port) == []
+    assert (await probed(port))[0] == 200
     assert caplog.text.count("child processes can be started again") == 1
 
 
@@ -498,7 +502,7 @@ async def test_what_a_job_changes_in_its_child_the_next_one_does_not_see(site, t
         (seen,) = await results(site, job)
     umask = os.umask(0)
     os.umask(umask)
-    assert seen == [pid, str(Path.cwd()), 0o666 & ~umask, 1, True, True]
+    assert seen == [pid, str(Path.cwd()), 0o666 & ~umask, 1, True, True, 0]
     assert f"seen by {job.id}" in caplog.text
     assert "on standard output" in capfd.readouterr().out
 
@@ -514,8 +518,8 @@ async def test_a_child_in_which_a_job_has_left_something_is_replaced(site, tmp_p
         last = await result(site, tasks.me.bind())
         assert len({*pids, last}) == 3
         await eventually(lambda: not any(map(is_alive, pids)))
-        if note.exists():
-            assert not is_alive(int(note.read_text()))
+        if note.exists():  # what a child has left is killed when the child is dead
+            await eventually(lambda: not is_alive(int(note.read_text())))
     said = [record for record in caplog.records if "its child process is replaced" in record.getMessage()]
     assert [record.levelno for record in said if record.levelno >= logging.INFO] == [logging.WARNING]  # once
     assert f"job {jobs[0].id} (child_tasks.leave) has left" in said[0].getMessage()
@@ -537,7 +541,8 @@ async def test_what_a_child_has_said_before_its_end_counts_where_something_is_sa
 
 
 @pytest.mark.parametrize("what", ["thread that ends", "process that ended", "some memory"])
-async def test_a_child_in_which_a_job_has_left_next_to_nothing_goes_on(site, what, caplog):
+async def test_a_child_in_which_a_job_has_left_next_to_nothing_goes_on(site, what, also_imported, caplog):
+    also_imported("patient", "from chancy_worker.child import leftovers\nleftovers.LINGER_SECONDS = 20\n")
     async with working(site.app(), ONE):
         pid = await result(site, tasks.leave.bind(what, ""))
         assert await result(site, tasks.me.bind()) == pid
@@ -554,12 +559,17 @@ async def test_a_child_that_has_done_its_share_ends_whatever_its_modules_have_st
 
 
 async def test_what_a_job_has_left_on_the_loop_of_its_child_does_not_speak_for_the_next_one(site, tmp_path):
-    files = str(tmp_path / "gate"), str(tmp_path / "spoken")
+    files = [str(tmp_path / name) for name in ("gate", "spoken", "heard")]
+    told = []
+
+    def hear(current, progress):
+        told.append((current.id, progress.note))
+        (tmp_path / "heard").touch()
+
     async with working(site.app(), ONE) as worker:
         await eventually(site.workers)
-        told = []
-        worker._engine.slots._told = lambda current, progress: told.append((current.id, progress.note))
-        (first,) = site.submit(tasks.leave_a_task.bind(*files))
+        worker._engine.slots._told = hear
+        (first,) = site.submit(tasks.leave_a_task.bind(*files[:2]))
         (pid,) = await results(site, first)
         (second,) = site.submit(tasks.open_and_wait.bind(*files))
         assert await results(site, second) == [pid]
