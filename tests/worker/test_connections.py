@@ -20,6 +20,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from worker_help import (
+    FAST,
     MORTAL,
     PID,
     Proxy,
@@ -208,25 +209,35 @@ async def test_every_wait_for_a_server_that_has_fallen_silent_ends_at_the_deadli
     ear = Ear(site.schema, ["default"])
     async with Proxy(site.dsn) as proxy:
         proxy.deaf_to = word
-        asking = Link(proxy.dsn, site.schema, "test", deadline=0.3)
-        asking.on_connect = ear.listen
+        # What is answered has its time.
+        asking = Link(proxy.dsn, site.schema, "test", deadline=0.3 if word == b"set_config" else 15)
+
+        def hurry(conn, at):
+            conn.deadline = 0.3 if proxy.deaf_to == at else 15
+
+        async def listen(conn):
+            hurry(conn, b"LISTEN")
+            await ear.listen(conn)
 
         async def ask():
             await asking.connect()
+            hurry(asking.conn, b"now()")
             await asking.send(one("SELECT now()"))
 
+        asking.on_connect = listen
         with pytest.raises(psycopg.OperationalError, match=r"no answer within 0\.3 s"):
             await asyncio.wait_for(ask(), 10)
         assert proxy.deaf == 1
         assert asking.conn is None
-        proxy.deaf_to = None
+        proxy.deaf_to, asking.deadline = None, 15
         await ask()
         await asking.close()
 
 
 async def test_a_worker_whose_listen_was_never_answered_works_again(site, chancy_dsn):
-    async with Proxy(chancy_dsn) as proxy, working(site.app(dsn=proxy.dsn), WorkerConfig(timing=Timing(round=1))):
+    async with Proxy(chancy_dsn) as proxy, working(site.app(dsn=proxy.dsn), WorkerConfig(timing=Timing())) as worker:
         await eventually(lambda: holds_the_bell(site))
+        worker._engine.link.deadline = 1  # from its next connection on
         proxy.deaf_to = b"LISTEN"
         (pid,) = site.conn.execute(PID, ["chancy claim"]).fetchone()
         site.conn.execute("SELECT pg_terminate_backend(%s)", [pid])
@@ -237,9 +248,10 @@ async def test_a_worker_whose_listen_was_never_answered_works_again(site, chancy
 
 
 async def test_a_call_is_cut_at_its_deadline_also_where_no_file_can_be_opened(site):
-    asking = Link(site.dsn, site.schema, "test", deadline=0.5)
+    asking = Link(site.dsn, site.schema, "test", deadline=15)
     await asking.connect()
     await asking.send(one("SELECT set_config('statement_timeout', '0', false)"))
+    asking.conn.deadline = 0.5
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     held = []
     call = asyncio.create_task(asking.send(one("SELECT pg_sleep(30)::text")))
@@ -268,18 +280,24 @@ async def test_who_is_cancelled_while_a_server_is_silent_is_held_up_by_it_for_a_
         call = asyncio.create_task(asking.send(one("SELECT now()")))
         await asyncio.sleep(0.1)
         call.cancel()
-        done, _ = await asyncio.wait([call], timeout=4)
+        done, _ = await asyncio.wait([call], timeout=20)  # of the 60
         assert done
         await asking.close()
 
 
-async def test_who_was_cancelled_may_use_the_connection_for_longer_than_the_cancel_might_have_taken(site):
-    asking = Link(site.dsn, site.schema, "test", deadline=60)
+async def test_who_was_cancelled_may_use_the_connection_for_longer_than_the_cancel_might_have_taken(site, monkeypatch):
+    monkeypatch.setattr(link, "TO_CANCEL_SECONDS", 30)
+    asking, loop = Link(site.dsn, site.schema, "test", deadline=60), asyncio.get_running_loop()
     await asking.connect()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
             await asking.send(one("SELECT pg_sleep(30)::text"))
-    await asking.send(one(f"SELECT pg_sleep({link.TO_CANCEL_SECONDS + 0.5})::text"))
+    call = asyncio.create_task(asking.send(one("SELECT pg_sleep(0.5)::text")))
+    await asyncio.sleep(0.1)
+    time_of_day = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time_of_day() + 40)  # so it has taken longer
+    await call
+    monkeypatch.undo()
     await asking.close()
 
 
@@ -364,8 +382,9 @@ async def test_a_service_that_there_is_not_is_an_error_of_psycopg(site, service)
 
 
 async def test_the_first_of_several_hosts_that_lets_us_in_is_taken(site):
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        nobody = closed.getsockname()[1]
+    closed = socket.socket()
+    closed.bind(("127.0.0.1", 0))  # nobody else has it meanwhile
+    nobody = closed.getsockname()[1]
     async with Proxy(site.dsn) as proxy:
         place = conninfo_to_dict(proxy.dsn)
         rest = {key: value for key, value in place.items() if key not in ("host", "port")}
@@ -382,6 +401,7 @@ async def test_the_first_of_several_hosts_that_lets_us_in_is_taken(site):
             await asking.close()
         with pytest.raises(psycopg.OperationalError, match=str(nobody)):
             await Link(make_conninfo("", **rest, host="127.0.0.1", port=nobody), "chancy", "test", deadline=8).connect()
+    closed.close()
 
 
 # The default executor of the loop is the handlers'
@@ -418,7 +438,7 @@ async def test_a_worker_reconnects_while_handlers_hold_all_threads_of_the_defaul
 
 
 async def test_a_child_process_is_started_and_ends_while_handlers_hold_all_threads_of_the_default_executor(site):
-    async with working(site.app(), WorkerConfig(timing=MORTAL, grace=1, children=1, recycle=1)):
+    async with working(site.app(), WorkerConfig(timing=FAST, grace=1, children=1, recycle=1)):
         async with no_thread_to_be_had():
             jobs = site.submit(*[limit_tasks.pid.bind() for _ in range(3)])
             await all_finished(site)
@@ -468,12 +488,11 @@ async def test_a_worker_stops_whose_round_is_not_answered_and_gives_back_what_th
         timing = replace(NEVER_BY_THE_CLOCK, round=100)
         async with stopping(site, proxy.dsn, WorkerConfig(timing=timing, grace=100)):
             await warm_up(site)
-            (job,) = site.submit(add.using(delay=timedelta(seconds=2)).bind(1, 2))
-            await asyncio.sleep(1)  # it has been told, and knows when to ask
-            proxy.mute = True
+            proxy.mute_from = b"worker_tasks.add"
+            (job,) = site.submit(add.bind(1, 2))
             await eventually(lambda: b"worker_tasks.add" in proxy.swallowed)
             assert site.row(job).state is State.RUNNING
-            proxy.mute = False
+            proxy.mute, proxy.mute_from = False, None
     assert (site.row(job).state, site.row(job).attempt) == (State.READY, 0)
     assert site.workers() == {}
 
@@ -508,12 +527,13 @@ async def test_a_worker_with_running_jobs_whose_database_is_away_stops_within_it
 
 @pytest.mark.parametrize("word", [b"server_encoding", b"pg_advisory_xact_lock"], ids=["first", "later"])
 async def test_a_migration_at_the_start_waits_for_no_silent_server_for_ever(site, monkeypatch, word):
-    monkeypatch.setattr(cli, "TO_MIGRATE_SECONDS", 0.5, raising=False)
+    monkeypatch.setattr(cli, "TO_MIGRATE_SECONDS", 0.5)
     async with Proxy(site.dsn) as proxy:
         proxy.deaf_to = word
         with pytest.raises(psycopg.OperationalError, match=r"no answer within 0\.5 s"):
             await asyncio.wait_for(cli.brought_up_to_date(site.app(dsn=proxy.dsn)), 20)
         proxy.deaf_to = None
+        monkeypatch.undo()
         await cli.brought_up_to_date(site.app(dsn=proxy.dsn))
 
 
@@ -557,7 +577,11 @@ async def test_a_worker_works_and_keeps_its_lease_whatever_its_role_is_set_to(tm
         # Somebody else is at the bell, so the worker waits in line for up to two seconds at a time.
         site.conn.execute(f"SELECT pg_advisory_lock('chancy'::regnamespace::oid::integer, {KEY})")
         app = site.app(dsn=make_conninfo(site.dsn, user="strange"), keep=timedelta(days=3))
-        config = WorkerConfig(timing=MORTAL, grace=1, pooler=pooler)
+        config = WorkerConfig(timing=FAST, grace=1, pooler=pooler)
+
+        def until():
+            return site.one("SELECT expires_at FROM {}.worker")
+
         async with working(app, config):
             site.submit(
                 add.bind(1, 2),
@@ -569,7 +593,10 @@ async def test_a_worker_works_and_keeps_its_lease_whatever_its_role_is_set_to(tm
             lease = site.workers()
             await asyncio.sleep(1)
             assert pooler == "transaction" or "bell:" not in caplog.text
-            time.sleep(1.5 * MORTAL.lease)  # blocks the loop, for longer than its lease
+            seen, deadline = until(), time.monotonic() + 15
+            while until() < seen + timedelta(seconds=2):  # blocks the loop until its lease is extended all the same
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
             (job,) = site.submit(add.bind(1, 2))
             await eventually(lambda: site.row(job).finished_at)
             assert site.workers() == lease
