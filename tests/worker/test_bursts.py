@@ -196,16 +196,21 @@ async def test_a_job_that_cancels_its_own_task_and_takes_that_back_spoils_no_oth
 
 @pytest.mark.parametrize("how", ["by a timer", "by a thread", "by a list"])
 async def test_a_job_that_leaves_its_task_to_be_cancelled_later_spoils_no_other(site, how):
-    loop, kept, over = asyncio.get_running_loop(), [], asyncio.Event()
+    loop, kept, cancelled, over = asyncio.get_running_loop(), [], asyncio.Event(), asyncio.Event()
 
     async def leaves_its_task():
         task = asyncio.current_task()
+
+        def cancel():
+            task.cancel()
+            cancelled.set()
+
         if how == "by a timer":
-            loop.call_later(0.02, task.cancel)
+            loop.call_later(0.02, cancel)
         elif how == "by a thread":
-            threading.Timer(0.02, loop.call_soon_threadsafe, [task.cancel]).start()
+            threading.Timer(0.02, loop.call_soon_threadsafe, [cancel]).start()
         else:
-            kept.append(task)
+            kept.append(cancel)
         return "left"
 
     async def awaits():
@@ -214,9 +219,10 @@ async def test_a_job_that_leaves_its_task_to_be_cancelled_later_spoils_no_other(
 
     _, *others = site.add(leaves_its_task, awaits, awaits)
     await site.results(1)
-    await asyncio.sleep(0.1)
-    for task in kept:
-        task.cancel()
+    await asyncio.sleep(0.01)
+    for cancel in kept:
+        cancel()
+    await cancelled.wait()
     await asyncio.sleep(0)
     over.set()
     assert await site.results(3) == ["left", "awaited", "awaited"]
