@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import step_tasks
 import worker_tasks
-from worker_help import MORTAL, SOON_MISSED, Proxy, Site, all_finished, eventually, working
+from worker_help import FAST, Proxy, Site, all_finished, eventually, working
 
 import chancy
 from chancy import State, result_of
@@ -20,7 +20,6 @@ from chancy.flows.flow import flow_in, returned
 from chancy.flows.statements import become
 from chancy.run import send
 from chancy_testing.server.postgres import Postgres
-from chancy_worker import WorkerConfig
 from chancy_worker.attempts.verdict import succeeded
 from chancy_worker.claims.statement import play_round
 from chancy_worker.claims.wanted import Wanted
@@ -64,7 +63,7 @@ async def test_a_job_whose_worker_is_killed_at_any_place_of_its_steps_goes_on_fr
 
 async def test_a_commit_whose_answer_is_lost_holds_and_its_step_is_not_done_again(site, effects):
     worker_tasks.gates.update(begun=asyncio.Event(), commit=asyncio.Event())
-    async with Proxy(site.dsn) as proxy, working(site.app(), WorkerConfig(timing=MORTAL)):
+    async with Proxy(site.dsn) as proxy, working(site.app()):
         (job,) = site.submit(tasks.commits.bind(proxy.dsn))
         await asyncio.wait_for(worker_tasks.gates["begun"].wait(), 15)
         proxy.mute = True
@@ -86,12 +85,12 @@ async def test_a_step_that_was_committed_is_done_after_a_crash_of_postgres(tmp_p
         site = Site(server.dsn, "chancy", tmp_path)
         try:
             (job,) = site.submit(tasks.steps.bind(server.dsn, str(tmp_path), ""))
-            async with working(site.app(), SOON_MISSED):
+            async with working(site.app()):
                 await eventually(lambda: site.row(job).state is State.SCHEDULED)
             server.stop(immediate=True)
             server.start()
             site.conn = psycopg.connect(server.dsn, autocommit=True)
-            async with working(site.app(), SOON_MISSED):
+            async with working(site.app()):
                 await all_finished(site)
             assert job.result(site.conn) == ["outside", "inside"]
             found = site.conn.execute("SELECT name FROM public.step_effect ORDER BY name").fetchall()
@@ -130,7 +129,7 @@ async def test_a_worker_that_is_killed_between_an_end_and_its_look_leaves_nothin
     claimed = send(site.conn, play_round(dead, [], Wanted({"default": 2}, looking=("default",))), site.schema).claimed
     send(site.conn, play_round(dead, [succeeded(each, b"5") for each in claimed], Wanted()), site.schema)
     assert site.row(job).state is State.BLOCKED
-    async with working(site.app(), WorkerConfig(timing=MORTAL)):
+    async with working(site.app()):
         await all_finished(site)
     assert job.result(site.conn) == 10
 
@@ -199,7 +198,7 @@ def test_what_a_workflow_has_returned_is_submitted_once_where_the_answer_was_los
 
 async def test_an_end_is_not_overlooked_by_who_hangs_a_job_on_it_meanwhile(site):
     (first,) = site.submit(tasks.waits.bind(str(site.folder), 1))
-    async with working(site.app(), WorkerConfig(timing=MORTAL)):
+    async with working(site.app()):
         await eventually(lambda: site.count("running") == 1)
         with psycopg.connect(site.dsn) as conn:
             (second,) = chancy.submit_many(conn, [tasks.join.bind([result_of(first)])], schema=site.schema)

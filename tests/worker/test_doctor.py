@@ -352,6 +352,7 @@ def test_partitions_that_history_lacks_are_told_and_the_remedy_makes_them(site):
     assert found.severity is Severity.ERROR
     assert "lacks 2 partitions" in found.message
     assert found.message.endswith("the first for today.")
+    site.conn.execute("SET TIME ZONE 'Pacific/Kiritimati'")  # where it is tomorrow from ten o'clock UTC on
     site.conn.execute(found.remedy[found.remedy.index("SELECT") :].rstrip("`."))
     assert wrong(site) == {}
 

@@ -15,7 +15,7 @@ import limit_tasks
 import psycopg
 import pytest
 import worker_tasks as tasks
-from worker_help import MORTAL, SOON_MISSED, eventually, states, worker_with
+from worker_help import FAST, SOON_MISSED, eventually, states, worker_with
 
 from chancy import Queue, SchemaOutdated, State, task
 from chancy_testing.background import _open_connections
@@ -27,7 +27,7 @@ from chancy_worker.rounds.claimer import Claimer
 
 pytestmark = pytest.mark.any_postgres
 
-PATIENT = WorkerConfig(timing=MORTAL, grace=20, children=2)
+PATIENT = WorkerConfig(timing=FAST, grace=20, children=2)
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ async def test_the_block_begins_with_the_lease_and_ends_when_running_jobs_have_f
 
 
 async def test_what_does_not_finish_within_the_grace_goes_back(site):
-    async with worker_with(site.app(), WorkerConfig(timing=MORTAL, grace=0.1)).running():
+    async with worker_with(site.app(), WorkerConfig(timing=FAST, grace=0.1)).running():
         (job,) = site.submit(tasks.pass_gate.bind("never"))
         await running(site, job)
     assert (site.row(job).state, site.row(job).attempt) == (State.READY, 0)
@@ -114,7 +114,7 @@ async def test_jobs_do_not_run_on_beside_a_program_whose_worker_has_ended_by_an_
         raise LookupError("a bug")
 
     with pytest.raises(LookupError):
-        async with worker_with(site.app(), PATIENT).running():
+        async with worker_with(site.app(), SOON_MISSED).running():
             (job,) = site.submit(tasks.pass_gate.bind("never"))
             await running(site, job)
             monkeypatch.setattr(Claimer, "_turn", broken)
@@ -124,7 +124,7 @@ async def test_jobs_do_not_run_on_beside_a_program_whose_worker_has_ended_by_an_
     assert (site.row(job).state, site.row(job).attempt) == (State.RUNNING, 1)
     monkeypatch.undo()
     tasks.gates["never"].set()
-    async with worker_with(site.app(), PATIENT).running():
+    async with worker_with(site.app(), SOON_MISSED).running():
         await eventually(lambda: site.row(job).state is State.SUCCEEDED)
     assert (site.row(job).attempt, site.row(job).crashes) == (2, 1)
 
@@ -159,8 +159,8 @@ async def test_a_block_that_is_cancelled_gives_running_jobs_their_grace_and_canc
 
 async def test_two_workers_on_one_loop_stop_each_by_itself(site):
     apps = [site.app(), site.app(queues=[Queue("other")])]
-    async with worker_with(apps[0], WorkerConfig(timing=MORTAL, name="first")).running():
-        async with worker_with(apps[1], WorkerConfig(timing=MORTAL, name="second")).running():
+    async with worker_with(apps[0], WorkerConfig(timing=FAST, name="first")).running():
+        async with worker_with(apps[1], WorkerConfig(timing=FAST, name="second")).running():
             jobs = site.submit(tasks.add.bind(1, 2), tasks.add.using(queue="other").bind(3, 4))
             await eventually(lambda: states(site) == {"succeeded": 2})
         assert site.rows("SELECT name FROM {}.worker") == [("first",)]
@@ -332,7 +332,7 @@ async def test_a_start_that_fails_leaves_neither_connections_nor_a_lease(site, m
         raise OSError("no more")
 
     monkeypatch.setattr(place, name, enter if name == "__enter__" else fails)
-    worker = worker_with(site.app(), WorkerConfig(timing=MORTAL, health_port=1, health_host="127.0.0.1"))
+    worker = worker_with(site.app(), WorkerConfig(timing=FAST, health_port=1, health_host="127.0.0.1"))
     with pytest.raises((OSError, ValueError)):
         await worker.start()
     monkeypatch.undo()
@@ -342,7 +342,7 @@ async def test_a_port_that_is_taken_leaves_neither_connections_nor_a_lease(site)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        config = WorkerConfig(timing=MORTAL, health_port=taken.getsockname()[1], health_host="127.0.0.1")
+        config = WorkerConfig(timing=FAST, health_port=taken.getsockname()[1], health_host="127.0.0.1")
         with pytest.raises(ValueError, match="cannot be had"):
             async with worker_with(site.app(), config).running():
                 pass
@@ -368,7 +368,7 @@ async def test_a_start_that_is_broken_off_in_any_statement_leaves_nothing(site, 
         step += 1
         sent.clear()
         there.clear()
-        worker = worker_with(site.app(), SOON_MISSED)
+        worker = worker_with(site.app(), WorkerConfig(timing=FAST, grace=1))
         run = asyncio.create_task(worker.start())
         await there.wait()
         seen = sent[:step]

@@ -82,8 +82,10 @@ PARTITIONS = """
 """
 
 
-# For a person to run.
-MAKE = "SELECT {schema}.make_partitions(current_date, current_date + 7)"
+# For a person to run, whose day is not always that of UTC.
+MAKE = (
+    "SELECT {schema}.make_partitions(today, today + 7) FROM (SELECT ({schema}.clock() AT TIME ZONE 'UTC')::date) AS at (today)"
+)
 
 
 def partitions(schema: str) -> Statement[list[Finding]]:
