@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import step_tasks
 import worker_tasks
-from worker_help import FAST, Proxy, Site, all_finished, eventually, working
+from worker_help import Proxy, Site, all_finished, eventually, working
 
 import chancy
 from chancy import State, result_of

@@ -42,7 +42,7 @@ ONLY_WOKEN = Timing(look=60)
 """A worker that comes to work by the doorbell and its own clock, or within the test's deadline not at all."""
 
 
-async def eventually(condition: Callable[[], T], within: float = 15.0) -> T:
+async def eventually(condition: Callable[[], T], within: float = 30.0) -> T:
     """Poll until the condition holds: first often, then ever less, since each look at rows takes as much processor time
     as a job.
     """
