@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Generator
@@ -52,7 +53,12 @@ _shared = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Each new Postgres of the tests, in this process and in all that it starts, has a copy of the data of the first."""
+    """Each new Postgres of the tests, in this process and in all that it starts, has a copy of the data of the first.
+
+    And a run in the background of a script, which is started deaf to Ctrl-C, hands that on to nobody: tests send it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if SHARED in os.environ or os.name == "nt":
         return
     from chancy_testing.server.postgres import give, unprivileged
