@@ -134,13 +134,14 @@ async def test_who_connects_and_says_nothing_or_nonsense_leaves_no_trace(site, p
 
 async def test_systemds_watchdog_is_fed_while_the_database_is_away_and_jobs_run_on(tmp_path, monkeypatch):
     monkeypatch.setattr("chancy_worker.life.health.LONGEST_TURN", 0.5)
+    monkeypatch.chdir(tmp_path)
     with Postgres() as server, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         with psycopg.connect(server.dsn) as conn:
             chancy.migrate(conn, schema="chancy")
         site = Site(server.dsn, "chancy", tmp_path)
-        manager.bind(str(tmp_path / "notify"))
+        manager.bind("notify")  # a relative path: an absolute one may be longer than a socket's can be
         manager.setblocking(False)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", "notify")
         monkeypatch.setenv("WATCHDOG_USEC", "200000")
         async with working(site.app(), WorkerConfig(timing=FAST, grace=20)) as worker:
             (job,) = site.submit(tasks.pass_gate.bind("go"))
@@ -186,10 +187,11 @@ async def test_systemds_watchdog_is_not_fed_where_rounds_stand_still_beside_a_wh
 
 
 async def test_a_worker_beside_a_program_tells_the_programs_service_manager_nothing(site, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
+        manager.bind("notify")  # a relative path: an absolute one may be longer than a socket's can be
         manager.setblocking(False)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", "notify")
         monkeypatch.setenv("WATCHDOG_USEC", "20000")
         async with worker_with(site.app(), WorkerConfig(timing=MORTAL)).running():
             await asyncio.sleep(0.1)

@@ -83,8 +83,10 @@ PARTITIONS = """
 
 
 # For a person to run, whose day is not always that of UTC.
-_TODAY = "(SELECT ({schema}.clock() AT TIME ZONE 'UTC')::date) AS at (today)"
-MAKE = f"SELECT {{schema}}.make_partitions(today, today + 7) FROM {_TODAY}"
+MAKE = (
+    "SELECT {schema}.make_partitions(today, today + 7) "
+    "FROM (SELECT ({schema}.clock() AT TIME ZONE 'UTC')::date) AS at (today)"
+)
 
 
 def partitions(schema: str) -> Statement[list[Finding]]:
