@@ -21,11 +21,12 @@ from chancy.carried.arrival import (
     as_numbers,
     difference,
     is_lost,
+    plainly,
     takes_booleans,
     takes_sequences,
     trust,
 )
-from chancy.carried.flaws import unfit
+from chancy.carried.flaws import is_row, unfit
 from chancy.carried.models import Carrier, Reader, carrier_of, encoder, holds_models
 from chancy.errors import InvalidArguments, InvalidResult, InvalidTask
 from chancy.model import MAX_PAYLOAD_BYTES
@@ -37,6 +38,17 @@ _NO_MUTABLE_DEFAULT = (list, dict, set, bytearray)
 
 encode_json = msgspec.json.Encoder(enc_hook=base_of).encode
 """A subclass of `str`, `int`, `datetime` and the like is said as its base is."""
+
+
+def _of_a_result(value: Any) -> Any:
+    """A model whose annotation does not say that it is one: its fields. Its job has done its work, and must not fail.
+
+    But no row of a database: fields of one may not be loaded.
+    """
+    return base_of(value) if is_row(type(value)) else plainly(value)
+
+
+_encode_result = msgspec.json.Encoder(enc_hook=_of_a_result).encode
 
 
 class Decoder(Protocol):
@@ -298,7 +310,7 @@ def signature_of(function: Callable[..., Any], task: str) -> Signature:
         trust=trusted,
         sequences=frozenset(p.name for p in parameters if takes_sequences(hints[p.name])),
         numbers=frozenset(name for name in found.keys() - carriers if not takes_booleans(hints[name])),
-        encode_value=carrier.encode if carrier else encode_json,
+        encode_value=carrier.encode if carrier else _encode_result,
         result=carrier or msgspec.json.Decoder(type(None) if result is None else result),
         result_is_plain=result_trusted is Trust.FULL,
         result_trust=result_trusted,

@@ -187,11 +187,14 @@ def fields_of(model: Any) -> Mapping[str, Any]:
 
 
 def plainly(value: Any) -> Any:
-    """What something is made of that has no JSON of its own: a model of its fields, a subclass of what is its base's.
+    """What something is made of that has no JSON of its own: a model of its fields or its root, a subclass of what is
+    its base's.
 
     Of anything else it raises `TypeError`.
     """
     if is_model(type(value)):
+        if value.__pydantic_root_model__:
+            return value.root
         return {name: value.__dict__[name] for name in fields_of(type(value)) if name in value.__dict__} | (
             value.__pydantic_extra__ or {}
         )
