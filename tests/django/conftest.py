@@ -84,7 +84,8 @@ def newer_python():
     if sys.version_info >= (3, 12):
         return sys.executable
     names = [found for minor in (14, 13, 12) if (found := shutil.which(f"python3.{minor}"))]
-    names += map(str, sorted(Path("~/.pyenv/versions").expanduser().glob("3.1[2-9]*/bin/python"), reverse=True))
+    beside = Path(sys.base_prefix).parent.glob("3.1[2-9]*/bin/python")  # as pyenv keeps them, wherever it does
+    names += map(str, sorted(beside, reverse=True))
     for name in names:
         if subprocess.run([name, "-c", "import ssl"], capture_output=True, check=False).returncode == 0:
             return name
