@@ -37,8 +37,8 @@ def what_is_equal_has_one_key_and_what_is_not_has_two(g: Ground) -> Steps:
 
 REPLACING = once.using(unique=Unique(key="k", on_conflict="replace"))
 RAISING = once.using(unique=Unique(key="k", on_conflict="raise"))
-BRIEF = timedelta(seconds=0.05)
-"""Long enough for two verbs in a row, and short enough to be waited for."""
+BRIEF = timedelta(milliseconds=50)
+"""Short enough to be waited for. Nothing has to happen within it."""
 
 
 @case

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from chancy.errors import SchemaOutdated
+from chancy.history.moving import MAKE_PARTITIONS
 from chancy.migrations.migrate import newest, version
 from chancy.migrations.roles import MISSING_RIGHTS, OWN_FUNCTION, OWN_TABLE, missing_rights
 from chancy.model import Rows, Statement, Steps
@@ -82,11 +83,8 @@ PARTITIONS = """
 """
 
 
-# For a person to run, whose day is not always that of UTC.
-MAKE = (
-    "SELECT {schema}.make_partitions(today, today + 7) "
-    "FROM (SELECT ({schema}.clock() AT TIME ZONE 'UTC')::date) AS at (today)"
-)
+MAKE = " ".join(MAKE_PARTITIONS.replace("%(days)s", "7").split())
+"""For a person to run."""
 
 
 def partitions(schema: str) -> Statement[list[Finding]]:
