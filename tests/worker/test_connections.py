@@ -26,6 +26,7 @@ from worker_help import (
     Proxy,
     Site,
     all_finished,
+    blocking_until,
     eventually,
     holds_the_bell,
     warm_up,
@@ -593,10 +594,8 @@ async def test_a_worker_works_and_keeps_its_lease_whatever_its_role_is_set_to(tm
             lease = site.workers()
             await asyncio.sleep(1)
             assert pooler == "transaction" or "bell:" not in caplog.text
-            seen, deadline = until(), time.monotonic() + 15
-            while until() < seen + timedelta(seconds=2):  # blocks the loop until its lease is extended all the same
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            seen = until()
+            blocking_until(lambda: until() >= seen + timedelta(seconds=2))  # its lease is extended all the same
             (job,) = site.submit(add.bind(1, 2))
             await eventually(lambda: site.row(job).finished_at)
             assert site.workers() == lease
@@ -639,10 +638,7 @@ async def test_a_watchdog_that_gets_no_answer_tries_again_and_holds_up_nobody_at
         proxy.deaf_to = b"clock_ahead"
         dog = watching(proxy.dsn, site.schema)
         with dog:
-            deadline = time.monotonic() + 15
-            while proxy.deaf < 2 and time.monotonic() < deadline:  # blocks the loop
-                time.sleep(0.05)
-            assert proxy.deaf >= 2
+            blocking_until(lambda: proxy.deaf >= 2)
             assert dog._thread.is_alive()
             began = time.monotonic()
         assert time.monotonic() - began < 5
@@ -660,10 +656,7 @@ async def test_a_watchdog_lives_through_any_error(site, monkeypatch):
     monkeypatch.setattr(watchdog.log, "error", broken)
     dog = watching(site.dsn, site.schema)
     with dog:
-        deadline = time.monotonic() + 15
-        while len(tried) < 3 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert len(tried) >= 3
+        blocking_until(lambda: len(tried) >= 3)
         assert dog._thread.is_alive()
     dog._thread.join(5)
     assert not dog._thread.is_alive()

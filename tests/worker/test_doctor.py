@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import psycopg
 import pytest
 import worker_tasks
 from psycopg import sql
-from worker_help import ONLY_WOKEN, eventually, working
+from worker_help import ONLY_WOKEN, blocking_until, eventually, working
 
 import chancy
 import chancy_ops
@@ -377,9 +376,7 @@ def test_a_session_that_keeps_dead_rows_is_named(site):
             (found,) = perform(site.conn, server_checks.pins(AT_ONCE), site.schema)
             return found if str(conn.info.backend_pid) in found.message else None
 
-        deadline = time.monotonic() + 15
-        while not (pin := found()) and time.monotonic() < deadline:  # somebody else's may be older, for a moment
-            time.sleep(0.05)
+        pin = blocking_until(found)  # somebody else's may be older, for a moment
         assert pin.severity is Severity.WARNING
         assert f"session {conn.info.backend_pid} (report, user " in pin.message
         assert "idle in transaction) has been open for " in pin.message

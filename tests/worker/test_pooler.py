@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import re
 import signal
-import time
 from datetime import timedelta
 
 import psycopg
@@ -19,6 +18,7 @@ from worker_help import (
     SOON_MISSED,
     Site,
     all_finished,
+    blocking_until,
     eventually,
     kill_one_of_two,
     states,
@@ -145,10 +145,7 @@ async def test_a_watchdog_behind_pgbouncer_keeps_the_lease_and_leaves_no_setting
         await eventually(lambda: site.row(job).finished_at)
         lease = set(site.workers())
         (expires,) = site.rows("SELECT expires_at FROM {}.worker")
-        deadline = time.monotonic() + 15
-        while not site.one(EXTENDED_BEYOND, expires[0], MORTAL.lease) and time.monotonic() < deadline:
-            time.sleep(0.05)  # blocks the loop, longer than its lease
-        assert site.one(EXTENDED_BEYOND, expires[0], MORTAL.lease)
+        blocking_until(lambda: site.one(EXTENDED_BEYOND, expires[0], MORTAL.lease))  # longer than its lease
         assert set(site.workers()) == lease
     assert "could not be extended" not in caplog.text
     assert different(before, await sessions_of(bouncer)) == set()

@@ -55,6 +55,16 @@ async def eventually(condition: Callable[[], T], within: float = 30.0) -> T:
     return value
 
 
+def blocking_until(condition: Callable[[], T], within: float = 15.0) -> T:
+    """The same in a plain function, or where the event loop is to stand still meanwhile."""
+    deadline = time.monotonic() + within
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {within} s")
+        time.sleep(0.05)
+    return value
+
+
 def process_facts(pid: int) -> tuple[str, int]:
     """A process's state letter and its parent."""
     state, parent, *_ = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
