@@ -334,7 +334,8 @@ def waiting(*futures, then=lambda: None):
     return work
 
 
-async def test_all_that_run_elsewhere_are_ordered_in_one_turn_of_the_loop():
+async def test_all_that_run_elsewhere_are_ordered_in_one_turn_of_the_loop(monkeypatch):
+    monkeypatch.setattr(bursts, "TURN_SECONDS", 10)
     site, loop = Elsewhere(), asyncio.get_running_loop()
     begun, answers = [], [loop.create_future() for _ in range(50)]
 
