@@ -59,6 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    _long_ones_too(config)
     if SHARED in os.environ or os.name == "nt":
         return
     from chancy_testing.server.postgres import give, unprivileged
@@ -77,6 +78,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
             del os.environ["CHANCY_PG_SEED"]
         del os.environ[SHARED]
         shared.cleanup()
+
+
+def _long_ones_too(config: pytest.Config) -> None:
+    """Of files that are named. Nobody has named one where all tests are run."""
+    if config.args_source is pytest.Config.ArgsSource.ARGS and not hasattr(config, "workerinput"):
+        config.option.markexpr = config.option.markexpr.removesuffix(" and not long")
 
 
 @pytest.fixture(scope="session")

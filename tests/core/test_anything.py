@@ -251,6 +251,7 @@ def built(value):
     return value() if inspect.isfunction(value) else value
 
 
+@pytest.mark.long
 @anything_goes
 @given(call=calls(), zone=st.sampled_from(["UTC", "Pacific/Kiritimati", "America/New_York"]))
 def test_a_verb_does_what_it_was_told_or_names_what_it_refuses(stocked, call, zone):
@@ -316,6 +317,7 @@ UNSAID = {"queue": "default", "priority": 0, "max_attempts": 3}
 MEANT = "SELECT task, arguments::text, queue, priority, run_at, max_attempts, unique_key, unique_until FROM {}.job WHERE id = %s"
 
 
+@pytest.mark.long
 @anything_goes
 @given(
     options=st.fixed_dictionaries(

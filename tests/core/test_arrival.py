@@ -410,6 +410,7 @@ ANNOTATIONS = [
 SIGNATURES = {str(annotation): taking(annotation) for annotation in ANNOTATIONS}
 
 
+@pytest.mark.long
 @settings(max_examples=500, deadline=None, derandomize=True)
 @given(which=st.sampled_from(sorted(SIGNATURES)), value=VALUES)
 def test_whatever_is_taken_arrives_as_it_was(which, value):

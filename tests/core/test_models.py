@@ -744,6 +744,7 @@ SHAPES = {
 COMPILED = {name: (taking(annotation), TypeAdapter(annotation)) for name, (annotation, _) in SHAPES.items()}
 
 
+@pytest.mark.long
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.one_of(*[st.tuples(st.just(name), values) for name, (_, values) in SHAPES.items()]))
 def test_whatever_is_taken_arrives_as_it_was_and_is_what_pydantics_own_round_trip_gives(shape_and_value):

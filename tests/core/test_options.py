@@ -554,6 +554,7 @@ anything_goes = settings(
 )
 
 
+@pytest.mark.long
 @anything_goes
 @given(options=OPTIONS, zone=st.sampled_from(["UTC", "Pacific/Kiritimati", "America/New_York", "Asia/Manila"]))
 @example(options={"run_at": EARLIEST}, zone="Asia/Manila")
@@ -594,6 +595,7 @@ def shared_by(made) -> dict[str, Any]:
 VERB_NAMES = sorted(set(VERBS) - {"result timeout", "batch callback", "cancel_many told"})
 
 
+@pytest.mark.long
 @anything_goes
 @given(verb=st.sampled_from(VERB_NAMES), value=ANYTHING)
 def test_a_verb_refuses_an_option_by_its_name_or_does_what_it_says(database, verb, value):

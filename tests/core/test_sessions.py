@@ -75,6 +75,7 @@ def as_ever(chancy_dsn):
             conn.execute(f"DROP SCHEMA {name} CASCADE")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("settings", "encoding"), each_with_each(SETTINGS))
 def test_every_verb_answers_and_writes_the_same(as_ever, database, chancy_clock, settings, encoding):
     chancy_clock.set(NOW)

@@ -115,6 +115,7 @@ def trapped(database):
     database.conn.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
+@pytest.mark.long
 def test_a_function_or_an_operator_of_a_better_fit_is_never_called(trapped):
     conn = trapped
     chancy.configure(schema="chancy")

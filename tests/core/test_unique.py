@@ -86,6 +86,7 @@ def test_without_a_function_the_key_is_all_arguments_whatever_their_order(databa
     assert (again.id, again.outcome, other.outcome) == (first.id, EXISTING, INSERTED)
 
 
+@pytest.mark.long
 def test_of_all_arguments_the_key_is_the_same_in_each_process():
     code = (
         "import test_unique as t; print(t.exact.bind({f'name {n}' for n in range(20)}, {'b': 2, 'a': 1}).unique.text)"
@@ -617,6 +618,7 @@ print(*[os.waitpid(pid, 0)[1] for pid in children])
 """
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("how", ["single", "many"])
 def test_sixteen_processes_submit_the_same_keys(database, how, tmp_path):
@@ -638,6 +640,7 @@ def test_sixteen_processes_submit_the_same_keys(database, how, tmp_path):
     assert Counter(key for key, _, outcome in told if outcome == "inserted") == Counter(list(live))
 
 
+@pytest.mark.long
 def test_jobs_that_finish_all_the_time_never_leave_a_submitter_without_an_answer(database):
     """The key is taken and given back as fast as one can: each submitter gets a job that was there."""
     stop = threading.Event()
@@ -666,6 +669,7 @@ def test_jobs_that_finish_all_the_time_never_leave_a_submitter_without_an_answer
     assert {job.id for mine in told for job in mine} == set(inserted)
 
 
+@pytest.mark.long
 def test_bulk_replacements_in_opposite_orders_never_deadlock(database):
     names = [str(n) for n in range(200)]
     held = ship.using(unique=Unique(on_conflict="replace"))

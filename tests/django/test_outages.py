@@ -8,7 +8,7 @@ import pytest
 import chancy
 from chancy_testing import Postgres
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = [pytest.mark.timeout(200), pytest.mark.long]
 
 THREADS = 6
 

@@ -30,7 +30,7 @@ def waits():
     return edition.call()
 """
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = [pytest.mark.timeout(200), pytest.mark.long]
 
 
 def test_a_worker_takes_what_was_changed_gives_back_what_ran_and_waits_for_a_mistake_to_be_mended(

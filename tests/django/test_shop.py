@@ -21,7 +21,7 @@ TESTS = {
 }
 """How many there are in each file: none may go missing."""
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.long]
 
 
 RUNS: dict[str, str] = {}

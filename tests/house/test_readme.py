@@ -83,6 +83,7 @@ def test_the_first_users_program_runs_as_they_wrote_it_with_its_limits(tmp_path,
         program.communicate()
 
 
+@pytest.mark.long
 @pytest.mark.skipif("CHANCY_TEST_DSN" in os.environ, reason="the demo starts a Postgres of its own")
 def test_the_demo_counts_the_files_of_a_folder_and_names_the_one_that_no_parser_takes(tmp_path):
     (tmp_path / "good.py").write_text("def one():\n    return 1\n")

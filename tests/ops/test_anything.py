@@ -11,6 +11,7 @@ import os
 
 import click
 import psycopg
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -100,6 +101,7 @@ def goes_on(shell, conn, looks):
 _ask = itertools.count()
 
 
+@pytest.mark.long
 @settings(
     max_examples=MORE,
     deadline=None,

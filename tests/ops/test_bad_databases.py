@@ -129,6 +129,7 @@ def test_a_broken_connection_string_is_never_repeated_by_any_command(capsys, dsn
     assert {name: line for name, line in said.items() if SECRET in line} == {}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["chancy_worker shop_tasks", "chancy migrate"])
 def test_neither_by_the_worker_nor_by_the_migration(shell, command):
     module, *rest = command.split()

@@ -21,6 +21,7 @@ import chancy
 from chancy_ops.development.programs import Log, Program
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.timeout(180),
     pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc"),
 ]

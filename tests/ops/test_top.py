@@ -107,6 +107,7 @@ def test_blocked_jobs_are_counted_in_the_frame_and_in_the_document(busy, tasks):
     assert {row["name"]: row["blocked"] for row in told["queues"]} == {"default": 2, "mail": 0}
 
 
+@pytest.mark.long
 def test_rates_are_of_the_time_since_the_look_before(busy, tasks):
     def later(before, seconds):
         """A look so long after that one."""

@@ -104,6 +104,7 @@ async def perform(site, recipe, surround, order=7):
     return jobs
 
 
+@pytest.mark.long
 async def test_sentry_has_the_last_failure_with_its_frame_and_each_attempt_in_the_trace_of_the_request(
     site, recipe, tmp_path
 ):

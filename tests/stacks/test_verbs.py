@@ -55,6 +55,7 @@ def as_ever(chancy_dsn):
             conn.execute(f"DROP SCHEMA {name} CASCADE")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stack", params(ONE_OF_EACH))
 def test_every_verb_answers_and_writes_the_same(stack, as_ever, onlooker, chancy_dsn, chancy_clock):
     chancy_clock.set(NOW)

@@ -20,7 +20,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FASTAPI = EXAMPLES / "fastapi"
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.long]
 
 
 def run(*command, **settings):

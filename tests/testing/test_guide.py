@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "testing.md"
 FENCES = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 TESTS = [fence for fence in FENCES if re.search(r"^(async )?def test_", fence, re.MULTILINE)]
@@ -15,6 +17,7 @@ def test_each_snippet_is_a_test_or_a_conftest():
     assert len(TESTS) + len(CONFTESTS) == len(FENCES)
 
 
+@pytest.mark.long
 def test_each_snippet_passes_in_an_empty_project(project):
     for number, text in enumerate(TESTS, 1):
         project.write(f"test_{number}.py", text)

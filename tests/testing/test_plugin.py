@@ -15,6 +15,8 @@ import pytest
 
 from chancy_testing.server.schemas import EVERY_SCHEMA
 
+pytestmark = pytest.mark.long
+
 MANY = """
 import pytest
 from chancy import jobs, task

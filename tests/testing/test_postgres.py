@@ -76,6 +76,7 @@ def test_the_server_and_its_files_are_gone_after_its_owner_was_killed():
     eventually(lambda: not Path(folder).exists())
 
 
+@pytest.mark.long
 def test_a_server_begins_with_the_new_data_of_the_first_where_a_folder_for_them_is_named(monkeypatch):
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         give(Path(folder), unprivileged())
@@ -94,6 +95,7 @@ def made_in_a_server(name):
         return conn.execute("SELECT system_identifier FROM pg_control_system()").fetchone()
 
 
+@pytest.mark.long
 def test_two_servers_start_at_the_same_time():
     def use(_):
         with Postgres() as server, psycopg.connect(server.dsn) as conn:

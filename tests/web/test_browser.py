@@ -30,6 +30,7 @@ from chancy_ops.web.routes import Act
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 REQUIRED = os.environ.get("CHANCY_REQUIRE_CHROMIUM") == "1"
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.skipif(not CHROMIUM and not REQUIRED, reason="there is no chromium"),
     pytest.mark.asyncio(loop_scope="module"),  # that of the browser
 ]

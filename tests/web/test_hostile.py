@@ -49,6 +49,7 @@ async def text_alone(pages, place, scripts):
     return page
 
 
+@pytest.mark.long
 async def test_a_name_is_a_text_wherever_it_stands_and_leads_where_it_should(shell, pages):
     (plain,) = [len(page.all("script")) for page in [await pages("/")]]
     for name in NAMES:
@@ -105,6 +106,7 @@ async def test_a_schema_with_a_name_that_none_has_is_refused_before_anything_is_
         open_dashboard(schema=schema)
 
 
+@pytest.mark.long
 async def test_a_schema_with_a_word_of_sql_as_its_name_is_one_as_any_other(shell, open_dashboard):
     schema = "Select_From"
     shell.conn.execute(psql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(psql.Identifier(schema)))
@@ -254,6 +256,7 @@ async def test_a_template_never_takes_a_text_for_markup():
         assert "Markup(f" not in file.read_text(), file
 
 
+@pytest.mark.long
 async def test_what_handlers_people_and_producers_have_said_of_a_job_is_a_text_too(shell, pages):
     """Meta, log, tracebacks, steps, schedules, limits, batches, and who has done what."""
     (plain,) = [len(page.all("script")) for page in [await pages("/")]]
@@ -283,6 +286,7 @@ async def test_what_handlers_people_and_producers_have_said_of_a_job_is_a_text_t
         await text_alone(pages, place, plain)
 
 
+@pytest.mark.long
 async def test_rows_of_odd_shapes_are_shown(shell, pages):
     """A clock that is off by years, memory that nobody has, a graph with a missing need, a worker nobody knows."""
     first, second = put(shell, task="odd"), put(shell, task="odd")

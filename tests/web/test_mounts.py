@@ -71,6 +71,7 @@ MOUNTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("mounted", "prefix"), MOUNTS)
 async def test_every_link_of_every_page_answers(open_dashboard, things, mounted, prefix):
     app = mounted(open_dashboard(), prefix)

@@ -145,6 +145,7 @@ async def test_a_button_that_is_pressed_twice_begins_one(shell, pages, gate):
     assert len(chancy_ops.audit(shell.conn, schema=shell.schema)) == 1
 
 
+@pytest.mark.long
 async def test_two_go_on_at_a_time_and_a_third_is_told_to_wait(shell, pages, gate):
     (waiting,) = shell.rows("SELECT min(id) FROM {}.history")[0]
     for state in ("failed", "cancelled"):
@@ -209,6 +210,7 @@ async def test_the_ticked_jobs_are_shown_counted_and_done_if_they_are_as_they_we
     assert (await pages("/sweep?ticked=1&verb=requeue", 400)).status == 400
 
 
+@pytest.mark.long
 async def test_two_hundred_ticked_jobs_are_looked_at_in_one_round_trip(shell, pages, monkeypatch):
     ids = shell.submit(*[greet.bind(str(n)) for n in range(200)])
     shell.finish(*ids)

@@ -111,6 +111,7 @@ async def test_a_batch_shows_how_far_it_is_at_each_stage(site):
         await eventually(lambda: tasks.told == [("", BatchCounts(batch.id, 6, 3, 1, 1, 1))])
 
 
+@pytest.mark.long
 async def test_two_workers_that_end_the_last_two_jobs_together_call_back_once_and_promptly(site):
     one, other = (site.app(queues=[chancy.Queue(name)]) for name in ("one", "other"))
     async with working(one, PROMPT), working(other, PROMPT):
@@ -257,6 +258,7 @@ def test_more_batches_than_one_look_takes_are_looked_at_in_turn(site):
     assert send(site.conn, finish_unfinished(batches[2].id), site.schema) == (None, (0, []))
 
 
+@pytest.mark.long
 async def test_batches_are_over_though_workers_are_killed(site, tmp_path):
     record, gate = tmp_path / "told", tmp_path / "gate"
     workers = [site.spawn() for _ in range(3)]

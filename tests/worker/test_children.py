@@ -73,6 +73,7 @@ def port():
 # What children have in common.
 
 
+@pytest.mark.long
 async def test_what_a_module_opens_and_seeds_at_its_import_each_child_has_for_itself(site, tmp_path):
     gate, pids = tmp_path / "gate", tmp_path / "pids"
     command(site, "child_tasks", "--children", "2")
@@ -152,6 +153,7 @@ def also_imported(module, monkeypatch):
     return make
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("started_children")
 async def test_a_preloaded_module_is_imported_once_for_all_children(site, module):
     name = module("to_preload", "import os\nIMPORTED_BY = os.getpid()\n")
@@ -162,6 +164,7 @@ async def test_a_preloaded_module_is_imported_once_for_all_children(site, module
     assert [by for _, by in found] == [server, server]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("started_children")
 async def test_children_draw_numbers_of_their_own_where_their_generators_are_preloaded(site, tmp_path):
     pytest.importorskip("numpy")
@@ -330,6 +333,7 @@ async def test_whatever_ends_a_coroutine_is_a_failed_attempt_and_its_child_goes_
     assert (row.state, row.errors[-1].kind, row.errors[-1].message) == (State.FAILED, kind, message)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("started_children")
 async def test_the_death_of_the_fork_server_is_told_and_another_one_is_started(site, tmp_path, caplog):
     async with working(site.app(), ONE) as worker:
@@ -449,6 +453,7 @@ async def test_a_worker_without_a_free_file_works_without_children_until_it_has_
         await is_done_when_there_is_one(site, job, port, caplog)
 
 
+@pytest.mark.long
 async def test_a_module_that_children_cannot_import_is_named_until_they_can(
     site, port, tmp_path, also_imported, caplog, starts
 ):
@@ -470,6 +475,7 @@ async def test_a_child_that_dies_over_its_imports_is_told_of(site, port, also_im
         await waits_for_a_child(site, starts, port, caplog, "one died of SIGSEGV before it could take a job")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("started_children")
 async def test_a_fork_server_that_dies_over_its_imports_is_told_of(site, port, module, caplog, starts):
     name = module("deadly_to_preload", "import os\nos._exit(7)\n")
@@ -507,6 +513,7 @@ async def test_what_a_job_changes_in_its_child_the_next_one_does_not_see(site, t
     assert "on standard output" in capfd.readouterr().out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "what", ["thread", "daemon thread", "process", "process of a shell", "memory", "closed output"]
 )
@@ -549,6 +556,7 @@ async def test_a_child_in_which_a_job_has_left_next_to_nothing_goes_on(site, wha
     assert "is replaced" not in caplog.text
 
 
+@pytest.mark.long
 async def test_a_child_that_has_done_its_share_ends_whatever_its_modules_have_started(site, also_imported):
     """The end of an interpreter waits for threads that are no daemons."""
     also_imported("with_a_thread", "import threading, time\nthreading.Thread(target=time.sleep, args=[600]).start()\n")
@@ -613,6 +621,7 @@ def test_the_first_process_of_a_container_waits_for_orphans_hands_signals_on_and
 CONTAINER = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 
 
+@pytest.mark.long
 async def test_a_worker_that_is_the_first_process_of_its_container_leaves_no_zombies(site, tmp_path):
     if subprocess.run([*CONTAINER, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no namespace can be made here")

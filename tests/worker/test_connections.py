@@ -125,6 +125,7 @@ async def test_a_link_without_a_connection_can_wait_too(site):
 # How often
 
 
+@pytest.mark.long
 async def test_a_worker_that_is_let_in_but_may_not_write_tries_again_ever_less_often_and_says_so_once(tmp_path, caplog):
     """A standby, or a server under maintenance: to connect is no success."""
     with server_of_its_own(tmp_path) as (_, site):
@@ -438,6 +439,7 @@ async def test_a_worker_reconnects_while_handlers_hold_all_threads_of_the_defaul
             assert list(site.workers()) == [1]
 
 
+@pytest.mark.long
 async def test_a_child_process_is_started_and_ends_while_handlers_hold_all_threads_of_the_default_executor(site):
     async with working(site.app(), WorkerConfig(timing=FAST, grace=1, children=1, recycle=1)):
         async with no_thread_to_be_had():
@@ -567,6 +569,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pooler", ["session", "transaction"])
 async def test_a_worker_works_and_keeps_its_lease_whatever_its_role_is_set_to(tmp_path, pooler, caplog):
     with server_of_its_own(tmp_path) as (_, site):

@@ -77,6 +77,7 @@ async def test_a_commit_whose_answer_is_lost_holds_and_its_step_is_not_done_agai
     assert effects() == {(job.id, "inside"): 1}
 
 
+@pytest.mark.long
 async def test_a_step_that_was_committed_is_done_after_a_crash_of_postgres(tmp_path):
     with Postgres() as server:
         with psycopg.connect(server.dsn, autocommit=True) as conn:

@@ -348,6 +348,7 @@ async def test_a_port_that_is_taken_leaves_neither_connections_nor_a_lease(site)
                 pass
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("answered", [False, True], ids=["before Postgres has it", "before its answer is read"])
 @pytest.mark.parametrize("stops", [True, False], ids=["stopped", "cancelled"])
 async def test_a_start_that_is_broken_off_in_any_statement_leaves_nothing(site, monkeypatch, stops, answered):

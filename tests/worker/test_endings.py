@@ -15,7 +15,7 @@ from worker_tasks import burdens, carries, carries_in_thread
 
 from chancy import Limit, State
 
-pytestmark = pytest.mark.any_postgres
+pytestmark = [pytest.mark.any_postgres, pytest.mark.long]
 
 LOOP_SLOTS, THREADS, CHILDREN = 20, 4, 2
 QUEUES = {"one": ["default"], "many": ["default", *(f"queue{number}" for number in range(4))]}

@@ -81,6 +81,7 @@ async def test_what_a_job_raises_through_the_loop_ends_that_job_at_most(site, lo
     assert "Traceback" not in worker.text.partition("stopping:")[2]
 
 
+@pytest.mark.long
 async def test_jobs_may_start_processes_in_each_way_wherever_they_run(site):
     worker = really_start(site)
     jobs = [tasks.maps_in_child.bind(way) for way in tasks.WAYS]
@@ -137,6 +138,7 @@ async def test_a_parent_of_processes_ends_with_them_whatever_jobs_have_left(site
     assert site.workers() == {}
 
 
+@pytest.mark.long
 async def test_a_parent_whose_workers_die_at_the_moment_of_its_signal_ends(site):
     parent = start(site, "--processes", "3")
     await begun(site, parent, 3)
@@ -223,6 +225,7 @@ async def test_signals_in_a_row_at_any_moment_end_a_worker_in_order(site, seed):
     assert "running" not in states(site) or "verdicts could not be written" in worker.text
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("unshare") is None or os.geteuid() != 0, reason="needs a namespace of processes")
 @pytest.mark.parametrize("extra", [[], ["--processes", "2"]], ids=["alone", "with processes"])
 async def test_the_first_process_of_a_container_obeys(site, extra):
@@ -253,6 +256,7 @@ def _children(pid):
 # A fleet
 
 
+@pytest.mark.long
 async def test_a_job_cannot_stop_the_fleet_by_its_exit_code(site):
     parent = start(site, "--processes", "2")
     await begun(site, parent, 2)
@@ -272,6 +276,7 @@ async def test_a_fleet_that_cannot_begin_ends_with_what_its_first_worker_said(si
     assert "half of a deploy" in parent.text
 
 
+@pytest.mark.long
 async def test_a_worker_that_cannot_start_again_stops_no_fleet_and_is_tried_until_it_can(site, tmp_path, stubborn):
     stubborn(str(tmp_path / "broken"))
     parent = start(site, "--processes", "2")

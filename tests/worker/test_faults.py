@@ -56,6 +56,7 @@ from chancy_worker.processes import Processes
 from chancy_worker.rounds import claimer
 
 
+@pytest.mark.long
 async def test_four_worker_processes_run_each_job_exactly_once(site, tmp_path):
     out = tmp_path / "ran"
     site.submit(*[record.bind(str(out)) for _ in range(5_000)])
@@ -106,6 +107,7 @@ async def test_a_verdict_that_comes_after_the_rescue_changes_nothing(site):
     assert all(notes)
 
 
+@pytest.mark.long
 async def test_one_poison_job_ends_failed_and_costs_its_neighbours_no_more_than_they_can_lose(site):
     innocent = site.submit(*[nap.bind(0.05) for _ in range(60)])
     (poison,) = site.submit(kill_my_worker.bind())
@@ -318,6 +320,7 @@ async def test_no_living_worker_is_declared_dead_when_the_databases_clock_is_set
     assert (site.row(job).attempt, site.row(job).crashes) == (1, 0)
 
 
+@pytest.mark.long
 async def test_no_living_worker_is_declared_dead_after_a_time_in_which_nobody_could_write(tmp_path, monkeypatch):
     monkeypatch.setattr(recovery, "LONGEST_SECONDS", LASTING.lease / 3)
     gates["dry"] = asyncio.Event()
@@ -365,6 +368,7 @@ async def test_a_verdict_whose_answer_was_lost_is_written_once_and_not_called_la
     assert "too late" not in caplog.text
 
 
+@pytest.mark.long
 async def test_workers_live_through_a_crash_of_postgres_and_every_job_finishes(tmp_path):
     with Postgres() as server:
         with psycopg.connect(server.dsn) as conn:
@@ -385,6 +389,7 @@ async def test_workers_live_through_a_crash_of_postgres_and_every_job_finishes(t
             site.close()
 
 
+@pytest.mark.long
 async def test_after_an_outage_longer_than_the_lease_no_job_of_a_living_worker_is_rescued(tmp_path):
     gate = tmp_path / "gate"
     with Postgres() as server:
@@ -425,12 +430,14 @@ async def test_an_open_reader_of_history_stops_no_completion_while_partitions_ar
     assert {site.row(job).attempt for job in jobs} == {1}
 
 
+@pytest.mark.long
 async def test_a_dead_child_of_processes_is_replaced_and_its_jobs_run_again_at_once(site, tmp_path):
     place = ["--dsn", site.dsn, "--schema", site.schema]
     parent = site.work("worker_tasks", "--processes", "2", *place)
     await kill_one_of_two(site, parent, tmp_path / "gate")
 
 
+@pytest.mark.long
 async def test_processes_outlive_a_child_that_cannot_be_replaced_while_postgres_is_away(tmp_path):
     with Postgres() as server:
         with psycopg.connect(server.dsn) as conn:

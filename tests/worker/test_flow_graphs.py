@@ -8,6 +8,7 @@ import signal
 import time
 
 import flow_graphs
+import pytest
 from worker_help import eventually
 
 import chancy
@@ -47,6 +48,7 @@ def compare(site, path, graphs, jobs):
     assert [flow_graphs.began_before_their_needs(path, nodes) for nodes in graphs] == [[]] * len(graphs)
 
 
+@pytest.mark.long
 async def test_a_random_graph_is_right_whoever_is_killed(site, tmp_path):
     path = str(tmp_path / "ran")
     (tmp_path / "ran").touch()

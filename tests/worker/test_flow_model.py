@@ -37,6 +37,8 @@ from chancy_worker.claims.statement import play_round
 from chancy_worker.claims.wanted import Wanted
 from chancy_worker.life.lease import register
 
+pytestmark = pytest.mark.long
+
 FINISHED = {"succeeded", "failed", "discarded", "cancelled"}
 
 

@@ -254,6 +254,7 @@ async def test_a_queue_that_keeps_nothing_keeps_what_is_needed(site, chancy_cloc
     assert (job.result(site.conn), told.result(site.conn)) == ("join(early,late)", "of: failed None Broken")
 
 
+@pytest.mark.long
 async def test_a_workflow_that_sleeps_for_a_year_has_all_that_it_needs_when_it_wakes(site, chancy_clock, upkeep):
     site.conn.execute(step_tasks.MAKE_EFFECTS)
     (job,) = site.submit(tasks.yearly.bind(site.dsn))

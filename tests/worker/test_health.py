@@ -43,6 +43,7 @@ async def test_a_full_worker_is_ready(site, port, monkeypatch):
         assert await until_answered(port, 200) == "200 OK\n"
 
 
+@pytest.mark.long
 async def test_a_worker_is_live_and_not_ready_while_its_database_is_away(tmp_path, port):
     with Postgres() as server:
         with psycopg.connect(server.dsn) as conn:
@@ -88,6 +89,7 @@ async def test_the_parent_of_processes_answers_for_all_of_them(site, port):
     await eventually(lambda: parent.code == 0)
 
 
+@pytest.mark.long
 async def test_the_parent_of_processes_feeds_systemds_watchdog_and_replaces_a_worker_that_hangs(
     site, tmp_path, monkeypatch
 ):
@@ -132,6 +134,7 @@ async def test_who_connects_and_says_nothing_or_nonsense_leaves_no_trace(site, p
     assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
+@pytest.mark.long
 async def test_systemds_watchdog_is_fed_while_the_database_is_away_and_jobs_run_on(tmp_path, monkeypatch):
     monkeypatch.setattr("chancy_worker.life.health.LONGEST_TURN", 0.5)
     monkeypatch.chdir(tmp_path)

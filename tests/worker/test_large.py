@@ -69,6 +69,7 @@ def test_a_claim_that_weighs_brings_eight_mebibytes_and_one_job_more(site):
     assert jobs[0].size > MIB
 
 
+@pytest.mark.long
 def test_one_job_always_comes_however_large_it_is_unless_there_is_room_for_none(site):
     site.submit(*[weigh.bind(random_text(12 * MIB)) for _ in range(2)])
     assert claimed(site, WEIGHED_ROUND, large={"default": 0}) == []
@@ -88,6 +89,7 @@ def test_a_claim_that_does_not_weigh_leaves_the_arguments_of_large_jobs_behind(s
     assert [job.is_withheld for job in claimed(site, ROUND)] == [True, False, True]
 
 
+@pytest.mark.long
 async def test_large_and_small_jobs_each_run_once_and_none_loses_an_attempt(site):
     jobs = site.submit(
         *(weigh.bind(random_text(size)) for size in (100, 3_000, 5_000, 50_000, MIB, 3 * MIB) for _ in range(4)),
@@ -148,6 +150,7 @@ async def test_verdicts_that_together_take_longer_than_the_deadline_go_out_in_sm
     assert {(site.row(job).state, site.row(job).attempt) for job in jobs} == {(State.SUCCEEDED, 1)}
 
 
+@pytest.mark.long
 async def test_a_worker_holds_no_more_than_its_bytes_of_large_jobs_and_small_ones_go_on_beside_them(site, monkeypatch):
     monkeypatch.setattr(portions, "HELD_BYTES", 4 * MIB)
     seen = []

@@ -33,6 +33,7 @@ async def finished(site: Site, *jobs, within=20.0):
     return [site.row(job) for job in jobs]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["bytearray", "numpy", "list", "shared", "swallow"])
 async def test_a_job_that_wants_more_memory_than_its_limit_ends_and_its_neighbours_do_not(site, tmp_path, how):
     if how == "numpy":
@@ -52,6 +53,7 @@ async def test_a_job_that_wants_more_memory_than_its_limit_ends_and_its_neighbou
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["loop", "sleep", "gil"])
 async def test_a_plain_function_over_its_time_is_killed(site, how):
     async with working(site.app(), QUICK):
@@ -137,6 +139,7 @@ async def test_functions_of_both_kinds_run_in_children_and_keep_them(site):
     await eventually(lambda: not any(map(is_alive, pids)))
 
 
+@pytest.mark.long
 async def test_a_child_is_replaced_after_its_share_of_jobs(site):
     async with working(site.app(), WorkerConfig(timing=FAST, grace=1, children=1, recycle=5)):
         rows = await finished(site, *site.submit(*[tasks.pid_slowly.bind() for _ in range(20)]))
@@ -245,6 +248,7 @@ async def test_a_task_whose_limit_is_above_the_whole_budget_is_refused_at_the_st
     assert site.workers() == {}
 
 
+@pytest.mark.long
 async def test_full_children_hold_up_no_other_jobs(site, tmp_path):
     gate, pids = tmp_path / "gate", tmp_path / "pids"
     async with working(site.app(), WorkerConfig(timing=FAST, grace=1, children=2)):
@@ -295,6 +299,7 @@ def test_limits_decide_where_a_function_runs(asynchronous, executor, limits, pla
     assert place_of(asynchronous, executor, limits) == place
 
 
+@pytest.mark.long
 async def test_short_jobs_behind_one_that_takes_long_are_taken_back_and_go_elsewhere(site, tmp_path):
     gate, pids = tmp_path / "gate", tmp_path / "pids"
     async with working(site.app(), WorkerConfig(timing=FAST, grace=1, children=2)):
@@ -329,6 +334,7 @@ async def test_a_memory_limit_counts_what_the_processes_of_a_job_have_together(s
     assert 256 < int(row.errors[-1].message.split(" MiB")[0].rpartition(" ")[2]) < 500
 
 
+@pytest.mark.long
 async def test_memory_that_the_processes_of_a_job_share_is_counted_once(site, tmp_path):
     """160 MiB are resident in each of five, under a limit of 512."""
     gate = tmp_path / "gate"

@@ -106,6 +106,7 @@ def release(*names):
         tasks.gates[name].set()
 
 
+@pytest.mark.long
 async def test_a_lone_job_is_looked_for_by_a_few_workers_however_many_are_idle(site, rounds):
     async with working(site.app(), CONFIG) as _:
         await eventually(lambda: rounds)
@@ -141,6 +142,7 @@ async def test_a_scheduled_job_that_all_workers_know_of_wakes_two_of_them_and_be
         assert len(rounds) <= 7
 
 
+@pytest.mark.long
 async def test_a_burst_wakes_all_the_workers_that_it_takes(site):
     async with fleet(site, 8, concurrency=2) as workers:
         for _ in range(3):

@@ -215,6 +215,7 @@ async def test_a_worker_process_that_is_killed_loses_a_second_at_most(site, tmp_
     assert last - logs(site, job)[-1].at < timedelta(seconds=reports.EVERY_SECONDS + 1)
 
 
+@pytest.mark.long
 async def test_while_the_database_is_away_nothing_is_raised_at_handlers_and_later_it_is_all_there(tmp_path, caplog):
     with Postgres() as server:
         with psycopg.connect(server.dsn) as conn:
@@ -365,6 +366,7 @@ async def test_an_async_function_in_a_child_knows_its_job(site):
     assert [site.row(job).result for job in jobs] == [str(job.id).encode() for job in jobs]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", [tasks.tell_on_loop, tasks.tell_in_thread, tasks.tell_in_process])
 async def test_progress_said_in_a_tight_loop_is_written_once_a_second_and_seen(site, tmp_path, monkeypatch, place):
     gate, written = tmp_path / "gate", []

@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import psycopg
+import pytest
 import tally_tasks
 import worker_tasks
 from prometheus_client.parser import text_string_to_metric_families
@@ -139,6 +140,7 @@ async def test_without_the_library_it_is_said_what_to_install(site, port, monkey
         assert (status, decode(text).ready) == (200, True)
 
 
+@pytest.mark.long
 async def test_the_parent_of_processes_answers_for_each_of_them(site, port):
     parent = site.work(
         "worker_tasks", "--processes", "2", "--dsn", site.dsn, "--schema", site.schema,

@@ -42,6 +42,8 @@ from chancy_worker.life.lease import extend, register
 from chancy_worker.life.rescue import declare_dead, take_back
 from chancy_worker.life.suspects import choose
 
+pytestmark = pytest.mark.long
+
 WAITING = {"ready", "scheduled"}
 LIVE = WAITING | {"running"}
 FINISHED = {"succeeded", "failed", "discarded", "cancelled"}

@@ -175,6 +175,7 @@ async def test_a_verdict_that_cannot_be_moved_even_bare_ends_its_job_without_wha
     assert len(said) < 10, said
 
 
+@pytest.mark.long
 async def test_while_one_job_cannot_be_claimed_for_a_reason_of_the_servers_the_others_are(site):
     (odd,) = site.submit(add.bind(0, 0))
     site.conn.execute(TRIGGER.format(schema=site.schema, id=odd.id, code="58030"))

@@ -64,6 +64,7 @@ def test_what_is_claimed_is_in_the_order_of_its_queue_whatever_the_order_of_its_
         assert ids == [id_ for id_, place in sorted(expected.items(), key=lambda each: each[1]) if place[0] == queue]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("beside", ["alone", "beside a busy queue"])
 async def test_with_one_slot_the_jobs_of_a_queue_begin_one_after_another(site, tmp_path, place, beside):
@@ -89,6 +90,7 @@ async def test_with_one_slot_it_does_not_matter_where_the_jobs_of_a_queue_run(si
     assert begun(path) == [job.id for job in jobs]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", PLACES)
 async def test_with_ten_slots_no_job_is_overtaken_by_more_than_ten(site, tmp_path, place):
     path, lengths = tmp_path / "begun", random.Random(7)

@@ -99,6 +99,7 @@ def test_what_the_database_refuses_is_no_outage(clock, said):
     ]
 
 
+@pytest.mark.long
 async def test_all_connections_of_a_worker_speak_of_an_outage_with_one_voice(tmp_path, said, monkeypatch):
     """Idle and busy ones, of rounds, bell, life and parts: the server is stopped over all of them."""
     monkeypatch.setattr(outage, "SAID_SECONDS", 1.0)

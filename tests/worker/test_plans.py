@@ -328,6 +328,7 @@ def assert_every_scan_has_its_place(seen):
 # Suspects.
 
 
+@pytest.mark.long
 async def test_suspects_are_chosen_by_an_index_that_has_no_other_jobs(link, deep):
     """Of the 8,000 that the queue has, 80 may run beside each other."""
     seen = await watch(link, choose(["lost"], [], 32, alone=True))
@@ -692,6 +693,7 @@ async def test_so_do_the_plans_of_what_else_a_worker_asks(chancy_dsn, chancy_sch
     assert_every_scan_has_its_place(beating)
 
 
+@pytest.mark.long
 async def test_while_a_snapshot_is_held_the_thousandth_claim_reads_no_more_than_the_tenth(chancy_dsn, chancy_schema):
     link = Link(chancy_dsn, chancy_schema, "plans", deadline=60)
     await link.connect()
@@ -721,6 +723,7 @@ async def test_while_a_snapshot_is_held_the_thousandth_claim_reads_no_more_than_
     assert unmarked.blocks["job"] > 3 * seen[1000].blocks["job"]  # 2,611 against 574
 
 
+@pytest.mark.long
 async def test_a_look_at_a_batch_of_which_most_has_finished_reads_no_more_than_one_at_its_begin(
     chancy_dsn, chancy_schema
 ):

@@ -242,6 +242,7 @@ async def test_a_locked_row_and_a_missing_partition_are_overcome_behind_pgbounce
     assert set(site.rows("SELECT state::text, attempt FROM {}.history")) == {("succeeded", 1)}
 
 
+@pytest.mark.long
 async def test_a_handler_that_blocks_the_loop_finds_no_lock_held_by_a_round_of_its_own_worker(site, bouncer):
     """A round is one packet: with a COMMIT of its own it would wait for the loop, and the loop here for its lock."""
     site.conn.execute("SET lock_timeout = '5s'")
@@ -282,6 +283,7 @@ async def test_the_jobs_of_a_worker_killed_behind_pgbouncer_run_again(site, boun
     assert {(site.row(job).state, site.row(job).attempt) for job in jobs} == {(State.SUCCEEDED, 2)}
 
 
+@pytest.mark.long
 async def test_two_workers_behind_three_server_connections_run_each_job_exactly_once(site, bouncer, tmp_path):
     out = tmp_path / "ran"
     site.submit(*[record.bind(str(out)) for _ in range(500)])
@@ -299,6 +301,7 @@ async def test_two_workers_behind_three_server_connections_run_each_job_exactly_
     assert {site.row(int(id_)).attempt for id_ in ran[::50]} == {1}
 
 
+@pytest.mark.long
 async def test_a_dead_child_of_processes_behind_pgbouncer_is_replaced_and_one_warning_is_enough_for_all(
     site, bouncer, tmp_path
 ):
@@ -357,6 +360,7 @@ async def test_one_process_at_a_time_drops_partitions_whether_behind_pgbouncer_o
     assert site.one("SELECT to_regclass('{}.history_20200101')") is None
 
 
+@pytest.mark.long
 async def test_a_worker_behind_pgbouncer_lives_through_a_crash_of_postgres(tmp_path):
     with Postgres() as server:
         with psycopg.connect(server.dsn) as conn:

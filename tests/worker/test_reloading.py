@@ -153,6 +153,7 @@ async def result_of(site, job):
     return int(row.result)
 
 
+@pytest.mark.long
 async def test_a_change_is_taken_what_ran_goes_back_and_a_mistake_waits_to_be_mended(site, edition):
     edition(EDITION.format(number=1))
     worker = started(site)

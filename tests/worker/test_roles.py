@@ -57,6 +57,7 @@ MOVE = """
 OVER = "SELECT count(*) FROM {}.kept_days('0') WHERE over"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 async def test_each_role_does_its_part_through_eight_days(site, as_role):
     dsns = {kind: as_role(kind) for kind in ("producer", "worker", "viewer", "operator")}

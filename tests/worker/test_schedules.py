@@ -379,6 +379,7 @@ def test_one_whose_row_is_held_by_somebody_keeps_nobody_waiting(site, clock, tic
     assert len(ran_at(site)) == 2
 
 
+@pytest.mark.long
 async def test_many_schedulers_over_many_ticks_submit_each_once(site, clock):
     clock.set(NINE)
     add(site, every(seconds=1, missed="all"))

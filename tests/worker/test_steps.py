@@ -57,6 +57,7 @@ async def test_a_job_goes_on_where_it_left_off_wherever_it_runs(site, place, eff
     assert effects() == {(job.id, "first"): 1, (job.id, "last"): 1}
 
 
+@pytest.mark.long
 async def test_no_word_is_lost_whenever_it_comes(site):
     def say(ids):
         with psycopg.connect(site.dsn, autocommit=True) as conn:
@@ -189,6 +190,7 @@ async def test_a_job_that_is_cancelled_in_its_step_has_not_done_it(site, effects
     assert (site.row(job).state, effects(), names(site, job)) == (State.CANCELLED, {}, [])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["order", "order_in_thread"])
 async def test_effects_in_the_transaction_of_a_step_are_there_once_whatever_workers_die(site, kind, effects):
     jobs = site.submit(*[getattr(tasks, kind).bind(site.dsn) for _ in range(24)])

@@ -134,6 +134,7 @@ async def test_a_job_that_was_asked_to_stop_and_fails_is_counted_as_cancelled_as
     assert tallied(site) == {("worker_tasks.fail_in_thread", "cancelled"): 1}
 
 
+@pytest.mark.long
 async def test_of_jobs_that_come_out_in_every_way_only_what_a_killed_worker_had_not_said_is_missing(site):
     def spawn():
         return site.spawn(queues=tally_tasks.QUEUES, timing=replace(MORTAL, tally=0.1), grace=0.0)

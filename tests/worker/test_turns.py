@@ -14,6 +14,7 @@ import batch_tasks
 import limit_tasks
 import log_tasks
 import psycopg
+import pytest
 import worker_tasks
 from worker_help import FAST, MORTAL, PID, Proxy, all_finished, eventually, holds_the_bell, working
 
@@ -262,6 +263,7 @@ async def test_an_idle_worker_holds_three_connections(site, monkeypatch):
         assert names(site) == IDLE
 
 
+@pytest.mark.long
 async def test_a_worker_of_which_everything_is_asked_holds_five_connections_at_most(site, tmp_path, caplog):
     """Limits, children, logs, progress, batches and their callbacks, schedules, the dead, and days that are over."""
     caplog.set_level(logging.INFO, "app.logs")

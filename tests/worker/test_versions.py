@@ -154,6 +154,7 @@ def ended(site):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("first", "then"), [("old", "new"), ("new", "old")], ids=["deploy", "roll back"])
 async def test_a_thousand_waiting_jobs_run_each_under_a_version_that_takes_them_and_no_attempt_is_burnt(
     site, version, first, then

@@ -14,7 +14,7 @@ from worker_help import Process, all_finished, eventually
 
 from chancy import State
 
-pytestmark = pytest.mark.any_postgres
+pytestmark = [pytest.mark.any_postgres, pytest.mark.long]
 
 SERVERS = ["uvicorn", "hypercorn"]
 SIGNALS = {"SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT}
