@@ -7,12 +7,17 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.append(str(Path(__file__).parent))  # `kept` and `conformance` are found under their plain names
+
+import kept
 
 ROOT = Path(__file__).parents[1]
 
@@ -84,6 +89,13 @@ def _long_ones_too(config: pytest.Config) -> None:
     """Of files that are named. Nobody has named one where all tests are run."""
     if config.args_source is pytest.Config.ArgsSource.ARGS and not hasattr(config, "workerinput"):
         config.option.markexpr = config.option.markexpr.removesuffix(" and not long")
+
+
+@pytest.fixture(scope="session")
+def chancy_dsn(chancy_dsn: str) -> Iterator[str]:
+    """That of the plugin, with sessions that are kept."""
+    with kept.sessions_of(chancy_dsn):
+        yield chancy_dsn
 
 
 @pytest.fixture(scope="session")

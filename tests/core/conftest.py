@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import kept
 import psycopg
 import pytest
 from psycopg import sql
@@ -35,7 +36,7 @@ class Database:
     def __init__(self, dsn: str, schema: str) -> None:
         self.dsn = dsn
         self.schema = schema
-        self.conn = psycopg.connect(dsn, autocommit=True)
+        self.conn = kept.connect(dsn)
         self._opened: list[psycopg.Connection[Any]] = [self.conn]
 
     def connect(self, **options: Any) -> psycopg.Connection[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -27,12 +28,15 @@ FOLDERS = [
 ]
 
 
+@functools.cache
 def imports(path):
+    found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+            found.add(node.module)
+    return found
 
 
 def test_no_test_imports_a_conftest_since_each_folder_has_one():

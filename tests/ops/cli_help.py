@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import kept
 import psycopg
 import pytest
 from psycopg import sql
@@ -56,7 +57,7 @@ class Shell:
 
     @functools.cached_property
     def conn(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(self.dsn, autocommit=True)
+        return kept.connect(self.dsn)
 
     def close(self) -> None:
         if "conn" not in self.__dict__:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import kept
 import psycopg
 import pytest
 
@@ -37,13 +39,13 @@ class Onlooker:
 
 @pytest.fixture
 def onlooker(chancy_dsn, chancy_schema):
-    with psycopg.connect(chancy_dsn, autocommit=True) as conn:
+    with contextlib.closing(kept.connect(chancy_dsn)) as conn:
         thing = f"public.thing_{chancy_schema}"
         conn.execute(f"CREATE TABLE {thing} (id int)")
         try:
             yield Onlooker(conn, chancy_schema, thing)
         finally:
-            conn.execute(f"DROP TABLE {thing}")
+            conn.execute(f"DROP TABLE {thing}; DELETE FROM {chancy_schema}.worker")  # then the schema is used again
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
 from pathlib import Path
 
+import kept
 import psycopg
 import pytest
 
@@ -44,7 +46,7 @@ def test_a_promise_is_kept_on_every_stack(case, stack, chancy_dsn, chancy_schema
     if stack.is_async:
         on_a_loop_of_its_own(keep(case, stack, chancy_dsn, chancy_schema))
     else:
-        with stack.opened(chancy_dsn, True) as actor, psycopg.connect(chancy_dsn, autocommit=True) as drained:
+        with stack.opened(chancy_dsn, True) as actor, contextlib.closing(kept.connect(chancy_dsn)) as drained:
             go_on(case(OnPostgres(actor.conn, chancy_schema, drained)))
 
 

@@ -18,6 +18,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import kept
 import psycopg
 import pytest
 import worker_tasks
@@ -165,7 +166,7 @@ class Site:
         self.dsn = dsn
         self.schema = schema
         self.folder = folder
-        self.conn = psycopg.connect(dsn, autocommit=True)
+        self.conn = kept.connect(dsn)
         self.since = self.conn.execute("SELECT clock_timestamp()").fetchone()[0]
         """Sessions of workers that are older are of other tests, which left them to the garbage collector."""
         self.processes: list[Process] = []
