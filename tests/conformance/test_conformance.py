@@ -19,12 +19,15 @@ from conformance.cases import CASES
 
 @pytest.fixture(scope="module", params=["sync", "async"])
 def conn(request, chancy_dsn):
-    """On which case after case runs: half of what a short one takes is to be known to the server."""
+    """On which case after case runs: half of what a short one takes is to be known to the server, and much of the rest
+    are plans of rounds, which are made once, as a worker has them.
+    """
+    asked = {"conninfo": chancy_dsn, "autocommit": True, "options": "-c plan_cache_mode=force_generic_plan"}
     if request.param == "sync":
-        with psycopg.connect(chancy_dsn, autocommit=True) as conn:
+        with psycopg.connect(**asked) as conn:
             yield conn
     else:
-        conn = on_a_loop_of_its_own(psycopg.AsyncConnection.connect(chancy_dsn, autocommit=True))
+        conn = on_a_loop_of_its_own(psycopg.AsyncConnection.connect(**asked))
         yield conn
         on_a_loop_of_its_own(conn.close())
 

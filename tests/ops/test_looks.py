@@ -232,6 +232,7 @@ def small(chancy_dsn, deep):
         conn.execute(fill("DROP SCHEMA {schema} CASCADE", schema))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("which", STEPS, ids=repr)
 def test_pages_and_looks_that_had_no_time_show_every_job_once(small, conn, which):
     def every(limit, seconds, words=None):

@@ -86,6 +86,7 @@ def filled(shell, tasks):
     return {"waiting": waiting, "failed": failed, "batch": made.id, "sweep": sweep}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("settings", "encoding"), each_with_each(SETTINGS))
 def test_every_command_answers_the_same_and_does_its_part(shell, filled, settings, encoding):
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())

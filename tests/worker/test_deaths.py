@@ -47,6 +47,7 @@ async def killed_and_done_by_another(site, job, within=30):
     return site.row(job)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", tasks.PLACES)
 async def test_a_job_whose_worker_is_killed_at_any_place_of_its_steps_goes_on_from_there(site, place, effects):
     (job,) = site.submit(tasks.steps.bind(site.dsn, str(site.folder), place))

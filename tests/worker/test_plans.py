@@ -338,6 +338,7 @@ async def test_suspects_are_chosen_by_an_index_that_has_no_other_jobs(link, deep
     assert_bounded(seen, 4 * 32)  # 38
 
 
+@pytest.mark.long
 async def test_where_there_are_none_no_other_job_is_read(link, deep):
     seen = await watch(link, choose(["default", "tidy", "none"], [], 32, alone=True))
     assert seen.indexes() <= {"job_suspect", "pause_pkey"}

@@ -24,27 +24,31 @@ _NAME = re.compile(r"chancy_test_(\d+)_\d+")
 KEY = 0x0C4A7C7
 """The first half of the advisory lock of a run; the other is its number."""
 
-# Whoever creates, alters or replaces anything leaves another xmin in the catalogs. (In pg_class, so does TRUNCATE; and
-# of functions what they are is compared, for a clock that was moved is put right again.)
+# Whoever creates, alters or replaces anything leaves another xmin in the catalogs than that of the schema, with which all
+# that is in it was made. (In pg_class, so does TRUNCATE. The clock is compared as it is: one that was moved is put right
+# again.)
 SHAPE = """
     SELECT md5(concat_ws('; ',
         (SELECT string_agg(concat_ws(' ', oid, relname, relnatts, relhasrules, relrowsecurity, reloptions, relacl), ', '
             ORDER BY oid) FROM pg_class WHERE relnamespace = {schema}::regnamespace),
-        (SELECT concat_ws(' ', count(*), sum(a.xmin::text::bigint)) FROM pg_attribute AS a
+        (SELECT concat_ws(' ', count(*), count(*) FILTER (WHERE a.xmin <> made)) FROM pg_attribute AS a
             JOIN pg_class ON attrelid = pg_class.oid WHERE relnamespace = {schema}::regnamespace),
-        (SELECT concat_ws(' ', count(*), sum(t.xmin::text::bigint)) FROM pg_trigger AS t
-            JOIN pg_class ON tgrelid = pg_class.oid WHERE relnamespace = {schema}::regnamespace),
+        (SELECT concat_ws(' ', count(*), count(*) FILTER (WHERE t.xmin <> made)) FROM pg_trigger AS t
+            JOIN pg_class ON tgrelid = pg_class.oid
+            WHERE relnamespace = {schema}::regnamespace AND relkind IN ('r', 'p', 'v')),
         (SELECT count(*) FROM pg_statistic
             JOIN pg_class ON starelid = pg_class.oid WHERE relnamespace = {schema}::regnamespace),
-        (SELECT concat_ws(' ', count(*), sum(xmin::text::bigint)) FROM pg_constraint
+        (SELECT concat_ws(' ', count(*), count(*) FILTER (WHERE xmin <> made)) FROM pg_constraint
             WHERE connamespace = {schema}::regnamespace),
-        (SELECT concat_ws(' ', count(*), sum(xmin::text::bigint)) FROM pg_type
+        (SELECT concat_ws(' ', count(*), count(*) FILTER (WHERE xmin <> made)) FROM pg_type
             WHERE typnamespace = {schema}::regnamespace),
-        (SELECT concat_ws(' ', count(*), sum(hashtextextended(p::text, 0))) FROM pg_proc AS p
-            WHERE pronamespace = {schema}::regnamespace),
+        (SELECT concat_ws(' ', count(*), count(*) FILTER (WHERE xmin <> made AND proname <> 'clock'),
+                string_agg(p::text, ', ' ORDER BY oid) FILTER (WHERE proname = 'clock'))
+            FROM pg_proc AS p WHERE pronamespace = {schema}::regnamespace),
         (SELECT string_agg(s::text, ', ' ORDER BY s) FROM {name}.setting AS s),
         (SELECT string_agg(m::text, ', ' ORDER BY m) FROM {name}.migration AS m),
         (SELECT count(*) FROM {name}.worker)))
+    FROM (SELECT xmin AS made FROM pg_namespace WHERE oid = {schema}::regnamespace) AS its_schema
 """
 # The lock waits for who has written and not ended the transaction, as a DROP would. TRUNCATE takes ten times as long as
 # to delete a few rows, and each session has to read again what the tables are like; it is for those that have grown.

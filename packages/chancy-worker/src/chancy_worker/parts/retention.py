@@ -29,6 +29,9 @@ from .steps import carry_steps
 log = logging.getLogger("chancy.worker")
 
 DAYS_AHEAD = 7
+FIRST_SECONDS = 5.0
+"""A worker's first turn is at some time within these: of many that are started at once, few open one more connection at
+a time. One that always ends sooner has its turn now and then all the same."""
 
 KEEP = """
     WITH kept AS (
@@ -146,7 +149,7 @@ class Retention(Part):
 
     def __init__(self, app: Chancy, timing: Timing, *, is_lent: bool) -> None:
         """`is_lent` is whether the link's session is, as behind a pooler."""
-        self.due = NextTurn("upkeep")
+        self.due = NextTurn("upkeep", random.uniform(0, min(FIRST_SECONDS, timing.upkeep)))
         self._app = app
         self._timing = timing
         self._duties: Sequence[tuple[str, Callable[[Link], Awaitable[bool | None]]]] = (
