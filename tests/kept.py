@@ -26,6 +26,8 @@ _free: dict[str, list[Kept]] = {}
 class Kept(psycopg.Connection[Any]):
     """In autocommit. `close` leaves it to the next test, unless this one has changed what it cannot put right."""
 
+    _dsn = ""
+
     def close(self) -> None:
         if self._dsn in _free and self._is_as_new():
             _free[self._dsn].append(self)
@@ -43,8 +45,6 @@ class Kept(psycopg.Connection[Any]):
         except psycopg.Error:
             return False
         return True
-
-    _dsn = ""
 
 
 def connect(dsn: str) -> psycopg.Connection[Any]:

@@ -24,9 +24,9 @@ _NAME = re.compile(r"chancy_test_(\d+)_\d+")
 KEY = 0x0C4A7C7
 """The first half of the advisory lock of a run; the other is its number."""
 
-# Whoever creates, alters or replaces anything leaves another xmin in the catalogs than that of the schema, with which all
-# that is in it was made. (In pg_class, so does TRUNCATE. The clock is compared as it is: one that was moved is put right
-# again.)
+# All that is in it was made with it: whoever creates, alters or replaces anything leaves another xmin in the catalogs
+# than that of the schema. (In pg_class, so does TRUNCATE. The clock is compared as it is, for one that was moved is put
+# right again.)
 SHAPE = """
     SELECT md5(concat_ws('; ',
         (SELECT string_agg(concat_ws(' ', oid, relname, relnatts, relhasrules, relrowsecurity, reloptions, relacl), ', '
