@@ -29,10 +29,11 @@ class Kept(psycopg.Connection[Any]):
     _dsn = ""
 
     def close(self) -> None:
-        if self._dsn in _free and self._is_as_new():
-            _free[self._dsn].append(self)
-        else:
+        free = _free.get(self._dsn)
+        if free is None or not self._is_as_new():
             super().close()
+        elif self not in free:  # and not closed twice
+            free.append(self)
 
     def _is_as_new(self) -> bool:
         if self.closed or self.row_factory is not tuple_row or self.prepare_threshold != 5:

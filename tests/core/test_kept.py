@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import kept
 import psycopg
 import pytest
@@ -66,11 +68,19 @@ def test_it_is_in_autocommit_again(handed_on):
 )
 def test_what_cannot_be_put_right_is_not_kept(handed_on, spoilt):
     def use(conn):
-        try:
+        with contextlib.suppress(psycopg.OperationalError):
             spoilt(conn)
-        except psycopg.OperationalError:
-            pass
 
     conn, same = handed_on(use)
     assert not same
     assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_who_closes_it_twice_has_it_once(chancy_dsn):
+    one = kept.connect(chancy_dsn)
+    one.close()
+    one.close()
+    first, second = kept.connect(chancy_dsn), kept.connect(chancy_dsn)
+    assert first is not second
+    first.close()
+    second.close()
