@@ -86,7 +86,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def _long_ones_too(config: pytest.Config) -> None:
-    """Of files that are named. Nobody has named one where all tests are run."""
+    """What takes long is left out where all tests are run, and not of files that somebody names."""
     if config.args_source is pytest.Config.ArgsSource.ARGS and not hasattr(config, "workerinput"):
         config.option.markexpr = config.option.markexpr.removesuffix(" and not long")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from time import monotonic
 
 import limit_tasks
 import psycopg
@@ -14,10 +15,10 @@ from worker_help import FAST, all_finished, eventually, working
 
 import chancy
 import chancy_ops
-from chancy import Keep, Queue, ResultExpired, State, UnknownJob, days
+from chancy import Chancy, Keep, Queue, ResultExpired, State, UnknownJob, days
 from chancy.history.moving import make_partitions
 from chancy.run import send
-from chancy_worker import WorkerConfig
+from chancy_worker import Timing, WorkerConfig
 from chancy_worker.attempts.verdict import Completion, cancelled, released, succeeded
 from chancy_worker.claims.settling import settle
 from chancy_worker.claims.statement import play_round
@@ -26,7 +27,7 @@ from chancy_worker.cli import load, parser
 from chancy_worker.connection.link import Link
 from chancy_worker.life.lease import register
 from chancy_worker.life.rescue import declare_dead, take_back
-from chancy_worker.parts.retention import drop_alone, drop_overdue, overdue
+from chancy_worker.parts.retention import FIRST_SECONDS, Retention, drop_alone, drop_overdue, overdue
 
 QUICK = WorkerConfig(timing=FAST, grace=1)
 RULES = "SELECT what, days FROM {}.retention WHERE queue = 'default' ORDER BY 1"
@@ -329,6 +330,14 @@ async def test_what_is_in_the_way_of_one_duty_of_the_upkeep_is_in_the_way_of_no_
         async with working(site.app(), QUICK):
             await eventually(lambda: site.one("SELECT count(*) FROM {}.unique_window") == 0)
         assert site.one("SELECT to_regclass('{}.history_20200101')") is not None
+
+
+def test_the_first_turns_of_a_fleet_that_is_started_at_once_are_spread_over_some_seconds():
+    begun = monotonic()
+    turns = [Retention(Chancy(), Timing(), is_lent=False).due.at - begun for _ in range(200)]
+    assert all(0 <= turn <= FIRST_SECONDS + monotonic() - begun for turn in turns)
+    assert max(sum(second <= turn < second + 1 for turn in turns) for second in range(6)) < 100
+    assert Retention(Chancy(), Timing(upkeep=0.0), is_lent=False).due.at <= monotonic()
 
 
 # Results.

@@ -36,7 +36,7 @@ class Timing:
     round: float = 8.0
     """The deadline of one call to the database, after which its connection is cut; below `unheard`."""
     upkeep: float = 3600.0
-    """How often to make and drop history partitions."""
+    """How often to make and drop history partitions; the first time within five seconds of the start."""
     tally: float = 10.0
     """How often to write down what was counted; a worker that is killed has not said the rest."""
 
