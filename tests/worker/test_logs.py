@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import math
 import signal
 import threading
 import time
@@ -18,7 +17,7 @@ import psycopg
 import pytest
 import worker_tasks
 from _pytest.logging import LogCaptureHandler
-from worker_help import FAST, Site, all_finished, eventually, worker_with, working
+from worker_help import FAST, Site, all_finished, eventually, kept_up, worker_with, working
 
 import chancy
 from chancy import CurrentJob, State
@@ -30,7 +29,6 @@ from chancy_worker.attempts.logs import MOST_BYTES, MOST_RECORDS, Keeper
 from chancy_worker.attempts.verdict import Claimed
 from chancy_worker.logs.format import JsonFormatter
 from chancy_worker.parts import reports
-from chancy_worker.parts.retention import Retention
 
 PLACES = ["on_loop", "in_thread", "in_process"]
 
@@ -282,8 +280,7 @@ def reporting(site):
 
 async def nothing_is_reported(site, worker, seconds):
     """What the worker does at its start is over, and after that nobody opens the connection that the parts share."""
-    (upkeep,) = [part for part in worker._engine.parts if isinstance(part, Retention)]
-    await eventually(lambda: 30 < upkeep.due.at - time.monotonic() < math.inf)
+    await kept_up(worker)
     await eventually(lambda: reporting(site) == 0)
     ends_at = time.monotonic() + seconds
     while time.monotonic() < ends_at:

@@ -16,7 +16,7 @@ import log_tasks
 import psycopg
 import pytest
 import worker_tasks
-from worker_help import FAST, MORTAL, PID, Proxy, all_finished, eventually, holds_the_bell, working
+from worker_help import FAST, MORTAL, PID, Proxy, all_finished, eventually, holds_the_bell, kept_up, working
 
 import chancy
 from chancy import Queue
@@ -251,6 +251,7 @@ async def test_an_idle_worker_holds_three_connections(site, monkeypatch):
     async with working(site.app()) as worker:
         await worker.begun.wait()
         await eventually(lambda: holds_the_bell(site))
+        await kept_up(worker)
         await until_only(site, IDLE)
         lease = site.one("SELECT expires_at FROM {}.worker")
         seen = set()

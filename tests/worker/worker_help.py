@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
@@ -30,6 +31,7 @@ from chancy import Chancy, Job, JobRow, NewJob, Queue, State, get, submit_many
 from chancy.registry import registered
 from chancy_worker import Timing, Worker, WorkerConfig
 from chancy_worker.children import forkserver
+from chancy_worker.parts.retention import Retention
 
 T = TypeVar("T")
 
@@ -283,6 +285,12 @@ def states(site):
 
 async def all_finished(site, within=30.0):
     await eventually(lambda: site.one("SELECT count(*) FROM {}.job") == 0, within)
+
+
+async def kept_up(worker):
+    """The first upkeep of this worker is over, which may begin five seconds after its start."""
+    (upkeep,) = [part for part in worker._engine.parts if isinstance(part, Retention)]
+    await eventually(lambda: 30 < upkeep.due.at - time.monotonic() < math.inf)
 
 
 async def warm_up(site):
