@@ -22,6 +22,7 @@ import chancy
 from chancy import InvalidArguments, InvalidTask, Limit, Queue, State, task
 from chancy_worker import WorkerConfig
 from chancy_worker.child import memory
+from chancy_worker.children.line import Line
 
 pytestmark = pytest.mark.any_postgres
 
@@ -368,6 +369,25 @@ async def test_what_a_job_has_left_in_memory_is_not_counted_for_the_next(site):
     assert (rows[0].state, rows[0].result) == (State.SUCCEEDED, before.result), rows[0].errors
     assert (rows[1].state, rows[1].errors[-1].kind) == (State.FAILED, "MemoryLimitExceeded")
     assert int(rows[1].errors[-1].message.split(" MiB")[0].rpartition(" ")[2]) < 96  # what was there is not its own
+
+
+async def test_a_child_that_has_yet_to_say_what_others_have_left_in_it_is_not_killed_for_that(site, monkeypatch):
+    """It is stopped between two jobs, as a busy machine stops it, while the worker looks at it again and again."""
+    looks = []
+    monkeypatch.setattr(Line, "insist", lambda line, insist=Line.insist: (looks.append(line.running), insist(line)))
+    async with working(site.app(), WorkerConfig(timing=FAST, grace=1, children=1)):
+        (before,) = await finished(site, *site.submit(child_tasks.leave.bind("some memory", "")))
+        pid = int(before.result)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            (little,) = site.submit(child_tasks.eat_a_little.bind())
+            await eventually(lambda: any(sent is not None and sent.attempt.job.id == little.id for sent in looks))
+            looks.clear()
+            await eventually(lambda: len(looks) > 3)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        (row,) = await finished(site, little)
+    assert (row.state, row.attempt, row.result) == (State.SUCCEEDED, 1, before.result), row.errors
 
 
 def test_a_family_is_what_is_of_a_childs_session_or_comes_of_it_and_no_one_else():

@@ -64,8 +64,6 @@ from .leftovers import Start
 from .telling import Lately
 
 MOST_OF_A_REASON_BYTES = 500
-WORTH_SAYING_BYTES = 1024**2
-"""Less that jobs have left in a child is not told to the worker."""
 
 
 def main(line: socket.socket, setup: Setup, log_level: int) -> None:
@@ -241,9 +239,10 @@ class Child:
         return Done(completion, seconds, "" if limit is not None and limit.reached else _left(start, seconds))
 
     def _grown(self, job: Claimed, start: Start) -> int:
-        """What earlier jobs have left in memory: this one's limit does not count it."""
-        if (grown := start.grown) < WORTH_SAYING_BYTES:
-            return 0
+        """What earlier jobs have left in memory: this one's limit does not count it. The worker begins to look whether
+        the limit is kept when it has heard of it.
+        """
+        grown = start.grown
         self.say(Grown((job.id, job.fence), grown))
         return grown
 

@@ -69,8 +69,8 @@ class Sent:
         self.answer = answer
         limit = attempt.limits.get(LimitType.MEMORY) if attempt.limits else None
         self.limit = None if limit is None else int(limit)
-        self.grown = 0
-        """Bytes that are in the child already, and not this job's."""
+        self.grown: int | None = None
+        """Bytes that are in the child already, and not this job's; unknown until the child says so, as it begins."""
         self.revoked = False
 
 

@@ -332,7 +332,7 @@ class Children:
         self._watch = None
 
     def _look_at(self, line: Line) -> None:
-        if (sent := line.running) is not None and sent.limit is not None:
+        if (sent := line.running) is not None and sent.limit is not None and sent.grown is not None:
             limit = sent.limit + sent.grown
             if (used := self._families.used(line.pid, limit)) > limit:
                 line.kill(MemoryLimitExceeded(sent.limit, used - sent.grown))
