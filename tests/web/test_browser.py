@@ -63,13 +63,20 @@ def server(chancy_dsn, chancy_schema):
 
 @contextlib.asynccontextmanager
 async def opened(browser, said, **mode):
-    """A tab; what it reports is added to `said`."""
+    """A tab; what it reports is added to `said`. No report is what it has asked for, and no more needs on another page."""
     context = await browser.new_context(**mode)
     context.set_default_timeout(120_000)  # a busy machine may need more than the usual half a minute
     page = await context.new_page()
     page.on("console", lambda message: said.append(f"{page.url}: {message.type}: {message.text}"))
     page.on("pageerror", lambda error: said.append(f"{page.url}: {error}"))
-    page.on("requestfailed", lambda request: "/static/" in request.url and said.append(f"failed: {request.url}"))
+    page.on(
+        "requestfailed",
+        lambda request: (
+            "/static/" in request.url
+            and request.failure != "net::ERR_ABORTED"
+            and said.append(f"failed: {request.url}: {request.failure}")
+        ),
+    )
     try:
         yield page
     finally:
