@@ -275,7 +275,8 @@ async def test_a_batch_that_is_sent_twice_is_read_once(site):
 
 
 def reporting(site):
-    return site.one("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'chancy parts'")
+    count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'chancy parts' AND backend_start >= %s"
+    return site.one(count, site.since)
 
 
 async def nothing_is_reported(site, worker, seconds):
