@@ -13,7 +13,6 @@ import pytest
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "core")]
-sys.path.append(str(HERE.parent))
 
 
 @dataclass
